@@ -1,0 +1,180 @@
+"""The contract: what an artifact takes, what it gives, where it came from, and how well it was checked.
+
+It travels inside the ONNX file, as JSON in `metadata_props["ptychonnx.contract"]`.
+`ptychonnx inspect --schema` prints the JSON schema that `docs/contract.schema.json` publishes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from runtime.errors import InputError
+
+__all__ = [
+    "CONTRACT_KEY",
+    "Contract",
+    "Conversion",
+    "NetworkInput",
+    "NetworkOutput",
+    "Parity",
+    "Provenance",
+    "ReferencePair",
+    "Stitching",
+    "TrainingProbe",
+    "WeightsProof",
+]
+
+CONTRACT_KEY = "ptychonnx.contract"
+
+Weighting = Literal["probe", "window", "uniform", "crop"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkInput(_Part):
+    """What the graph takes."""
+
+    name: str = "diffraction"
+    domain: Literal["amplitude", "counts"] = "amplitude"
+    dtype: Literal["float32", "uint16"] = "float32"
+    layout: Literal["BCNN"] = Field("BCNN", description="[batch, channel, row, column]")
+    dc: Literal["centre", "corner"] = Field("centre", description="pixel of the direct beam; centre is N // 2")
+    scale: float = Field(gt=0, description="factor that the graph itself applies to the amplitude")
+    scale_rule: str = Field(description="how the scale was found, in words")
+
+
+class NetworkOutput(_Part):
+    """What the graph gives."""
+
+    name: str = "object"
+    representation: Literal["real_imag", "amp_phase", "phase_only"] = "real_imag"
+    layout: Literal["BNNC2"] = Field("BNNC2", description="[batch, row, column, channel, part]")
+    quantity: Literal["object", "exit_wave"] = "object"
+    orientation: Literal["identity"] = Field(
+        "identity", description="patches lie on the canvas as they are: no flip, no transposition"
+    )
+
+
+class Stitching(_Part):
+    """How patches are merged unless the user says otherwise."""
+
+    weighting: Weighting = "probe"
+    placement: Literal["bilinear"] = "bilinear"
+
+
+class TrainingProbe(_Part):
+    """The illumination that the network was trained with; it knows no other."""
+
+    sha256: str | None
+    modes: int
+    flux: float = Field(gt=0, description="mean photons in a training pattern")
+
+
+class Provenance(_Part):
+    """Where the weights came from."""
+
+    framework: Literal["torch", "tensorflow", "foreign"]
+    versions: dict[str, str]
+    git_commit: str | None
+    spectral_operator: str | None = Field(None, description="the Fourier layer that was trained, if any")
+    parameters: int
+    training_data_sha256: str
+    seed: int
+    epochs: int
+    loss: str
+    final_loss: float
+
+
+class Conversion(_Part):
+    """How the graph was made."""
+
+    exporter: str
+    opset: int
+    ir_version: int
+    lowering: str = Field(description="what replaced the spectral convolutions, or 'none'")
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    passes: list[str]
+
+
+class WeightsProof(_Part):
+    """That the graph holds the trained weights."""
+
+    checkpoint_sha256: str
+    initial_sha256: str
+    changed_tensors: int = Field(description="trainable tensors that training changed")
+    trainable_tensors: int
+    found_bit_for_bit: int = Field(description="checkpoint tensors that stand unchanged in the graph")
+    initial_output_distance: float = Field(
+        description="relative difference of the output when the initial weights are used instead"
+    )
+
+
+class ReferencePair(_Part):
+    """A seeded input and the output it gave, to recognise the network again."""
+
+    rule: str
+    input_sha256: str
+    output_sha256: str
+    output_rms: float
+
+
+class Parity(_Part):
+    """Output of the artifact against the native network, on patterns that training did not see."""
+
+    max_relative_error: float = Field(description="largest |difference| over the largest |output|")
+    rms_relative_error: float
+    tolerance: float
+    batches: list[int]
+    patterns: str
+    engine: str
+
+
+class Contract(_Part):
+    """Everything a runtime, a server or a reader needs to know about one artifact."""
+
+    version: Literal[1] = 1
+    label: str = Field(description="run label: pinn_<architecture> or baseline", min_length=1)
+    architecture: str
+    n: int = Field(gt=0, description="side of a diffraction pattern in pixels")
+    gridsize: int = Field(1, gt=0, description="g: the network sees g * g neighbouring patterns")
+    input: NetworkInput
+    output: NetworkOutput = NetworkOutput()
+    stitching: Stitching = Stitching()
+    probe: TrainingProbe
+    provenance: Provenance
+    conversion: Conversion
+    weights: WeightsProof | None = None
+    reference: ReferencePair | None = None
+    parity: Parity | None = None
+
+    @property
+    def channels(self) -> int:
+        """C = gridsize squared: patterns in, patches out."""
+        return self.gridsize**2
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys, the form that is stamped into the artifact."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Contract:
+        """Parse a contract; `where` names the artifact in the error.
+
+        Raises
+        ------
+        InputError
+            If the text is not a contract of a version known here.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "the document"
+            raise InputError(
+                f"{where}: contract not understood: {key}: {first['msg']} ({error.error_count()} in all)"
+            ) from error

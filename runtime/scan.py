@@ -1,0 +1,158 @@
+"""A ptychographic scan in the one form that everything downstream takes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import InputError
+
+__all__ = ["Reference", "Scan"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A known (or independently reconstructed) object to compare with.
+
+    Attributes
+    ----------
+    object
+        complex64 [rows, columns], the transmission of the object.
+    origin
+        (row, column) of the object's pixel [0, 0] in the coordinates of `Scan.positions`, in pixels.
+    """
+
+    object: NDArray[np.complex64]
+    origin: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Diffraction patterns of one scan, with what is needed to interpret them.
+
+    Attributes
+    ----------
+    diffraction
+        float32 [n, N, N], measured **amplitude**, sqrt(photon counts); the direct beam (DC) is at
+        pixel [N // 2, N // 2].
+    positions
+        float64 [n, 2], (row, column) in pixels of the centre of each window on the object canvas.
+        The centre of a window is its pixel [N // 2, N // 2]; rows grow downwards, columns to the right.
+    probe
+        complex64 [modes, N, N] scaled so that `runtime.physics.forward` gives sqrt(photons); None if unknown.
+    mask
+        bool [N, N], True where the detector is trusted.
+    reference
+        The object to compare with, if one is known.
+    pixel_size, wavelength
+        Size of an object pixel and wavelength of the radiation, in metres, if known.
+    name
+        Where the scan came from, for messages and reports.
+    labels
+        complex64 [n, N, N], the object in each window, if the file gives patches but no whole object.
+
+    Raises
+    ------
+    InputError
+        On wrong shapes, NaN or negative amplitudes, an empty scan, or a probe of the wrong size.
+    """
+
+    diffraction: NDArray[np.float32]
+    positions: NDArray[np.float64]
+    probe: NDArray[np.complex64] | None = None
+    mask: NDArray[np.bool_] | None = None
+    reference: Reference | None = None
+    pixel_size: float | None = None
+    wavelength: float | None = None
+    name: str = "scan"
+    labels: NDArray[np.complex64] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        n, size = _check_diffraction(self.diffraction, self.name)
+        _check_positions(self.positions, n, self.name)
+        if self.probe is not None:
+            _check_probe(self.probe, size, self.name)
+        if self.mask is not None:
+            if self.mask.shape != (size, size):
+                raise InputError(f"{self.name}: mask has shape {self.mask.shape}, expected {(size, size)}")
+            if not self.mask.any():
+                raise InputError(f"{self.name}: mask trusts no pixel at all")
+        if self.reference is not None:
+            _check_reference(self.reference, self.name)
+        if self.labels is not None and self.labels.shape != self.diffraction.shape:
+            raise InputError(
+                f"{self.name}: labels have shape {self.labels.shape}, expected {self.diffraction.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.diffraction)
+
+    @property
+    def size(self) -> int:
+        """N, the side of a pattern in pixels."""
+        return self.diffraction.shape[-1]
+
+    @property
+    def flux(self) -> float:
+        """Mean number of photons in a pattern."""
+        return float(np.mean(np.sum(np.square(self.diffraction, dtype=np.float64), axis=(1, 2))))
+
+    def probe_sha256(self) -> str | None:
+        """Hash of the probe, which artifacts keep to say what they were trained with."""
+        if self.probe is None:
+            return None
+        return hashlib.sha256(np.ascontiguousarray(self.probe, dtype=np.complex64).tobytes()).hexdigest()
+
+    def subset(self, index: slice | NDArray[np.integer]) -> Scan:
+        """The scan made of the patterns chosen by `index`; canvas, probe and reference stay."""
+        labels = None if self.labels is None else self.labels[index]
+        return replace(
+            self, diffraction=self.diffraction[index], positions=self.positions[index], labels=labels
+        )
+
+
+def _check_diffraction(diffraction: NDArray[np.float32], name: str) -> tuple[int, int]:
+    shape = diffraction.shape
+    if diffraction.ndim != 3 or shape[1] != shape[2]:
+        raise InputError(f"{name}: diffraction has shape {shape}, expected [n, N, N]")
+    if shape[0] == 0 or shape[1] == 0:
+        raise InputError(f"{name}: diffraction has shape {shape}: the scan is empty, expected at least one pattern")
+    if diffraction.dtype != np.float32:
+        raise InputError(f"{name}: diffraction is {diffraction.dtype}, expected float32 amplitudes")
+    # One pattern at a time: the check must not double the memory of a large scan.
+    for index, pattern in enumerate(diffraction):
+        low = pattern.min()
+        if not (np.isfinite(low) and np.isfinite(pattern.max())):
+            raise InputError(f"{name}: diffraction[{index}] holds NaN or infinity, expected finite amplitudes")
+        if low < 0:
+            raise InputError(f"{name}: diffraction[{index}] holds {low:g}, expected amplitudes of at least 0")
+    return shape[0], shape[1]
+
+
+def _check_positions(positions: NDArray[np.float64], n: int, name: str) -> None:
+    if positions.shape != (n, 2):
+        raise InputError(f"{name}: positions have shape {positions.shape}, expected {(n, 2)} (row, column)")
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if bad.size:
+        raise InputError(f"{name}: positions[{bad[0]}] is NaN or infinite, expected finite pixels")
+
+
+def _check_probe(probe: NDArray[np.complex64], size: int, name: str) -> None:
+    if probe.ndim != 3 or probe.shape[1:] != (size, size):
+        raise InputError(
+            f"{name}: probe has shape {probe.shape}, expected [modes, {size}, {size}] like the patterns"
+        )
+    if not np.isfinite(probe).all():
+        raise InputError(f"{name}: probe holds NaN or infinity, expected finite values")
+    if not np.abs(probe).any():
+        raise InputError(f"{name}: probe is zero everywhere, expected some illumination")
+
+
+def _check_reference(reference: Reference, name: str) -> None:
+    if reference.object.ndim != 2:
+        raise InputError(f"{name}: reference object has shape {reference.object.shape}, expected [rows, columns]")
+    if not np.isfinite(reference.object).all():
+        raise InputError(f"{name}: reference object holds NaN or infinity, expected finite values")

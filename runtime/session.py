@@ -1,0 +1,185 @@
+"""Running an artifact: one onnxruntime session with the contract that came inside the file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from runtime.contract import CONTRACT_KEY, Contract
+from runtime.errors import InputError
+from runtime.providers import preload_cuda, provider_list
+from runtime.scan import Scan
+
+__all__ = ["DEFAULT_BATCH", "Session"]
+
+DEFAULT_BATCH = 16
+
+
+class Session:
+    """An artifact, loaded and ready.
+
+    Attributes
+    ----------
+    contract
+        What the artifact says of itself.
+    path
+        The file.
+    """
+
+    def __init__(self, path: Path, provider: str = "auto", threads: int | None = None) -> None:
+        """Load an artifact.
+
+        Parameters
+        ----------
+        provider
+            ``auto``, ``tensorrt``, ``cuda`` or ``cpu``; see `runtime.providers`.
+        threads
+            Threads inside an operator on the CPU; onnxruntime's own choice if None.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, is no ONNX model, carries no contract, does not keep to it, or the
+            provider is not to be had.
+        """
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{path}: no such file, expected an ONNX artifact")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        providers = provider_list(provider)
+        if providers[0][0] != "CPUExecutionProvider":
+            preload_cuda()
+        try:
+            self._session = ort.InferenceSession(str(self.path), options, providers=providers)
+        except Exception as error:  # onnxruntime raises a dozen types of its own
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{path}: not a readable ONNX model ({reason})") from error
+        if provider != "auto" and providers[0][0] not in self._session.get_providers():
+            raise InputError(f"{path}: provider {provider!r} could not be started, see onnxruntime's messages above")
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if CONTRACT_KEY not in metadata:
+            raise InputError(
+                f"{path}: no {CONTRACT_KEY} in its metadata, expected an artifact written by `ptychonnx export`"
+            )
+        self.contract = Contract.from_json(metadata[CONTRACT_KEY], str(path))
+        self._check_graph()
+
+    def _check_graph(self) -> None:
+        contract = self.contract
+        inputs = {value.name: value for value in self._session.get_inputs()}
+        outputs = {value.name: value for value in self._session.get_outputs()}
+        side, channels = contract.n, contract.channels
+        for kind, name, values, expected in (
+            ("input", contract.input.name, inputs, [channels, side, side]),
+            ("output", contract.output.name, outputs, [side, side, channels, 2]),
+        ):
+            if name not in values:
+                raise InputError(f"{self.path}: contract names {kind} {name!r}, the graph has {sorted(values)}")
+            if list(values[name].shape[1:]) != expected:
+                raise InputError(
+                    f"{self.path}: contract promises {kind} {name!r} of shape [batch, "
+                    f"{', '.join(map(str, expected))}], the graph has {values[name].shape}"
+                )
+
+    @property
+    def provider(self) -> str:
+        """Name of the execution provider that comes first in the session."""
+        return self._session.get_providers()[0]
+
+    def placement(self) -> dict[str, Counter[str]]:
+        """Operators of the graph, after onnxruntime's own fusions, counted by the provider that runs them."""
+        counts: dict[str, Counter[str]] = {}
+        for subgraph in self._session.get_provider_graph_assignment_info():
+            operators = counts.setdefault(subgraph.ep_name, Counter())
+            operators.update(node.op_type for node in subgraph.get_nodes())
+        return counts
+
+    def check_scan(self, scan: Scan) -> None:
+        """Refuse a scan that does not fit the contract.
+
+        Raises
+        ------
+        InputError
+            On another N, too few patterns for the gridsize, or a contract this version cannot honour.
+        """
+        contract = self.contract
+        if scan.size != contract.n:
+            raise InputError(
+                f"{scan.name}: patterns are {scan.size} x {scan.size} pixels, {self.path.name} takes "
+                f"{contract.n} x {contract.n}"
+            )
+        if len(scan) < contract.channels:
+            raise InputError(
+                f"{scan.name}: {len(scan)} patterns, {self.path.name} has gridsize {contract.gridsize} and needs "
+                f"at least {contract.channels}"
+            )
+        if contract.output.quantity != "object" or contract.output.representation != "real_imag":
+            raise InputError(
+                f"{self.path.name}: gives {contract.output.quantity} as {contract.output.representation}, "
+                "this version reconstructs from object patches as real_imag"
+            )
+
+    def predict(self, diffraction: NDArray[np.floating] | NDArray[np.unsignedinteger]) -> NDArray[np.complex64]:
+        """Patches of one batch.
+
+        Parameters
+        ----------
+        diffraction
+            [batch, C, N, N]: float32 amplitudes, or uint16 counts if the contract's domain is ``counts``.
+
+        Returns
+        -------
+        complex64 [batch, C, N, N], transmission of the object in each window.
+
+        Raises
+        ------
+        InputError
+            On another shape or data type: amplitudes and counts are never converted in silence.
+        """
+        contract = self.contract
+        if diffraction.dtype != np.dtype(contract.input.dtype):
+            raise InputError(
+                f"{self.path.name}: takes {contract.input.domain} as {contract.input.dtype}, got {diffraction.dtype}"
+            )
+        expected = (contract.channels, contract.n, contract.n)
+        if diffraction.ndim != 4 or diffraction.shape[1:] != expected:
+            raise InputError(
+                f"{self.path.name}: got an array of shape {diffraction.shape}, expected [batch, "
+                f"{', '.join(map(str, expected))}]"
+            )
+        feed = {contract.input.name: np.ascontiguousarray(diffraction)}
+        (parts,) = self._session.run([contract.output.name], feed)
+        return np.moveaxis(parts[..., 0] + 1j * parts[..., 1], -1, 1)
+
+    def batches(
+        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
+        """Run the groups of a scan in batches; the last one may be smaller.
+
+        Yields
+        ------
+        (indices [m, C], patches complex64 [m, C, N, N]) for each batch.
+
+        Raises
+        ------
+        InputError
+            If the batch is not positive.
+        """
+        if batch < 1:
+            raise InputError(f"batch is {batch}, expected at least 1")
+        for start in range(0, len(groups), batch):
+            index = groups[start : start + batch]
+            patterns = scan.diffraction[index]
+            if self.contract.input.domain == "counts":
+                counts = np.rint(np.square(patterns, dtype=np.float64))
+                patterns = np.minimum(counts, np.iinfo(np.uint16).max).astype(np.uint16)
+            yield index, self.predict(patterns)
