@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from runtime.errors import InputError
 
-__all__ = ["atomic_path", "write_text"]
+__all__ = ["atomic_folder", "atomic_path", "write_text"]
 
 
 @contextmanager
@@ -36,9 +35,41 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         partial = folder / path.name
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; put it in the place of `path` on success, remove it on any error.
+
+    A folder that is there already is replaced only if it is one of the same kind, which holds a file `marker`.
+
+    Raises
+    ------
+    InputError
+        If the parent cannot be a folder, or `path` is a file or a folder with something else in it.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, expected the name of a folder to write")
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise InputError(f"{path}: holds files but no {marker}, so it is not replaced; expected a new or empty folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        partial, old = holder / "new", holder / "old"
+        partial.mkdir()
+        yield partial
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -42,8 +42,10 @@ class NetworkInput(_Part):
     name: str = "diffraction"
     domain: Literal["amplitude", "counts"] = "amplitude"
     dtype: Literal["float32", "uint16"] = "float32"
-    layout: Literal["BCNN"] = Field("BCNN", description="[batch, channel, row, column]")
-    dc: Literal["centre", "corner"] = Field("centre", description="pixel of the direct beam; centre is N // 2")
+    layout: Literal["BCNN"] = Field(default="BCNN", description="[batch, channel, row, column]")
+    dc: Literal["centre", "corner"] = Field(
+        default="centre", description="pixel of the direct beam; centre is N // 2"
+    )
     scale: float = Field(gt=0, description="factor that the graph itself applies to the amplitude")
     scale_rule: str = Field(description="how the scale was found, in words")
 
@@ -53,10 +55,10 @@ class NetworkOutput(_Part):
 
     name: str = "object"
     representation: Literal["real_imag", "amp_phase", "phase_only"] = "real_imag"
-    layout: Literal["BNNC2"] = Field("BNNC2", description="[batch, row, column, channel, part]")
+    layout: Literal["BNNC2"] = Field(default="BNNC2", description="[batch, row, column, channel, part]")
     quantity: Literal["object", "exit_wave"] = "object"
     orientation: Literal["identity"] = Field(
-        "identity", description="patches lie on the canvas as they are: no flip, no transposition"
+        default="identity", description="patches lie on the canvas as they are: no flip, no transposition"
     )
 
 
@@ -81,7 +83,9 @@ class Provenance(_Part):
     framework: Literal["torch", "tensorflow", "foreign"]
     versions: dict[str, str]
     git_commit: str | None
-    spectral_operator: str | None = Field(None, description="the Fourier layer that was trained, if any")
+    spectral_operator: str | None = Field(
+        default=None, description="the Fourier layer that was trained, if any"
+    )
     parameters: int
     training_data_sha256: str
     seed: int
@@ -141,7 +145,7 @@ class Contract(_Part):
     label: str = Field(description="run label: pinn_<architecture> or baseline", min_length=1)
     architecture: str
     n: int = Field(gt=0, description="side of a diffraction pattern in pixels")
-    gridsize: int = Field(1, gt=0, description="g: the network sees g * g neighbouring patterns")
+    gridsize: int = Field(default=1, gt=0, description="g: the network sees g * g neighbouring patterns")
     input: NetworkInput
     output: NetworkOutput = NetworkOutput()
     stitching: Stitching = Stitching()

@@ -7,15 +7,20 @@ from numpy.typing import NDArray
 
 from runtime.errors import InputError
 
-__all__ = ["group_neighbours"]
+__all__ = ["group_neighbours", "nearest_groups"]
 
 
 def group_neighbours(positions: NDArray[np.float64], gridsize: int) -> NDArray[np.intp]:
-    """Indices [groups, gridsize**2] such that each group holds a pattern and its nearest neighbours.
+    """Groups [n, gridsize**2] of neighbouring patterns, one for each pattern; see `nearest_groups`."""
+    return nearest_groups(positions, gridsize**2)
 
-    There is one group for each pattern, so every pattern is used; with gridsize 1 the groups are the patterns
-    in their own order. Inside a group the patterns are sorted by row, then column, so that a raster scan always
-    presents its neighbours in the same order.
+
+def nearest_groups(positions: NDArray[np.float64], members: int) -> NDArray[np.intp]:
+    """Indices [n, members] such that group i holds pattern i and those nearest to it.
+
+    There is one group for each pattern, so every pattern is used; groups of one are the patterns in their own
+    order. Inside a group the patterns are sorted by row, then column, so that a raster scan always presents its
+    neighbours in the same order.
 
     Parameters
     ----------
@@ -27,17 +32,16 @@ def group_neighbours(positions: NDArray[np.float64], gridsize: int) -> NDArray[n
     InputError
         If the scan has fewer patterns than a group needs.
     """
-    channels = gridsize**2
     n = len(positions)
-    if channels == 1:
+    if members == 1:
         return np.arange(n)[:, None]
-    if n < channels:
-        raise InputError(f"gridsize {gridsize} needs groups of {channels} patterns, the scan has {n}")
-    groups = np.empty((n, channels), dtype=np.intp)
+    if n < members:
+        raise InputError(f"a group needs {members} patterns, the scan has {n}")
+    groups = np.empty((n, members), dtype=np.intp)
     for seed, centre in enumerate(positions):
         distance = np.sum((positions - centre) ** 2, axis=1)
-        nearest = np.argsort(distance, kind="stable")[:channels]
-        # Half a pixel of jitter must not reorder a row of the raster.
+        nearest = np.argsort(distance, kind="stable")[:members]
+        # Half a step of jitter must not reorder a row of the raster.
         step = max(np.sqrt(distance[nearest].max()) / 2, 1e-9)
         rows = np.rint((positions[nearest, 0] - positions[nearest, 0].min()) / step)
         groups[seed] = nearest[np.lexsort((positions[nearest, 1], rows))]

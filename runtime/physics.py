@@ -67,8 +67,8 @@ def cut_windows(
     if outside.size:
         first = outside[0]
         raise InputError(
-            f"position {first} at (row {positions[first][0]:g}, column {positions[first][1]:g}) puts its window of "
-            f"{size} pixels outside the object of {image.shape[0]} x {image.shape[1]} pixels"
+            f"position {first} at (row {positions[first][0]:g}, column {positions[first][1]:g}) puts its "
+            f"window of {size} pixels outside the object of {image.shape[0]} x {image.shape[1]} pixels"
         )
     windows = np.lib.stride_tricks.sliding_window_view(image, (size, size))
     return windows[corners[:, 0], corners[:, 1]]

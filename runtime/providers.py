@@ -57,7 +57,7 @@ def provider_list(wanted: str) -> list[tuple[str, dict[str, Any]]]:
         raise InputError(f"provider {wanted!r} is unknown, expected one of {', '.join(choices)}")
     here = available()
     if wanted == "auto":
-        chosen = [short for short in here if short != "tensorrt"]  # its engine build takes minutes: ask for it
+        chosen = [short for short in here if short != "tensorrt"]  # its engine build takes minutes
     elif wanted not in here:
         raise InputError(
             f"provider {wanted!r} was asked for but has no device on this machine, expected one of "

@@ -70,13 +70,15 @@ def reconstruct(
 
 
 def write_reconstruction(path: Path, reconstruction: Reconstruction, scan: Scan, contract: Contract) -> None:
-    """Write an object to HDF5: `object` complex64 [rows, columns], `weight`, `origin_px`, and what made them."""
+    """Write an object to HDF5: `object` complex64 [rows, columns], `weight`, `origin_px`, their history."""
     stitched = reconstruction.stitched
     with atomic_path(path) as partial, h5py.File(partial, "w") as file:
         file.create_dataset("object", data=stitched.object, compression="gzip")
         file.create_dataset("weight", data=stitched.weight.astype(np.float32), compression="gzip")
         file["origin_px"] = np.asarray(stitched.origin)
-        file["origin_px"].attrs["description"] = "(row, column) of pixel [0, 0] in the coordinates of the scan"
+        file["origin_px"].attrs["description"] = (
+            "(row, column) of pixel [0, 0] in the coordinates of the scan"
+        )
         if scan.pixel_size is not None:
             file["pixel_size_m"] = scan.pixel_size
         file.attrs["scan"] = scan.name

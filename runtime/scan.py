@@ -119,14 +119,16 @@ def _check_diffraction(diffraction: NDArray[np.float32], name: str) -> tuple[int
     if diffraction.ndim != 3 or shape[1] != shape[2]:
         raise InputError(f"{name}: diffraction has shape {shape}, expected [n, N, N]")
     if shape[0] == 0 or shape[1] == 0:
-        raise InputError(f"{name}: diffraction has shape {shape}: the scan is empty, expected at least one pattern")
+        raise InputError(f"{name}: diffraction has shape {shape}: the scan is empty, expected a pattern")
     if diffraction.dtype != np.float32:
         raise InputError(f"{name}: diffraction is {diffraction.dtype}, expected float32 amplitudes")
     # One pattern at a time: the check must not double the memory of a large scan.
     for index, pattern in enumerate(diffraction):
         low = pattern.min()
         if not (np.isfinite(low) and np.isfinite(pattern.max())):
-            raise InputError(f"{name}: diffraction[{index}] holds NaN or infinity, expected finite amplitudes")
+            raise InputError(
+                f"{name}: diffraction[{index}] holds NaN or infinity, expected finite amplitudes"
+            )
         if low < 0:
             raise InputError(f"{name}: diffraction[{index}] holds {low:g}, expected amplitudes of at least 0")
     return shape[0], shape[1]
@@ -153,6 +155,8 @@ def _check_probe(probe: NDArray[np.complex64], size: int, name: str) -> None:
 
 def _check_reference(reference: Reference, name: str) -> None:
     if reference.object.ndim != 2:
-        raise InputError(f"{name}: reference object has shape {reference.object.shape}, expected [rows, columns]")
+        raise InputError(
+            f"{name}: reference object has shape {reference.object.shape}, expected [rows, columns]"
+        )
     if not np.isfinite(reference.object).all():
         raise InputError(f"{name}: reference object holds NaN or infinity, expected finite values")

@@ -64,11 +64,11 @@ class Session:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{path}: not a readable ONNX model ({reason})") from error
         if provider != "auto" and providers[0][0] not in self._session.get_providers():
-            raise InputError(f"{path}: provider {provider!r} could not be started, see onnxruntime's messages above")
+            raise InputError(f"{path}: provider {provider!r} did not start, see onnxruntime's messages above")
         metadata = self._session.get_modelmeta().custom_metadata_map
         if CONTRACT_KEY not in metadata:
             raise InputError(
-                f"{path}: no {CONTRACT_KEY} in its metadata, expected an artifact written by `ptychonnx export`"
+                f"{path}: no {CONTRACT_KEY} in its metadata, expected an artifact of `ptychonnx export`"
             )
         self.contract = Contract.from_json(metadata[CONTRACT_KEY], str(path))
         self._check_graph()
@@ -78,16 +78,24 @@ class Session:
         inputs = {value.name: value for value in self._session.get_inputs()}
         outputs = {value.name: value for value in self._session.get_outputs()}
         side, channels = contract.n, contract.channels
+        kinds = {"input": {"float32": "float", "uint16": "uint16"}[contract.input.dtype], "output": "float"}
         for kind, name, values, expected in (
             ("input", contract.input.name, inputs, [channels, side, side]),
             ("output", contract.output.name, outputs, [side, side, channels, 2]),
         ):
             if name not in values:
-                raise InputError(f"{self.path}: contract names {kind} {name!r}, the graph has {sorted(values)}")
+                raise InputError(
+                    f"{self.path}: contract names {kind} {name!r}, the graph has {sorted(values)}"
+                )
             if list(values[name].shape[1:]) != expected:
                 raise InputError(
                     f"{self.path}: contract promises {kind} {name!r} of shape [batch, "
                     f"{', '.join(map(str, expected))}], the graph has {values[name].shape}"
+                )
+            if values[name].type != f"tensor({kinds[kind]})":
+                raise InputError(
+                    f"{self.path}: contract promises {kind} {name!r} of type {kinds[kind]}, the graph has "
+                    f"{values[name].type}"
                 )
 
     @property
@@ -119,8 +127,8 @@ class Session:
             )
         if len(scan) < contract.channels:
             raise InputError(
-                f"{scan.name}: {len(scan)} patterns, {self.path.name} has gridsize {contract.gridsize} and needs "
-                f"at least {contract.channels}"
+                f"{scan.name}: {len(scan)} patterns, {self.path.name} has gridsize {contract.gridsize} and "
+                f"needs at least {contract.channels}"
             )
         if contract.output.quantity != "object" or contract.output.representation != "real_imag":
             raise InputError(
@@ -128,7 +136,9 @@ class Session:
                 "this version reconstructs from object patches as real_imag"
             )
 
-    def predict(self, diffraction: NDArray[np.floating] | NDArray[np.unsignedinteger]) -> NDArray[np.complex64]:
+    def predict(
+        self, diffraction: NDArray[np.floating] | NDArray[np.unsignedinteger]
+    ) -> NDArray[np.complex64]:
         """Patches of one batch.
 
         Parameters
@@ -148,7 +158,8 @@ class Session:
         contract = self.contract
         if diffraction.dtype != np.dtype(contract.input.dtype):
             raise InputError(
-                f"{self.path.name}: takes {contract.input.domain} as {contract.input.dtype}, got {diffraction.dtype}"
+                f"{self.path.name}: takes {contract.input.domain} as {contract.input.dtype}, "
+                f"got {diffraction.dtype}"
             )
         expected = (contract.channels, contract.n, contract.n)
         if diffraction.ndim != 4 or diffraction.shape[1:] != expected:

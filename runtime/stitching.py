@@ -64,7 +64,7 @@ def patch_weight(
     """
     if weighting == "probe":
         if probe is None:
-            raise InputError("weighting 'probe' needs a probe and the scan has none: choose window, uniform or crop")
+            raise InputError("weighting 'probe' needs a probe and the scan has none: choose another")
         density = illumination(probe)
         return density / density.max()
     if weighting == "window":
@@ -84,10 +84,10 @@ def patch_weight(
 class Stitcher:
     """Accumulates patches on a canvas in float64.
 
-    At a sub-pixel position a patch and its weight are interpolated (bilinearly) onto the canvas, each by itself.
-    The error of a patch of a twice differentiable object is then at most (|f_rr| + |f_cc|) / 8 per squared pixel,
-    whatever the weight; at whole-pixel positions there is none. A fraction costs a patch its first row and column,
-    where not all four neighbours are inside.
+    At a sub-pixel position a patch and its weight are interpolated (bilinearly) onto the canvas, each by
+    itself. The error of a patch of a twice differentiable object is then at most (|f_rr| + |f_cc|) / 8 per
+    squared pixel, whatever the weight; at whole-pixel positions there is none. A fraction costs a patch its
+    first row and column, where not all four neighbours are inside.
     """
 
     def __init__(self, positions: NDArray[np.float64], weight: NDArray[np.float64]) -> None:
@@ -120,7 +120,7 @@ class Stitcher:
         self._total = np.zeros((int(rows), int(columns)))
 
     def add(self, patches: NDArray[np.complexfloating], positions: NDArray[np.float64]) -> None:
-        """Add patches [m, N, N] centred at positions [m, 2]; may be called any number of times, in any order."""
+        """Add patches [m, N, N] centred at positions [m, 2]; any number of times, in any order."""
         corners = window_corners(positions, self._size) - self._low
         whole = np.floor(corners).astype(int)
         fraction = corners - whole
@@ -138,11 +138,13 @@ class Stitcher:
         covered = self._total > 0
         mean = np.zeros_like(self._sum)
         np.divide(self._sum, self._total, out=mean, where=covered)
-        return Stitched(mean.astype(np.complex64), self._total.copy(), (float(self._low[0]), float(self._low[1])))
+        return Stitched(
+            mean.astype(np.complex64), self._total.copy(), (float(self._low[0]), float(self._low[1]))
+        )
 
 
 def _shift(image: NDArray, down: float, right: float) -> NDArray:
-    """Bilinear interpolation of an image moved by a fraction of a pixel, [N + 1, N + 1]; the border is repeated."""
+    """Bilinear interpolation of an image moved by a fraction of a pixel, [N + 1, N + 1]; borders repeated."""
     padded = np.pad(image, 1, mode="edge")
     rows = (1 - down) * padded[1:] + down * padded[:-1]
     return (1 - right) * rows[:, 1:] + right * rows[:, :-1]

@@ -1,0 +1,291 @@
+"""Every artifact on every scan: one runtime, one stitcher, one region, one set of metrics."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.metrics.alignment import apply_alignment
+from harness.metrics.canvas import reference_on_canvas
+from harness.metrics.comparison import compare
+from harness.metrics.profile_ptychopinn import compare_as_ptychopinn
+from harness.metrics.region import Rectangle, RegionRule, declare_region
+from harness.report.figures import (
+    comparison_figure,
+    error_figure,
+    frc_figure,
+    panels_of,
+    reconstruction_figure,
+)
+from harness.report.page import render_page
+from harness.report.results import Evaluation, Row, ScanResult, ScanSummary
+from harness.report.table import comparison_table
+from runtime.atomic import atomic_path, write_text
+from runtime.errors import InputError
+from runtime.formats import read_scan
+from runtime.reconstruct import Reconstruction, reconstruct
+from runtime.scan import Scan
+from runtime.session import DEFAULT_BATCH, Session
+from runtime.stitching import patch_weight
+
+__all__ = ["comparison_table", "evaluate", "write_evaluation"]
+
+# Their SSIM has a window of 7 x 7 pixels.
+_SMALLEST_FOR_PTYCHOPINN = 7
+
+
+def evaluate(
+    artifacts: Sequence[Path],
+    scans: Sequence[Path | Scan],
+    out: Path,
+    *,
+    provider: str = "auto",
+    weighting: str | None = None,
+    batch: int = DEFAULT_BATCH,
+    references: Sequence[Path | None] | None = None,
+    region: RegionRule | None = None,
+    plane: bool = False,
+    register: bool = False,
+    ptychopinn: bool = False,
+    commands: Sequence[str] = (),
+    progress: Callable[[str, int, int], None] = lambda label, done, total: None,
+) -> Evaluation:
+    """Reconstruct, compare, and write `metrics.json`, figures and `report.html` into a folder.
+
+    Everything is checked before the first pattern is run, and nothing is written before the last one is.
+
+    Parameters
+    ----------
+    artifacts
+        ONNX files with a contract.
+    scans
+        Files for `runtime.formats.read_scan`, or scans.
+    out
+        Folder to write to; made if it is missing.
+    provider, weighting, batch
+        See `runtime.session.Session` and `runtime.reconstruct.reconstruct`.
+    references
+        For each scan a file with the object to compare with, or None for the one that the scan brings along.
+    region
+        Which pixels count.
+    plane, register
+        Also remove a phase ramp, or a sub-pixel shift, from each reconstruction.
+    ptychopinn
+        Also compare by PtychoPINN's definitions, on the rectangle of the region.
+    commands
+        How to reproduce the evaluation, for the page.
+    progress
+        Called after each batch with the label of the artifact, the groups done and those in all.
+
+    Raises
+    ------
+    InputError
+        If an artifact or a scan cannot be used, does not fit the other, or two of a kind cannot be told
+        apart.
+    """
+    if not artifacts or not scans:
+        raise InputError(
+            f"evaluate: got {len(artifacts)} artifacts and {len(scans)} scans, expected one at least"
+        )
+    if Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"{out}: is a file, expected a folder to write to")
+    sessions = [Session(Path(path), provider) for path in artifacts]
+    labels = _distinct_labels(sessions)
+    loaded = _load(scans, references)
+    for scan in loaded:
+        for session in sessions:
+            session.check_scan(scan)
+            patch_weight(weighting or session.contract.stitching.weighting, scan.size, scan.probe)
+    total = len(sessions) * sum(len(scan) for scan in loaded)
+    done = 0
+
+    summaries = []
+    results: list[dict[str, ScanResult]] = [{} for _ in sessions]
+    for scan in loaded:
+        made = []
+        for session, label in zip(sessions, labels, strict=True):
+
+            def report(groups: int, label: str = label) -> None:
+                nonlocal done
+                done += groups
+                progress(label, done, total)
+
+            _warm_up(session, scan, batch)
+            made.append(reconstruct(session, scan, weighting, batch, report))
+        summary = _summarise(scan, made, region)
+        summaries.append(summary)
+        for found, session, reconstruction in zip(results, sessions, made, strict=True):
+            found[scan.name] = _judge(session, scan, reconstruction, summary, plane, register, ptychopinn)
+
+    rows = tuple(
+        Row(label, session.path, session.contract, session.provider, found, _row_notes(label, session))
+        for label, session, found in zip(labels, sessions, results, strict=True)
+    )
+    evaluation = Evaluation(tuple(summaries), rows, batch, _figures(summaries, rows), tuple(commands))
+    write_evaluation(evaluation, Path(out))
+    return evaluation
+
+
+def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Write the figures, `report.html` and, last, `metrics.json`; each file appears whole or not at all."""
+    content, page = evaluation.to_json(), render_page(evaluation)
+    for name, image in evaluation.figures.items():
+        with atomic_path(out / f"{name}.png") as partial:
+            partial.write_bytes(image)
+    write_text(out / "report.html", page)
+    write_text(out / "metrics.json", content)
+
+
+def _distinct_labels(sessions: Sequence[Session]) -> list[str]:
+    """One label a session; those that clash get the stem of their file as a suffix."""
+    counts = Counter(session.contract.label for session in sessions)
+    labels: dict[str, Session] = {}
+    for session in sessions:
+        label = session.contract.label
+        if counts[label] > 1:
+            label = f"{label} ({session.path.stem})"
+        if label in labels:
+            raise InputError(
+                f"{labels[label].path} and {session.path}: both are labelled {session.contract.label!r} and "
+                f"named {session.path.name!r}, expected labels or file names that differ"
+            )
+        labels[label] = session
+    return list(labels)
+
+
+def _load(scans: Sequence[Path | Scan], references: Sequence[Path | None] | None) -> list[Scan]:
+    """The scans, with distinct names."""
+    if references is None:
+        references = [None] * len(scans)
+    if len(references) != len(scans):
+        raise InputError(
+            f"evaluate: got {len(references)} references for {len(scans)} scans, expected one for each"
+        )
+    loaded = []
+    for source, reference in zip(scans, references, strict=True):
+        if not isinstance(source, Scan):
+            loaded.append(read_scan(Path(source), reference=reference))
+        elif reference is not None:
+            raise InputError(
+                f"{source.name}: the scan is loaded already, expected its reference inside it and not in "
+                f"{reference}"
+            )
+        else:
+            loaded.append(source)
+    counts = Counter(scan.name for scan in loaded)
+    numbers: Counter[str] = Counter()
+    for index, scan in enumerate(loaded):
+        if counts[scan.name] > 1:
+            numbers[scan.name] += 1
+            loaded[index] = replace(scan, name=f"{scan.name} #{numbers[scan.name]}")
+    return loaded
+
+
+def _warm_up(session: Session, scan: Scan, batch: int) -> None:
+    """Run one batch that is not counted: the first run of a session also allocates."""
+    group = np.arange(session.contract.channels)
+    count = min(batch, len(scan))
+    for _ in session.batches(scan, np.tile(group, (count, 1)), count):
+        pass
+
+
+def _summarise(scan: Scan, made: Sequence[Reconstruction], rule: RegionRule | None) -> ScanSummary:
+    """Place the reference on the canvas and declare the region that all reconstructions share."""
+    # The canvas follows from positions and N alone, so it is the same for every artifact.
+    shape, origin = made[0].stitched.object.shape, made[0].stitched.origin
+    covered: NDArray[np.bool_] = np.logical_and.reduce([each.stitched.covered for each in made])
+    reference = placement = None
+    if scan.reference is not None:
+        reference, known, placement = reference_on_canvas(scan.reference, (shape[0], shape[1]), origin)
+        covered &= known
+    region, record = declare_region(scan, covered, origin, rule)
+    return ScanSummary(
+        name=scan.name,
+        patterns=len(scan),
+        size=scan.size,
+        probe_known=scan.probe is not None,
+        reference=reference,
+        region=region,
+        region_record=record,
+        placement=placement,
+        pixel_size=scan.pixel_size,
+    )
+
+
+def _judge(
+    session: Session,
+    scan: Scan,
+    reconstruction: Reconstruction,
+    summary: ScanSummary,
+    plane: bool,
+    register: bool,
+    ptychopinn: bool,
+) -> ScanResult:
+    """Compare one reconstruction with the reference of its scan, if there is one."""
+    stitched = reconstruction.stitched
+    image = stitched.object
+    comparison = profile = None
+    notes = []
+    trained_with = session.contract.probe.sha256
+    if scan.probe is not None and trained_with is not None and trained_with != scan.probe_sha256():
+        notes.append("the probe of the scan is not the one that the network was trained with")
+    if summary.reference is None:
+        notes.append("no reference: reconstructed, not compared")
+    else:
+        comparison = compare(
+            image,
+            summary.reference,
+            summary.region,
+            plane=plane,
+            register=register,
+            pixel_size=summary.pixel_size,
+        )
+        if comparison.alignment is not None and ptychopinn:
+            rectangle = Rectangle(*comparison.rectangle_px)
+            if min(rectangle.shape) < _SMALLEST_FOR_PTYCHOPINN:
+                notes.append("ptychopinn profile: the rectangle is too small")
+            else:
+                profile = compare_as_ptychopinn(image[rectangle.slices], summary.reference[rectangle.slices])
+        if comparison.alignment is not None:
+            image = apply_alignment(image, comparison.alignment).astype(np.complex64)
+    return ScanResult(
+        object=image,
+        covered=stitched.covered,
+        weighting=reconstruction.weighting,
+        inference_seconds=reconstruction.inference_seconds,
+        stitching_seconds=reconstruction.stitching_seconds,
+        patterns=reconstruction.patterns,
+        comparison=comparison,
+        ptychopinn=profile,
+        notes=tuple(notes),
+    )
+
+
+def _row_notes(label: str, session: Session) -> tuple[str, ...]:
+    if label == session.contract.label:
+        return ()
+    return (
+        f"several artifacts are labelled {session.contract.label!r}: told apart by the names of the files",
+    )
+
+
+def _figures(scans: Sequence[ScanSummary], rows: Sequence[Row]) -> dict[str, bytes]:
+    """Figures by name (without ending): what they show, and the scan if there are several."""
+    figures = {}
+    for number, scan in enumerate(scans, start=1):
+        suffix = "" if len(scans) == 1 else f"_{number}_{re.sub(r'[^A-Za-z0-9]+', '-', scan.name).strip('-')}"
+        panels = panels_of(rows, scan)
+        title = scan.name
+        if scan.reference is None:
+            figures[f"reconstruction{suffix}"] = reconstruction_figure(panels, scan.region, title)
+            continue
+        figures[f"comparison{suffix}"] = comparison_figure(scan.reference, scan.region, panels, title)
+        figures[f"errors{suffix}"] = error_figure(scan.reference, scan.region, panels, title)
+        figures[f"frc{suffix}"] = frc_figure(panels, title)
+    return figures

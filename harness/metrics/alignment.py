@@ -1,0 +1,231 @@
+"""Declared alignments of a complex reconstruction to a complex reference.
+
+A ptychographic object is known up to a global complex factor and, if probe or detector centre are not exact,
+up to a linear phase ramp and a shift. What was undone is written down, so that a number is never better than
+it says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from harness.metrics.region import largest_rectangle
+
+__all__ = [
+    "Aligned",
+    "Alignment",
+    "align",
+    "apply_alignment",
+    "fit_factor",
+    "fit_ramp",
+    "fit_shift",
+    "shift_image",
+]
+
+# Side of the border that a cubic spline and the rounding of a shift may spoil.
+_SPLINE_MARGIN = 2
+_RAMP_ITERATIONS = 100
+_RAMP_TOLERANCE = 1e-9
+_SHIFT_ITERATIONS = 8
+
+
+class Alignment(BaseModel):
+    """What was done to the reconstruction before it was compared; null for a step that was not asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scale: float
+    phase_rad: float
+    ramp_rad_per_pixel: tuple[float, float] | None = None
+    shift_px: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """An aligned object.
+
+    Attributes
+    ----------
+    object
+        complex128 [rows, columns].
+    region
+        bool [rows, columns]; smaller than before if the object was shifted, since its border moved.
+    record
+        What was done.
+    """
+
+    object: NDArray[np.complex128]
+    region: NDArray[np.bool_]
+    record: Alignment
+
+
+def align(
+    reconstruction: NDArray[np.complexfloating],
+    reference: NDArray[np.complexfloating],
+    region: NDArray[np.bool_],
+    *,
+    plane: bool = False,
+    register: bool = False,
+) -> Aligned:
+    """Shift (if `register`), remove a phase ramp (if `plane`), then scale and rotate by one complex factor.
+
+    Parameters
+    ----------
+    reconstruction, reference
+        complex [rows, columns] on the same pixels.
+    region
+        bool [rows, columns], the pixels that count; both objects must be finite there.
+    """
+    image = np.nan_to_num(reconstruction.astype(np.complex128))
+    shift = ramp = None
+    if register:
+        # A ramp would blur the correlation peak: it is taken off for the estimate, and fitted anew after.
+        level = _remove_ramp(image, fit_ramp(image, reference, region)) if plane else image
+        shift = fit_shift(level, reference, region)
+        image = shift_image(image, shift)
+        region = _shrink(region, shift)
+    if plane:
+        ramp = fit_ramp(image, reference, region)
+        image = _remove_ramp(image, ramp)
+    factor = fit_factor(image, reference, region)
+    record = Alignment(
+        scale=float(abs(factor)),
+        phase_rad=float(np.angle(factor)),
+        ramp_rad_per_pixel=ramp,
+        shift_px=shift,
+    )
+    return Aligned(image * factor, region, record)
+
+
+def apply_alignment(reconstruction: NDArray[np.complexfloating], record: Alignment) -> NDArray[np.complex128]:
+    """The object that `align` returned with this record, complex [rows, columns]."""
+    image = np.nan_to_num(reconstruction.astype(np.complex128))
+    if record.shift_px is not None:
+        image = shift_image(image, record.shift_px)
+    if record.ramp_rad_per_pixel is not None:
+        image = _remove_ramp(image, record.ramp_rad_per_pixel)
+    return image * (record.scale * np.exp(1j * record.phase_rad))
+
+
+def fit_factor(
+    reconstruction: NDArray[np.complexfloating],
+    reference: NDArray[np.complexfloating],
+    region: NDArray[np.bool_],
+) -> complex:
+    """The complex factor c with the least ``sum |c * reconstruction - reference|^2`` over the region.
+
+    ``c = sum(conj(rec) * ref) / sum(|rec|^2)``: global scale and global phase at once (Fienup, Applied
+    Optics 36, 8352, 1997). 1 if the reconstruction is zero everywhere.
+    """
+    values = reconstruction[region].astype(np.complex128)
+    energy = np.sum(np.abs(values) ** 2)
+    return complex(np.vdot(values, reference[region]) / energy) if energy > 0 else 1.0 + 0.0j
+
+
+def fit_ramp(
+    reconstruction: NDArray[np.complexfloating],
+    reference: NDArray[np.complexfloating],
+    region: NDArray[np.bool_],
+) -> tuple[float, float]:
+    """Slope (down the rows, along the columns), in radians per pixel, of the phase of the reconstruction.
+
+    The slopes maximise ``|sum g exp(-i (a r + b c))|`` with ``g = conj(ref) * rec``, each pixel weighted by
+    its amplitudes. Nothing is unwrapped: the peak of the Fourier transform of g gives the start, and steps of
+    ``(sum |g| x x^T)^-1 sum x Im(g exp(-i phi))``, which never decrease the sum, the rest.
+    """
+    product = np.where(region, np.conj(reference) * reconstruction, 0).astype(np.complex128)
+    if not product.any():
+        return (0.0, 0.0)
+    padded = tuple(2 * side for side in product.shape)
+    peak = np.unravel_index(np.argmax(np.abs(np.fft.fft2(product, s=padded))), padded)
+    start = [2 * np.pi * np.fft.fftfreq(side)[index] for side, index in zip(padded, peak, strict=True)]
+    rows, columns = np.nonzero(region)
+    reach = np.array([max(side / 2, 1.0) for side in product.shape])
+    # Coordinates in -1..1 keep the 3 x 3 system well conditioned.
+    basis = np.stack([np.ones(len(rows)), rows / reach[0] - 1, columns / reach[1] - 1])
+    values = product[region]
+    weight = np.abs(values)
+    normal = (basis * weight) @ basis.T
+    phase = np.array([0.0, start[0] * reach[0], start[1] * reach[1]])
+    phase[0] = np.angle(np.sum(values * np.exp(-1j * (phase @ basis))))
+    for _ in range(_RAMP_ITERATIONS):
+        residual = (values * np.exp(-1j * (phase @ basis))).imag
+        step = np.linalg.lstsq(normal, basis @ residual, rcond=None)[0]
+        phase = phase + step
+        if np.max(np.abs(step)) < _RAMP_TOLERANCE:
+            break
+    return (float(phase[1] / reach[0]), float(phase[2] / reach[1]))
+
+
+def _remove_ramp(image: NDArray[np.complex128], ramp: tuple[float, float]) -> NDArray[np.complex128]:
+    """The image without a linear phase of `ramp` radians per pixel (rows, columns); pixel [0, 0] stays."""
+    rows = np.exp(-1j * ramp[0] * np.arange(image.shape[0]))
+    columns = np.exp(-1j * ramp[1] * np.arange(image.shape[1]))
+    return image * rows[:, None] * columns
+
+
+def fit_shift(
+    reconstruction: NDArray[np.complexfloating],
+    reference: NDArray[np.complexfloating],
+    region: NDArray[np.bool_],
+    upsample: int = 50,
+) -> tuple[float, float]:
+    """Shift (rows, columns) in pixels that moves the reconstruction onto the reference, to 1 / `upsample`
+    pixel.
+
+    Cross-correlation with a matrix-multiply Fourier transform around its peak (Guizar-Sicairos, Thurman and
+    Fienup, Optics Letters 33, 156, 2008), on the largest rectangle in the region; the mean is removed and a
+    Hann window applied, or the common border would hold the images where they are.
+    """
+    from skimage.registration import phase_cross_correlation
+
+    rectangle = largest_rectangle(region).slices
+    fixed = reference[rectangle]
+    window = np.outer(np.hanning(fixed.shape[0]), np.hanning(fixed.shape[1]))
+    total = np.zeros(2)
+    # The window stays where it is and so draws every estimate towards zero: what is left is estimated again.
+    for _ in range(_SHIFT_ITERATIONS):
+        moving = shift_image(reconstruction, (float(total[0]), float(total[1])))[rectangle]
+        step, _, _ = phase_cross_correlation(
+            window * (fixed - fixed.mean()),
+            window * (moving - moving.mean()),
+            upsample_factor=upsample,
+            normalization=None,
+        )
+        total += step
+        if not np.any(step):
+            break
+    return (float(total[0]), float(total[1]))
+
+
+def shift_image(image: NDArray[np.complexfloating], shift: tuple[float, float]) -> NDArray[np.complex128]:
+    """The image moved by `shift` (rows down, columns right) with cubic splines; the border is repeated."""
+    from skimage.transform import EuclideanTransform, warp
+
+    inverse = EuclideanTransform(translation=(-shift[1], -shift[0]))
+
+    def move(part: NDArray) -> NDArray:
+        return warp(part.astype(np.float64), inverse, order=3, mode="edge", preserve_range=True)
+
+    return move(image.real) + 1j * move(image.imag)
+
+
+def _shrink(region: NDArray[np.bool_], shift: tuple[float, float]) -> NDArray[np.bool_]:
+    """The pixels whose value still comes from inside the region once it has moved."""
+    inside = region.copy()
+    for axis, distance in enumerate(shift):
+        for step in range(1, int(np.ceil(abs(distance))) + _SPLINE_MARGIN + 1):
+            inside &= _from(region, axis, step) & _from(region, axis, -step)
+    return inside
+
+
+def _from(region: NDArray[np.bool_], axis: int, step: int) -> NDArray[np.bool_]:
+    """The region moved by `step` pixels along an axis, False where it came from outside."""
+    moved = np.roll(region, step, axis)
+    edge = slice(None, step) if step > 0 else slice(step, None)
+    moved[(edge, slice(None)) if axis == 0 else (slice(None), edge)] = False
+    return moved

@@ -1,0 +1,269 @@
+"""One reconstruction against one reference: alignment, region and all metrics of amplitude and phase."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.metrics.alignment import Alignment, align
+from harness.metrics.frc import RingCorrelation, fourier_ring_correlation
+from harness.metrics.image import SSIM_WINDOW, contrast_ratio, mae, ms_ssim, mse, pearson, psnr, ssim, wrap
+from harness.metrics.region import Rectangle, largest_rectangle
+from runtime.errors import InputError
+
+__all__ = [
+    "COLLAPSED_CONTRAST",
+    "COLLAPSED_PEARSON",
+    "CONSTANT_AMPLITUDE",
+    "CONSTANT_PHASE",
+    "Comparison",
+    "MetricSet",
+    "compare",
+]
+
+# A reconstruction has collapsed if it shows less than a tenth of the contrast of the reference, or a pattern
+# that has next to nothing to do with it. Amplitude errors alone cannot tell: a grey image of the right mean
+# has small ones.
+COLLAPSED_CONTRAST = 0.1
+COLLAPSED_PEARSON = 0.2
+# A map whose standard deviation is below these is constant: correlations with it would be those of rounding
+# errors.
+CONSTANT_AMPLITUDE = 1e-3  # of its mean
+CONSTANT_PHASE = 1e-3  # rad
+# A reference whose phase spans more than this is unwrapped, or the cut at +-pi would count as structure.
+UNWRAP_RANGE = 0.9 * 2 * math.pi
+
+
+class MetricSet(BaseModel):
+    """Metrics of one real quantity. Null stands for "not defined here"; `notes` says why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mae: float | None = Field(description="mean absolute error over the region (phase: wrapped, rad)")
+    mse: float | None
+    psnr: float | None = Field(description="dB, with `data_range` as peak")
+    data_range: float | None = Field(
+        description="largest minus smallest value of the reference over the region"
+    )
+    ssim: float | None = Field(description="on the rectangle, with the same range")
+    ms_ssim: float | None
+    ms_ssim_scales: int | None
+    pearson: float | None
+    contrast_ratio: float | None = Field(description="standard deviation over that of the reference")
+    collapsed: bool | None = Field(description="null where the reference has no contrast to lose")
+    frc: RingCorrelation | None
+    notes: list[str]
+
+
+class Comparison(BaseModel):
+    """Metrics of amplitude and phase after the alignment recorded with them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    amplitude: MetricSet
+    phase: MetricSet
+    alignment: Alignment | None = Field(description="null if the reconstruction holds NaN or infinity")
+    pixels: int = Field(description="pixels that were compared one by one")
+    rectangle_px: tuple[int, int, int, int] = Field(
+        description="(top, bottom, left, right) for SSIM, MS-SSIM and FRC"
+    )
+    collapsed: bool = Field(description="amplitude or phase has collapsed")
+
+
+def compare(
+    reconstruction: NDArray[np.complexfloating],
+    reference: NDArray[np.complexfloating],
+    region: NDArray[np.bool_] | None = None,
+    *,
+    plane: bool = False,
+    register: bool = False,
+    pixel_size: float | None = None,
+) -> Comparison:
+    """Align a complex reconstruction to a complex reference and measure what differs.
+
+    Parameters
+    ----------
+    reconstruction, reference
+        complex [rows, columns], on the same pixels.
+    region
+        bool [rows, columns] from `declare_region`; every pixel if None.
+    plane, register
+        Also remove a phase ramp, or a sub-pixel shift; see `harness.metrics.alignment`. Off by default: with
+        known positions and a known probe a ramp or a shift is an error of the network.
+    pixel_size
+        In metres, to state the FRC cut-offs as periods too.
+
+    Returns ------- The comparison. Phases are wrapped differences for MAE, MSE and PSNR; for the other
+    metrics both phase maps are taken about the mean angle of the reference, and unwrapped if the reference
+    spans nearly 2 pi.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, the region is empty, or the reference is not finite in it.
+    """
+    if region is None:
+        region = np.ones(reference.shape, dtype=bool)
+    if reference.ndim != 2 or not reconstruction.shape == reference.shape == region.shape:
+        raise InputError(
+            f"compare: reconstruction {reconstruction.shape}, reference {reference.shape} and region "
+            f"{region.shape} differ, expected the same [rows, columns]"
+        )
+    if not region.any():
+        raise InputError("compare: the region is empty, expected at least one pixel")
+    if not np.isfinite(reference[region]).all():
+        raise InputError(
+            "compare: the reference holds NaN or infinity inside the region, expected finite values"
+        )
+    if not np.isfinite(reconstruction[region]).all():
+        return _broken(region)
+    aligned = align(reconstruction, reference, region, plane=plane, register=register)
+    if not aligned.region.any():
+        raise InputError(
+            "compare: registration moved the reconstruction out of the region, expected a small shift"
+        )
+    rectangle = largest_rectangle(aligned.region)
+    amplitude = _amplitude(aligned.object, reference, aligned.region, rectangle, pixel_size)
+    phase = _phase(aligned.object, reference, aligned.region, rectangle, pixel_size)
+    return Comparison(
+        amplitude=amplitude,
+        phase=phase,
+        alignment=aligned.record,
+        pixels=int(aligned.region.sum()),
+        rectangle_px=_corners(rectangle),
+        collapsed=bool(amplitude.collapsed or phase.collapsed),
+    )
+
+
+def _amplitude(
+    prediction: NDArray[np.complexfloating],
+    reference: NDArray[np.complexfloating],
+    region: NDArray[np.bool_],
+    rectangle: Rectangle,
+    pixel_size: float | None,
+) -> MetricSet:
+    predicted, true = np.abs(prediction), np.abs(reference).astype(np.float64)
+    return _measure(
+        predicted,
+        true,
+        predicted[region] - true[region],
+        region,
+        rectangle,
+        constant=(
+            _is_flat(true[region], CONSTANT_AMPLITUDE * float(np.mean(true[region]))),
+            _is_flat(predicted[region], CONSTANT_AMPLITUDE * float(np.mean(predicted[region]))),
+        ),
+        pixel_size=pixel_size,
+        notes=[],
+    )
+
+
+def _phase(
+    prediction: NDArray[np.complexfloating],
+    reference: NDArray[np.complexfloating],
+    region: NDArray[np.bool_],
+    rectangle: Rectangle,
+    pixel_size: float | None,
+) -> MetricSet:
+    # Mean of unit vectors: dark pixels count like bright ones, as they do in the metrics.
+    centre = np.angle(np.mean(np.exp(1j * np.angle(reference[region]))))
+    true, predicted = (wrap(np.angle(image) - centre) for image in (reference, prediction))
+    difference = wrap(predicted[region] - true[region])
+    notes = []
+    if np.ptp(true[region]) > UNWRAP_RANGE:
+        true, predicted = _unwrap(true, region), _unwrap(predicted, region)
+        turns = np.rint(np.mean(true[region] - predicted[region]) / (2 * np.pi))
+        predicted = predicted + 2 * np.pi * turns
+        notes.append("the phase of the reference spans nearly 2 pi: both maps were unwrapped")
+    return _measure(
+        predicted,
+        true,
+        difference,
+        region,
+        rectangle,
+        constant=(_is_flat(true[region], CONSTANT_PHASE), _is_flat(predicted[region], CONSTANT_PHASE)),
+        pixel_size=pixel_size,
+        notes=notes,
+    )
+
+
+def _measure(
+    predicted: NDArray[np.float64],
+    true: NDArray[np.float64],
+    difference: NDArray[np.float64],
+    region: NDArray[np.bool_],
+    rectangle: Rectangle,
+    constant: tuple[bool, bool],
+    pixel_size: float | None,
+    notes: list[str],
+) -> MetricSet:
+    """All metrics of one quantity: images [rows, columns] and the differences [pixels] over the region."""
+    mean_square = mse(difference)
+    values: dict[str, object] = dict.fromkeys(MetricSet.model_fields)
+    values |= {"mae": mae(difference), "mse": mean_square, "notes": notes}
+    reference_is_flat, prediction_is_flat = constant
+    if reference_is_flat:
+        notes.append("the reference is constant: only MAE and MSE are defined")
+        return MetricSet.model_validate(values)
+    data_range = float(np.ptp(true[region]))
+    ratio = contrast_ratio(predicted[region], true[region])
+    correlation = None if prediction_is_flat else pearson(predicted[region], true[region])
+    decibels = psnr(mean_square, data_range)
+    values |= {
+        "data_range": data_range,
+        "psnr": decibels if math.isfinite(decibels) else None,
+        "contrast_ratio": ratio,
+        "pearson": correlation,
+        "collapsed": ratio < COLLAPSED_CONTRAST or correlation is None or correlation < COLLAPSED_PEARSON,
+    }
+    if not math.isfinite(decibels):
+        notes.append("equal to the reference: PSNR is infinite")
+    if prediction_is_flat:
+        notes.append("the reconstruction is constant: Pearson correlation and FRC are not defined")
+    inner, inner_true = predicted[rectangle.slices], true[rectangle.slices]
+    side = min(rectangle.shape)
+    if side < SSIM_WINDOW:
+        notes.append(
+            f"the largest rectangle in the region has {rectangle.shape[0]} x {rectangle.shape[1]} pixels: "
+            "too small for SSIM, MS-SSIM and FRC"
+        )
+        return MetricSet.model_validate(values)
+    values["ssim"] = ssim(inner, inner_true, data_range)
+    values["ms_ssim"], values["ms_ssim_scales"] = ms_ssim(inner, inner_true, data_range)
+    # The rectangle may be flat where the region is not.
+    if not prediction_is_flat and np.ptp(inner) > 0 and np.ptp(inner_true) > 0:
+        values["frc"] = fourier_ring_correlation(inner, inner_true, pixel_size)
+    return MetricSet.model_validate(values)
+
+
+def _is_flat(values: NDArray[np.float64], limit: float) -> bool:
+    return float(np.std(values)) <= limit
+
+
+def _unwrap(phase: NDArray[np.float64], region: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Phase without jumps of 2 pi inside the region, 0 outside."""
+    from skimage.restoration import unwrap_phase
+
+    return np.ma.filled(unwrap_phase(np.ma.masked_array(phase, mask=~region)), 0.0)
+
+
+def _broken(region: NDArray[np.bool_]) -> Comparison:
+    """The comparison of a reconstruction that is not finite."""
+    empty: dict[str, object] = dict.fromkeys(MetricSet.model_fields)
+    empty |= {"collapsed": True, "notes": ["the reconstruction holds NaN or infinity"]}
+    metrics = MetricSet.model_validate(empty)
+    return Comparison(
+        amplitude=metrics,
+        phase=metrics,
+        alignment=None,
+        pixels=int(region.sum()),
+        rectangle_px=_corners(largest_rectangle(region)),
+        collapsed=True,
+    )
+
+
+def _corners(rectangle: Rectangle) -> tuple[int, int, int, int]:
+    return (rectangle.top, rectangle.bottom, rectangle.left, rectangle.right)

@@ -1,0 +1,179 @@
+"""The result of an evaluation and its form in `metrics.json`."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.metrics.canvas import Placement
+from harness.metrics.comparison import Comparison
+from harness.metrics.profile_ptychopinn import PtychoPinnComparison
+from harness.metrics.region import RegionRecord
+from runtime.contract import Contract
+
+__all__ = ["METRICS_VERSION", "Evaluation", "Row", "ScanResult", "ScanSummary"]
+
+METRICS_VERSION = 1
+_PLAIN_LIST = re.compile(r"\[\n[^\[\]{}]*\]")
+
+
+@dataclass(frozen=True)
+class ScanSummary:
+    """A scan that was evaluated.
+
+    Attributes
+    ----------
+    name
+        Unique among the scans of an evaluation.
+    reference
+        complex64 [rows, columns] on the canvas, or None.
+    region
+        bool [rows, columns], the pixels that count, the same for every row.
+    region_record, placement
+        How the region was found; where the reference lies (None without a reference).
+    pixel_size
+        In metres, if known.
+    """
+
+    name: str
+    patterns: int
+    size: int
+    probe_known: bool
+    reference: NDArray[np.complex64] | None
+    region: NDArray[np.bool_]
+    region_record: RegionRecord
+    placement: Placement | None
+    pixel_size: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Its entry in `metrics.json`."""
+        return {
+            "name": self.name,
+            "patterns": self.patterns,
+            "n": self.size,
+            "probe_known": self.probe_known,
+            "pixel_size_m": self.pixel_size,
+            "reference": None if self.placement is None else self.placement.model_dump(mode="json"),
+            "region": self.region_record.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """One artifact on one scan.
+
+    Attributes
+    ----------
+    object
+        complex64 [rows, columns] on the canvas; aligned to the reference if there is one.
+    covered
+        bool [rows, columns], where the object is known.
+    comparison, ptychopinn
+        None without a reference (the latter also if it was not asked for).
+    """
+
+    object: NDArray[np.complex64]
+    covered: NDArray[np.bool_]
+    weighting: str
+    inference_seconds: float
+    stitching_seconds: float
+    patterns: int
+    comparison: Comparison | None
+    ptychopinn: PtychoPinnComparison | None
+    notes: tuple[str, ...]
+
+    @property
+    def ms_per_pattern(self) -> float:
+        """Inference time in milliseconds per pattern, stitching not included."""
+        return 1000 * self.inference_seconds / self.patterns
+
+    def as_json(self, region: RegionRecord) -> dict[str, Any]:
+        """Its entry in `metrics.json`; every metric is null without a reference."""
+        found = None if self.comparison is None else self.comparison.model_dump(mode="json")
+        return {
+            "amplitude": found and found["amplitude"],
+            "phase": found and found["phase"],
+            "collapsed": found and found["collapsed"],
+            "alignment": found and found["alignment"],
+            "region": region.model_dump(mode="json")
+            | ({"pixels": found["pixels"], "rectangle_px": found["rectangle_px"]} if found else {}),
+            "ptychopinn": None if self.ptychopinn is None else self.ptychopinn.model_dump(mode="json"),
+            "weighting": self.weighting,
+            "timing": {
+                "ms_per_pattern": self.ms_per_pattern,
+                "inference_seconds": self.inference_seconds,
+                "stitching_seconds": self.stitching_seconds,
+                "patterns": self.patterns,
+            },
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artifact: what it says of itself and what it did on each scan, in the order of the scans."""
+
+    label: str
+    path: Path
+    contract: Contract
+    provider: str
+    results: dict[str, ScanResult]
+    notes: tuple[str, ...]
+
+    @property
+    def collapsed(self) -> bool | None:
+        """Whether any reconstruction collapsed; None if none could be compared."""
+        verdicts = [r.comparison.collapsed for r in self.results.values() if r.comparison is not None]
+        return any(verdicts) if verdicts else None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every artifact on every scan."""
+
+    scans: tuple[ScanSummary, ...]
+    rows: tuple[Row, ...]
+    batch: int
+    figures: dict[str, bytes]
+    commands: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `metrics.json`.
+
+        With one scan a row holds its metrics directly: ``rows[label]["amplitude"]["ssim"]``. With several,
+        they are under ``rows[label]["scans"][name]``.
+        """
+        return {
+            "version": METRICS_VERSION,
+            "batch": self.batch,
+            "scans": [scan.as_json() for scan in self.scans],
+            "rows": {row.label: self._row_as_json(row) for row in self.rows},
+        }
+
+    def to_json(self) -> str:
+        """`as_json` as text; NaN and infinity, which JSON does not know, raise."""
+        text = json.dumps(self.as_json(), indent=1, allow_nan=False)
+        # A curve is a line to read, not a column.
+        return _PLAIN_LIST.sub(lambda match: re.sub(r"\n\s*", " ", match[0]), text) + "\n"
+
+    def _row_as_json(self, row: Row) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "label": row.contract.label,
+            "file": row.path.name,
+            "architecture": row.contract.architecture,
+            "precision": row.contract.conversion.precision,
+            "provider": row.provider,
+            "parity": None if row.contract.parity is None else row.contract.parity.model_dump(mode="json"),
+            "collapsed": row.collapsed,
+        }
+        each = {scan.name: row.results[scan.name].as_json(scan.region_record) for scan in self.scans}
+        if len(each) == 1:
+            (single,) = each.values()
+            return entry | single | {"notes": [*row.notes, *single["notes"]]}
+        return entry | {"notes": list(row.notes), "scans": each}

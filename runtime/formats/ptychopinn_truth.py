@@ -1,0 +1,102 @@
+"""What a PtychoPINN file knows of the object, and the power of the probe that follows from it."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import InputError
+from runtime.formats.archive import Archive, complex_array
+from runtime.formats.scaling import probe_with_power
+from runtime.physics import cut_windows, forward, illumination
+from runtime.scan import Reference, Scan
+
+__all__ = ["object_behind_probe", "reference_object", "scaled_probe"]
+
+# Patterns that decide on scale and meaning of the labels: enough for both, and quick.
+_SAMPLE = 32
+# Below this share of the brightest pixel the object behind the probe is noise.
+_DARK = 1e-4
+
+
+def object_behind_probe(
+    labels: NDArray[np.complex64], probe: NDArray[np.complex64], diffraction: NDArray[np.float32]
+) -> NDArray[np.complex64]:
+    """The object in each window, from labels that may hold |P| |O| instead of |O|.
+
+    Parameters
+    ----------
+    labels
+        complex64 [n, N, N], with the phase of the object in either case.
+    probe
+        complex64 [modes, N, N]; with several modes |P| is ambiguous and the labels stay as they are.
+    diffraction
+        float32 [n, N, N], amplitudes, which decide what the labels hold.
+
+    Returns
+    -------
+    complex64 [n, N, N]; 0 where the probe is dark, if it had to be divided out.
+    """
+    if len(probe) > 1 or not _behind_probe(labels, probe, diffraction):
+        return labels
+    magnitude = np.abs(probe[0])
+    lit = magnitude**2 > _DARK * np.max(magnitude**2)
+    return np.where(lit, labels / np.where(lit, magnitude, 1), 0).astype(np.complex64)
+
+
+def _behind_probe(
+    labels: NDArray[np.complex64], probe: NDArray[np.complex64], diffraction: NDArray[np.float32]
+) -> bool:
+    sample = _sample(len(labels))
+    measured = diffraction[sample].ravel()
+    phase_only = np.exp(1j * np.angle(probe))
+    as_object = np.corrcoef(forward(labels[sample], probe).ravel(), measured)[0, 1]
+    as_lit = np.corrcoef(forward(labels[sample], phase_only).ravel(), measured)[0, 1]
+    return bool(as_lit > as_object)
+
+
+def reference_object(archive: Archive, scan: Scan) -> Reference | None:
+    """`objectGuess`, if the file has one and the positions lie on it; else a warning says that they do not.
+
+    Raises
+    ------
+    InputError
+        If it is no image.
+    """
+    if "objectGuess" not in archive:
+        return None
+    whole = complex_array(archive, "objectGuess", "complex [rows, columns]")
+    if whole.ndim != 2:
+        raise InputError(f"{archive.path}: 'objectGuess' has shape {whole.shape}, expected [rows, columns]")
+    if (scan.positions < 0).any() or (scan.positions > np.array(whole.shape) - 1).any():
+        warnings.warn(
+            f"{archive.path}: positions leave 'objectGuess' of shape {whole.shape}: it is no reference",
+            stacklevel=2,
+        )
+        return None
+    return Reference(whole)
+
+
+def scaled_probe(
+    scan: Scan, labels: NDArray[np.complex64] | None, reference: Reference | None
+) -> NDArray[np.complex64] | None:
+    """The probe of a scan, scaled so that it explains the power of the patterns, with the object if known."""
+    if scan.probe is None:
+        return None
+    sample = _sample(len(scan))
+    patches = None if labels is None else labels[sample]
+    if patches is None and reference is not None:
+        margin = scan.size
+        padded = np.pad(reference.object, margin)
+        patches = cut_windows(padded, scan.positions[sample], scan.size, (-margin, -margin))
+    if patches is None:
+        return probe_with_power(scan.probe, scan.diffraction)
+    density = illumination(scan.probe)
+    passed = float(np.mean(np.sum(np.abs(patches) ** 2 * density, axis=(1, 2)))) / float(density.sum())
+    return probe_with_power(scan.probe, scan.diffraction[sample], passed)
+
+
+def _sample(n: int) -> NDArray[np.intp]:
+    return np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.intp))

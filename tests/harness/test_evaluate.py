@@ -1,0 +1,294 @@
+"""An evaluation measures what the artifacts did, and writes all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from harness.evaluate import comparison_table, evaluate
+from harness.metrics import RegionRule
+from harness.report.results import Evaluation
+from runtime.errors import InputError
+from runtime.formats import write_scan
+from runtime.scan import Reference, Scan
+
+LABELS = ["pinn_cnn", "pinn_fno", "pinn_hybrid", "baseline"]
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    four_artifacts: list[Path], lines_scan: Scan, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Evaluation, Path]:
+    out = tmp_path_factory.mktemp("report") / "new"
+    return evaluate(four_artifacts, [lines_scan], out, ptychopinn=True), out
+
+
+@pytest.fixture(scope="module")
+def metrics(evaluated: tuple[Evaluation, Path]) -> dict[str, Any]:
+    return json.loads((evaluated[1] / "metrics.json").read_text())
+
+
+def test_everything_is_written_and_no_temporary_name_is_left(evaluated: tuple[Evaluation, Path]) -> None:
+    assert sorted(path.name for path in evaluated[1].iterdir()) == [
+        "comparison.png",
+        "errors.png",
+        "frc.png",
+        "metrics.json",
+        "report.html",
+    ]
+    for path in evaluated[1].glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_are_keyed_by_label_and_hold_their_metrics(metrics: dict[str, Any]) -> None:
+    assert metrics["version"] == 1
+    assert list(metrics["rows"]) == LABELS
+    fno = metrics["rows"]["pinn_fno"]
+    assert 0.5 < fno["amplitude"]["ssim"] < 0.99
+    assert fno["parity"]["max_relative_error"] == 3e-6
+    assert fno["weighting"] == "probe"
+    assert fno["timing"]["ms_per_pattern"] > 0
+    assert fno["timing"]["patterns"] == 64
+    assert fno["ptychopinn"]["amplitude"]["psnr"] > fno["amplitude"]["psnr"] + 40
+    assert fno["file"] == "pinn_fno.onnx"
+
+
+def test_an_oracle_gives_the_reference_back_up_to_one_factor(metrics: dict[str, Any]) -> None:
+    # This fails if the reference is cut at the wrong place: its origin is (-3, 5), the canvas begins
+    # elsewhere.
+    oracle = metrics["rows"]["pinn_cnn"]
+    assert oracle["amplitude"]["mae"] < 1e-5
+    assert oracle["phase"]["mae"] < 1e-5
+    assert oracle["alignment"]["scale"] == pytest.approx(1 / 1.7, rel=1e-4)
+    assert oracle["alignment"]["phase_rad"] == pytest.approx(-0.9, abs=1e-4)
+    assert oracle["amplitude"]["frc"]["cutoff_half"] is None
+    assert oracle["amplitude"]["frc"]["text"].startswith("0.5: never crossed")
+
+
+def test_worse_networks_measure_worse_and_the_blank_one_is_flagged(metrics: dict[str, Any]) -> None:
+    rows = metrics["rows"]
+    assert rows["pinn_cnn"]["amplitude"]["ssim"] > rows["pinn_fno"]["amplitude"]["ssim"]
+    assert {label: row["collapsed"] for label, row in rows.items()} == dict.fromkeys(LABELS, False) | {
+        "baseline": True
+    }
+
+
+def test_every_row_is_measured_on_the_same_region(metrics: dict[str, Any]) -> None:
+    regions = [row["region"] for row in metrics["rows"].values()]
+    assert all(region == regions[0] for region in regions)
+    assert metrics["scans"][0]["region"]["pixels"] == regions[0]["pixels"] > 500
+
+
+def test_the_region_can_be_set(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:
+    box = (15.0, 35.0, 24.0, 44.0)
+    found = evaluate(four_artifacts[:1], [lines_scan], tmp_path, region=RegionRule(0.0, box))
+    assert found.scans[0].region_record.pixels == 400
+
+
+def test_crop_weighting_shrinks_the_region_of_all(
+    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    rule = RegionRule(0.0)
+    wide = evaluate(four_artifacts[:1], [lines_scan], tmp_path, weighting="uniform", region=rule)
+    cropped = evaluate(four_artifacts[:1], [lines_scan], tmp_path, weighting="crop", region=rule)
+    assert wide.scans[0].region_record.pixels == 44**2
+    assert cropped.scans[0].region_record.pixels == (44 - 8) ** 2
+    assert cropped.rows[0].results["lines"].weighting == "crop"
+
+
+def test_progress_counts_every_pattern(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    evaluate(four_artifacts[:2], [lines_scan], tmp_path, batch=24, progress=lambda *step: seen.append(step))
+    assert [done for _, done, _ in seen] == [24, 48, 64, 88, 112, 128]
+    assert {total for _, _, total in seen} == {128}
+    assert [label for label, _, _ in seen] == ["pinn_cnn"] * 3 + ["pinn_fno"] * 3
+
+
+def test_several_scans_are_told_apart(
+    four_artifacts: list[Path], lines_scan: Scan, scan_of: Callable[..., Scan], tmp_path: Path
+) -> None:
+    other = replace(lines_scan, name="other/scan")
+    found = evaluate([four_artifacts[3], four_artifacts[1]], [lines_scan, other], tmp_path)
+    rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
+    assert list(rows["pinn_fno"]["scans"]) == ["lines", "other/scan"]
+    assert rows["pinn_fno"]["scans"]["other/scan"]["amplitude"]["ssim"] > 0.5
+    assert rows["baseline"]["collapsed"] is True
+    assert (tmp_path / "comparison_2_other-scan.png").is_file()
+    assert len(found.figures) == 6
+
+
+def test_scans_of_one_name_are_numbered(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:
+    found = evaluate(four_artifacts[:1], [lines_scan, lines_scan], tmp_path)
+    assert [scan.name for scan in found.scans] == ["lines #1", "lines #2"]
+
+
+def test_a_scan_file_is_read(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:
+    write_scan(tmp_path / "test.npz", lines_scan)
+    found = evaluate(four_artifacts[:1], [tmp_path / "test.npz"], tmp_path / "out")
+    (result,) = found.rows[0].results.values()
+    assert result.comparison is not None
+    assert result.comparison.amplitude.mae is not None
+    assert result.comparison.amplitude.mae < 1e-5
+
+
+def test_without_a_reference_there_are_pictures_and_no_metrics(
+    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    evaluate(four_artifacts, [replace(lines_scan, reference=None)], tmp_path)
+    rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
+    for row in rows.values():
+        assert row["amplitude"] is None
+        assert row["phase"] is None
+        assert row["collapsed"] is None
+        assert "no reference" in row["notes"][0]
+    assert (tmp_path / "reconstruction.png").is_file()
+    assert not (tmp_path / "comparison.png").exists()
+    assert "No reference for lines" in (tmp_path / "report.html").read_text()
+
+
+def test_equal_labels_get_the_name_of_the_file(
+    oracle: Callable[..., Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    paths = [oracle(tmp_path / name, lines_scan, "pinn_fno") for name in ("fp32.onnx", "fp16.onnx")]
+    found = evaluate(paths, [lines_scan], tmp_path / "out")
+    assert [row.label for row in found.rows] == ["pinn_fno (fp32)", "pinn_fno (fp16)"]
+    assert "told apart by the names" in found.rows[0].notes[0]
+
+
+def test_equal_labels_and_names_are_refused(
+    oracle: Callable[..., Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    paths = [oracle(tmp_path / folder / "m.onnx", lines_scan, "pinn_fno") for folder in ("a", "b")]
+    with pytest.raises(InputError) as error:
+        evaluate(paths, [lines_scan], tmp_path / "out")
+    assert str(paths[0]) in str(error.value)
+    assert str(paths[1]) in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_n_is_refused_before_anything_runs_or_is_written(
+    four_artifacts: list[Path], lines_scan: Scan, scan_of: Callable[..., Scan], tmp_path: Path
+) -> None:
+    steps: list[Any] = []
+    with pytest.raises(InputError, match="24 x 24"):
+        evaluate(
+            four_artifacts,
+            [lines_scan, scan_of(size=24, name="wide")],
+            tmp_path / "out",
+            progress=lambda *step: steps.append(step),
+        )
+    assert not steps
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"artifacts": []}, "0 artifacts"),
+        ({"scans": []}, "0 scans"),
+        ({"weighting": "gauss"}, "'gauss' is unknown"),
+        ({"references": [None, None]}, "2 references for 1 scans"),
+        ({"references": [Path("truth.npy")]}, "loaded already"),
+        ({"batch": 0}, "batch is 0"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_no_file(
+    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    arguments = {"artifacts": four_artifacts, "scans": [lines_scan], "out": tmp_path / "out"} | changes
+    with pytest.raises(InputError, match=message) as error:
+        evaluate(**arguments)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_is_a_file_is_refused_first(
+    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="expected a folder"):
+        evaluate(four_artifacts, [lines_scan], tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_reference_elsewhere_is_refused(
+    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    far = replace(lines_scan, reference=Reference(np.ones((5, 5), dtype=np.complex64), (900.0, 0.0)))
+    with pytest.raises(InputError, match="holds no pixel"):
+        evaluate(four_artifacts[:1], [far], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_nan_is_a_collapsed_row_and_the_others_are_measured(
+    oracle: Callable[..., Path], lines_scan: Scan, four_artifacts: list[Path], tmp_path: Path
+) -> None:
+    broken = oracle(tmp_path / "nan.onnx", lines_scan, "pinn_nan", lambda patches: patches * np.nan)
+    evaluate([broken, four_artifacts[1]], [lines_scan], tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]
+    assert rows["pinn_nan"]["collapsed"] is True
+    assert rows["pinn_nan"]["amplitude"]["mae"] is None
+    assert rows["pinn_fno"]["amplitude"]["ssim"] > 0.5
+
+
+def test_another_probe_than_the_training_one_is_noted(
+    oracle: Callable[..., Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    path = oracle(
+        tmp_path / "m.onnx", lines_scan, "pinn_fno", probe={"sha256": "f" * 64, "modes": 1, "flux": 1.0}
+    )
+    found = evaluate([path], [lines_scan], tmp_path / "out")
+    assert "not the one" in found.rows[0].results["lines"].notes[0]
+
+
+def test_a_shifted_reference_needs_registration(
+    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    assert lines_scan.reference is not None
+    moved = replace(lines_scan, reference=Reference(lines_scan.reference.object, (-2.0, 4.0)))
+    plain = evaluate(four_artifacts[:1], [moved], tmp_path).rows[0].results["lines"].comparison
+    registered = evaluate(four_artifacts[:1], [moved], tmp_path, register=True).rows[0].results["lines"]
+    assert plain is not None
+    assert registered.comparison is not None
+    assert registered.comparison.alignment is not None
+    assert registered.comparison.alignment.shift_px == pytest.approx((1.0, -1.0), abs=0.05)
+    assert plain.amplitude.mae is not None
+    assert registered.comparison.amplitude.mae is not None
+    assert registered.comparison.amplitude.mae < 0.1 * plain.amplitude.mae
+
+
+@pytest.mark.parametrize("scans", [1, 2])
+def test_the_table_fits_a_terminal_of_120_columns(
+    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path, scans: int
+) -> None:
+    found = evaluate(four_artifacts, [lines_scan] * scans, tmp_path)
+    console = Console(width=120, record=True, file=(tmp_path / "console").open("w"))
+    console.print(comparison_table(found))
+    text = console.export_text()
+    assert "…" not in text
+    for label in LABELS:
+        assert label in text
+    assert text.count("COLLAPSED") == scans
+    assert "never/never" in text
+
+
+def test_the_harness_loads_no_training_framework() -> None:
+    unwanted = ("torch", "tensorflow", "keras")
+    code = f"import sys, harness.evaluate; print([m for m in {unwanted} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout.strip() == "[]"

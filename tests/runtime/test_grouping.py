@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.errors import InputError
+from runtime.grouping import group_neighbours
+
+
+def raster(rows=5, columns=6, step=8.0):
+    row, column = np.meshgrid(np.arange(rows) * step, np.arange(columns) * step, indexing="ij")
+    return np.stack([row.ravel(), column.ravel()], axis=1)
+
+
+def test_groups_of_one_are_the_patterns_in_their_order():
+    assert group_neighbours(raster(), 1).tolist() == [[i] for i in range(30)]
+
+
+def test_every_pattern_has_a_group_of_different_patterns_that_holds_it():
+    positions = np.random.default_rng(0).uniform(0, 60, (30, 2))
+    groups = group_neighbours(positions, 2)
+    assert groups.shape == (30, 4)
+    for pattern, group in enumerate(groups):
+        assert pattern in group
+        assert len(set(group.tolist())) == 4
+
+
+def test_a_group_holds_the_nearest_patterns():
+    positions = np.random.default_rng(1).uniform(0, 60, (30, 2))
+    for pattern, group in enumerate(group_neighbours(positions, 2)):
+        distance = np.linalg.norm(positions - positions[pattern], axis=1)
+        assert set(group.tolist()) == set(np.argsort(distance)[:4].tolist())
+
+
+def test_members_come_row_by_row_even_with_jitter():
+    jitter = np.random.default_rng(2).uniform(-0.5, 0.5, (30, 2))
+    still, shaken = raster(), raster() + jitter
+    corner = [0, 1, 6, 7]
+    # Four positions alone, in any order: the group is always top left, top right, bottom left, bottom right.
+    for order in ([3, 1, 0, 2], [2, 0, 3, 1]):
+        for positions in (still[corner][order], shaken[corner][order]):
+            for group in group_neighbours(positions, 2):
+                assert [corner[order[member]] for member in group] == corner
+
+
+def test_too_few_patterns_are_refused():
+    with pytest.raises(InputError, match=r"needs.*4 patterns, the scan has 3"):
+        group_neighbours(np.zeros((3, 2)), 2)
+
+
+def test_patterns_at_one_position_can_be_grouped():
+    assert sorted(group_neighbours(np.zeros((4, 2)), 2)[0].tolist()) == [0, 1, 2, 3]

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import importlib, importlib.util, pkgutil, sys
+import runtime, harness
+for module in pkgutil.walk_packages(runtime.__path__, "runtime."):
+    importlib.import_module(module.name)
+if importlib.util.find_spec("harness.cli"):
+    importlib.import_module("harness.cli")
+frameworks = {"torch", "tensorflow", "keras", "lightning", "neuralop"}
+heavy = {name.split(".")[0] for name in sys.modules} & frameworks
+print(",".join(sorted(heavy)), "runtime.session" in sys.modules)
+"""
+
+
+def test_runtime_and_harness_load_no_training_framework():
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "True"

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from runtime.contract import CONTRACT_KEY, Contract
+from runtime.errors import InputError
+from runtime.physics import cut_windows
+from runtime.providers import available
+from runtime.reconstruct import reconstruct
+from runtime.scan import Scan
+from runtime.session import Session
+
+SIZE = 16
+
+
+def contract(gridsize=1, n=SIZE, **parts) -> Contract:
+    return Contract.model_validate(
+        {
+            "label": "pinn_identity",
+            "architecture": "identity",
+            "n": n,
+            "gridsize": gridsize,
+            "input": {"scale": 1.0, "scale_rule": "none"},
+            "stitching": {"weighting": "uniform"},
+            "probe": {"sha256": None, "modes": 1, "flux": 1.0},
+            "provenance": {
+                "framework": "foreign",
+                "versions": {},
+                "git_commit": None,
+                "parameters": 0,
+                "training_data_sha256": "",
+                "seed": 0,
+                "epochs": 0,
+                "loss": "none",
+                "final_loss": 0.0,
+            },
+            "conversion": {
+                "exporter": "test",
+                "opset": 17,
+                "ir_version": 10,
+                "lowering": "none",
+                "passes": [],
+            },
+        }
+        | parts
+    )
+
+
+def write_identity(path, stamp, gridsize=1, n=SIZE, counts=False, graph_n=None, output="object"):
+    """A network whose patch is its input, times 1 + 0.5i; with counts, of their square root."""
+    side, channels = graph_n or n, gridsize**2
+    dtype = TensorProto.UINT16 if counts else TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Cast", ["diffraction"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Sqrt" if counts else "Identity", ["cast"], ["amplitude"]),
+        helper.make_node("Transpose", ["amplitude"], ["last"], perm=[0, 2, 3, 1]),
+        helper.make_node("Unsqueeze", ["last", "axis"], ["real"]),
+        helper.make_node("Mul", ["real", "half"], ["imag"]),
+        helper.make_node("Concat", ["real", "imag"], [output], axis=4),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "identity",
+        [helper.make_tensor_value_info("diffraction", dtype, ["batch", channels, side, side])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", side, side, channels, 2])],
+        [
+            numpy_helper.from_array(np.array([4], np.int64), "axis"),
+            numpy_helper.from_array(np.array(0.5, np.float32), "half"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    if stamp is not None:
+        text = stamp if isinstance(stamp, str) else stamp.to_json()
+        helper.set_model_props(model, {CONTRACT_KEY: text})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    return write_identity(tmp_path / "identity.onnx", contract())
+
+
+@pytest.fixture
+def oracle(truth, positions) -> Scan:
+    """A scan whose patterns are the windows of a real object, so that the identity network is exact."""
+    return Scan(cut_windows(np.abs(truth), positions, SIZE), positions, name="oracle")
+
+
+def error_of(reconstruction, truth):
+    stitched = reconstruction.stitched
+    rows, columns = np.nonzero(stitched.covered)
+    first, second = map(int, stitched.origin)
+    expected = np.abs(truth)[rows + first, columns + second] * (1 + 0.5j)
+    return np.abs(stitched.object[rows, columns] - expected).max()
+
+
+def test_an_artifact_knows_its_contract(artifact):
+    session = Session(artifact)
+    assert session.contract == contract()
+    assert session.provider == "CPUExecutionProvider" or "cuda" in available()
+
+
+def test_the_operators_are_counted_by_provider(artifact):
+    placement = Session(artifact, provider="cpu").placement()
+    assert set(placement) == {"CPUExecutionProvider"}
+    assert placement["CPUExecutionProvider"]["Transpose"] == 1
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_oracle_patches_give_the_object_back(tmp_path, oracle, truth, gridsize):
+    path = write_identity(tmp_path / "g.onnx", contract(gridsize), gridsize)
+    result = reconstruct(Session(path), oracle, batch=7)
+    assert result.patterns == 20
+    assert result.stitched.covered.sum() > 900
+    assert error_of(result, truth) < 1e-6
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16, 20, 64])
+def test_a_ragged_tail_changes_nothing(artifact, oracle, batch):
+    session = Session(artifact)
+    groups = np.arange(len(oracle))[:, None]
+    whole = np.concatenate([patches for _, patches in session.batches(oracle, groups, 20)])
+    parts = list(session.batches(oracle, groups, batch))
+    assert np.concatenate([index for index, _ in parts])[:, 0].tolist() == list(range(20))
+    np.testing.assert_array_equal(np.concatenate([patches for _, patches in parts]), whole)
+    np.testing.assert_array_equal(whole[:, 0], oracle.diffraction * np.complex64(1 + 0.5j))
+
+
+def test_progress_counts_every_group(artifact, oracle):
+    done = []
+    reconstruct(Session(artifact), oracle, batch=8, progress=done.append)
+    assert done == [8, 8, 4]
+
+
+def test_counts_are_fed_as_counts(tmp_path, oracle):
+    domain = {"domain": "counts", "dtype": "uint16", "scale": 1.0, "scale_rule": "none"}
+    path = write_identity(tmp_path / "c.onnx", contract(input=domain), counts=True)
+    scan = dataclasses.replace(oracle, diffraction=np.rint(oracle.diffraction * 100))
+    session = Session(path)
+    (_, patches), *_ = session.batches(scan, np.arange(20)[:, None], 20)
+    np.testing.assert_allclose(patches[:, 0].real, scan.diffraction, rtol=1e-6)
+    with pytest.raises(InputError, match="takes counts as uint16, got float32"):
+        session.predict(scan.diffraction[:, None])
+
+
+def test_other_types_and_shapes_are_refused(artifact, oracle):
+    session = Session(artifact)
+    good = oracle.diffraction[:2, None]
+    assert session.predict(good).shape == (2, 1, SIZE, SIZE)
+    for bad in (good.astype(np.float64), good.astype(np.uint16)):
+        with pytest.raises(InputError, match="takes amplitude as float32"):
+            session.predict(bad)
+    for bad in (good[:, 0], np.concatenate([good, good], axis=1), good[..., :-1]):
+        with pytest.raises(InputError, match=r"expected \[batch, 1, 16, 16\]"):
+            session.predict(bad)
+    with pytest.raises(InputError, match="batch is 0"):
+        list(session.batches(oracle, np.arange(20)[:, None], 0))
+
+
+def test_a_scan_that_does_not_fit_is_refused(tmp_path, artifact, oracle):
+    other = Scan(np.ones((5, 8, 8), np.float32), np.zeros((5, 2)), name="small")
+    with pytest.raises(InputError, match=r"small: patterns are 8 x 8 pixels, identity\.onnx takes 16 x 16"):
+        reconstruct(Session(artifact), other)
+    pairs = Session(write_identity(tmp_path / "g.onnx", contract(2), 2))
+    with pytest.raises(InputError, match=r"3 patterns.*gridsize 2 and needs at least 4"):
+        reconstruct(pairs, oracle.subset(slice(0, 3)))
+    with pytest.raises(InputError, match="needs a probe"):
+        reconstruct(Session(artifact), oracle, weighting="probe")
+
+
+@pytest.mark.parametrize("output", [{"representation": "amp_phase"}, {"quantity": "exit_wave"}])
+def test_an_output_that_cannot_be_stitched_is_refused(tmp_path, oracle, output):
+    session = Session(write_identity(tmp_path / "o.onnx", contract(output=output)))
+    with pytest.raises(InputError, match="reconstructs from object patches as real_imag"):
+        reconstruct(session, oracle)
+
+
+def test_a_file_without_a_contract_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"bare\.onnx: no ptychonnx\.contract in its metadata"):
+        Session(write_identity(tmp_path / "bare.onnx", None))
+
+
+@pytest.mark.parametrize("text", ["{}", "not json", '{"version": 2}'])
+def test_a_contract_that_is_none_is_refused(tmp_path, text):
+    with pytest.raises(InputError, match=r"x\.onnx: contract not understood"):
+        Session(write_identity(tmp_path / "x.onnx", text))
+
+
+def test_a_contract_of_a_later_version_is_refused(tmp_path):
+    later = contract().to_json().replace('"version": 1', '"version": 2')
+    with pytest.raises(InputError, match="contract not understood: version"):
+        Session(write_identity(tmp_path / "x.onnx", later))
+
+
+def test_what_is_no_model_is_refused(tmp_path, artifact):
+    content = artifact.read_bytes()
+    for name, body in (
+        ("cut.onnx", content[: len(content) // 2]),
+        ("text.onnx", b"hello"),
+        ("empty.onnx", b""),
+    ):
+        (tmp_path / name).write_bytes(body)
+        with pytest.raises(InputError, match=rf"{name}: ") as error:
+            Session(tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="no such file"):
+        Session(tmp_path / "absent.onnx")
+    with pytest.raises(InputError, match="no such file"):
+        Session(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        ({"graph_n": 8}, r"promises input 'diffraction' of shape \[batch, 1, 16, 16\]"),
+        ({"gridsize": 2}, "promises input 'diffraction'"),
+        ({"output": "patch"}, r"names output 'object', the graph has \['patch'\]"),
+    ],
+)
+def test_a_graph_that_breaks_its_contract_is_refused(tmp_path, graph, message):
+    with pytest.raises(InputError, match=message):
+        Session(write_identity(tmp_path / "x.onnx", contract(), **graph))
+
+
+def test_the_type_of_the_input_must_keep_to_the_contract(tmp_path):
+    with pytest.raises(InputError, match=r"x\.onnx: contract promises input 'diffraction' of type float"):
+        Session(write_identity(tmp_path / "x.onnx", contract(), counts=True))
+
+
+def test_a_provider_without_a_device_is_refused_and_auto_works(artifact):
+    if "cuda" in available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(InputError, match="'cuda' was asked for but has no device"):
+        Session(artifact, provider="cuda")
+    assert Session(artifact, provider="auto").provider == "CPUExecutionProvider"
+    assert Session(artifact, threads=1).provider == "CPUExecutionProvider"

@@ -1,0 +1,67 @@
+"""Settings of networks and of training, shared by both frameworks and validated in one place."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+__all__ = ["Loss", "NetworkConfig", "TrainingConfig"]
+
+Loss = Literal["mae", "poisson"]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class NetworkConfig:
+    """What is built. A network reads what concerns it and ignores the rest.
+
+    Attributes
+    ----------
+    n
+        Side of a diffraction pattern, pixels.
+    gridsize
+        g: the network sees C = g * g neighbouring patterns and gives C patches.
+    width
+        Channels of the (first) hidden layer.
+    blocks
+        Fourier blocks (`fno`), or levels of the encoder (`hybrid`, `cnn`, `baseline`).
+    modes
+        Fourier modes kept along each axis; capped at N. A low frequency of a diffraction pattern is a short lag
+        in the object, so few modes see few pixels of it.
+    """
+
+    n: int = Field(64, ge=16)
+    gridsize: int = Field(1, ge=1, le=4)
+    width: int = Field(32, ge=4)
+    blocks: int = Field(4, ge=1)
+    modes: int = Field(32, ge=2)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TrainingConfig:
+    """How it is trained.
+
+    Attributes
+    ----------
+    epochs, batch, learning_rate
+        The rate is the peak of a schedule that warms up and then decays to zero.
+    loss
+        Of a physics-informed network: ``mae`` of amplitudes, or ``poisson`` negative log-likelihood of counts.
+        The supervised network ignores it and learns the simulated object.
+    overlap
+        Neighbouring patterns whose patches are merged before the loss, so that they must agree where they
+        overlap; 1 trains each pattern by itself. The trained network still runs one pattern at a time.
+    validation
+        Fraction of the patterns that are held out, at least 16; verification at export uses them.
+    seed
+        Of the initial weights and of the order of the patterns.
+    """
+
+    epochs: int = Field(10, ge=1)
+    batch: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    loss: Loss = "mae"
+    overlap: int = Field(4, ge=1, le=16)
+    validation: float = Field(0.05, gt=0, lt=1)
+    seed: int = Field(0, ge=0)

@@ -1,0 +1,130 @@
+"""What both training loops are fed: patterns in groups of neighbours, and the scales that go with them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import InputError
+from runtime.grouping import nearest_groups
+from runtime.physics import cut_windows, illumination
+from runtime.scan import Scan
+from train.config import NetworkConfig, TrainingConfig
+
+__all__ = ["SCALE_RULE", "TrainingData", "prepare"]
+
+SCALE_RULE = "N / sqrt(mean photons in a training pattern): the scaled amplitude has a root mean square of 1"
+_MIN_HELD_OUT = 16
+_DARKEST = 1e-4
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """One scan, ready for training.
+
+    A row of `train` or `held_out` is a group of patterns that lie together: its patches are merged by the physics
+    loss. The network sees them C at a time, so a group has a multiple of C members.
+
+    Attributes
+    ----------
+    diffraction
+        float32 [n, N, N], amplitude as measured; the network applies `scale` itself.
+    positions
+        float64 [n, 2] (row, column), pixels.
+    probe
+        complex64 [modes, N, N], in sqrt(photons).
+    mask
+        bool [N, N].
+    train, held_out
+        int [groups, members], indices into the patterns; no pattern is in both.
+    scale
+        Factor from amplitude to network input, see `SCALE_RULE`.
+    labels
+        complex64 [n, N, N], the object in each window (supervised training only).
+    sha256
+        Hash of what was trained on.
+    """
+
+    diffraction: NDArray[np.float32]
+    positions: NDArray[np.float64]
+    probe: NDArray[np.complex64]
+    mask: NDArray[np.bool_]
+    train: NDArray[np.intp]
+    held_out: NDArray[np.intp]
+    scale: float
+    labels: NDArray[np.complex64] | None
+    sha256: str
+
+    @property
+    def flux(self) -> float:
+        """Mean photons in a pattern."""
+        return float((self.diffraction.shape[-1] / self.scale) ** 2)
+
+    def offsets(self, groups: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Whole-pixel offsets [groups, members, 2] of the windows inside their group, the smallest being 0."""
+        positions = np.rint(self.positions[groups]).astype(np.int64)
+        return positions - positions.min(axis=1, keepdims=True)
+
+    def weight(self) -> NDArray[np.float32]:
+        """Illumination sum_modes |P|^2 [N, N] with a mean of 1, and nowhere 0, so that it can be divided by."""
+        density = illumination(self.probe)
+        return (density / density.mean() + _DARKEST).astype(np.float32)
+
+
+def prepare(scan: Scan, network: NetworkConfig, training: TrainingConfig, *, supervised: bool) -> TrainingData:
+    """Check a scan against the settings and split it.
+
+    Held-out patterns are drawn at random with the seed. A group that trains holds none of them.
+
+    Raises
+    ------
+    InputError
+        If the scan has another N, no probe, no light, too few patterns, or no known object for a supervised network.
+    """
+    if scan.size != network.n:
+        raise InputError(f"{scan.name}: patterns are {scan.size} x {scan.size} pixels, the network has n = {network.n}")
+    if scan.probe is None:
+        raise InputError(f"{scan.name}: has no probe, which training needs for the physics and the weights")
+    if scan.flux == 0:
+        raise InputError(f"{scan.name}: every pattern is zero, expected photons")
+    labels = _labels(scan) if supervised else None
+    channels = network.gridsize**2
+    members = channels if supervised or channels > 1 else training.overlap
+    held_out_count = max(_MIN_HELD_OUT, round(len(scan) * training.validation))
+    if len(scan) < held_out_count + max(members, _MIN_HELD_OUT):
+        raise InputError(
+            f"{scan.name}: {len(scan)} patterns are too few, expected at least "
+            f"{held_out_count + max(members, _MIN_HELD_OUT)} ({held_out_count} of them are held out)"
+        )
+    order = np.random.default_rng(training.seed).permutation(len(scan))
+    held_out, train = np.sort(order[:held_out_count]), np.sort(order[held_out_count:])
+    return TrainingData(
+        diffraction=scan.diffraction,
+        positions=scan.positions,
+        probe=scan.probe,
+        mask=np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask,
+        train=train[nearest_groups(scan.positions[train], members)],
+        held_out=held_out[nearest_groups(scan.positions[held_out], members)],
+        scale=float(scan.size / np.sqrt(scan.flux)),
+        labels=labels,
+        sha256=_sha256(scan),
+    )
+
+
+def _labels(scan: Scan) -> NDArray[np.complex64]:
+    if scan.labels is not None:
+        return scan.labels
+    if scan.reference is None:
+        raise InputError(f"{scan.name}: has no known object, which the supervised network learns from")
+    return cut_windows(scan.reference.object, scan.positions, scan.size, scan.reference.origin)
+
+
+def _sha256(scan: Scan) -> str:
+    digest = hashlib.sha256()
+    for array in (scan.diffraction, scan.positions, scan.probe):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

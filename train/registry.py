@@ -1,0 +1,115 @@
+"""Every architecture by name. Nothing of a framework is imported until an architecture is built."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, Literal
+
+from runtime.errors import InputError
+
+__all__ = ["ENTRY_POINT_GROUP", "Architecture", "architectures", "get_architecture"]
+
+ENTRY_POINT_GROUP = "ptychonnx.architectures"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of network.
+
+    Attributes
+    ----------
+    name
+        What users type; a letter, then letters, digits or underscores.
+    framework
+        ``torch`` or ``tensorflow``: chooses the training loop and the exporter.
+    builder
+        ``module:function`` that takes a `train.config.NetworkConfig` and a `train.first_guess.FirstGuess`, gives the network:
+        a `torch.nn.Module` or a `keras.Model` from amplitudes [B, C, N, N] to real and imaginary parts
+        [B, N, N, C, 2].
+    summary
+        One line for `ptychonnx train --list`.
+    supervised
+        Whether it learns from the known object instead of from the patterns alone.
+    defaults
+        Settings of `NetworkConfig` or `TrainingConfig` that differ from the general ones.
+    """
+
+    name: str
+    framework: Literal["torch", "tensorflow"]
+    builder: str
+    summary: str
+    supervised: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def label(self) -> str:
+        """Run label: `pinn_<architecture>`, or `baseline` for the supervised network."""
+        return self.name if self.supervised else f"pinn_{self.name}"
+
+    def load_builder(self) -> Callable[..., Any]:
+        """Import the builder, and with it the framework.
+
+        Raises
+        ------
+        InputError
+            If the framework is not installed.
+        """
+        module, _, function = self.builder.partition(":")
+        try:
+            return getattr(importlib.import_module(module), function)
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"architecture {self.name!r} needs {error.name}, which is not installed: "
+                f'pip install "ptychonnx[{self.framework}]"'
+            ) from error
+
+
+_BUILT_IN = (
+    Architecture("cnn", "tensorflow", "train.tensorflow.cnn:build", "convolutional encoder with two decoders"),
+    Architecture(
+        "baseline",
+        "tensorflow",
+        "train.tensorflow.baseline:build",
+        "the same kind of network trained on known objects, after PtychoNN",
+        supervised=True,
+    ),
+    Architecture("fno", "torch", "train.torch.fno:build", "Fourier blocks, then a convolutional refiner"),
+    Architecture("hybrid", "torch", "train.torch.hybrid:build", "U-shaped Fourier encoder, convolutional decoder"),
+)
+
+
+def architectures() -> dict[str, Architecture]:
+    """All architectures by name: the built-in ones, then those of installed packages.
+
+    Raises
+    ------
+    InputError
+        If a package registers something else, or a name that is taken.
+    """
+    found = {architecture.name: architecture for architecture in _BUILT_IN}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        architecture = point.load()
+        if not isinstance(architecture, Architecture):
+            raise InputError(f"entry point {point.name!r} ({point.value}): expected a train.registry.Architecture")
+        if architecture.name in found:
+            raise InputError(f"entry point {point.name!r} ({point.value}): the name {architecture.name!r} is taken")
+        found[architecture.name] = architecture
+    return found
+
+
+def get_architecture(name: str) -> Architecture:
+    """The architecture of that name.
+
+    Raises
+    ------
+    InputError
+        If there is none; the message lists those there are.
+    """
+    found = architectures()
+    if name not in found:
+        raise InputError(f"architecture {name!r} is unknown, expected one of {', '.join(found)}")
+    return found[name]

@@ -1,0 +1,137 @@
+"""The run folder: everything that training leaves behind and that export needs.
+
+==================  ==========================================================================
+``config.json``     architecture, settings, and the record of the training (`RunRecord`)
+``checkpoint.*``    trained weights: ``.safetensors`` (Torch) or ``.weights.h5`` (Keras); no pickles
+``held_out.npz``    a scan of the patterns that training did not see, with the probe
+``history.csv``     losses, a row an epoch
+``logs/``           what the framework's own loggers wrote
+==================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from runtime.atomic import write_text
+from runtime.errors import InputError
+from runtime.formats import read_scan
+from runtime.scan import Scan
+from train.config import NetworkConfig, TrainingConfig
+
+__all__ = [
+    "CONFIG_NAME",
+    "HELD_OUT_NAME",
+    "NativeNetwork",
+    "RunRecord",
+    "fingerprint",
+    "hash_of",
+    "held_out_scan",
+    "installed_versions",
+    "read_run",
+    "write_run",
+]
+
+CONFIG_NAME = "config.json"
+HELD_OUT_NAME = "held_out.npz"
+
+
+class NativeNetwork(Protocol):
+    """A trained network in its own framework, behind one face for export and tests."""
+
+    def predict(self, diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Object parts float32 [B, N, N, C, 2] of measured amplitudes float32 [B, C, N, N]."""
+        ...
+
+    def tensors(self) -> dict[str, NDArray]:
+        """Every trainable tensor by name."""
+        ...
+
+
+class RunRecord(BaseModel):
+    """What `config.json` holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    label: str
+    architecture: str
+    framework: Literal["torch", "tensorflow"]
+    network: NetworkConfig
+    training: TrainingConfig
+    scan: str
+    data_sha256: str
+    probe_sha256: str
+    flux: float
+    scale: float
+    loss_name: str
+    final_loss: float
+    validation_loss: float
+    epochs_done: int
+    parameters: int
+    spectral_operator: str | None
+    seconds: float
+    versions: dict[str, str]
+    git_commit: str | None
+    initial_tensors: dict[str, str]
+    trained_tensors: dict[str, str]
+
+
+def write_run(folder: Path, record: RunRecord) -> None:
+    """Write `config.json`; the last file of a run, so that a folder with it is complete."""
+    write_text(folder / CONFIG_NAME, record.model_dump_json(indent=2) + "\n")
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read `config.json` of a run folder.
+
+    Raises
+    ------
+    InputError
+        If the folder is no finished run.
+    """
+    path = Path(folder) / CONFIG_NAME
+    if not path.is_file():
+        raise InputError(f"{folder}: no {CONFIG_NAME} inside, expected a folder written by `ptychonnx train`")
+    try:
+        return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise InputError(f"{path}: {key}: {first['msg']}") from error
+
+
+def fingerprint(tensors: Mapping[str, NDArray]) -> dict[str, str]:
+    """SHA-256 of each tensor's values, by name."""
+    return {
+        name: hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest() for name, value in tensors.items()
+    }
+
+
+def hash_of(fingerprints: Mapping[str, str]) -> str:
+    """One SHA-256 for a whole set of tensors, whatever their order."""
+    return hashlib.sha256("\n".join(f"{k} {v}" for k, v in sorted(fingerprints.items())).encode()).hexdigest()
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """Versions of the packages that are installed, by distribution name."""
+    found = {}
+    for package in ("ptychonnx", "numpy", *packages):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def held_out_scan(folder: Path) -> Scan:
+    """The patterns that training did not see."""
+    return read_scan(Path(folder) / HELD_OUT_NAME)

@@ -1,0 +1,108 @@
+"""Parts that the Torch architectures share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from neuralop.layers.spectral_convolution import SpectralConv
+from torch import Tensor, nn
+
+from train.config import NetworkConfig
+from train.first_guess import FirstGuess
+
+__all__ = ["Features", "ObjectHead", "PtychoBlock", "convolutions", "feature_channels", "lifter"]
+
+
+class Features(nn.Module):
+    """Measured amplitudes [B, C, N, N] to features [B, 3 C + 1, N, N].
+
+    Real and imaginary part of the first guess of the object (see `train.first_guess`), logarithm of the scaled
+    amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
+    """
+
+    scale: Tensor
+    phase: Tensor
+    columns: Tensor
+    rows: Tensor
+    division: Tensor
+    vacuum: Tensor
+    light: Tensor
+
+    def __init__(self, guess: FirstGuess) -> None:
+        super().__init__()
+        self.size = guess.light.shape[-1]
+        for name in ("scale", "phase", "columns", "rows", "division", "vacuum", "light"):
+            value = torch.from_numpy(np.asarray(getattr(guess, name), dtype=np.float32))
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, diffraction: Tensor) -> Tensor:
+        size = self.size
+        amplitude = diffraction * self.scale
+        wave = torch.cat([amplitude * self.phase[0], amplitude * self.phase[1]], dim=-1)
+        wave = self.rows @ (wave @ self.columns)
+        top, bottom = wave[..., :size, :], wave[..., size:, :]
+        real = top[..., :size] - bottom[..., size:]
+        imaginary = top[..., size:] + bottom[..., :size]
+        return torch.cat(
+            [
+                real * self.division[0] - imaginary * self.division[1] + self.vacuum,
+                real * self.division[1] + imaginary * self.division[0],
+                torch.log1p(amplitude),
+                self.light.expand(diffraction.shape[0], 1, size, size),
+            ],
+            dim=1,
+        )
+
+
+def feature_channels(config: NetworkConfig) -> int:
+    """Channels that `Features` gives."""
+    return 3 * config.gridsize**2 + 1
+
+
+class PtychoBlock(nn.Module):
+    """``y = x + GELU(SpectralConv(x) + Conv3x3(x))``: global and local paths, then a residual."""
+
+    def __init__(self, channels: int, modes: int, size: int) -> None:
+        super().__init__()
+        kept = min(modes, size)
+        self.spectral = SpectralConv(channels, channels, (kept, kept))
+        self.local = nn.Conv2d(channels, channels, 3, padding=1)
+        self.activation = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.activation(self.spectral(x) + self.local(x))
+
+
+class ObjectHead(nn.Module):
+    """Hidden features [B, F, N, N] to the object's real and imaginary parts [B, N, N, C, 2].
+
+    What is predicted is the correction of the first guess; an untrained head gives the guess itself.
+    """
+
+    def __init__(self, hidden: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.channels = config.gridsize**2
+        self.project = nn.Conv2d(hidden, 2 * self.channels, 1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, hidden: Tensor, features: Tensor) -> Tensor:
+        parts = features[:, : 2 * self.channels] + self.project(hidden)
+        return torch.stack(parts.split(self.channels, dim=1), dim=-1).permute(0, 2, 3, 1, 4)
+
+
+def convolutions(inside: int, outside: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each followed by a GELU."""
+    return nn.Sequential(
+        nn.Conv2d(inside, outside, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(outside, outside, 3, padding=1),
+        nn.GELU(),
+    )
+
+
+def lifter(inside: int, outside: int) -> nn.Sequential:
+    """Two 3x3 convolutions with a GELU between: patterns to features, before any Fourier layer."""
+    return nn.Sequential(
+        nn.Conv2d(inside, outside, 3, padding=1), nn.GELU(), nn.Conv2d(outside, outside, 3, padding=1)
+    )

@@ -1,0 +1,60 @@
+"""`hybrid`: lifter, U-shaped encoder of Fourier blocks, convolutional decoder with skip connections."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from train.config import NetworkConfig
+from train.first_guess import FirstGuess
+from train.torch.blocks import Features, ObjectHead, PtychoBlock, convolutions, feature_channels, lifter
+
+__all__ = ["build"]
+
+
+class Hybrid(nn.Module):
+    """Each level of the encoder is a Fourier block, then a strided convolution that halves the size and doubles the
+    width; each level of the decoder doubles the size, takes the skip connection and convolves twice.
+    """
+
+    def __init__(self, config: NetworkConfig, guess: FirstGuess) -> None:
+        super().__init__()
+        self.features = Features(guess)
+        self.lifter = lifter(feature_channels(config), config.width)
+        self.blocks, self.down, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        width, size, sizes = config.width, config.n, []
+        for _ in range(config.blocks - 1):
+            self.blocks.append(PtychoBlock(width, config.modes, size))
+            self.down.append(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1))
+            sizes.append(size)
+            width, size = 2 * width, (size + 1) // 2
+        self.bottom = PtychoBlock(width, config.modes, size)
+        for skipped in reversed(sizes):
+            self.up.append(
+                nn.ModuleDict(
+                    {
+                        "resize": nn.Upsample(size=(skipped, skipped), mode="nearest"),
+                        "merge": convolutions(width + width // 2, width // 2),
+                    }
+                )
+            )
+            width //= 2
+        self.head = ObjectHead(width, config)
+
+    def forward(self, diffraction: Tensor) -> Tensor:
+        features = self.features(diffraction)
+        x = self.lifter(features)
+        skips = []
+        for block, down in zip(self.blocks, self.down, strict=True):
+            x = block(x)
+            skips.append(x)
+            x = down(x)
+        x = self.bottom(x)
+        for level in self.up:
+            x = level["merge"](torch.cat([level["resize"](x), skips.pop()], dim=1))
+        return self.head(x, features)
+
+
+def build(config: NetworkConfig, guess: FirstGuess) -> nn.Module:
+    """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
+    return Hybrid(config, guess)

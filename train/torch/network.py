@@ -1,0 +1,87 @@
+"""Torch networks: built from settings, saved and loaded without pickles of strangers."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import seed_everything
+from numpy.typing import NDArray
+from torch import nn
+
+from runtime.errors import InputError
+from train.config import NetworkConfig
+from train.first_guess import FirstGuess, first_guess
+from train.registry import Architecture, get_architecture
+from train.run import RunRecord, held_out_scan
+
+__all__ = ["CHECKPOINT_NAME", "TorchNetwork", "build_network", "initial_network", "load_network"]
+
+CHECKPOINT_NAME = "checkpoint.pt"
+
+
+class TorchNetwork:
+    """A `torch.nn.Module` from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module.eval()
+
+    def predict(self, diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Object parts float32 [B, N, N, C, 2] of measured amplitudes float32 [B, C, N, N]."""
+        with torch.inference_mode():
+            return self.module(torch.from_numpy(np.ascontiguousarray(diffraction))).numpy()
+
+    def tensors(self) -> dict[str, NDArray]:
+        """Every trainable parameter by name."""
+        return {name: value.detach().numpy() for name, value in self.module.named_parameters()}
+
+    def spectral_operator(self) -> str | None:
+        """Import path of the Fourier layer inside, if there is one."""
+        for module in self.module.modules():
+            kind = type(module)
+            if kind.__module__.startswith("neuralop."):
+                return f"{kind.__module__}.{kind.__name__}"
+        return None
+
+    def save(self, folder: Path) -> None:
+        """Write the weights into a run folder."""
+        torch.save(self.module.state_dict(), folder / CHECKPOINT_NAME)
+
+
+def build_network(
+    architecture: Architecture, config: NetworkConfig, guess: FirstGuess, seed: int
+) -> TorchNetwork:
+    """A network with initial weights; the same seed gives the same weights."""
+    build = architecture.load_builder()
+    seed_everything(seed, verbose=False)
+    return TorchNetwork(build(config, guess))
+
+
+def initial_network(folder: Path, record: RunRecord) -> TorchNetwork:
+    """The network of a run as it was before training."""
+    probe = held_out_scan(folder).probe
+    if probe is None:
+        raise InputError(f"{folder}: the held-out scan has no probe, expected one written by `ptychonnx train`")
+    guess = first_guess(probe, record.scale)
+    return build_network(get_architecture(record.architecture), record.network, guess, record.training.seed)
+
+
+def load_network(folder: Path, record: RunRecord) -> TorchNetwork:
+    """The network of a run with its trained weights.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is missing, unreadable, or of another network.
+    """
+    network = initial_network(folder, record)
+    path = Path(folder) / CHECKPOINT_NAME
+    try:
+        network.module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, expected the trained weights") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
+        raise InputError(f"{path}: not the weights of this network ({str(error).splitlines()[0]})") from error
+    return network

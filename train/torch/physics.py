@@ -1,0 +1,105 @@
+"""The forward model and the physics-informed losses in Torch; same definitions as `runtime.physics`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["LOSSES", "amplitude_mae", "forward_intensity", "merge_patches", "physics_loss", "poisson_deviance", "supervised_loss"]
+
+# Keeps the square root differentiable at zero; in units of photons far below one.
+_FLOOR = 1e-8
+
+
+def forward_intensity(patches: Tensor, probe: Tensor) -> Tensor:
+    """Far-field intensity [..., N, N] of object patches [..., N, N] lit by a probe [modes, N, N], both complex."""
+    far_field = torch.fft.fft2(patches.unsqueeze(-3) * probe, norm="ortho")
+    intensity = (far_field.real.square() + far_field.imag.square()).sum(dim=-3)
+    return torch.fft.fftshift(intensity, dim=(-2, -1))
+
+
+def merge_patches(patches: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
+    """Make the patches of each group agree: stitch them, weighted, and cut the windows again.
+
+    Parameters
+    ----------
+    patches
+        complex [groups, members, N, N].
+    offsets
+        int64 [groups, members, 2], (row, column) of each window in its group, at least 0.
+    weight
+        real [N, N], positive.
+
+    Returns
+    -------
+    complex [groups, members, N, N]: windows of each group's weighted mean object.
+    """
+    groups, members, size, _ = patches.shape
+    if members == 1:
+        return patches
+    height, width = (int(extent) + size for extent in offsets.amax(dim=(0, 1)))
+    axis = torch.arange(size, device=patches.device)
+    rows = offsets[..., 0, None, None] + axis[:, None]
+    columns = offsets[..., 1, None, None] + axis[None, :]
+    canvas = torch.arange(groups, device=patches.device)[:, None, None, None] * (height * width)
+    index = (canvas + rows * width + columns).reshape(-1)
+    weights = weight.expand_as(patches.real).reshape(-1, 1)
+    values = torch.view_as_real(patches).reshape(-1, 2)
+    terms = torch.cat([weights * values, weights], dim=1)
+    total = terms.new_zeros(groups * height * width, 3).index_add(0, index, terms)[index]
+    merged = total[:, :2] / total[:, 2:]
+    return torch.view_as_complex(merged.reshape(*patches.shape, 2))
+
+
+def amplitude_mae(intensity: Tensor, amplitude: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Mean absolute error of the amplitude over trusted pixels, in units of the scaled (RMS 1) amplitude."""
+    error = (torch.sqrt(intensity + _FLOOR) - amplitude).abs()
+    return scale * error[..., mask].mean()
+
+
+def poisson_deviance(intensity: Tensor, amplitude: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Poisson negative log-likelihood of the counts, less its minimum, over the mean counts in a pixel.
+
+    Rates are in photons, never normalised: likelihoods of normalised amplitudes are those of a fraction of a photon,
+    and collapse the phase. The minimum (a perfect fit) is 0.
+    """
+    counts = amplitude.square()
+    rate = intensity + _FLOOR
+    deviance = rate - counts + torch.xlogy(counts, counts) - counts * torch.log(rate)
+    return scale**2 * deviance[..., mask].mean()
+
+
+LOSSES = {"mae": amplitude_mae, "poisson": poisson_deviance}
+
+
+def physics_loss(
+    patches: Tensor,
+    amplitude: Tensor,
+    offsets: Tensor,
+    *,
+    probe: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    scale: float,
+    loss: str,
+) -> Tensor:
+    """How badly the merged patches of each group explain its patterns.
+
+    Parameters
+    ----------
+    patches
+        complex [groups, members, N, N].
+    amplitude
+        real [groups, members, N, N], measured, in sqrt(photons).
+    offsets
+        int64 [groups, members, 2].
+    loss
+        ``mae`` or ``poisson``.
+    """
+    intensity = forward_intensity(merge_patches(patches, offsets, weight), probe)
+    return LOSSES[loss](intensity, amplitude, mask, scale)
+
+
+def supervised_loss(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Mean distance of predicted and known patches, complex [..., N, N], weighted by the light that fell there."""
+    return (weight.sqrt() * (patches - labels).abs()).mean() / weight.sqrt().mean()
