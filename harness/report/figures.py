@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,8 @@ _DASHES = ("-", "--", "-.", ":")
 _AMPLITUDE_MAP, _PHASE_MAP, _ERROR_MAP = "viridis", "cividis", "magma"
 _OUTSIDE = "#d9d9d9"
 _MAX_COLUMNS = 5
-_PANEL_INCHES = 2.3
+_PANEL_INCHES, _GAP_INCHES, _BAR_INCHES, _LINE_INCHES = 2.3, 0.08, 0.85, 0.17
+_LONG_NAME = 28
 _DPI = 150
 
 
@@ -135,7 +136,7 @@ def error_figure(
 
 def frc_figure(panels: Sequence[Panel], title: str = "") -> bytes:
     """Ring correlation of amplitude and phase against spatial frequency, with both thresholds."""
-    figure = _figure(9.0, 3.9)
+    figure = _figure(9.0, 3.9, "constrained")
     lines: dict[str, Any] = {}
     for index, quantity in enumerate(("amplitude", "phase")):
         axes = figure.add_subplot(1, 2, index + 1)
@@ -191,40 +192,53 @@ class _Quantity:
 def _grid(
     columns: Sequence[tuple[str, tuple[str, str]]], quantities: Sequence[_Quantity], title: str
 ) -> bytes:
-    """A column an object, a line a quantity, with one colour bar a line; wrapped after `_MAX_COLUMNS`."""
+    """A column an object, a line a quantity, with one colour bar a line; wrapped after `_MAX_COLUMNS`.
+
+    Every length is known beforehand, so nothing is left to a layout engine, which takes seconds for many
+    panels.
+    """
     blocks = math.ceil(len(columns) / _MAX_COLUMNS)
-    width = min(len(columns), _MAX_COLUMNS)
-    height, breadth = quantities[0].images[0].shape
-    panel_height = _PANEL_INCHES * min(max(height / breadth, 0.4), 2.0)
-    lines = blocks * len(quantities)
-    figure = _figure(_PANEL_INCHES * width + 1.1, (panel_height + 0.5) * lines + (0.4 if title else 0.1))
-    axes = figure.subplots(lines, width, squeeze=False)
+    across = min(len(columns), _MAX_COLUMNS)
+    rows, breadth = quantities[0].images[0].shape
+    panel = _PANEL_INCHES * min(max(rows / breadth, 0.4), 2.0)
+    heads = [_LINE_INCHES * (2.4 if number == 0 else 1.4) for number in range(len(quantities))]
+    width = _GAP_INCHES + across * (_PANEL_INCHES + _GAP_INCHES) + _BAR_INCHES
+    top = 1.8 * _LINE_INCHES if title else 0.0
+    height = top + blocks * (sum(heads) + len(quantities) * (panel + _GAP_INCHES))
+    figure = _figure(width, height)
+
+    def place(left: float, above: float, wide: float) -> Any:
+        """Axes whose upper left corner lies at (left, above) inches from that of the figure."""
+        return figure.add_axes((left / width, 1 - (above + panel) / height, wide / width, panel / height))
+
+    if title:
+        figure.text(0.5, 1 - 0.3 * top / height, title, ha="center", va="top", fontsize=11)
+    above = top
     for block in range(blocks):
-        first = block * _MAX_COLUMNS
+        chosen = range(block * _MAX_COLUMNS, min((block + 1) * _MAX_COLUMNS, len(columns)))
         for number, quantity in enumerate(quantities):
-            line = axes[block * len(quantities) + number]
-            drawn: Any = None
-            for place, cell in enumerate(line):
-                cell.set_axis_off()
-                # Hidden ticks would still be laid out, which takes most of the time.
-                cell.set(xticks=[], yticks=[])
-                if first + place >= len(columns):
-                    continue
-                name, captions = columns[first + place]
-                drawn = cell.imshow(
-                    quantity.images[first + place],
+            above += heads[number]
+            left = _GAP_INCHES
+            for index in chosen:
+                name, captions = columns[index]
+                axes = place(left, above, _PANEL_INCHES)
+                drawn = axes.imshow(
+                    quantity.images[index],
                     cmap=_colour_map(quantity.colours),
                     vmin=quantity.limits[0],
                     vmax=quantity.limits[1],
                     interpolation="nearest",
                 )
+                axes.set_axis_off()
                 caption = captions[number] or " "
-                cell.set_title(f"{name}\n{caption}" if number == 0 else caption, fontsize=9)
-            bar = figure.colorbar(drawn, ax=list(line), shrink=0.9, aspect=18, pad=0.015)
+                # A long name must not run into its neighbour.
+                small = 9 if len(name) <= _LONG_NAME else 9 * _LONG_NAME / len(name)
+                axes.set_title(f"{name}\n{caption}" if number == 0 else caption, fontsize=small, pad=4)
+                left += _PANEL_INCHES + _GAP_INCHES
+            bar = figure.colorbar(drawn, cax=place(left, above, 0.12))
             bar.set_label(quantity.name, fontsize=9)
             bar.ax.tick_params(labelsize=8)
-    if title:
-        figure.suptitle(title, fontsize=11)
+            above += panel + _GAP_INCHES
     return _png(figure)
 
 
@@ -234,10 +248,10 @@ def _colour_map(name: str) -> Any:
     return colormaps[name].with_extremes(bad=_OUTSIDE)
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return Figure(figsize=(width, height), layout=layout, facecolor="white")
 
 
 def _png(figure: Figure) -> bytes:

@@ -248,3 +248,11 @@ def test_ptychopinn_margin_is_taken_off() -> None:
     assert compare_as_ptychopinn(framed, lines(64), margin=5).amplitude.mae == pytest.approx(0, abs=1e-12)
     with pytest.raises(InputError, match="margin"):
         compare_as_ptychopinn(framed, lines(64), margin=30)
+
+
+def test_luminance_counts_at_the_coarsest_scale_only() -> None:
+    # Of two flat images only luminance differs: l = (2ab + C1) / (a^2 + b^2 + C1), structure is 1.
+    a, b = np.full((64, 64), 0.9), np.full((64, 64), 0.4)
+    luminance = (2 * 0.9 * 0.4 + 1e-4) / (0.9**2 + 0.4**2 + 1e-4)
+    value, _ = ms_ssim(a, b, 1.0, weights=(1.0, 3.0))
+    assert value == pytest.approx(luminance**0.75, rel=1e-6)

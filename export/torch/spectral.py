@@ -1,0 +1,271 @@
+"""Lowering of neuraloperator's Fourier layers to products of real matrices.
+
+No inference engine has the complex transforms that `neuralop.layers.spectral_convolution.SpectralConv` uses, and
+only a few frequencies of them survive. At a fixed size each layer is therefore the same as a short chain of thin real
+matrix products with constant matrices: forward transform of the kept modes axis by axis, one small product a mode
+that mixes the channels, inverse transform axis by axis.
+
+The matrices are columns of torch's own transforms, in float64: identities fed through exactly the calls that the layer
+makes. What neuralop does on odd sizes (`fftshift` in both directions), with sizes trimmed or padded by `irfftn`, with
+too many modes, or with any normalisation is thereby reproduced, not derived again. Every lowered layer is compared
+with its original before it is used.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from neuralop.layers.base_spectral_conv import BaseSpectralConv
+from neuralop.layers.spectral_convolution import SpectralConv
+from torch import Tensor, nn
+
+from runtime.errors import InputError, VerificationError
+
+__all__ = ["LAYER_TOLERANCE", "LOWERING", "LoweredSpectralConv", "Lowering", "lower_spectral"]
+
+LAYER_TOLERANCE = 1e-5
+LOWERING = "neuralop SpectralConv as real matrix products"
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A module without spectral convolutions that computes the same.
+
+    Attributes
+    ----------
+    module
+        A copy in evaluation mode; the caller's module is untouched.
+    layers
+        Relative error of each lowered layer against its original, by dotted path.
+    """
+
+    module: nn.Module
+    layers: dict[str, float]
+
+
+class LoweredSpectralConv(nn.Module):
+    """A spectral convolution at one fixed size, in real arithmetic.
+
+    With the axes ``n_1 ... n_d``, kept modes ``k_1 ... k_d`` and p = 2 parts (real, imaginary), a value goes through::
+
+        [B, I, n_1 .. n_d]              x
+        [B, I, n_1 .. n_(d-1), p, k_d]  @ last forward matrix
+        [B, I, p, k_1, .. k_d]          other forward matrices from the left, axis d - 1 first
+        [k_1 .. k_d, B, p, O]           @ mixing, one real block [[Wr, Wi], [-Wi, Wr]] a mode
+        [B, O, m_1 .. m_(d-1), p, k_d]  inverse matrices from the left, axis 1 first
+        [B, O, m_1 .. m_d]              @ last inverse matrix, + bias
+
+    The part index always lies beside the axis that is transformed next, so only the mixing needs transpositions.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, layer: SpectralConv, size: Sequence[int], out_size: Sequence[int]) -> None:
+        """Take over the weights of `layer` for inputs [B, I, *size] and outputs [B, O, *out_size]."""
+        super().__init__()
+        weight = _kept_weight(layer, size)
+        self.size, self.out_size = tuple(size), tuple(out_size)
+        self.modes = tuple(weight.shape[2:])
+        self.in_channels, self.out_channels = weight.shape[:2]
+        # What `SpectralConv.transform` reads: neuralop's blocks call it for their skip connections.
+        self.resolution_scaling_factor = layer.resolution_scaling_factor
+        for axis in range(layer.order):
+            forward, inverse = _axis_matrices(layer, axis, size, out_size, self.modes)
+            self.register_buffer(f"forward_{axis}", forward.float())
+            self.register_buffer(f"inverse_{axis}", inverse.float())
+        self.register_buffer("mixing", _mixing(weight))
+        # Added to flattened pixels: some engines fail on [C, 1, 1] after a matrix product with a dynamic batch.
+        bias = None if layer.bias is None else layer.bias.detach().reshape(self.out_channels, 1).clone()
+        self.register_buffer("bias", bias)
+
+    def transform(self, x: Tensor, output_shape: Sequence[int] | None = None) -> Tensor:
+        """Resample `x` like the original layer does for a skip connection."""
+        return SpectralConv.transform(self, x, output_shape)
+
+    def forward(self, x: Tensor, output_shape: Sequence[int] | None = None) -> Tensor:
+        """[B, I, *size] to [B, O, *out_size]; `output_shape` was fixed when the layer was lowered."""
+        size, modes, out = self.size, self.modes, self.out_size
+        last = len(size) - 1
+        x = x @ self.get_buffer(f"forward_{last}")
+        for axis in range(last - 1, -1, -1):
+            rest = math.prod(modes[axis + 1 :])
+            x = x.reshape(-1, self.in_channels, *size[:axis], 2 * size[axis], rest)
+            x = self.get_buffer(f"forward_{axis}") @ x
+        x = x.reshape(-1, self.in_channels, 2, math.prod(modes)).permute(3, 0, 2, 1)
+        x = x.reshape(math.prod(modes), -1, 2 * self.in_channels) @ self.get_buffer("mixing")
+        x = x.reshape(math.prod(modes), -1, 2, self.out_channels).permute(1, 3, 2, 0)
+        for axis in range(last):
+            rest = math.prod(modes[axis + 1 :])
+            x = x.reshape(-1, self.out_channels, *out[:axis], 2 * modes[axis], rest)
+            x = self.get_buffer(f"inverse_{axis}") @ x
+        x = x.reshape(-1, self.out_channels, *out[:last], 2 * modes[last]) @ self.get_buffer(f"inverse_{last}")
+        if self.bias is None:
+            return x
+        x = x.reshape(-1, self.out_channels, math.prod(out)) + self.bias
+        return x.reshape(-1, self.out_channels, *out)
+
+
+@torch.no_grad()
+def lower_spectral(module: nn.Module, *example: Tensor) -> Lowering:
+    """Replace every spectral convolution inside `module` by its real form.
+
+    Parameters
+    ----------
+    module
+        Any module tree; it is left as it is.
+    example
+        Inputs of one forward pass, by which the sizes are found. Sizes other than the batch are fixed by them.
+
+    Raises
+    ------
+    InputError
+        If a layer cannot be lowered; the message names it by its dotted path, and says why.
+    VerificationError
+        If a lowered layer does not give what its original gives.
+    """
+    lowered = copy.deepcopy(module).eval()
+    paths = _paths(lowered)
+    for layer, names in paths.items():
+        _refuse_unsupported(layer, names[0])
+    sizes = _observe_sizes(lowered, paths, example)
+    errors: dict[str, float] = {}
+    for layer, (size, out_size) in sizes.items():
+        replacement = LoweredSpectralConv(layer, size, out_size).eval()
+        error = _compare(layer, replacement, size, out_size, paths[layer][0])
+        for name in paths[layer]:
+            errors[name] = error
+            if not name:
+                return Lowering(replacement, errors)
+            lowered.set_submodule(name, replacement)
+    return Lowering(lowered, errors)
+
+
+def _paths(module: nn.Module) -> dict[BaseSpectralConv, list[str]]:
+    """Dotted paths of each spectral layer; a shared layer has several."""
+    found: dict[BaseSpectralConv, list[str]] = {}
+    for name, layer in module.named_modules(remove_duplicate=False):
+        if isinstance(layer, BaseSpectralConv):
+            found.setdefault(layer, []).append(name)
+    return found
+
+
+def _refusal(name: str, reason: str) -> InputError:
+    return InputError(f"layer {name or '(the module itself)'}: {reason}")
+
+
+def _refuse_unsupported(layer: BaseSpectralConv, name: str) -> None:
+    if not isinstance(layer, SpectralConv):
+        raise _refusal(name, f"{type(layer).__name__} cannot be lowered, only SpectralConv can")
+    for unsupported, reason in (
+        (layer.complex_data, "complex_data=True cannot be lowered, only real data can"),
+        (layer.separable, "separable=True cannot be lowered, only weights that mix channels can"),
+        (
+            layer.fno_block_precision != "full",
+            f"fno_block_precision={layer.fno_block_precision!r} cannot be lowered, only 'full' can",
+        ),
+        (
+            any(parameter.dtype not in (torch.float32, torch.complex64) for parameter in layer.parameters()),
+            "only single precision weights can be lowered",
+        ),
+    ):
+        if unsupported:
+            raise _refusal(name, reason)
+
+
+def _observe_sizes(
+    module: nn.Module, paths: dict[BaseSpectralConv, list[str]], example: Sequence[Tensor]
+) -> dict[SpectralConv, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Spatial size of input and output of each layer, by one real forward pass."""
+    sizes: dict[SpectralConv, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    def observe(layer: SpectralConv, inputs: tuple[Tensor, ...], keywords: dict, output: Tensor) -> None:
+        x = inputs[0] if inputs else keywords["x"]
+        name = paths[layer][0]
+        if x.dtype != torch.float32:
+            raise _refusal(name, f"gets {x.dtype}, only float32 can be lowered")
+        seen = (tuple(x.shape[2:]), tuple(output.shape[2:]))
+        if sizes.setdefault(layer, seen) != seen:
+            raise _refusal(name, f"is called at sizes {sizes[layer][0]} and {seen[0]}, only one size can be lowered")
+
+    handles = [layer.register_forward_hook(observe, with_kwargs=True) for layer in paths]
+    try:
+        module(*example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer, names in paths.items():
+        if layer not in sizes:
+            raise _refusal(names[0], "is not reached by a forward pass, so its size is unknown")
+    return sizes
+
+
+def _kept_weight(layer: SpectralConv, size: Sequence[int]) -> Tensor:
+    """The part complex [I, O, *modes] of the weight that the layer uses at a size; indices as in its `forward`."""
+    spectrum = [*size[:-1], size[-1] // 2 + 1]
+    starts = [
+        most - min(length, modes)
+        for length, modes, most in zip(spectrum, layer.n_modes, layer.max_n_modes, strict=True)
+    ]
+    index = [slice(start // 2, -start // 2) if start else slice(None) for start in starts[:-1]]
+    index.append(slice(None, -starts[-1]) if starts[-1] else slice(None))
+    weight = layer.weight[(slice(None), slice(None), *index)]
+    return (weight if torch.is_tensor(weight) else weight.to_tensor()).detach()
+
+
+def _axis_matrices(
+    layer: SpectralConv, axis: int, size: Sequence[int], out_size: Sequence[int], modes: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Constant float64 matrices of one axis, in the form in which `LoweredSpectralConv` multiplies them."""
+    norm, length, kept = layer.fft_norm, size[axis], modes[axis]
+    points = torch.eye(length, dtype=torch.float64)
+    if axis == layer.order - 1:
+        spectrum = torch.zeros(kept, length // 2 + 1, dtype=torch.complex128)
+        spectrum[:, :kept] = torch.eye(kept)
+        forward = torch.fft.rfft(points, norm=norm)[:, :kept]
+        parts = [torch.fft.irfft(part * spectrum, n=out_size[axis], norm=norm) for part in (1, 1j)]
+        return torch.cat([forward.real, forward.imag], dim=1), torch.cat(parts)
+    first = length // 2 - kept // 2
+    spectrum = torch.zeros(kept, length, dtype=torch.complex128)
+    spectrum[:, first : first + kept] = torch.eye(kept)
+    forward = torch.fft.fftshift(torch.fft.fft(points, norm=norm), dim=-1)[:, first : first + kept]
+    # The layer shifts forward on the way back too, which differs from an inverse shift on odd sizes.
+    inverse = torch.fft.ifft(torch.fft.fftshift(spectrum, dim=-1), n=out_size[axis], norm=norm)
+    return (
+        _real_block(forward).permute(0, 3, 2, 1).reshape(2 * kept, 2 * length),
+        _real_block(inverse).permute(3, 0, 1, 2).reshape(2 * out_size[axis], 2 * kept),
+    )
+
+
+def _real_block(matrix: Tensor) -> Tensor:
+    """Real form [part out, part in, n, k] of a complex matrix [n, k]."""
+    real, imaginary = matrix.real, matrix.imag
+    return torch.stack([torch.stack([real, -imaginary]), torch.stack([imaginary, real])])
+
+
+def _mixing(weight: Tensor) -> Tensor:
+    """Real form [modes, 2 I, 2 O] of a weight complex [I, O, *modes], one block for each mode."""
+    real, imaginary = (part.flatten(2).permute(2, 0, 1) for part in (weight.real, weight.imag))
+    upper, lower = torch.cat([real, imaginary], dim=2), torch.cat([-imaginary, real], dim=2)
+    return torch.cat([upper, lower], dim=1).contiguous()
+
+
+def _compare(
+    layer: SpectralConv, replacement: nn.Module, size: Sequence[int], out_size: Sequence[int], name: str
+) -> float:
+    """Largest difference on a random input over the largest output of the original."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, layer.in_channels, *size, generator=generator)
+    expected, found = layer(x, output_shape=tuple(out_size)), replacement(x)
+    scale = float(expected.abs().max())
+    error = float((found - expected).abs().max()) / (scale or 1.0)
+    # Written so that NaN fails.
+    if not error <= LAYER_TOLERANCE:
+        raise VerificationError(
+            f"layer {name or '(the module itself)'}: its lowered form differs by {error:.1e} of the largest output, "
+            f"allowed is {LAYER_TOLERANCE:.0e}"
+        )
+    return error

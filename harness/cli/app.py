@@ -1,0 +1,50 @@
+"""The application: commands put together, and errors turned into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.markup import escape
+
+from harness.cli import evaluate, export, inspect, reconstruct, simulate, study, train
+from harness.cli.console import errors
+from runtime.errors import InputError, VerificationError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="ptychonnx",
+    help="Train ptychography networks in their own framework, compile them to ONNX, and compare them all "
+    "through one runtime, one stitcher and one set of metrics.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(simulate.app, name="simulate")
+app.command("train")(train.train)
+app.command("export")(export.export)
+app.command("inspect")(inspect.inspect)
+app.command("reconstruct")(reconstruct.reconstruct)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(study.app, name="study")
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 a product failed its check, 2 bad input, 130 interrupted."""
+    try:
+        app()
+    except InputError as error:
+        errors.print(f"[bold red]Error:[/] {_one_line(error)}", soft_wrap=True)
+        sys.exit(2)
+    except VerificationError as error:
+        errors.print(f"[bold red]Verification failed:[/] {_one_line(error)}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("Interrupted; nothing half-written was left behind.")
+        sys.exit(130)
+
+
+def _one_line(error: Exception) -> str:
+    return escape(" ".join(str(error).split()))

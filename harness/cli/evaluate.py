@@ -1,0 +1,65 @@
+"""`ptychonnx evaluate`: any number of artifacts on any number of scans, judged alike."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import output, progress_bar
+from harness.evaluate import comparison_table
+from harness.evaluate import evaluate as run_evaluation
+from runtime.contract import Weighting
+from runtime.errors import InputError
+from runtime.formats import read_scan
+from runtime.providers import Provider
+from runtime.session import DEFAULT_BATCH
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    artifacts: Annotated[list[Path], typer.Argument(help="ONNX artifacts.")],
+    scan: Annotated[list[Path], typer.Option(help="Scan to evaluate on; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, pictures and report.html.")],
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="Object to compare with, one for each scan, if the scan has none.")
+    ] = None,
+    probe: Annotated[Path | None, typer.Option(help="NPZ whose `probe` replaces that of the scans.")] = None,
+    weighting: Annotated[Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")] = None,
+    plane: Annotated[bool, typer.Option(help="Remove a phase ramp before comparing.")] = False,
+    register: Annotated[bool, typer.Option(help="Remove a sub-pixel shift before comparing.")] = False,
+    ptychopinn: Annotated[bool, typer.Option(help="Also report PtychoPINN's own definitions.")] = False,
+    provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
+) -> None:
+    """Reconstruct, compare with the known object, and write **one report** for all networks.
+
+    Example: `ptychonnx evaluate models/*.onnx --scan data/lines/test.npz --out report/`
+    """
+    if reference and len(reference) != len(scan):
+        raise InputError(f"got {len(reference)} references for {len(scan)} scans, expected one for each")
+    references = reference or [None] * len(scan)
+    loaded = [read_scan(path, reference=known, probe=probe) for path, known in zip(scan, references, strict=True)]
+    with progress_bar() as bar:
+        task = bar.add_task("Evaluating", total=None)
+        evaluation = run_evaluation(
+            artifacts,
+            loaded,
+            out,
+            provider=provider,
+            weighting=weighting,
+            batch=batch,
+            plane=plane,
+            register=register,
+            ptychopinn=ptychopinn,
+            commands=[shlex.join(["ptychonnx", *sys.argv[1:]])],
+            progress=lambda label, done, total: bar.update(
+                task, description=f"Evaluating {label}", completed=done, total=total
+            ),
+        )
+    output.print(comparison_table(evaluation))
+    output.print(f"Report: {out / 'report.html'}", soft_wrap=True)

@@ -1,0 +1,54 @@
+"""`ptychonnx reconstruct`: from a scan to an object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import output, progress_bar
+from harness.report.figures import object_figure
+from runtime.atomic import atomic_path
+from runtime.contract import Weighting
+from runtime.errors import InputError
+from runtime.formats import read_scan
+from runtime.providers import Provider
+from runtime.reconstruct import reconstruct as run_reconstruction
+from runtime.reconstruct import write_reconstruction
+from runtime.session import DEFAULT_BATCH, Session
+
+__all__ = ["reconstruct"]
+
+
+def reconstruct(
+    artifact: Annotated[Path, typer.Argument(help="ONNX artifact.")],
+    scan: Annotated[Path, typer.Argument(help="Scan file; docs/formats.md lists the formats.")],
+    out: Annotated[Path, typer.Option(help="HDF5 file for the object, ending in .h5.")],
+    picture: Annotated[Path | None, typer.Option(help="Also draw amplitude and phase to this PNG.")] = None,
+    weighting: Annotated[Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")] = None,
+    probe: Annotated[Path | None, typer.Option(help="NPZ whose `probe` replaces that of the scan.")] = None,
+    provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
+) -> None:
+    """Run every pattern of a scan through an artifact and **stitch** the patches into one object.
+
+    Example: `ptychonnx reconstruct models/pinn_fno.onnx scan.cxi --out object.h5`
+    """
+    if out.suffix not in {".h5", ".hdf5"}:
+        raise InputError(f"{out}: expected a name that ends in .h5 or .hdf5")
+    session = Session(artifact, provider)
+    loaded = read_scan(scan, probe=probe)
+    with progress_bar() as bar:
+        task = bar.add_task(f"Reconstructing {loaded.name}", total=len(loaded))
+        result = run_reconstruction(session, loaded, weighting, batch, lambda done: bar.update(task, advance=done))
+    write_reconstruction(out, result, loaded, session.contract)
+    if picture is not None:
+        with atomic_path(picture) as partial:
+            partial.write_bytes(object_figure(result.stitched, loaded.pixel_size))
+    rows, columns = result.stitched.object.shape
+    output.print(
+        f"{out}: {rows} x {columns} pixels from {result.patterns} patterns on {session.provider}, "
+        f"{1e3 * result.inference_seconds / result.patterns:.2f} ms a pattern, weighting {result.weighting}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,78 @@
+"""The lines study: simulate, train, export and evaluate any set of networks, in one call.
+
+Each step is a `ptychonnx` command in a process of its own: two frameworks in one process fight over threads and
+memory, and the list of commands is the recipe that the report prints.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import InputError, VerificationError
+from train.registry import get_architecture
+
+__all__ = ["StudyPlan", "plan_lines", "run_plan"]
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """The commands of a study, without the leading `ptychonnx`, and what they leave behind."""
+
+    commands: tuple[tuple[str, ...], ...]
+    models: tuple[Path, ...]
+    report: Path
+
+
+def plan_lines(
+    architectures: Sequence[str],
+    out: Path,
+    *,
+    simulate_options: Sequence[str] = (),
+    train_options: Sequence[str] = (),
+    seed: int = 0,
+) -> StudyPlan:
+    """Commands of the lines study.
+
+    Raises
+    ------
+    InputError
+        If an architecture is unknown, or named twice.
+    """
+    if not architectures:
+        raise InputError("study lines: no architecture named, expected one at least")
+    if len(set(architectures)) != len(architectures):
+        raise InputError(f"study lines: an architecture is named twice in {','.join(architectures)}")
+    labels = [get_architecture(name).label for name in architectures]
+    data, models = out / "data", tuple(out / "models" / f"{label}.onnx" for label in labels)
+    commands = [("simulate", "lines", "--out", str(data), "--seed", str(seed), *simulate_options)]
+    for name, label, model in zip(architectures, labels, models, strict=True):
+        run = str(out / "runs" / label)
+        commands.append(("train", name, "--data", str(data), "--out", run, "--seed", str(seed), *train_options))
+        commands.append(("export", run, "--out", str(model)))
+    report = out / "report"
+    scan = str(data / "test.npz")
+    commands.append(("evaluate", *map(str, models), "--scan", scan, "--out", str(report)))
+    return StudyPlan(tuple(commands), models, report / "report.html")
+
+
+def run_plan(plan: StudyPlan, announce: Callable[[str], None]) -> None:
+    """Run the commands one after the other; `announce` gets each as the user would type it.
+
+    Raises
+    ------
+    InputError, VerificationError
+        If a command ends with exit code 2, or another one that is not 0; its own message was printed before.
+    """
+    for command in plan.commands:
+        line = shlex.join(["ptychonnx", *command])
+        announce(line)
+        code = subprocess.run([sys.executable, "-m", "harness.cli", *command], check=False).returncode
+        if code == 2:
+            raise InputError(f"the study stopped at: {line}")
+        if code != 0:
+            raise VerificationError(f"the study stopped with exit code {code} at: {line}")

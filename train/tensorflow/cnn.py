@@ -1,0 +1,35 @@
+"""`cnn`: convolutional encoder with one decoder for each part of the object, trained on physics."""
+
+from __future__ import annotations
+
+import keras
+
+from train.config import NetworkConfig
+from train.first_guess import FirstGuess
+from train.tensorflow.layers import Features, ToObjectParts, check_size, decoder, encoder
+
+__all__ = ["build"]
+
+
+def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
+    """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2].
+
+    Raises
+    ------
+    InputError
+        If N cannot be halved `blocks` times.
+    """
+    check_size(config)
+    channels = config.gridsize**2
+    diffraction = keras.Input((channels, config.n, config.n), name="diffraction")
+    features = Features(guess, name="features")(diffraction)
+    code = encoder(features, config)
+    heads = []
+    for number, part in enumerate(("real", "imaginary")):
+        detail = keras.layers.Concatenate(name=f"{part}_skip")([decoder(code, config, part), features])
+        correction = keras.layers.Conv2D(
+            channels, 3, padding="same", kernel_initializer="zeros", name=f"{part}_correction"
+        )(detail)
+        first = features[..., number * channels : (number + 1) * channels]
+        heads.append(keras.layers.Add(name=part)([first, correction]))
+    return keras.Model(diffraction, ToObjectParts(name="object")(heads), name="cnn")

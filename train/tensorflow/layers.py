@@ -1,0 +1,100 @@
+"""Parts that the TensorFlow architectures share. Channels come last inside, as Keras has it."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from runtime.errors import InputError
+from train.config import NetworkConfig
+from train.first_guess import FirstGuess
+
+__all__ = ["Features", "ScaledPatterns", "ToObjectParts", "check_size", "convolutions", "decoder", "encoder"]
+
+
+@keras.saving.register_keras_serializable("ptychonnx")
+class Features(keras.layers.Layer):
+    """Measured amplitudes [B, C, N, N] to features [B, N, N, 3 C + 1].
+
+    Real and imaginary part of the first guess of the object (see `train.first_guess`), logarithm of the scaled
+    amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
+    """
+
+    def __init__(self, guess: FirstGuess, **options: object) -> None:
+        super().__init__(trainable=False, **options)
+        self.guess = guess
+
+    def call(self, diffraction: tf.Tensor) -> tf.Tensor:
+        guess, size = self.guess, self.guess.light.shape[-1]
+        amplitude = diffraction * np.float32(guess.scale)
+        wave = tf.concat([amplitude * guess.phase[0], amplitude * guess.phase[1]], axis=-1)
+        wave = tf.matmul(guess.rows, tf.matmul(wave, guess.columns))
+        top, bottom = wave[..., :size, :], wave[..., size:, :]
+        real = top[..., :size] - bottom[..., size:]
+        imaginary = top[..., size:] + bottom[..., :size]
+        features = [
+            real * guess.division[0] - imaginary * guess.division[1] + guess.vacuum,
+            real * guess.division[1] + imaginary * guess.division[0],
+            tf.math.log1p(amplitude),
+            tf.zeros_like(diffraction[:, :1]) + guess.light,
+        ]
+        return tf.transpose(tf.concat(features, axis=1), [0, 2, 3, 1])
+
+
+@keras.saving.register_keras_serializable("ptychonnx")
+class ScaledPatterns(keras.layers.Layer):
+    """Measured amplitudes [B, C, N, N] to the logarithm of the scaled amplitude [B, N, N, C]."""
+
+    def __init__(self, scale: float, **options: object) -> None:
+        super().__init__(trainable=False, **options)
+        self.scale = scale
+
+    def call(self, diffraction: tf.Tensor) -> tf.Tensor:
+        return tf.transpose(tf.math.log1p(diffraction * np.float32(self.scale)), [0, 2, 3, 1])
+
+
+@keras.saving.register_keras_serializable("ptychonnx")
+class ToObjectParts(keras.layers.Layer):
+    """Two heads [B, N, N, C], real and imaginary part, to one output [B, N, N, C, 2]."""
+
+    def call(self, heads: list[tf.Tensor]) -> tf.Tensor:
+        return tf.stack(heads, axis=-1)
+
+
+def convolutions(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
+    """Two 3x3 convolutions, each followed by a ReLU."""
+    for number in (1, 2):
+        x = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name=f"{name}_conv{number}")(x)
+    return x
+
+
+def encoder(x: keras.KerasTensor, config: NetworkConfig) -> keras.KerasTensor:
+    """Levels of two convolutions and a 2x2 maximum; the width doubles from each level to the next."""
+    for level in range(config.blocks):
+        x = convolutions(x, config.width * 2**level, f"encoder{level}")
+        x = keras.layers.MaxPooling2D(2, name=f"encoder{level}_pool")(x)
+    return x
+
+
+def decoder(x: keras.KerasTensor, config: NetworkConfig, name: str) -> keras.KerasTensor:
+    """Levels of two convolutions and a doubling of the size; the mirror image of the encoder."""
+    for level in reversed(range(config.blocks)):
+        x = convolutions(x, config.width * 2**level, f"{name}{level}")
+        x = keras.layers.UpSampling2D(2, name=f"{name}{level}_up")(x)
+    return keras.layers.Conv2D(config.width, 3, padding="same", activation="relu", name=f"{name}_last")(x)
+
+
+def check_size(config: NetworkConfig) -> None:
+    """Refuse a size that the encoder cannot halve.
+
+    Raises
+    ------
+    InputError
+        If N is no multiple of 2 to the power of `blocks`.
+    """
+    if config.n % 2**config.blocks:
+        raise InputError(
+            f"n = {config.n} cannot be halved {config.blocks} times, expected a multiple of {2**config.blocks} "
+            "(or fewer blocks)"
+        )
