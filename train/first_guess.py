@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 
 from runtime.physics import illumination
 
-__all__ = ["FirstGuess", "first_guess"]
+__all__ = ["AMPLITUDE_GAIN", "CONTRAST_GAIN", "FirstGuess", "first_guess"]
+
+# Bring the features of a weakly absorbing object to the order of one.
+CONTRAST_GAIN = 5
+AMPLITUDE_GAIN = 2
 
 # Fraction of the brightest illumination at which the division by the probe begins to be damped.
 _DAMPING = 0.02

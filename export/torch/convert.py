@@ -2,56 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import copy
 import logging
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from export.graph import INPUT_NAME, OUTPUT_NAME
+from export.conversion import INPUT_NAME, OUTPUT_NAME, Converted, quiet
 from export.torch.spectral import LOWERING, lower_spectral
 from runtime.errors import InputError
 
-__all__ = ["EXPORTER", "OPSET", "TorchGraph", "convert_module"]
+if TYPE_CHECKING:
+    from train.torch.network import TorchNetwork
 
-# The first with the operator Gelu, and the last that inference servers of 2025 know.
+__all__ = ["OPSET", "convert_module", "convert_network"]
+
+logger = logging.getLogger(__name__)
+
+# The first that has the operator Gelu, and the last that inference servers of 2025 take.
 OPSET = 20
-EXPORTER = f"torch.onnx {torch.__version__.split('+')[0]}"
 
 
-@dataclass(frozen=True)
-class TorchGraph:
-    """What `convert_module` gives.
-
-    Attributes
-    ----------
-    model
-        The graph as the exporter wrote it; `export.passes` cleans it.
-    lowering
-        What replaced the spectral convolutions, or ``none``.
-    layers
-        Relative error of each lowered layer, by dotted path.
-    """
-
-    model: onnx.ModelProto
-    lowering: str
-    layers: dict[str, float]
+def convert_network(network: TorchNetwork, example: NDArray[np.float32]) -> Converted:
+    """`convert_module` for a network of `train.torch`."""
+    return convert_module(network.module, example)
 
 
-def convert_module(module: nn.Module, example: NDArray[np.float32]) -> TorchGraph:
+def convert_module(module: nn.Module, example: NDArray[np.float32]) -> Converted:
     """Convert a module of one input and one output; the first axis stays dynamic, the others are fixed.
 
     Parameters
     ----------
     module
-        Left as it is: the conversion works on a copy, in evaluation mode, on the CPU.
+        Left as it is: a copy is converted, in evaluation mode, on the CPU.
     example
         An input of the module, float32 [batch, ...]. Its values do not matter.
 
@@ -64,12 +51,12 @@ def convert_module(module: nn.Module, example: NDArray[np.float32]) -> TorchGrap
     """
     # A batch of one would be taken for a constant.
     inputs = torch.from_numpy(np.repeat(example[:1], 2, axis=0))
-    lowering = lower_spectral(module.cpu(), inputs)
-    module = _OneOutput(lowering.module).eval().requires_grad_(False)
+    lowering = lower_spectral(copy.deepcopy(module).cpu(), inputs)
+    frozen = lowering.module.requires_grad_(False)
     try:
-        with _silence() as messages:
+        with quiet() as printed:
             program = torch.onnx.export(
-                module,
+                frozen,
                 (inputs,),
                 input_names=[INPUT_NAME],
                 output_names=[OUTPUT_NAME],
@@ -78,10 +65,13 @@ def convert_module(module: nn.Module, example: NDArray[np.float32]) -> TorchGrap
                 dynamo=True,
                 external_data=False,
             )
-    except Exception as error:  # whatever the module's code and the exporter raise
+    except Exception as error:  # anything that the module or the exporter may raise
+        logger.warning("%s", printed.getvalue())
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"the torch exporter cannot convert this module: {reason}\n{messages.getvalue()}".rstrip()
-        ) from error
+        raise InputError(f"the torch exporter cannot convert this module: {reason}") from error
     assert program is not None
-    return TorchGraph(program.model_proto, LOWERING if lowering.layers else "none", lowering.layers)
+    model = program.model_proto
+    if len(model.graph.output) != 1:
+        raise InputError(f"the module gives {len(model.graph.output)} outputs, expected one")
+    exporter = f"torch.onnx {version('torch').split('+')[0]}"
+    return Converted(model, exporter, LOWERING if lowering.layers else "none", lowering.layers)

@@ -1,14 +1,14 @@
 """Lowering of neuraloperator's Fourier layers to products of real matrices.
 
-No inference engine has the complex transforms that `neuralop.layers.spectral_convolution.SpectralConv` uses, and
-only a few frequencies of them survive. At a fixed size each layer is therefore the same as a short chain of thin real
-matrix products with constant matrices: forward transform of the kept modes axis by axis, one small product a mode
-that mixes the channels, inverse transform axis by axis.
+No inference engine has the complex transforms that `neuralop.layers.spectral_convolution.SpectralConv` uses,
+and only a few frequencies of them survive. At a fixed size each layer is therefore the same as a short chain
+of thin real matrix products with constant matrices: forward transform of the kept modes axis by axis, one
+small product a mode that mixes the channels, inverse transform axis by axis.
 
-The matrices are columns of torch's own transforms, in float64: identities fed through exactly the calls that the layer
-makes. What neuralop does on odd sizes (`fftshift` in both directions), with sizes trimmed or padded by `irfftn`, with
-too many modes, or with any normalisation is thereby reproduced, not derived again. Every lowered layer is compared
-with its original before it is used.
+The matrices are columns of torch's own transforms, in float64: identities fed through exactly the calls that
+the layer makes. What neuralop does on odd sizes (`fftshift` in both directions), with sizes trimmed or padded
+by `irfftn`, with too many modes, or with any normalisation is thereby reproduced, not derived again. Every
+lowered layer is compared with its original before it is used.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Lowering:
 class LoweredSpectralConv(nn.Module):
     """A spectral convolution at one fixed size, in real arithmetic.
 
-    With the axes ``n_1 ... n_d``, kept modes ``k_1 ... k_d`` and p = 2 parts (real, imaginary), a value goes through::
+    With axes ``n_1 .. n_d``, kept modes ``k_1 .. k_d`` and p = 2 parts (real, imaginary), a value is::
 
         [B, I, n_1 .. n_d]              x
         [B, I, n_1 .. n_(d-1), p, k_d]  @ last forward matrix
@@ -59,7 +59,8 @@ class LoweredSpectralConv(nn.Module):
         [B, O, m_1 .. m_(d-1), p, k_d]  inverse matrices from the left, axis 1 first
         [B, O, m_1 .. m_d]              @ last inverse matrix, + bias
 
-    The part index always lies beside the axis that is transformed next, so only the mixing needs transpositions.
+    The part index always lies beside the axis that is transformed next, so only the mixing needs
+    transpositions.
     """
 
     bias: Tensor | None
@@ -78,7 +79,7 @@ class LoweredSpectralConv(nn.Module):
             self.register_buffer(f"forward_{axis}", forward.float())
             self.register_buffer(f"inverse_{axis}", inverse.float())
         self.register_buffer("mixing", _mixing(weight))
-        # Added to flattened pixels: some engines fail on [C, 1, 1] after a matrix product with a dynamic batch.
+        # Added to flattened pixels: some engines fail on [C, 1, 1] behind a matrix product.
         bias = None if layer.bias is None else layer.bias.detach().reshape(self.out_channels, 1).clone()
         self.register_buffer("bias", bias)
 
@@ -102,7 +103,9 @@ class LoweredSpectralConv(nn.Module):
             rest = math.prod(modes[axis + 1 :])
             x = x.reshape(-1, self.out_channels, *out[:axis], 2 * modes[axis], rest)
             x = self.get_buffer(f"inverse_{axis}") @ x
-        x = x.reshape(-1, self.out_channels, *out[:last], 2 * modes[last]) @ self.get_buffer(f"inverse_{last}")
+        x = x.reshape(-1, self.out_channels, *out[:last], 2 * modes[last]) @ self.get_buffer(
+            f"inverse_{last}"
+        )
         if self.bias is None:
             return x
         x = x.reshape(-1, self.out_channels, math.prod(out)) + self.bias
@@ -118,7 +121,8 @@ def lower_spectral(module: nn.Module, *example: Tensor) -> Lowering:
     module
         Any module tree; it is left as it is.
     example
-        Inputs of one forward pass, by which the sizes are found. Sizes other than the batch are fixed by them.
+        Inputs of one forward pass, by which the sizes are found. Sizes other than the batch are fixed by
+        them.
 
     Raises
     ------
@@ -189,7 +193,9 @@ def _observe_sizes(
             raise _refusal(name, f"gets {x.dtype}, only float32 can be lowered")
         seen = (tuple(x.shape[2:]), tuple(output.shape[2:]))
         if sizes.setdefault(layer, seen) != seen:
-            raise _refusal(name, f"is called at sizes {sizes[layer][0]} and {seen[0]}, only one size can be lowered")
+            raise _refusal(
+                name, f"is called at sizes {sizes[layer][0]} and {seen[0]}, only one size can be lowered"
+            )
 
     handles = [layer.register_forward_hook(observe, with_kwargs=True) for layer in paths]
     try:
@@ -204,7 +210,7 @@ def _observe_sizes(
 
 
 def _kept_weight(layer: SpectralConv, size: Sequence[int]) -> Tensor:
-    """The part complex [I, O, *modes] of the weight that the layer uses at a size; indices as in its `forward`."""
+    """The part complex [I, O, *modes] of the weight that is used at a size, cut as in the layer itself."""
     spectrum = [*size[:-1], size[-1] // 2 + 1]
     starts = [
         most - min(length, modes)
@@ -265,7 +271,7 @@ def _compare(
     # Written so that NaN fails.
     if not error <= LAYER_TOLERANCE:
         raise VerificationError(
-            f"layer {name or '(the module itself)'}: its lowered form differs by {error:.1e} of the largest output, "
-            f"allowed is {LAYER_TOLERANCE:.0e}"
+            f"layer {name or '(the module itself)'}: its lowered form differs by {error:.1e} of the largest "
+            f"output, allowed is {LAYER_TOLERANCE:.0e}"
         )
     return error

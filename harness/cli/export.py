@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from export.artifact import export_run
-from export.verdict import verdict_lines
 from harness.cli.console import errors, output
 
 __all__ = ["export"]
@@ -32,5 +31,5 @@ def export(
     with errors.status(f"Exporting {run}"):
         result = export_run(run, out, tolerance=tolerance)
     output.print(f"[bold]{out}[/]", soft_wrap=True)
-    for line in verdict_lines(result.contract):
+    for line in result.verdict():
         output.print(line, soft_wrap=True, markup=False)

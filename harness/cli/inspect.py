@@ -11,7 +11,7 @@ import onnx
 import typer
 from rich.table import Table
 
-from export.verdict import verdict_lines
+from export.verdict import verdict
 from harness.cli.console import output
 from runtime.contract import Contract
 from runtime.errors import InputError
@@ -43,7 +43,7 @@ def inspect(
         return
     output.print(f"[bold]{artifact}[/] ({artifact.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
     output.print(_summary(contract))
-    for line in verdict_lines(contract):
+    for line in verdict(contract):
         output.print(line, soft_wrap=True, markup=False)
     output.print(_operators(artifact, session))
 

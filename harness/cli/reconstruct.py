@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import output, progress_bar
-from harness.report.figures import object_figure
+from harness.metrics.region import RegionRule, declare_region
+from harness.report.figures import Panel, reconstruction_figure
 from runtime.atomic import atomic_path
 from runtime.contract import Weighting
 from runtime.errors import InputError
@@ -44,8 +45,9 @@ def reconstruct(
         result = run_reconstruction(session, loaded, weighting, batch, lambda done: bar.update(task, advance=done))
     write_reconstruction(out, result, loaded, session.contract)
     if picture is not None:
+        lit, _ = declare_region(loaded, result.stitched.covered, result.stitched.origin, RegionRule())
         with atomic_path(picture) as partial:
-            partial.write_bytes(object_figure(result.stitched, loaded.pixel_size))
+            partial.write_bytes(reconstruction_figure([Panel(session.contract.label, result.stitched.object)], lit))
     rows, columns = result.stitched.object.shape
     output.print(
         f"{out}: {rows} x {columns} pixels from {result.patterns} patterns on {session.provider}, "

@@ -157,7 +157,7 @@ def test_a_layer_at_two_sizes_or_never_reached_is_refused():
 
     with pytest.raises(InputError, match=r"^layer layer: is called at sizes \(8, 8\) and \(6, 6\)"):
         lower_spectral(Twice([6, 6]), torch.zeros(1, 2, 8, 8))
-    with pytest.raises(InputError, match="^layer layer: is not reached"):
+    with pytest.raises(InputError, match=r"^layer layer: is not reached"):
         lower_spectral(Twice([]), torch.zeros(1, 2, 8, 8))
 
 

@@ -6,7 +6,7 @@ import keras
 
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
-from train.tensorflow.layers import Features, ToObjectParts, check_size, decoder, encoder
+from train.tensorflow.layers import Features, ToObject, check_size, decoder, encoder
 
 __all__ = ["build"]
 
@@ -24,12 +24,9 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
     diffraction = keras.Input((channels, config.n, config.n), name="diffraction")
     features = Features(guess, name="features")(diffraction)
     code = encoder(features, config)
-    heads = []
-    for number, part in enumerate(("real", "imaginary")):
+    corrections = []
+    for part in ("real", "imaginary"):
         detail = keras.layers.Concatenate(name=f"{part}_skip")([decoder(code, config, part), features])
-        correction = keras.layers.Conv2D(
-            channels, 3, padding="same", kernel_initializer="zeros", name=f"{part}_correction"
-        )(detail)
-        first = features[..., number * channels : (number + 1) * channels]
-        heads.append(keras.layers.Add(name=part)([first, correction]))
-    return keras.Model(diffraction, ToObjectParts(name="object")(heads), name="cnn")
+        correction = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer="zeros", name=part)
+        corrections.append(correction(detail))
+    return keras.Model(diffraction, ToObject(name="object")(corrections, features), name="cnn")

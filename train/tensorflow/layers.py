@@ -8,17 +8,17 @@ import tensorflow as tf
 
 from runtime.errors import InputError
 from train.config import NetworkConfig
-from train.first_guess import FirstGuess
+from train.first_guess import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
 
-__all__ = ["Features", "ScaledPatterns", "ToObjectParts", "check_size", "convolutions", "decoder", "encoder"]
+__all__ = ["Features", "ScaledPatterns", "ToObject", "ToObjectParts", "check_size", "convolutions", "decoder", "encoder"]
 
 
 @keras.saving.register_keras_serializable("ptychonnx")
 class Features(keras.layers.Layer):
     """Measured amplitudes [B, C, N, N] to features [B, N, N, 3 C + 1].
 
-    Real and imaginary part of the first guess of the object (see `train.first_guess`), logarithm of the scaled
-    amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
+    Real and imaginary part of what the first guess (see `train.first_guess`) adds to an empty object, logarithm of
+    the scaled amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
     """
 
     def __init__(self, guess: FirstGuess, **options: object) -> None:
@@ -34,9 +34,9 @@ class Features(keras.layers.Layer):
         real = top[..., :size] - bottom[..., size:]
         imaginary = top[..., size:] + bottom[..., :size]
         features = [
-            real * guess.division[0] - imaginary * guess.division[1] + guess.vacuum,
-            real * guess.division[1] + imaginary * guess.division[0],
-            tf.math.log1p(amplitude),
+            (real * guess.division[0] - imaginary * guess.division[1] + guess.vacuum - 1) * CONTRAST_GAIN,
+            (real * guess.division[1] + imaginary * guess.division[0]) * CONTRAST_GAIN,
+            tf.math.log1p(amplitude) * AMPLITUDE_GAIN,
             tf.zeros_like(diffraction[:, :1]) + guess.light,
         ]
         return tf.transpose(tf.concat(features, axis=1), [0, 2, 3, 1])
@@ -52,6 +52,17 @@ class ScaledPatterns(keras.layers.Layer):
 
     def call(self, diffraction: tf.Tensor) -> tf.Tensor:
         return tf.transpose(tf.math.log1p(diffraction * np.float32(self.scale)), [0, 2, 3, 1])
+
+
+@keras.saving.register_keras_serializable("ptychonnx")
+class ToObject(keras.layers.Layer):
+    """Corrections of real and imaginary part, 2 x [B, N, N, C], and features, to the object parts [B, N, N, C, 2]."""
+
+    def call(self, corrections: list[tf.Tensor], features: tf.Tensor) -> tf.Tensor:
+        channels = corrections[0].shape[-1]
+        real = features[..., :channels] + corrections[0]
+        imaginary = features[..., channels : 2 * channels] + corrections[1]
+        return tf.stack([1 + real / CONTRAST_GAIN, imaginary / CONTRAST_GAIN], axis=-1)
 
 
 @keras.saving.register_keras_serializable("ptychonnx")

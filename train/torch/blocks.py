@@ -8,7 +8,7 @@ from neuralop.layers.spectral_convolution import SpectralConv
 from torch import Tensor, nn
 
 from train.config import NetworkConfig
-from train.first_guess import FirstGuess
+from train.first_guess import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
 
 __all__ = ["Features", "ObjectHead", "PtychoBlock", "convolutions", "feature_channels", "lifter"]
 
@@ -16,8 +16,8 @@ __all__ = ["Features", "ObjectHead", "PtychoBlock", "convolutions", "feature_cha
 class Features(nn.Module):
     """Measured amplitudes [B, C, N, N] to features [B, 3 C + 1, N, N].
 
-    Real and imaginary part of the first guess of the object (see `train.first_guess`), logarithm of the scaled
-    amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
+    Real and imaginary part of what the first guess (see `train.first_guess`) adds to an empty object, logarithm of
+    the scaled amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
     """
 
     scale: Tensor
@@ -45,9 +45,9 @@ class Features(nn.Module):
         imaginary = top[..., size:] + bottom[..., :size]
         return torch.cat(
             [
-                real * self.division[0] - imaginary * self.division[1] + self.vacuum,
-                real * self.division[1] + imaginary * self.division[0],
-                torch.log1p(amplitude),
+                (real * self.division[0] - imaginary * self.division[1] + self.vacuum - 1) * CONTRAST_GAIN,
+                (real * self.division[1] + imaginary * self.division[0]) * CONTRAST_GAIN,
+                torch.log1p(amplitude) * AMPLITUDE_GAIN,
                 self.light.expand(diffraction.shape[0], 1, size, size),
             ],
             dim=1,
@@ -87,8 +87,9 @@ class ObjectHead(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, hidden: Tensor, features: Tensor) -> Tensor:
-        parts = features[:, : 2 * self.channels] + self.project(hidden)
-        return torch.stack(parts.split(self.channels, dim=1), dim=-1).permute(0, 2, 3, 1, 4)
+        real, imaginary = (features[:, : 2 * self.channels] + self.project(hidden)).split(self.channels, dim=1)
+        parts = torch.stack([1 + real / CONTRAST_GAIN, imaginary / CONTRAST_GAIN], dim=-1)
+        return parts.permute(0, 2, 3, 1, 4)
 
 
 def convolutions(inside: int, outside: int) -> nn.Sequential:

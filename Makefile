@@ -1,0 +1,39 @@
+# Two commands for users: `make demo` and `make test`. The rest is for developers.
+#
+# PIP_FLAGS is passed to pip, for example to prefer the CPU build of torch from another index.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+PIP_FLAGS ?=
+DEMO ?= demo
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test integration lint types install clean
+
+demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
+	$(BIN)/ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out $(DEMO)
+
+test: $(STAMP)  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## format, style, and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)  ## static types
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e ".[all,dev]"
+	touch $@
+
+clean:
+	rm -rf $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,57 @@
+"""What both converters give, and how they keep their exporters quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx
+
+__all__ = ["INPUT_NAME", "OUTPUT_NAME", "Converted", "quiet"]
+
+INPUT_NAME = "diffraction"
+OUTPUT_NAME = "object"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A graph as an exporter wrote it; `export.passes` cleans it.
+
+    Attributes
+    ----------
+    model
+        One input `INPUT_NAME`, one output `OUTPUT_NAME`, first axis dynamic.
+    exporter
+        Name and version.
+    lowering
+        What replaced the spectral convolutions, or ``none``.
+    layers
+        Relative error of each lowered layer against its original, by dotted path.
+    """
+
+    model: onnx.ModelProto
+    exporter: str
+    lowering: str = "none"
+    layers: dict[str, float] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[io.StringIO]:
+    """Collect what an exporter prints, and drop what it warns of and logs."""
+    printed = io.StringIO()
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with (
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield printed
+    finally:
+        logging.disable(disabled)

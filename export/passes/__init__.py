@@ -1,0 +1,75 @@
+"""Passes over the graph, one a module, and the order in which they are applied."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    IdentityEliminationPass,
+    LiftConstantsToInitializersPass,
+    RemoveUnusedNodesPass,
+    TopologicalSortPass,
+)
+
+from export.passes.metadata import MetadataPass
+from export.passes.resize import RepeatToResizePass
+from export.passes.transpose import TransposeCancellationPass
+
+__all__ = ["Cleaned", "clean", "pipeline"]
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A graph after the passes.
+
+    Attributes
+    ----------
+    model
+        A new model; the one given is untouched.
+    passes
+        Names of the passes that changed something, in order.
+    """
+
+    model: onnx.ModelProto
+    passes: list[str]
+
+
+def pipeline() -> Sequence[ir.passes.PassBase]:
+    """All passes in the order in which they are applied."""
+    try:
+        own_version = version("ptychonnx")
+    except PackageNotFoundError:
+        own_version = "0"
+    return (
+        LiftConstantsToInitializersPass(),
+        IdentityEliminationPass(),
+        DeduplicateInitializersPass(),
+        RepeatToResizePass(),
+        RemoveUnusedNodesPass(),
+        TransposeCancellationPass(),
+        CommonSubexpressionEliminationPass(),
+        DeduplicateInitializersPass(),
+        RemoveUnusedNodesPass(),
+        TopologicalSortPass(),
+        MetadataPass(own_version),
+    )
+
+
+def clean(model: onnx.ModelProto) -> Cleaned:
+    """Apply the pipeline to a copy of `model`."""
+    # The graph shares its tensors with the message it came from.
+    graph = ir.from_proto(copy.deepcopy(model))
+    names = []
+    for step in pipeline():
+        result = step(graph)
+        graph = result.model
+        if result.modified:
+            names.append(type(step).__name__.removesuffix("Pass"))
+    return Cleaned(ir.to_proto(graph), list(dict.fromkeys(names)))

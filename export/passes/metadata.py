@@ -1,0 +1,81 @@
+"""Strips what exporters leave of the machine they ran on; names no longer depend on the process."""
+
+from __future__ import annotations
+
+import re
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+__all__ = ["BATCH", "MetadataPass"]
+
+BATCH = "batch"
+PRODUCER = "ptychonnx"
+# Inference servers of 2025 read up to this version.
+_IR_VERSION = 10
+# What a framework names a parameter: words and dots; no slash, and no counter of the exporter's.
+_KEPT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+")
+
+
+class MetadataPass(ir.passes.InPlacePass):
+    """The last pass: the graph says what it computes, and nothing of where it was made.
+
+    * Metadata and documentation strings of model, graph, values and nodes go.
+    * The dynamic first axis is called ``batch``; sizes of values inside the graph are left to shape
+      inference.
+    * Nodes and values inside are numbered by operator; initialisers keep a dotted parameter name, or are
+      named after the first node that reads them. Inputs and outputs keep their names.
+    * Producer and IR version are set; unused imports of operator sets go.
+    """
+
+    def __init__(self, producer_version: str) -> None:
+        super().__init__()
+        self._producer_version = producer_version
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        ClearMetadataAndDocStringPass()(model)
+        graph = model.graph
+        model.metadata_props.clear()
+        graph.metadata_props.clear()
+        model.doc_string = graph.doc_string = None
+        graph.name = "network"
+        model.domain, model.model_version = None, None
+        model.producer_name, model.producer_version = PRODUCER, self._producer_version
+        model.ir_version = min(model.ir_version or _IR_VERSION, _IR_VERSION)
+        for value in (*graph.inputs, *graph.outputs):
+            if value.shape is not None and not isinstance(value.shape[0], int):
+                value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
+        _rename(graph)
+        used = {node.domain for node in ir.traversal.RecursiveGraphIterator(graph)} | {""}
+        for domain in set(model.opset_imports) - used:
+            del model.opset_imports[domain]
+        return ir.passes.PassResult(model, modified=True)
+
+
+def _rename(graph: ir.Graph) -> None:
+    interface = {*graph.inputs, *graph.outputs}
+    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+        value.doc_string = None
+    taken = {value.name for value in interface}
+    for number, node in enumerate(ir.traversal.RecursiveGraphIterator(graph)):
+        node.name = f"{node.op_type}_{number}"
+        for index, value in enumerate(node.outputs):
+            value.metadata_props.clear()
+            value.doc_string = None
+            if value not in interface:
+                value.name = f"{node.name}.output_{index}"
+                value.shape, value.type = None, None
+    for value in list(graph.initializers.values()):
+        if value in interface or _KEPT_NAME.fullmatch(value.name or ""):
+            continue
+        reader = next(iter(value.uses()), None)
+        name = f"{reader.node.name}.input_{reader.idx}" if reader else "unused"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        value.name = name
+    for value in graph.initializers.values():
+        if (tensor := value.const_value) is not None:
+            # A new one: the tensor has a name, a documentation string and metadata of its own.
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)

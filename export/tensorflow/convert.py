@@ -1,0 +1,98 @@
+"""From a Keras model to an ONNX graph."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from numpy.typing import NDArray
+from tf2onnx.graph import Graph, Node
+
+from export.conversion import INPUT_NAME, OUTPUT_NAME, Converted, quiet
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from train.tensorflow.network import KerasNetwork
+
+__all__ = ["OPSET", "convert_model", "convert_network"]
+
+logger = logging.getLogger(__name__)
+
+# The last that tf2onnx writes.
+OPSET = 18
+
+
+def convert_network(network: KerasNetwork, example: NDArray[np.float32]) -> Converted:
+    """`convert_model` for a network of `train.tensorflow`, which knows its sizes without an example."""
+    return convert_model(network.model)
+
+
+def convert_model(model: keras.Model) -> Converted:
+    """Convert a Keras model of one input and one output; the first axis stays dynamic.
+
+    Raises
+    ------
+    InputError
+        If the model has several inputs or outputs, an axis of unknown size beside the first, or operations
+        that ONNX does not have, complex numbers above all.
+    """
+    for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
+        if len(tensors) != 1:
+            raise InputError(f"the Keras model has {len(tensors)} {kind}s, expected one")
+    shape = model.inputs[0].shape[1:]
+    if None in shape:
+        raise InputError(f"the Keras model takes [batch, {', '.join(map(str, shape))}], expected fixed sizes")
+    signature = (tf.TensorSpec([None, *shape], tf.float32, name=INPUT_NAME),)
+
+    @tf.function(input_signature=signature)
+    def named(diffraction: tf.Tensor) -> dict[str, tf.Tensor]:
+        # A dictionary names the output.
+        return {OUTPUT_NAME: model(diffraction, training=False)}
+
+    try:
+        with quiet() as printed:
+            proto, _ = tf2onnx.convert.from_function(
+                named, input_signature=signature, opset=OPSET, custom_op_handlers=_HANDLERS
+            )
+    except Exception as error:  # anything that the model or the exporter may raise
+        logger.warning("%s", printed.getvalue())
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"tf2onnx cannot convert this model: {reason}") from error
+    # tf2onnx writes operations that it does not know as they are, and only logs them.
+    unknown = {node.op_type for node in proto.graph.node if not _is_standard(node)}
+    if unknown:
+        raise InputError(f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator")
+    return Converted(proto, f"tf2onnx {tf2onnx.__version__}")
+
+
+def _is_standard(node: onnx.NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, OPSET, "")
+
+
+def _erfc(graph: Graph, node: Node, name: str, arguments: list[Any]) -> None:
+    """``erfc(x) = 1 - erf(x)``, which Keras uses in its exact GELU."""
+    node.type = "Erf"
+    (output,) = node.output
+    difference = graph.insert_new_node_on_output("Sub", output, name=f"{name}_sub", domain="")
+    graph.replace_inputs(difference, [_one(graph, name), output])
+
+
+def _log1p(graph: Graph, node: Node, name: str, arguments: list[Any]) -> None:
+    """``log1p(x) = log(1 + x)``."""
+    node.type = "Log"
+    (x,) = node.input
+    total = graph.make_node("Add", [_one(graph, name), x], name=f"{name}_add", domain="")
+    graph.replace_inputs(node, [total.output[0]])
+
+
+def _one(graph: Graph, name: str) -> str:
+    return graph.make_const(f"{name}_one", np.ones((), dtype=np.float32)).output[0]
+
+
+# Operations that tf2onnx itself does not know.
+_HANDLERS: dict[str, tuple[Any, list[Any]]] = {"Erfc": (_erfc, []), "Log1p": (_log1p, [])}

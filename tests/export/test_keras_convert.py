@@ -1,0 +1,96 @@
+"""Keras networks give the same through onnxruntime, with Resize for UpSampling2D."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+tf = pytest.importorskip("tensorflow")
+pytest.importorskip("tf2onnx")
+
+from keras import layers  # noqa: E402
+
+from export.passes import clean  # noqa: E402
+from export.tensorflow.convert import convert_model  # noqa: E402
+from export.verify import check_graph, compare, open_engine, operators  # noqa: E402
+from runtime.errors import InputError  # noqa: E402
+
+
+@keras.saving.register_keras_serializable("ptychonnx-tests")
+class Spread(layers.Layer):
+    """A constant matrix product, a logarithm and a change of layout, as the networks begin."""
+
+    def call(self, x):
+        matrix = np.random.default_rng(1).normal(size=x.shape[-2:]).astype(np.float32)
+        return tf.transpose(tf.concat([tf.matmul(matrix, x), tf.math.log1p(x)], axis=1), [0, 2, 3, 1])
+
+
+class Parts(layers.Layer):
+    def call(self, heads):
+        amplitude, phase = heads
+        return tf.stack([amplitude * tf.cos(phase), amplitude * tf.sin(phase)], axis=-1)
+
+
+def two_heads(n=32, channels=1, activation="relu", size=2):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((channels, n, n))
+    x = skip = layers.Conv2D(6, 3, padding="same", activation=activation)(Spread()(inputs))
+    x = layers.Conv2D(8, 3, padding="same", activation=activation)(layers.MaxPool2D(size)(x))
+    heads = []
+    for kind in ("sigmoid", "tanh"):
+        head = layers.Concatenate()([layers.UpSampling2D(size)(x), skip])
+        head = layers.Conv2D(6, 3, padding="same", activation=activation)(head)
+        heads.append(layers.Conv2D(channels, 3, padding="same", activation=kind)(head))
+    model = keras.Model(inputs, Parts()(heads))
+    rng = np.random.default_rng(2)
+    model.set_weights([value + 0.05 * rng.normal(size=value.shape) for value in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"channels": 4}, {"activation": "gelu"}, {"n": 33, "size": 3}],
+    ids=["plain", "gridsize-2", "gelu", "33-by-3"],
+)
+def test_a_network_with_two_heads_gives_the_same_through_onnxruntime(settings, capfd):
+    model = two_heads(**settings)
+    n, channels = settings.get("n", 32), settings.get("channels", 1)
+    capfd.readouterr()
+    converted = convert_model(model)
+    assert capfd.readouterr().out == ""
+    before = operators(converted.model)
+    cleaned = check_graph(clean(converted.model).model.SerializeToString())
+    after = operators(cleaned)
+    assert before["Tile"] == 4
+    assert after["Resize"] == 2
+    assert not {"Tile", "Cast", "Shape", "Gather"} & set(after)
+    assert after["Transpose"] <= 2
+    diffraction = np.random.default_rng(0).random((6, channels, n, n), dtype=np.float32)
+    engine = open_engine(cleaned.SerializeToString())
+    compare(engine, lambda x: np.asarray(model(x, training=False)), diffraction, tolerance=1e-5)
+    bare = open_engine(converted.model.SerializeToString())
+    assert np.abs(engine(diffraction) - bare(diffraction)).max() < 1e-6
+    dimension = cleaned.graph.input[0].type.tensor_type.shape.dim
+    assert (dimension[0].dim_param, cleaned.graph.output[0].name) == ("batch", "object")
+
+
+def test_two_conversions_give_the_same_bytes():
+    model = two_heads(n=16)
+    one, other = (clean(convert_model(model).model).model.SerializeToString() for _ in range(2))
+    assert one == other
+
+
+def test_what_cannot_be_converted_is_refused_in_one_line():
+    class Fourier(layers.Layer):
+        def call(self, x):
+            return tf.math.real(tf.signal.fft2d(tf.cast(x, tf.complex64)))
+
+    inputs = keras.Input((1, 8, 8))
+    with pytest.raises(InputError, match="^tf2onnx cannot convert [^\n]*$"):
+        convert_model(keras.Model(inputs, Fourier()(inputs)))
+    with pytest.raises(InputError, match="2 outputs, expected one"):
+        convert_model(keras.Model(inputs, [inputs, inputs]))
+    loose = keras.Input((1, None, 8))
+    with pytest.raises(InputError, match="expected fixed sizes"):
+        convert_model(keras.Model(loose, layers.ReLU()(loose)))

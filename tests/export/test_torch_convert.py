@@ -1,0 +1,106 @@
+"""Torch networks, Fourier layers included, give the same through onnxruntime."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("neuralop")
+pytest.importorskip("lightning")
+
+from neuralop.layers.spectral_convolution import SpectralConv  # noqa: E402
+from neuralop.models import FNO  # noqa: E402
+from torch import nn  # noqa: E402
+
+from export.conversion import INPUT_NAME, OUTPUT_NAME  # noqa: E402
+from export.passes import clean  # noqa: E402
+from export.torch.convert import convert_module  # noqa: E402
+from export.verify import check_graph, compare, open_engine, operators  # noqa: E402
+from runtime.errors import InputError  # noqa: E402
+from train.config import NetworkConfig  # noqa: E402
+from train.first_guess import first_guess  # noqa: E402
+from train.torch import fno, hybrid  # noqa: E402
+from train.torch.network import TorchNetwork  # noqa: E402
+
+
+def some_probe(n):
+    axis = np.arange(n) - n // 2
+    square = axis[:, None] ** 2 + axis[None, :] ** 2
+    return (30 * np.exp(-square / (n / 4) ** 2 + 0.02j * square)).astype(np.complex64)[None]
+
+
+def network(build, n, **settings):
+    torch.manual_seed(1)
+    config = NetworkConfig(n=n, width=8, blocks=2, modes=12, **settings)
+    module = build(config, first_guess(some_probe(n), 0.05))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            # Zeros that an architecture starts from would hide a head that is not connected.
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return TorchNetwork(module)
+
+
+@pytest.mark.parametrize(
+    ("build", "n", "gridsize"),
+    [(fno.build, 64, 1), (hybrid.build, 64, 1), (fno.build, 33, 1), (hybrid.build, 33, 2)],
+    ids=["fno-64", "hybrid-64", "fno-33", "hybrid-33-gridsize-2"],
+)
+def test_an_architecture_gives_the_same_through_onnxruntime(build, n, gridsize, capfd):
+    native = network(build, n, gridsize=gridsize)
+    state = copy.deepcopy(native.module.state_dict())
+    counts = np.random.default_rng(0).poisson(3, (7, gridsize**2, n, n))
+    diffraction = np.sqrt(counts).astype(np.float32)
+    converted = convert_module(native.module, diffraction)
+    assert capfd.readouterr() == ("", "")
+    assert all(torch.equal(value, state[name]) for name, value in native.module.state_dict().items())
+    assert len(converted.layers) == 2
+    assert converted.lowering != "none"
+    model = check_graph(clean(converted.model).model.SerializeToString())
+    engine = open_engine(model.SerializeToString())
+    assert engine(diffraction[:5]).shape == (5, n, n, gridsize**2, 2)
+    parity = compare(engine, native.predict, diffraction, tolerance=1e-5).parity
+    assert parity.batches == [1, 3, 16]
+    found = operators(model)
+    assert found["Gelu"]
+    assert not {"DFT", "STFT", "If", "Loop", "Erf"} & set(found)
+    assert [entry.version for entry in model.opset_import] == [20]
+    dimension = model.graph.input[0].type.tensor_type.shape.dim
+    assert dimension[0].dim_param == "batch"
+    assert [side.dim_value for side in dimension[1:]] == [gridsize**2, n, n]
+
+
+def test_any_module_with_fourier_layers_can_be_converted():
+    model = FNO((8, 8), 1, 2, 8, n_layers=2).eval()
+    example = np.random.default_rng(0).normal(size=(3, 1, 32, 33)).astype(np.float32)
+    converted = convert_module(model, example)
+    engine = open_engine(converted.model.SerializeToString())
+    with torch.inference_mode():
+        compare(engine, lambda x: model(torch.from_numpy(x)).numpy(), example, tolerance=1e-5)
+    assert [converted.model.graph.input[0].name, converted.model.graph.output[0].name] == [INPUT_NAME, OUTPUT_NAME]
+
+
+def test_a_module_without_fourier_layers_is_said_to_have_none():
+    converted = convert_module(nn.Conv2d(1, 2, 3), np.zeros((1, 1, 8, 8), np.float32))
+    assert converted.lowering == "none"
+    assert converted.layers == {}
+
+
+def test_what_cannot_be_converted_is_refused_in_one_line(capfd):
+    class Complex(nn.Module):
+        def forward(self, x):
+            return torch.view_as_real(torch.linalg.eigvals(x))
+
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    example = np.ones((2, 1, 8, 8), np.float32)
+    with pytest.raises(InputError, match="^the torch exporter cannot convert this module: [^\n]+$"):
+        convert_module(Complex(), example)
+    with pytest.raises(InputError, match="exporter cannot convert|gives 2 outputs"):
+        convert_module(Pair(), example)
+    with pytest.raises(InputError, match=r"^layer 0: separable"):
+        convert_module(nn.Sequential(SpectralConv(1, 1, (4, 4), separable=True)), example)

@@ -1,0 +1,143 @@
+"""The forward model and the losses are the same in NumPy, Torch and TensorFlow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.physics import cut_windows, forward, illumination
+from runtime.stitching import Stitcher
+
+torch = pytest.importorskip("torch")
+tf = pytest.importorskip("tensorflow")
+
+from train.tensorflow import physics as tensorflow_physics  # noqa: E402
+from train.torch import physics as torch_physics  # noqa: E402
+
+
+def complex_noise(rng: np.random.Generator, *shape: int) -> NDArray[np.complex64]:
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+@pytest.mark.parametrize("size", [32, 33])
+@pytest.mark.parametrize("modes", [1, 3])
+def test_forward_models_agree(size: int, modes: int) -> None:
+    rng = np.random.default_rng(size + modes)
+    patches, probe = complex_noise(rng, 2, 4, size, size), complex_noise(rng, modes, size, size)
+    truth = forward(patches.astype(np.complex128), probe.astype(np.complex128))
+
+    by_torch = torch_physics.forward_intensity(torch.from_numpy(patches), torch.from_numpy(probe)).sqrt().numpy()
+    by_tensorflow = np.sqrt(tensorflow_physics.forward_intensity(tf.constant(patches), tf.constant(probe)).numpy())
+    by_numpy = forward(patches, probe)
+
+    for name, amplitude in (("numpy", by_numpy), ("torch", by_torch), ("tensorflow", by_tensorflow)):
+        assert np.abs(amplitude - truth).max() / truth.max() < 1e-5, name
+
+
+@pytest.mark.parametrize("loss", ["mae", "poisson"])
+def test_losses_agree_and_vanish_only_at_the_truth(loss: str) -> None:
+    rng = np.random.default_rng(0)
+    patches, probe = complex_noise(rng, 2, 3, 16, 16), 30 * complex_noise(rng, 1, 16, 16)
+    amplitude = forward(patches, probe).astype(np.float32)
+    offsets = np.zeros((2, 3, 2), dtype=np.int64)
+    mask = rng.random((16, 16)) < 0.8
+    weight = np.ones((16, 16), dtype=np.float32)
+    wrong = patches * np.float32(1.1)
+
+    def both(candidate: NDArray[np.complex64]) -> tuple[float, float]:
+        # Groups of one: nothing is merged.
+        shape = (-1, 1, 16, 16)
+        arrays = (candidate.reshape(shape), amplitude.reshape(shape), offsets.reshape(-1, 1, 2))
+        constants = {"probe": probe, "weight": weight, "mask": mask}
+        return (
+            torch_physics.physics_loss(
+                *map(torch.from_numpy, arrays),
+                **{name: torch.from_numpy(value) for name, value in constants.items()},
+                scale=0.02,
+                loss=loss,
+            ).item(),
+            tensorflow_physics.physics_loss(
+                *map(tf.constant, arrays),
+                **{name: tf.constant(value) for name, value in constants.items()},
+                scale=0.02,
+                loss=loss,
+            )
+            .numpy()
+            .item(),
+        )
+
+    assert both(patches) == pytest.approx((0, 0), abs=1e-5)
+    by_torch, by_tensorflow = both(wrong)
+    assert by_torch == pytest.approx(by_tensorflow, rel=1e-5)
+
+    trusted = np.broadcast_to(mask, amplitude.shape)
+    if loss == "mae":
+        expected = 0.02 * np.mean(0.1 * amplitude[trusted])
+    else:
+        counts = amplitude[trusted].astype(np.float64) ** 2
+        rate = 1.21 * counts
+        expected = 0.02**2 * np.mean(rate - counts + counts * np.log(counts / rate))
+    assert by_torch == pytest.approx(expected, rel=1e-3)
+
+
+def test_masked_pixels_do_not_count() -> None:
+    rng = np.random.default_rng(1)
+    patches, probe = complex_noise(rng, 1, 1, 16, 16), complex_noise(rng, 1, 16, 16)
+    amplitude = forward(patches, probe).astype(np.float32)
+    mask = np.ones((16, 16), dtype=bool)
+    mask[3, 4] = False
+    amplitude[..., 3, 4] = 1e6
+    options = {"scale": 1.0, "loss": "mae"}
+    offsets = np.zeros((1, 1, 2), dtype=np.int64)
+    weight = np.ones((16, 16), dtype=np.float32)
+    arrays = (patches, amplitude, offsets)
+    constants = {"probe": probe, "weight": weight, "mask": mask}
+    by_torch = torch_physics.physics_loss(
+        *map(torch.from_numpy, arrays), **{k: torch.from_numpy(v) for k, v in constants.items()}, **options
+    )
+    by_tensorflow = tensorflow_physics.physics_loss(
+        *map(tf.constant, arrays), **{k: tf.constant(v) for k, v in constants.items()}, **options
+    )
+    assert by_torch.item() < 1e-3
+    assert by_tensorflow.numpy() < 1e-3
+
+
+def test_merged_patches_are_windows_of_the_stitched_object() -> None:
+    rng = np.random.default_rng(2)
+    patches = complex_noise(rng, 2, 4, 16, 16)
+    offsets = rng.integers(0, 9, (2, 4, 2))
+    weight = illumination(complex_noise(rng, 1, 16, 16)).astype(np.float32) + 0.1
+    by_torch = torch_physics.merge_patches(*map(torch.from_numpy, (patches, offsets, weight))).numpy()
+    by_tensorflow = tensorflow_physics.merge_patches(*map(tf.constant, (patches, offsets, weight))).numpy()
+    for group in range(2):
+        positions = offsets[group].astype(np.float64) + 8
+        stitcher = Stitcher(positions, weight)
+        stitcher.add(patches[group], positions)
+        stitched = stitcher.result()
+        expected = cut_windows(stitched.object, positions, 16, stitched.origin)
+        assert np.abs(by_torch[group] - expected).max() < 1e-5
+        assert np.abs(by_tensorflow[group] - expected).max() < 1e-5
+
+
+def test_merging_oracle_patches_changes_nothing() -> None:
+    rng = np.random.default_rng(3)
+    known = complex_noise(rng, 40, 40)
+    offsets = rng.integers(0, 9, (1, 6, 2))
+    patches = cut_windows(known, offsets[0] + 8.0, 16)[None]
+    weight = np.ones((16, 16), dtype=np.float32)
+    by_torch = torch_physics.merge_patches(*map(torch.from_numpy, (patches, offsets, weight))).numpy()
+    by_tensorflow = tensorflow_physics.merge_patches(*map(tf.constant, (patches, offsets, weight))).numpy()
+    assert np.abs(by_torch - patches).max() < 1e-5
+    assert np.abs(by_tensorflow - patches).max() < 1e-5
+
+
+def test_supervised_losses_agree() -> None:
+    rng = np.random.default_rng(4)
+    patches, labels = complex_noise(rng, 2, 1, 16, 16), complex_noise(rng, 2, 1, 16, 16)
+    weight = rng.random((16, 16)).astype(np.float32)
+    by_torch = torch_physics.supervised_loss(*map(torch.from_numpy, (patches, labels, weight))).item()
+    by_tensorflow = tensorflow_physics.supervised_loss(*map(tf.constant, (patches, labels, weight))).numpy()
+    light = np.sqrt(weight)
+    assert by_torch == pytest.approx((light * np.abs(patches - labels)).mean() / light.mean(), rel=1e-5)
+    assert by_torch == pytest.approx(by_tensorflow, rel=1e-5)
