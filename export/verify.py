@@ -188,7 +188,8 @@ def compare(
             raise VerificationError(
                 f"parity: the artifact gives {found.shape}, the native network {expected.shape}"
             )
-        difference = np.abs(found.astype(np.float64) - expected)
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(found.astype(np.float64) - expected)
         # NaN on either side is the worst difference there is.
         difference = np.where(np.isfinite(difference), difference, np.inf)
         index = np.unravel_index(int(difference.argmax()), difference.shape)

@@ -33,9 +33,9 @@ class NetworkConfig:
 
     n: int = Field(64, ge=16)
     gridsize: int = Field(1, ge=1, le=4)
-    width: int = Field(32, ge=4)
-    blocks: int = Field(4, ge=1)
-    modes: int = Field(32, ge=2)
+    width: int = Field(16, ge=4)
+    blocks: int = Field(3, ge=1)
+    modes: int = Field(24, ge=2)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -58,9 +58,9 @@ class TrainingConfig:
         Of the initial weights and of the order of the patterns.
     """
 
-    epochs: int = Field(10, ge=1)
-    batch: int = Field(16, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    epochs: int = Field(4, ge=1)
+    batch: int = Field(8, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
     loss: Loss = "mae"
     overlap: int = Field(4, ge=1, le=16)
     validation: float = Field(0.05, gt=0, lt=1)

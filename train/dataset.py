@@ -63,6 +63,19 @@ class TrainingData:
         """Mean photons in a pattern."""
         return float((self.diffraction.shape[-1] / self.scale) ** 2)
 
+    @property
+    def groups_in_epoch(self) -> int:
+        """Groups drawn in an epoch, so that an epoch sees about as many patterns as there are."""
+        return -(-len(self.train) // self.train.shape[1])
+
+    def groups_in_step(self, training: TrainingConfig) -> int:
+        """Groups in an optimiser step, for about `batch` patterns; never more than an epoch has."""
+        return min(max(1, training.batch // self.train.shape[1]), self.groups_in_epoch)
+
+    def steps(self, training: TrainingConfig) -> int:
+        """Optimiser steps of the whole training; what is left over of an epoch makes no step of its own."""
+        return training.epochs * (self.groups_in_epoch // self.groups_in_step(training))
+
     def offsets(self, groups: NDArray[np.intp]) -> NDArray[np.int64]:
         """Whole-pixel offsets [groups, members, 2] of the windows inside their group, the smallest being 0."""
         positions = np.rint(self.positions[groups]).astype(np.int64)

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def model_of(nodes, inputs, outputs, constants=(), opset=18):
-    """A model of `helper.make_node` nodes; inputs and outputs as (name, shape), constants as (name, array)."""
+    """A model of nodes, with inputs and outputs as (name, shape) and constants as (name, array)."""
     graph = helper.make_graph(
         list(nodes),
         "before",

@@ -19,11 +19,15 @@ SECRET = "/somewhere/site-packages/layer.py"
 def littered(counter):
     nodes = [
         helper.make_node("Identity", ["x"], ["copy"], name=f"net/copy__{counter}"),
-        helper.make_node("Mul", ["copy", "lifter.0.weight"], [f"net/a__{counter}"], name=f"net/mul__{counter}"),
+        helper.make_node(
+            "Mul", ["copy", "lifter.0.weight"], [f"net/a__{counter}"], name=f"net/mul__{counter}"
+        ),
         helper.make_node("Add", [f"net/a__{counter}", f"const__{counter}"], ["y"], name="net/add"),
     ]
     constants = [("lifter.0.weight", np.float32([2, 3])), (f"const__{counter}", np.float32([1, 1]))]
-    model = model_of(nodes, [("x", [f"unk__{counter}", 2])], [("y", [f"unk__{counter + 1}", 2])], constants, 20)
+    model = model_of(
+        nodes, [("x", [f"unk__{counter}", 2])], [("y", [f"unk__{counter + 1}", 2])], constants, 20
+    )
     model.doc_string = model.graph.doc_string = SECRET
     model.graph.name = f"main_{counter}"
     model.producer_name = "somebody"
@@ -43,8 +47,9 @@ def test_metadata_goes_and_the_outputs_stay():
     after = ir.to_proto(graph)
     data = after.SerializeToString()
     assert SECRET.encode() in before.SerializeToString()
-    for trace in (b"site-packages", b"stack_trace", b"/", b"somebody", b"main_7", b"ai.onnx.ml"):
+    for trace in (b"site-packages", b"stack_trace", b"somebody", b"main_7", b"ai.onnx.ml"):
         assert trace not in data
+    assert "/" not in str(after)
     assert (after.producer_name, after.producer_version, after.ir_version) == ("ptychonnx", "1.2", 10)
     assert [value.type.tensor_type.shape.dim[0].dim_param for value in after.graph.input] == ["batch"]
     assert [value.type.tensor_type.shape.dim[0].dim_param for value in after.graph.output] == ["batch"]

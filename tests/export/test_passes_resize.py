@@ -19,7 +19,9 @@ INT = np.int64
 def repeat_graph(axis, factor, *, tile=None, target=None, transpose=None, shape=("b", 3, 4, 5)):
     """The chain that tf2onnx writes for `tf.repeat` on one axis of a value [b, 3, 4, 5]."""
     tiles = tile or [factor if position == axis + 1 else 1 for position in range(5)]
-    out = target or [size * (factor if position == axis else 1) for position, size in enumerate((1, *shape[1:]))]
+    out = target or [
+        size * (factor if position == axis else 1) for position, size in enumerate((1, *shape[1:]))
+    ]
     nodes = [
         helper.make_node("Shape", ["x"], ["shape"]),
         helper.make_node("Slice", ["shape", "zero", "one", "zero"], ["batch"]),

@@ -12,7 +12,10 @@ from runtime.stitching import Stitcher
 torch = pytest.importorskip("torch")
 tf = pytest.importorskip("tensorflow")
 
+from train.first_guess import CONTRAST_GAIN, first_guess  # noqa: E402
+from train.tensorflow import layers as tensorflow_layers  # noqa: E402
 from train.tensorflow import physics as tensorflow_physics  # noqa: E402
+from train.torch import blocks as torch_blocks  # noqa: E402
 from train.torch import physics as torch_physics  # noqa: E402
 
 
@@ -141,3 +144,33 @@ def test_supervised_losses_agree() -> None:
     light = np.sqrt(weight)
     assert by_torch == pytest.approx((light * np.abs(patches - labels)).mean() / light.mean(), rel=1e-5)
     assert by_torch == pytest.approx(by_tensorflow, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 33])
+def test_first_guesses_agree_with_their_formula(size: int) -> None:
+    rng = np.random.default_rng(size)
+    probe = 50 * complex_noise(rng, 2, size, size)
+    amplitude = forward(complex_noise(rng, 5, size, size), probe).astype(np.float32)
+    scale = 0.013
+    guess = first_guess(probe, scale)
+    by_torch = torch_blocks.Features(guess)(torch.from_numpy(amplitude[:, None])).numpy().transpose(0, 2, 3, 1)
+    by_tensorflow = tensorflow_layers.Features(guess)(amplitude[:, None]).numpy()
+    again = tensorflow_layers.Features(guess)(amplitude[:, None]).numpy()
+
+    strongest = max(probe, key=lambda mode: np.sum(np.abs(mode) ** 2)).astype(np.complex128)
+    phase = np.exp(1j * np.angle(np.fft.fftshift(np.fft.fft2(strongest))))
+    exit_wave = np.fft.ifft2(np.fft.ifftshift(amplitude * phase, axes=(-2, -1)), norm="ortho")
+    density = np.abs(strongest) ** 2
+    damping = 0.02 * density.max()
+    expected = (exit_wave * strongest.conj() + damping) / (density + damping)
+    for features in (by_torch, by_tensorflow, again):
+        found = 1 + (features[..., 0] + 1j * features[..., 1]) / CONTRAST_GAIN
+        assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+        assert np.abs(features - by_torch).max() < 1e-4
+
+
+def test_the_first_guess_of_an_empty_object_is_empty() -> None:
+    probe = (100 * complex_noise(np.random.default_rng(5), 1, 32, 32)).astype(np.complex64)
+    amplitude = forward(np.ones((1, 32, 32), np.complex64), probe).astype(np.float32)
+    features = torch_blocks.Features(first_guess(probe, 0.01))(torch.from_numpy(amplitude[:, None])).numpy()
+    assert np.abs(features[:, :2]).max() < 1e-4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from runtime.errors import InputError
@@ -23,23 +22,33 @@ class Features(keras.layers.Layer):
 
     def __init__(self, guess: FirstGuess, **options: object) -> None:
         super().__init__(trainable=False, **options)
-        self.guess = guess
+        self.size = guess.light.shape[-1]
+        self.scale = guess.scale
+        self.phase = tf.constant(guess.phase)
+        self.columns = tf.constant(guess.columns)
+        self.rows = tf.constant(guess.rows.T)
+        self.division = tf.constant(guess.division[..., None])
+        self.vacuum = tf.constant(guess.vacuum[..., None])
+        self.light = tf.constant(guess.light[..., None])
 
     def call(self, diffraction: tf.Tensor) -> tf.Tensor:
-        guess, size = self.guess, self.guess.light.shape[-1]
-        amplitude = diffraction * np.float32(guess.scale)
-        wave = tf.concat([amplitude * guess.phase[0], amplitude * guess.phase[1]], axis=-1)
-        wave = tf.matmul(guess.rows, tf.matmul(wave, guess.columns))
-        top, bottom = wave[..., :size, :], wave[..., size:, :]
-        real = top[..., :size] - bottom[..., size:]
-        imaginary = top[..., size:] + bottom[..., :size]
+        size = self.size
+        amplitude = diffraction * self.scale
+        wave = tf.concat([amplitude * self.phase[0], amplitude * self.phase[1]], axis=-1)
+        # tensordot, since a tf.matmul that broadcasts over the batch crashes TensorFlow 2.21 on some processors.
+        wave = tf.tensordot(wave, self.columns, 1)
+        wave = tf.tensordot(tf.transpose(wave, [0, 1, 3, 2]), self.rows, 1)  # [B, C, 2 columns, 2 rows]
+        top, bottom = wave[..., :size], wave[..., size:]
+        real = tf.transpose(top[..., :size, :] - bottom[..., size:, :], [0, 3, 2, 1])
+        imaginary = tf.transpose(top[..., size:, :] + bottom[..., :size, :], [0, 3, 2, 1])
+        amplitude = tf.transpose(amplitude, [0, 2, 3, 1])
         features = [
-            (real * guess.division[0] - imaginary * guess.division[1] + guess.vacuum - 1) * CONTRAST_GAIN,
-            (real * guess.division[1] + imaginary * guess.division[0]) * CONTRAST_GAIN,
+            (real * self.division[0] - imaginary * self.division[1] + self.vacuum - 1) * CONTRAST_GAIN,
+            (real * self.division[1] + imaginary * self.division[0]) * CONTRAST_GAIN,
             tf.math.log1p(amplitude) * AMPLITUDE_GAIN,
-            tf.zeros_like(diffraction[:, :1]) + guess.light,
+            tf.zeros_like(amplitude[..., :1]) + self.light,
         ]
-        return tf.transpose(tf.concat(features, axis=1), [0, 2, 3, 1])
+        return tf.concat(features, axis=-1)
 
 
 @keras.saving.register_keras_serializable("ptychonnx")
@@ -51,7 +60,7 @@ class ScaledPatterns(keras.layers.Layer):
         self.scale = scale
 
     def call(self, diffraction: tf.Tensor) -> tf.Tensor:
-        return tf.transpose(tf.math.log1p(diffraction * np.float32(self.scale)), [0, 2, 3, 1])
+        return tf.transpose(tf.math.log1p(diffraction * self.scale), [0, 2, 3, 1])
 
 
 @keras.saving.register_keras_serializable("ptychonnx")

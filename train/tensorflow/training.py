@@ -110,8 +110,7 @@ def fit(
     """
     native = build_network(architecture, network, first_guess(data.probe, data.scale), training.seed)
     initial = fingerprint(native.tensors())
-    batch = max(1, training.batch // data.train.shape[1])
-    steps = -(-len(data.train) // batch) * training.epochs
+    steps = data.steps(training)
     history = History(folder / "history.csv")
     task = ReconstructionTask(native.model, data, training, network.gridsize**2)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -121,12 +120,13 @@ def fit(
         warmup_target=training.learning_rate,
         warmup_steps=max(1, steps // 10),
     )
-    task.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0))
+    task.compile(optimizer=keras.optimizers.Adam(schedule, global_clipnorm=1.0))
     (folder / "logs").mkdir()
     task.fit(
-        _dataset(data, data.train, batch, training.seed),
-        validation_data=_dataset(data, data.held_out, batch, None),
+        _dataset(data, training, data.train, shuffle=True),
+        validation_data=_dataset(data, training, data.held_out, shuffle=False),
         epochs=training.epochs,
+        shuffle=False,
         callbacks=[Reporter(history, on_step, steps), keras.callbacks.CSVLogger(folder / "logs" / "keras.csv")],
         verbose=0,
     )
@@ -142,7 +142,9 @@ def fit(
     )
 
 
-def _dataset(data: TrainingData, groups: NDArray[np.intp], batch: int, seed: int | None) -> tf.data.Dataset:
+def _dataset(
+    data: TrainingData, training: TrainingConfig, groups: NDArray[np.intp], *, shuffle: bool
+) -> tf.data.Dataset:
     """Batches of groups: amplitudes [groups, members, N, N], their offsets and, if there are any, labels."""
     diffraction = tf.constant(data.diffraction)
     labels = None if data.labels is None else tf.constant(data.labels)
@@ -154,6 +156,7 @@ def _dataset(data: TrainingData, groups: NDArray[np.intp], batch: int, seed: int
         return found
 
     rows = tf.data.Dataset.from_tensor_slices((groups.astype(np.int64), data.offsets(groups)))
-    if seed is not None:
-        rows = rows.shuffle(len(groups), seed=seed, reshuffle_each_iteration=True)
-    return rows.batch(batch).map(gather).prefetch(2)
+    if shuffle:
+        rows = rows.shuffle(len(groups), seed=training.seed, reshuffle_each_iteration=True)
+        rows = rows.take(data.groups_in_epoch)
+    return rows.batch(data.groups_in_step(training), drop_remainder=shuffle).map(gather).prefetch(2)

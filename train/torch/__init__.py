@@ -1,0 +1,1 @@
+"""Architectures and training in PyTorch Lightning."""

@@ -7,12 +7,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from train.config import NetworkConfig, TrainingConfig
 from train.dataset import TrainingData
@@ -152,8 +154,10 @@ def fit(
     )
 
 
-def _loader(data: TrainingData, groups: Any, training: TrainingConfig, *, shuffle: bool) -> DataLoader:
+def _loader(data: TrainingData, groups: NDArray[np.intp], training: TrainingConfig, *, shuffle: bool) -> DataLoader:
     pairs = TensorDataset(torch.from_numpy(groups), torch.from_numpy(data.offsets(groups)))
-    batch = max(1, training.batch // groups.shape[1])
+    if not shuffle:
+        return DataLoader(pairs, data.groups_in_step(training))
     order = torch.Generator().manual_seed(training.seed)
-    return DataLoader(pairs, batch, shuffle=shuffle, generator=order)
+    sampler = RandomSampler(pairs, num_samples=data.groups_in_epoch, generator=order)
+    return DataLoader(pairs, data.groups_in_step(training), sampler=sampler, drop_last=True)

@@ -1,0 +1,193 @@
+"""From a trained run to an artifact, and no artifact when anything is wrong."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+pytest.importorskip("onnx_ir")
+
+from onnx import numpy_helper
+
+from export.artifact import export_run
+from export.verdict import operator_lines
+from runtime.errors import InputError, VerificationError
+from runtime.physics import cut_windows, forward
+from runtime.scan import Reference, Scan
+from runtime.session import Session
+from train.config import NetworkConfig, TrainingConfig
+from train.fitting import train
+from train.network import load_network
+from train.registry import get_architecture
+from train.run import held_out_scan, read_run, write_run
+
+FRAMEWORKS = {"fno": "lightning", "hybrid": "lightning", "baseline": "tf2onnx", "cnn": "tf2onnx"}
+N = 32
+
+
+def some_scan():
+    rng = np.random.default_rng(0)
+    image = 1 - 0.3 * rng.random((N + 24, N + 24)) * np.exp(0.5j * rng.random((N + 24, N + 24)))
+    grid = np.stack(np.meshgrid(np.arange(7), np.arange(7), indexing="ij"), -1).reshape(-1, 2)
+    positions = (grid * 4 + N // 2).astype(np.float64)
+    axis = np.arange(N) - N // 2
+    square = axis[:, None] ** 2 + axis[None, :] ** 2
+    probe = (20 * np.exp(-square / 60 + 0.02j * square)).astype(np.complex64)[None]
+    amplitude = np.sqrt(rng.poisson(forward(cut_windows(image, positions, N), probe) ** 2))
+    reference = Reference(image.astype(np.complex64))
+    return Scan(amplitude.astype(np.float32), positions, probe, reference=reference, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Trained runs, by architecture; trained once."""
+    folder, done = tmp_path_factory.mktemp("runs"), {}
+
+    def run(name):
+        pytest.importorskip(FRAMEWORKS[name])
+        if name not in done:
+            config = NetworkConfig(n=N, width=4, blocks=1, modes=8)
+            training = TrainingConfig(epochs=1, batch=8, overlap=1, learning_rate=0.01)
+            train(some_scan(), get_architecture(name), config, training, folder / name)
+            done[name] = folder / name
+        return done[name]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def results(runs, tmp_path_factory):
+    """Results of their export, by architecture; exported once."""
+    done = {}
+
+    def result(name):
+        if name not in done:
+            done[name] = export_run(runs(name), tmp_path_factory.mktemp(name) / "models" / f"{name}.onnx")
+        return done[name]
+
+    return result
+
+
+@pytest.mark.parametrize("name", ["fno", "baseline"])
+def test_a_trained_run_becomes_an_artifact_that_says_what_it_is(name, runs, results):
+    run, result = runs(name), results(name)
+    out = result.path
+    record = read_run(run)
+    contract = Session(out, "cpu").contract
+    assert contract == result.contract
+    assert (contract.label, contract.architecture, contract.n) == (record.label, name, N)
+    assert contract.input.scale == record.scale
+    assert contract.parity.max_relative_error <= 1e-5
+    assert contract.parity.batches == [1, 3, 16]
+    assert contract.weights.changed_tensors > 0
+    assert contract.weights.trainable_tensors == len(record.trained_tensors)
+    assert contract.weights.found_bit_for_bit >= contract.weights.trainable_tensors - 2
+    assert contract.weights.initial_output_distance > 1e-3
+    assert contract.conversion.passes[-1] == "Metadata"
+    assert ("SpectralConv" in contract.conversion.lowering) == (name == "fno")
+    scan = held_out_scan(run)
+    patches = Session(out, "cpu").predict(scan.diffraction[:2, None])
+    native = load_network(run, record).predict(scan.diffraction[:2, None])
+    assert np.abs(patches[:, 0].real - native[..., 0, 0]).max() < 1e-4
+    assert np.abs(patches[:, 0].imag - native[..., 0, 1]).max() < 1e-4
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    text = "\n".join(result.verdict() + operator_lines(result.operators_before, result.operators_after))
+    for words in ("tiny", "batches of 1, 3, 16", "worst element", "bit for bit", "Conv"):
+        assert words in text
+
+
+@pytest.mark.parametrize("name", ["fno", "baseline"])
+def test_the_file_holds_no_path_and_is_the_same_every_time(name, runs, results, tmp_path):
+    again = tmp_path / "again.onnx"
+    data = results(name).path.read_bytes()
+    export_run(runs(name), again)
+    assert data == again.read_bytes()
+    places = {Path.cwd(), Path.home(), Path(sys.prefix), Path(sys.base_prefix), tmp_path, runs(name)}
+    for trace in {str(place).encode() for place in places if len(place.parts) > 1}:
+        assert trace not in data
+    assert b"site-packages" not in data
+    assert b"stack_trace" not in data
+    model = onnx.load(again)
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+    contract = json.loads(model.metadata_props[0].value)
+    assert len(model.metadata_props) == 1
+    del model.metadata_props[:]
+    # What is left is structure and names.
+    assert "/" not in str(model)
+    assert not [text for text in json.dumps(contract).split('"') if text.startswith("/")]
+
+
+def sabotage(monkeypatch, framework, change):
+    """Change the graph between converter and verification."""
+    module = importlib.import_module(f"export.{framework}.convert")
+    convert = module.convert_network
+
+    def changed(network, example):
+        converted = convert(network, example)
+        model = onnx.ModelProto()
+        model.CopyFrom(converted.model)
+        change(model)
+        return replace(converted, model=model)
+
+    monkeypatch.setattr(module, "convert_network", changed)
+
+
+def spoil_one_weight(model):
+    tensor = next(entry for entry in model.graph.initializer if entry.name.endswith("project.weight"))
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[0] += 0.1
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def test_one_spoilt_weight_leaves_what_was_there_before(runs, tmp_path, monkeypatch):
+    runs("fno")
+    sabotage(monkeypatch, "torch", spoil_one_weight)
+    out = tmp_path / "fno.onnx"
+    out.write_text("the old one")
+    with pytest.raises(VerificationError, match=r"^parity: relative error .* worst element"):
+        export_run(runs("fno"), out)
+    assert list(tmp_path.iterdir()) == [out]
+    assert out.read_text() == "the old one"
+
+
+def test_a_run_that_was_never_trained_is_refused(runs, tmp_path):
+    from train.network import initial_network
+
+    run = shutil.copytree(runs("fno"), tmp_path / "run")
+    record = read_run(run)
+    initial_network(run, record).save(run)
+    out = tmp_path / "out" / "fno.onnx"
+    # Even though the record agrees with the checkpoint.
+    write_run(run, record.model_copy(update={"trained_tensors": record.initial_tensors}))
+    with pytest.raises(VerificationError, match=r"^weights: none of .* was changed by training"):
+        export_run(run, out)
+    assert not out.exists()
+
+
+def test_bad_requests_are_refused(runs, tmp_path):
+    with pytest.raises(InputError, match=r"no config.json inside"):
+        export_run(tmp_path, tmp_path / "a.onnx")
+    with pytest.raises(InputError, match=r"ends in \.onnx"):
+        export_run(runs("fno"), tmp_path / "a.bin")
+    with pytest.raises(InputError, match=r"tolerance is 0"):
+        export_run(runs("fno"), tmp_path / "a.onnx", tolerance=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_the_package_loads_no_framework():
+    program = (
+        "import sys, export, export.artifact, export.verdict, export.verify\n"
+        "print({name.split('.')[0] for name in sys.modules} & {'torch', 'tensorflow', 'keras', 'onnx_ir'})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,193 @@
+"""What is wrong with a graph or its weights is found, and said with figures."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from export.verify import check_graph, compare, open_engine, reference_pair, relative_difference
+from export.weights import count_found, prove_weights
+from runtime.errors import VerificationError
+from tests.export.graphs import model_of
+from train.run import fingerprint
+
+WEIGHT = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+INPUTS = np.random.default_rng(1).normal(size=(20, 1, 4, 4)).astype(np.float32)
+
+
+def network(weight=WEIGHT, **changes):
+    """[batch, 1, 4, 4] @ weight, as an artifact."""
+    return model_of(
+        [helper.make_node("MatMul", ["diffraction", "weight"], ["object"])],
+        [("diffraction", [changes.get("batch", "batch"), 1, 4, 4])],
+        [("object", [changes.get("batch", "batch"), 1, 4, 6])],
+        [("weight", weight)],
+    )
+
+
+def native(x):
+    return x @ WEIGHT
+
+
+def record(trained, initial):
+    return SimpleNamespace(trained_tensors=fingerprint(trained), initial_tensors=fingerprint(initial))
+
+
+def test_parity_of_equal_networks_is_measured_on_every_batch():
+    comparison = compare(open_engine(network().SerializeToString()), native, INPUTS)
+    assert comparison.parity.max_relative_error < 1e-6
+    assert comparison.parity.rms_relative_error <= comparison.parity.max_relative_error
+    assert comparison.parity.batches == [1, 3, 16]
+
+
+def test_one_changed_weight_is_found_with_its_place():
+    weight = WEIGHT.copy()
+    weight[2, 5] += 0.01
+    engine = open_engine(network(weight).SerializeToString())
+    with pytest.raises(
+        VerificationError, match=r"^parity: relative error .*worst element \(\d+, 0, \d, 5\)"
+    ) as caught:
+        compare(engine, native, INPUTS)
+    expected = 0.01 * np.abs(INPUTS[:, 0, :, 2]).max() / np.abs(native(INPUTS)).max()
+    figure = float(re.search(r"relative error (\S+)", str(caught.value)).group(1))
+    assert figure == pytest.approx(expected, rel=0.02)
+    assert compare(engine, native, INPUTS, tolerance=0.1).worst.index[-1] == 5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_never_pass(value):
+    def broken(x):
+        output = native(x)
+        output[-1, 0, 0, 0] = value
+        return output
+
+    for pair in ((broken, native), (native, broken), (broken, broken)):
+        with pytest.raises(VerificationError, match=r"^parity"):
+            compare(*pair, INPUTS)
+    assert relative_difference(broken(INPUTS), native(INPUTS)) != 0
+    assert relative_difference(native(INPUTS), broken(INPUTS)) == np.inf
+
+
+def test_another_shape_is_no_parity():
+    with pytest.raises(VerificationError, match=r"gives"):
+        compare(lambda x: native(x)[..., None], native, INPUTS)
+
+
+def with_node(node, opset_domain=None):
+    model = network()
+    model.graph.node[0].output[0] = "inner"
+    node.input[0], node.output[0] = "inner", "object"
+    model.graph.node.append(node)
+    if opset_domain:
+        model.opset_import.append(helper.make_opsetid(opset_domain, 1))
+    return model
+
+
+def complex_constant():
+    model = network()
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(2, np.complex64), "unused"))
+    return model
+
+
+def external_constant():
+    model = network()
+    tensor = model.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, location="weights.bin")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    return model
+
+
+def renamed_output():
+    model = network()
+    model.graph.node[0].output[0] = model.graph.output[0].name = "patches"
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (
+            with_node(helper.make_node("Custom", ["a"], ["b"], domain="com.microsoft"), "com.microsoft"),
+            "Custom",
+        ),
+        (with_node(helper.make_node("Nonsense", ["a"], ["b"])), "checker refuses"),
+        (with_node(helper.make_node("DFT", ["a"], ["b"], axis=2, inverse=0)), "DFT"),
+        (complex_constant(), "complex"),
+        (external_constant(), "checker refuses|another file"),
+        (network(batch=3), "batch of input 'diffraction' is fixed"),
+        (renamed_output(), r"outputs are \['patches'\]"),
+    ],
+    ids=["custom", "unknown", "dft", "complex", "external", "fixed", "names"],
+)
+def test_graphs_that_would_not_run_everywhere_are_refused(model, reason):
+    with pytest.raises(VerificationError, match=rf"^graph: .*({reason})"):
+        check_graph(model.SerializeToString())
+
+
+def test_bytes_that_are_no_model_are_refused():
+    for data in (b"", b"not a model", network().SerializeToString()[:-40]):
+        with pytest.raises(VerificationError, match=r"^graph"):
+            check_graph(data)
+
+
+def test_weights_are_found_whatever_their_order_and_only_if_equal():
+    complex_weight = np.array([[1 + 2j, 3 - 4j]], np.complex64)
+    real, imaginary = complex_weight.real, complex_weight.imag
+    model = network()
+    block = np.block([[real, imaginary], [-imaginary, real]]).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(block, "mixing"))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(6, np.float32), "bias"))
+    tensors = {"kernel": WEIGHT.T.copy(), "spectral": complex_weight, "bias": np.zeros(6, np.float32)}
+    assert count_found(tensors, model) == 2
+    changed = WEIGHT.copy()
+    changed[0, 0] = np.nextafter(changed[0, 0], np.float32(9))
+    assert count_found({"kernel": changed}, model) == 0
+
+
+def test_trained_weights_are_proved():
+    trained, initial = {"a": WEIGHT, "b": np.ones(3)}, {"a": WEIGHT + 1, "b": np.ones(3)}
+    proof = prove_weights(record(trained, initial), trained, network(), 0.5, 1e-4)
+    assert (proof.changed_tensors, proof.trainable_tensors, proof.found_bit_for_bit) == (1, 2, 1)
+    assert proof.checkpoint_sha256 != proof.initial_sha256
+    assert proof.initial_output_distance == 0.5
+
+
+@pytest.mark.parametrize(
+    ("trained", "initial", "loaded", "distance", "reason"),
+    [
+        ({"a": WEIGHT}, {"a": WEIGHT + 1}, {"a": WEIGHT + 1}, 0.5, "not those that training left, a first"),
+        (
+            {"a": WEIGHT, "b": WEIGHT},
+            {"a": WEIGHT + 1},
+            {"a": WEIGHT},
+            0.5,
+            "not those that training left, b",
+        ),
+        ({"a": WEIGHT}, {"a": WEIGHT}, {"a": WEIGHT}, 0.5, "none of 1 trainable tensors was changed"),
+        ({"a": 2 * WEIGHT}, {"a": WEIGHT}, {"a": 2 * WEIGHT}, 0.5, "stands in the graph"),
+        ({"a": WEIGHT}, {"a": WEIGHT + 1}, {"a": WEIGHT}, 5e-4, "initial weights .* the same output"),
+        ({"a": WEIGHT}, {"a": WEIGHT + 1}, {"a": WEIGHT}, float("nan"), "initial weights .* the same output"),
+    ],
+    ids=["other", "missing", "untrained", "not in graph", "same output", "nan"],
+)
+def test_weights_that_are_not_the_trained_ones_are_refused(trained, initial, loaded, distance, reason):
+    with pytest.raises(VerificationError, match=f"^weights: .*{reason}"):
+        prove_weights(record(trained, initial), loaded, network(), distance, 1e-4)
+
+
+def test_the_reference_pair_can_be_made_again_from_its_rule():
+    pair = reference_pair(open_engine(network().SerializeToString()), 1, 4, 48.0)
+    rule = re.search(r"poisson\((\S+), (\(.*\))\)$", pair.rule)
+    shape = tuple(int(size) for size in rule.group(2).strip("()").split(","))
+    counts = np.random.RandomState(0).poisson(float(rule.group(1)), shape)
+    assert counts.mean() == pytest.approx(3, rel=0.3)
+    inputs = np.sqrt(counts).astype(np.float32)
+    assert hashlib.sha256(inputs.tobytes()).hexdigest() == pair.input_sha256
+    assert np.sqrt(np.mean(native(inputs) ** 2)) == pytest.approx(pair.output_rms, rel=1e-5)
