@@ -52,7 +52,9 @@ def plan_lines(
     commands = [("simulate", "lines", "--out", str(data), "--seed", str(seed), *simulate_options)]
     for name, label, model in zip(architectures, labels, models, strict=True):
         run = str(out / "runs" / label)
-        commands.append(("train", name, "--data", str(data), "--out", run, "--seed", str(seed), *train_options))
+        commands.append(
+            ("train", name, "--data", str(data), "--out", run, "--seed", str(seed), *train_options)
+        )
         commands.append(("export", run, "--out", str(model)))
     report = out / "report"
     scan = str(data / "test.npz")

@@ -55,7 +55,9 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, expected the name of a folder to write")
     if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
-        raise InputError(f"{path}: holds files but no {marker}, so it is not replaced; expected a new or empty folder")
+        raise InputError(
+            f"{path}: holds files but no {marker}, so it is not replaced; expected a new or empty folder"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -66,8 +68,8 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         if path.exists():
-            os.replace(path, old)
-        os.replace(partial, path)
+            path.replace(old)
+        partial.replace(path)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 

@@ -87,7 +87,9 @@ class TrainingData:
         return (density / density.mean() + _DARKEST).astype(np.float32)
 
 
-def prepare(scan: Scan, network: NetworkConfig, training: TrainingConfig, *, supervised: bool) -> TrainingData:
+def prepare(
+    scan: Scan, network: NetworkConfig, training: TrainingConfig, *, supervised: bool
+) -> TrainingData:
     """Check a scan against the settings and split it.
 
     Held-out patterns are drawn at random with the seed. A group that trains holds none of them.
@@ -98,7 +100,9 @@ def prepare(scan: Scan, network: NetworkConfig, training: TrainingConfig, *, sup
         If the scan has another N, no probe, no light, too few patterns, or no known object for a supervised network.
     """
     if scan.size != network.n:
-        raise InputError(f"{scan.name}: patterns are {scan.size} x {scan.size} pixels, the network has n = {network.n}")
+        raise InputError(
+            f"{scan.name}: patterns are {scan.size} x {scan.size} pixels, the network has n = {network.n}"
+        )
     if scan.probe is None:
         raise InputError(f"{scan.name}: has no probe, which training needs for the physics and the weights")
     if scan.flux == 0:

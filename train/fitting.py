@@ -123,7 +123,9 @@ def _git_commit() -> str | None:
     command = ["git", "-C", str(here), "rev-parse", "HEAD"]
     try:
         tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__], capture_output=True, check=False
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__],
+            capture_output=True,
+            check=False,
         )
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

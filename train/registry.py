@@ -69,7 +69,9 @@ class Architecture:
 
 
 _BUILT_IN = (
-    Architecture("cnn", "tensorflow", "train.tensorflow.cnn:build", "convolutional encoder with two decoders"),
+    Architecture(
+        "cnn", "tensorflow", "train.tensorflow.cnn:build", "convolutional encoder with two decoders"
+    ),
     Architecture(
         "baseline",
         "tensorflow",
@@ -78,7 +80,9 @@ _BUILT_IN = (
         supervised=True,
     ),
     Architecture("fno", "torch", "train.torch.fno:build", "Fourier blocks, then a convolutional refiner"),
-    Architecture("hybrid", "torch", "train.torch.hybrid:build", "U-shaped Fourier encoder, convolutional decoder"),
+    Architecture(
+        "hybrid", "torch", "train.torch.hybrid:build", "U-shaped Fourier encoder, convolutional decoder"
+    ),
 )
 
 
@@ -94,9 +98,13 @@ def architectures() -> dict[str, Architecture]:
     for point in entry_points(group=ENTRY_POINT_GROUP):
         architecture = point.load()
         if not isinstance(architecture, Architecture):
-            raise InputError(f"entry point {point.name!r} ({point.value}): expected a train.registry.Architecture")
+            raise InputError(
+                f"entry point {point.name!r} ({point.value}): expected a train.registry.Architecture"
+            )
         if architecture.name in found:
-            raise InputError(f"entry point {point.name!r} ({point.value}): the name {architecture.name!r} is taken")
+            raise InputError(
+                f"entry point {point.name!r} ({point.value}): the name {architecture.name!r} is taken"
+            )
         found[architecture.name] = architecture
     return found
 

@@ -112,7 +112,8 @@ def read_run(folder: Path) -> RunRecord:
 def fingerprint(tensors: Mapping[str, NDArray]) -> dict[str, str]:
     """SHA-256 of each tensor's values, by name."""
     return {
-        name: hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest() for name, value in tensors.items()
+        name: hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        for name, value in tensors.items()
     }
 
 

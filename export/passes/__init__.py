@@ -15,10 +15,10 @@ from onnx_ir.passes.common import (
     IdentityEliminationPass,
     LiftConstantsToInitializersPass,
     RemoveUnusedNodesPass,
-    TopologicalSortPass,
 )
 
 from export.passes.metadata import MetadataPass
+from export.passes.order import CanonicalOrderPass
 from export.passes.resize import RepeatToResizePass
 from export.passes.transpose import TransposeCancellationPass
 
@@ -57,7 +57,7 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
         CommonSubexpressionEliminationPass(),
         DeduplicateInitializersPass(),
         RemoveUnusedNodesPass(),
-        TopologicalSortPass(),
+        CanonicalOrderPass(),
         MetadataPass(own_version),
     )
 

@@ -26,10 +26,13 @@ def evaluate(
     scan: Annotated[list[Path], typer.Option(help="Scan to evaluate on; may be given several times.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, pictures and report.html.")],
     reference: Annotated[
-        list[Path] | None, typer.Option(help="Object to compare with, one for each scan, if the scan has none.")
+        list[Path] | None,
+        typer.Option(help="Object to compare with, one for each scan, if the scan has none."),
     ] = None,
     probe: Annotated[Path | None, typer.Option(help="NPZ whose `probe` replaces that of the scans.")] = None,
-    weighting: Annotated[Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")] = None,
+    weighting: Annotated[
+        Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")
+    ] = None,
     plane: Annotated[bool, typer.Option(help="Remove a phase ramp before comparing.")] = False,
     register: Annotated[bool, typer.Option(help="Remove a sub-pixel shift before comparing.")] = False,
     ptychopinn: Annotated[bool, typer.Option(help="Also report PtychoPINN's own definitions.")] = False,
@@ -43,7 +46,9 @@ def evaluate(
     if reference and len(reference) != len(scan):
         raise InputError(f"got {len(reference)} references for {len(scan)} scans, expected one for each")
     references = reference or [None] * len(scan)
-    loaded = [read_scan(path, reference=known, probe=probe) for path, known in zip(scan, references, strict=True)]
+    loaded = [
+        read_scan(path, reference=known, probe=probe) for path, known in zip(scan, references, strict=True)
+    ]
     with progress_bar() as bar:
         task = bar.add_task("Evaluating", total=None)
         evaluation = run_evaluation(

@@ -23,8 +23,12 @@ __all__ = ["inspect"]
 
 def inspect(
     artifact: Annotated[Path | None, typer.Argument(help="ONNX artifact.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the contract as JSON and nothing else.")] = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of contracts and stop.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the contract as JSON and nothing else.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of contracts and stop.")
+    ] = False,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
 ) -> None:
     """Print the **contract** of an artifact, its parity figures, its operators and their placement.
@@ -67,7 +71,10 @@ def _summary(contract: Contract) -> Table:
             f"[batch, {contract.n}, {contract.n}, {contract.channels}, 2]",
         ),
         ("stitching", f"{contract.stitching.weighting}, {contract.stitching.placement}"),
-        ("trained on", f"{contract.probe.flux:.3g} photons a pattern, {made.epochs} epochs, seed {made.seed}"),
+        (
+            "trained on",
+            f"{contract.probe.flux:.3g} photons a pattern, {made.epochs} epochs, seed {made.seed}",
+        ),
         ("loss", f"{made.loss}, {made.final_loss:.4g} at the end"),
         ("Fourier layer", made.spectral_operator or "none"),
         ("converted by", f"{contract.conversion.exporter}, opset {contract.conversion.opset}"),

@@ -27,7 +27,9 @@ def reconstruct(
     scan: Annotated[Path, typer.Argument(help="Scan file; docs/formats.md lists the formats.")],
     out: Annotated[Path, typer.Option(help="HDF5 file for the object, ending in .h5.")],
     picture: Annotated[Path | None, typer.Option(help="Also draw amplitude and phase to this PNG.")] = None,
-    weighting: Annotated[Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")] = None,
+    weighting: Annotated[
+        Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")
+    ] = None,
     probe: Annotated[Path | None, typer.Option(help="NPZ whose `probe` replaces that of the scan.")] = None,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
@@ -42,12 +44,16 @@ def reconstruct(
     loaded = read_scan(scan, probe=probe)
     with progress_bar() as bar:
         task = bar.add_task(f"Reconstructing {loaded.name}", total=len(loaded))
-        result = run_reconstruction(session, loaded, weighting, batch, lambda done: bar.update(task, advance=done))
+        result = run_reconstruction(
+            session, loaded, weighting, batch, lambda done: bar.update(task, advance=done)
+        )
     write_reconstruction(out, result, loaded, session.contract)
     if picture is not None:
         lit, _ = declare_region(loaded, result.stitched.covered, result.stitched.origin, RegionRule())
         with atomic_path(picture) as partial:
-            partial.write_bytes(reconstruction_figure([Panel(session.contract.label, result.stitched.object)], lit))
+            partial.write_bytes(
+                reconstruction_figure([Panel(session.contract.label, result.stitched.object)], lit)
+            )
     rows, columns = result.stitched.object.shape
     output.print(
         f"{out}: {rows} x {columns} pixels from {result.patterns} patterns on {session.provider}, "

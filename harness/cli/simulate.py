@@ -27,11 +27,19 @@ def simulate() -> None:
 def lines(
     out: Annotated[Path, typer.Option(help="Folder for train.npz, test.npz and manifest.json.")],
     n: Annotated[int, typer.Option(help="Side of a pattern, pixels.")] = _DEFAULT.n,
-    probe: Annotated[ProbeKind, typer.Option(help="A focused X-ray probe, or an idealised disk.")] = _DEFAULT.probe,
+    probe: Annotated[
+        ProbeKind, typer.Option(help="A focused X-ray probe, or an idealised disk.")
+    ] = _DEFAULT.probe,
     photons: Annotated[float, typer.Option(help="Mean photons in a pattern.")] = _DEFAULT.photons,
-    step: Annotated[int, typer.Option(help="Raster step, pixels: the smaller, the more overlap.")] = _DEFAULT.step,
-    jitter: Annotated[int, typer.Option(help="Largest random shift of a position, pixels.")] = _DEFAULT.jitter,
-    train_grid: Annotated[int, typer.Option(help="Training scan: grid x grid positions.")] = _DEFAULT.train_grid,
+    step: Annotated[
+        int, typer.Option(help="Raster step, pixels: the smaller, the more overlap.")
+    ] = _DEFAULT.step,
+    jitter: Annotated[
+        int, typer.Option(help="Largest random shift of a position, pixels.")
+    ] = _DEFAULT.jitter,
+    train_grid: Annotated[
+        int, typer.Option(help="Training scan: grid x grid positions.")
+    ] = _DEFAULT.train_grid,
     test_grid: Annotated[int, typer.Option(help="Test scan: grid x grid positions.")] = _DEFAULT.test_grid,
     absorption: Annotated[float, typer.Option(help="Amplitude contrast, 0 to 1.")] = _DEFAULT.absorption,
     phase_shift: Annotated[float, typer.Option(help="Phase contrast, radians.")] = _DEFAULT.phase_shift,

@@ -42,8 +42,16 @@ def lines(
 
     Example: `ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out study/`
     """
-    options = {"--n": n, "--probe": probe, "--photons": photons, "--train-grid": train_grid, "--test-grid": test_grid}
-    simulate_options = [word for name, value in options.items() if value is not None for word in (name, f"{value}")]
+    options = {
+        "--n": n,
+        "--probe": probe,
+        "--photons": photons,
+        "--train-grid": train_grid,
+        "--test-grid": test_grid,
+    }
+    simulate_options = [
+        word for name, value in options.items() if value is not None for word in (name, f"{value}")
+    ]
     plan = plan_lines(
         [name.strip() for name in architectures.split(",") if name.strip()],
         out,

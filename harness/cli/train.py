@@ -28,17 +28,23 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the scan.")] = None,
     batch: Annotated[int | None, typer.Option(help="Patterns in a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    loss: Annotated[Loss | None, typer.Option(help="Physics loss: mae (amplitudes) or poisson (counts).")] = None,
+    loss: Annotated[
+        Loss | None, typer.Option(help="Physics loss: mae (amplitudes) or poisson (counts).")
+    ] = None,
     overlap: Annotated[
         int | None, typer.Option(help="Neighbours whose patches must agree in training; 1: each by itself.")
     ] = None,
-    gridsize: Annotated[int | None, typer.Option(help="g: the network sees g x g neighbouring patterns.")] = None,
+    gridsize: Annotated[
+        int | None, typer.Option(help="g: the network sees g x g neighbouring patterns.")
+    ] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the first hidden layer.")] = None,
     blocks: Annotated[int | None, typer.Option(help="Fourier blocks, or levels of the encoder.")] = None,
     modes: Annotated[int | None, typer.Option(help="Fourier modes along each axis.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the weights and the order of the patterns.")] = None,
     probe: Annotated[Path | None, typer.Option(help="NPZ whose `probe` replaces that of the scan.")] = None,
-    list_architectures: Annotated[bool, typer.Option("--list", help="List the architectures and stop.")] = False,
+    list_architectures: Annotated[
+        bool, typer.Option("--list", help="List the architectures and stop.")
+    ] = False,
 ) -> None:
     """Train a network on a scan. Physics-informed networks need **no labels**: `baseline` learns the known object.
 
@@ -51,7 +57,9 @@ def train(
         _list()
         return
     if architecture is None or data is None or out is None:
-        raise InputError("expected ARCHITECTURE --data SCAN --out RUN; `ptychonnx train --list` names the architectures")
+        raise InputError(
+            "expected ARCHITECTURE --data SCAN --out RUN; `ptychonnx train --list` names the architectures"
+        )
     chosen = get_architecture(architecture)
     typed = {
         "epochs": epochs,
@@ -71,7 +79,12 @@ def train(
     with progress_bar() as bar:
         task = bar.add_task(f"Training {chosen.label}", total=None)
         record = train_network(
-            scan, chosen, network, training, out, lambda done, total: bar.update(task, completed=done, total=total)
+            scan,
+            chosen,
+            network,
+            training,
+            out,
+            lambda done, total: bar.update(task, completed=done, total=total),
         )
     output.print(
         f"{out}: {record.label}, {record.parameters:,} parameters, {record.epochs_done} epochs in "

@@ -86,8 +86,12 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
     if _is_current(dataset, wanted):
         return dataset
     dataset.manifest.unlink(missing_ok=True)  # until both files are new, the folder must not look current
-    for number, (path, grid) in enumerate([(dataset.train, config.train_grid), (dataset.test, config.test_grid)]):
-        write_scan(path, simulate_scan(config, grid, np.random.SeedSequence([config.seed, number]), path.stem))
+    for number, (path, grid) in enumerate(
+        [(dataset.train, config.train_grid), (dataset.test, config.test_grid)]
+    ):
+        write_scan(
+            path, simulate_scan(config, grid, np.random.SeedSequence([config.seed, number]), path.stem)
+        )
     hashes = {path.name: _sha256(path) for path in (dataset.train, dataset.test)}
     write_text(dataset.manifest, json.dumps({**wanted, "sha256": hashes}, indent=2) + "\n")
     return LinesDataset(dataset.train, dataset.test, dataset.manifest, rebuilt=True)

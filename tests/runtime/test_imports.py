@@ -6,13 +6,15 @@ from pathlib import Path
 
 PROGRAM = """
 import importlib, importlib.util, pkgutil, sys
+for name in ("torch", "tensorflow", "keras", "lightning", "neuralop", "tf2onnx", "onnxscript", "onnx_ir"):
+    sys.modules[name] = None  # importing it fails, as where it is not installed
 import runtime, harness
 for module in pkgutil.walk_packages(runtime.__path__, "runtime."):
     importlib.import_module(module.name)
 if importlib.util.find_spec("harness.cli"):
     importlib.import_module("harness.cli")
 frameworks = {"torch", "tensorflow", "keras", "lightning", "neuralop"}
-heavy = {name.split(".")[0] for name in sys.modules} & frameworks
+heavy = {name.split(".")[0] for name, module in sys.modules.items() if module is not None} & frameworks
 print(",".join(sorted(heavy)), "runtime.session" in sys.modules)
 """
 

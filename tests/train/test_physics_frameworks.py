@@ -30,8 +30,12 @@ def test_forward_models_agree(size: int, modes: int) -> None:
     patches, probe = complex_noise(rng, 2, 4, size, size), complex_noise(rng, modes, size, size)
     truth = forward(patches.astype(np.complex128), probe.astype(np.complex128))
 
-    by_torch = torch_physics.forward_intensity(torch.from_numpy(patches), torch.from_numpy(probe)).sqrt().numpy()
-    by_tensorflow = np.sqrt(tensorflow_physics.forward_intensity(tf.constant(patches), tf.constant(probe)).numpy())
+    by_torch = (
+        torch_physics.forward_intensity(torch.from_numpy(patches), torch.from_numpy(probe)).sqrt().numpy()
+    )
+    by_tensorflow = np.sqrt(
+        tensorflow_physics.forward_intensity(tf.constant(patches), tf.constant(probe)).numpy()
+    )
     by_numpy = forward(patches, probe)
 
     for name, amplitude in (("numpy", by_numpy), ("torch", by_torch), ("tensorflow", by_tensorflow)):
@@ -153,7 +157,9 @@ def test_first_guesses_agree_with_their_formula(size: int) -> None:
     amplitude = forward(complex_noise(rng, 5, size, size), probe).astype(np.float32)
     scale = 0.013
     guess = first_guess(probe, scale)
-    by_torch = torch_blocks.Features(guess)(torch.from_numpy(amplitude[:, None])).numpy().transpose(0, 2, 3, 1)
+    by_torch = (
+        torch_blocks.Features(guess)(torch.from_numpy(amplitude[:, None])).numpy().transpose(0, 2, 3, 1)
+    )
     by_tensorflow = tensorflow_layers.Features(guess)(amplitude[:, None]).numpy()
     again = tensorflow_layers.Features(guess)(amplitude[:, None]).numpy()
 

@@ -43,6 +43,10 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
     heads = []
     for quantity, activation, limit in (("amplitude", "sigmoid", _MAX_AMPLITUDE), ("phase", "tanh", math.pi)):
         x = decoder(code, config, quantity)
-        x = keras.layers.Conv2D(channels, 3, padding="same", activation=activation, name=f"{quantity}_head")(x)
+        x = keras.layers.Conv2D(channels, 3, padding="same", activation=activation, name=f"{quantity}_head")(
+            x
+        )
         heads.append(keras.layers.Rescaling(limit, name=quantity)(x))
-    return keras.Model(diffraction, ToObjectParts(name="object")(PolarToParts(name="parts")(heads)), name="baseline")
+    return keras.Model(
+        diffraction, ToObjectParts(name="object")(PolarToParts(name="parts")(heads)), name="baseline"
+    )

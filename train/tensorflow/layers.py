@@ -9,7 +9,16 @@ from runtime.errors import InputError
 from train.config import NetworkConfig
 from train.first_guess import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
 
-__all__ = ["Features", "ScaledPatterns", "ToObject", "ToObjectParts", "check_size", "convolutions", "decoder", "encoder"]
+__all__ = [
+    "Features",
+    "ScaledPatterns",
+    "ToObject",
+    "ToObjectParts",
+    "check_size",
+    "convolutions",
+    "decoder",
+    "encoder",
+]
 
 
 @keras.saving.register_keras_serializable("ptychonnx")

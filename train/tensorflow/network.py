@@ -56,7 +56,9 @@ def initial_network(folder: Path, record: RunRecord) -> KerasNetwork:
     """The network of a run as it was before training."""
     probe = held_out_scan(folder).probe
     if probe is None:
-        raise InputError(f"{folder}: the held-out scan has no probe, expected one written by `ptychonnx train`")
+        raise InputError(
+            f"{folder}: the held-out scan has no probe, expected one written by `ptychonnx train`"
+        )
     guess = first_guess(probe, record.scale)
     return build_network(get_architecture(record.architecture), record.network, guess, record.training.seed)
 

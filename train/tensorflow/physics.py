@@ -22,7 +22,9 @@ def forward_intensity(patches: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
     """Far-field intensity [..., N, N] of object patches [..., N, N] lit by a probe [modes, N, N], both complex."""
     size = patches.shape[-1]
     far_field = tf.signal.fft2d(patches[..., None, :, :] * probe) / size  # norm="ortho"
-    intensity = tf.reduce_sum(tf.square(tf.math.real(far_field)) + tf.square(tf.math.imag(far_field)), axis=-3)
+    intensity = tf.reduce_sum(
+        tf.square(tf.math.real(far_field)) + tf.square(tf.math.imag(far_field)), axis=-3
+    )
     return tf.signal.fftshift(intensity, axes=(-2, -1))
 
 

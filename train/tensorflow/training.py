@@ -26,7 +26,9 @@ __all__ = ["fit"]
 class ReconstructionTask(keras.Model):
     """Predict the patches of each group and score them, against the patterns or against known objects."""
 
-    def __init__(self, model: keras.Model, data: TrainingData, training: TrainingConfig, channels: int) -> None:
+    def __init__(
+        self, model: keras.Model, data: TrainingData, training: TrainingConfig, channels: int
+    ) -> None:
         super().__init__()
         self.model = model
         self.training_config = training
@@ -40,7 +42,12 @@ class ReconstructionTask(keras.Model):
         return self.model(diffraction, training=training)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
     ) -> tf.Tensor:
         amplitude, offsets, labels = x["amplitude"], x["offsets"], x.get("labels")
         members, size = amplitude.shape[1], amplitude.shape[-1]
@@ -127,7 +134,10 @@ def fit(
         validation_data=_dataset(data, training, data.held_out, shuffle=False),
         epochs=training.epochs,
         shuffle=False,
-        callbacks=[Reporter(history, on_step, steps), keras.callbacks.CSVLogger(folder / "logs" / "keras.csv")],
+        callbacks=[
+            Reporter(history, on_step, steps),
+            keras.callbacks.CSVLogger(folder / "logs" / "keras.csv"),
+        ],
         verbose=0,
     )
     native = KerasNetwork(task.model)

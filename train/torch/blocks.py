@@ -87,7 +87,9 @@ class ObjectHead(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, hidden: Tensor, features: Tensor) -> Tensor:
-        real, imaginary = (features[:, : 2 * self.channels] + self.project(hidden)).split(self.channels, dim=1)
+        real, imaginary = (features[:, : 2 * self.channels] + self.project(hidden)).split(
+            self.channels, dim=1
+        )
         parts = torch.stack([1 + real / CONTRAST_GAIN, imaginary / CONTRAST_GAIN], dim=-1)
         return parts.permute(0, 2, 3, 1, 4)
 

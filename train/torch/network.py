@@ -63,7 +63,9 @@ def initial_network(folder: Path, record: RunRecord) -> TorchNetwork:
     """The network of a run as it was before training."""
     probe = held_out_scan(folder).probe
     if probe is None:
-        raise InputError(f"{folder}: the held-out scan has no probe, expected one written by `ptychonnx train`")
+        raise InputError(
+            f"{folder}: the held-out scan has no probe, expected one written by `ptychonnx train`"
+        )
     guess = first_guess(probe, record.scale)
     return build_network(get_architecture(record.architecture), record.network, guess, record.training.seed)
 

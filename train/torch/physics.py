@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["LOSSES", "amplitude_mae", "forward_intensity", "merge_patches", "physics_loss", "poisson_deviance", "supervised_loss"]
+__all__ = [
+    "LOSSES",
+    "amplitude_mae",
+    "forward_intensity",
+    "merge_patches",
+    "physics_loss",
+    "poisson_deviance",
+    "supervised_loss",
+]
 
 # Keeps the square root differentiable at zero; in units of photons far below one.
 _FLOOR = 1e-8

@@ -32,7 +32,9 @@ __all__ = ["fit"]
 class ReconstructionTask(LightningModule):
     """Predict the patches of each group and score them, against the patterns or against known objects."""
 
-    def __init__(self, module: nn.Module, data: TrainingData, training: TrainingConfig, channels: int) -> None:
+    def __init__(
+        self, module: nn.Module, data: TrainingData, training: TrainingConfig, channels: int
+    ) -> None:
         super().__init__()
         self.module = module
         self.training_config = training
@@ -154,7 +156,9 @@ def fit(
     )
 
 
-def _loader(data: TrainingData, groups: NDArray[np.intp], training: TrainingConfig, *, shuffle: bool) -> DataLoader:
+def _loader(
+    data: TrainingData, groups: NDArray[np.intp], training: TrainingConfig, *, shuffle: bool
+) -> DataLoader:
     pairs = TensorDataset(torch.from_numpy(groups), torch.from_numpy(data.offsets(groups)))
     if not shuffle:
         return DataLoader(pairs, data.groups_in_step(training))

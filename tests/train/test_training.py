@@ -1,0 +1,147 @@
+"""Training in both frameworks: the loss falls, the run folder is complete, the seed decides."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from runtime.errors import InputError
+from train.fitting import settings_for, train
+from train.history import History
+from train.network import initial_network, load_network
+from train.registry import get_architecture
+from train.run import fingerprint, held_out_scan, read_run
+
+FRAMEWORK = {"fno": "lightning", "hybrid": "lightning", "cnn": "tensorflow", "baseline": "tensorflow"}
+SMALL = {"n": 32, "width": 8, "blocks": 2, "modes": 12, "batch": 8}
+
+
+def train_tiny(scan, name, out, **values):
+    pytest.importorskip(FRAMEWORK[name])
+    architecture = get_architecture(name)
+    steps = []
+    network, training = settings_for(architecture, {**SMALL, "epochs": 3, **values})
+    record = train(
+        scan, architecture, network, training, out, lambda done, total: steps.append((done, total))
+    )
+    return record, steps
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_scan, tmp_path_factory):
+    folder, done = tmp_path_factory.mktemp("runs"), {}
+
+    def run(name):
+        if name not in done:
+            done[name] = (*train_tiny(tiny_scan, name, folder / name), folder / name)
+        return done[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", FRAMEWORK)
+def test_the_loss_falls_and_the_folder_is_complete(runs, name):
+    record, steps, folder = runs(name)
+    with (folder / "history.csv").open() as file:
+        history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert len(history) == 3
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["loss"] == record.final_loss
+    assert steps[-1][0] == steps[-1][1] == len(steps)
+    assert read_run(folder) == record
+    assert len(held_out_scan(folder)) >= 16
+    assert held_out_scan(folder).reference is None
+    assert (folder / "logs").is_dir()
+    if name in {"fno", "hybrid"}:
+        assert record.spectral_operator == "neuralop.layers.spectral_convolution.SpectralConv"
+    assert not list(folder.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["fno", "cnn"])
+def test_the_checkpoint_holds_what_was_trained(runs, name):
+    record, _, folder = runs(name)
+    network = load_network(folder, record)
+    assert fingerprint(network.tensors()) == record.trained_tensors
+    initial = initial_network(folder, record)
+    assert fingerprint(initial.tensors()) == record.initial_tensors
+    changed = [key for key, value in record.trained_tensors.items() if record.initial_tensors[key] != value]
+    assert len(changed) == len(record.trained_tensors)
+    patterns = held_out_scan(folder).diffraction[:3, None]
+    output = network.predict(patterns)
+    assert output.shape == (3, 32, 32, 1, 2)
+    assert not np.allclose(output, initial.predict(patterns), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["fno", "cnn"])
+def test_the_seed_decides_the_result(runs, tiny_scan, tmp_path, name):
+    record, _, _ = runs(name)
+    again, _ = train_tiny(tiny_scan, name, tmp_path / "again")
+    other, _ = train_tiny(tiny_scan, name, tmp_path / "other", seed=1, epochs=1)
+    assert again.final_loss == pytest.approx(record.final_loss, rel=1e-4)
+    assert other.initial_tensors != record.initial_tensors
+
+
+@pytest.mark.parametrize("name", ["fno", "cnn"])
+@pytest.mark.parametrize("values", [{"gridsize": 2}, {"loss": "poisson"}, {"overlap": 1}])
+def test_other_settings_train_too(tiny_scan, tmp_path, name, values):
+    record, _ = train_tiny(tiny_scan, name, tmp_path / "run", epochs=1, **values)
+    network = load_network(tmp_path / "run", record)
+    channels = record.network.gridsize**2
+    patterns = np.repeat(tiny_scan.diffraction[:2, None], channels, axis=1)
+    assert network.predict(patterns).shape == (2, 32, 32, channels, 2)
+
+
+@pytest.mark.parametrize("name", ["fno", "hybrid"])
+def test_torch_networks_take_an_odd_size(name):
+    pytest.importorskip("lightning")
+    from train.first_guess import first_guess
+    from train.torch.network import build_network
+
+    network, _ = settings_for(get_architecture(name), {**SMALL, "n": 33})
+    probe = np.ones((1, 33, 33), dtype=np.complex64)
+    built = build_network(get_architecture(name), network, first_guess(probe, 1.0), seed=0)
+    assert built.predict(np.ones((2, 1, 33, 33), dtype=np.float32)).shape == (2, 33, 33, 1, 2)
+
+
+def test_keras_networks_refuse_a_size_they_cannot_halve(tiny_scan, tmp_path):
+    with pytest.raises(InputError, match="n = 32 cannot be halved 6 times"):
+        train_tiny(tiny_scan, "cnn", tmp_path / "run", blocks=6, epochs=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_again_replaces_the_run_but_nothing_else(tiny_scan, tmp_path):
+    train_tiny(tiny_scan, "fno", tmp_path / "run", epochs=1)
+    train_tiny(tiny_scan, "fno", tmp_path / "run", epochs=1, seed=5)
+    assert read_run(tmp_path / "run").training.seed == 5
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds files but no config.json"):
+        train_tiny(tiny_scan, "fno", tmp_path / "mine", epochs=1)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_clear_line(tmp_path):
+    history = History(tmp_path / "history.csv")
+    history.append(0.5, 0.6, 1e-3)
+    with pytest.raises(InputError, match="training diverged: the loss of epoch 2 is nan"):
+        history.append(float("nan"), 0.6, 1e-3)
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["fno", "cnn"])
+def test_a_damaged_checkpoint_is_refused(runs, tmp_path, name):
+    record, _, folder = runs(name)
+    (checkpoint,) = folder.glob("checkpoint.*")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in folder.iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    (copy / checkpoint.name).write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.raises(InputError, match="not the weights of this network"):
+        load_network(copy, record)
+    (copy / checkpoint.name).unlink()
+    with pytest.raises(InputError, match="no such file"):
+        load_network(copy, record)
