@@ -31,11 +31,11 @@ class NetworkConfig:
         in the object, so few modes see few pixels of it.
     """
 
-    n: int = Field(64, ge=16)
-    gridsize: int = Field(1, ge=1, le=4)
-    width: int = Field(16, ge=4)
-    blocks: int = Field(3, ge=1)
-    modes: int = Field(24, ge=2)
+    n: int = Field(default=64, ge=16)
+    gridsize: int = Field(default=1, ge=1, le=4)
+    width: int = Field(default=16, ge=4)
+    blocks: int = Field(default=3, ge=1)
+    modes: int = Field(default=24, ge=2)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -58,10 +58,10 @@ class TrainingConfig:
         Of the initial weights and of the order of the patterns.
     """
 
-    epochs: int = Field(4, ge=1)
-    batch: int = Field(8, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    epochs: int = Field(default=4, ge=1)
+    batch: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
     loss: Loss = "mae"
-    overlap: int = Field(4, ge=1, le=16)
-    validation: float = Field(0.05, gt=0, lt=1)
-    seed: int = Field(0, ge=0)
+    overlap: int = Field(default=4, ge=1, le=16)
+    validation: float = Field(default=0.05, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)

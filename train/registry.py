@@ -27,8 +27,8 @@ class Architecture:
     framework
         ``torch`` or ``tensorflow``: chooses the training loop and the exporter.
     builder
-        ``module:function`` that takes a `train.config.NetworkConfig` and a `train.first_guess.FirstGuess`, gives the network:
-        a `torch.nn.Module` or a `keras.Model` from amplitudes [B, C, N, N] to real and imaginary parts
+        ``module:function`` that takes a `train.config.NetworkConfig` and a `train.first_guess.FirstGuess`, and gives
+        the network: a `torch.nn.Module` or a `keras.Model` from amplitudes [B, C, N, N] to real and imaginary parts
         [B, N, N, C, 2].
     summary
         One line for `ptychonnx train --list`.

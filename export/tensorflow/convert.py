@@ -63,11 +63,20 @@ def convert_model(model: keras.Model) -> Converted:
         logger.warning("%s", printed.getvalue())
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"tf2onnx cannot convert this model: {reason}") from error
+    _bind_constants(proto.graph, named.get_concrete_function(*signature))
     # tf2onnx writes operations that it does not know as they are, and only logs them.
     unknown = {node.op_type for node in proto.graph.node if not _is_standard(node)}
     if unknown:
         raise InputError(f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator")
     return Converted(proto, f"tf2onnx {tf2onnx.__version__}")
+
+
+def _bind_constants(graph: onnx.GraphProto, function: Any) -> None:
+    """Give back their values to eager tensors that the model holds: tf2onnx takes them for further inputs."""
+    held = {inside.name: tensor for tensor, inside in function.graph.captures if tensor.dtype != tf.resource}
+    for value in [value for value in graph.input if value.name in held]:
+        graph.initializer.append(onnx.numpy_helper.from_array(held[value.name].numpy(), value.name))
+        graph.input.remove(value)
 
 
 def _is_standard(node: onnx.NodeProto) -> bool:

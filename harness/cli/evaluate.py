@@ -45,7 +45,7 @@ def evaluate(
     """
     if reference and len(reference) != len(scan):
         raise InputError(f"got {len(reference)} references for {len(scan)} scans, expected one for each")
-    references = reference or [None] * len(scan)
+    references: list[Path | None] = list(reference) if reference else [None] * len(scan)
     loaded = [
         read_scan(path, reference=known, probe=probe) for path, known in zip(scan, references, strict=True)
     ]

@@ -49,16 +49,16 @@ class LinesConfig:
         The training object comes from this seed, the test object and all noise from others derived from it.
     """
 
-    n: int = Field(64, ge=16, le=1024)
+    n: int = Field(default=64, ge=16, le=1024)
     probe: ProbeKind = "zone-plate"
-    photons: float = Field(1e9, gt=0)
-    step: int = Field(6, ge=1)
-    jitter: int = Field(1, ge=0)
-    train_grid: int = Field(44, ge=2)
-    test_grid: int = Field(20, ge=2)
-    absorption: float = Field(0.5, ge=0, le=1)
-    phase_shift: float = Field(1.2, ge=0, le=3.1)
-    seed: int = Field(0, ge=0)
+    photons: float = Field(default=1e9, gt=0)
+    step: int = Field(default=6, ge=1)
+    jitter: int = Field(default=1, ge=0)
+    train_grid: int = Field(default=44, ge=2)
+    test_grid: int = Field(default=20, ge=2)
+    absorption: float = Field(default=0.5, ge=0, le=1)
+    phase_shift: float = Field(default=1.2, ge=0, le=3.1)
+    seed: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)

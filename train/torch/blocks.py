@@ -82,9 +82,8 @@ class ObjectHead(nn.Module):
     def __init__(self, hidden: int, config: NetworkConfig) -> None:
         super().__init__()
         self.channels = config.gridsize**2
-        self.project = nn.Conv2d(hidden, 2 * self.channels, 1)
+        self.project = nn.Conv2d(hidden, 2 * self.channels, 1, bias=False)
         nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
 
     def forward(self, hidden: Tensor, features: Tensor) -> Tensor:
         real, imaginary = (features[:, : 2 * self.channels] + self.project(hidden)).split(

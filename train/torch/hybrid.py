@@ -21,7 +21,8 @@ class Hybrid(nn.Module):
         super().__init__()
         self.features = Features(guess)
         self.lifter = lifter(feature_channels(config), config.width)
-        self.blocks, self.down, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.blocks, self.down = nn.ModuleList(), nn.ModuleList()
+        self.up, self.merge = nn.ModuleList(), nn.ModuleList()
         width, size, sizes = config.width, config.n, []
         for _ in range(config.blocks - 1):
             self.blocks.append(PtychoBlock(width, config.modes, size))
@@ -30,14 +31,8 @@ class Hybrid(nn.Module):
             width, size = 2 * width, (size + 1) // 2
         self.bottom = PtychoBlock(width, config.modes, size)
         for skipped in reversed(sizes):
-            self.up.append(
-                nn.ModuleDict(
-                    {
-                        "resize": nn.Upsample(size=(skipped, skipped), mode="nearest"),
-                        "merge": convolutions(width + width // 2, width // 2),
-                    }
-                )
-            )
+            self.up.append(nn.Upsample(size=(skipped, skipped), mode="nearest"))
+            self.merge.append(convolutions(width + width // 2, width // 2))
             width //= 2
         self.head = ObjectHead(width, config)
 
@@ -50,8 +45,8 @@ class Hybrid(nn.Module):
             skips.append(x)
             x = down(x)
         x = self.bottom(x)
-        for level in self.up:
-            x = level["merge"](torch.cat([level["resize"](x), skips.pop()], dim=1))
+        for up, merge in zip(self.up, self.merge, strict=True):
+            x = merge(torch.cat([up(x), skips.pop()], dim=1))
         return self.head(x, features)
 
 

@@ -120,7 +120,7 @@ def fit(
     native = build_network(architecture, network, first_guess(data.probe, data.scale), training.seed)
     initial = fingerprint(native.tensors())
     history = History(folder / "history.csv")
-    task = ReconstructionTask(native.module, data, training, network.gridsize**2)
+    task = ReconstructionTask(native.module.train(), data, training, network.gridsize**2)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # The patterns are in memory: workers would only copy them.
