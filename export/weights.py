@@ -17,7 +17,7 @@ from train.run import RunRecord, fingerprint, hash_of
 __all__ = ["MIN_DISTANCE", "count_found", "prove_weights"]
 
 # The initial weights must give an output that differs by so many times the tolerance of parity.
-MIN_DISTANCE = 10
+MIN_DISTANCE = 3
 
 
 def prove_weights(

@@ -35,7 +35,7 @@ class NetworkConfig:
     gridsize: int = Field(default=1, ge=1, le=4)
     width: int = Field(default=16, ge=4)
     blocks: int = Field(default=3, ge=1)
-    modes: int = Field(default=24, ge=2)
+    modes: int = Field(default=20, ge=2)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -19,6 +19,7 @@ from onnx_ir.passes.common import (
 
 from export.passes.metadata import MetadataPass
 from export.passes.order import CanonicalOrderPass
+from export.passes.reshape import ConstantReshapePass
 from export.passes.resize import RepeatToResizePass
 from export.passes.transpose import TransposeCancellationPass
 
@@ -52,6 +53,7 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
         IdentityEliminationPass(),
         DeduplicateInitializersPass(),
         RepeatToResizePass(),
+        ConstantReshapePass(),
         RemoveUnusedNodesPass(),
         TransposeCancellationPass(),
         CommonSubexpressionEliminationPass(),

@@ -56,7 +56,7 @@ def runs(tmp_path_factory):
         pytest.importorskip(FRAMEWORKS[name])
         if name not in done:
             config = NetworkConfig(n=N, width=4, blocks=1, modes=8)
-            training = TrainingConfig(epochs=1, batch=8, overlap=1, learning_rate=0.01)
+            training = TrainingConfig(epochs=2, batch=4, overlap=1, learning_rate=0.02)
             train(some_scan(), get_architecture(name), config, training, folder / name)
             done[name] = folder / name
         return done[name]

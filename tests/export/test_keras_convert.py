@@ -23,9 +23,9 @@ class Spread(layers.Layer):
 
     def build(self, shape):
         rng = np.random.default_rng(1)
-        self.rows = rng.normal(size=shape[-2:]).astype(np.float32)
+        self.rows = (rng.normal(size=shape[-2:]) / shape[-1]).astype(np.float32)
         # A tensor of TensorFlow's own, which is neither a weight nor written into the graph by tracing.
-        self.columns = tf.constant(rng.normal(size=shape[-2:]).astype(np.float32))
+        self.columns = tf.constant(rng.normal(size=shape[-2:]) / shape[-1], tf.float32)
 
     def call(self, x):
         product = tf.matmul(self.rows, tf.tensordot(x, self.columns, 1))

@@ -1,0 +1,59 @@
+"""The lines study, from nothing to a report, in each framework."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness.study import plan_lines, run_plan
+from runtime.errors import InputError
+
+FRAMEWORK = {"torch": ("lightning", "fno"), "tensorflow": ("tensorflow", "baseline")}
+
+
+def test_the_plan_names_runs_and_artifacts_by_their_labels(tmp_path):
+    plan = plan_lines(["cnn", "baseline"], tmp_path, seed=3)
+    words = [command[0] for command in plan.commands]
+    assert words == ["simulate", "train", "export", "train", "export", "evaluate"]
+    assert plan.models == (tmp_path / "models" / "pinn_cnn.onnx", tmp_path / "models" / "baseline.onnx")
+    assert all("3" in command for command in plan.commands if command[0] in {"simulate", "train"})
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["resnet"], "'resnet' is unknown"), (["cnn", "cnn"], "named twice"), ([], "no architecture")],
+)
+def test_a_study_of_nothing_known_is_refused(tmp_path, names, message):
+    with pytest.raises(InputError, match=message):
+        plan_lines(names, tmp_path)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("framework", FRAMEWORK)
+def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework):
+    package, name = FRAMEWORK[framework]
+    pytest.importorskip(package)
+    plan = plan_lines(
+        [name],
+        tmp_path,
+        simulate_options=["--n", "32", "--train-grid", "9", "--test-grid", "6", "--step", "4"],
+        train_options=["--epochs", "2", "--width", "8", "--blocks", "2", "--modes", "12"],
+    )
+    announced = []
+    run_plan(plan, announced.append)
+    assert len(announced) == 4
+    (model,) = plan.models
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    row = metrics["rows"][model.stem]
+    assert row["parity"]["max_relative_error"] < 1e-4
+    assert -1 <= row["amplitude"]["pearson"] <= 1
+    assert model.stem in plan.report.read_text()
+
+
+@pytest.mark.integration
+def test_a_study_stops_at_the_first_command_that_fails(tmp_path):
+    plan = plan_lines(["fno"], tmp_path, simulate_options=["--n", "3"])
+    with pytest.raises(InputError, match="the study stopped at: ptychonnx simulate lines"):
+        run_plan(plan, lambda line: None)
+    assert not (tmp_path / "runs").exists()
