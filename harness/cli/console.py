@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -14,7 +16,10 @@ from rich.progress import (
 
 __all__ = ["errors", "output", "progress_bar"]
 
-output = Console(highlight=False)
+# Tables need this much when the output goes to a file, which has no width of its own.
+_FILE_WIDTH = 120
+
+output = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 errors = Console(stderr=True, highlight=False)
 
 

@@ -29,7 +29,7 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Object to compare with, one for each scan, if the scan has none."),
     ] = None,
-    probe: Annotated[Path | None, typer.Option(help="NPZ whose `probe` replaces that of the scans.")] = None,
+    probe: Annotated[Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scans.")] = None,
     weighting: Annotated[
         Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")
     ] = None,

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import onnx
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from export.verdict import verdict
@@ -81,7 +82,7 @@ def _summary(contract: Contract) -> Table:
         ("lowering", contract.conversion.lowering),
         ("versions", versions),
     ):
-        table.add_row(name, str(value))
+        table.add_row(name, escape(str(value)))
     return table
 
 

@@ -15,6 +15,7 @@ from runtime.errors import InputError
 from runtime.formats import cxi, native, ptychopinn, tike
 from runtime.formats.archive import Archive, complex_array, is_archive, open_archive
 from runtime.formats.reference import read_reference
+from runtime.formats.scaling import probe_with_power
 from runtime.scan import Scan
 
 __all__ = ["FORMATS", "ScanFormat", "read_scan"]
@@ -76,8 +77,8 @@ def read_scan(path: Path, *, reference: Path | None = None, probe: Path | None =
     reference
         Object to compare with, see `runtime.formats.reference`; replaces one in the scan file.
     probe
-        NPZ with `probe` complex [modes, N, N] or [N, N], already in sqrt(photons); replaces one in the scan
-        file.
+        NPZ with `probe` complex [modes, N, N] or [N, N], in any unit; it replaces one in the scan file, scaled so
+        that its power is the mean photons of a pattern, which makes the object's amplitude of the order of one.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def read_scan(path: Path, *, reference: Path | None = None, probe: Path | None =
     except OSError as error:
         raise InputError(f"{path}: damaged or unreadable ({error}), expected a complete file") from error
     if probe is not None:
-        scan = replace(scan, probe=_read_probe(Path(probe)))
+        scan = replace(scan, probe=probe_with_power(_read_probe(Path(probe)), scan.diffraction))
     if reference is not None:
         scan = replace(scan, reference=read_reference(reference, scan))
     return scan

@@ -31,18 +31,19 @@ from train.registry import get_architecture
 from train.run import held_out_scan, read_run, write_run
 
 FRAMEWORKS = {"fno": "lightning", "hybrid": "lightning", "baseline": "tf2onnx", "cnn": "tf2onnx"}
-N = 32
+N = 64
 
 
-def some_scan():
+def some_scan(n=N):
     rng = np.random.default_rng(0)
-    image = 1 - 0.3 * rng.random((N + 24, N + 24)) * np.exp(0.5j * rng.random((N + 24, N + 24)))
+    side = n + 24
+    image = 1 - 0.3 * rng.random((side, side)) * np.exp(0.5j * rng.random((side, side)))
     grid = np.stack(np.meshgrid(np.arange(7), np.arange(7), indexing="ij"), -1).reshape(-1, 2)
-    positions = (grid * 4 + N // 2).astype(np.float64)
-    axis = np.arange(N) - N // 2
+    positions = (grid * 4 + n // 2).astype(np.float64)
+    axis = np.arange(n) - n // 2
     square = axis[:, None] ** 2 + axis[None, :] ** 2
     probe = (20 * np.exp(-square / 60 + 0.02j * square)).astype(np.complex64)[None]
-    amplitude = np.sqrt(rng.poisson(forward(cut_windows(image, positions, N), probe) ** 2))
+    amplitude = np.sqrt(rng.poisson(forward(cut_windows(image, positions, n), probe) ** 2))
     reference = Reference(image.astype(np.complex64))
     return Scan(amplitude.astype(np.float32), positions, probe, reference=reference, name="tiny")
 
@@ -77,7 +78,7 @@ def results(runs, tmp_path_factory):
     return result
 
 
-@pytest.mark.parametrize("name", ["fno", "baseline"])
+@pytest.mark.parametrize("name", FRAMEWORKS)
 def test_a_trained_run_becomes_an_artifact_that_says_what_it_is(name, runs, results):
     run, result = runs(name), results(name)
     out = result.path
@@ -93,7 +94,7 @@ def test_a_trained_run_becomes_an_artifact_that_says_what_it_is(name, runs, resu
     assert contract.weights.found_bit_for_bit >= contract.weights.trainable_tensors - 2
     assert contract.weights.initial_output_distance > 1e-3
     assert contract.conversion.passes[-1] == "Metadata"
-    assert ("SpectralConv" in contract.conversion.lowering) == (name == "fno")
+    assert ("SpectralConv" in contract.conversion.lowering) == (name in {"fno", "hybrid"})
     scan = held_out_scan(run)
     patches = Session(out, "cpu").predict(scan.diffraction[:2, None])
     native = load_network(run, record).predict(scan.diffraction[:2, None])
@@ -103,6 +104,17 @@ def test_a_trained_run_becomes_an_artifact_that_says_what_it_is(name, runs, resu
     text = "\n".join(result.verdict() + operator_lines(result.operators_before, result.operators_after))
     for words in ("tiny", "batches of 1, 3, 16", "worst element", "bit for bit", "Conv"):
         assert words in text
+
+
+@pytest.mark.parametrize("name", ["fno", "hybrid"])
+def test_a_network_trained_at_an_odd_size_exports(name, tmp_path):
+    pytest.importorskip(FRAMEWORKS[name])
+    config = NetworkConfig(n=33, width=4, blocks=2, modes=8)
+    training = TrainingConfig(epochs=2, batch=4, overlap=1, learning_rate=0.02)
+    train(some_scan(33), get_architecture(name), config, training, tmp_path / "run")
+    contract = export_run(tmp_path / "run", tmp_path / "odd.onnx").contract
+    assert contract.n == 33
+    assert contract.parity.max_relative_error <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["fno", "baseline"])

@@ -123,7 +123,10 @@ def test_the_name_of_a_file_does_not_matter(stored, tmp_path):
 def test_a_probe_from_another_file_replaces_the_first(stored, tmp_path):
     other = np.full((16, 16), 2 + 1j, np.complex64)
     np.savez(tmp_path / "probe.npz", probe=other)
-    np.testing.assert_array_equal(read_scan(stored, probe=tmp_path / "probe.npz").probe, other[None])
+    scan = read_scan(stored, probe=tmp_path / "probe.npz")
+    assert np.sum(np.abs(scan.probe) ** 2) == pytest.approx(scan.flux, rel=1e-5)
+    np.testing.assert_allclose(scan.probe / scan.probe[0, 0, 0], np.ones((1, 16, 16)), rtol=1e-6)
+    assert np.angle(scan.probe[0, 0, 0]) == pytest.approx(np.angle(2 + 1j))
     with pytest.raises(InputError, match="no NPZ file"):
         read_scan(stored, probe=tmp_path / "absent.npz")
 

@@ -241,3 +241,12 @@ def test_a_provider_without_a_device_is_refused_and_auto_works(artifact):
         Session(artifact, provider="cuda")
     assert Session(artifact, provider="auto").provider == "CPUExecutionProvider"
     assert Session(artifact, threads=1).provider == "CPUExecutionProvider"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("cuda" not in available(), reason="no CUDA device that onnxruntime can use on this machine")
+def test_cuda_agrees_with_the_cpu_and_nothing_falls_back(artifact):
+    on_cpu, on_cuda = Session(artifact, "cpu"), Session(artifact, "cuda")
+    patterns = np.random.default_rng(0).random((5, 1, SIZE, SIZE), dtype=np.float32)
+    assert np.abs(on_cuda.predict(patterns) - on_cpu.predict(patterns)).max() < 1e-5
+    assert list(on_cuda.placement()) == ["CUDAExecutionProvider"]

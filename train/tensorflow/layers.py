@@ -55,7 +55,7 @@ class Features(keras.layers.Layer):
             (real * self.division[0] - imaginary * self.division[1] + self.vacuum - 1) * CONTRAST_GAIN,
             (real * self.division[1] + imaginary * self.division[0]) * CONTRAST_GAIN,
             tf.math.log1p(amplitude) * AMPLITUDE_GAIN,
-            tf.zeros_like(amplitude[..., :1]) + self.light,
+            amplitude[..., :1] * 0 + self.light,  # zeros_like would leave shape arithmetic in the graph
         ]
         return tf.concat(features, axis=-1)
 

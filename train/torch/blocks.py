@@ -48,7 +48,7 @@ class Features(nn.Module):
                 (real * self.division[0] - imaginary * self.division[1] + self.vacuum - 1) * CONTRAST_GAIN,
                 (real * self.division[1] + imaginary * self.division[0]) * CONTRAST_GAIN,
                 torch.log1p(amplitude) * AMPLITUDE_GAIN,
-                self.light.expand(diffraction.shape[0], 1, size, size),
+                amplitude[:, :1] * 0 + self.light,  # an expand would leave shape arithmetic in the graph
             ],
             dim=1,
         )

@@ -1,0 +1,41 @@
+"""A measured scan, from the file to a report: train without labels, export, reconstruct, compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("PTYCHONNX_DATA", Path(__file__).parents[3] / "shared" / "data"))
+STAR, REFERENCE = DATA / "siemens-star-small.npz.bz2", DATA / "siemens_reference.npz"
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not STAR.is_file(), reason=f"no measured scan at {STAR}: set PTYCHONNX_DATA"),
+]
+
+
+def ptychonnx(*arguments: object) -> str:
+    command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_siemens_star_trains_exports_and_is_recognised(tmp_path):
+    pytest.importorskip("lightning")
+    run, model = tmp_path / "run", tmp_path / "star.onnx"
+    small = ("--width", 8, "--blocks", 1, "--modes", 16, "--epochs", 1)
+    ptychonnx("train", "fno", "--data", STAR, "--out", run, *small)
+    ptychonnx("export", run, "--out", model)
+    ptychonnx("reconstruct", model, STAR, "--out", tmp_path / "object.h5", "--picture", tmp_path / "object.png")
+    ptychonnx("evaluate", model, "--scan", STAR, "--reference", REFERENCE, "--out", tmp_path / "report")
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    row = metrics["rows"]["pinn_fno"]
+    assert row["parity"]["max_relative_error"] < 1e-4
+    assert row["phase"]["pearson"] > 0.6  # a canvas that is shifted or flipped gives about 0
+    assert not row["phase"]["collapsed"]
