@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.atomic import write_text
 from runtime.errors import InputError, VerificationError
 from train.registry import get_architecture
 
@@ -26,6 +27,12 @@ class StudyPlan:
     commands: tuple[tuple[str, ...], ...]
     models: tuple[Path, ...]
     report: Path
+    recipe: Path
+
+    @property
+    def lines(self) -> list[str]:
+        """The commands as a user would type them."""
+        return [shlex.join(["ptychonnx", *command]) for command in self.commands]
 
 
 def plan_lines(
@@ -56,22 +63,24 @@ def plan_lines(
             ("train", name, "--data", str(data), "--out", run, "--seed", str(seed), *train_options)
         )
         commands.append(("export", run, "--out", str(model)))
-    report = out / "report"
+    report, recipe = out / "report", out / "recipe.sh"
     scan = str(data / "test.npz")
-    commands.append(("evaluate", *map(str, models), "--scan", scan, "--out", str(report)))
-    return StudyPlan(tuple(commands), models, report / "report.html")
+    commands.append(
+        ("evaluate", *map(str, models), "--scan", scan, "--out", str(report), "--recipe", str(recipe))
+    )
+    return StudyPlan(tuple(commands), models, report / "report.html", recipe)
 
 
 def run_plan(plan: StudyPlan, announce: Callable[[str], None]) -> None:
-    """Run the commands one after the other; `announce` gets each as the user would type it.
+    """Write the recipe and run its commands one after the other; `announce` gets each as the user would type it.
 
     Raises
     ------
     InputError, VerificationError
         If a command ends with exit code 2, or another one that is not 0; its own message was printed before.
     """
-    for command in plan.commands:
-        line = shlex.join(["ptychonnx", *command])
+    write_text(plan.recipe, "\n".join(["set -e", *plan.lines, ""]))
+    for command, line in zip(plan.commands, plan.lines, strict=True):
         announce(line)
         code = subprocess.run([sys.executable, "-m", "harness.cli", *command], check=False).returncode
         if code == 2:

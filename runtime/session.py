@@ -87,6 +87,10 @@ class Session:
                 raise InputError(
                     f"{self.path}: contract names {kind} {name!r}, the graph has {sorted(values)}"
                 )
+            if isinstance(values[name].shape[0], int):
+                raise InputError(
+                    f"{self.path}: {kind} {name!r} has a fixed batch of {values[name].shape[0]}, expected a dynamic one"
+                )
             if list(values[name].shape[1:]) != expected:
                 raise InputError(
                     f"{self.path}: contract promises {kind} {name!r} of shape [batch, "
@@ -183,7 +187,7 @@ class Session:
         Raises
         ------
         InputError
-            If the batch is not positive.
+            If the batch is not positive, or a count does not fit the contract's type.
         """
         if batch < 1:
             raise InputError(f"batch is {batch}, expected at least 1")
@@ -191,6 +195,14 @@ class Session:
             index = groups[start : start + batch]
             patterns = scan.diffraction[index]
             if self.contract.input.domain == "counts":
-                counts = np.rint(np.square(patterns, dtype=np.float64))
-                patterns = np.minimum(counts, np.iinfo(np.uint16).max).astype(np.uint16)
+                patterns = self._as_counts(patterns, scan.name)
             yield index, self.predict(patterns)
+
+    def _as_counts(self, amplitude: NDArray[np.floating], name: str) -> NDArray[np.uint16]:
+        counts = np.rint(np.square(amplitude, dtype=np.float64))
+        largest = np.iinfo(np.uint16).max
+        if counts.max() > largest:
+            raise InputError(
+                f"{name}: a pixel holds {counts.max():.0f} counts, {self.path.name} takes uint16, at most {largest}"
+            )
+        return counts.astype(np.uint16)

@@ -29,13 +29,19 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Object to compare with, one for each scan, if the scan has none."),
     ] = None,
-    probe: Annotated[Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scans.")] = None,
+    probe: Annotated[
+        Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scans.")
+    ] = None,
     weighting: Annotated[
         Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")
     ] = None,
     plane: Annotated[bool, typer.Option(help="Remove a phase ramp before comparing.")] = False,
     register: Annotated[bool, typer.Option(help="Remove a sub-pixel shift before comparing.")] = False,
     ptychopinn: Annotated[bool, typer.Option(help="Also report PtychoPINN's own definitions.")] = False,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="Shell script whose commands the report lists, instead of this one alone."),
+    ] = None,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
 ) -> None:
@@ -61,10 +67,21 @@ def evaluate(
             plane=plane,
             register=register,
             ptychopinn=ptychopinn,
-            commands=[shlex.join(["ptychonnx", *sys.argv[1:]])],
+            commands=_commands(recipe),
             progress=lambda label, done, total: bar.update(
                 task, description=f"Evaluating {label}", completed=done, total=total
             ),
         )
     output.print(comparison_table(evaluation))
     output.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _commands(recipe: Path | None) -> list[str]:
+    """What the report says about how to reproduce it."""
+    if recipe is None:
+        return [shlex.join(["ptychonnx", *sys.argv[1:]])]
+    try:
+        lines = recipe.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{recipe}: cannot be read as a shell script ({error})") from error
+    return [line for line in lines if line.startswith("ptychonnx ")]

@@ -30,7 +30,9 @@ def reconstruct(
     weighting: Annotated[
         Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")
     ] = None,
-    probe: Annotated[Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scan.")] = None,
+    probe: Annotated[
+        Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scan.")
+    ] = None,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
 ) -> None:

@@ -41,7 +41,9 @@ def train(
     blocks: Annotated[int | None, typer.Option(help="Fourier blocks, or levels of the encoder.")] = None,
     modes: Annotated[int | None, typer.Option(help="Fourier modes along each axis.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the weights and the order of the patterns.")] = None,
-    probe: Annotated[Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scan.")] = None,
+    probe: Annotated[
+        Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scan.")
+    ] = None,
     list_architectures: Annotated[
         bool, typer.Option("--list", help="List the architectures and stop.")
     ] = False,

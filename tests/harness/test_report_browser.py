@@ -42,7 +42,9 @@ def test_the_page_is_self_contained_and_sorts(four_artifacts, lines_scan, tmp_pa
     evaluate(four_artifacts, [lines_scan], tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
     (tmp_path / "probe.html").write_text(page.replace("</body>", PROBE))
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    )
     flags += f"--disable-component-update --disable-sync --user-data-dir={tmp_path / 'profile'} --dump-dom"
     done = subprocess.run(
         [CHROMIUM, *flags.split(), "--virtual-time-budget=5000", (tmp_path / "probe.html").as_uri()],

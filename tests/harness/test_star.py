@@ -32,7 +32,9 @@ def test_the_siemens_star_trains_exports_and_is_recognised(tmp_path):
     small = ("--width", 8, "--blocks", 1, "--modes", 16, "--epochs", 1)
     ptychonnx("train", "fno", "--data", STAR, "--out", run, *small)
     ptychonnx("export", run, "--out", model)
-    ptychonnx("reconstruct", model, STAR, "--out", tmp_path / "object.h5", "--picture", tmp_path / "object.png")
+    ptychonnx(
+        "reconstruct", model, STAR, "--out", tmp_path / "object.h5", "--picture", tmp_path / "object.png"
+    )
     ptychonnx("evaluate", model, "--scan", STAR, "--reference", REFERENCE, "--out", tmp_path / "report")
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     row = metrics["rows"]["pinn_fno"]

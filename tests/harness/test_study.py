@@ -48,7 +48,10 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework):
     row = metrics["rows"][model.stem]
     assert row["parity"]["max_relative_error"] < 1e-4
     assert -1 <= row["amplitude"]["pearson"] <= 1
-    assert model.stem in plan.report.read_text()
+    page = plan.report.read_text()
+    assert model.stem in page
+    assert plan.recipe.read_text().splitlines()[1:] == announced
+    assert f"train {name}" in page
 
 
 @pytest.mark.integration

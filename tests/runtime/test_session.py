@@ -148,6 +148,17 @@ def test_counts_are_fed_as_counts(tmp_path, oracle):
     np.testing.assert_allclose(patches[:, 0].real, scan.diffraction, rtol=1e-6)
     with pytest.raises(InputError, match="takes counts as uint16, got float32"):
         session.predict(scan.diffraction[:, None])
+    bright = dataclasses.replace(scan, diffraction=scan.diffraction + np.float32(300))
+    with pytest.raises(InputError, match="takes uint16, at most 65535"):
+        list(session.batches(bright, np.arange(20)[:, None], 20))
+
+
+def test_a_fixed_batch_is_refused(artifact):
+    model = onnx.load(artifact)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, artifact)
+    with pytest.raises(InputError, match="has a fixed batch of 1, expected a dynamic one"):
+        Session(artifact)
 
 
 def test_other_types_and_shapes_are_refused(artifact, oracle):
@@ -244,7 +255,9 @@ def test_a_provider_without_a_device_is_refused_and_auto_works(artifact):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif("cuda" not in available(), reason="no CUDA device that onnxruntime can use on this machine")
+@pytest.mark.skipif(
+    "cuda" not in available(), reason="no CUDA device that onnxruntime can use on this machine"
+)
 def test_cuda_agrees_with_the_cpu_and_nothing_falls_back(artifact):
     on_cpu, on_cuda = Session(artifact, "cpu"), Session(artifact, "cuda")
     patterns = np.random.default_rng(0).random((5, 1, SIZE, SIZE), dtype=np.float32)
