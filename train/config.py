@@ -58,7 +58,7 @@ class TrainingConfig:
         Of the initial weights and of the order of the patterns.
     """
 
-    epochs: int = Field(default=4, ge=1)
+    epochs: int = Field(default=3, ge=1)
     batch: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
     loss: Loss = "mae"

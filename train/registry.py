@@ -78,10 +78,15 @@ _BUILT_IN = (
         "train.tensorflow.baseline:build",
         "the same kind of network trained on known objects, after PtychoNN",
         supervised=True,
+        defaults={"epochs": 6, "learning_rate": 1e-3},  # without a first guess it has more to learn
     ),
     Architecture("fno", "torch", "train.torch.fno:build", "Fourier blocks, then a convolutional refiner"),
     Architecture(
-        "hybrid", "torch", "train.torch.hybrid:build", "U-shaped Fourier encoder, convolutional decoder"
+        "hybrid",
+        "torch",
+        "train.torch.hybrid:build",
+        "U-shaped Fourier encoder, convolutional decoder",
+        defaults={"modes": 12},
     ),
 )
 

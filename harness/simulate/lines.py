@@ -54,7 +54,7 @@ class LinesConfig:
     photons: float = Field(default=1e9, gt=0)
     step: int = Field(default=6, ge=1)
     jitter: int = Field(default=1, ge=0)
-    train_grid: int = Field(default=44, ge=2)
+    train_grid: int = Field(default=40, ge=2)
     test_grid: int = Field(default=20, ge=2)
     absorption: float = Field(default=0.5, ge=0, le=1)
     phase_shift: float = Field(default=1.2, ge=0, le=3.1)

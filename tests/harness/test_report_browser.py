@@ -24,14 +24,18 @@ pytestmark = [
 PROBE = """
 <script>
 window.addEventListener("load", () => {
-  const table = document.querySelector("table");
-  const labels = () => [...table.querySelectorAll("tbody tr")].map(row => row.cells[0].innerText.trim());
-  const before = labels();
-  table.querySelectorAll("thead th")[2].click();
-  const after = labels();
+  const rows = () => [...document.querySelectorAll("#summary tbody tr")];
+  const column = index => rows().map(row => row.cells[index].innerText.trim());
+  const before = column(0);
+  const button = document.querySelectorAll("#summary thead button")[2];
+  button.click();
+  const once = column(2);
+  button.click();
+  const twice = column(2);
   const broken = [...document.images].filter(image => !image.naturalWidth).length;
   const outside = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length;
-  document.title = JSON.stringify({before, after, broken, outside, images: document.images.length});
+  const seen = {before, after: column(0), once, twice, heading: button.innerText, broken, outside};
+  document.title = JSON.stringify({...seen, images: document.images.length});
 });
 </script></body>
 """
@@ -58,5 +62,8 @@ def test_the_page_is_self_contained_and_sorts(four_artifacts, lines_scan, tmp_pa
     seen = json.loads(html.unescape(title[1]))
     assert seen["images"] >= 3
     assert (seen["broken"], seen["outside"]) == (0, 0)
-    assert sorted(seen["before"]) == sorted(seen["after"])
-    assert seen["before"] != seen["after"]
+    assert sorted(seen["before"]) == sorted(seen["after"]) == sorted(path.stem for path in four_artifacts)
+    assert seen["heading"].startswith("SSIM")
+    values = [float(text) for text in seen["once"]]
+    assert values in (sorted(values), sorted(values, reverse=True))
+    assert seen["twice"] == seen["once"][::-1]

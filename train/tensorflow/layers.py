@@ -69,7 +69,7 @@ class ScaledPatterns(keras.layers.Layer):
         self.scale = scale
 
     def call(self, diffraction: tf.Tensor) -> tf.Tensor:
-        return tf.transpose(tf.math.log1p(diffraction * self.scale), [0, 2, 3, 1])
+        return tf.transpose(tf.math.log1p(diffraction * self.scale) * AMPLITUDE_GAIN, [0, 2, 3, 1])
 
 
 @keras.saving.register_keras_serializable("ptychonnx")
