@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -18,7 +17,7 @@ from runtime.settings import checked
 from train.config import NetworkConfig, TrainingConfig
 from train.dataset import TrainingData, prepare
 from train.history import History
-from train.registry import Architecture
+from train.registry import Architecture, import_framework_module
 from train.run import CONFIG_NAME, HELD_OUT_NAME, RunRecord, installed_versions, write_run
 
 __all__ = ["Fitted", "OnStep", "settings_for", "train"]
@@ -73,7 +72,7 @@ def train(
     """
     data = prepare(scan, network, training, supervised=architecture.supervised)
     architecture.load_builder()
-    fit = importlib.import_module(f"train.{architecture.framework}.training").fit
+    fit = import_framework_module(f"train.{architecture.framework}.training", architecture.framework).fit
     with atomic_folder(out, CONFIG_NAME) as folder:
         fitted: Fitted = fit(architecture, network, training, data, folder, on_step)
         held_out = np.unique(data.held_out)

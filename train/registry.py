@@ -6,12 +6,18 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Literal
 
 from runtime.errors import InputError
 
-__all__ = ["ENTRY_POINT_GROUP", "Architecture", "architectures", "get_architecture"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Architecture",
+    "architectures",
+    "get_architecture",
+    "import_framework_module",
+]
 
 ENTRY_POINT_GROUP = "ptychonnx.architectures"
 
@@ -59,13 +65,23 @@ class Architecture:
             If the framework is not installed.
         """
         module, _, function = self.builder.partition(":")
-        try:
-            return getattr(importlib.import_module(module), function)
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"architecture {self.name!r} needs {error.name}, which is not installed: "
-                f'pip install "ptychonnx[{self.framework}]"'
-            ) from error
+        return getattr(import_framework_module(module, self.framework), function)
+
+
+def import_framework_module(module: str, framework: str) -> ModuleType:
+    """Import a module that needs a framework.
+
+    Raises
+    ------
+    InputError
+        If something it needs is not installed; the message names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f'{module} needs {error.name}, which is not installed: pip install "ptychonnx[{framework}]"'
+        ) from error
 
 
 _BUILT_IN = (

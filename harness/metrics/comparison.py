@@ -24,11 +24,11 @@ __all__ = [
     "compare",
 ]
 
-# A reconstruction has collapsed if it shows less than a tenth of the contrast of the reference, or a pattern
+# A reconstruction has collapsed if it shows less than a fifth of the contrast of the reference, or a pattern
 # that has next to nothing to do with it. Amplitude errors alone cannot tell: a grey image of the right mean
 # has small ones.
-COLLAPSED_CONTRAST = 0.1
-COLLAPSED_PEARSON = 0.2
+COLLAPSED_CONTRAST = 0.2
+COLLAPSED_PEARSON = 0.3
 # A map whose standard deviation is below these is constant: correlations with it would be those of rounding
 # errors.
 CONSTANT_AMPLITUDE = 1e-3  # of its mean

@@ -72,7 +72,9 @@ def test_an_entry_point_that_cannot_be_used_is_refused(monkeypatch, value, messa
 
 def test_a_missing_framework_is_named_with_the_extra_that_brings_it():
     architecture = Architecture("x", "torch", "no_such_framework:build", "")
-    with pytest.raises(InputError, match=r'needs no_such_framework.*pip install "ptychonnx\[torch\]"'):
+    with pytest.raises(
+        InputError, match=r'no_such_framework needs no_such_framework.*pip install "ptychonnx\[torch\]"'
+    ):
         architecture.load_builder()
 
 
@@ -84,4 +86,4 @@ def test_without_neuraloperator_a_fourier_network_is_an_error_and_no_fallback():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "InputError: architecture 'fno' needs neuralop" in done.stderr
+    assert "InputError: train.torch.fno needs neuralop" in done.stderr
