@@ -193,10 +193,9 @@ class Session:
             raise InputError(f"batch is {batch}, expected at least 1")
         for start in range(0, len(groups), batch):
             index = groups[start : start + batch]
-            patterns = scan.diffraction[index]
-            if self.contract.input.domain == "counts":
-                patterns = self._as_counts(patterns, scan.name)
-            yield index, self.predict(patterns)
+            amplitude = scan.diffraction[index]
+            counts = self.contract.input.domain == "counts"
+            yield index, self.predict(self._as_counts(amplitude, scan.name) if counts else amplitude)
 
     def _as_counts(self, amplitude: NDArray[np.floating], name: str) -> NDArray[np.uint16]:
         counts = np.rint(np.square(amplitude, dtype=np.float64))
