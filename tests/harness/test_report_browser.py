@@ -26,7 +26,8 @@ PROBE = """
 window.addEventListener("load", () => {
   const rows = () => [...document.querySelectorAll("#summary tbody tr")];
   const column = index => rows().map(row => row.cells[index].innerText.trim());
-  const before = column(0);
+  const labels = () => rows().map(row => row.dataset.label);
+  const before = labels();
   const button = document.querySelectorAll("#summary thead button")[2];
   button.click();
   const once = column(2);
@@ -34,7 +35,7 @@ window.addEventListener("load", () => {
   const twice = column(2);
   const broken = [...document.images].filter(image => !image.naturalWidth).length;
   const outside = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length;
-  const seen = {before, after: column(0), once, twice, heading: button.innerText, broken, outside};
+  const seen = {before, after: labels(), once, twice, heading: button.innerText, broken, outside};
   document.title = JSON.stringify({...seen, images: document.images.length});
 });
 </script></body>

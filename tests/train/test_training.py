@@ -15,14 +15,14 @@ from train.registry import get_architecture
 from train.run import fingerprint, held_out_scan, read_run
 
 FRAMEWORK = {"fno": "lightning", "hybrid": "lightning", "cnn": "tensorflow", "baseline": "tensorflow"}
-SMALL = {"n": 32, "width": 8, "blocks": 2, "modes": 12, "batch": 8}
+SMALL = {"n": 32, "width": 8, "blocks": 2, "modes": 12, "batch": 4, "overlap": 1, "learning_rate": 1e-3}
 
 
 def train_tiny(scan, name, out, **values):
     pytest.importorskip(FRAMEWORK[name])
     architecture = get_architecture(name)
     steps = []
-    network, training = settings_for(architecture, {**SMALL, "epochs": 3, **values})
+    network, training = settings_for(architecture, {**SMALL, "epochs": 6, **values})
     record = train(
         scan, architecture, network, training, out, lambda done, total: steps.append((done, total))
     )
@@ -46,7 +46,7 @@ def test_the_loss_falls_and_the_folder_is_complete(runs, name):
     record, steps, folder = runs(name)
     with (folder / "history.csv").open() as file:
         history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    assert len(history) == 3
+    assert len(history) == 6
     assert history[-1]["loss"] < history[0]["loss"]
     assert history[-1]["loss"] == record.final_loss
     assert steps[-1][0] == steps[-1][1] == len(steps)
@@ -84,7 +84,7 @@ def test_the_seed_decides_the_result(runs, tiny_scan, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["fno", "cnn"])
-@pytest.mark.parametrize("values", [{"gridsize": 2}, {"loss": "poisson"}, {"overlap": 1}])
+@pytest.mark.parametrize("values", [{"gridsize": 2}, {"loss": "poisson"}, {"overlap": 4}])
 def test_other_settings_train_too(tiny_scan, tmp_path, name, values):
     record, _ = train_tiny(tiny_scan, name, tmp_path / "run", epochs=1, **values)
     network = load_network(tmp_path / "run", record)
