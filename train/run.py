@@ -26,6 +26,7 @@ from runtime.errors import InputError
 from runtime.formats import read_scan
 from runtime.scan import Scan
 from train.config import NetworkConfig, TrainingConfig
+from train.first_guess import FirstGuess, first_guess
 
 __all__ = [
     "CONFIG_NAME",
@@ -37,6 +38,7 @@ __all__ = [
     "held_out_scan",
     "installed_versions",
     "read_run",
+    "recorded_guess",
     "write_run",
 ]
 
@@ -136,3 +138,19 @@ def installed_versions(*packages: str) -> dict[str, str]:
 def held_out_scan(folder: Path) -> Scan:
     """The patterns that training did not see."""
     return read_scan(Path(folder) / HELD_OUT_NAME)
+
+
+def recorded_guess(folder: Path, record: RunRecord) -> FirstGuess:
+    """The first guess that the network of a run was built with.
+
+    Raises
+    ------
+    InputError
+        If the run keeps no probe.
+    """
+    probe = held_out_scan(folder).probe
+    if probe is None:
+        raise InputError(
+            f"{folder}: {HELD_OUT_NAME} has no probe, expected a folder written by `ptychonnx train`"
+        )
+    return first_guess(probe, record.scale)

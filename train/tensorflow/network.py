@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from runtime.errors import InputError
 from train.config import NetworkConfig
-from train.first_guess import FirstGuess, first_guess
+from train.first_guess import FirstGuess
 from train.registry import Architecture, get_architecture
-from train.run import RunRecord, held_out_scan
+from train.run import RunRecord, recorded_guess
 
 __all__ = ["CHECKPOINT_NAME", "KerasNetwork", "build_network", "initial_network", "load_network"]
 
@@ -54,12 +54,7 @@ def build_network(
 
 def initial_network(folder: Path, record: RunRecord) -> KerasNetwork:
     """The network of a run as it was before training."""
-    probe = held_out_scan(folder).probe
-    if probe is None:
-        raise InputError(
-            f"{folder}: the held-out scan has no probe, expected one written by `ptychonnx train`"
-        )
-    guess = first_guess(probe, record.scale)
+    guess = recorded_guess(folder, record)
     return build_network(get_architecture(record.architecture), record.network, guess, record.training.seed)
 
 
