@@ -12,6 +12,7 @@ __all__ = ["HALF", "SEVENTH", "RingCorrelation", "cutoff", "describe_cutoff", "f
 
 HALF = 0.5
 SEVENTH = 1 / 7
+_LOWEST_RINGS = 3
 
 
 class RingCorrelation(BaseModel):
@@ -94,14 +95,17 @@ def cutoff(
 ) -> float | None:
     """Frequency at which the curve first falls below the threshold, linearly interpolated.
 
-    None if it never does; 0 if it is below from the first ring on, when nothing is resolved at all.
+    None if it never does. The lowest rings hold few Fourier pixels, and the window smears the mean, which was
+    removed, into them: the search starts at the first of the lowest three that reaches the threshold. If none does,
+    nothing is resolved at all, and the cut-off is 0.
     """
-    below = np.flatnonzero(correlation < threshold)
+    reached = np.flatnonzero(correlation[:_LOWEST_RINGS] >= threshold)
+    if not reached.size:
+        return 0.0
+    below = np.flatnonzero(correlation[reached[0] :] < threshold)
     if not below.size:
         return None
-    index = int(below[0])
-    if index == 0:
-        return 0.0
+    index = int(reached[0] + below[0])
     high, low = correlation[index - 1], correlation[index]
     part = (high - threshold) / (high - low)
     return float(frequency[index - 1] + part * (frequency[index] - frequency[index - 1]))
@@ -111,7 +115,7 @@ def describe_cutoff(value: float | None) -> str:
     """A cut-off in words."""
     if value is None:
         return "never crossed"
-    return f"{value:.3f} cycles per pixel" if value else "below from the first ring on"
+    return f"{value:.3f} cycles per pixel" if value else "below from the lowest rings on"
 
 
 def _hann(size: int) -> NDArray[np.float64]:

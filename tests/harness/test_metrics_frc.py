@@ -47,7 +47,7 @@ def test_the_negative_correlates_negatively() -> None:
     result = fourier_ring_correlation(-image, image)
     np.testing.assert_allclose(result.correlation, -1)
     assert result.cutoff_half == 0.0
-    assert "first ring" in result.text
+    assert "lowest rings" in result.text
 
 
 def test_equal_borders_do_not_count_as_agreement() -> None:
@@ -64,7 +64,13 @@ def test_cutoff_is_interpolated_at_the_first_crossing() -> None:
     correlation = np.array([1.0, 0.8, 0.2, 0.9, 0.1])
     assert cutoff(frequency, correlation, 0.5) == pytest.approx(0.25)
     assert cutoff(frequency, correlation, 0.05) is None
-    assert cutoff(frequency, np.array([0.3, 0.9, 0.9, 0.9, 0.9]), 0.5) == 0.0
+    assert cutoff(frequency, np.array([0.3, 0.4, 0.4, 0.9, 0.9]), 0.5) == 0.0
+
+
+def test_a_dip_of_the_first_rings_is_no_cutoff() -> None:
+    frequency = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert cutoff(frequency, np.array([0.3, 0.9, 0.8, 0.2, 0.9]), 0.5) == pytest.approx(0.35)
+    assert cutoff(frequency, np.array([0.1, 0.4, 0.8, 0.9, 0.9]), 0.5) is None
 
 
 def test_cutoff_in_words_and_metres() -> None:
