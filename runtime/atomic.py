@@ -69,7 +69,12 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
         yield partial
         if path.exists():
             path.replace(old)
-        partial.replace(path)
+        try:
+            partial.replace(path)
+        except BaseException:
+            if old.exists():
+                old.replace(path)
+            raise
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 

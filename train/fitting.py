@@ -117,16 +117,14 @@ def _record(
 
 
 def _git_commit() -> str | None:
-    """Commit of this checkout, None for an installed package."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    """Commit of this checkout, with `-dirty` if files differ from it; None for an installed package."""
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
         tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__],
-            capture_output=True,
-            check=False,
+            [*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False
         )
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        describe = [*git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+        done = subprocess.run(describe, capture_output=True, text=True, check=False)
     except OSError:
         return None
     return done.stdout.strip() if tracked.returncode == 0 and done.returncode == 0 else None

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
-from runtime.atomic import atomic_path, write_text
+from runtime.atomic import atomic_folder, atomic_path, write_text
 from runtime.errors import InputError
 
 
@@ -54,3 +56,33 @@ def test_impossible_places_are_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "x")
+
+
+@pytest.fixture
+def earlier_run(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("old")
+    return run
+
+
+def test_a_finished_folder_takes_the_place_of_the_earlier_one(tmp_path, earlier_run):
+    with atomic_folder(earlier_run, "config.json") as folder:
+        (folder / "config.json").write_text("new")
+        assert (earlier_run / "config.json").read_text() == "old"
+    assert (earlier_run / "config.json").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [earlier_run]
+
+
+def test_an_interrupted_folder_leaves_the_earlier_one(tmp_path, earlier_run):
+    with pytest.raises(KeyboardInterrupt), atomic_folder(earlier_run, "config.json"):
+        raise KeyboardInterrupt
+    assert (earlier_run / "config.json").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [earlier_run]
+
+
+def test_a_folder_that_cannot_be_put_in_place_gives_the_earlier_one_back(tmp_path, earlier_run):
+    with pytest.raises(FileNotFoundError), atomic_folder(earlier_run, "config.json") as folder:
+        shutil.rmtree(folder)
+    assert (earlier_run / "config.json").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [earlier_run]
