@@ -20,8 +20,10 @@ from onnx import numpy_helper
 
 from export.artifact import export_run
 from export.verdict import operator_lines
+from harness.simulate.lines import LinesConfig, simulate_scan
 from runtime.errors import InputError, VerificationError
 from runtime.physics import cut_windows, forward
+from runtime.reconstruct import reconstruct
 from runtime.scan import Reference, Scan
 from runtime.session import Session
 from train.config import NetworkConfig, TrainingConfig
@@ -115,6 +117,26 @@ def test_a_network_trained_at_an_odd_size_exports(name, tmp_path):
     contract = export_run(tmp_path / "run", tmp_path / "odd.onnx").contract
     assert contract.n == 33
     assert contract.parity.max_relative_error <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["fno", "cnn"])
+def test_a_network_of_four_patterns_exports_and_reconstructs(name, tmp_path):
+    pytest.importorskip(FRAMEWORKS[name])
+    scan = simulate_scan(LinesConfig(n=32, step=4), 8, np.random.SeedSequence(7), "lines")
+    config = NetworkConfig(n=32, gridsize=2, width=4, blocks=1, modes=8)
+    training = TrainingConfig(epochs=2, batch=4, learning_rate=1e-3)
+    train(scan, get_architecture(name), config, training, tmp_path / "run")
+    result = export_run(tmp_path / "run", tmp_path / "four.onnx")
+    assert result.contract.channels == 4
+    assert result.contract.parity.max_relative_error <= 1e-5
+    stitched = reconstruct(Session(result.path, "cpu"), scan).stitched
+    start = np.array(stitched.origin).astype(int)
+    known = scan.reference.object[start[0] :, start[1] :]
+    rows, columns = np.minimum(known.shape, stitched.object.shape)
+    known, found, weight = (a[:rows, :columns] for a in (known, stitched.object, stitched.weight))
+    lit = weight > np.median(weight)
+    # Patches stitched in another order of channels lie a step away, where the object is another one.
+    assert np.corrcoef(np.angle(found[lit]), np.angle(known[lit]))[0, 1] > 0.6
 
 
 @pytest.mark.parametrize("name", ["fno", "baseline"])
