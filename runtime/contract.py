@@ -21,6 +21,7 @@ __all__ = [
     "NetworkOutput",
     "Parity",
     "Provenance",
+    "Quality",
     "ReferencePair",
     "Stitching",
     "TrainingProbe",
@@ -102,7 +103,13 @@ class Conversion(_Part):
     ir_version: int
     lowering: str = Field(description="what replaced the spectral convolutions, or 'none'")
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    float_layers: list[str] = Field(
+        default=[], description="nodes kept in float32 because a lower precision cost too much"
+    )
     passes: list[str]
+    operators_before: dict[str, int] = Field(
+        default={}, description="operators as the exporter wrote them, before the passes"
+    )
 
 
 class WeightsProof(_Part):
@@ -138,6 +145,19 @@ class Parity(_Part):
     engine: str
 
 
+class Quality(_Part):
+    """What a reduced precision costs: the reconstruction of a scan, against that of the float32 artifact.
+
+    Figures are those of `ptychonnx evaluate`, such as ``amplitude_pearson`` or ``phase_frc_cutoff``.
+    """
+
+    parent_sha256: str = Field(description="of the float32 artifact's graph")
+    scan: str
+    parent: dict[str, float | None] = Field(description="figures of the float32 artifact")
+    artifact: dict[str, float | None] = Field(description="the same figures of this artifact")
+    allowed_fall: dict[str, float] = Field(description="by how much each figure may fall")
+
+
 class Contract(_Part):
     """Everything a runtime, a server or a reader needs to know about one artifact."""
 
@@ -146,6 +166,7 @@ class Contract(_Part):
     architecture: str
     n: int = Field(gt=0, description="side of a diffraction pattern in pixels")
     gridsize: int = Field(default=1, gt=0, description="g: the network sees g * g neighbouring patterns")
+    batch: int | None = Field(default=None, gt=0, description="the only batch it takes; null if any")
     input: NetworkInput
     output: NetworkOutput = NetworkOutput()
     stitching: Stitching = Stitching()
@@ -155,6 +176,10 @@ class Contract(_Part):
     weights: WeightsProof | None = None
     reference: ReferencePair | None = None
     parity: Parity | None = None
+    quality: Quality | None = Field(default=None, description="null for float32")
+    graph_sha256: str | None = Field(
+        default=None, description="of the serialised model without its metadata, to notice a changed file"
+    )
 
     @property
     def channels(self) -> int:

@@ -87,9 +87,11 @@ class Session:
                 raise InputError(
                     f"{self.path}: contract names {kind} {name!r}, the graph has {sorted(values)}"
                 )
-            if isinstance(values[name].shape[0], int):
+            fixed = values[name].shape[0] if isinstance(values[name].shape[0], int) else None
+            if fixed != contract.batch:
                 raise InputError(
-                    f"{self.path}: {kind} {name!r} has a fixed batch of {values[name].shape[0]}, expected a dynamic one"
+                    f"{self.path}: contract promises {_batch(contract.batch)} of {kind} {name!r}, the graph has "
+                    f"{_batch(fixed)}"
                 )
             if list(values[name].shape[1:]) != expected:
                 raise InputError(
@@ -171,9 +173,30 @@ class Session:
                 f"{self.path.name}: got an array of shape {diffraction.shape}, expected [batch, "
                 f"{', '.join(map(str, expected))}]"
             )
-        feed = {contract.input.name: np.ascontiguousarray(diffraction)}
-        (parts,) = self._session.run([contract.output.name], feed)
+        if contract.batch is None or contract.batch == len(diffraction):
+            parts = self._run(diffraction)
+        else:
+            parts = self._run_fixed(diffraction, contract.batch)
         return np.moveaxis(parts[..., 0] + 1j * parts[..., 1], -1, 1)
+
+    def _run(self, diffraction: NDArray) -> NDArray[np.float32]:
+        feed = {self.contract.input.name: np.ascontiguousarray(diffraction)}
+        (parts,) = self._session.run([self.contract.output.name], feed)
+        return parts
+
+    def _run_fixed(self, diffraction: NDArray, batch: int) -> NDArray[np.float32]:
+        """In batches of one size; the last is filled up with its own last patterns, whose patches are dropped."""
+        found = np.empty((len(diffraction), *self._output_shape), dtype=np.float32)
+        for start in range(0, len(diffraction), batch):
+            inputs = diffraction[start : start + batch]
+            padded = inputs.take(range(batch), axis=0, mode="clip")
+            found[start : start + batch] = self._run(padded)[: len(inputs)]
+        return found
+
+    @property
+    def _output_shape(self) -> tuple[int, ...]:
+        contract = self.contract
+        return (contract.n, contract.n, contract.channels, 2)
 
     def batches(
         self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH
@@ -205,3 +228,7 @@ class Session:
                 f"{name}: a pixel holds {counts.max():.0f} counts, {self.path.name} takes uint16, at most {largest}"
             )
         return counts.astype(np.uint16)
+
+
+def _batch(size: int | None) -> str:
+    return "any batch" if size is None else f"a batch of {size}"

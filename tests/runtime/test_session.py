@@ -153,12 +153,31 @@ def test_counts_are_fed_as_counts(tmp_path, oracle):
         list(session.batches(bright, np.arange(20)[:, None], 20))
 
 
-def test_a_fixed_batch_is_refused(artifact):
-    model = onnx.load(artifact)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    onnx.save(model, artifact)
-    with pytest.raises(InputError, match="has a fixed batch of 1, expected a dynamic one"):
+def fix_batch(path, size, promised):
+    """Give the graph a batch of one size, and let the contract promise one."""
+    model = onnx.load(path)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = size
+    helper.set_model_props(model, {CONTRACT_KEY: contract(batch=promised).to_json()})
+    onnx.save(model, path)
+
+
+def test_a_fixed_batch_that_the_contract_does_not_promise_is_refused(artifact):
+    fix_batch(artifact, 1, None)
+    with pytest.raises(
+        InputError, match="promises any batch of input 'diffraction', the graph has a batch of 1"
+    ):
         Session(artifact)
+
+
+def test_a_fixed_batch_gives_what_any_batch_gives_and_its_filling_is_dropped(artifact, oracle):
+    scan = oracle
+    expected = Session(artifact).predict(scan.diffraction[:13, None])
+    fix_batch(artifact, 4, 4)
+    fixed = Session(artifact)
+    np.testing.assert_array_equal(fixed.predict(scan.diffraction[:13, None]), expected)
+    np.testing.assert_array_equal(fixed.predict(scan.diffraction[:4, None]), expected[:4])
+    assert fixed.predict(scan.diffraction[:0, None]).shape == (0, 1, SIZE, SIZE)
 
 
 def test_other_types_and_shapes_are_refused(artifact, oracle):
