@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections import Counter
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +14,36 @@ import onnx
 from numpy.typing import NDArray
 
 from export.conversion import Converted
+from export.difference import locate
+from export.engines import installed_engines, open_onnxruntime
+from export.graph import check_graph, operators
+from export.opset import opset_of, to_opset
+from export.options import ExportOptions
+from export.precision import Judge, ReducedArtifact, reduce_artifact
+from export.publish import publish
+from export.report import write_refusal, write_report
+from export.trials import amplitude_trials, count_trials
+from export.variants import counts_input, fix_batch
 from export.verdict import verdict
 from export.verify import (
-    TOLERANCE,
-    Comparison,
-    check_graph,
-    compare,
-    open_engine,
-    operators,
-    reference_pair,
+    BATCHES,
+    Predict,
+    VerificationReport,
+    parity_of,
     relative_difference,
+    verify,
 )
 from export.weights import prove_weights
-from runtime.atomic import atomic_path
-from runtime.contract import CONTRACT_KEY, Contract, Conversion, NetworkInput, Provenance, TrainingProbe
-from runtime.errors import InputError, VerificationError
+from runtime.contract import (
+    Contract,
+    Conversion,
+    NetworkInput,
+    Provenance,
+    TrainingProbe,
+)
+from runtime.errors import InputError
 from runtime.grouping import nearest_groups
 from runtime.scan import Scan
-from runtime.session import Session
 from train.dataset import SCALE_RULE
 from train.network import initial_network, load_network
 from train.run import NativeNetwork, RunRecord, held_out_scan, read_run
@@ -49,24 +63,33 @@ class ExportResult:
         The file.
     contract
         What was stamped into it.
-    comparison
-        Parity with the native network, and the worst element.
-    operators_before, operators_after
-        Operators as the exporter wrote them, and as published.
+    report
+        Everything that was compared; it stands beside the file too. Of the float32 graph if the precision is
+        a lower one.
+    reduced
+        What a lower precision left in float32, and what it cost.
     """
 
     path: Path
     contract: Contract
-    comparison: Comparison
-    operators_before: Counter[str]
-    operators_after: Counter[str]
+    report: VerificationReport
+    reduced: ReducedArtifact | None = None
 
     def verdict(self) -> list[str]:
         """What was compared, on which inputs, and how well it agreed, as lines of text."""
-        return verdict(self.contract, self.comparison.worst)
+        lines = verdict(self.contract, self.report)
+        return lines if self.reduced is None else lines + self.reduced.lines()
 
 
-def export_run(run: Path, out: Path, *, tolerance: float = TOLERANCE) -> ExportResult:
+def export_run(
+    run: Path,
+    out: Path,
+    options: ExportOptions | None = None,
+    *,
+    judge: Judge | None = None,
+    calibration: Scan | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> ExportResult:
     """Convert the trained network of a run folder, verify it, and write `out`.
 
     Parameters
@@ -74,9 +97,15 @@ def export_run(run: Path, out: Path, *, tolerance: float = TOLERANCE) -> ExportR
     run
         Folder written by training.
     out
-        File to write; it appears complete and verified, or not at all.
-    tolerance
-        Largest difference allowed between artifact and native network, over the largest output.
+        File to write; it appears complete and verified, or not at all. ``<stem>.verification.json`` and
+        ``.txt`` appear beside it, or ``<stem>.refused.json`` and ``.txt`` if verification fails.
+    options
+        What to make; a dynamic float32 artifact that takes amplitudes if None.
+    judge, calibration
+        For a lower precision: who decides whether it is good enough, and the scan whose patterns set the
+        ranges; the held-out patterns of the run if None. See `export.precision.reduce_artifact`.
+    progress
+        Called with what is done next, in words.
 
     Raises
     ------
@@ -88,7 +117,17 @@ def export_run(run: Path, out: Path, *, tolerance: float = TOLERANCE) -> ExportR
     record = read_run(run)
     scan = held_out_scan(run)
     initial = initial_network(run, record)
-    return export_network(record, load_network(run, record), initial, scan, out, tolerance=tolerance)
+    return export_network(
+        record,
+        load_network(run, record),
+        initial,
+        scan,
+        out,
+        options,
+        judge=judge,
+        calibration=calibration,
+        progress=progress,
+    )
 
 
 def export_network(
@@ -97,8 +136,11 @@ def export_network(
     initial: NativeNetwork,
     scan: Scan,
     out: Path,
+    options: ExportOptions | None = None,
     *,
-    tolerance: float = TOLERANCE,
+    judge: Judge | None = None,
+    calibration: Scan | None = None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> ExportResult:
     """Like `export_run`, with everything loaded.
 
@@ -109,73 +151,108 @@ def export_network(
     scan
         Patterns that training did not see, with the probe.
     """
-    out = Path(out)
+    out, options = Path(out), options or ExportOptions()
     if out.suffix != ".onnx":
         raise InputError(f"{out}: expected a name that ends in .onnx")
-    if not tolerance > 0:
-        raise InputError(f"tolerance is {tolerance}, expected more than 0")
+    if options.precision != "fp32" and judge is None:
+        raise InputError(f"precision {options.precision} needs a judge of reconstructions")
     channels = record.network.gridsize**2
-    diffraction = scan.diffraction[nearest_groups(scan.positions, channels)][:_COMPARED]
-    patterns = f"{len(diffraction)} patterns of {record.scan} that training did not see"
+    groups = nearest_groups(scan.positions, channels)
+    diffraction = scan.diffraction[groups][:_COMPARED]
+    origin = f"{len(diffraction)} patterns of {record.scan} that training did not see"
 
     # Imported here, and with it the framework.
     converter = importlib.import_module(f"export.{record.framework}.convert")
-    converted: Converted = converter.convert_network(network, diffraction)
+    converted: Converted = converter.convert_network(network, diffraction, opset=options.opset)
     # Needs onnx-ir, which comes with the frameworks.
-    cleaned = importlib.import_module("export.passes").clean(converted.model)
+    cleaned = importlib.import_module("export.passes").clean(to_opset(converted.model, options.opset))
     model: onnx.ModelProto = cleaned.model
 
-    bare = model.SerializeToString(deterministic=True)
-    check_graph(bare)
-    engine = open_engine(bare)
-    comparison = compare(engine, network.predict, diffraction, tolerance=tolerance, patterns=patterns)
+    published = vary(model, options, scan)
+    data = published.SerializeToString(deterministic=True)
+    check_graph(data, batch=options.batch)
+    native = _native(network, options, scan)
+    trials = (count_trials if options.input == "counts" else amplitude_trials)(diffraction, origin)
+    report = verify(
+        record.label,
+        {name: partial(load, data) for name, load in installed_engines().items()},
+        native,
+        trials,
+        tolerance=options.tolerance,
+        batches=BATCHES if options.batch is None else (options.batch,),
+        locate=locate(data, lambda inputs: network.layers(_amplitude(inputs, scan)), options.tolerance),
+    )
+    if report.refusals:
+        report.raise_on_refusal(f"; all figures are in {write_refusal(report, out)}")
+    engine = open_onnxruntime(model.SerializeToString(deterministic=True))
     distance = relative_difference(initial.predict(diffraction), engine(diffraction))
-    contract = _contract(record, scan, converted, model, cleaned.passes).model_copy(
+    contract = _contract(record, scan, converted, published, cleaned.passes, options).model_copy(
         update={
-            "parity": comparison.parity,
-            "weights": prove_weights(record, network.tensors(), model, distance, tolerance),
-            "reference": reference_pair(engine, channels, record.network.n, record.flux),
+            "parity": parity_of(report),
+            "weights": prove_weights(record, network.tensors(), model, distance, options.tolerance),
         }
     )
-    onnx.helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
-    with atomic_path(out) as partial:
-        partial.write_bytes(model.SerializeToString(deterministic=True))
-        _verify_file(partial, contract, network, diffraction)
-    return ExportResult(out, contract, comparison, operators(converted.model), operators(model))
+    for target in options.require:
+        importlib.import_module("export.portability").require(published, target)
+    if options.precision == "fp32":
+        contract = publish(published, contract, out)
+        write_report(report, out)
+        return ExportResult(out, contract, report)
+    assert judge is not None
+    with tempfile.TemporaryDirectory() as folder:
+        parent = Path(folder) / out.name
+        publish(published, contract, parent)
+        reduced = reduce_artifact(
+            parent, out, options.precision, calibration or scan, judge, progress=progress
+        )
+    write_report(report, out)
+    return ExportResult(out, reduced.contract, report, reduced)
 
 
-def _verify_file(
-    path: Path, contract: Contract, network: NativeNetwork, diffraction: NDArray[np.float32]
-) -> None:
-    """Check the very bytes that are to be published, read back from the disk."""
-    data = path.read_bytes()
-    check_graph(data)
-    engine = open_engine(data)
-    assert contract.parity is not None
-    compare(engine, network.predict, diffraction, tolerance=contract.parity.tolerance)
-    if reference_pair(engine, contract.channels, contract.n, contract.probe.flux) != contract.reference:
-        raise VerificationError("the file does not give the output that the graph gave before it was written")
-    try:
-        session = Session(path, "cpu")
-    except InputError as error:
-        raise VerificationError(f"the runtime does not take the file: {error}") from error
-    if session.contract != contract:
-        raise VerificationError("the contract in the file is not the one that was stamped")
+def vary(model: onnx.ModelProto, options: ExportOptions, scan: Scan) -> onnx.ModelProto:
+    """The variant of a dynamic graph of amplitudes that was asked for."""
+    if options.input == "counts":
+        model = counts_input(model, scan.mask)
+    return model if options.batch is None else fix_batch(model, options.batch)
+
+
+def _amplitude(inputs: NDArray, scan: Scan) -> NDArray[np.float32]:
+    if inputs.dtype != np.uint16:
+        return inputs
+    counts = inputs if scan.mask is None else inputs * scan.mask
+    return np.sqrt(counts.astype(np.float32))
+
+
+def _native(network: NativeNetwork, options: ExportOptions, scan: Scan) -> Predict:
+    if options.input == "amplitude":
+        return network.predict
+    return lambda inputs: network.predict(_amplitude(inputs, scan))
 
 
 def _contract(
-    record: RunRecord, scan: Scan, converted: Converted, model: onnx.ModelProto, passes: list[str]
+    record: RunRecord,
+    scan: Scan,
+    converted: Converted,
+    model: onnx.ModelProto,
+    passes: list[str],
+    options: ExportOptions,
 ) -> Contract:
-    (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     lowered = (
         f"{converted.lowering}, {len(converted.layers)} layers" if converted.layers else converted.lowering
     )
+    counts = options.input == "counts"
     return Contract(
         label=record.label,
         architecture=record.architecture,
         n=record.network.n,
         gridsize=record.network.gridsize,
-        input=NetworkInput(scale=record.scale, scale_rule=SCALE_RULE),
+        batch=options.batch,
+        input=NetworkInput(
+            domain=options.input,
+            dtype="uint16" if counts else "float32",
+            scale=record.scale,
+            scale_rule=SCALE_RULE,
+        ),
         probe=TrainingProbe(
             sha256=record.probe_sha256,
             modes=0 if scan.probe is None else len(scan.probe),
@@ -195,9 +272,10 @@ def _contract(
         ),
         conversion=Conversion(
             exporter=converted.exporter,
-            opset=opset,
+            opset=opset_of(model),
             ir_version=model.ir_version,
             lowering=lowered,
             passes=passes,
+            operators_before=dict(sorted(operators(converted.model).items())),
         ),
     )

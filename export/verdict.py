@@ -4,39 +4,40 @@ from __future__ import annotations
 
 from collections import Counter
 
-from export.verify import Worst
+from export.precision.text import quality_lines
+from export.verify import VerificationReport
 from runtime.contract import Contract
 
 __all__ = ["operator_lines", "verdict"]
 
 
-def verdict(contract: Contract, worst: Worst | None = None) -> list[str]:
+def verdict(contract: Contract, report: VerificationReport | None = None) -> list[str]:
     """Lines that say what was compared, on which inputs, and how well it agreed.
 
     Parameters
     ----------
     contract
         Of the artifact.
-    worst
-        The worst element, known only while exporting.
+    report
+        Everything that was compared, known only while exporting.
     """
     lines = [f"{contract.label}: {contract.architecture}, N = {contract.n}, gridsize {contract.gridsize}"]
     parity, weights, reference = contract.parity, contract.weights, contract.reference
-    if parity is None:
+    if parity is None and contract.quality is None:
         lines.append("parity: never compared with a native network")
-    else:
+    elif parity is not None:
         batches = ", ".join(map(str, parity.batches))
+        allowed = "" if parity.tolerance is None else f" (allowed {parity.tolerance:.0e})"
         lines += [
             f"parity: {parity.engine} against {contract.provenance.framework}, on {parity.patterns}, "
             f"batches of {batches}",
-            f"  largest difference / largest output: {parity.max_relative_error:.2e} "
-            f"(allowed {parity.tolerance:.0e}), root mean square {parity.rms_relative_error:.2e}",
+            f"  largest difference / largest output: {parity.max_relative_error:.2e}{allowed}, root mean square "
+            f"{parity.rms_relative_error:.2e}",
         ]
-    if worst is not None:
-        lines.append(
-            f"  worst element {worst.index} of a batch of {worst.batch}: artifact {worst.artifact:.7g}, "
-            f"native {worst.native:.7g}"
-        )
+    if report is not None:
+        lines += report_lines(report)
+    if contract.quality is not None and report is None:
+        lines += quality_lines(contract.quality)
     if weights is not None:
         lines += [
             f"weights: those of the checkpoint {weights.checkpoint_sha256[:12]}; training changed "
@@ -55,6 +56,23 @@ def verdict(contract: Contract, worst: Worst | None = None) -> list[str]:
         f"{conversion.precision}; lowering: {conversion.lowering}; "
         f"passes: {', '.join(conversion.passes) or 'none'}"
     )
+    return lines
+
+
+def report_lines(report: VerificationReport) -> list[str]:
+    """Where the largest error stands, engine by engine."""
+    lines = []
+    for engine in dict.fromkeys(case.engine for case in report.cases):
+        cases = [case for case in report.cases if case.engine == engine]
+        failed = [case for case in cases if not case.passed]
+        worst = report.worst_case(engine)
+        place = "" if worst.worst is None else (
+            f": {worst.inputs} inputs, element {worst.worst.index} of a batch of {worst.batch}, artifact "
+            f"{worst.worst.artifact:.7g}, native {worst.worst.native:.7g}"
+        )  # fmt: skip
+        error = "no figure" if worst.max_relative_error is None else f"{worst.max_relative_error:.2e}"
+        state = f"FAILS in {len(failed)} of" if failed else "agrees in all"
+        lines.append(f"{engine}: {state} {len(cases)} cases; worst element {error}{place}")
     return lines
 
 

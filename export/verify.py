@@ -1,147 +1,137 @@
-"""Verification of an artifact's bytes against the native network, before the file gets its name."""
+"""Verification: outputs of an artifact in every engine against those of the network it was made from."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
-from export.conversion import INPUT_NAME, OUTPUT_NAME
+from export.engines import Engine
+from export.trials import Trial
 from runtime.contract import Parity, ReferencePair
 from runtime.errors import VerificationError
 
 __all__ = [
     "BATCHES",
     "TOLERANCE",
-    "Comparison",
+    "Case",
+    "Predict",
+    "VerificationReport",
     "Worst",
-    "check_graph",
     "compare",
-    "open_engine",
-    "operators",
+    "parity_of",
+    "reference_input",
     "reference_pair",
     "relative_difference",
+    "verify",
 ]
 
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 16)
-# No GPU provider has them, and the inverse is silently wrong in some versions of onnxruntime.
-_FORBIDDEN = {"DFT", "STFT"}
-_COMPLEX = {onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128}
+# An evaluator in NumPy takes its time.
+_BATCHES_OF = {"reference": (1,)}
+# onnxruntime and the evaluator of the ONNX project decide over publication. Any other engine is reported: its
+# failures are its own until proved otherwise.
+_DECIDE = "onnx"
 
-Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Predict = Callable[[NDArray], NDArray]
 
 
-@dataclass(frozen=True)
-class Worst:
-    """The element in which artifact and native network differ most.
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    Attributes
-    ----------
-    batch
-        Size of the batch it was found in.
-    index
-        (pattern in the batch, row, column, channel, part).
-    artifact, native
-        The two values.
-    """
 
-    batch: int
-    index: tuple[int, ...]
+class Worst(_Part):
+    """The element in which artifact and native network differ most."""
+
+    index: tuple[int, ...] = Field(description="in the output, the first number counts within the batch")
     artifact: float
     native: float
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Parity figures, and where they come from."""
+class Case(_Part):
+    """One batch of one kind of input in one engine."""
 
-    parity: Parity
-    worst: Worst
+    inputs: str
+    engine: str
+    batch: int
+    max_relative_error: float | None = Field(
+        description="largest |difference| over the scale; null if not finite"
+    )
+    rms_relative_error: float | None = Field(description="root mean square of the same")
+    scale: float = Field(description="largest |output| of the native network on this kind of input")
+    worst: Worst | None
+    passed: bool
+    reason: str | None = Field(default=None, description="why there is no figure")
 
 
-def operators(model: onnx.ModelProto) -> Counter[str]:
-    """Operators of a graph, counted."""
-    return Counter(node.op_type for node in model.graph.node)
+class VerificationReport(_Part):
+    """Everything that was compared."""
 
+    label: str
+    tolerance: float
+    scale_rule: str = (
+        "errors are divided by the largest native output on the same kind of input, but not by less than a "
+        "thousandth of that on the first kind"
+    )
+    inputs: dict[str, str] = Field(description="how each kind of input was made")
+    cases: list[Case]
+    first_difference: str | None = Field(
+        default=None, description="for a failure: the first layer or node whose output differs"
+    )
 
-def check_graph(data: bytes) -> onnx.ModelProto:
-    """Check what can be checked without running it.
+    @property
+    def failures(self) -> list[Case]:
+        """Cases beyond the tolerance, in any engine."""
+        return [case for case in self.cases if not case.passed]
 
-    Raises
-    ------
-    VerificationError
-        If the bytes are no valid ONNX model; on operators that are not standard, Fourier operators, complex
-        numbers, external data or subgraphs' functions; or if input and output are not those of an artifact.
-    """
-    try:
-        model = onnx.load_from_string(data)
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # onnx raises several types of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise VerificationError(f"graph: the ONNX checker refuses it: {reason}") from error
-    strange = {
-        f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")
-    }
-    strange |= {function.name for function in model.functions}
-    if strange:
-        raise VerificationError(f"graph: {', '.join(sorted(strange))} are no standard ONNX operators")
-    if forbidden := _FORBIDDEN & set(operators(model)):
+    @property
+    def refusals(self) -> list[Case]:
+        """Failures in an engine that decides over publication."""
+        return [case for case in self.failures if case.engine.startswith(_DECIDE)]
+
+    def worst_case(self, engine: str = "") -> Case:
+        """The case of largest error, of all or of the engines whose name starts so."""
+        cases = [case for case in self.cases if case.engine.startswith(engine)]
+        return max(cases, key=lambda case: _number(case.max_relative_error))
+
+    def raise_on_refusal(self, where: str = "") -> None:
+        """Say why the artifact must not be published.
+
+        Raises
+        ------
+        VerificationError
+            With the figures, the worst element, and the first layer that differs.
+        """
+        if not self.refusals:
+            return
+        case = max(self.refusals, key=lambda case: _number(case.max_relative_error))
         raise VerificationError(
-            f"graph: holds {', '.join(sorted(forbidden))}, which GPU providers do not have"
+            f"parity: {describe(case, self.tolerance)}{_and(self.first_difference)}{where}"
         )
-    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
-    types = {tensor.data_type for tensor in model.graph.initializer}
-    types |= {value.type.tensor_type.elem_type for value in values}
-    if types & _COMPLEX:
-        raise VerificationError("graph: holds complex numbers")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise VerificationError("graph: keeps weights in another file")
-    for kind, values, name in (
-        ("input", model.graph.input, INPUT_NAME),
-        ("output", model.graph.output, OUTPUT_NAME),
-    ):
-        if [value.name for value in values] != [name]:
-            raise VerificationError(
-                f"graph: {kind}s are {[value.name for value in values]}, expected [{name!r}]"
-            )
-        if not values[0].type.tensor_type.shape.dim[0].dim_param:
-            raise VerificationError(f"graph: the batch of {kind} {name!r} is fixed")
-    return model
 
 
-def open_engine(data: bytes) -> Predict:
-    """Load an artifact in onnxruntime on the CPU.
+def describe(case: Case, tolerance: float) -> str:
+    """A failed case in words."""
+    place = f"{case.inputs} inputs in {case.engine}"
+    if case.worst is None:
+        return f"{case.reason} ({place})"
+    return (
+        f"relative error {_number(case.max_relative_error):.2e} exceeds {tolerance:.0e}; worst element "
+        f"{case.worst.index} of a batch of {case.batch}: artifact {case.worst.artifact:.6g}, native "
+        f"{case.worst.native:.6g}, largest output {case.scale:.4g} ({place})"
+    )
 
-    Raises
-    ------
-    VerificationError
-        If it cannot be loaded.
-    """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a dozen types of its own
-        raise VerificationError(f"graph: onnxruntime refuses it: {str(error).splitlines()[0]}") from error
 
-    def predict(diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
-        try:
-            (output,) = session.run([OUTPUT_NAME], {INPUT_NAME: np.ascontiguousarray(diffraction)})
-        except Exception as error:  # as above
-            reason = str(error).splitlines()[0]
-            raise VerificationError(
-                f"graph: does not run on a batch of {len(diffraction)}: {reason}"
-            ) from error
-        return output
+def _and(difference: str | None) -> str:
+    return f"; {difference}" if difference else ""
 
-    return predict
+
+def _number(error: float | None) -> float:
+    return float("inf") if error is None else error
 
 
 def relative_difference(found: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
@@ -153,86 +143,187 @@ def relative_difference(found: NDArray[np.floating], expected: NDArray[np.floati
 
 
 def compare(
-    artifact: Predict,
+    found: NDArray, expected: NDArray, *, scale: float, tolerance: float, inputs: str, engine: str
+) -> Case:
+    """One output against another of the same batch.
+
+    NaN or infinity on either side is the worst difference there is, even if both have it.
+    """
+    given: dict = {"inputs": inputs, "engine": engine, "batch": len(expected), "scale": scale}
+    if found.shape != expected.shape:
+        reason = f"the artifact gives {found.shape}, the native network {expected.shape}"
+        return Case(
+            **given, max_relative_error=None, rms_relative_error=None, worst=None, passed=False, reason=reason
+        )
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(found.astype(np.float64) - expected)
+    difference = np.where(np.isfinite(difference), difference, np.inf)
+    index = np.unravel_index(int(difference.argmax()), difference.shape)
+    error = float(difference[index]) / scale if scale > 0 else float("inf")
+    rms = float(np.sqrt(np.mean(np.square(difference)))) / scale if np.isfinite(error) else None
+    return Case(
+        **given,
+        max_relative_error=error if np.isfinite(error) else None,
+        rms_relative_error=rms,
+        worst=Worst(
+            index=tuple(int(axis) for axis in index),
+            artifact=float(found[index]),
+            native=float(expected[index]),
+        ),
+        passed=error <= tolerance,
+    )
+
+
+def verify(
+    label: str,
+    engines: Mapping[str, Callable[[], Engine]],
     native: Predict,
-    diffraction: NDArray[np.float32],
+    trials: Sequence[Trial],
     *,
     tolerance: float = TOLERANCE,
     batches: Sequence[int] = BATCHES,
-    patterns: str = "held-out patterns",
-) -> Comparison:
-    """Outputs of the artifact against those of the native network.
+    locate: Callable[[str, NDArray], str | None] | None = None,
+) -> VerificationReport:
+    """Run every kind of input in every engine at several batch sizes.
 
     Parameters
     ----------
-    diffraction
-        float32 [n, C, N, N], inputs; each batch takes the next ones, from the start again after the last.
+    engines
+        Functions that load the artifact, by the engine's short name.
+    native
+        The network that the artifact was made from.
+    trials
+        Kinds of input; the first one sets the scale.
     tolerance
-        On the largest difference over the largest native output.
-    patterns
-        What the inputs are, for the contract.
+        On the largest difference over the scale.
+    batches
+        Sizes; each takes the next inputs, from the start again after the last.
+    locate
+        Finds the first layer that differs, given the engine's short name and the inputs; called for the first
+        failure. See `export.difference.locate`.
 
-    Raises
-    ------
-    VerificationError
-        If the shapes differ, or the error exceeds the tolerance; the message holds the figures and the worst
-        element.
+    Returns
+    -------
+    The report, whether everything passed or not: see `VerificationReport.raise_on_refusal`.
     """
-    largest, total, power, error, start = 0.0, 0.0, 0.0, -1.0, 0
-    worst: Worst | None = None
-    for batch in batches:
-        inputs = diffraction.take(range(start, start + batch), axis=0, mode="wrap")
-        start += batch
-        found, expected = artifact(inputs), native(inputs)
-        if found.shape != expected.shape:
-            raise VerificationError(
-                f"parity: the artifact gives {found.shape}, the native network {expected.shape}"
-            )
-        with np.errstate(invalid="ignore"):
-            difference = np.abs(found.astype(np.float64) - expected)
-        # NaN on either side is the worst difference there is.
-        difference = np.where(np.isfinite(difference), difference, np.inf)
-        index = np.unravel_index(int(difference.argmax()), difference.shape)
-        if difference[index] > error:
-            error = float(difference[index])
-            position = tuple(int(axis) for axis in index)
-            worst = Worst(batch, position, float(found[index]), float(expected[index]))
-        largest = max(largest, float(np.abs(expected[np.isfinite(expected)]).max(initial=0)))
-        total += float(np.square(difference).sum())
-        power += float(np.square(expected, dtype=np.float64).sum())
-    assert worst is not None
-    relative = error / largest if largest > 0 else float("inf")
-    if not relative <= tolerance:
-        raise VerificationError(
-            f"parity: relative error {relative:.2e} exceeds {tolerance:.0e}; worst element {worst.index} "
-            f"of a batch of {worst.batch}: artifact {worst.artifact:.6g}, native {worst.native:.6g}, "
-            f"largest output {largest:.4g}"
-        )
-    parity = Parity(
-        max_relative_error=relative,
-        rms_relative_error=float(np.sqrt(total / power)),
+    first = _largest(native(_take(trials[0].inputs, 0, max(batches))))
+    cases: list[Case] = []
+    difference = None
+    expected: dict[tuple[str, int, int], NDArray] = {}
+    for short, load in engines.items():
+        engine: Engine | None = None
+        name, refused = short, ""
+        try:
+            engine = load()
+            name = engine.name
+        except VerificationError as error:
+            refused = str(error)
+        sizes = [size for size in batches if size in _BATCHES_OF.get(short, batches)] or batches
+        for trial in trials:
+            start = 0
+            for size in sizes:
+                inputs = _take(trial.inputs, start, size)
+                key = (trial.kind, start, size)
+                start += size
+                if key not in expected:
+                    expected[key] = native(inputs)
+                scale = max(_largest(expected[key]), 1e-3 * first)
+                case = _run(engine, refused, inputs, expected[key], scale, tolerance, trial.kind, name)
+                cases.append(case)
+                if not case.passed and difference is None and locate and case.worst:
+                    difference = locate(short, inputs)
+    return VerificationReport(
+        label=label,
         tolerance=tolerance,
-        batches=list(batches),
-        patterns=patterns,
-        engine=f"onnxruntime {ort.__version__} CPUExecutionProvider",
+        inputs={trial.kind: trial.rule for trial in trials},
+        cases=cases,
+        first_difference=difference,
     )
-    return Comparison(parity, worst)
 
 
-def reference_pair(artifact: Predict, channels: int, n: int, flux: float) -> ReferencePair:
-    """Run an input that anyone can make again, and keep the hashes.
+def _run(
+    engine: Engine | None,
+    refused: str,
+    inputs: NDArray,
+    expected: NDArray,
+    scale: float,
+    tolerance: float,
+    kind: str,
+    name: str,
+) -> Case:
+    try:
+        if engine is None:
+            raise VerificationError(refused)
+        return compare(engine(inputs), expected, scale=scale, tolerance=tolerance, inputs=kind, engine=name)
+    except VerificationError as error:
+        return Case(
+            inputs=kind,
+            engine=name,
+            batch=len(inputs),
+            max_relative_error=None,
+            rms_relative_error=None,
+            scale=scale,
+            worst=None,
+            passed=False,
+            reason=str(error),
+        )
 
-    The legacy generator of NumPy is used since its numbers never change. The hash of the output may differ on
-    another processor; its root mean square then still tells.
+
+def _take(inputs: NDArray, start: int, size: int) -> NDArray:
+    return inputs.take(range(start, start + size), axis=0, mode="wrap")
+
+
+def _largest(output: NDArray) -> float:
+    return float(np.abs(output[np.isfinite(output)]).max(initial=0))
+
+
+def parity_of(report: VerificationReport) -> Parity:
+    """Figures for the contract: onnxruntime's on the first kind of input."""
+    kind, origin = next(iter(report.inputs.items()))
+    cases = [case for case in report.cases if case.inputs == kind and case.engine.startswith("onnxruntime")]
+    return Parity(
+        max_relative_error=max(_number(case.max_relative_error) for case in cases),
+        rms_relative_error=max(_number(case.rms_relative_error) for case in cases),
+        tolerance=report.tolerance,
+        batches=[case.batch for case in cases],
+        patterns=origin,
+        engine=cases[0].engine,
+    )
+
+
+def reference_input(channels: int, n: int, flux: float, dtype: str = "float32") -> tuple[str, NDArray]:
+    """An input that anyone can make again, and the rule in words.
+
+    The legacy generator of NumPy is used since its numbers never change.
+
+    Parameters
+    ----------
+    channels, n
+        The input is [2, C, N, N].
+    flux
+        Mean photons in a pattern.
+    dtype
+        ``float32`` for amplitudes, ``uint16`` for counts.
     """
     mean = round(flux / n**2, 6)
     shape = (2, channels, n, n)
     counts = np.random.RandomState(0).poisson(mean, shape)
-    diffraction = np.sqrt(counts).astype(np.float32)
-    output = artifact(diffraction)
+    drawn = f"numpy.random.RandomState(0).poisson({mean}, {shape})"
+    if dtype == "uint16":
+        most = np.iinfo(np.uint16).max
+        return f"uint16, at most {most}, of {drawn}", np.minimum(counts, most).astype(np.uint16)
+    return f"float32 square root of {drawn}", np.sqrt(counts).astype(np.float32)
+
+
+def reference_pair(artifact: Predict, rule: str, inputs: NDArray) -> ReferencePair:
+    """Hashes of an input and of the output it gives.
+
+    The hash of the output may differ on another processor; its root mean square then still tells.
+    """
+    output = artifact(inputs)
     return ReferencePair(
-        rule=f"float32 square root of numpy.random.RandomState(0).poisson({mean}, {shape})",
-        input_sha256=hashlib.sha256(diffraction.tobytes()).hexdigest(),
+        rule=rule,
+        input_sha256=hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).hexdigest(),
         output_sha256=hashlib.sha256(np.ascontiguousarray(output).tobytes()).hexdigest(),
         output_rms=float(np.sqrt(np.mean(np.square(output, dtype=np.float64)))),
     )

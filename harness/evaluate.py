@@ -34,7 +34,7 @@ from runtime.scan import Scan
 from runtime.session import DEFAULT_BATCH, Session
 from runtime.stitching import patch_weight
 
-__all__ = ["comparison_table", "evaluate", "write_evaluation"]
+__all__ = ["comparison_table", "evaluate", "summarise", "write_evaluation"]
 
 # Their SSIM has a window of 7 x 7 pixels.
 _SMALLEST_FOR_PTYCHOPINN = 7
@@ -118,7 +118,7 @@ def evaluate(
 
             _warm_up(session, scan, batch)
             made.append(reconstruct(session, scan, weighting, batch, report))
-        summary = _summarise(scan, made, region)
+        summary = summarise(scan, made, region)
         summaries.append(summary)
         for found, session, reconstruction in zip(results, sessions, made, strict=True):
             found[scan.name] = _judge(session, scan, reconstruction, summary, plane, register, ptychopinn)
@@ -195,7 +195,7 @@ def _warm_up(session: Session, scan: Scan, batch: int) -> None:
         pass
 
 
-def _summarise(scan: Scan, made: Sequence[Reconstruction], rule: RegionRule | None) -> ScanSummary:
+def summarise(scan: Scan, made: Sequence[Reconstruction], rule: RegionRule | None) -> ScanSummary:
     """Place the reference on the canvas and declare the region that all reconstructions share."""
     # The canvas follows from positions and N alone, so it is the same for every artifact.
     shape, origin = made[0].stitched.object.shape, made[0].stitched.origin

@@ -139,7 +139,9 @@ class Parity(_Part):
 
     max_relative_error: float = Field(description="largest |difference| over the largest |output|")
     rms_relative_error: float
-    tolerance: float
+    tolerance: float | None = Field(
+        description="null where the quality of the reconstruction decides, see `quality`"
+    )
     batches: list[int]
     patterns: str
     engine: str

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from runtime.contract import CONTRACT_KEY, Contract
 from runtime.errors import InputError
+from runtime.integrity import check_model_file
 from runtime.providers import preload_cuda, provider_list
 from runtime.scan import Scan
 
@@ -31,7 +32,13 @@ class Session:
         The file.
     """
 
-    def __init__(self, path: Path, provider: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        provider: str = "auto",
+        threads: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
         """Load an artifact.
 
         Parameters
@@ -40,16 +47,17 @@ class Session:
             ``auto``, ``tensorrt``, ``cuda`` or ``cpu``; see `runtime.providers`.
         threads
             Threads inside an operator on the CPU; onnxruntime's own choice if None.
+        max_bytes
+            Largest file that is opened; see `runtime.integrity.check_model_file`.
 
         Raises
         ------
         InputError
-            If the file is missing, is no ONNX model, carries no contract, does not keep to it, or the
-            provider is not to be had.
+            If the file is missing, is no ONNX model or an unsafe one, carries no contract, does not keep to
+            it, or the provider is not to be had.
         """
         self.path = Path(path)
-        if not self.path.is_file():
-            raise InputError(f"{path}: no such file, expected an ONNX artifact")
+        check_model_file(self.path, max_bytes)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, Protocol
@@ -31,6 +32,7 @@ from train.first_guess import FirstGuess, first_guess
 __all__ = [
     "CONFIG_NAME",
     "HELD_OUT_NAME",
+    "LayerOutput",
     "NativeNetwork",
     "RunRecord",
     "fingerprint",
@@ -46,6 +48,25 @@ CONFIG_NAME = "config.json"
 HELD_OUT_NAME = "held_out.npz"
 
 
+@dataclass(frozen=True)
+class LayerOutput:
+    """What one layer of a network gave.
+
+    Attributes
+    ----------
+    name
+        In the words of the framework.
+    output
+        The array.
+    after
+        Names of the layers that it reads from; None if not known, that is, perhaps from all earlier ones.
+    """
+
+    name: str
+    output: NDArray
+    after: tuple[str, ...] | None = None
+
+
 class NativeNetwork(Protocol):
     """A trained network in its own framework, behind one face for export and tests."""
 
@@ -55,6 +76,10 @@ class NativeNetwork(Protocol):
 
     def tensors(self) -> dict[str, NDArray]:
         """Every trainable tensor by name."""
+        ...
+
+    def layers(self, diffraction: NDArray[np.float32]) -> list[LayerOutput]:
+        """What every layer gives for an input, none before those it reads from."""
         ...
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tf2onnx.graph import Graph, Node
 
 from export.conversion import INPUT_NAME, OUTPUT_NAME, Converted, quiet
+from export.opset import DEFAULT_OPSET
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,8 +28,13 @@ logger = logging.getLogger(__name__)
 OPSET = 18
 
 
-def convert_network(network: KerasNetwork, example: NDArray[np.float32]) -> Converted:
-    """`convert_model` for a network of `train.tensorflow`, which knows its sizes without an example."""
+def convert_network(
+    network: KerasNetwork, example: NDArray[np.float32], opset: int = DEFAULT_OPSET
+) -> Converted:
+    """`convert_model` for a network of `train.tensorflow`, which knows its sizes without an example.
+
+    The graph is written in `OPSET` and raised by `export.opset.to_opset`.
+    """
     return convert_model(network.model)
 
 

@@ -13,26 +13,32 @@ from numpy.typing import NDArray
 from torch import nn
 
 from export.conversion import INPUT_NAME, OUTPUT_NAME, Converted, quiet
+from export.opset import DEFAULT_OPSET
 from export.torch.spectral import LOWERING, lower_spectral
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from train.torch.network import TorchNetwork
 
-__all__ = ["OPSET", "convert_module", "convert_network"]
+__all__ = ["convert_module", "convert_network"]
 
 logger = logging.getLogger(__name__)
 
-# The first that has the operator Gelu, and the last that inference servers of 2025 take.
-OPSET = 20
 
-
-def convert_network(network: TorchNetwork, example: NDArray[np.float32]) -> Converted:
+def convert_network(
+    network: TorchNetwork, example: NDArray[np.float32], opset: int = DEFAULT_OPSET
+) -> Converted:
     """`convert_module` for a network of `train.torch`."""
-    return convert_module(network.module, example)
+    return convert_module(network.module, example, opset=opset)
 
 
-def convert_module(module: nn.Module, example: NDArray[np.float32]) -> Converted:
+def convert_module(
+    module: nn.Module,
+    example: NDArray[np.float32],
+    *,
+    opset: int = DEFAULT_OPSET,
+    names: tuple[str, str] = (INPUT_NAME, OUTPUT_NAME),
+) -> Converted:
     """Convert a module of one input and one output; the first axis stays dynamic, the others are fixed.
 
     Parameters
@@ -41,6 +47,10 @@ def convert_module(module: nn.Module, example: NDArray[np.float32]) -> Converted
         Left as it is: a copy is converted, in evaluation mode, on the CPU.
     example
         An input of the module, float32 [batch, ...]. Its values do not matter.
+    opset
+        Version of the operator set, see `export.opset`.
+    names
+        Of the input and the output.
 
     Raises
     ------
@@ -58,10 +68,10 @@ def convert_module(module: nn.Module, example: NDArray[np.float32]) -> Converted
             program = torch.onnx.export(
                 frozen,
                 (inputs,),
-                input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
+                input_names=[names[0]],
+                output_names=[names[1]],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
-                opset_version=OPSET,
+                opset_version=opset,
                 dynamo=True,
                 external_data=False,
             )

@@ -19,7 +19,9 @@ pytest.importorskip("onnx_ir")
 from onnx import numpy_helper
 
 from export.artifact import export_run
-from export.verdict import operator_lines
+from export.options import ExportOptions
+from export.report import report_text
+from export.verify import VerificationReport
 from harness.simulate.lines import LinesConfig, simulate_scan
 from runtime.errors import InputError, VerificationError
 from runtime.physics import cut_windows, forward
@@ -102,10 +104,18 @@ def test_a_trained_run_becomes_an_artifact_that_says_what_it_is(name, runs, resu
     native = load_network(run, record).predict(scan.diffraction[:2, None])
     assert np.abs(patches[:, 0].real - native[..., 0, 0]).max() < 1e-4
     assert np.abs(patches[:, 0].imag - native[..., 0, 1]).max() < 1e-4
-    assert [path.name for path in out.parent.iterdir()] == [out.name]
-    text = "\n".join(result.verdict() + operator_lines(result.operators_before, result.operators_after))
-    for words in ("tiny", "batches of 1, 3, 16", "worst element", "bit for bit", "Conv"):
+    beside = {f"{name}.verification.json", f"{name}.verification.txt"}
+    assert {path.name for path in out.parent.iterdir()} == {out.name, *beside}
+    assert contract.conversion.operators_before["Conv"] > 0
+    text = "\n".join(result.verdict())
+    for words in ("tiny", "batches of 1, 3, 16", "worst element", "bit for bit"):
         assert words in text
+    report = VerificationReport.model_validate_json((out.with_suffix(".verification.json")).read_text())
+    assert report == result.report
+    assert set(report.inputs) == {"held-out", "random", "all-zero", "faint", "bright"}
+    assert {case.engine.split()[0] for case in report.cases} >= {"onnxruntime", "onnx"}
+    assert not report.failures
+    assert report_text(report) == (out.with_suffix(".verification.txt")).read_text()
 
 
 @pytest.mark.parametrize("name", ["fno", "hybrid"])
@@ -166,8 +176,8 @@ def sabotage(monkeypatch, framework, change):
     module = importlib.import_module(f"export.{framework}.convert")
     convert = module.convert_network
 
-    def changed(network, example):
-        converted = convert(network, example)
+    def changed(network, example, **settings):
+        converted = convert(network, example, **settings)
         model = onnx.ModelProto()
         model.CopyFrom(converted.model)
         change(model)
@@ -188,10 +198,53 @@ def test_one_spoilt_weight_leaves_what_was_there_before(runs, tmp_path, monkeypa
     sabotage(monkeypatch, "torch", spoil_one_weight)
     out = tmp_path / "fno.onnx"
     out.write_text("the old one")
-    with pytest.raises(VerificationError, match=r"^parity: relative error .* worst element"):
+    said = (
+        r"^parity: relative error .* worst element .*; the first layer that differs is head.project; .*refused.txt"
+    )
+    with pytest.raises(VerificationError, match=said):
         export_run(runs("fno"), out)
-    assert list(tmp_path.iterdir()) == [out]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "fno.onnx",
+        "fno.refused.json",
+        "fno.refused.txt",
+    ]
     assert out.read_text() == "the old one"
+    assert "the first layer that differs is head.project" in (tmp_path / "fno.refused.txt").read_text()
+    monkeypatch.undo()
+    export_run(runs("fno"), out)
+    assert not list(tmp_path.glob("*.refused.*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fno", {"input": "counts", "batch": 3}),
+        ("baseline", {"input": "counts"}),
+        ("cnn", {"batch": 2, "opset": 18}),
+        ("hybrid", {"opset": 21}),
+    ],
+)
+def test_variants_answer_like_the_trained_network(name, options, runs, tmp_path):
+    out = tmp_path / f"{name}.onnx"
+    contract = export_run(runs(name), out, ExportOptions(**options)).contract
+    counts = options.get("input") == "counts"
+    assert contract.input.dtype == ("uint16" if counts else "float32")
+    assert contract.batch == options.get("batch")
+    assert contract.conversion.opset == options.get("opset", 20)
+    scan = held_out_scan(runs(name))
+    native = load_network(runs(name), read_run(runs(name))).predict(scan.diffraction[:5, None])
+    groups = np.arange(5)[:, None]
+    ((_, patches),) = Session(out, "cpu").batches(scan, groups, batch=5)
+    assert np.abs(patches[:, 0].real - native[..., 0, 0]).max() < 1e-4
+    assert np.abs(patches[:, 0].imag - native[..., 0, 1]).max() < 1e-4
+
+
+def test_an_artifact_that_a_required_target_cannot_run_is_refused(runs, tmp_path):
+    out = tmp_path / "fno.onnx"
+    with pytest.raises(VerificationError, match=r"tensorrt.*Cast"):
+        export_run(runs("fno"), out, ExportOptions(input="counts", require=("cuda", "tensorrt")))
+    assert not out.exists()
+    export_run(runs("fno"), out, ExportOptions(require=("cpu", "cuda", "tensorrt", "openvino")))
 
 
 def test_a_run_that_was_never_trained_is_refused(runs, tmp_path):
@@ -213,8 +266,8 @@ def test_bad_requests_are_refused(runs, tmp_path):
         export_run(tmp_path, tmp_path / "a.onnx")
     with pytest.raises(InputError, match=r"ends in \.onnx"):
         export_run(runs("fno"), tmp_path / "a.bin")
-    with pytest.raises(InputError, match=r"tolerance is 0"):
-        export_run(runs("fno"), tmp_path / "a.onnx", tolerance=0)
+    with pytest.raises(InputError, match=r"precision int8 needs a judge"):
+        export_run(runs("fno"), tmp_path / "a.onnx", ExportOptions(precision="int8"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,9 +16,11 @@ from neuralop.models import FNO  # noqa: E402
 from torch import nn  # noqa: E402
 
 from export.conversion import INPUT_NAME, OUTPUT_NAME  # noqa: E402
+from export.engines import open_onnxruntime  # noqa: E402
+from export.graph import check_graph, operators  # noqa: E402
 from export.passes import clean  # noqa: E402
 from export.torch.convert import convert_module  # noqa: E402
-from export.verify import check_graph, compare, open_engine, operators  # noqa: E402
+from export.verify import relative_difference  # noqa: E402
 from runtime.errors import InputError  # noqa: E402
 from train.config import NetworkConfig  # noqa: E402
 from train.first_guess import first_guess  # noqa: E402
@@ -59,10 +61,9 @@ def test_an_architecture_gives_the_same_through_onnxruntime(build, n, gridsize, 
     assert len(converted.layers) == 2
     assert converted.lowering != "none"
     model = check_graph(clean(converted.model).model.SerializeToString())
-    engine = open_engine(model.SerializeToString())
+    engine = open_onnxruntime(model.SerializeToString())
     assert engine(diffraction[:5]).shape == (5, n, n, gridsize**2, 2)
-    parity = compare(engine, native.predict, diffraction, tolerance=1e-5).parity
-    assert parity.batches == [1, 3, 16]
+    assert relative_difference(engine(diffraction), native.predict(diffraction)) < 1e-5
     found = operators(model)
     assert found["Gelu"]
     assert not {"DFT", "STFT", "If", "Loop", "Erf"} & set(found)
@@ -76,9 +77,10 @@ def test_any_module_with_fourier_layers_can_be_converted():
     model = FNO((8, 8), 1, 2, 8, n_layers=1).eval()
     example = np.random.default_rng(0).normal(size=(3, 1, 32, 33)).astype(np.float32)
     converted = convert_module(model, example)
-    engine = open_engine(converted.model.SerializeToString())
+    engine = open_onnxruntime(converted.model.SerializeToString())
     with torch.inference_mode():
-        compare(engine, lambda x: model(torch.from_numpy(x)).numpy(), example, tolerance=1e-5)
+        expected = model(torch.from_numpy(example)).numpy()
+    assert relative_difference(engine(example), expected) < 1e-5
     assert [converted.model.graph.input[0].name, converted.model.graph.output[0].name] == [
         INPUT_NAME,
         OUTPUT_NAME,

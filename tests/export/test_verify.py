@@ -11,7 +11,11 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export.verify import check_graph, compare, open_engine, reference_pair, relative_difference
+from export.engines import open_onnxruntime
+from export.graph import check_graph
+from export.report import report_text
+from export.trials import Trial
+from export.verify import parity_of, reference_input, reference_pair, relative_difference, verify
 from export.weights import count_found, prove_weights
 from runtime.errors import VerificationError
 from tests.export.graphs import model_of
@@ -39,25 +43,44 @@ def record(trained, initial):
     return SimpleNamespace(trained_tensors=fingerprint(trained), initial_tensors=fingerprint(initial))
 
 
+def report_of(artifact, network=native, **settings):
+    """A report on inputs of one kind in one engine; `artifact` is a graph or a function."""
+
+    def load():
+        if isinstance(artifact, onnx.ModelProto):
+            return open_onnxruntime(artifact.SerializeToString())
+        artifact.name = "onnxruntime, or what stands for it"
+        return artifact
+
+    return verify("some", {"onnxruntime": load}, network, [Trial("held-out", "seeded", INPUTS)], **settings)
+
+
 def test_parity_of_equal_networks_is_measured_on_every_batch():
-    comparison = compare(open_engine(network().SerializeToString()), native, INPUTS)
-    assert comparison.parity.max_relative_error < 1e-6
-    assert comparison.parity.rms_relative_error <= comparison.parity.max_relative_error
-    assert comparison.parity.batches == [1, 3, 16]
+    report = report_of(network())
+    parity = parity_of(report)
+    assert not report.failures
+    assert parity.max_relative_error < 1e-6
+    assert parity.rms_relative_error <= parity.max_relative_error
+    assert parity.batches == [1, 3, 16]
+    assert parity.patterns == "seeded"
 
 
 def test_one_changed_weight_is_found_with_its_place():
     weight = WEIGHT.copy()
     weight[2, 5] += 0.01
-    engine = open_engine(network(weight).SerializeToString())
+    report = report_of(network(weight))
     with pytest.raises(
         VerificationError, match=r"^parity: relative error .*worst element \(\d+, 0, \d, 5\)"
     ) as caught:
-        compare(engine, native, INPUTS)
-    expected = 0.01 * np.abs(INPUTS[:, 0, :, 2]).max() / np.abs(native(INPUTS)).max()
+        report.raise_on_refusal()
+    # The largest of the three batches, each on its own scale.
+    errors = []
+    for start, size in ((0, 1), (1, 3), (4, 16)):
+        inputs = INPUTS[start : start + size]
+        errors.append(0.01 * np.abs(inputs[:, 0, :, 2]).max() / np.abs(native(inputs)).max())
     figure = float(re.search(r"relative error (\S+)", str(caught.value)).group(1))
-    assert figure == pytest.approx(expected, rel=0.02)
-    assert compare(engine, native, INPUTS, tolerance=0.1).worst.index[-1] == 5
+    assert figure == pytest.approx(max(errors), rel=0.02)
+    assert report_of(network(weight), tolerance=0.1).worst_case().worst.index[-1] == 5
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -67,16 +90,48 @@ def test_outputs_that_are_not_finite_never_pass(value):
         output[-1, 0, 0, 0] = value
         return output
 
-    for pair in ((broken, native), (native, broken), (broken, broken)):
+    for artifact, network in ((broken, native), (lambda x: native(x), broken), (broken, broken)):
         with pytest.raises(VerificationError, match=r"^parity"):
-            compare(*pair, INPUTS)
+            report_of(artifact, network).raise_on_refusal()
     assert relative_difference(broken(INPUTS), native(INPUTS)) != 0
     assert relative_difference(native(INPUTS), broken(INPUTS)) == np.inf
 
 
 def test_another_shape_is_no_parity():
-    with pytest.raises(VerificationError, match=r"gives"):
-        compare(lambda x: native(x)[..., None], native, INPUTS)
+    with pytest.raises(VerificationError, match=r"artifact gives \(1, 1, 4, 6, 1\)"):
+        report_of(lambda x: native(x)[..., None]).raise_on_refusal()
+
+
+def test_an_engine_that_cannot_load_the_graph_fails_every_case():
+    report = report_of(with_node(helper.make_node("Nonsense", ["a"], ["b"])))
+    assert [case.passed for case in report.cases] == [False] * 3
+    with pytest.raises(VerificationError, match=r"onnxruntime .* refuses it: .*Nonsense"):
+        report.raise_on_refusal()
+
+
+def test_tiny_outputs_are_judged_on_the_scale_of_the_first_kind():
+    faint = 1e-6 * INPUTS
+
+    def artifact(x):
+        return native(x) + np.float32(1e-9)
+
+    artifact.name = "onnxruntime"
+    trials = [Trial("held-out", "", INPUTS), Trial("all-zero", "", 0 * INPUTS), Trial("faint", "", faint)]
+    report = verify("some", {"onnxruntime": lambda: artifact}, native, trials)
+    assert not report.failures
+    by_kind = {case.inputs: case.scale for case in report.cases if case.batch == 16}
+    assert by_kind["held-out"] == pytest.approx(np.abs(native(INPUTS[4:20])).max())
+    assert by_kind["all-zero"] == by_kind["faint"] == pytest.approx(1e-3 * np.abs(native(INPUTS[:16])).max())
+
+
+def test_the_text_of_a_report_says_first_what_matters():
+    good = report_text(report_of(network()))
+    assert good.startswith("some: verified, 3 of 3 cases pass\nlargest relative error ")
+    weight = WEIGHT.copy()
+    weight[2, 5] += 0.01
+    bad = report_text(report_of(network(weight)))
+    assert bad.startswith("some: refused, 0 of 3 cases pass\nFAILED relative error ")
+    assert bad.count("FAILED\n") == 3
 
 
 def with_node(node, opset_domain=None):
@@ -183,7 +238,8 @@ def test_weights_that_are_not_the_trained_ones_are_refused(trained, initial, loa
 
 
 def test_the_reference_pair_can_be_made_again_from_its_rule():
-    pair = reference_pair(open_engine(network().SerializeToString()), 1, 4, 48.0)
+    engine = open_onnxruntime(network().SerializeToString())
+    pair = reference_pair(engine, *reference_input(1, 4, 48.0))
     rule = re.search(r"poisson\((\S+), (\(.*\))\)$", pair.rule)
     shape = tuple(int(size) for size in rule.group(2).strip("()").split(","))
     counts = np.random.RandomState(0).poisson(float(rule.group(1)), shape)

@@ -12,7 +12,7 @@ from runtime.errors import InputError
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
 from train.registry import Architecture, get_architecture
-from train.run import RunRecord, recorded_guess
+from train.run import LayerOutput, RunRecord, recorded_guess
 
 __all__ = ["CHECKPOINT_NAME", "KerasNetwork", "build_network", "initial_network", "load_network"]
 
@@ -33,6 +33,17 @@ class KerasNetwork:
         """Every trainable variable by path."""
         return {variable.path: variable.numpy() for variable in self.model.trainable_variables}
 
+    def layers(self, diffraction: NDArray[np.float32]) -> list[LayerOutput]:
+        """What every layer gives for an input, none before those it reads from."""
+        inside = [layer for layer in self.model.layers if not isinstance(layer, keras.layers.InputLayer)]
+        every = keras.Model(self.model.inputs, [layer.output for layer in inside])
+        outputs = every([np.ascontiguousarray(diffraction)], training=False)
+        return [
+            LayerOutput(layer.name, np.asarray(part), _read_from(layer))
+            for layer, output in zip(inside, outputs, strict=True)
+            for part in keras.tree.flatten(output)
+        ]
+
     def spectral_operator(self) -> str | None:
         """Keras networks hold no Fourier layer."""
         return None
@@ -40,6 +51,12 @@ class KerasNetwork:
     def save(self, folder: Path) -> None:
         """Write the weights into a run folder."""
         self.model.save_weights(folder / CHECKPOINT_NAME)
+
+
+def _read_from(layer: keras.Layer) -> tuple[str, ...]:
+    """Names of the layers whose outputs a layer of a functional model takes."""
+    tensors = keras.tree.flatten(layer.input)
+    return tuple(dict.fromkeys(tensor._keras_history.operation.name for tensor in tensors))
 
 
 def build_network(

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from lightning import seed_everything
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from runtime.errors import InputError
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
 from train.registry import Architecture, get_architecture
-from train.run import RunRecord, recorded_guess
+from train.run import LayerOutput, RunRecord, recorded_guess
 
-__all__ = ["CHECKPOINT_NAME", "TorchNetwork", "build_network", "initial_network", "load_network"]
+__all__ = ["CHECKPOINT_NAME", "TorchNetwork", "build_network", "initial_network", "layer_outputs", "load_network"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
@@ -37,6 +37,10 @@ class TorchNetwork:
         """Every trainable parameter by name."""
         return {name: value.detach().numpy() for name, value in self.module.named_parameters()}
 
+    def layers(self, diffraction: NDArray[np.float32]) -> list[LayerOutput]:
+        """What every module inside gives for an input, in the order in which they finish."""
+        return layer_outputs(self.module, torch.from_numpy(np.ascontiguousarray(diffraction)))
+
     def spectral_operator(self) -> str | None:
         """Import path of the Fourier layer inside, if there is one."""
         for module in self.module.modules():
@@ -48,6 +52,29 @@ class TorchNetwork:
     def save(self, folder: Path) -> None:
         """Write the weights into a run folder."""
         torch.save(self.module.state_dict(), folder / CHECKPOINT_NAME)
+
+
+@torch.no_grad()
+def layer_outputs(module: nn.Module, inputs: Tensor) -> list[LayerOutput]:
+    """What every module inside that gives one real tensor gives, by dotted path, in the order they finish in."""
+    found: list[LayerOutput] = []
+
+    def observe(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point():
+            found.append(LayerOutput(name, output.float().numpy()))
+
+    handles = [
+        layer.register_forward_hook(
+            lambda layer, given, output, name=name: observe(name or "the output", output)  # type: ignore[misc]
+        )
+        for name, layer in module.named_modules()
+    ]
+    try:
+        module(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 def build_network(

@@ -1,0 +1,79 @@
+"""What can be said of a graph without running it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx
+
+from export.conversion import INPUT_NAME, OUTPUT_NAME
+from runtime.errors import VerificationError
+
+__all__ = ["check_graph", "operators"]
+
+# No GPU provider has them, and the inverse is silently wrong in some versions of onnxruntime.
+_FORBIDDEN = {"DFT", "STFT"}
+_COMPLEX = {onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128}
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    """Operators of a graph, counted."""
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def check_graph(
+    data: bytes, *, names: tuple[str, str] = (INPUT_NAME, OUTPUT_NAME), batch: int | None = None
+) -> onnx.ModelProto:
+    """Check that serialised bytes are a graph that runs everywhere.
+
+    Parameters
+    ----------
+    names
+        Of the only input and the only output.
+    batch
+        Size of the first axis of both; None expects a dynamic one.
+
+    Raises
+    ------
+    VerificationError
+        If the bytes are no valid ONNX model; on operators that are not standard, Fourier operators, complex
+        numbers, external data or functions; or if input and output are not those expected.
+    """
+    try:
+        model = onnx.load_from_string(data)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # onnx raises several types of its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise VerificationError(f"graph: the ONNX checker refuses it: {reason}") from error
+    strange = {
+        f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")
+    }
+    strange |= {function.name for function in model.functions}
+    if strange:
+        raise VerificationError(f"graph: {', '.join(sorted(strange))} are no standard ONNX operators")
+    if forbidden := _FORBIDDEN & set(operators(model)):
+        raise VerificationError(
+            f"graph: holds {', '.join(sorted(forbidden))}, which GPU providers do not have"
+        )
+    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    types |= {value.type.tensor_type.elem_type for value in values}
+    if types & _COMPLEX:
+        raise VerificationError("graph: holds complex numbers")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise VerificationError("graph: keeps weights in another file")
+    for kind, values, name in (
+        ("input", model.graph.input, names[0]),
+        ("output", model.graph.output, names[1]),
+    ):
+        if [value.name for value in values] != [name]:
+            raise VerificationError(
+                f"graph: {kind}s are {[value.name for value in values]}, expected [{name!r}]"
+            )
+        first = values[0].type.tensor_type.shape.dim[0]
+        if batch is None and not first.dim_param:
+            raise VerificationError(f"graph: the batch of {kind} {name!r} is fixed")
+        if batch is not None and first.dim_value != batch:
+            found = first.dim_value or "dynamic"
+            raise VerificationError(f"graph: the batch of {kind} {name!r} is {found}, expected {batch}")
+    return model

@@ -1,0 +1,8 @@
+"""Where each operator of a graph can run, from what the engines say of themselves.
+
+The data files beside this module were made by `export.portability.refresh`; each states its source and version.
+"""
+
+from export.portability.table import Operator, Portability, Target, portability, require, targets
+
+__all__ = ["Operator", "Portability", "Target", "portability", "require", "targets"]

@@ -1,0 +1,190 @@
+"""Makes the data files of this package again.
+
+    python -m export.portability.refresh onnxruntime   # CPU and CUDA kernels of the onnxruntime installed here
+    python -m export.portability.refresh openvino      # asks the OpenVINO installed here, operator by operator
+    python -m export.portability.refresh tensorrt operators.md   # the table that onnx-tensorrt publishes
+
+The registry of CUDA kernels can only be read where the libraries of CUDA, cuDNN and TensorRT can be loaded; a
+device is not needed to list what was compiled in.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from runtime.atomic import write_text
+
+__all__ = ["kernels_of", "probe_openvino", "read_operators_table"]
+
+_HERE = Path(__file__).parent
+_OPEN = 2**31 - 1
+_HIGHEST = 23
+# As the table of onnx-tensorrt writes them.
+_TENSORRT_TYPES = {
+    "FP32": "float",
+    "FP16": "float16",
+    "BF16": "bfloat16",
+    "FP8": "float8e4m3fn",
+    "FP4": "float4e2m1",
+    "INT4": "int4",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+
+Entry = list[Any]
+
+
+def kernels_of(
+    provider: str, kernels: Iterable[tuple[str, str, str, tuple[int, int], dict[str, list[str]]]]
+) -> dict[str, list[Entry]]:
+    """Kernels of one provider of onnxruntime, those of the same versions joined.
+
+    Parameters
+    ----------
+    kernels
+        (provider, domain, operator, (since, until), types by variable).
+    """
+    found: dict[str, dict[tuple[int, int | None], dict[str, set[str]]]] = {}
+    for owner, domain, operator, (since, until), types in kernels:
+        if owner != provider or domain not in ("", "ai.onnx"):
+            continue
+        last = None if until >= _OPEN else until
+        joined = found.setdefault(operator, {}).setdefault((since, last), {})
+        for variable, names in types.items():
+            plain = [match[1] for name in names if (match := re.fullmatch(r"tensor\((\w+)\)", name))]
+            joined.setdefault(variable, set()).update(plain)
+    return {
+        operator: [
+            [since, last, {variable: sorted(types) for variable, types in sorted(allowed.items())}]
+            for (since, last), allowed in sorted(entries.items(), key=lambda item: item[0][0])
+        ]
+        for operator, entries in sorted(found.items())
+    }
+
+
+def probe_openvino() -> dict[str, list[Entry]]:
+    """Operators that OpenVINO's reader of ONNX knows: a model of one node is read for each of their versions.
+
+    A reader that knows the operator may still refuse the node, which has no attributes; only the refusal of
+    an unknown operator counts.
+    """
+    import openvino
+
+    core = openvino.Core()
+    found: dict[str, list[Entry]] = {}
+    for schema in sorted(
+        onnx.defs.get_all_schemas_with_history(), key=lambda schema: (schema.name, schema.since_version)
+    ):
+        if schema.domain or schema.deprecated or schema.since_version > _HIGHEST:
+            continue
+        names = [f"input_{index}" for index in range(schema.min_input)]
+        outputs = [f"output_{index}" for index in range(max(schema.min_output, 1))]
+        graph = helper.make_graph(
+            [helper.make_node(schema.name, names, outputs)],
+            "probe",
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 4, 4]) for name in names],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        )
+        opset = helper.make_opsetid("", schema.since_version)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
+        try:
+            core.read_model(model.SerializeToString())
+        except Exception as error:
+            if "Conversion is failed" not in str(error):
+                continue
+        found.setdefault(schema.name, []).append([schema.since_version, schema.since_version, {}])
+    return found
+
+
+def read_operators_table(text: str) -> tuple[str, tuple[int, int], dict[str, list[Entry]]]:
+    """Version, range of operator sets and operators of onnx-tensorrt's table (``docs/operators.md``)."""
+    head = re.search(
+        r"TensorRT ([\d.]+) supports operators in the inclusive range of opset (\d+) to opset (\d+)", text
+    )
+    if head is None:
+        raise SystemExit("no line 'TensorRT ... supports operators in the inclusive range of ...'")
+    version, low, high = head[1], int(head[2]), int(head[3])
+    found: dict[str, list[Entry]] = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 3 and cells[2] == "Y":
+            types = [_TENSORRT_TYPES[word] for word in re.split(r"[,\s]+", cells[3]) if word]
+            found[cells[1]] = [[1, high, {"*": sorted(types)}]]
+    return version, (low, high), dict(sorted(found.items()))
+
+
+def _write(name: str, **content: Any) -> None:
+    operators = content.pop("operators")
+    lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in operators.items())
+    head = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
+    write_text(_HERE / f"{name}.json", f'{{\n{head},\n  "operators": {{\n{lines}\n  }}\n}}\n')
+    print(f"{name}: {len(operators)} operators")
+
+
+def _refresh_onnxruntime() -> None:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    kernels = [
+        (kernel.provider, kernel.domain, kernel.op_name, kernel.version_range, kernel.type_constraints)
+        for kernel in state.get_all_opkernel_def()
+    ]
+    for name, provider in (("cpu", "CPUExecutionProvider"), ("cuda", "CUDAExecutionProvider")):
+        if operators := kernels_of(provider, kernels):
+            _write(
+                name,
+                title=f"onnxruntime's {provider}",
+                source=f"kernel registry of the package onnxruntime-gpu {onnxruntime.__version__}",
+                version=onnxruntime.__version__,
+                opsets=[7, onnx.defs.onnx_opset_version()],
+                operators=operators,
+            )
+
+
+def _refresh_openvino() -> None:
+    import openvino
+
+    version = openvino.__version__.split("-")[0]
+    _write(
+        "openvino",
+        title="OpenVINO's CPU plugin",
+        source=f"the reader of ONNX in the package openvino {version}, asked for each operator",
+        version=version,
+        opsets=[7, _HIGHEST],
+        operators=probe_openvino(),
+    )
+
+
+def _refresh_tensorrt(table: Path) -> None:
+    version, opsets, operators = read_operators_table(table.read_text(encoding="utf-8"))
+    _write(
+        "tensorrt",
+        title=f"TensorRT {version}",
+        source=f"docs/operators.md of onnx/onnx-tensorrt for TensorRT {version}",
+        version=version,
+        opsets=list(opsets),
+        operators=operators,
+    )
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["onnxruntime"]:
+            _refresh_onnxruntime()
+        case ["openvino"]:
+            _refresh_openvino()
+        case ["tensorrt", path]:
+            _refresh_tensorrt(Path(path))
+        case _:
+            raise SystemExit(__doc__)

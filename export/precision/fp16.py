@@ -1,0 +1,158 @@
+"""Half precision: layers and what lies between them in float16, whatever touches the input in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from export.opset import opset_of
+from export.precision.layers import Reduction, element_types
+
+__all__ = ["half_precision"]
+
+_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+# Their output type is an attribute, or that of another input.
+_NEVER = {"Cast", "CastLike"}
+_HALF = "tensor(float16)"
+
+
+def half_precision(model: onnx.ModelProto) -> Reduction:
+    """Reduce convolutions and matrix products to float16.
+
+    * A reduced layer reads and gives float16; its weights are float16.
+    * Any other operator computes in float16 if all values that it reads are float16 already, and in float32
+      otherwise. So the scale and the logarithm of the input, and sums with unreduced values, stay in float32.
+    * A value is cast once, where it first passes from one side to the other.
+
+    Values between two float32 nodes are never rounded, and a constant that both sides use exists in both types
+    (the converter that comes with onnxruntime rounds both, and clips what overflows in silence).
+
+    The CPU provider of onnxruntime computes float16 graphs in float32 and leaves out the roundings between
+    nodes, so that nothing overflows there. `Reduction.emulate` puts the roundings in.
+
+    Parameters
+    ----------
+    model
+        From `with_named_nodes`; left as it is.
+    """
+    types = element_types(model)
+    layers = tuple(
+        node.name
+        for node in model.graph.node
+        if node.op_type in _LAYERS
+        and all(types.get(name) == TensorProto.FLOAT for name in node.input if name)
+    )
+    return Reduction(
+        layers,
+        build=lambda chosen: _render(model, types, chosen, emulated=False),
+        emulate=lambda chosen: _render(model, types, chosen, emulated=True),
+    )
+
+
+def _half_nodes(model: onnx.ModelProto, types: dict[str, int], layers: Collection[str]) -> set[str]:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    version = opset_of(model)
+    nodes: set[str] = set()
+    values: set[str] = set()
+    for node in model.graph.node:
+        read = [
+            name
+            for index, name in enumerate(node.input)
+            if types.get(name) == TensorProto.FLOAT
+            and name not in constants
+            and _takes_half(node, index, version)
+        ]
+        follows = bool(read) and values.issuperset(read) and node.op_type not in _LAYERS | _NEVER
+        if node.name in layers or (follows and _gives_half(node, version)):
+            nodes.add(node.name)
+            values.update(name for name in node.output if types.get(name) == TensorProto.FLOAT)
+    return nodes
+
+
+def _takes_half(node: onnx.NodeProto, index: int, version: int) -> bool:
+    formal = onnx.defs.get_schema(node.op_type, version).inputs
+    return _HALF in formal[min(index, len(formal) - 1)].types
+
+
+def _gives_half(node: onnx.NodeProto, version: int) -> bool:
+    formal = onnx.defs.get_schema(node.op_type, version).outputs
+    # Shape and the like give integers whatever they read.
+    return all(_HALF in output.types or "tensor(float)" not in output.types for output in formal)
+
+
+def _render(
+    model: onnx.ModelProto, types: dict[str, int], layers: Collection[str], *, emulated: bool
+) -> onnx.ModelProto:
+    """The graph in float16 where `layers` ask for it; emulated, in float32 with a rounding after each such node."""
+    half_nodes = _half_nodes(model, types, layers)
+    version = opset_of(model)
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph = made.graph
+    del graph.node[:], graph.value_info[:]
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    outputs = {value.name for value in graph.output}
+    rounded: set[str] = set()  # values of the graph that are float16, or emulate it
+    copies: set[str] = set()
+
+    def cast(source: str, target: str, kind: int) -> None:
+        graph.node.append(helper.make_node("Cast", [source], [target], name=f"{target}_Cast", to=kind))
+
+    def round_to(source: str, target: str) -> None:
+        if emulated:
+            cast(source, f"{target}_16", TensorProto.FLOAT16)
+            cast(f"{target}_16", target, TensorProto.FLOAT)
+        else:
+            cast(source, target, TensorProto.FLOAT16)
+
+    def wanted(name: str, half: bool) -> str:
+        """The name under which a value is to be had in float16, or in float32."""
+        if (name in rounded) == half or (emulated and not half):
+            return name
+        target = f"{name}_half" if half else f"{name}_float"
+        if target not in copies:
+            copies.add(target)
+            if name in constants:
+                graph.initializer.append(_half_constant(constants[name], target, emulated))
+            elif half:
+                round_to(name, target)
+            else:
+                cast(name, target, TensorProto.FLOAT)
+        return target
+
+    for node in model.graph.node:
+        half = node.name in half_nodes
+        new = onnx.NodeProto()
+        new.CopyFrom(node)
+        for index, name in enumerate(node.input):
+            if types.get(name) == TensorProto.FLOAT:
+                new.input[index] = wanted(name, half and _takes_half(node, index, version))
+        given = [name for name in node.output if half and types.get(name) == TensorProto.FLOAT]
+        for index, name in enumerate(node.output):
+            if name in given and (emulated or name in outputs):
+                new.output[index] = f"{name}_exact" if emulated else f"{name}_half"
+        graph.node.append(new)
+        for name in given:
+            if emulated:
+                round_to(f"{name}_exact", name)
+                rounded.add(name)
+            elif name in outputs:
+                cast(f"{name}_half", name, TensorProto.FLOAT)
+                # Whoever else reads it finds it in float16 too.
+                copies.add(f"{name}_half")
+            else:
+                rounded.add(name)
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return made
+
+
+def _half_constant(tensor: onnx.TensorProto, name: str, emulated: bool) -> onnx.TensorProto:
+    with np.errstate(over="ignore", under="ignore"):
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+    return numpy_helper.from_array(values.astype(np.float32) if emulated else values, name)

@@ -1,0 +1,68 @@
+"""Writing an artifact: contract stamped, the very bytes read back and run before they get their name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from export.engines import open_onnxruntime
+from export.graph import check_graph
+from export.verify import reference_input, reference_pair
+from runtime.atomic import atomic_path
+from runtime.contract import CONTRACT_KEY, Contract
+from runtime.errors import InputError, VerificationError
+from runtime.integrity import graph_sha256
+from runtime.session import Session
+
+__all__ = ["publish", "stamp"]
+
+
+def stamp(model: onnx.ModelProto, contract: Contract) -> bytes:
+    """Bytes of a model with its contract, the same for the same model and contract."""
+    onnx.helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
+    return model.SerializeToString(deterministic=True)
+
+
+def publish(model: onnx.ModelProto, contract: Contract, out: Path) -> Contract:
+    """Write `out`; it appears complete and checked, or not at all.
+
+    Parameters
+    ----------
+    contract
+        Without the hash of the graph and the reference pair, which are found here.
+
+    Returns
+    -------
+    The contract that was stamped.
+
+    Raises
+    ------
+    VerificationError
+        If the file is no valid artifact, or does not give the output that the graph gave before it was written.
+    """
+    rule, inputs = reference_input(contract.channels, contract.n, contract.probe.flux, contract.input.dtype)
+    if contract.batch is not None:
+        inputs = inputs.take(range(contract.batch), axis=0, mode="wrap")
+        rule = f"{rule}, repeated to a batch of {contract.batch}"
+    engine = open_onnxruntime(model.SerializeToString(deterministic=True))
+    contract = contract.model_copy(
+        update={"reference": reference_pair(engine, rule, inputs), "graph_sha256": graph_sha256(model)}
+    )
+    with atomic_path(out) as partial:
+        partial.write_bytes(stamp(model, contract))
+        data = partial.read_bytes()
+        names = (contract.input.name, contract.output.name)
+        if graph_sha256(check_graph(data, names=names, batch=contract.batch)) != contract.graph_sha256:
+            raise VerificationError("the file does not hold the graph that was verified")
+        if reference_pair(open_onnxruntime(data), rule, inputs) != contract.reference:
+            raise VerificationError(
+                "the file does not give the output that the graph gave before it was written"
+            )
+        try:
+            session = Session(partial, "cpu")
+        except InputError as error:
+            raise VerificationError(f"the runtime does not take the file: {error}") from error
+        if session.contract != contract:
+            raise VerificationError("the contract in the file is not the one that was stamped")
+    return contract

@@ -1,0 +1,147 @@
+"""The lists of operators say what is known to be true of the engines, and a graph is judged node by node."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from export.engines import open_onnxruntime
+from export.portability import portability, require, targets
+from export.portability.refresh import kernels_of, probe_openvino, read_operators_table
+from export.variants import counts_input
+from runtime.errors import InputError, VerificationError
+from tests.export.graphs import model_of
+
+TARGETS = {target.name: target for target in targets()}
+
+
+def network(opset=20, operator="Gelu", **attributes):
+    return model_of(
+        [
+            helper.make_node("MatMul", ["diffraction", "weight"], ["product"]),
+            helper.make_node(operator, ["product"], ["object"], name="last", **attributes),
+        ],
+        [("diffraction", ["batch", 4, 4])],
+        [("object", ["batch", 4, 4])],
+        [("weight", np.eye(4, dtype=np.float32))],
+        opset=opset,
+    )
+
+
+def test_every_list_states_its_source_and_version():
+    for target in TARGETS.values():
+        assert target.version in target.source
+        assert len(target.kernels) > 100
+    assert set(TARGETS) == {"cpu", "cuda", "tensorrt", "openvino"}
+
+
+def test_no_gpu_has_a_fourier_transform_and_all_have_what_lowering_writes():
+    for name in ("cuda", "tensorrt"):
+        assert "DFT" not in TARGETS[name].kernels
+        assert {"MatMul", "Conv", "Gelu", "Reshape", "Transpose", "Concat", "Slice", "Resize"} <= set(
+            TARGETS[name].kernels
+        )
+    assert "DFT" in TARGETS["cpu"].kernels
+
+
+def test_a_portable_graph_runs_on_every_target():
+    table = portability(network())
+    assert not table.missing
+    assert all(table.runs_on(name) for name in TARGETS)
+    assert [(row.name, row.types, row.count) for row in table.operators] == [
+        ("Gelu", ("float",), 1),
+        ("MatMul", ("float", "float"), 1),
+    ]
+
+
+def test_a_node_that_would_fall_back_is_named_with_the_reason():
+    model = network(18, "Hardmax")
+    with pytest.raises(
+        VerificationError, match=r"^cuda: node last \(Hardmax\) would not run there: .* has no Hardmax"
+    ):
+        require(model, "cuda")
+    require(model, "cpu")
+
+
+def test_types_count_and_not_only_names():
+    counts = counts_input(network())
+    require(counts, "cuda")
+    with pytest.raises(VerificationError, match=r"\(Cast\) .* no Cast for uint16"):
+        require(counts, "tensorrt")
+
+
+def test_an_open_kernel_serves_the_version_it_was_written_for_as_in_onnxruntime():
+    entries = [
+        ("P", "", "Op", (7, 12), {"T": ["tensor(float)"]}),
+        ("P", "", "Op", (13, 2**31 - 1), {"T": ["tensor(float)"]}),
+        ("P", "", "Op", (13, 2**31 - 1), {"T": ["tensor(double)", "seq(tensor(float))"]}),
+        ("Q", "", "Op", (1, 6), {}),
+        ("P", "com.microsoft", "Other", (1, 6), {}),
+    ]
+    assert kernels_of("P", entries) == {
+        "Op": [[7, 12, {"T": ["float"]}], [13, None, {"T": ["double", "float"]}]]
+    }
+    (gelu,) = TARGETS["cpu"].kernels["Gelu"]
+    assert gelu.implements(20)
+    assert not gelu.implements(21)
+
+
+PAIRS = [
+    (operator, kind)
+    for operator in ("Abs", "Relu", "Sqrt", "Tanh", "Sin")
+    for kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT16, TensorProto.INT32)
+    if f"tensor({TensorProto.DataType.Name(kind).lower()})"
+    in onnx.defs.get_schema(operator, 20).inputs[0].types
+]
+
+
+@pytest.mark.parametrize(("operator", "kind"), PAIRS)
+def test_the_list_of_the_cpu_agrees_with_what_onnxruntime_does(operator, kind):
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x"], ["y"], name="node")],
+        "one",
+        [helper.make_tensor_value_info("x", kind, [2])],
+        [helper.make_tensor_value_info("y", kind, [2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    claimed = portability(model).runs_on("cpu")
+    try:
+        open_onnxruntime(model.SerializeToString(), optimised=False)
+        loads = True
+    except VerificationError:
+        loads = False
+    # onnxruntime casts half precision to float32 where it has no kernel.
+    assert loads == (claimed or kind == TensorProto.FLOAT16)
+
+
+def test_the_list_of_openvino_is_that_of_the_installed_one():
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is an extra")
+    if not openvino.__version__.startswith(TARGETS["openvino"].version):
+        pytest.skip(f"the list is of OpenVINO {TARGETS['openvino'].version}")
+    listed = {
+        name: [[kernel.since, kernel.until, {}] for kernel in kernels]
+        for name, kernels in TARGETS["openvino"].kernels.items()
+    }
+    assert probe_openvino() == listed
+
+
+def test_the_table_of_tensorrt_is_read():
+    text = (
+        "TensorRT 10.9 supports operators in the inclusive range of opset 9 to opset 22. More.\n"
+        "| Operator | Supported | Supported Types | Restrictions |\n|---|---|---|---|\n"
+        "| Abs | Y | FP32, FP16, INT64 |\n| DFT | N |\n| Selu | Y | FP32, |\n"
+    )
+    assert read_operators_table(text) == (
+        "10.9",
+        (9, 22),
+        {"Abs": [[1, 22, {"*": ["float", "float16", "int64"]}]], "Selu": [[1, 22, {"*": ["float"]}]]},
+    )
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(
+        InputError, match=r"target 'tpu' is unknown, expected one of cpu, cuda, tensorrt, openvino"
+    ):
+        require(network(), "tpu")
