@@ -65,7 +65,7 @@ def layer_outputs(module: nn.Module, inputs: Tensor) -> list[LayerOutput]:
 
     handles = [
         layer.register_forward_hook(
-            lambda layer, given, output, name=name: observe(name or "the output", output)  # type: ignore[misc]
+            lambda layer, given, output, name=name: observe(name or "the output", output)
         )
         for name, layer in module.named_modules()
     ]
