@@ -3,9 +3,13 @@
 For each run folder these forms are measured, as far as they exist for the framework:
 
 * ``eager``: the network as it was trained;
-* ``torch.compile`` or ``tf.function`` and ``XLA``: the framework's own compilers;
+* ``torch.compile`` of the network, and of its lowered form, or ``tf.function`` and ``XLA``: the framework's own
+  compilers;
 * ``exporter``: the graph as the exporter wrote it, in onnxruntime;
 * ``artifact``: the graph after the passes, as it is published, in onnxruntime.
+
+The largest difference of each form from the eager network is written down beside its time: a fast form that is
+wrong is no form to compare with.
 
 Every form runs once in each round, in an order that changes from round to round, so that a machine that
 gets slower for a while slows all of them. Figures are medians over the rounds; ratios are medians of the
@@ -53,19 +57,25 @@ def onnxruntime_form(model: onnx.ModelProto) -> Form:
     return lambda batch: session.run(None, {name: batch})
 
 
-def torch_forms(module: Any) -> dict[str, Form]:
+def torch_forms(module: Any, example: NDArray[np.float32]) -> dict[str, Form]:
     import torch
 
-    compiled = torch.compile(module)
+    from export.torch.spectral import lower_spectral
+
+    lowered = lower_spectral(module, torch.from_numpy(example[:2])).module
 
     def form(call: Any) -> Form:
         def run(batch: NDArray[np.float32]) -> Any:
-            with torch.inference_mode():
+            with torch.no_grad():
                 return call(torch.from_numpy(batch)).numpy()
 
         return run
 
-    return {"eager": form(module), "torch.compile": form(compiled)}
+    return {
+        "eager": form(module),
+        "torch.compile": form(torch.compile(module)),
+        "lowered, torch.compile": form(torch.compile(lowered)),
+    }
 
 
 def tensorflow_forms(model: Any) -> dict[str, Form]:
@@ -128,18 +138,19 @@ def measure(run: Path, batch: int, rounds: int) -> dict[str, Any]:
     converter = importlib.import_module(f"export.{record.framework}.convert")
     raw = converter.convert_network(network, inputs).model
     published = clean(to_opset(raw, DEFAULT_OPSET)).model
-    native = torch_forms(network.module) if record.framework == "torch" else tensorflow_forms(network.model)
+    native = (
+        torch_forms(network.module, inputs) if record.framework == "torch" else tensorflow_forms(network.model)
+    )
     forms = {**native, "exporter": onnxruntime_form(raw), "artifact": onnxruntime_form(published)}
     gemm = gemm_form()
 
     expected = network.predict(inputs)
+    errors = {}
     for name, form in forms.items():
         for _ in range(3):
             found = form(inputs)
         found = found[0] if isinstance(found, list) else found
-        error = float(np.abs(found - expected).max() / np.abs(expected).max())
-        if error > 1e-4:
-            raise SystemExit(f"{run}: {name} differs from the trained network by {error:.1e}")
+        errors[name] = float(np.abs(found - expected).max() / np.abs(expected).max())
     gemm()
 
     times: dict[str, list[float]] = {name: [] for name in forms}
@@ -168,6 +179,7 @@ def measure(run: Path, batch: int, rounds: int) -> dict[str, Any]:
             name: statistics.median(other / own for other, own in zip(values, artifact, strict=True))
             for name, values in times.items()
         },
+        "relative_error": errors,
         "gflop_a_pattern": operations,
         "gemm_gflop_per_second": statistics.median(rates),
         "gemm_fraction": statistics.median(fraction),
@@ -187,7 +199,8 @@ def main() -> None:
         print(f"{run.name}: {found['gflop_a_pattern']:.2f} GFLOP a pattern, "
               f"{found['gemm_fraction']:.2f} of a large GEMM ({found['gemm_gflop_per_second']:.0f} GFLOP/s)")  # fmt: skip
         for name, took in found["milliseconds_a_pattern"].items():
-            print(f"  {name:<14}{took:8.2f} ms   artifact is {found['speedup_of_the_artifact'][name]:.2f}x")
+            print(f"  {name:<24}{took:8.2f} ms   artifact is {found['speedup_of_the_artifact'][name]:.2f}x   "
+                  f"error {found['relative_error'][name]:.0e}")  # fmt: skip
     if arguments.out:
         packages = ("onnxruntime-gpu", "torch", "tensorflow", "numpy")
         document = {

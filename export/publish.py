@@ -8,19 +8,21 @@ import onnx
 
 from export.engines import open_onnxruntime
 from export.graph import check_graph
-from export.verify import reference_input, reference_pair
+from export.integrity import contract_input
+from export.verify import reference_pair
 from runtime.atomic import atomic_path
 from runtime.contract import CONTRACT_KEY, Contract
 from runtime.errors import InputError, VerificationError
-from runtime.integrity import graph_sha256
+from runtime.integrity import CONTRACT_HASH_KEY, contract_sha256, graph_sha256
 from runtime.session import Session
 
 __all__ = ["publish", "stamp"]
 
 
 def stamp(model: onnx.ModelProto, contract: Contract) -> bytes:
-    """Bytes of a model with its contract, the same for the same model and contract."""
-    onnx.helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
+    """Bytes of a model with its contract and the hash of it, the same for the same model and contract."""
+    text = contract.to_json()
+    onnx.helper.set_model_props(model, {CONTRACT_KEY: text, CONTRACT_HASH_KEY: contract_sha256(text)})
     return model.SerializeToString(deterministic=True)
 
 
@@ -41,10 +43,7 @@ def publish(model: onnx.ModelProto, contract: Contract, out: Path) -> Contract:
     VerificationError
         If the file is no valid artifact, or does not give the output that the graph gave before it was written.
     """
-    rule, inputs = reference_input(contract.channels, contract.n, contract.probe.flux, contract.input.dtype)
-    if contract.batch is not None:
-        inputs = inputs.take(range(contract.batch), axis=0, mode="wrap")
-        rule = f"{rule}, repeated to a batch of {contract.batch}"
+    rule, inputs = contract_input(contract)
     engine = open_onnxruntime(model.SerializeToString(deterministic=True))
     contract = contract.model_copy(
         update={"reference": reference_pair(engine, rule, inputs), "graph_sha256": graph_sha256(model)}

@@ -80,11 +80,13 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def describe_layer(model: onnx.ModelProto, name: str) -> str:
-    """Name of a node with that of its weights, if the framework gave them one."""
-    constants = {tensor.name for tensor in model.graph.initializer}
+    """Name of a node with that of its weights, or with their shape if the framework gave them no name."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     (node,) = (node for node in model.graph.node if node.name == name)
-    for value in node.input:
-        # The passes name what has no name of its own after the node that reads it.
-        if value in constants and ".input_" not in value:
-            return f"{name} ({value})"
-    return name
+    weights = next((constants[value] for value in node.input if value in constants), None)
+    if weights is None:
+        return name
+    # The passes name what has no name of its own after the node that reads it.
+    if ".input_" in weights.name:
+        return f"{name} (weights {' x '.join(map(str, weights.dims))})"
+    return f"{name} ({weights.name})"

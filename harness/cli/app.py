@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from harness.cli import evaluate, export, inspect, reconstruct, simulate, study, train
+from harness.cli import evaluate, export, inspect, reconstruct, sign, simulate, study, train
 from harness.cli.console import errors
 from runtime.errors import InputError, VerificationError
 
@@ -26,6 +26,7 @@ app.add_typer(simulate.app, name="simulate")
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
+app.command("sign")(sign.sign)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(study.app, name="study")

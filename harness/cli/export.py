@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from export.artifact import export_run
 from export.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OPSET
 from export.options import Domain, ExportOptions, Precision
 from harness.cli.console import errors, output
-from harness.gate import AllowedFall, judge
+from harness.gate import AllowedFall, Gate
 from runtime.errors import InputError
 from runtime.formats import read_scan
 from runtime.settings import checked
@@ -94,7 +93,7 @@ def export(
             run,
             out,
             options,
-            judge=None if judged is None else partial(judge, scan=judged, allowed=allowed),
+            judge=None if judged is None else Gate(judged, allowed),
             calibration=judged,
             progress=status.update,
         )

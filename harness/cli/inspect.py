@@ -7,19 +7,25 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
-import onnx
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from export.graph import operators
+from export.integrity import check_artifact, raise_on_difference
+from export.portability import Portability, portability
+from export.signing import verify_signature
 from export.verdict import verdict
 from harness.cli.console import output
 from runtime.contract import Contract
 from runtime.errors import InputError
+from runtime.integrity import check_model_file
 from runtime.providers import Provider
 from runtime.session import Session
 
 __all__ = ["inspect"]
+
+_STATES = {True: "ok", False: "DIFFERS", None: "not checked"}
 
 
 def inspect(
@@ -31,16 +37,32 @@ def inspect(
         bool, typer.Option("--schema", help="Print the JSON schema of contracts and stop.")
     ] = False,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Check the stored hashes and run the reference input; exit 1 if something differs.",
+        ),
+    ] = False,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="With --verify: check the signature ARTIFACT.sig first, by this PEM file."),
+    ] = None,
 ) -> None:
-    """Print the **contract** of an artifact, its parity figures, its operators and their placement.
+    """Print the **contract** of an artifact, its parity figures, its operators, and where each of them runs.
 
-    Example: `ptychonnx inspect --json models/pinn_fno.onnx`
+    Example: `ptychonnx inspect --verify models/pinn_fno.onnx`
     """
     if schema:
         print(json.dumps(Contract.model_json_schema(), indent=2))
         return
     if artifact is None:
         raise InputError("expected the path of an ONNX artifact")
+    if public_key is not None and not verify:
+        raise InputError("--public-key checks a signature, expected --verify with it")
+    if verify:
+        _verify(artifact, public_key)
+        return
     session = Session(artifact, provider)
     contract = session.contract
     if as_json:
@@ -50,11 +72,29 @@ def inspect(
     output.print(_summary(contract))
     for line in verdict(contract):
         output.print(line, soft_wrap=True, markup=False)
-    output.print(_operators(artifact, session))
+    model = check_model_file(artifact)
+    found = portability(model)
+    before = Counter(contract.conversion.operators_before)
+    output.print(_operators(before, operators(model), session.placement(), found))
+    for line in _missing(found):
+        output.print(line, soft_wrap=True, markup=False)
+
+
+def _verify(artifact: Path, public_key: Path | None) -> None:
+    """Print each check; the signature comes first, since nothing else in the file can be relied on without it."""
+    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    if public_key is not None:
+        rows.add_row("signature", _STATES[True], escape(verify_signature(artifact, public_key)))
+    checks = check_artifact(artifact)
+    for check in checks:
+        rows.add_row(check.name, _STATES[check.passed], escape(check.finding))
+    output.print(rows)
+    raise_on_difference(artifact, checks)
 
 
 def _summary(contract: Contract) -> Table:
     made = contract.provenance
+    batch = "batch" if contract.batch is None else str(contract.batch)
     versions = ", ".join(f"{name} {number}" for name, number in made.versions.items())
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in (
@@ -63,13 +103,13 @@ def _summary(contract: Contract) -> Table:
         (
             "input",
             f"{contract.input.name}: {contract.input.domain}, {contract.input.dtype} "
-            f"[batch, {contract.channels}, {contract.n}, {contract.n}], DC at the {contract.input.dc}",
+            f"[{batch}, {contract.channels}, {contract.n}, {contract.n}], DC at the {contract.input.dc}",
         ),
         ("scale", f"{contract.input.scale:.6g} in the graph: {contract.input.scale_rule}"),
         (
             "output",
             f"{contract.output.name}: {contract.output.quantity} as {contract.output.representation}, float32 "
-            f"[batch, {contract.n}, {contract.n}, {contract.channels}, 2]",
+            f"[{batch}, {contract.n}, {contract.n}, {contract.channels}, 2]",
         ),
         ("stitching", f"{contract.stitching.weighting}, {contract.stitching.placement}"),
         (
@@ -80,18 +120,43 @@ def _summary(contract: Contract) -> Table:
         ("Fourier layer", made.spectral_operator or "none"),
         ("converted by", f"{contract.conversion.exporter}, opset {contract.conversion.opset}"),
         ("lowering", contract.conversion.lowering),
+        ("precision", _precision(contract)),
         ("versions", versions),
     ):
         table.add_row(name, escape(str(value)))
     return table
 
 
-def _operators(artifact: Path, session: Session) -> Table:
-    graph = onnx.load(artifact).graph
-    written = Counter(node.op_type for node in graph.node)
-    placed = session.placement()
-    table = Table("operator", "in the file", *placed, title="Operators, and where they run after fusion")
-    for operator in sorted(set(written).union(*placed.values())):
-        row = [str(written.get(operator, ""))] + [str(counts.get(operator, "")) for counts in placed.values()]
-        table.add_row(operator, *row)
+def _precision(contract: Contract) -> str:
+    kept = contract.conversion.float_layers
+    return contract.conversion.precision + (f", in float32: {', '.join(kept)}" if kept else "")
+
+
+def _operators(
+    before: Counter[str], after: Counter[str], placed: dict[str, Counter[str]], found: Portability
+) -> Table:
+    """One row an operator: how many the exporter wrote, how many are left, what runs here, what runs elsewhere."""
+    columns = {"exported": before, "in the file": after} | {
+        f"run by {name.removesuffix('ExecutionProvider')}": counts for name, counts in placed.items()
+    }
+    table = Table(title="Operators, and the targets that have them", title_justify="left")
+    table.add_column("operator", "all")
+    for name, counts in columns.items():
+        table.add_column(name, str(counts.total() or ""), justify="right")
+    for target in found.targets:
+        table.add_column(target.name, "yes" if found.runs_on(target.name) else "no")
+    table.show_footer = True
+    for operator in sorted({*before, *after}.union(*placed.values())):
+        numbers = [str(counts[operator] or "") for counts in columns.values()]
+        kinds = [row for row in found.operators if row.name == operator]
+        lacks = [any((kind, target.name) in found.missing for kind in kinds) for target in found.targets]
+        table.add_row(operator, *numbers, *(("no" if lack else "yes") if kinds else "" for lack in lacks))
     return table
+
+
+def _missing(found: Portability) -> list[str]:
+    """Why a target cannot run the graph, once for each reason."""
+    reasons = Counter[str]()
+    for (row, _), reason in found.missing.items():
+        reasons[reason] += row.count
+    return [f"{reason} ({count} node{'s' if count > 1 else ''})" for reason, count in reasons.items()]

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from export.engines import open_onnxruntime, open_reference
 from export.graph import check_graph
 from export.precision.fp16 import half_precision
-from export.precision.layers import element_types, with_named_nodes
+from export.precision.layers import describe_layer, element_types, with_named_nodes
 from runtime.errors import InputError
 from tests.export.graphs import model_of
 from tests.export.small_network import LAYERS, scan_of_noise, small_network, weights_of
@@ -150,3 +150,11 @@ def test_a_graph_that_branches_is_refused():
     model = model_of([choice], [("x", [2])], [("y", [2])], [("c", np.array(True))])
     with pytest.raises(InputError, match="branches or loops"):
         with_named_nodes(model)
+
+
+def test_a_layer_is_described_by_its_weights(model):
+    assert describe_layer(model, "second") == "second (second.weight)"
+    renamed = small_network()
+    renamed.graph.initializer[4].name = renamed.graph.node[5].input[1] = "second.input_1"
+    assert describe_layer(renamed, "second") == "second (weights 4 x 4 x 3 x 3)"
+    assert describe_layer(model, "log") == "log"
