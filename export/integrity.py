@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from export.engines import open_onnxruntime
 from export.verify import reference_input, reference_pair
@@ -22,8 +23,18 @@ from runtime.integrity import (
     graph_sha256,
 )
 
-__all__ = ["RMS_TOLERANCE", "Check", "check_artifact", "contract_input", "raise_on_difference"]
+__all__ = [
+    "MODULE_KEY",
+    "RMS_TOLERANCE",
+    "Check",
+    "check_artifact",
+    "contract_input",
+    "module_input",
+    "raise_on_difference",
+]
 
+# What `ptychonnx export-module` says of a graph that is no network of this field and so has no contract.
+MODULE_KEY = "ptychonnx.module"
 # Of the root mean square of the reference output on another processor, by precision.
 RMS_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-2}
 
@@ -61,6 +72,19 @@ def contract_input(contract: Contract) -> tuple[str, NDArray]:
     return f"{rule}, repeated to a batch of {contract.batch}", repeated
 
 
+def module_input(model: onnx.ModelProto) -> tuple[str, NDArray]:
+    """The reference input of a graph without a contract, made from the shape of its first input.
+
+    Returns
+    -------
+    (rule in words, input of normal numbers, 2 along every axis that is dynamic)
+    """
+    axes = model.graph.input[0].type.tensor_type.shape.dim
+    shape = tuple(axis.dim_value or 2 for axis in axes)
+    inputs = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
+    return f"float32 of numpy.random.RandomState(0).standard_normal({shape})", inputs
+
+
 def check_artifact(path: Path, max_bytes: int | None = None) -> list[Check]:
     """Look at everything in a file that can be checked without a key.
 
@@ -77,14 +101,18 @@ def check_artifact(path: Path, max_bytes: int | None = None) -> list[Check]:
     Raises
     ------
     InputError
-        If the file is unsafe, no ONNX model, or carries no contract.
+        If the file is unsafe, no ONNX model, or carries neither a contract nor the description of a module.
     """
     model = check_model_file(path, max_bytes)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if CONTRACT_KEY not in metadata:
+    if CONTRACT_KEY in metadata:
+        every = _contract_checks(path, model, metadata)
+    elif MODULE_KEY in metadata:
+        every = _module_checks(path, model, metadata[MODULE_KEY])
+    else:
         raise InputError(f"{path}: no {CONTRACT_KEY} in its metadata, nothing in it that could be checked")
     checks: list[Check] = []
-    for check in _checks(path, model, metadata):
+    for check in every:
         checks.append(check)
         if check.passed is False:
             break
@@ -104,18 +132,31 @@ def raise_on_difference(path: Path, checks: Sequence[Check]) -> None:
             raise VerificationError(f"{path}: {check.name}: {check.finding}")
 
 
-def _checks(path: Path, model: onnx.ModelProto, metadata: dict[str, str]) -> Iterator[Check]:
+def _contract_checks(path: Path, model: onnx.ModelProto, metadata: dict[str, str]) -> Iterator[Check]:
     text = metadata[CONTRACT_KEY]
     yield _hash("contract", metadata.get(CONTRACT_HASH_KEY), contract_sha256(text))
     contract = Contract.from_json(text, str(path))
     yield _hash("graph", contract.graph_sha256, graph_sha256(model))
-    if outside := sum(1 for _ in external_tensors(model)):
-        yield Check("weights in other files", None, f"{outside}, which no hash covers")
-        yield Check("reference", None, "runs only a graph that holds its own weights")
-    elif contract.reference is None:
-        yield Check("reference", None, "no pair is stored")
-    else:
-        yield from _reference(model, contract, contract.reference)
+    tolerance = RMS_TOLERANCE[contract.conversion.precision]
+    yield from _reference(model, lambda: contract_input(contract), contract.reference, tolerance)
+
+
+class _Module(BaseModel):
+    """The part of a module's description that can be checked."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    graph_sha256: str | None = None
+    reference: ReferencePair | None = None
+
+
+def _module_checks(path: Path, model: onnx.ModelProto, text: str) -> Iterator[Check]:
+    try:
+        module = _Module.model_validate_json(text)
+    except ValidationError as error:
+        raise InputError(f"{path}: {MODULE_KEY} not understood: {error.errors()[0]['msg']}") from error
+    yield _hash("graph", module.graph_sha256, graph_sha256(model))
+    yield from _reference(model, lambda: module_input(model), module.reference, RMS_TOLERANCE["fp32"])
 
 
 def _hash(name: str, stored: str | None, found: str) -> Check:
@@ -126,10 +167,22 @@ def _hash(name: str, stored: str | None, found: str) -> Check:
     return Check(name, True, f"hash {found[:12]}, as stored")
 
 
-def _reference(model: onnx.ModelProto, contract: Contract, stored: ReferencePair) -> Iterator[Check]:
-    rule, inputs = contract_input(contract)
+def _reference(
+    model: onnx.ModelProto,
+    make: Callable[[], tuple[str, NDArray]],
+    stored: ReferencePair | None,
+    tolerance: float,
+) -> Iterator[Check]:
+    if outside := sum(1 for _ in external_tensors(model)):
+        yield Check("weights in other files", None, f"{outside}, which no hash covers")
+        yield Check("reference", None, "runs only a graph that holds its own weights")
+        return
+    if stored is None:
+        yield Check("reference", None, "no pair is stored")
+        return
+    rule, inputs = make()
     if stored.rule != rule:
-        yield Check("reference input", False, f"is {stored.rule!r}, expected {rule!r} of this contract")
+        yield Check("reference input", False, f"is {stored.rule!r}, expected {rule!r}")
         return
     try:
         engine = open_onnxruntime(model.SerializeToString())
@@ -141,14 +194,12 @@ def _reference(model: onnx.ModelProto, contract: Contract, stored: ReferencePair
     if found.output_sha256 == stored.output_sha256:
         yield Check("reference output", True, f"bit for bit that of the export, in {engine.name}")
         return
-    tolerance = RMS_TOLERANCE[contract.conversion.precision]
-    difference = abs(found.output_rms - stored.output_rms) / stored.output_rms
-    # Not finite is not close either.
-    passed = bool(np.isfinite(difference) and difference <= tolerance)
-    words = "within" if passed else "beyond"
+    # The stored one may be 0; what is not finite is not close.
+    passed = abs(found.output_rms - stored.output_rms) <= tolerance * stored.output_rms
     yield Check(
         "reference output",
         passed,
         f"other bits than at export, as another processor or engine gives; root mean square "
-        f"{found.output_rms:.6g}, stored {stored.output_rms:.6g}: {words} {tolerance:g} ({engine.name})",
+        f"{found.output_rms:.6g}, stored {stored.output_rms:.6g}: {'within' if passed else 'beyond'} "
+        f"{tolerance:g} ({engine.name})",
     )

@@ -17,10 +17,16 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
+from export.passes.affine import AffineFoldingPass
+from export.passes.bias import BiasJoiningPass
+from export.passes.folding import ConstantFoldingPass
+from export.passes.gelu import GeluPass
 from export.passes.metadata import MetadataPass
 from export.passes.order import CanonicalOrderPass
 from export.passes.reshape import ConstantReshapePass
-from export.passes.resize import RepeatToResizePass
+from export.passes.resize import RepeatToResizePass, SizesToScalesPass
+from export.passes.simplification import SimplificationPass
+from export.passes.sinking import TransposeSinkingPass
 from export.passes.transpose import TransposeCancellationPass
 
 __all__ = ["Cleaned", "clean", "pipeline"]
@@ -52,10 +58,18 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
         LiftConstantsToInitializersPass(),
         IdentityEliminationPass(),
         DeduplicateInitializersPass(),
+        GeluPass(),
         RepeatToResizePass(),
+        SizesToScalesPass(),
         ConstantReshapePass(),
+        ConstantFoldingPass(),
+        SimplificationPass(),
         RemoveUnusedNodesPass(),
+        AffineFoldingPass(),
+        BiasJoiningPass(),
+        SimplificationPass(),
         TransposeCancellationPass(),
+        TransposeSinkingPass(),
         CommonSubexpressionEliminationPass(),
         DeduplicateInitializersPass(),
         RemoveUnusedNodesPass(),

@@ -10,10 +10,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
-__all__ = ["RepeatToResizePass", "make_resize"]
+__all__ = ["RepeatToResizePass", "SizesToScalesPass", "make_resize"]
 
 logger = logging.getLogger(__name__)
 
+_NEAREST = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+}
 _VIEWS = {"Unsqueeze", "Tile", "Transpose", "Reshape"}
 # Any batch that is not also a size would do: the mapping of indices is found for this one.
 _BATCH = 2
@@ -36,6 +41,52 @@ class RepeatToResizePass(ir.passes.InPlacePass):
         chains = [chain for node in model.graph if (chain := _chain(node))]
         replaced = sum(_replace(model.graph, chain) for chain in chains)
         return ir.passes.PassResult(model, modified=replaced > 0)
+
+
+class SizesToScalesPass(ir.passes.InPlacePass):
+    """A nearest-neighbour `Resize` to a computed size becomes one by whole factors; values stay bit for bit.
+
+    torch computes the size by ``Shape`` and ``Concat``, only to carry the batch along. Only `Resize` of the kind
+    that `make_resize` writes, with whole factors, is touched.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        nodes = [
+            node
+            for node in model.graph
+            if node.op_type == "Resize" and len(node.inputs) == 4 and node.inputs[3] is not None
+        ]
+        if not nodes:
+            return ir.passes.PassResult(model, modified=False)
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+        return ir.passes.PassResult(model, modified=sum(_scale(model.graph, node) for node in nodes) > 0)
+
+
+def _scale(graph: ir.Graph, node: ir.Node) -> bool:
+    source, target = node.inputs[0], node.outputs[0]
+    assert source is not None
+    before, after = _sizes(source), _sizes(target)
+    if before is None or after is None or not _is_nearest(node):
+        return False
+    if any(new % old for new, old in zip(after, before, strict=True)) or after[0] != before[0]:
+        return False
+    factors = tuple(new // old for new, old in zip(after, before, strict=True))
+    scaled = make_resize(graph, source, factors, f"{target.name}.scales")
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [scaled], [target], [scaled.outputs[0]])
+    return True
+
+
+def _is_nearest(node: ir.Node) -> bool:
+    given = {
+        name: attribute.as_string()
+        for name, attribute in node.attributes.items()
+        if attribute.type == ir.AttributeType.STRING
+    }
+    # Without effect for this mode.
+    for name, default in (("keep_aspect_ratio_policy", "stretch"),):
+        if given.pop(name, default) != default:
+            return False
+    return given == _NEAREST
 
 
 def _chain(node: ir.Node) -> list[ir.Node] | None:
@@ -95,12 +146,7 @@ def make_resize(graph: ir.Graph, value: ir.Value, factors: tuple[int, ...], name
         name += "_"
     scales = ir.val(name, const_value=ir.tensor(np.array(factors, dtype=np.float32), name=name))
     graph.register_initializer(scales)
-    attributes = {
-        "mode": "nearest",
-        "coordinate_transformation_mode": "asymmetric",
-        "nearest_mode": "floor",
-    }
-    return ir.node("Resize", [value, None, scales], attributes)
+    return ir.node("Resize", [value, None, scales], _NEAREST)
 
 
 def _sizes(value: ir.Value) -> tuple[int, ...] | None:

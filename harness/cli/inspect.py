@@ -7,17 +7,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
+import onnx
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from export.graph import operators
-from export.integrity import check_artifact, raise_on_difference
+from export.integrity import MODULE_KEY, Check, check_artifact, raise_on_difference
 from export.portability import Portability, portability
 from export.signing import verify_signature
 from export.verdict import verdict
 from harness.cli.console import output
-from runtime.contract import Contract
+from runtime.contract import CONTRACT_KEY, Contract
 from runtime.errors import InputError
 from runtime.integrity import check_model_file
 from runtime.providers import Provider
@@ -63,33 +64,68 @@ def inspect(
     if verify:
         _verify(artifact, public_key)
         return
+    model = check_model_file(artifact)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if MODULE_KEY in metadata and CONTRACT_KEY not in metadata:
+        _module(artifact, model, metadata[MODULE_KEY], as_json)
+        return
     session = Session(artifact, provider)
     contract = session.contract
     if as_json:
         print(json.dumps(contract.model_dump(mode="json"), indent=2))
         return
-    output.print(f"[bold]{artifact}[/] ({artifact.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+    _title(artifact)
     output.print(_summary(contract))
     for line in verdict(contract):
         output.print(line, soft_wrap=True, markup=False)
-    model = check_model_file(artifact)
-    found = portability(model)
-    before = Counter(contract.conversion.operators_before)
-    output.print(_operators(before, operators(model), session.placement(), found))
-    for line in _missing(found):
-        output.print(line, soft_wrap=True, markup=False)
+    _print_operators(Counter(contract.conversion.operators_before), model, session.placement())
+
+
+def _title(artifact: Path) -> None:
+    output.print(f"[bold]{escape(str(artifact))}[/] ({artifact.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+
+
+def _module(artifact: Path, model: onnx.ModelProto, text: str, as_json: bool) -> None:
+    """Print what `ptychonnx export-module` wrote: a graph that has no contract."""
+    try:
+        described = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{artifact}: {MODULE_KEY} in its metadata is no JSON ({error})") from error
+    if as_json:
+        print(json.dumps(described, indent=2))
+        return
+    _title(artifact)
+    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
+        for value in values:
+            rows.add_row(kind, escape(_value(value)))
+    before = described.pop("operators_before", {}) if isinstance(described, dict) else {}
+    for name, value in described.items() if isinstance(described, dict) else [("module", described)]:
+        shown = value if isinstance(value, str | int | float) else json.dumps(value)
+        rows.add_row(escape(name.replace("_", " ")), escape(str(shown)))
+    output.print(rows)
+    _print_operators(Counter(before), model, {})
+
+
+def _value(value: onnx.ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    axes = ", ".join(axis.dim_param or str(axis.dim_value) for axis in tensor.shape.dim)
+    return f"{value.name}: {kind} [{axes}]"
 
 
 def _verify(artifact: Path, public_key: Path | None) -> None:
     """Print each check; the signature comes first, since nothing else in the file can be relied on without it."""
-    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     if public_key is not None:
-        rows.add_row("signature", _STATES[True], escape(verify_signature(artifact, public_key)))
+        _print(Check("signature", True, verify_signature(artifact, public_key)))
     checks = check_artifact(artifact)
     for check in checks:
-        rows.add_row(check.name, _STATES[check.passed], escape(check.finding))
-    output.print(rows)
+        _print(check)
     raise_on_difference(artifact, checks)
+
+
+def _print(check: Check) -> None:
+    output.print(f"{check.name:<24}{_STATES[check.passed]:<13}{check.finding}", soft_wrap=True, markup=False)
 
 
 def _summary(contract: Contract) -> Table:
@@ -132,13 +168,18 @@ def _precision(contract: Contract) -> str:
     return contract.conversion.precision + (f", in float32: {', '.join(kept)}" if kept else "")
 
 
+def _print_operators(before: Counter[str], model: onnx.ModelProto, placed: dict[str, Counter[str]]) -> None:
+    found = portability(model)
+    output.print(_operators(before, operators(model), placed, found))
+    for line in _missing(found):
+        output.print(line, soft_wrap=True, markup=False)
+
+
 def _operators(
     before: Counter[str], after: Counter[str], placed: dict[str, Counter[str]], found: Portability
 ) -> Table:
     """One row an operator: how many the exporter wrote, how many are left, what runs here, what runs elsewhere."""
-    columns = {"exported": before, "in the file": after} | {
-        f"run by {name.removesuffix('ExecutionProvider')}": counts for name, counts in placed.items()
-    }
+    columns = {"exported": before, "in the file": after} | placed
     table = Table(title="Operators, and the targets that have them", title_justify="left")
     table.add_column("operator", "all")
     for name, counts in columns.items():

@@ -23,7 +23,9 @@ from export.options import ExportOptions
 from export.report import report_text
 from export.verify import VerificationReport
 from harness.simulate.lines import LinesConfig, simulate_scan
+from runtime.contract import CONTRACT_KEY
 from runtime.errors import InputError, VerificationError
+from runtime.integrity import CONTRACT_HASH_KEY
 from runtime.physics import cut_windows, forward
 from runtime.reconstruct import reconstruct
 from runtime.scan import Reference, Scan
@@ -163,8 +165,9 @@ def test_the_file_holds_no_path_and_is_the_same_every_time(name, runs, results, 
     model = onnx.load(again)
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")
-    contract = json.loads(model.metadata_props[0].value)
-    assert len(model.metadata_props) == 1
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert sorted(metadata) == [CONTRACT_KEY, CONTRACT_HASH_KEY]
+    contract = json.loads(metadata[CONTRACT_KEY])
     del model.metadata_props[:]
     # What is left is structure and names.
     assert "/" not in str(model)
@@ -198,9 +201,7 @@ def test_one_spoilt_weight_leaves_what_was_there_before(runs, tmp_path, monkeypa
     sabotage(monkeypatch, "torch", spoil_one_weight)
     out = tmp_path / "fno.onnx"
     out.write_text("the old one")
-    said = (
-        r"^parity: relative error .* worst element .*; the first layer that differs is head.project; .*refused.txt"
-    )
+    said = r"^parity: relative error .* worst element .*; the first layer that differs is head.project; .*refused.txt"
     with pytest.raises(VerificationError, match=said):
         export_run(runs("fno"), out)
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -10,7 +10,7 @@ ir = pytest.importorskip("onnx_ir")
 from onnx import helper  # noqa: E402
 from onnx_ir.passes.common import RemoveUnusedNodesPass  # noqa: E402
 
-from export.passes.resize import RepeatToResizePass  # noqa: E402
+from export.passes.resize import RepeatToResizePass, SizesToScalesPass  # noqa: E402
 from tests.export.graphs import kinds, model_of, run  # noqa: E402
 
 INT = np.int64
@@ -96,3 +96,32 @@ def test_a_chain_whose_inside_is_read_elsewhere_is_left_alone():
     before.graph.node.append(helper.make_node("Neg", ["tiled"], ["z"]))
     before.graph.output.append(helper.make_tensor_value_info("z", 1, ["b", 3, 4, 2, 5]))
     assert not apply(before)[1]
+
+
+@pytest.mark.parametrize(("factor", "changes", "rewritten"), [
+    (2, {}, True),
+    (3, {"nearest_mode": "floor"}, True),
+    (2, {"coordinate_transformation_mode": "half_pixel"}, False),
+    (1.5, {}, False),
+])  # fmt: skip
+def test_a_computed_size_becomes_whole_factors(factor, changes, rewritten):
+    attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    side = int(4 * factor)
+    model = model_of(
+        [
+            helper.make_node("Shape", ["x"], ["front"], start=0, end=2),
+            helper.make_node("Concat", ["front", "sides"], ["sizes"], axis=0),
+            helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], **attributes | changes),
+        ],
+        [("x", ["batch", 3, 4, 4])],
+        [("y", ["batch", 3, side, side])],
+        [("sides", np.array([side, side]))],
+    )
+    graph = ir.from_proto(model)
+    result = SizesToScalesPass()(graph)
+    ir.passes.common.RemoveUnusedNodesPass()(result.model)
+    after = ir.to_proto(result.model)
+    assert result.modified is rewritten
+    assert ("Shape" in kinds(after)) is not rewritten
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
+    np.testing.assert_array_equal(run(after, x=x)[0], run(model, x=x)[0])

@@ -1,0 +1,93 @@
+"""Writes the formula of the Gaussian error linear unit as the one operator that it is since opset 20."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import onnx_ir as ir
+from onnxscript.rewriter import RewriteRule, RewriteRuleSet
+
+__all__ = ["GeluPass"]
+
+_FIRST_OPSET = 20
+
+
+class GeluPass(ir.passes.InPlacePass):
+    """The formulas that exporters write become ``Gelu``; values differ by rounding only (below 1e-6).
+
+    * torch: ``x * (0.5 * (erf(x / sqrt(2)) + 1))``.
+    * Keras: ``(0.5 * x) * (1 - erf(-x * sqrt(0.5)))``, which is how the converter writes its ``erfc``.
+    * Both with ``approximate="tanh"``: ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))``.
+
+    Nothing is done below opset 20, which has no such operator.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        if model.opset_imports.get("", 0) < _FIRST_OPSET:
+            return ir.passes.PassResult(model, modified=False)
+        count = _RULES.apply_to_model(model)
+        return ir.passes.PassResult(model, modified=count > 0)
+
+
+# Patterns are written with onnxscript's own builder, which has no types.
+def _torch(op: Any, x: Any, half: Any, one: Any, root: Any) -> Any:
+    return op.Mul(x, op.Mul(half, op.Add(op.Erf(op.Div(x, root)), one)))
+
+
+def _keras(op: Any, x: Any, half: Any, one: Any, inverse_root: Any) -> Any:
+    return op.Mul(op.Mul(half, x), op.Sub(one, op.Erf(op.Mul(op.Neg(x), inverse_root))))
+
+
+def _cubic(op: Any, x: Any, one: Any, factor: Any, cube: Any, three: Any) -> Any:
+    return op.Add(op.Tanh(op.Mul(factor, op.Add(x, op.Mul(cube, op.Pow(x, three))))), one)
+
+
+def _torch_tanh(op: Any, x: Any, half: Any, one: Any, factor: Any, cube: Any, three: Any) -> Any:
+    return op.Mul(x, op.Mul(half, _cubic(op, x, one, factor, cube, three)))
+
+
+def _keras_tanh(op: Any, x: Any, half: Any, one: Any, factor: Any, cube: Any, three: Any) -> Any:
+    return op.Mul(op.Mul(half, x), _cubic(op, x, one, factor, cube, three))
+
+
+_VALUES = {
+    "half": 0.5,
+    "one": 1.0,
+    "root": math.sqrt(2),
+    "inverse_root": math.sqrt(0.5),
+    "factor": math.sqrt(2 / math.pi),
+    "cube": 0.044715,
+    "three": 3.0,
+}
+
+
+def _rule(pattern: Callable[..., Any], approximate: str) -> RewriteRule:
+    def check(context: Any, **bound: ir.Value) -> bool:
+        return all(_is(value, _VALUES[name]) for name, value in bound.items() if name in _VALUES)
+
+    def replace(op: Any, x: ir.Value, **_: ir.Value) -> Any:
+        return op.Gelu(x, approximate=approximate)
+
+    return RewriteRule(pattern, replace, check, name=f"Gelu{pattern.__name__}")
+
+
+def _is(value: ir.Value, expected: float) -> bool:
+    tensor = ir.convenience.get_const_tensor(value)
+    return (
+        tensor is not None
+        and tensor.size == 1
+        and math.isclose(float(tensor.numpy().reshape(())), expected, rel_tol=1e-6)
+    )
+
+
+_RULES = RewriteRuleSet(
+    [
+        _rule(_torch, "none"),
+        _rule(_keras, "none"),
+        _rule(_torch_tanh, "tanh"),
+        _rule(_keras_tanh, "tanh"),
+    ],
+    commute=True,
+)

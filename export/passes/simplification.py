@@ -1,0 +1,57 @@
+"""Removes nodes that do nothing, and joins two of a kind into one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes.common import IdentityEliminationPass
+from onnxscript.rewriter import RewriteRule, RewriteRuleSet
+from onnxscript.rewriter.rules import common
+
+__all__ = ["SimplificationPass"]
+
+
+def _neutral(operator: str, value: float) -> RewriteRule:
+    """``x op value`` is x. The library's own rules take a number near it too: an epsilon would be lost."""
+
+    def pattern(op: Any, x: Any, c: Any) -> Any:
+        return getattr(op, operator)(x, c)
+
+    def check(context: Any, x: ir.Value, c: ir.Value) -> bool:
+        tensor = ir.convenience.get_const_tensor(c)
+        if tensor is None or tensor.size != 1 or x.shape is None or len(x.shape) < len(tensor.shape):
+            return False
+        return bool(tensor.numpy().reshape(()) == value)
+
+    return RewriteRule(pattern, lambda op, x, **_: op.Identity(x), check, name=f"{operator}{value:g}")
+
+
+_RULES = (
+    *(_neutral(operator, value) for operator, value in (("Mul", 1), ("Div", 1), ("Add", 0), ("Sub", 0))),
+    common.no_op_cast_rule,
+    common.cast_cast_rule,
+    common.no_op_transpose_rule,
+    common.no_op_expand_rule,
+    common.reshape_reshape_rule,
+    common.unsqueeze_unsqueeze_rule,
+    common.squeeze_reshape_1d_rule,
+    common.collapse_slice_rule,
+    common.collapse_slice2_rule,
+    common.dropout_inference_rule,
+    common.dropout_zero_rule,
+)
+
+
+class SimplificationPass(ir.passes.InPlacePass):
+    """Rules of onnxscript's rewriter, and some of ours; none changes a value.
+
+    * ``Cast`` to the type that is there already, ``Transpose`` that moves nothing, ``Expand`` to the same size,
+      ``Slice`` of everything, ``Dropout`` in inference, ``x * 1``, ``x / 1``, ``x + 0`` and ``x - 0`` go.
+    * ``Cast, Cast``, ``Reshape, Reshape`` and ``Unsqueeze, Unsqueeze`` become one node.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        count = RewriteRuleSet(_RULES).apply_to_model(model)
+        IdentityEliminationPass()(model)
+        return ir.passes.PassResult(model, modified=count > 0)
