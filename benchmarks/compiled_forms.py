@@ -139,7 +139,9 @@ def measure(run: Path, batch: int, rounds: int) -> dict[str, Any]:
     raw = converter.convert_network(network, inputs).model
     published = clean(to_opset(raw, DEFAULT_OPSET)).model
     native = (
-        torch_forms(network.module, inputs) if record.framework == "torch" else tensorflow_forms(network.model)
+        torch_forms(network.module, inputs)
+        if record.framework == "torch"
+        else tensorflow_forms(network.model)
     )
     forms = {**native, "exporter": onnxruntime_form(raw), "artifact": onnxruntime_form(published)}
     gemm = gemm_form()

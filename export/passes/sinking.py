@@ -19,23 +19,10 @@ __all__ = ["TransposeSinkingPass"]
 logger = logging.getLogger(__name__)
 
 _ELEMENTWISE = {
-    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"),
-    *(
-        "Abs",
-        "Neg",
-        "Sqrt",
-        "Exp",
-        "Log",
-        "Sin",
-        "Cos",
-        "Tanh",
-        "Sigmoid",
-        "Relu",
-        "LeakyRelu",
-        "Erf",
-        "Gelu",
-    ),
-    *("Clip", "Softplus", "Elu", "Floor", "Ceil", "Cast", "Identity"),
+    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip"),
+    *("Abs", "Neg", "Floor", "Ceil", "Sqrt", "Exp", "Log", "Sin", "Cos", "Erf"),
+    *("Relu", "LeakyRelu", "Elu", "Gelu", "Sigmoid", "Softplus", "Tanh"),
+    *("Cast", "Identity"),
 }
 
 
@@ -101,7 +88,8 @@ def _sink(graph: ir.Graph, node: ir.Node) -> bool:
     target = node.outputs[0]
     computed = ir.node(node.op_type, inputs, dict(node.attributes))
     moved_back = ir.node("Transpose", [computed.outputs[0]], {"perm": permutation})
-    computed.outputs[0].dtype = target.dtype
+    if target.dtype is not None:
+        computed.outputs[0].dtype = target.dtype
     ir.convenience.replace_nodes_and_values(
         graph, node, [node], [computed, moved_back], [target], [moved_back.outputs[0]]
     )

@@ -17,7 +17,14 @@ from train.first_guess import FirstGuess
 from train.registry import Architecture, get_architecture
 from train.run import LayerOutput, RunRecord, recorded_guess
 
-__all__ = ["CHECKPOINT_NAME", "TorchNetwork", "build_network", "initial_network", "layer_outputs", "load_network"]
+__all__ = [
+    "CHECKPOINT_NAME",
+    "TorchNetwork",
+    "build_network",
+    "initial_network",
+    "layer_outputs",
+    "load_network",
+]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
