@@ -55,7 +55,7 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
     except PackageNotFoundError:
         own_version = "0"
     return (
-        LiftConstantsToInitializersPass(),
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         IdentityEliminationPass(),
         DeduplicateInitializersPass(),
         GeluPass(),

@@ -29,5 +29,5 @@ class ConstantFoldingPass(ir.passes.InPlacePass):
             input_size_limit=_LARGEST_INPUT,
             output_size_limit=_LARGEST_OUTPUT,
         )
-        LiftConstantsToInitializersPass()(model)
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         return ir.passes.PassResult(model, modified=result.modified or before != len(list(model.graph)))
