@@ -237,9 +237,6 @@ def _contract(
     passes: list[str],
     options: ExportOptions,
 ) -> Contract:
-    lowered = (
-        f"{converted.lowering}, {len(converted.layers)} layers" if converted.layers else converted.lowering
-    )
     counts = options.input == "counts"
     return Contract(
         label=record.label,
@@ -274,7 +271,7 @@ def _contract(
             exporter=converted.exporter,
             opset=opset_of(model),
             ir_version=model.ir_version,
-            lowering=lowered,
+            lowering=converted.lowering_text(),
             passes=passes,
             operators_before=dict(sorted(operators(converted.model).items())),
         ),

@@ -24,19 +24,30 @@ class Converted:
     Attributes
     ----------
     model
-        One input `INPUT_NAME`, one output `OUTPUT_NAME`, first axis dynamic.
+        First axis dynamic. A network of this project has one input `INPUT_NAME` and one output `OUTPUT_NAME`.
     exporter
         Name and version.
     lowering
         What replaced the spectral convolutions, or ``none``.
     layers
         Relative error of each lowered layer against its original, by dotted path.
+    notes
+        What was lowered otherwise than it was trained, by dotted path.
     """
 
     model: onnx.ModelProto
     exporter: str
     lowering: str = "none"
     layers: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def lowering_text(self) -> str:
+        """What was lowered, how often, and what was lowered otherwise than it was trained."""
+        if not self.layers:
+            return self.lowering
+        count = len(self.layers)
+        text = f"{self.lowering}, {count} layer{'s' if count > 1 else ''}"
+        return "; ".join([text, *(f"{name or 'the module'}: {note}" for name, note in self.notes.items())])
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ _INSIDE = 0.1
 
 
 def locate(
-    data: bytes, layers: Callable[[NDArray], Sequence[LayerOutput]], tolerance: float
-) -> Callable[[str, NDArray], str | None]:
+    data: bytes, layers: Callable[..., Sequence[LayerOutput]], tolerance: float
+) -> Callable[..., str | None]:
     """A function that says in words where the run of a graph first differs.
 
     Parameters
@@ -28,21 +28,21 @@ def locate(
     data
         The serialised graph.
     layers
-        Outputs of the native network's layers for an input, in the order in which they were computed.
+        Outputs of the native network's layers for its inputs, in the order in which they were computed.
     tolerance
         Relative.
 
     Returns
     -------
-    A function of the engine's short name, see `export.engines.installed_engines`, and the input.
+    A function of the engine's short name, see `export.engines.installed_engines`, and the inputs.
     """
 
-    def find(engine: str, inputs: NDArray) -> str | None:
+    def find(engine: str, *inputs: NDArray) -> str | None:
         if engine == "onnxruntime":
-            values = list(open_values(data)(inputs).values())
-            name = first_different_layer(layers(inputs), values, tolerance)
+            values = list(open_values(data)(*inputs).values())
+            name = first_different_layer(layers(*inputs), values, tolerance)
             return None if name is None else f"the first layer that differs is {name}"
-        name = first_different_node(data, installed_engines()[engine], inputs, tolerance)
+        name = first_different_node(data, installed_engines()[engine], *inputs, tolerance=tolerance)
         return None if name is None else f"the first node that differs from onnxruntime's is {name}"
 
     return find
@@ -97,7 +97,7 @@ def _agrees(output: NDArray, known: dict[int, list[NDArray]], tolerance: float) 
 
 
 def first_different_node(
-    data: bytes, load: Callable[[bytes], Callable[[NDArray], NDArray]], inputs: NDArray, tolerance: float
+    data: bytes, load: Callable[[bytes], Callable[..., NDArray]], *inputs: NDArray, tolerance: float
 ) -> str | None:
     """The node at which another engine departs from onnxruntime.
 
@@ -128,8 +128,8 @@ def first_different_node(
         del cut.graph.output[:]
         cut.graph.output.append(types[nodes[index].output[0]])
         serialised = cut.SerializeToString()
-        expected = open_onnxruntime(serialised)(inputs)
-        difference = np.abs(load(serialised)(inputs) - expected).max()
+        expected = open_onnxruntime(serialised)(*inputs)
+        difference = np.abs(load(serialised)(*inputs) - expected).max()
         return not difference <= _INSIDE * tolerance * np.abs(expected).max()
 
     if not nodes or not differs(len(nodes) - 1):

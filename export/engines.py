@@ -6,7 +6,7 @@ project publishes as its reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -28,12 +28,12 @@ __all__ = [
 
 
 class Engine(Protocol):
-    """A loaded graph of one input and one output."""
+    """A loaded graph. Of several outputs it gives the elements of all, one after the other, as one vector."""
 
     name: str
 
-    def __call__(self, inputs: NDArray) -> NDArray:
-        """Output for a batch.
+    def __call__(self, *inputs: NDArray) -> NDArray:
+        """Output for a batch, given all inputs in the order of the graph.
 
         Raises
         ------
@@ -46,20 +46,21 @@ class Engine(Protocol):
 class _Engine:
     """Turns whatever an engine raises into one line."""
 
-    def __init__(self, name: str, load: Callable[[], Callable[[NDArray], NDArray]]) -> None:
+    def __init__(self, name: str, load: Callable[[], Callable[..., Sequence[NDArray]]]) -> None:
         self.name = name
         try:
             self._run = load()
         except Exception as error:  # engines raise a dozen types of their own
             raise VerificationError(f"graph: {name} refuses it: {_reason(error)}") from error
 
-    def __call__(self, inputs: NDArray) -> NDArray:
+    def __call__(self, *inputs: NDArray) -> NDArray:
         try:
-            return self._run(np.ascontiguousarray(inputs))
+            outputs = self._run(*(np.ascontiguousarray(array) for array in inputs))
         except Exception as error:  # as above
             raise VerificationError(
-                f"graph: {self.name} does not run it on a batch of {len(inputs)}: {_reason(error)}"
+                f"graph: {self.name} does not run it on a batch of {len(inputs[0])}: {_reason(error)}"
             ) from error
+        return outputs[0] if len(outputs) == 1 else np.concatenate([np.ravel(output) for output in outputs])
 
 
 def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
@@ -78,14 +79,14 @@ def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
         If it cannot be loaded.
     """
 
-    def load() -> Callable[[NDArray], NDArray]:
+    def load() -> Callable[..., Sequence[NDArray]]:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        (name,) = (value.name for value in session.get_inputs())
-        return lambda inputs: session.run(None, {name: inputs})[0]
+        names = [value.name for value in session.get_inputs()]
+        return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
     suffix = "" if optimised else " without optimisation"
     return _Engine(f"onnxruntime {ort.__version__} CPUExecutionProvider{suffix}", load)
@@ -106,13 +107,13 @@ def open_openvino(data: bytes) -> Engine:
     except ImportError as error:
         raise InputError("openvino is not installed: pip install 'ptychonnx[openvino]'") from error
 
-    def load() -> Callable[[NDArray], NDArray]:
+    def load() -> Callable[..., Sequence[NDArray]]:
         core = openvino.Core()
         # Processors with bfloat16 would otherwise compute in it.
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         compiled: Any = core.compile_model(core.read_model(data), "CPU", settings)
         # The result lives in a buffer that the next run overwrites.
-        return lambda inputs: np.array(compiled([inputs])[0])
+        return lambda *inputs: [np.array(output) for output in compiled(list(inputs)).values()]
 
     return _Engine(f"OpenVINO {openvino.__version__.split('-')[0]} CPU", load)
 
@@ -126,17 +127,17 @@ def open_reference(data: bytes) -> Engine:
         If it cannot be loaded.
     """
 
-    def load() -> Callable[[NDArray], NDArray]:
+    def load() -> Callable[..., Sequence[NDArray]]:
         from onnx.reference import ReferenceEvaluator
 
         evaluator = ReferenceEvaluator(data)
-        (name,) = evaluator.input_names
-        return lambda inputs: evaluator.run(None, {name: inputs})[0]
+        names = evaluator.input_names
+        return lambda *inputs: evaluator.run(None, dict(zip(names, inputs, strict=True)))
 
     return _Engine(f"onnx {onnx.__version__} reference evaluator", load)
 
 
-def open_values(data: bytes) -> Callable[[NDArray], dict[str, NDArray]]:
+def open_values(data: bytes) -> Callable[..., dict[str, NDArray]]:
     """Load in onnxruntime, without optimisation, such that a run gives every value inside the graph by name."""
     model = onnx.load_from_string(data)
     present = {value.name for value in model.graph.output}
@@ -149,8 +150,10 @@ def open_values(data: bytes) -> Callable[[NDArray], dict[str, NDArray]]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
-    (given,) = (value.name for value in session.get_inputs())
-    return lambda inputs: dict(zip(names, session.run(None, {given: inputs}), strict=True))
+    given = [value.name for value in session.get_inputs()]
+    return lambda *inputs: dict(
+        zip(names, session.run(None, dict(zip(given, inputs, strict=True))), strict=True)
+    )
 
 
 def installed_engines() -> dict[str, Callable[[bytes], Engine]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import onnx
 
@@ -22,22 +23,26 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
 
 
 def check_graph(
-    data: bytes, *, names: tuple[str, str] = (INPUT_NAME, OUTPUT_NAME), batch: int | None = None
+    data: bytes,
+    *,
+    inputs: Sequence[str] = (INPUT_NAME,),
+    outputs: Sequence[str] = (OUTPUT_NAME,),
+    batch: int | None = None,
 ) -> onnx.ModelProto:
     """Check that serialised bytes are a graph that runs everywhere.
 
     Parameters
     ----------
-    names
-        Of the only input and the only output.
+    inputs, outputs
+        Their names, in order.
     batch
-        Size of the first axis of both; None expects a dynamic one.
+        Size of the first axis of all of them; None expects a dynamic one.
 
     Raises
     ------
     VerificationError
         If the bytes are no valid ONNX model; on operators that are not standard, Fourier operators, complex
-        numbers, external data or functions; or if input and output are not those expected.
+        numbers, external data or functions; or if inputs and outputs are not those expected.
     """
     try:
         model = onnx.load_from_string(data)
@@ -62,18 +67,25 @@ def check_graph(
         raise VerificationError("graph: holds complex numbers")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise VerificationError("graph: keeps weights in another file")
-    for kind, values, name in (
-        ("input", model.graph.input, names[0]),
-        ("output", model.graph.output, names[1]),
+    for kind, values, names in (
+        ("input", model.graph.input, inputs),
+        ("output", model.graph.output, outputs),
     ):
-        if [value.name for value in values] != [name]:
+        if [value.name for value in values] != [*names]:
             raise VerificationError(
-                f"graph: {kind}s are {[value.name for value in values]}, expected [{name!r}]"
+                f"graph: {kind}s are {[value.name for value in values]}, expected {[*names]}"
             )
-        first = values[0].type.tensor_type.shape.dim[0]
-        if batch is None and not first.dim_param:
-            raise VerificationError(f"graph: the batch of {kind} {name!r} is fixed")
-        if batch is not None and first.dim_value != batch:
-            found = first.dim_value or "dynamic"
-            raise VerificationError(f"graph: the batch of {kind} {name!r} is {found}, expected {batch}")
+        for value in values:
+            _check_batch(kind, value, batch)
     return model
+
+
+def _check_batch(kind: str, value: onnx.ValueInfoProto, batch: int | None) -> None:
+    axes = value.type.tensor_type.shape.dim
+    if not axes:
+        raise VerificationError(f"graph: {kind} {value.name!r} has no axes, expected a batch in front")
+    if batch is None and not axes[0].dim_param:
+        raise VerificationError(f"graph: the batch of {kind} {value.name!r} is fixed")
+    if batch is not None and axes[0].dim_value != batch:
+        found = axes[0].dim_value or "dynamic"
+        raise VerificationError(f"graph: the batch of {kind} {value.name!r} is {found}, expected {batch}")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from export.description import MODULE_KEY, ModuleDescription
 from export.engines import open_onnxruntime
 from export.verify import reference_input, reference_pair
 from runtime.contract import CONTRACT_KEY, Contract, ReferencePair
@@ -24,7 +24,6 @@ from runtime.integrity import (
 )
 
 __all__ = [
-    "MODULE_KEY",
     "RMS_TOLERANCE",
     "Check",
     "check_artifact",
@@ -33,8 +32,6 @@ __all__ = [
     "raise_on_difference",
 ]
 
-# What `ptychonnx export-module` says of a graph that is no network of this field and so has no contract.
-MODULE_KEY = "ptychonnx.module"
 # Of the root mean square of the reference output on another processor, by precision.
 RMS_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-2}
 
@@ -58,31 +55,34 @@ class Check:
     finding: str
 
 
-def contract_input(contract: Contract) -> tuple[str, NDArray]:
+def contract_input(contract: Contract) -> tuple[str, list[NDArray]]:
     """The reference input of an artifact, which anyone can make again from its contract.
 
     Returns
     -------
-    (rule in words, input [batch, C, N, N])
+    (rule in words, the one input [batch, C, N, N])
     """
     rule, inputs = reference_input(contract.channels, contract.n, contract.probe.flux, contract.input.dtype)
     if contract.batch is None:
-        return rule, inputs
+        return rule, [inputs]
     repeated = inputs.take(range(contract.batch), axis=0, mode="wrap")
-    return f"{rule}, repeated to a batch of {contract.batch}", repeated
+    return f"{rule}, repeated to a batch of {contract.batch}", [repeated]
 
 
-def module_input(model: onnx.ModelProto) -> tuple[str, NDArray]:
-    """The reference input of a graph without a contract, made from the shape of its first input.
+def module_input(model: onnx.ModelProto) -> tuple[str, list[NDArray]]:
+    """The reference inputs of a graph without a contract, made from their shapes.
 
     Returns
     -------
-    (rule in words, input of normal numbers, 2 along every axis that is dynamic)
+    (rule in words, inputs of normal numbers, 2 along every axis that is dynamic)
     """
-    axes = model.graph.input[0].type.tensor_type.shape.dim
-    shape = tuple(axis.dim_value or 2 for axis in axes)
-    inputs = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
-    return f"float32 of numpy.random.RandomState(0).standard_normal({shape})", inputs
+    shapes = [
+        tuple(axis.dim_value or 2 for axis in value.type.tensor_type.shape.dim) for value in model.graph.input
+    ]
+    generator = np.random.RandomState(0)
+    inputs: list[NDArray] = [generator.standard_normal(shape).astype(np.float32) for shape in shapes]
+    shown = ", then ".join(map(str, shapes))
+    return f"float32 of numpy.random.RandomState(0).standard_normal, {shown}", inputs
 
 
 def check_artifact(path: Path, max_bytes: int | None = None) -> list[Check]:
@@ -141,20 +141,8 @@ def _contract_checks(path: Path, model: onnx.ModelProto, metadata: dict[str, str
     yield from _reference(model, lambda: contract_input(contract), contract.reference, tolerance)
 
 
-class _Module(BaseModel):
-    """The part of a module's description that can be checked."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    graph_sha256: str | None = None
-    reference: ReferencePair | None = None
-
-
 def _module_checks(path: Path, model: onnx.ModelProto, text: str) -> Iterator[Check]:
-    try:
-        module = _Module.model_validate_json(text)
-    except ValidationError as error:
-        raise InputError(f"{path}: {MODULE_KEY} not understood: {error.errors()[0]['msg']}") from error
+    module = ModuleDescription.from_json(text, str(path))
     yield _hash("graph", module.graph_sha256, graph_sha256(model))
     yield from _reference(model, lambda: module_input(model), module.reference, RMS_TOLERANCE["fp32"])
 
@@ -169,7 +157,7 @@ def _hash(name: str, stored: str | None, found: str) -> Check:
 
 def _reference(
     model: onnx.ModelProto,
-    make: Callable[[], tuple[str, NDArray]],
+    make: Callable[[], tuple[str, list[NDArray]]],
     stored: ReferencePair | None,
     tolerance: float,
 ) -> Iterator[Check]:
@@ -186,7 +174,7 @@ def _reference(
         return
     try:
         engine = open_onnxruntime(model.SerializeToString())
-        found = reference_pair(engine, rule, inputs)
+        found = reference_pair(engine, rule, *inputs)
     except VerificationError as error:
         yield Check("reference output", False, str(error))
         return

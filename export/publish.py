@@ -46,15 +46,15 @@ def publish(model: onnx.ModelProto, contract: Contract, out: Path) -> Contract:
     rule, inputs = contract_input(contract)
     engine = open_onnxruntime(model.SerializeToString(deterministic=True))
     contract = contract.model_copy(
-        update={"reference": reference_pair(engine, rule, inputs), "graph_sha256": graph_sha256(model)}
+        update={"reference": reference_pair(engine, rule, *inputs), "graph_sha256": graph_sha256(model)}
     )
     with atomic_path(out) as partial:
         partial.write_bytes(stamp(model, contract))
         data = partial.read_bytes()
-        names = (contract.input.name, contract.output.name)
-        if graph_sha256(check_graph(data, names=names, batch=contract.batch)) != contract.graph_sha256:
+        names = {"inputs": [contract.input.name], "outputs": [contract.output.name]}
+        if graph_sha256(check_graph(data, **names, batch=contract.batch)) != contract.graph_sha256:
             raise VerificationError("the file does not hold the graph that was verified")
-        if reference_pair(open_onnxruntime(data), rule, inputs) != contract.reference:
+        if reference_pair(open_onnxruntime(data), rule, *inputs) != contract.reference:
             raise VerificationError(
                 "the file does not give the output that the graph gave before it was written"
             )

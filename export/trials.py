@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +26,17 @@ class Trial:
     rule
         How they were made, in words.
     inputs
-        [n, ...], the first axis is the batch.
+        [n, ...], the first axis is the batch; a tuple of such arrays for a network of several inputs.
     """
 
     kind: str
     rule: str
-    inputs: NDArray
+    inputs: NDArray | tuple[NDArray, ...]
+
+    def batch(self, start: int, size: int) -> tuple[NDArray, ...]:
+        """All inputs for a batch, from the start again after the last."""
+        every = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+        return tuple(part.take(range(start, start + size), axis=0, mode="wrap") for part in every)
 
 
 def amplitude_trials(held_out: NDArray[np.float32], origin: str) -> list[Trial]:
@@ -72,14 +78,18 @@ def count_trials(held_out: NDArray[np.float32], origin: str) -> list[Trial]:
     ]
 
 
-def module_trials(shape: tuple[int, ...], seed: int = 0) -> list[Trial]:
+def module_trials(shapes: Sequence[tuple[int, ...]], seed: int = 0) -> list[Trial]:
     """Four kinds of float32 inputs [16, *shape] for a module of which nothing is known."""
-    noise = np.random.RandomState(seed).standard_normal((_PATTERNS, *shape)).astype(np.float32)
+    generator = np.random.RandomState(seed)
+    noise = [generator.standard_normal((_PATTERNS, *shape)).astype(np.float32) for shape in shapes]
     return [
-        Trial("random", f"standard normal noise of seed {seed}", noise),
-        Trial("all-zero", "zeros", np.zeros_like(noise)),
-        Trial("small", "the random inputs / 1000", noise / np.float32(1000)),
-        Trial("large", "the random inputs x 100", noise * np.float32(100)),
+        Trial(kind, rule, tuple(part * np.float32(factor) for part in noise))
+        for kind, rule, factor in (
+            ("random", f"standard normal noise of seed {seed}", 1),
+            ("all-zero", "zeros", 0),
+            ("small", "the random inputs / 1000", 1e-3),
+            ("large", "the random inputs x 100", 100),
+        )
     ]
 
 

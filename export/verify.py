@@ -37,7 +37,7 @@ _BATCHES_OF = {"reference": (1,)}
 # failures are its own until proved otherwise.
 _DECIDE = "onnx"
 
-Predict = Callable[[NDArray], NDArray]
+Predict = Callable[..., NDArray]
 
 
 class _Part(BaseModel):
@@ -57,6 +57,7 @@ class Case(_Part):
 
     inputs: str
     engine: str
+    output: str | None = Field(default=None, description="name, for a network of several outputs")
     batch: int
     max_relative_error: float | None = Field(
         description="largest |difference| over the scale; null if not finite"
@@ -182,7 +183,7 @@ def verify(
     *,
     tolerance: float = TOLERANCE,
     batches: Sequence[int] = BATCHES,
-    locate: Callable[[str, NDArray], str | None] | None = None,
+    locate: Callable[..., str | None] | None = None,
 ) -> VerificationReport:
     """Run every kind of input in every engine at several batch sizes.
 
@@ -206,7 +207,7 @@ def verify(
     -------
     The report, whether everything passed or not: see `VerificationReport.raise_on_refusal`.
     """
-    first = _largest(native(_take(trials[0].inputs, 0, max(batches))))
+    first = _largest(native(*trials[0].batch(0, max(batches))))
     cases: list[Case] = []
     difference = None
     expected: dict[tuple[str, int, int], NDArray] = {}
@@ -222,16 +223,16 @@ def verify(
         for trial in trials:
             start = 0
             for size in sizes:
-                inputs = _take(trial.inputs, start, size)
+                inputs = trial.batch(start, size)
                 key = (trial.kind, start, size)
                 start += size
                 if key not in expected:
-                    expected[key] = native(inputs)
+                    expected[key] = native(*inputs)
                 scale = max(_largest(expected[key]), 1e-3 * first)
                 case = _run(engine, refused, inputs, expected[key], scale, tolerance, trial.kind, name)
                 cases.append(case)
                 if not case.passed and difference is None and locate and case.worst:
-                    difference = locate(short, inputs)
+                    difference = locate(short, *inputs)
     return VerificationReport(
         label=label,
         tolerance=tolerance,
@@ -244,7 +245,7 @@ def verify(
 def _run(
     engine: Engine | None,
     refused: str,
-    inputs: NDArray,
+    inputs: tuple[NDArray, ...],
     expected: NDArray,
     scale: float,
     tolerance: float,
@@ -254,12 +255,12 @@ def _run(
     try:
         if engine is None:
             raise VerificationError(refused)
-        return compare(engine(inputs), expected, scale=scale, tolerance=tolerance, inputs=kind, engine=name)
+        return compare(engine(*inputs), expected, scale=scale, tolerance=tolerance, inputs=kind, engine=name)
     except VerificationError as error:
         return Case(
             inputs=kind,
             engine=name,
-            batch=len(inputs),
+            batch=len(expected),
             max_relative_error=None,
             rms_relative_error=None,
             scale=scale,
@@ -267,10 +268,6 @@ def _run(
             passed=False,
             reason=str(error),
         )
-
-
-def _take(inputs: NDArray, start: int, size: int) -> NDArray:
-    return inputs.take(range(start, start + size), axis=0, mode="wrap")
 
 
 def _largest(output: NDArray) -> float:
@@ -285,7 +282,7 @@ def parity_of(report: VerificationReport) -> Parity:
         max_relative_error=max(_number(case.max_relative_error) for case in cases),
         rms_relative_error=max(_number(case.rms_relative_error) for case in cases),
         tolerance=report.tolerance,
-        batches=[case.batch for case in cases],
+        batches=sorted({case.batch for case in cases}),
         patterns=origin,
         engine=cases[0].engine,
     )
@@ -315,15 +312,16 @@ def reference_input(channels: int, n: int, flux: float, dtype: str = "float32") 
     return f"float32 square root of {drawn}", np.sqrt(counts).astype(np.float32)
 
 
-def reference_pair(artifact: Predict, rule: str, inputs: NDArray) -> ReferencePair:
-    """Hashes of an input and of the output it gives.
+def reference_pair(artifact: Predict, rule: str, *inputs: NDArray) -> ReferencePair:
+    """Hashes of all inputs and of the output they give.
 
     The hash of the output may differ on another processor; its root mean square then still tells.
     """
-    output = artifact(inputs)
+    output = artifact(*inputs)
+    given = b"".join(np.ascontiguousarray(part).tobytes() for part in inputs)
     return ReferencePair(
         rule=rule,
-        input_sha256=hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).hexdigest(),
+        input_sha256=hashlib.sha256(given).hexdigest(),
         output_sha256=hashlib.sha256(np.ascontiguousarray(output).tobytes()).hexdigest(),
         output_rms=float(np.sqrt(np.mean(np.square(output, dtype=np.float64)))),
     )

@@ -66,7 +66,7 @@ def convert_model(model: keras.Model) -> Converted:
                 named, input_signature=signature, opset=OPSET, custom_op_handlers=_HANDLERS
             )
     except Exception as error:  # anything that the model or the exporter may raise
-        logger.warning("%s", printed.getvalue())
+        logger.debug("%s", printed.getvalue())
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"tf2onnx cannot convert this model: {reason}") from error
     _bind_constants(proto.graph, named.get_concrete_function(*signature))

@@ -19,8 +19,8 @@ __all__ = ["errors", "output", "progress_bar"]
 # Tables need this much when the output goes to a file, which has no width of its own.
 _FILE_WIDTH = 120
 
-output = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
-errors = Console(stderr=True, highlight=False)
+output = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 def progress_bar() -> Progress:

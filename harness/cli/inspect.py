@@ -12,8 +12,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from export.description import MODULE_KEY, ModuleDescription
 from export.graph import operators
-from export.integrity import MODULE_KEY, Check, check_artifact, raise_on_difference
+from export.integrity import Check, check_artifact, raise_on_difference
 from export.portability import Portability, portability
 from export.signing import verify_signature
 from export.verdict import verdict
@@ -87,24 +88,20 @@ def _title(artifact: Path) -> None:
 
 def _module(artifact: Path, model: onnx.ModelProto, text: str, as_json: bool) -> None:
     """Print what `ptychonnx export-module` wrote: a graph that has no contract."""
-    try:
-        described = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{artifact}: {MODULE_KEY} in its metadata is no JSON ({error})") from error
+    described = ModuleDescription.from_json(text, str(artifact))
     if as_json:
-        print(json.dumps(described, indent=2))
+        print(json.dumps(described.model_dump(mode="json"), indent=2))
         return
     _title(artifact)
     rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
         for value in values:
-            rows.add_row(kind, escape(_value(value)))
-    before = described.pop("operators_before", {}) if isinstance(described, dict) else {}
-    for name, value in described.items() if isinstance(described, dict) else [("module", described)]:
-        shown = value if isinstance(value, str | int | float) else json.dumps(value)
-        rows.add_row(escape(name.replace("_", " ")), escape(str(shown)))
+            pairs = " (complex: the last axis is the part)" if value.name in described.complex_values else ""
+            rows.add_row(kind, escape(_value(value) + pairs))
+    for name, shown in described.rows().items():
+        rows.add_row(name, escape(shown))
     output.print(rows)
-    _print_operators(Counter(before), model, {})
+    _print_operators(Counter(described.operators_before), model, {})
 
 
 def _value(value: onnx.ValueInfoProto) -> str:

@@ -84,7 +84,7 @@ def test_a_branch_that_agrees_does_not_hide_one_that_differs():
 
 def test_the_node_at_which_an_engine_departs_is_named():
     data = chain(WEIGHTS).SerializeToString()
-    assert first_different_node(data, open_reference, INPUTS, 1e-4) is None
+    assert first_different_node(data, open_reference, INPUTS, tolerance=1e-4) is None
 
     def broken(serialised):
         """An engine that computes with another second weight."""
@@ -94,4 +94,4 @@ def test_the_node_at_which_an_engine_departs_is_named():
                 tensor.CopyFrom(numpy_helper.from_array(2 * WEIGHTS[1], "b"))
         return open_onnxruntime(model.SerializeToString())
 
-    assert first_different_node(data, broken, INPUTS, 1e-4) == "five (MatMul)"
+    assert first_different_node(data, broken, INPUTS, tolerance=1e-4) == "five (MatMul)"

@@ -9,8 +9,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from export.description import MODULE_KEY
 from export.engines import open_onnxruntime
-from export.integrity import MODULE_KEY, check_artifact, contract_input, module_input, raise_on_difference
+from export.integrity import check_artifact, contract_input, module_input, raise_on_difference
 from export.publish import publish, stamp
 from export.variants import counts_input, fix_batch
 from export.verify import reference_pair
@@ -184,7 +185,7 @@ def test_counts_and_a_fixed_batch_are_checked_too(tmp_path):
     contract = contract_of("small", input=counts, batch=5)
     path = tmp_path / "small.onnx"
     publish(fix_batch(counts_input(small_network()), 5), contract, path)
-    rule, inputs = contract_input(contract)
+    rule, (inputs,) = contract_input(contract)
     assert (inputs.shape, inputs.dtype) == ((5, 1, 16, 16), np.uint16)
     assert rule.endswith("repeated to a batch of 5")
     np.testing.assert_array_equal(inputs[2], inputs[0])
@@ -198,7 +199,7 @@ def test_the_hash_of_the_contract_is_stamped_beside_it(artifact):
 
 def test_a_module_without_a_contract_is_checked_by_the_hashes_that_it_has(tmp_path):
     path, model = tmp_path / "small.onnx", small_network()
-    rule, inputs = module_input(model)
+    rule, (inputs,) = module_input(model)
     assert (inputs.shape, inputs.dtype) == ((2, 1, 16, 16), np.float32)
     # Positive, since the network takes a logarithm.
     add_positive(model)

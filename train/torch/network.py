@@ -62,7 +62,7 @@ class TorchNetwork:
 
 
 @torch.no_grad()
-def layer_outputs(module: nn.Module, inputs: Tensor) -> list[LayerOutput]:
+def layer_outputs(module: nn.Module, *inputs: Tensor) -> list[LayerOutput]:
     """What every module inside that gives one real tensor gives, by dotted path, in the order they finish in."""
     found: list[LayerOutput] = []
 
@@ -77,7 +77,7 @@ def layer_outputs(module: nn.Module, inputs: Tensor) -> list[LayerOutput]:
         for name, layer in module.named_modules()
     ]
     try:
-        module(inputs)
+        module(*inputs)
     finally:
         for handle in handles:
             handle.remove()
