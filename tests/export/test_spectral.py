@@ -46,15 +46,25 @@ LAYERS = [
     ((33, 32), (8, 9), {"resolution_scaling_factor": 0.5}),
     ((32, 32), (8, 8), {"factorization": "tucker", "rank": 0.6}),
     ((32, 32), (8, 8), {"factorization": "cp", "rank": 0.6, "implementation": "factorized"}),
+    ((32, 32), (8, 8), {"factorization": "tt", "rank": 0.6}),
     ((33,), (12,), {}),
     ((12, 9, 11), (6, 5, 6), {}),
+    ((32, 33), (8, 9), {"separable": True}),
+    ((33, 32), (8, 8), {"separable": True, "factorization": "tucker", "max_n_modes": (10, 9)}),
+    ((32, 33), (8, 9), {"complex_data": True}),
+    ((33,), (8,), {"complex_data": True}),
+    ((9, 10, 8), (4, 5, 6), {"complex_data": True, "resolution_scaling_factor": 2}),
 ]
+
+
+def some_input(layer, size, batch=4):
+    return torch.randn(batch, layer.in_channels, *size, dtype=torch.cfloat if layer.complex_data else None)
 
 
 @pytest.mark.parametrize(("size", "modes", "settings"), LAYERS, ids=str)
 def test_a_lowered_layer_equals_the_original(size, modes, settings):
-    layer = SpectralConv(3, 5, modes, **settings).eval()
-    x = torch.randn(4, 3, *size)
+    layer = SpectralConv(3, 3 if "separable" in settings else 5, modes, **settings).eval()
+    x = some_input(layer, size)
     expected = layer(x)
     lowering = lower_spectral(layer, x[:2])
     assert isinstance(lowering.module, LoweredSpectralConv)
@@ -63,6 +73,29 @@ def test_a_lowered_layer_equals_the_original(size, modes, settings):
     assert relative_error(found, expected) < 2e-6
     assert list(lowering.layers) == [""]
     assert lowering.layers[""] < 2e-6
+    assert not lowering.notes
+
+
+@pytest.mark.parametrize("precision", ["half", "mixed"])
+def test_reduced_precision_is_lowered_at_full_precision_and_said_so(precision):
+    layer = SpectralConv(2, 2, (4, 4), fno_block_precision=precision)
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), layer)
+    x = torch.randn(2, 2, 8, 8)
+    lowering = lower_spectral(model, x)
+    assert layer.fno_block_precision == precision
+    text = f"trained with fno_block_precision='{precision}', lowered at full precision"
+    assert lowering.notes == {"1": text}
+    layer.fno_block_precision = "full"
+    assert relative_error(lowering.module(x), model(x)) < 2e-6
+
+
+@pytest.mark.parametrize("size", [(8, 6, 10), (7, 9, 5)], ids=str)
+@pytest.mark.parametrize("scaling", [0.5, 2, (2, 1, 0.6)], ids=str)
+def test_three_axes_are_resampled_for_the_skip_connection_as_in_the_original(size, scaling):
+    layer = SpectralConv(2, 3, (4, 4, 4), resolution_scaling_factor=scaling)
+    x = torch.randn(2, 5, *size)
+    lowered = lower_spectral(layer, x[:, :2]).module
+    assert relative_error(lowered.transform(x), layer.transform(x)) < 2e-6
 
 
 def test_the_lowered_form_holds_no_complex_number():
@@ -130,13 +163,11 @@ class Doubled(SpectralConv):
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (SpectralConv(2, 2, (4, 4), separable=True), "separable"),
-        (SpectralConv(2, 2, (4, 4), complex_data=True), "complex_data"),
-        (SpectralConv(2, 2, (4, 4), fno_block_precision="mixed"), "fno_block_precision"),
+        (SpectralConv(2, 2, (4, 4), complex_data=True), "gets torch.float32, only torch.complex64"),
         (SpectralConv(2, 2, (4, 4)).double(), "single precision"),
         (Foreign(), "Foreign"),
     ],
-    ids=["separable", "complex", "mixed", "double", "foreign"],
+    ids=["complex", "double", "foreign"],
 )
 def test_what_cannot_be_lowered_is_refused_by_the_name_of_the_layer(layer, reason):
     model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Sequential(layer))

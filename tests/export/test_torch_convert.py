@@ -107,5 +107,5 @@ def test_what_cannot_be_converted_is_refused_in_one_line(capfd):
         convert_module(Complex(), example)
     with pytest.raises(InputError, match=r"exporter cannot convert|gives 2 outputs"):
         convert_module(Pair(), example)
-    with pytest.raises(InputError, match=r"^layer 0: separable"):
-        convert_module(nn.Sequential(SpectralConv(1, 1, (4, 4), separable=True)), example)
+    with pytest.raises(InputError, match=r"^layer 0: only single precision"):
+        convert_module(nn.Sequential(SpectralConv(1, 1, (4, 4)).double()), example)
