@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from export.passes import clean
 from export.torch.convert import convert_lowered
 from export.torch.fourier import FourierChain, convolution_axes
-from export.torch.mixing import ChannelProjection, Factors, ModeMixing, ModeScaling, forms
+from export.torch.mixing import Factors, ModeMixing, forms
 from export.torch.spectral import Lowering, lower_spectral
 from runtime.atomic import write_text
 
@@ -222,7 +222,7 @@ def factored(layer: SpectralConv, size: tuple[int, int]) -> dict[str, nn.Module]
     chain = lower_spectral(layer, torch.zeros(1, layer.in_channels, *size)).module.chain
     axes = convolution_axes(layer, size, size, chain.modes)
     return {
-        form_name(form): Whole(FourierChain(axes, apply(form)), layer.out_channels)
+        form_name(form): Whole(FourierChain(axes, form.module()), layer.out_channels)
         for form in forms(layer.weight)
     }
 
@@ -232,16 +232,6 @@ def form_name(form: Factors) -> str:
         return "multiplied out"
     kept = [name for name, part in (("inside", form.inside), ("outside", form.outside)) if part is not None]
     return " and ".join(kept) + " kept"
-
-
-def apply(form: Factors) -> nn.Module:
-    """The form as a module, as `export.torch.mixing.mix_channels` builds it."""
-    steps = [
-        None if form.inside is None else ChannelProjection(form.inside),
-        ModeMixing(form.core) if form.core.ndim == 3 else ModeScaling(form.core),
-        None if form.outside is None else ChannelProjection(form.outside),
-    ]
-    return nn.Sequential(*(step for step in steps if step is not None))
 
 
 def exported(module: nn.Module, x: Tensor) -> onnx.ModelProto:

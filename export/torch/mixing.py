@@ -1,8 +1,9 @@
 """The middle of a Fourier layer: channels are mixed mode by mode, in real arithmetic.
 
 A value is [B, 2 C, K] here: real and imaginary part side by side in each channel, K modes. A weight that
-neuraloperator keeps in factors (Tucker, CP, tensor train) is taken in the form that needs the fewest
-multiplications: the factors of the channels as thin products around a small core, or multiplied out.
+neuraloperator keeps in factors (Tucker, CP, tensor train) is taken in the form that holds the fewest numbers:
+the factors of the channels as thin products around a small core, or multiplied out. The products are so thin
+that reading the constants is what takes time, see `docs/decisions/0005-fourier-layers.md`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ __all__ = [
     "Factors",
     "ModeMixing",
     "ModeScaling",
-    "cheapest",
     "forms",
     "mix_channels",
     "scale_modes",
+    "smallest",
 ]
 
 
@@ -43,10 +44,18 @@ class Factors:
     outside: Tensor | None = None
 
     @property
-    def multiplications(self) -> int:
-        """Real ones for one pattern, four for each complex one."""
-        projections = sum(part.numel() for part in (self.inside, self.outside) if part is not None)
-        return 4 * (self.core.numel() + self.core.shape[-1] * projections)
+    def numbers(self) -> int:
+        """How many complex numbers it holds."""
+        return sum(part.numel() for part in (self.core, self.inside, self.outside) if part is not None)
+
+    def module(self) -> nn.Module:
+        """The module [B, 2 I, K] to [B, 2 O, K] that applies it."""
+        steps = [
+            None if self.inside is None else ChannelProjection(self.inside),
+            ModeMixing(self.core) if self.core.ndim == 3 else ModeScaling(self.core),
+            None if self.outside is None else ChannelProjection(self.outside),
+        ]
+        return nn.Sequential(*(step for step in steps if step is not None))
 
 
 class ChannelProjection(nn.Module):
@@ -100,15 +109,8 @@ class ModeScaling(nn.Module):
 
 
 def mix_channels(weight: Tensor | FactorizedTensor) -> nn.Module:
-    """The cheapest module [B, 2 I, K] to [B, 2 O, K] that applies a weight complex [I, O, *modes]."""
-    chosen = cheapest(weight)
-    core = ModeMixing(chosen.core) if chosen.core.ndim == 3 else ModeScaling(chosen.core)
-    steps = [
-        None if chosen.inside is None else ChannelProjection(chosen.inside),
-        core,
-        None if chosen.outside is None else ChannelProjection(chosen.outside),
-    ]
-    return nn.Sequential(*(step for step in steps if step is not None))
+    """The smallest module [B, 2 I, K] to [B, 2 O, K] that applies a weight complex [I, O, *modes]."""
+    return smallest(weight).module()
 
 
 def scale_modes(weight: Tensor | FactorizedTensor) -> nn.Module:
@@ -116,9 +118,9 @@ def scale_modes(weight: Tensor | FactorizedTensor) -> nn.Module:
     return ModeScaling(_multiplied_out(weight).flatten(1))
 
 
-def cheapest(weight: Tensor | FactorizedTensor) -> Factors:
-    """The form that needs the fewest multiplications, with as few products as possible."""
-    return min(forms(weight), key=lambda form: form.multiplications)
+def smallest(weight: Tensor | FactorizedTensor) -> Factors:
+    """The form that holds the fewest numbers; of equal ones that with fewer products."""
+    return min(forms(weight), key=lambda form: form.numbers)
 
 
 def forms(weight: Tensor | FactorizedTensor) -> list[Factors]:

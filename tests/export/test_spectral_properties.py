@@ -127,7 +127,7 @@ def test_all_forms_of_a_weight_mix_alike(factorization):
     ("factorization", "steps"),
     [
         (None, ["ModeMixing"]),
-        ("tucker", ["ChannelProjection", "ModeMixing"]),
+        ("tucker", ["ChannelProjection", "ModeMixing", "ChannelProjection"]),
         ("cp", ["ChannelProjection", "ModeScaling", "ChannelProjection"]),
         ("tt", ["ChannelProjection", "ModeMixing"]),
     ],
