@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from harness.cli import main
 from runtime.contract import CONTRACT_KEY, Contract
 from runtime.physics import cut_windows, forward
 from runtime.scan import Reference, Scan
 
 Degrade = Callable[[np.ndarray], np.ndarray]
+Run = Callable[..., tuple[int, str, str]]
 
 
 def lines_like_object(side: int, seed: int = 3) -> np.ndarray:
@@ -191,3 +194,21 @@ def scan_of() -> Callable[..., Scan]:
 @pytest.fixture
 def degradations() -> dict[str, Degrade]:
     return {"blurred": blurred, "noisy": noisy, "blank": blank, "turned": turned}
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ptychonnx", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        try:
+            main()
+            code = 0
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,31 +12,12 @@ import numpy as np
 import onnx
 import pytest
 
-from harness.cli import main
 from runtime.contract import Contract
 from runtime.formats import read_scan, write_scan
 from runtime.providers import available
 from runtime.scan import Scan
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command line in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ptychonnx", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture
@@ -253,6 +233,7 @@ def test_train_lists_the_architectures(run):
         ("simulate", "lines"),
         ("train",),
         ("export",),
+        ("export-module",),
         ("inspect",),
         ("reconstruct",),
         ("evaluate",),

@@ -1,0 +1,97 @@
+"""`ptychonnx export-module` on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("neuralop")
+pytest.importorskip("lightning")
+torch = pytest.importorskip("torch")
+
+from export.engines import open_onnxruntime  # noqa: E402
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "fno.py"
+
+SOURCE = """
+import torch
+
+def linear():
+    return torch.nn.Linear(3, 2)
+
+def Two():
+    class Two(torch.nn.Module):
+        def forward(self, a, b):
+            return a + b
+    return Two()
+"""
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "src" / "net.py"
+    path.parent.mkdir()
+    path.write_text(SOURCE)
+    return path
+
+
+def test_the_example_is_exported_verified_and_inspected(run, tmp_path):
+    out = tmp_path / "fno.onnx"
+    code, text, err = run("export-module", f"{EXAMPLE}:build", "--shape", "1,32,32", "--out", out)
+    assert code == 0, err
+    assert "onnxruntime" in text
+    assert "agrees in all 12 cases" in text
+    assert "4 layers" in text
+    names = {"fno.onnx", "fno.verification.json", "fno.verification.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    code, text, _ = run("inspect", out)
+    assert code == 0
+    assert "x: float [batch, 1, 32, 32]" in text
+    assert "fno.py:build" in text
+    assert str(EXAMPLE.parent) not in text
+    code, text, _ = run("inspect", "--verify", out)
+    assert (code, text.count(" ok ")) == (0, 3)
+
+
+def test_weights_are_those_of_the_file(run, source, tmp_path):
+    trained = torch.nn.Linear(3, 2)
+    torch.save(trained.state_dict(), tmp_path / "w.pt")
+    out = tmp_path / "net.onnx"
+    code, _, err = run(
+        "export-module", f"{source}:linear", "--shape", "3", "--weights", tmp_path / "w.pt", "--out", out
+    )
+    assert code == 0, err
+    x = np.ones((2, 3), np.float32)
+    found = open_onnxruntime(out.read_bytes())(x)
+    np.testing.assert_allclose(found, trained(torch.from_numpy(x)).detach().numpy(), rtol=1e-6)
+
+
+def test_names_are_printed_as_they_are(run, source, tmp_path):
+    code, text, _ = run(
+        "export-module", f"{source}:Two", "--shape", "3", "--shape", "3", "--out", tmp_path / "two.onnx"
+    )
+    assert code == 0
+    assert "net.py:Two: 0 parameters" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("linear", ["--shape", "3,x"], "--shape 3,x: expected sizes such as 1,64,64"),
+        ("linear", ["--shape", "0"], "--shape 0: expected sizes"),
+        ("linear", ["--shape", "3:float16"], "--shape 3:float16: expected sizes"),
+        ("linear", ["--shape", "4"], "does not run on inputs of shape [2, 4]"),
+        ("absent", ["--shape", "3"], "defines no 'absent'"),
+        ("linear", ["--shape", "3", "--weights", "gone.pt"], "gone.pt: no such file"),
+        ("linear", ["--shape", "3", "--require", "tpu"], "target 'tpu' is unknown"),
+    ],
+)
+def test_bad_requests_get_one_line_and_leave_nothing(name, options, reason, run, source, tmp_path):
+    out = tmp_path / "out" / "net.onnx"
+    code, text, err = run("export-module", f"{source}:{name}", *options, "--out", out)
+    assert (code, text) == (2, "")
+    assert reason in err
+    assert len(err.strip().splitlines()) == 1
+    assert not out.parent.exists()
