@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import (
     CommonSubexpressionEliminationPass,
-    DeduplicateInitializersPass,
+    DeduplicateHashedInitializersPass,
     IdentityEliminationPass,
     LiftConstantsToInitializersPass,
     RemoveUnusedNodesPass,
@@ -57,7 +57,6 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
     return (
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         IdentityEliminationPass(),
-        DeduplicateInitializersPass(),
         GeluPass(),
         RepeatToResizePass(),
         SizesToScalesPass(),
@@ -70,8 +69,8 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
         SimplificationPass(),
         TransposeCancellationPass(),
         TransposeSinkingPass(),
+        DeduplicateHashedInitializersPass(),
         CommonSubexpressionEliminationPass(),
-        DeduplicateInitializersPass(),
         RemoveUnusedNodesPass(),
         CanonicalOrderPass(),
         MetadataPass(own_version),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -85,6 +86,16 @@ def test_any_module_with_fourier_layers_can_be_converted():
         INPUT_NAME,
         OUTPUT_NAME,
     ]
+
+
+def test_layers_of_one_size_share_their_transforms():
+    model = FNO((8, 8), 1, 2, 8, n_layers=3).eval()
+    converted = convert_module(model, np.zeros((1, 1, 32, 33), np.float32))
+    cleaned = clean(converted.model).model
+    shapes = Counter(tuple(tensor.dims) for tensor in cleaned.graph.initializer)
+    # Columns forth and back, rows forth and back, and one mixing a layer.
+    assert shapes[33, 10] == shapes[10, 33] == shapes[16, 64] == shapes[64, 16] == 1
+    assert shapes[40, 16, 16] == 3
 
 
 def test_a_module_without_fourier_layers_is_said_to_have_none():
