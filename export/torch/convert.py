@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from export.conversion import INPUT_NAME, OUTPUT_NAME, Converted, quiet
 from export.opset import DEFAULT_OPSET
+from export.torch.failure import reason
 from export.torch.spectral import LOWERING, Lowering, lower_spectral
 from runtime.errors import InputError
 
@@ -105,7 +106,7 @@ def convert_lowered(
             )
     except Exception as error:  # anything that the module or the exporter may raise
         logger.debug("%s", printed.getvalue())
-        raise InputError(f"the torch exporter cannot convert this module: {_reason(error)}") from error
+        raise InputError(f"the torch exporter cannot convert this module: {reason(error)}") from error
     assert program is not None
     model = program.model_proto
     if len(model.graph.output) != len(outputs):
@@ -125,11 +126,3 @@ def _dynamic_batch(module: nn.Module, count: int) -> tuple:
         return axes
     single = min(is_variable.index(True), count)
     return (*axes[:single], axes[single:])
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of what went wrong first: the exporter wraps it in its own errors."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from neuralop.layers.base_spectral_conv import BaseSpectralConv
@@ -20,9 +22,15 @@ from neuralop.layers.spectral_convolution import SpectralConv
 from tltorch.factorized_tensors.core import FactorizedTensor
 from torch import Tensor, nn
 
+from export.torch.complex_layers import pair_complex_layers
+from export.torch.differential import merge_finite_differences
+from export.torch.failure import first_line
 from export.torch.fourier import FourierChain, convolution_axes, resampling_axes
 from export.torch.mixing import mix_channels, scale_modes
 from runtime.errors import InputError, VerificationError
+
+if TYPE_CHECKING:
+    from export.torch.spherical import LoweredSphericalConv
 
 __all__ = [
     "LAYER_TOLERANCE",
@@ -34,7 +42,7 @@ __all__ = [
 ]
 
 LAYER_TOLERANCE = 1e-5
-LOWERING = "neuralop SpectralConv as real matrix products"
+LOWERING = "neuralop spectral layers (SpectralConv, SphericalConv) as real matrix products"
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class LoweredSpectralConv(nn.Module):
         # What `SpectralConv.transform` reads: neuralop's blocks call it for their skip connections.
         self.resolution_scaling_factor = layer.resolution_scaling_factor
         # One and two axes are interpolated, which every engine can; more are resampled through their modes.
-        resampled = layer.order > 2 and self.size != self.out_size
+        resampled = layer.order > 2 and self.size != self.out_size and not layer.complex_data
         self.skip = FourierChain(resampling_axes(size, out_size), nn.Identity()) if resampled else None
         # Added to flattened pixels: some engines fail on [C, 1, 1] behind a matrix product.
         bias = None if layer.bias is None else layer.bias.detach().reshape(self.out_channels, 1).clone()
@@ -94,6 +102,9 @@ class LoweredSpectralConv(nn.Module):
         """Resample `x` like the original layer does for a skip connection."""
         if self.skip is not None:
             return self.skip(x, x.shape[1])
+        if self.size == self.out_size == tuple(x.shape[2:]):
+            # neuralop compares a list with a tuple and so interpolates to the size that is there already.
+            return x
         return SpectralConv.transform(self, x, output_shape)
 
     def forward(self, x: Tensor, output_shape: Sequence[int] | None = None) -> Tensor:
@@ -140,13 +151,15 @@ def lower_spectral(module: nn.Module, *example: Tensor) -> Lowering:
         If a lowered layer does not give what its original gives.
     """
     lowered, notes = at_full_precision(module)
+    pair_complex_layers(lowered)
+    merge_finite_differences(lowered)
     paths = _paths(lowered)
     for layer, names in paths.items():
         _refuse_unsupported(layer, names[0])
     sizes = _observe_sizes(lowered, paths, example)
     errors: dict[str, float] = {}
     for layer, (size, out_size) in sizes.items():
-        replacement = LoweredSpectralConv(layer, size, out_size).eval()
+        replacement = _lower(layer, size, out_size)
         error = _compare(layer, replacement, size, out_size, paths[layer][0])
         for name in paths[layer]:
             errors[name] = error
@@ -170,10 +183,37 @@ def _refusal(name: str, reason: str) -> InputError:
 
 
 def _refuse_unsupported(layer: BaseSpectralConv, name: str) -> None:
-    if not isinstance(layer, SpectralConv):
-        raise _refusal(name, f"{type(layer).__name__} cannot be lowered, only SpectralConv can")
+    if _is_spherical(layer):
+        from export.torch.spherical import refusal
+
+        if reason := refusal(layer):
+            raise _refusal(name, reason)
+    elif not isinstance(layer, SpectralConv):
+        raise _refusal(
+            name, f"{type(layer).__name__} cannot be lowered, only SpectralConv and SphericalConv can"
+        )
     if any(parameter.dtype not in (torch.float32, torch.complex64) for parameter in layer.parameters()):
         raise _refusal(name, "only single precision weights can be lowered")
+
+
+def _is_spherical(layer: BaseSpectralConv) -> bool:
+    # The class is only there with torch-harmonics, and only if somebody imported it.
+    module = sys.modules.get("neuralop.layers.spherical_convolution")
+    return module is not None and isinstance(layer, module.SphericalConv)
+
+
+def _data_type(layer: BaseSpectralConv) -> torch.dtype:
+    return torch.complex64 if getattr(layer, "complex_data", False) else torch.float32
+
+
+def _lower(
+    layer: BaseSpectralConv, size: Sequence[int], out_size: Sequence[int]
+) -> LoweredSpectralConv | LoweredSphericalConv:
+    if _is_spherical(layer):
+        from export.torch.spherical import LoweredSphericalConv
+
+        return LoweredSphericalConv(layer, size, out_size).eval()
+    return LoweredSpectralConv(layer, size, out_size).eval()
 
 
 def _observe_sizes(
@@ -185,7 +225,7 @@ def _observe_sizes(
     def observe(layer: SpectralConv, inputs: tuple[Tensor, ...], keywords: dict, output: Tensor) -> None:
         x = inputs[0] if inputs else keywords["x"]
         name = paths[layer][0]
-        expected = torch.complex64 if layer.complex_data else torch.float32
+        expected = _data_type(layer)
         if x.dtype != expected:
             raise _refusal(name, f"gets {x.dtype}, only {expected} can be lowered")
         seen = (tuple(x.shape[2:]), tuple(output.shape[2:]))
@@ -197,6 +237,10 @@ def _observe_sizes(
     handles = [layer.register_forward_hook(observe, with_kwargs=True) for layer in paths]
     try:
         module(*example)
+    except InputError:
+        raise
+    except Exception as error:  # anything that the module may raise
+        raise InputError(_forward_failure(paths, example, error)) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -204,6 +248,17 @@ def _observe_sizes(
         if layer not in sizes:
             raise _refusal(names[0], "is not reached by a forward pass, so its size is unknown")
     return sizes
+
+
+def _forward_failure(
+    paths: dict[BaseSpectralConv, list[str]], example: Sequence[Tensor], error: Exception
+) -> str:
+    for layer, names in paths.items():
+        if _data_type(layer).is_complex and not any(x.is_complex() for x in example):
+            where = names[0] or "(the module itself)"
+            return f"layer {where}: works on complex data and the example is real: {first_line(error)}"
+    shapes = ", ".join(str(list(x.shape)) for x in example)
+    return f"the module does not run on inputs of shape {shapes}: {first_line(error)}"
 
 
 def _kept_weight(layer: SpectralConv, size: Sequence[int]) -> Tensor | FactorizedTensor:
@@ -221,19 +276,30 @@ def _kept_weight(layer: SpectralConv, size: Sequence[int]) -> Tensor | Factorize
 
 
 def _compare(
-    layer: SpectralConv, replacement: nn.Module, size: Sequence[int], out_size: Sequence[int], name: str
+    layer: BaseSpectralConv,
+    replacement: LoweredSpectralConv | LoweredSphericalConv,
+    size: Sequence[int],
+    out_size: Sequence[int],
+    name: str,
 ) -> float:
-    """Largest difference on a random input over the largest output of the original."""
+    """Largest difference on a random input over the largest output of the original, skip connection included."""
     generator = torch.Generator().manual_seed(0)
-    kind = torch.complex64 if layer.complex_data else torch.float32
-    x = torch.randn(2, layer.in_channels, *size, generator=generator, dtype=kind)
-    expected, found = layer(x, output_shape=tuple(out_size)), replacement(x)
+    x = torch.randn(2, layer.in_channels, *size, generator=generator, dtype=_data_type(layer))
+    errors = [_difference(layer(x, output_shape=tuple(out_size)), replacement(x))]
+    is_kept = isinstance(replacement, LoweredSpectralConv) and tuple(size) == tuple(out_size)
+    if replacement.skip is not None or (is_kept and not x.is_complex()):
+        expected = layer.transform(x, output_shape=tuple(out_size))
+        errors.append(_difference(expected, replacement.transform(x, output_shape=tuple(out_size))))
+    for error in errors:
+        # Written so that NaN fails.
+        if not error <= LAYER_TOLERANCE:
+            raise VerificationError(
+                f"layer {name or '(the module itself)'}: its lowered form differs by {error:.1e} of the "
+                f"largest output, allowed is {LAYER_TOLERANCE:.0e}"
+            )
+    return max(errors)
+
+
+def _difference(expected: Tensor, found: Tensor) -> float:
     scale = float(expected.abs().max())
-    error = float((found - expected).abs().max()) / (scale or 1.0)
-    # Written so that NaN fails.
-    if not error <= LAYER_TOLERANCE:
-        raise VerificationError(
-            f"layer {name or '(the module itself)'}: its lowered form differs by {error:.1e} of the largest "
-            f"output, allowed is {LAYER_TOLERANCE:.0e}"
-        )
-    return error
+    return float((found - expected).abs().max()) / (scale or 1.0)

@@ -1,0 +1,47 @@
+"""What the torch exporter stumbled over, in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from types import TracebackType
+
+import torch
+
+__all__ = ["first_line", "reason"]
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line; its name if it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """The first cause of `error`, behind the dotted path of the layer if the exporter was at one.
+
+    The exporter's own message is general advice in many lines; what went wrong is in the exception that it
+    was raised from, and where is in the node that was being translated.
+    """
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    path = next((found for one in reversed(chain) if (found := _path(one.__traceback__))), None)
+    text = first_line(chain[-1])
+    return f"layer {path}: {text}" if path else text
+
+
+def _path(trace: TracebackType | None) -> str | None:
+    for node in _nodes(trace):
+        layers = list(node.meta.get("nn_module_stack", {}).values())
+        if layers:
+            return re.sub(r"^L\['self'\]\.?", "", layers[-1][0]) or "(the module itself)"
+    return None
+
+
+def _nodes(trace: TracebackType | None) -> Iterator[torch.fx.Node]:
+    while trace is not None:
+        node = trace.tb_frame.f_locals.get("node")
+        if isinstance(node, torch.fx.Node):
+            yield node
+        trace = trace.tb_next

@@ -1,0 +1,39 @@
+"""A refusal by the torch exporter says which layer and what the first cause was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("neuralop")
+
+from torch import nn  # noqa: E402
+
+from export.torch.convert import convert_module  # noqa: E402
+from export.torch.failure import reason  # noqa: E402
+from runtime.errors import InputError  # noqa: E402
+
+
+class Spectrum(nn.Module):
+    def forward(self, x):
+        return torch.linalg.eigvals(x).abs()
+
+
+def test_an_operator_without_a_counterpart_is_refused_by_the_path_of_its_layer():
+    module = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sequential(nn.ReLU(), Spectrum()))
+    expected = (
+        r"^the torch exporter cannot convert this module: layer 1\.1: No ONNX function [^\n]*eig[^\n]*$"
+    )
+    with pytest.raises(InputError, match=expected):
+        convert_module(module, np.ones((2, 1, 4, 4), np.float32))
+
+
+def test_the_first_cause_is_given_and_not_the_advice_around_it():
+    error = RuntimeError("do this, do that")
+    error.__cause__ = ValueError("the cause\nmore about it")
+    assert reason(error) == "the cause"
+
+
+def test_an_exception_without_text_is_given_by_its_name():
+    assert reason(KeyError()) == "KeyError"
