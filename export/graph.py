@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
 from export.conversion import INPUT_NAME, OUTPUT_NAME
 from runtime.errors import VerificationError
 
-__all__ = ["check_graph", "operators"]
+__all__ = ["check_graph", "graphs_inside", "operators"]
 
 # No GPU provider has them, and the inverse is silently wrong in some versions of onnxruntime.
 _FORBIDDEN = {"DFT", "STFT"}
 _COMPLEX = {onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128}
 
 
+def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Graphs that a node holds itself: the branches of an If, the body of a Loop."""
+    for attribute in node.attribute:
+        yield from attribute.graphs
+        if attribute.HasField("g"):
+            yield attribute.g
+
+
 def operators(model: onnx.ModelProto) -> Counter[str]:
-    """Operators of a graph, counted."""
-    return Counter(node.op_type for node in model.graph.node)
+    """Operators of a graph, counted, those in branches and loops too."""
+    return Counter(node.op_type for node in _every(model.graph.node))
+
+
+def _every(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for graph in graphs_inside(node):
+            yield from _every(graph.node)
 
 
 def check_graph(
@@ -51,7 +66,9 @@ def check_graph(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise VerificationError(f"graph: the ONNX checker refuses it: {reason}") from error
     strange = {
-        f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")
+        f"{node.domain}.{node.op_type}"
+        for node in _every(model.graph.node)
+        if node.domain not in ("", "ai.onnx")
     }
     strange |= {function.name for function in model.functions}
     if strange:

@@ -4,14 +4,15 @@
     python -m export.portability.refresh openvino      # asks the OpenVINO installed here, operator by operator
     python -m export.portability.refresh tensorrt operators.md   # the table that onnx-tensorrt publishes
 
-The registry of CUDA kernels can only be read where the libraries of CUDA, cuDNN and TensorRT can be loaded; a
-device is not needed to list what was compiled in.
+The registry of onnxruntime-gpu can only be read where the libraries of CUDA, cuDNN and TensorRT can be loaded; a
+device is not needed to list what was compiled in. The package onnxruntime needs none of them, and lists the CPU.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,9 +21,11 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
+from export.engines import open_onnxruntime
 from runtime.atomic import write_text
+from runtime.errors import VerificationError
 
-__all__ = ["kernels_of", "probe_openvino", "read_operators_table"]
+__all__ = ["highest_opset", "kernels_of", "probe_openvino", "read_operators_table"]
 
 _HERE = Path(__file__).parent
 _OPEN = 2**31 - 1
@@ -132,10 +135,30 @@ def _write(name: str, **content: Any) -> None:
     print(f"{name}: {len(operators)} operators")
 
 
+def highest_opset() -> int:
+    """The last operator set that the onnxruntime installed here reads; the onnx package may know later ones."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([], "nothing", [value], [value])
+    for opset in range(onnx.defs.onnx_opset_version(), 0, -1):
+        opsets = [helper.make_opsetid("", opset)]
+        try:
+            open_onnxruntime(
+                helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+            )
+        except VerificationError:
+            continue
+        return opset
+    raise SystemExit("onnxruntime loads no graph at all")
+
+
 def _refresh_onnxruntime() -> None:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+    # Without the libraries of a provider, listing its kernels is a segmentation fault.
+    listing = "from onnxruntime.capi import onnxruntime_pybind11_state as s; s.get_all_opkernel_def()"
+    if subprocess.run([sys.executable, "-c", listing], capture_output=True).returncode:
+        raise SystemExit("the kernels cannot be listed: libraries of CUDA, cuDNN or TensorRT are missing")
     kernels = [
         (kernel.provider, kernel.domain, kernel.op_name, kernel.version_range, kernel.type_constraints)
         for kernel in state.get_all_opkernel_def()
@@ -147,7 +170,7 @@ def _refresh_onnxruntime() -> None:
                 title=f"onnxruntime's {provider}",
                 source=f"kernel registry of the package onnxruntime-gpu {onnxruntime.__version__}",
                 version=onnxruntime.__version__,
-                opsets=[7, onnx.defs.onnx_opset_version()],
+                opsets=[7, highest_opset()],
                 operators=operators,
             )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
 import onnx
 from onnx import TensorProto
 
+from export.graph import graphs_inside
 from export.opset import opset_of
 from runtime.errors import InputError, VerificationError
 
@@ -73,7 +74,8 @@ class Operator:
     Attributes
     ----------
     name, version, types
-        Operator, its version in the graph's operator set, and types of its inputs, such as ``float32``.
+        Operator, its version in the graph's operator set, and element types of its inputs as ONNX names them,
+        such as ``float``.
     node
         The first node of this kind.
     count
@@ -170,20 +172,28 @@ def _read(name: str) -> Target:
 
 def _operators(model: onnx.ModelProto) -> tuple[Operator, ...]:
     inferred = onnx.shape_inference.infer_shapes(model)
-    graph = inferred.graph
-    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        kinds[value.name] = value.type.tensor_type.elem_type
     opset = opset_of(model)
     first: dict[tuple[str, int, tuple[str, ...]], str] = {}
     counts: Counter[tuple[str, int, tuple[str, ...]]] = Counter()
-    for node in graph.node:
+    for node, types in _typed_nodes(inferred.graph, {}):
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-        types = tuple(_type_name(kinds.get(name, 0)) if name else "" for name in node.input)
         key = (node.op_type, schema.since_version, types)
         first.setdefault(key, node.name or node.output[0])
         counts[key] += 1
     return tuple(Operator(*key, first[key], counts[key]) for key in sorted(first))
+
+
+def _typed_nodes(
+    graph: onnx.GraphProto, outside: Mapping[str, int]
+) -> Iterator[tuple[onnx.NodeProto, tuple[str, ...]]]:
+    """Nodes with the types of their inputs; those in branches and loops see the values around them."""
+    kinds = {**outside, **{tensor.name: tensor.data_type for tensor in graph.initializer}}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        kinds[value.name] = value.type.tensor_type.elem_type
+    for node in graph.node:
+        yield node, tuple(_type_name(kinds.get(name, 0)) if name else "" for name in node.input)
+        for inner in graphs_inside(node):
+            yield from _typed_nodes(inner, kinds)
 
 
 def _type_name(kind: int) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from export.engines import open_onnxruntime
+from export.graph import operators
 from export.portability import portability, require, targets
-from export.portability.refresh import kernels_of, probe_openvino, read_operators_table
+from export.portability.refresh import highest_opset, kernels_of, probe_openvino, read_operators_table
 from export.variants import counts_input
 from runtime.errors import InputError, VerificationError
 from tests.export.graphs import model_of
@@ -86,6 +88,37 @@ def test_an_open_kernel_serves_the_version_it_was_written_for_as_in_onnxruntime(
     (gelu,) = TARGETS["cpu"].kernels["Gelu"]
     assert gelu.implements(20)
     assert not gelu.implements(21)
+
+
+def test_nodes_inside_branches_count():
+    def branch(name, operator):
+        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph(
+            [helper.make_node(operator, ["product"], [name], name=name)], name, [], [value]
+        )
+
+    branches = {"then_branch": branch("then", "Hardmax"), "else_branch": branch("else", "Relu")}
+    model = model_of(
+        [
+            helper.make_node("MatMul", ["diffraction", "weight"], ["product"]),
+            helper.make_node("If", ["condition"], ["object"], **branches),
+        ],
+        [("diffraction", ["batch", 4, 4])],
+        [("object", ["batch", 4, 4])],
+        [("weight", np.eye(4, dtype=np.float32)), ("condition", np.array(True))],
+    )
+    rows = {row.name: row.types for row in portability(model).operators}
+    assert set(rows) == set(operators(model)) == {"MatMul", "If", "Hardmax", "Relu"}
+    assert rows["Relu"] == ("float",)
+    with pytest.raises(VerificationError, match=r"^cuda: node then \(Hardmax\) would not run there"):
+        require(model, "cuda")
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_the_last_opset_is_that_of_the_listed_onnxruntime_and_not_of_the_onnx_package(name):
+    if onnxruntime.__version__ != TARGETS[name].version:
+        pytest.skip(f"the list is of onnxruntime {TARGETS[name].version}")
+    assert TARGETS[name].opsets[1] == highest_opset()
 
 
 PAIRS = [
