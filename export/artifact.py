@@ -19,6 +19,7 @@ from export.engines import installed_engines, open_onnxruntime
 from export.graph import check_graph, operators
 from export.opset import opset_of, to_opset
 from export.options import ExportOptions
+from export.portability import require
 from export.precision import Judge, ReducedArtifact, reduce_artifact
 from export.publish import publish
 from export.report import write_refusal, write_report
@@ -192,9 +193,9 @@ def export_network(
             "weights": prove_weights(record, network.tensors(), model, distance, options.tolerance),
         }
     )
-    for target in options.require:
-        importlib.import_module("export.portability").require(published, target)
     if options.precision == "fp32":
+        for target in options.require:
+            require(published, target)
         contract = publish(published, contract, out)
         write_report(report, out)
         return ExportResult(out, contract, report)
@@ -203,7 +204,13 @@ def export_network(
         parent = Path(folder) / out.name
         publish(published, contract, parent)
         reduced = reduce_artifact(
-            parent, out, options.precision, calibration or scan, judge, progress=progress
+            parent,
+            out,
+            options.precision,
+            calibration or scan,
+            judge,
+            require=options.require,
+            progress=progress,
         )
     write_report(report, out)
     return ExportResult(out, reduced.contract, report, reduced)

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from export.engines import open_onnxruntime
+from export.portability import require as require_target
 from export.precision.fp16 import half_precision
 from export.precision.int8 import eight_bit
 from export.precision.layers import Reduction, describe_layer, with_named_nodes
@@ -74,6 +75,7 @@ def reduce_artifact(
     judge: Judge,
     *,
     patterns: int = 64,
+    require: Sequence[str] = (),
     progress: Callable[[str], None] = lambda step: None,
 ) -> ReducedArtifact:
     """Reduce as many layers as the judge accepts, and write `out`.
@@ -96,6 +98,8 @@ def reduce_artifact(
         some scan. Raises VerificationError if the candidate is too poor.
     patterns
         How many patterns of the scan to calibrate with, evenly spread over it.
+    require
+        Targets on which every node of the reduced graph must run, see `export.portability`.
     progress
         Called with what is done next, in words.
 
@@ -104,7 +108,7 @@ def reduce_artifact(
     InputError
         If the parent is no float32 artifact, the scan does not fit it, or it has nothing to reduce.
     VerificationError
-        If not even one layer can be reduced; nothing is written.
+        If not even one layer can be reduced, or a required target lacks a node; nothing is written.
     """
     parent, out = Path(parent), Path(out)
     if out.suffix != ".onnx":
@@ -141,7 +145,7 @@ def reduce_artifact(
         raise VerificationError(
             f"{precision}: refused even with {count - 1} of {count} layers in float32: {trials.refusal}"
         )
-    stamped = trials.publish(kept, out)
+    stamped = trials.publish(kept, out, require)
     return ReducedArtifact(
         path=out,
         contract=stamped,
@@ -178,9 +182,11 @@ class _Trials:
             return False
         return True
 
-    def publish(self, kept: Sequence[str], out: Path) -> Contract:
+    def publish(self, kept: Sequence[str], out: Path, targets: Sequence[str]) -> Contract:
         """Write the network with these layers in float32, which was accepted, and check the file."""
         model = self.reduction.build(self._reduced(kept))
+        for target in targets:
+            require_target(model, target)
         contract = self._contract(kept)
         if self.reduction.emulate is not self.reduction.build:
             # What was accepted was an emulation of this graph.

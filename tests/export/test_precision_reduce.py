@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from export.portability import require
 from export.precision import reduce_artifact
 from export.variants import counts_input, fix_batch
 from harness.gate import AllowedFall, Gate
@@ -110,6 +111,19 @@ def test_counts_and_a_fixed_batch_stay_what_they_are(precision, scan, tmp_path):
     graph = onnx.load(result.path).graph
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT16
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
+
+
+@pytest.mark.parametrize(("precision", "can", "cannot"), [("fp16", "cuda", "cpu"), ("int8", "cpu", "cuda")])
+def test_a_required_target_must_run_the_reduced_graph_and_not_only_its_parent(
+    precision, can, cannot, parent, scan, tmp_path
+):
+    out = tmp_path / "reduced.onnx"
+    for target in (can, cannot):
+        require(onnx.load(parent), target)
+    with pytest.raises(VerificationError, match=f"^{cannot}: node .* would not run there"):
+        reduce_artifact(parent, out, precision, scan, Gate(scan), require=(can, cannot))
+    assert not out.exists()
+    reduce_artifact(parent, out, precision, scan, Gate(scan), require=(can,))
 
 
 def test_the_same_inputs_give_the_same_bytes_in_another_process(parent, scan, tmp_path):
