@@ -67,6 +67,21 @@ def test_a_node_that_would_fall_back_is_named_with_the_reason():
     require(model, "cpu")
 
 
+@pytest.mark.parametrize("target", ["cuda", "tensorrt"])
+def test_a_fourier_transform_in_the_graph_is_refused_on_a_gpu(target):
+    model = model_of(
+        [helper.make_node("DFT", ["diffraction"], ["object"], name="fourier")],
+        [("diffraction", ["batch", 4, 4, 2])],
+        [("object", ["batch", 4, 4, 2])],
+        opset=20,
+    )
+    require(model, "cpu")
+    with pytest.raises(
+        VerificationError, match=rf"^{target}: node fourier \(DFT\) would not run there: .* has no DFT$"
+    ):
+        require(model, target)
+
+
 def test_types_count_and_not_only_names():
     counts = counts_input(network())
     require(counts, "cuda")
