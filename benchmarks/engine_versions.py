@@ -7,7 +7,8 @@ Fixed batches take theirs only. OpenVINO and the reference evaluator of the ONNX
 they are there; the evaluator, which is slow, takes the smallest batch and is not timed.
 
 All processes stay alive. They are timed in turn, once in each round, in an order that changes from round to round, so
-that a machine that gets slower for a while slows all of them. Times are medians over the rounds.
+that a machine that gets slower for a while slows all of them. Times are medians over the rounds, ratios to the
+installed onnxruntime medians of the ratios within one round.
 
     python -m benchmarks.engine_versions models/*.onnx --out benchmarks/results/engine_versions.json
 """
@@ -32,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.precision import vector_instructions
@@ -213,6 +215,9 @@ def measure(artifact: Path, workers: Sequence[Worker], arguments: argparse.Names
     for name, values in times.items():
         if values:
             found[name]["milliseconds_a_pattern"] = statistics.median(values)
+            if base := times.get(installed_name()):
+                ratios = [own / other for own, other in zip(values, base, strict=True)]
+                found[name]["time_over_installed"] = statistics.median(ratios)
     return {
         "network": contract.architecture,
         "form": form_of(contract),
@@ -251,31 +256,32 @@ def agreement(results: dict[str, dict[str, Any]], engines: Sequence[str]) -> str
     return table(rows)
 
 
-def times(results: dict[str, dict[str, Any]], engines: Sequence[str]) -> str:
-    """Artifacts against engines: milliseconds a pattern."""
+def times(
+    results: dict[str, dict[str, Any]], engines: Sequence[str], key: str = "milliseconds_a_pattern"
+) -> str:
+    """Artifacts against engines: milliseconds a pattern, or ``time_over_installed``."""
     rows = [["artifact", *(engine.removeprefix("onnxruntime ") for engine in engines)]]
     for stem, result in results.items():
-        values = [result["engines"][engine].get("milliseconds_a_pattern") for engine in engines]
+        values = [result["engines"][engine].get(key) for engine in engines]
         rows.append([stem, *("" if value is None else f"{value:.2f}" for value in values)])
     return table(rows)
+
+
+def installed_name() -> str:
+    """Of the onnxruntime beside ptychonnx, as an engine among the others."""
+    return f"installed onnxruntime {ort.__version__}"
 
 
 def installed_workers() -> list[Worker]:
     """Workers in this environment: the onnxruntime that is compared with, and whatever else there is."""
     titles = {
-        "onnxruntime": f"installed onnxruntime {_installed_onnxruntime()}",
+        "onnxruntime": installed_name(),
         "reference": f"onnx {onnx.__version__} reference evaluator",
     }
     engines = installed_engines()
     if "openvino" in engines:
         titles["openvino"] = f"OpenVINO {version('openvino')}"
     return [Worker(titles[engine], sys.executable, engine) for engine in engines]
-
-
-def _installed_onnxruntime() -> str:
-    import onnxruntime
-
-    return onnxruntime.__version__
 
 
 def main() -> None:
@@ -300,7 +306,9 @@ def main() -> None:
             print(f"{artifact.stem}: {results[artifact.stem]['form']}", file=sys.stderr)
     engines = [worker.name for worker in workers]
     print(agreement(results, engines), end="\n\n")
-    print(times(results, [worker.name for worker in workers if worker.timed]), end="\n\n")
+    timed = [worker.name for worker in workers if worker.timed]
+    print("milliseconds a pattern", times(results, timed), sep="\n\n", end="\n\n")
+    print("ratio", times(results, timed, "time_over_installed"), sep="\n\n", end="\n\n")
     reasons: dict[str, list[str]] = {}
     for stem, result in results.items():
         for engine, answer in result["engines"].items():
@@ -311,9 +319,11 @@ def main() -> None:
         print(f"{text} ({', '.join(stems)})")
     if arguments.out:
         document = {
-            "compared_with": f"onnxruntime {_installed_onnxruntime()} CPUExecutionProvider",
+            "compared_with": f"onnxruntime {ort.__version__} CPUExecutionProvider",
             "error_rule": "largest difference over the largest output, over all batches; null if not finite",
-            "time_rule": "median over the rounds, engines in turn, of one run on the last batch",
+            "time_rule": (
+                "median over the rounds, engines in turn, of one run on the last batch; ratios within one round"
+            ),
             "rounds": arguments.rounds,
             "threads": arguments.threads,
             "machine": platform.processor() or platform.machine(),

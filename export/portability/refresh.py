@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,8 @@ def _refresh_onnxruntime() -> None:
     listing = "from onnxruntime.capi import onnxruntime_pybind11_state as s; s.get_all_opkernel_def()"
     if subprocess.run([sys.executable, "-c", listing], capture_output=True).returncode:
         raise SystemExit("the kernels cannot be listed: libraries of CUDA, cuDNN or TensorRT are missing")
+    # Both packages install the same module.
+    package = next(name for name in ("onnxruntime-gpu", "onnxruntime") if _installed(name))
     kernels = [
         (kernel.provider, kernel.domain, kernel.op_name, kernel.version_range, kernel.type_constraints)
         for kernel in state.get_all_opkernel_def()
@@ -168,11 +171,19 @@ def _refresh_onnxruntime() -> None:
             _write(
                 name,
                 title=f"onnxruntime's {provider}",
-                source=f"kernel registry of the package onnxruntime-gpu {onnxruntime.__version__}",
+                source=f"kernel registry of the package {package} {onnxruntime.__version__}",
                 version=onnxruntime.__version__,
                 opsets=[7, highest_opset()],
                 operators=operators,
             )
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _refresh_openvino() -> None:
