@@ -154,7 +154,7 @@ def seeded_inputs(contract: Contract, batch: int) -> NDArray:
 
 def inputs_of(contract: Contract, batches: Sequence[int]) -> list[NDArray]:
     """The reference input, then noise in each batch size, the largest last."""
-    _, reference = contract_input(contract)
+    _, (reference,) = contract_input(contract)
     sizes = sorted(batches) if contract.batch is None else [contract.batch]
     return [reference, *(seeded_inputs(contract, size) for size in sizes)]
 

@@ -28,6 +28,7 @@ from export.passes.resize import RepeatToResizePass, SizesToScalesPass
 from export.passes.simplification import SimplificationPass
 from export.passes.sinking import TransposeSinkingPass
 from export.passes.transpose import TransposeCancellationPass
+from export.passes.views import ViewJoiningPass
 
 __all__ = ["Cleaned", "clean", "pipeline"]
 
@@ -69,6 +70,7 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
         SimplificationPass(),
         TransposeCancellationPass(),
         TransposeSinkingPass(),
+        ViewJoiningPass(),
         DeduplicateHashedInitializersPass(),
         CommonSubexpressionEliminationPass(),
         RemoveUnusedNodesPass(),

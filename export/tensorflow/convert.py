@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import onnx
+import onnx_ir as ir
 import tensorflow as tf
 import tf2onnx
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from tf2onnx.graph import Graph, Node
 
 from export.conversion import INPUT_NAME, OUTPUT_NAME, Converted, quiet
 from export.opset import DEFAULT_OPSET
+from export.passes.views import ViewEliminationPass
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,7 +76,9 @@ def convert_model(model: keras.Model) -> Converted:
     unknown = {node.op_type for node in proto.graph.node if not _is_standard(node)}
     if unknown:
         raise InputError(f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator")
-    return Converted(proto, f"tf2onnx {tf2onnx.__version__}")
+    # It writes some views that change nothing or not, depending on the order in which it walks a set of names.
+    graph = ViewEliminationPass()(ir.from_proto(proto)).model
+    return Converted(ir.to_proto(graph), f"tf2onnx {tf2onnx.__version__}")
 
 
 def _bind_constants(graph: onnx.GraphProto, function: Any) -> None:

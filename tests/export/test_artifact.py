@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -172,6 +173,17 @@ def test_the_file_holds_no_path_and_is_the_same_every_time(name, runs, results, 
     # What is left is structure and names.
     assert "/" not in str(model)
     assert not [text for text in json.dumps(contract).split('"') if text.startswith("/")]
+
+
+@pytest.mark.parametrize("name", ["cnn", "hybrid"])
+def test_the_file_does_not_depend_on_the_order_in_which_a_process_walks_sets(name, runs, results, tmp_path):
+    program = "import sys; from pathlib import Path; from export.artifact import export_run\n"
+    program += "export_run(Path(sys.argv[1]), Path(sys.argv[2]))"
+    for seed in ("0", "1"):
+        out = tmp_path / f"{seed}.onnx"
+        arguments = [sys.executable, "-c", program, str(runs(name)), str(out)]
+        subprocess.run(arguments, env=os.environ | {"PYTHONHASHSEED": seed}, check=True)
+        assert out.read_bytes() == results(name).path.read_bytes()
 
 
 def sabotage(monkeypatch, framework, change):
