@@ -2,9 +2,9 @@
 
 For each layer these forms are exported and timed; all give what the layer gives, which is checked:
 
-* ``chosen``: `export.torch.spectral`. One thin product an axis, real and imaginary part in one matrix, channels
-  mixed by one product a mode with the block [[Wr, Wi], [-Wi, Wr]], one axis moved before and after it;
-* ``rows first``: the same, rows transformed before columns;
+* ``columns first``: `FourierChain`. One thin product an axis, real and imaginary part in one matrix, the last axis
+  first; channels mixed by one product a mode with the block [[Wr, Wi], [-Wi, Wr]], one axis moved before and after;
+* ``rows first``: `RowsFirstChain`, the same with the first axis first;
 * ``one matrix``: all axes in one product with a matrix [points, 2 modes];
 * ``parts apart``: real and imaginary part as products of their own, four in the place of one;
 * ``three products``: channels mixed with three real products a mode in the place of four (Gauss);
@@ -43,13 +43,16 @@ from torch import Tensor, nn
 
 from export.passes import clean
 from export.torch.convert import convert_lowered
-from export.torch.fourier import FourierChain, convolution_axes
+from export.torch.fourier import FourierChain, RowsFirstChain, convolution_axes
 from export.torch.mixing import Factors, ModeMixing, forms
 from export.torch.spectral import Lowering, lower_spectral
 from runtime.atomic import write_text
 
 # Channels, side of the image, modes.
-LAYERS = [(32, 64, 12), (32, 64, 40), (16, 32, 12), (32, 128, 16), (32, 16, 12), (16, 64, (4, 40))]
+LAYERS = [
+    *((32, 64, 12), (32, 64, 40), (16, 32, 12), (32, 128, 16), (32, 16, 12)),
+    *((16, 64, (4, 40)), (16, 64, (8, 24)), (32, 128, (8, 64))),
+]
 # Channels, side, modes, factorisation, rank as neuraloperator takes it.
 FACTORISED = [
     (32, 64, 12, "tucker", 0.1),
@@ -89,34 +92,6 @@ class OneMatrix(nn.Module):
         x = self.between(x.reshape(-1, 2 * channels, self.there.shape[1] // 2))
         x = x.reshape(-1, out_channels, self.there.shape[1]) @ self.back
         return x.reshape(-1, out_channels, *self.size)
-
-
-class RowsFirst(nn.Module):
-    """Axis 1, then axis 2; the part then lies between the modes, and the mixing moves three axes."""
-
-    def __init__(self, chain: FourierChain) -> None:
-        super().__init__()
-        self.size, self.modes = chain.size, chain.modes
-        height, (k_1, k_2) = chain.size[0], chain.modes
-        self.mixing = chain.between[0].matrix
-        first = chain.forward_0.reshape(2, k_1, height, 2)[..., 0]
-        self.first = first.permute(1, 0, 2).reshape(2 * k_1, height).contiguous()
-        real, imaginary = chain.forward_1[:, :k_2], chain.forward_1[:, k_2:]
-        top, bottom = torch.cat([real, imaginary], 1), torch.cat([-imaginary, real], 1)
-        self.second = torch.cat([top, bottom]).contiguous()
-        # y = Gr (A Xr + B Xi) + Gi (B Xr - A Xi), with the inverse (A, B) of the last axis.
-        a, b = chain.inverse_1[:k_2], chain.inverse_1[k_2:]
-        self.third = torch.cat([torch.cat([a, b], 1), torch.cat([b, -a], 1)]).contiguous()
-        block = chain.inverse_0.reshape(height, 2, 2, k_1)
-        self.fourth = torch.stack([block[:, 0, 0], -block[:, 0, 1]], -1).reshape(height, 2 * k_1).contiguous()
-
-    def forward(self, x: Tensor, out_channels: int) -> Tensor:
-        width, (k_1, k_2), channels = self.size[1], self.modes, x.shape[1]
-        x = (self.first @ x).reshape(-1, channels, k_1, 2 * width) @ self.second
-        x = x.reshape(-1, channels, k_1, 2, k_2).permute(2, 4, 0, 1, 3).reshape(k_1 * k_2, -1, 2 * channels)
-        x = (x @ self.mixing).reshape(k_1, k_2, -1, out_channels, 2).permute(2, 3, 0, 4, 1)
-        x = x.reshape(-1, out_channels, k_1, 2 * k_2) @ self.third
-        return self.fourth @ x.reshape(-1, out_channels, 2 * k_1, width)
 
 
 class PartsApart(nn.Module):
@@ -204,11 +179,12 @@ class Whole(nn.Module):
 def candidates(layer: SpectralConv, size: tuple[int, int]) -> dict[str, nn.Module]:
     """Modules that give what the layer gives, by name."""
     x = torch.zeros(1, layer.in_channels, *size)
-    chain = lower_spectral(layer, x).module.chain
-    axes = convolution_axes(layer, size, size, chain.modes)
+    chosen = lower_spectral(layer, x).module.chain
+    axes = convolution_axes(layer, size, size, chosen.modes)
+    chain = FourierChain(axes, chosen.between)
     every = {
-        "chosen": chain,
-        "rows first": RowsFirst(chain),
+        "columns first": chain,
+        "rows first": RowsFirstChain(axes, chosen.between),
         "one matrix": OneMatrix(chain),
         "parts apart": PartsApart(chain),
         "three products": FourierChain(axes, ThreeProducts(chain.between[0])),

@@ -16,7 +16,18 @@ import torch
 from neuralop.layers.spectral_convolution import SpectralConv
 from torch import Tensor, nn
 
-__all__ = ["AxisTransform", "FourierChain", "convolution_axes", "resampling_axes"]
+__all__ = [
+    "AxisTransform",
+    "FourierChain",
+    "RowsFirstChain",
+    "convolution_axes",
+    "fourier_chain",
+    "resampling_axes",
+]
+
+
+# Of the multiplications of columns first: below, rows first is faster in spite of two more transpositions.
+_ROWS_FIRST_BELOW = 0.7
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,64 @@ class FourierChain(nn.Module):
             x = self.get_buffer(f"inverse_{axis}") @ x
         x = x.reshape(-1, out_channels, *out[:last], 2 * modes[last])
         return x @ self.get_buffer(f"inverse_{last}")
+
+
+class RowsFirstChain(nn.Module):
+    """`FourierChain` of real data along two axes, the first axis first: for far fewer modes along it.
+
+    A value is::
+
+        [B, I, n_1, n_2]
+        [B, I, k_1, p, n_2]   first matrix from the left
+        [B, I, k_1, p, k_2]   @ second matrix
+        [B, O, p, k_1, k_2]   `between` on [B, 2 I, K]
+        [B, O, k_1, p, m_2]   @ third matrix
+        [B, O, m_1, m_2]      fourth matrix from the left
+    """
+
+    def __init__(self, axes: Sequence[AxisTransform], between: nn.Module) -> None:
+        super().__init__()
+        rows, columns = axes
+        self.size = (rows.size, columns.size)
+        self.modes = (k_1, k_2) = (rows.modes, columns.modes)
+        self.out_size = (rows.out_size, columns.out_size)
+        self.between = between
+        # Of real data: the half of the matrix that reads real parts.
+        there = rows.forward.reshape(2, k_1, rows.size, 2)[..., 0].transpose(0, 1).flatten(0, 1)
+        real, imaginary = columns.forward[:, :k_2], columns.forward[:, k_2:]
+        across = torch.cat([torch.cat([real, imaginary], 1), torch.cat([-imaginary, real], 1)])
+        # With rows back by Gr + i Gi and columns back by A Re + B Im, which is no complex product:
+        # y = Gr (A Xr + B Xi) + Gi (B Xr - A Xi).
+        a, b = columns.inverse[:k_2], columns.inverse[k_2:]
+        over = torch.cat([torch.cat([a, b], 1), torch.cat([b, -a], 1)])
+        block = rows.inverse.reshape(rows.out_size, 2, 2, k_1)
+        back = torch.stack([block[:, 0, 0], -block[:, 0, 1]], -1).flatten(1)
+        for name, matrix in (("first", there), ("second", across), ("third", over), ("fourth", back)):
+            self.register_buffer(name, matrix.float().contiguous())
+
+    def forward(self, x: Tensor, out_channels: int) -> Tensor:
+        """[B, I, *size] to [B, O, *out_size]."""
+        (k_1, k_2), channels = self.modes, x.shape[1]
+        x = self.get_buffer("first") @ x
+        x = x.reshape(-1, channels, k_1, 2 * self.size[1]) @ self.get_buffer("second")
+        x = x.reshape(-1, channels, k_1, 2, k_2).transpose(2, 3)
+        x = self.between(x.reshape(-1, 2 * channels, k_1 * k_2))
+        x = x.reshape(-1, out_channels, 2, k_1, k_2).transpose(2, 3)
+        x = x.reshape(-1, out_channels, k_1, 2 * k_2) @ self.get_buffer("third")
+        return self.get_buffer("fourth") @ x.reshape(-1, out_channels, 2 * k_1, self.out_size[1])
+
+
+def fourier_chain(
+    axes: Sequence[AxisTransform], between: nn.Module, *, complex_data: bool = False
+) -> FourierChain | RowsFirstChain:
+    """The chain that needs fewer multiplications; `FourierChain` unless the other needs less than 0.7 of its."""
+    if len(axes) == 2 and not complex_data:
+        rows, columns = axes
+        columns_first = rows.size * columns.size * columns.modes + 2 * rows.modes * columns.modes * rows.size
+        rows_first = rows.size * columns.size * rows.modes + 2 * rows.modes * columns.modes * columns.size
+        if rows_first < _ROWS_FIRST_BELOW * columns_first:
+            return RowsFirstChain(axes, between)
+    return FourierChain(axes, between, complex_data=complex_data)
 
 
 def convolution_axes(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from export.torch.complex_layers import pair_complex_layers
 from export.torch.differential import merge_finite_differences
 from export.torch.failure import first_line
-from export.torch.fourier import FourierChain, convolution_axes, resampling_axes
+from export.torch.fourier import FourierChain, convolution_axes, fourier_chain, resampling_axes
 from export.torch.mixing import mix_channels, scale_modes
 from runtime.errors import InputError, VerificationError
 
@@ -80,7 +80,7 @@ class LoweredSpectralConv(nn.Module):
         self.out_channels, self.complex_data = layer.out_channels, layer.complex_data
         weight = _kept_weight(layer, size)
         modes = tuple(weight.shape[1 if layer.separable else 2 :])
-        self.chain = FourierChain(
+        self.chain = fourier_chain(
             convolution_axes(layer, size, out_size, modes),
             scale_modes(weight) if layer.separable else mix_channels(weight),
             complex_data=layer.complex_data,

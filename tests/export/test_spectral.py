@@ -12,6 +12,7 @@ from neuralop.layers.spectral_convolution import SpectralConv  # noqa: E402
 from neuralop.models import FNO, UNO  # noqa: E402
 from torch import nn  # noqa: E402
 
+from export.torch.fourier import FourierChain, RowsFirstChain  # noqa: E402
 from export.torch.spectral import LoweredSpectralConv, lower_spectral  # noqa: E402
 from runtime.errors import InputError, VerificationError  # noqa: E402
 
@@ -47,6 +48,9 @@ LAYERS = [
     ((32, 32), (8, 8), {"factorization": "tucker", "rank": 0.6}),
     ((32, 32), (8, 8), {"factorization": "cp", "rank": 0.6, "implementation": "factorized"}),
     ((32, 32), (8, 8), {"factorization": "tt", "rank": 0.6}),
+    ((32, 33), (3, 30), {}),
+    ((33, 32), (3, 30), {"resolution_scaling_factor": (2, 0.5)}),
+    ((32, 32), (2, 32), {"separable": True}),
     ((33,), (12,), {}),
     ((12, 9, 11), (6, 5, 6), {}),
     ((32, 33), (8, 9), {"separable": True}),
@@ -74,6 +78,12 @@ def test_a_lowered_layer_equals_the_original(size, modes, settings):
     assert list(lowering.layers) == [""]
     assert lowering.layers[""] < 2e-6
     assert not lowering.notes
+
+
+@pytest.mark.parametrize(("modes", "chain"), [((3, 30), RowsFirstChain), ((12, 12), FourierChain)], ids=str)
+def test_the_axis_with_far_fewer_modes_comes_first(modes, chain):
+    lowered = lower_spectral(SpectralConv(2, 2, modes), torch.zeros(1, 2, 32, 32)).module
+    assert type(lowered.chain) is chain
 
 
 @pytest.mark.parametrize("precision", ["half", "mixed"])
