@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from export.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OPSET
+from export.portability import TargetName
 from export.verify import TOLERANCE
 
 __all__ = ["Domain", "ExportOptions", "Precision"]
@@ -29,6 +30,6 @@ class ExportOptions(BaseModel):
     )
     batch: int | None = Field(default=None, gt=0, description="the only batch; None keeps it dynamic")
     precision: Precision = "fp32"
-    require: tuple[str, ...] = Field(
+    require: tuple[TargetName, ...] = Field(
         default=(), description="targets on which every node must run, see `export.portability`"
     )

@@ -3,6 +3,6 @@
 The data files beside this module were made by `export.portability.refresh`; each states its source and version.
 """
 
-from export.portability.table import Operator, Portability, Target, portability, require, targets
+from export.portability.table import Operator, Portability, Target, TargetName, portability, require, targets
 
-__all__ = ["Operator", "Portability", "Target", "portability", "require", "targets"]
+__all__ = ["Operator", "Portability", "Target", "TargetName", "portability", "require", "targets"]

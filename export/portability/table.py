@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from typing import Literal, get_args
 
 import onnx
 from onnx import TensorProto
@@ -16,9 +17,10 @@ from export.graph import graphs_inside
 from export.opset import opset_of
 from runtime.errors import InputError, VerificationError
 
-__all__ = ["NAMES", "Operator", "Portability", "Target", "portability", "require", "targets"]
+__all__ = ["NAMES", "Operator", "Portability", "Target", "TargetName", "portability", "require", "targets"]
 
-NAMES = ("cpu", "cuda", "tensorrt", "openvino")
+TargetName = Literal["cpu", "cuda", "tensorrt", "openvino"]
+NAMES: tuple[TargetName, ...] = get_args(TargetName)
 
 
 @dataclass(frozen=True)

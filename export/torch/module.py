@@ -23,7 +23,7 @@ from export.graph import check_graph, operators
 from export.integrity import module_input
 from export.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OPSET
 from export.passes import clean
-from export.portability import require
+from export.portability import TargetName, require
 from export.report import write_refusal, write_report
 from export.torch.convert import convert_lowered
 from export.torch.spectral import Lowering, at_full_precision, lower_spectral
@@ -70,7 +70,7 @@ class ModuleOptions(BaseModel):
     tolerance: float = Field(default=TOLERANCE, gt=0, description="largest relative error against torch")
     opset: int = Field(default=DEFAULT_OPSET, ge=LOWEST_OPSET, le=HIGHEST_OPSET)
     batch: int | None = Field(default=None, gt=0, description="the only batch; None keeps it dynamic")
-    require: tuple[str, ...] = Field(default=(), description="targets on which every node must run")
+    require: tuple[TargetName, ...] = Field(default=(), description="targets on which every node must run")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of the random inputs of verification")
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from export.description import MODULE_KEY, ModuleDescription
 from export.graph import operators
 from export.integrity import Check, check_artifact, raise_on_difference
-from export.portability import Portability, portability
+from export.portability import Portability, Target, portability
 from export.signing import verify_signature
 from export.verdict import verdict
 from harness.cli.console import output
@@ -168,8 +168,14 @@ def _precision(contract: Contract) -> str:
 def _print_operators(before: Counter[str], model: onnx.ModelProto, placed: dict[str, Counter[str]]) -> None:
     found = portability(model)
     output.print(_operators(before, operators(model), placed, found))
+    lists = "; ".join(f"{target.name}: {_title_of(target)}" for target in found.targets)
+    output.print(f"Looked up in the operator lists of {lists}.", soft_wrap=True, markup=False)
     for line in _missing(found):
         output.print(line, soft_wrap=True, markup=False)
+
+
+def _title_of(target: Target) -> str:
+    return target.title if target.version in target.title else f"{target.title} {target.version}"
 
 
 def _operators(
