@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from export.conversion import INPUT_NAME, OUTPUT_NAME, Converted, quiet
 from export.opset import DEFAULT_OPSET
 from export.torch.failure import reason
+from export.torch.resampling import real_resampling
 from export.torch.spectral import LOWERING, Lowering, lower_spectral
 from runtime.errors import InputError
 
@@ -93,7 +94,7 @@ def convert_lowered(
     """
     frozen = lowering.module.requires_grad_(False)
     try:
-        with quiet() as printed:
+        with quiet() as printed, real_resampling():
             program = torch.onnx.export(
                 frozen,
                 given,

@@ -38,6 +38,7 @@ from train.torch.network import layer_outputs
 
 __all__ = ["ModuleInput", "ModuleOptions", "ModuleResult", "export_module"]
 
+_OUTPUT = "output"
 _PACKAGES = ("torch", "neuraloperator", "onnx", "onnxscript", "ptychonnx")
 
 
@@ -159,8 +160,13 @@ def export_module(
     out_names, complex_outputs = _output_names(native, given, in_names)
 
     lowering = lower_spectral(native, *given)
+    is_plain = (
+        out_names == [_OUTPUT] and not any(one.complex_values for one in inputs) and not complex_outputs
+    )
+    # A face would stand in front of every name in the graph.
+    shown = lowering.module if is_plain else _RealFace(lowering.module, inputs).eval()
     converted = convert_lowered(
-        Lowering(_RealFace(lowering.module, inputs).eval(), lowering.layers, notes),
+        Lowering(shown, lowering.layers, notes),
         *example,
         opset=options.opset,
         inputs=in_names,
@@ -196,18 +202,17 @@ def export_module(
     return ModuleResult(out, description, report)
 
 
-def _named_outputs(output: object, name: str = "output") -> list[tuple[str, Tensor]]:
-    """All tensors in what a module gives, with names."""
+def _named_outputs(output: object, name: str = "") -> list[tuple[str, Tensor]]:
+    """All tensors in what a module gives, with names; that of a module which gives a tensor is `_OUTPUT`."""
     if isinstance(output, Tensor):
-        return [(name, output)]
+        return [(name or _OUTPUT, output)]
     if isinstance(output, dict):
         return [pair for key, value in output.items() for pair in _named_outputs(value, str(key))]
     if isinstance(output, tuple | list):
-        many = len(output) > 1
         return [
             pair
             for index, value in enumerate(output)
-            for pair in _named_outputs(value, f"{name}_{index}" if many else name)
+            for pair in _named_outputs(value, f"{name or _OUTPUT}_{index}")
         ]
     raise InputError(f"the module gives {type(output).__name__}, expected tensors")
 

@@ -27,6 +27,7 @@ from export.torch.differential import merge_finite_differences
 from export.torch.failure import first_line
 from export.torch.fourier import FourierChain, convolution_axes, fourier_chain, resampling_axes
 from export.torch.mixing import mix_channels, scale_modes
+from export.torch.resampling import real_resampling
 from runtime.errors import InputError, VerificationError
 
 if TYPE_CHECKING:
@@ -236,7 +237,8 @@ def _observe_sizes(
 
     handles = [layer.register_forward_hook(observe, with_kwargs=True) for layer in paths]
     try:
-        module(*example)
+        with real_resampling():
+            module(*example)
     except InputError:
         raise
     except Exception as error:  # anything that the module may raise

@@ -43,6 +43,12 @@ def uno(**settings):
                uno_scalings=scalings, **{"channel_mlp_skip": "linear", **settings})  # fmt: skip
 
 
+def uno_in_three(**settings):
+    modes, scalings = [(3, 3, 3)] * 3, [[0.5] * 3, [1] * 3, [2] * 3]
+    return UNO(2, 1, hidden_channels=4, n_layers=3, uno_out_channels=[4, 4, 4], uno_n_modes=modes,
+               uno_scalings=scalings, channel_mlp_skip="linear", **settings)  # fmt: skip
+
+
 def two_grids(**settings):
     """An SFNO whose blocks change the grid, which the model itself cannot be told."""
     model = sfno(**settings)
@@ -105,6 +111,7 @@ MODELS = [
     (fno, SQUARE, {"kind": TFNO, "factorization": "cp", "rank": 0.2}),
     (fno, SQUARE, {"kind": TFNO, "factorization": "tt", "implementation": "reconstructed"}),
     (uno, ODD, {}),
+    (uno_in_three, CUBE, {}),
     (uno, SQUARE, {"norm": "group_norm", "domain_padding": 0.125}),
     (fno, ODD, {"norm": "group_norm", "fno_skip": "identity", "channel_mlp_skip": "linear"}),
     (fno, SQUARE, {"norm": "instance_norm", "fno_skip": "soft-gating", "channel_mlp_skip": "identity"}),

@@ -130,7 +130,7 @@ def test_a_graph_that_differs_is_refused_with_the_layer(tmp_path, monkeypatch):
 
     def spoilt(lowering, *given, **settings):
         with torch.no_grad():
-            lowering.module.module[2].weight[0, 0] += 1
+            lowering.module[2].weight[0, 0] += 1
         return convert(lowering, *given, **settings)
 
     monkeypatch.setattr(exporting, "convert_lowered", spoilt)
