@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from neuralop.layers.spectral_convolution import SpectralConv
 from neuralop.layers.spherical_convolution import SphericalConv
-from neuralop.models import FNO, SFNO, TFNO, UNO, UQNO, LocalNO
+from neuralop.models import CODANO, FNO, SFNO, TFNO, UNO, UQNO, LocalNO
 from torch import nn
 
 from export.torch.module import ModuleInput, ModuleOptions, export_module
@@ -92,6 +92,13 @@ def uqno() -> nn.Module:
     return UQNO(fno(), fno())
 
 
+def codano() -> nn.Module:
+    return CODANO(output_variable_codimension=1, lifting_channels=8, hidden_variable_codimension=8,
+                  projection_channels=8, n_layers=2, n_heads=[1, 1], n_modes=[[6, 6], [6, 6]],
+                  attention_scaling_factors=[1, 1], per_layer_scaling_factors=[[1, 1], [1, 1]],
+                  static_channel_dim=0, variable_ids=["a"], use_positional_encoding=False)  # fmt: skip
+
+
 LINE, SQUARE, ODD, WIDE, CUBE = (1, 65), (1, 32, 32), (1, 33, 31), (1, 16, 32), (1, 12, 9, 11)
 ROWS = [
     Row(conv, (8, 64), {"modes": (16,)}),
@@ -137,6 +144,7 @@ ROWS = [
     Row(uno, CUBE, {"axes": 3, "horizontal_skips_map": {}}),
     Row(uno, CUBE, {"axes": 3}),
     Row(uqno, SQUARE),
+    Row(codano, SQUARE),
     Row(sfno, WIDE),
     Row(sfno, (1, 15, 31), {"factorization": "cp"}),
     Row(sfno, WIDE, {"resolution_scaling_factor": 2}),
