@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import nn
 
 from export.description import MODULE_KEY, ModuleDescription
 from export.difference import locate
@@ -26,6 +25,7 @@ from export.passes import clean
 from export.portability import TargetName, require
 from export.report import write_refusal, write_report
 from export.torch.convert import convert_lowered
+from export.torch.face import OUTPUT, ModuleInput, RealFace, input_names, output_names
 from export.torch.spectral import Lowering, at_full_precision, lower_spectral
 from export.trials import Trial, module_trials
 from export.verdict import report_lines
@@ -38,29 +38,7 @@ from train.torch.network import layer_outputs
 
 __all__ = ["ModuleInput", "ModuleOptions", "ModuleResult", "export_module"]
 
-_OUTPUT = "output"
 _PACKAGES = ("torch", "neuraloperator", "onnx", "onnxscript", "ptychonnx")
-
-
-@dataclass(frozen=True)
-class ModuleInput:
-    """One input of a module.
-
-    Attributes
-    ----------
-    shape
-        Without the batch.
-    complex_values
-        The module takes complex64; the graph then takes float32 [batch, *shape, 2], real and imaginary part.
-    """
-
-    shape: tuple[int, ...]
-    complex_values: bool = False
-
-    @property
-    def real_shape(self) -> tuple[int, ...]:
-        """Shape in the graph, without the batch."""
-        return (*self.shape, 2) if self.complex_values else self.shape
 
 
 class ModuleOptions(BaseModel):
@@ -92,26 +70,6 @@ class ModuleResult:
             f"graph: {made.exporter}, opset {made.opset}; lowering: {made.lowering}; "
             f"passes: {', '.join(made.passes) or 'none'}",
         ]
-
-
-class _RealFace(nn.Module):
-    """A module as a graph shows it: real tensors in, a tuple of real tensors out.
-
-    Complex tensors become pairs of numbers, nested outputs a flat tuple.
-    """
-
-    def __init__(self, module: nn.Module, inputs: Sequence[ModuleInput]) -> None:
-        super().__init__()
-        self.module = module
-        self.complex_inputs = [given.complex_values for given in inputs]
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        given = [
-            torch.view_as_complex(value) if pairs else value
-            for value, pairs in zip(inputs, self.complex_inputs, strict=True)
-        ]
-        flat = [value for _, value in _named_outputs(self.module(*given))]
-        return tuple(torch.view_as_real(value) if value.is_complex() else value for value in flat)
 
 
 def export_module(
@@ -156,15 +114,13 @@ def export_module(
         torch.view_as_complex(array) if one.complex_values else array
         for one, array in zip(inputs, example, strict=True)
     ]
-    in_names = _input_names(native, len(inputs))
-    out_names, complex_outputs = _output_names(native, given, in_names)
+    in_names = input_names(native, len(inputs))
+    out_names, complex_outputs = output_names(native, given, in_names)
 
     lowering = lower_spectral(native, *given)
-    is_plain = (
-        out_names == [_OUTPUT] and not any(one.complex_values for one in inputs) and not complex_outputs
-    )
+    is_plain = out_names == [OUTPUT] and not any(one.complex_values for one in inputs) and not complex_outputs
     # A face would stand in front of every name in the graph.
-    shown = lowering.module if is_plain else _RealFace(lowering.module, inputs).eval()
+    shown = lowering.module if is_plain else RealFace(lowering.module, inputs).eval()
     converted = convert_lowered(
         Lowering(shown, lowering.layers, notes),
         *example,
@@ -178,7 +134,7 @@ def export_module(
     check_graph(data, inputs=in_names, outputs=out_names, batch=options.batch)
     for target in options.require:
         require(cleaned.model, target)
-    face = _RealFace(native, inputs).eval()
+    face = RealFace(native, inputs).eval()
     report = _verify(out.stem, face, cleaned.model, out_names, trials, options)
     if report.refusals:
         report.raise_on_refusal(f"; all figures are in {write_refusal(report, out)}")
@@ -202,60 +158,9 @@ def export_module(
     return ModuleResult(out, description, report)
 
 
-def _named_outputs(output: object, name: str = "") -> list[tuple[str, Tensor]]:
-    """All tensors in what a module gives, with names; that of a module which gives a tensor is `_OUTPUT`."""
-    if isinstance(output, Tensor):
-        return [(name or _OUTPUT, output)]
-    if isinstance(output, dict):
-        return [pair for key, value in output.items() for pair in _named_outputs(value, str(key))]
-    if isinstance(output, tuple | list):
-        return [
-            pair
-            for index, value in enumerate(output)
-            for pair in _named_outputs(value, f"{name or _OUTPUT}_{index}")
-        ]
-    raise InputError(f"the module gives {type(output).__name__}, expected tensors")
-
-
-def _input_names(module: nn.Module, count: int) -> list[str]:
-    """Names of the first arguments of `forward`."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    names = [parameter.name for parameter in parameters if parameter.kind in kinds][:count]
-    if len(names) < count:
-        takes_more = any(parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
-        if not takes_more:
-            raise InputError(f"the module takes {len(names)} inputs, {count} shapes were given")
-        names += [f"input_{index}" for index in range(len(names), count)]
-    return names
-
-
-def _output_names(
-    module: nn.Module, given: Sequence[Tensor], taken: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Names of all outputs, and of those that are complex, by one forward pass."""
-    shown = ", ".join(str(list(value.shape)) for value in given)
-    try:
-        with torch.inference_mode():
-            found = _named_outputs(module(*given))
-    except InputError:
-        raise
-    except Exception as error:  # whatever the author's code raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"the module does not run on inputs of shape {shown}: {reason}") from error
-    for name, value in found:
-        if value.dtype not in (torch.float32, torch.complex64):
-            raise InputError(f"output {name!r} of the module is {value.dtype}, expected torch.float32")
-        if value.ndim == 0 or len(value) != len(given[0]):
-            shape = list(value.shape)
-            raise InputError(f"output {name!r} is {shape}, expected a batch of {len(given[0])} in front")
-    names = [f"{name}_out" if name in taken else name for name, _ in found]
-    return names, [name for name, (_, value) in zip(names, found, strict=True) if value.is_complex()]
-
-
 def _verify(
     label: str,
-    face: _RealFace,
+    face: RealFace,
     model: onnx.ModelProto,
     outputs: Sequence[str],
     trials: Sequence[Trial],
@@ -287,7 +192,7 @@ def _verify(
     )
 
 
-def _native(face: _RealFace, index: int) -> Callable[..., NDArray]:
+def _native(face: RealFace, index: int) -> Callable[..., NDArray]:
     def predict(*inputs: NDArray) -> NDArray:
         with torch.inference_mode():
             return face(*map(torch.from_numpy, inputs))[index].numpy()
@@ -295,7 +200,7 @@ def _native(face: _RealFace, index: int) -> Callable[..., NDArray]:
     return predict
 
 
-def _layers(face: _RealFace, *inputs: NDArray) -> list[LayerOutput]:
+def _layers(face: RealFace, *inputs: NDArray) -> list[LayerOutput]:
     # What the face adds to the names of layers is nothing that its author knows.
     return [
         LayerOutput(layer.name.removeprefix("module."), layer.output, layer.after)
