@@ -29,7 +29,7 @@ def verdict(contract: Contract, report: VerificationReport | None = None) -> lis
         batches = ", ".join(map(str, parity.batches))
         allowed = "" if parity.tolerance is None else f" (allowed {parity.tolerance:.0e})"
         lines += [
-            f"parity: {parity.engine} against {contract.provenance.framework}, on {parity.patterns}, "
+            f"parity: {parity.engine} against {_native(contract)}, on {parity.patterns}, "
             f"batches of {batches}",
             f"  largest difference / largest output: {parity.max_relative_error:.2e}{allowed}, root mean square "
             f"{parity.rms_relative_error:.2e}",
@@ -57,6 +57,11 @@ def verdict(contract: Contract, report: VerificationReport | None = None) -> lis
         f"passes: {', '.join(conversion.passes) or 'none'}"
     )
     return lines
+
+
+def _native(contract: Contract) -> str:
+    framework = contract.provenance.framework
+    return "the foreign network run by itself" if framework == "foreign" else framework
 
 
 def report_lines(report: VerificationReport) -> list[str]:

@@ -35,7 +35,7 @@ BATCHES = (1, 3, 16)
 _BATCHES_OF = {"reference": (1,)}
 # onnxruntime and the evaluator of the ONNX project decide over publication. Any other engine is reported: its
 # failures are its own until proved otherwise.
-_DECIDE = "onnx"
+DECIDE = "onnx"
 
 Predict = Callable[..., NDArray]
 
@@ -80,6 +80,7 @@ class VerificationReport(_Part):
     )
     inputs: dict[str, str] = Field(description="how each kind of input was made")
     cases: list[Case]
+    decide: str = Field(default=DECIDE, description="engines whose name begins so decide over publication")
     first_difference: str | None = Field(
         default=None, description="for a failure: the first layer or node whose output differs"
     )
@@ -92,7 +93,7 @@ class VerificationReport(_Part):
     @property
     def refusals(self) -> list[Case]:
         """Failures in an engine that decides over publication."""
-        return [case for case in self.failures if case.engine.startswith(_DECIDE)]
+        return [case for case in self.failures if case.engine.startswith(self.decide)]
 
     def worst_case(self, engine: str = "") -> Case:
         """The case of largest error, of all or of the engines whose name starts so."""
@@ -184,6 +185,7 @@ def verify(
     tolerance: float = TOLERANCE,
     batches: Sequence[int] = BATCHES,
     locate: Callable[..., str | None] | None = None,
+    decide: str = DECIDE,
 ) -> VerificationReport:
     """Run every kind of input in every engine at several batch sizes.
 
@@ -202,6 +204,9 @@ def verify(
     locate
         Finds the first layer that differs, given the engine's short name and the inputs; called for the first
         failure. See `export.difference.locate`.
+
+    decide
+        Engines whose name begins so decide over publication; others are reported.
 
     Returns
     -------
@@ -238,6 +243,7 @@ def verify(
         tolerance=tolerance,
         inputs={trial.kind: trial.rule for trial in trials},
         cases=cases,
+        decide=decide,
         first_difference=difference,
     )
 

@@ -88,11 +88,12 @@ class Provenance(_Part):
         default=None, description="the Fourier layer that was trained, if any"
     )
     parameters: int
-    training_data_sha256: str
-    seed: int
-    epochs: int
-    loss: str
-    final_loss: float
+    origin: str | None = Field(default=None, description="where a foreign network came from, in words")
+    training_data_sha256: str | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    loss: str | None = None
+    final_loss: float | None = None
 
 
 class Conversion(_Part):

@@ -7,7 +7,18 @@ import sys
 import typer
 from rich.markup import escape
 
-from harness.cli import evaluate, export, export_module, inspect, reconstruct, sign, simulate, study, train
+from harness.cli import (
+    adopt,
+    evaluate,
+    export,
+    export_module,
+    inspect,
+    reconstruct,
+    sign,
+    simulate,
+    study,
+    train,
+)
 from harness.cli.console import errors
 from runtime.errors import InputError, VerificationError
 
@@ -26,6 +37,7 @@ app.add_typer(simulate.app, name="simulate")
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("export-module")(export_module.export_module)
+app.command("adopt")(adopt.adopt)
 app.command("inspect")(inspect.inspect)
 app.command("sign")(sign.sign)
 app.command("reconstruct")(reconstruct.reconstruct)

@@ -128,7 +128,7 @@ def _print(check: Check) -> None:
 def _summary(contract: Contract) -> Table:
     made = contract.provenance
     batch = "batch" if contract.batch is None else str(contract.batch)
-    versions = ", ".join(f"{name} {number}" for name, number in made.versions.items())
+    versions = ", ".join(f"{name} {number}" for name, number in made.versions.items()) or "unknown"
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in (
         ("label", contract.label),
@@ -145,11 +145,9 @@ def _summary(contract: Contract) -> Table:
             f"[{batch}, {contract.n}, {contract.n}, {contract.channels}, 2]",
         ),
         ("stitching", f"{contract.stitching.weighting}, {contract.stitching.placement}"),
-        (
-            "trained on",
-            f"{contract.probe.flux:.3g} photons a pattern, {made.epochs} epochs, seed {made.seed}",
-        ),
-        ("loss", f"{made.loss}, {made.final_loss:.4g} at the end"),
+        ("trained on", _training(contract)),
+        ("loss", "unknown" if made.loss is None else f"{made.loss}, {made.final_loss:.4g} at the end"),
+        *([] if made.origin is None else [("origin", made.origin)]),
         ("Fourier layer", made.spectral_operator or "none"),
         ("converted by", f"{contract.conversion.exporter}, opset {contract.conversion.opset}"),
         ("lowering", contract.conversion.lowering),
@@ -158,6 +156,12 @@ def _summary(contract: Contract) -> Table:
     ):
         table.add_row(name, escape(str(value)))
     return table
+
+
+def _training(contract: Contract) -> str:
+    made = contract.provenance
+    text = f"{contract.probe.flux:.3g} photons a pattern"
+    return text if made.epochs is None else f"{text}, {made.epochs} epochs, seed {made.seed}"
 
 
 def _precision(contract: Contract) -> str:

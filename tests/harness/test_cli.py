@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from runtime.contract import Contract
 from runtime.formats import read_scan, write_scan
@@ -154,6 +155,31 @@ def test_a_report_cannot_take_the_place_of_a_file(run, artifact, scan, scan_file
     assert (tmp_path / "taken").read_text() == "mine"
 
 
+def test_a_foreign_network_is_adopted_and_inspected(run, tmp_path):
+    make = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["phase"])],
+        "theirs",
+        [make("x", TensorProto.FLOAT, ["n", 1, 16, 16])],
+        [make("phase", TensorProto.FLOAT, ["n", 1, 16, 16])],
+    )
+    theirs = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    onnx.save(theirs, tmp_path / "theirs.onnx")
+    yaml = "label: theirs\nn: 16\nflux: 100\norigin: a colleague\noutput: {channels: [phase]}\n"
+    (tmp_path / "theirs.yaml").write_text(yaml)
+    out = tmp_path / "ours.onnx"
+    arguments = ["adopt", tmp_path / "theirs.onnx", "--contract", tmp_path / "theirs.yaml", "--out", out]
+    code, text, err = run(*arguments)
+    assert code == 0, err
+    assert "against the foreign network run by itself" in text
+    code, text, _ = run("inspect", out)
+    assert code == 0
+    assert "a colleague" in text
+    assert run("inspect", "--verify", out)[0] == 0
+    (tmp_path / "theirs.yaml").write_text(yaml.replace("n: 16", "n: [16"))
+    assert_refused(*run(*arguments), "theirs.yaml: no YAML")
+
+
 def test_reconstruct_gives_the_known_object_back(run, artifact, scan, scan_file, tmp_path):
     out = tmp_path / "object.h5"
     code, text, err = run(
@@ -234,6 +260,7 @@ def test_train_lists_the_architectures(run):
         ("train",),
         ("export",),
         ("export-module",),
+        ("adopt",),
         ("inspect",),
         ("reconstruct",),
         ("evaluate",),
