@@ -125,6 +125,18 @@ def test_a_label_cannot_inject_markup(oracle: Callable[..., Path], lines_scan: S
     assert page.count("<script>") == 1
 
 
+def test_an_adopted_network_says_where_it_came_from_and_of_no_training(evaluation: Evaluation) -> None:
+    row = evaluation.rows[0]
+    unknown = dict.fromkeys(("seed", "epochs", "loss", "final_loss", "training_data_sha256"))
+    provenance = row.contract.provenance.model_copy(
+        update={"framework": "foreign", "origin": "a colleague", **unknown}
+    )
+    adopted = replace(row, contract=row.contract.model_copy(update={"provenance": provenance}))
+    page = render_page(replace(evaluation, rows=[adopted]))
+    assert "<dt>adopted</dt><dd>a colleague; " in page
+    assert "None" not in page.partition("<h3>Contract")[0]
+
+
 def test_no_commands_no_section(evaluation: Evaluation) -> None:
     assert "How to reproduce" not in render_page(replace(evaluation, commands=()))
 
