@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from harness.metrics.alignment import apply_alignment
 from harness.metrics.canvas import reference_on_canvas
-from harness.metrics.comparison import compare
+from harness.metrics.comparison import amplitude_maps, compare, phase_maps
+from harness.metrics.confidence import Confidence, confidence
 from harness.metrics.profile_ptychopinn import compare_as_ptychopinn
 from harness.metrics.region import Rectangle, RegionRule, declare_region
 from harness.report.figures import (
@@ -127,7 +128,14 @@ def evaluate(
         Row(label, session.path, session.contract, session.provider, found, _row_notes(label, session))
         for label, session, found in zip(labels, sessions, results, strict=True)
     )
-    evaluation = Evaluation(tuple(summaries), rows, batch, _figures(summaries, rows), tuple(commands))
+    evaluation = Evaluation(
+        tuple(summaries),
+        rows,
+        batch,
+        _figures(summaries, rows),
+        tuple(commands),
+        {scan.name: _confidence(scan, rows) for scan in summaries},
+    )
     write_evaluation(evaluation, Path(out))
     return evaluation
 
@@ -265,6 +273,29 @@ def _judge(
         ptychopinn=profile,
         notes=tuple(notes),
     )
+
+
+def _confidence(summary: ScanSummary, rows: Sequence[Row]) -> Confidence | None:
+    """Intervals of all reconstructions of a scan that could be compared with its reference."""
+    reference = summary.reference
+    if reference is None:
+        return None
+    rectangles, maps = [], {}
+    for row in rows:
+        result = row.results[summary.name]
+        if result.comparison is None or result.comparison.alignment is None:
+            continue
+        rectangles.append(result.comparison.rectangle_px)
+        maps[row.label] = {
+            "amplitude": amplitude_maps(result.object, reference),
+            "phase": phase_maps(result.object, reference, summary.region),
+        }
+    if not rectangles:
+        return None
+    # Registration makes a rectangle smaller; tiles have to be the same for all.
+    tops, bottoms, lefts, rights = zip(*rectangles, strict=True)
+    common = Rectangle(max(tops), min(bottoms), max(lefts), min(rights))
+    return confidence(maps, common) if min(common.shape) > 0 else None
 
 
 def _row_notes(label: str, session: Session) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.metrics.alignment import Alignment, align
+from harness.metrics.confidence import Maps
 from harness.metrics.frc import RingCorrelation, fourier_ring_correlation
 from harness.metrics.image import SSIM_WINDOW, contrast_ratio, mae, ms_ssim, mse, pearson, psnr, ssim, wrap
 from harness.metrics.region import Rectangle, largest_rectangle
@@ -21,7 +22,9 @@ __all__ = [
     "CONSTANT_PHASE",
     "Comparison",
     "MetricSet",
+    "amplitude_maps",
     "compare",
+    "phase_maps",
 ]
 
 # A reconstruction has collapsed if it shows less than a fifth of the contrast of the reference, or a pattern
@@ -138,6 +141,33 @@ def compare(
     )
 
 
+def amplitude_maps(prediction: NDArray[np.complexfloating], reference: NDArray[np.complexfloating]) -> Maps:
+    """(prediction, reference, difference) of amplitudes, each [rows, columns]."""
+    predicted, true = np.abs(prediction).astype(np.float64), np.abs(reference).astype(np.float64)
+    return predicted, true, predicted - true
+
+
+def phase_maps(
+    prediction: NDArray[np.complexfloating],
+    reference: NDArray[np.complexfloating],
+    region: NDArray[np.bool_],
+) -> Maps:
+    """(prediction, reference, wrapped difference) of phases in rad, each [rows, columns].
+
+    Both maps are about the mean angle of the reference in the region, and unwrapped if the reference spans nearly
+    2 pi there.
+    """
+    # Mean of unit vectors: dark pixels count like bright ones, as they do in the metrics.
+    centre = np.angle(np.mean(np.exp(1j * np.angle(reference[region]))))
+    true, predicted = (wrap(np.angle(image) - centre) for image in (reference, prediction))
+    difference = wrap(predicted - true)
+    if np.ptp(true[region]) > UNWRAP_RANGE:
+        true, predicted = _unwrap(true, region), _unwrap(predicted, region)
+        turns = np.rint(np.mean(true[region] - predicted[region]) / (2 * np.pi))
+        predicted = predicted + 2 * np.pi * turns
+    return predicted, true, difference
+
+
 def _amplitude(
     prediction: NDArray[np.complexfloating],
     reference: NDArray[np.complexfloating],
@@ -145,11 +175,11 @@ def _amplitude(
     rectangle: Rectangle,
     pixel_size: float | None,
 ) -> MetricSet:
-    predicted, true = np.abs(prediction), np.abs(reference).astype(np.float64)
+    predicted, true, difference = amplitude_maps(prediction, reference)
     return _measure(
         predicted,
         true,
-        predicted[region] - true[region],
+        difference[region],
         region,
         rectangle,
         constant=(
@@ -168,20 +198,14 @@ def _phase(
     rectangle: Rectangle,
     pixel_size: float | None,
 ) -> MetricSet:
-    # Mean of unit vectors: dark pixels count like bright ones, as they do in the metrics.
-    centre = np.angle(np.mean(np.exp(1j * np.angle(reference[region]))))
-    true, predicted = (wrap(np.angle(image) - centre) for image in (reference, prediction))
-    difference = wrap(predicted[region] - true[region])
+    predicted, true, difference = phase_maps(prediction, reference, region)
     notes = []
     if np.ptp(true[region]) > UNWRAP_RANGE:
-        true, predicted = _unwrap(true, region), _unwrap(predicted, region)
-        turns = np.rint(np.mean(true[region] - predicted[region]) / (2 * np.pi))
-        predicted = predicted + 2 * np.pi * turns
         notes.append("the phase of the reference spans nearly 2 pi: both maps were unwrapped")
     return _measure(
         predicted,
         true,
-        difference,
+        difference[region],
         region,
         rectangle,
         constant=(_is_flat(true[region], CONSTANT_PHASE), _is_flat(predicted[region], CONSTANT_PHASE)),

@@ -17,6 +17,7 @@ __all__ = [
     "pearson",
     "psnr",
     "ssim",
+    "ssim_map",
     "wrap",
 ]
 
@@ -82,18 +83,31 @@ def ssim(prediction: NDArray[np.floating], reference: NDArray[np.floating], data
     data_range
         L of the paper: largest minus smallest value of the reference over the region.
     """
+    return _structural_similarity(prediction, reference, data_range)[0]
+
+
+def ssim_map(
+    prediction: NDArray[np.floating], reference: NDArray[np.floating], data_range: float
+) -> NDArray[np.float64]:
+    """The local values [rows, columns] of which `ssim` is the mean, edges aside; see there."""
+    return _structural_similarity(prediction, reference, data_range)[1]
+
+
+def _structural_similarity(
+    prediction: NDArray[np.floating], reference: NDArray[np.floating], data_range: float
+) -> tuple[float, NDArray[np.float64]]:
     from skimage.metrics import structural_similarity
 
-    return float(
-        structural_similarity(
-            reference.astype(np.float64),
-            prediction.astype(np.float64),
-            data_range=data_range,
-            gaussian_weights=True,
-            sigma=_SIGMA,
-            use_sample_covariance=False,
-        )
+    mean, local = structural_similarity(
+        reference.astype(np.float64),
+        prediction.astype(np.float64),
+        data_range=data_range,
+        gaussian_weights=True,
+        sigma=_SIGMA,
+        use_sample_covariance=False,
+        full=True,
     )
+    return float(mean), local
 
 
 def ms_ssim(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.metrics.canvas import Placement
 from harness.metrics.comparison import Comparison
+from harness.metrics.confidence import Confidence
 from harness.metrics.profile_ptychopinn import PtychoPinnComparison
 from harness.metrics.region import RegionRecord
 from runtime.contract import Contract
@@ -135,13 +136,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every artifact on every scan."""
+    """Every artifact on every scan; `confidence` is by scan, None where nothing could be compared."""
 
     scans: tuple[ScanSummary, ...]
     rows: tuple[Row, ...]
     batch: int
     figures: dict[str, bytes]
     commands: tuple[str, ...] = ()
+    confidence: dict[str, Confidence | None] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The content of `metrics.json`.
@@ -152,7 +154,7 @@ class Evaluation:
         return {
             "version": METRICS_VERSION,
             "batch": self.batch,
-            "scans": [scan.as_json() for scan in self.scans],
+            "scans": [scan.as_json() | {"confidence": self._confidence(scan.name)} for scan in self.scans],
             "rows": {row.label: self._row_as_json(row) for row in self.rows},
         }
 
@@ -161,6 +163,10 @@ class Evaluation:
         text = json.dumps(self.as_json(), indent=1, allow_nan=False)
         # A curve is a line to read, not a column.
         return _PLAIN_LIST.sub(lambda match: re.sub(r"\n\s*", " ", match[0]), text) + "\n"
+
+    def _confidence(self, scan: str) -> dict[str, Any] | None:
+        found = self.confidence.get(scan)
+        return None if found is None else found.model_dump(mode="json")
 
     def _row_as_json(self, row: Row) -> dict[str, Any]:
         entry: dict[str, Any] = {
