@@ -20,17 +20,20 @@ __all__ = [
     "NetworkInput",
     "NetworkOutput",
     "Parity",
+    "Placement",
     "Provenance",
     "Quality",
     "ReferencePair",
     "Stitching",
     "TrainingProbe",
+    "Weighting",
     "WeightsProof",
 ]
 
 CONTRACT_KEY = "ptychonnx.contract"
 
 Weighting = Literal["probe", "window", "uniform", "crop"]
+Placement = Literal["bilinear", "fourier"]
 
 
 class _Part(BaseModel):
@@ -67,7 +70,7 @@ class Stitching(_Part):
     """How patches are merged unless the user says otherwise."""
 
     weighting: Weighting = "probe"
-    placement: Literal["bilinear"] = "bilinear"
+    placement: Placement = "bilinear"
 
 
 class TrainingProbe(_Part):

@@ -67,6 +67,48 @@ def test_mixed_fractions_stay_within_the_bound(probe, weighting):
     assert error.max() < SMOOTH_BOUND + 1e-6
 
 
+def test_fourier_placement_keeps_what_bilinear_placement_blurs(probe):
+    positions = np.array([[8.5, 8.5], [12.25, 9.75], [9.0, 13.4]])
+    errors = {}
+    for placement in ("bilinear", "fourier"):
+        stitcher = Stitcher(positions, patch_weight("probe", SIZE, probe), placement)
+        stitcher.add(smooth_patches(positions), positions)
+        stitched = stitcher.result()
+        # Where light fell; borders of a patch have hardly any.
+        lit = stitched.weight > 0.3 * stitched.weight.max()
+        errors[placement] = np.abs(stitched.object - on_canvas(stitched))[lit].max()
+    assert errors["fourier"] < 0.3 * errors["bilinear"]
+
+
+# The cropped patches of these positions do not all touch.
+@pytest.mark.parametrize("placement", ["bilinear", "fourier"])
+@pytest.mark.parametrize("weighting", ["probe", "window", "uniform"])
+def test_oracle_patches_of_any_phase_give_the_object_back_up_to_one_phase(
+    truth, probe, positions, weighting, placement
+):
+    turns = np.exp(1j * np.random.default_rng(5).uniform(-np.pi, np.pi, len(positions)))
+    patches = cut_windows(truth, positions, SIZE) * turns[:, None, None]
+    weight = patch_weight(weighting, SIZE, probe)
+    apart = Stitcher(positions, weight, placement)
+    together = Stitcher(positions, weight, placement, synchronise=True)
+    for stitcher in (apart, together):
+        stitcher.add(patches, positions)
+    rows, columns = np.nonzero(together.result().covered)
+    origin = np.array(together.result().origin, dtype=int)
+    expected = truth[rows + origin[0], columns + origin[1]] * turns[0]
+    assert np.abs(together.result().object[rows, columns] - expected).max() < 1e-5
+    assert np.abs(apart.result().object[rows, columns] - expected).max() > 0.1
+
+
+def test_a_patch_that_touches_no_other_keeps_its_phase():
+    positions = np.array([[0.0, 0.0], [40.0, 40.0]])
+    patches = np.ones((2, SIZE, SIZE)) * np.exp(1j * np.array([0.3, 2.0]))[:, None, None]
+    stitcher = Stitcher(positions, np.ones((SIZE, SIZE)), synchronise=True)
+    stitcher.add(patches, positions)
+    found = stitcher.result().object
+    np.testing.assert_allclose(np.angle([found[3, 3], found[50, 50]]), [0.3, 2.0], atol=1e-6)
+
+
 @pytest.mark.parametrize("batch", [1, 7, 40])
 def test_order_and_batches_do_not_matter(probe, batch):
     rng = np.random.default_rng(2)
@@ -150,5 +192,7 @@ def test_impossible_requests_are_refused():
         patch_weight("probe", SIZE)
     with pytest.raises(InputError, match="'median' is unknown, expected one of probe"):
         patch_weight("median", SIZE)
+    with pytest.raises(InputError, match="'cubic' is unknown, expected one of bilinear, fourier"):
+        Stitcher(np.zeros((1, 2)), np.ones((SIZE, SIZE)), "cubic")
     with pytest.raises(InputError, match="are the positions in pixels"):
         Stitcher(np.array([[0.0, 0.0], [1e6, 1e6]]), np.ones((SIZE, SIZE)))
