@@ -7,11 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-import numpy as np
-
-from runtime.atomic import atomic_path
 from runtime.contract import Contract
+from runtime.formats.products import Product, write_product
 from runtime.grouping import group_neighbours
 from runtime.scan import Scan
 from runtime.session import DEFAULT_BATCH, Session
@@ -69,18 +66,19 @@ def reconstruct(
     return Reconstruction(stitcher.result(), weighting, len(scan), inference, stitching)
 
 
-def write_reconstruction(path: Path, reconstruction: Reconstruction, scan: Scan, contract: Contract) -> None:
-    """Write an object to HDF5: `object` complex64 [rows, columns], `weight`, `origin_px`, their history."""
+def write_reconstruction(
+    path: Path, reconstruction: Reconstruction, scan: Scan, contract: Contract
+) -> list[Path]:
+    """Write an object in the format that the ending of `path` names, see `runtime.formats.products`."""
     stitched = reconstruction.stitched
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
-        file.create_dataset("object", data=stitched.object, compression="gzip")
-        file.create_dataset("weight", data=stitched.weight.astype(np.float32), compression="gzip")
-        file["origin_px"] = np.asarray(stitched.origin)
-        file["origin_px"].attrs["description"] = (
-            "(row, column) of pixel [0, 0] in the coordinates of the scan"
-        )
-        if scan.pixel_size is not None:
-            file["pixel_size_m"] = scan.pixel_size
-        file.attrs["scan"] = scan.name
-        file.attrs["weighting"] = reconstruction.weighting
-        file.attrs["contract"] = contract.to_json()
+    return write_product(
+        path,
+        Product(
+            object=stitched.object,
+            weight=stitched.weight,
+            origin=stitched.origin,
+            scan=scan,
+            weighting=reconstruction.weighting,
+            contract=contract.to_json(),
+        ),
+    )

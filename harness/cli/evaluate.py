@@ -10,17 +10,19 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import output, progress_bar
+from harness.cli.reading import note, with_reading
 from harness.evaluate import comparison_table
 from harness.evaluate import evaluate as run_evaluation
 from runtime.contract import Weighting
 from runtime.errors import InputError
-from runtime.formats import read_scan
+from runtime.formats import ReadOptions, read_scan
 from runtime.providers import Provider
 from runtime.session import DEFAULT_BATCH
 
 __all__ = ["evaluate"]
 
 
+@with_reading
 def evaluate(
     artifacts: Annotated[list[Path], typer.Argument(help="ONNX artifacts.")],
     scan: Annotated[list[Path], typer.Option(help="Scan to evaluate on; may be given several times.")],
@@ -44,6 +46,8 @@ def evaluate(
     ] = None,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Reconstruct, compare with the known object, and write **one report** for all networks.
 
@@ -53,7 +57,8 @@ def evaluate(
         raise InputError(f"got {len(reference)} references for {len(scan)} scans, expected one for each")
     references: list[Path | None] = list(reference) if reference else [None] * len(scan)
     loaded = [
-        read_scan(path, reference=known, probe=probe) for path, known in zip(scan, references, strict=True)
+        read_scan(path, reference=known, probe=probe, options=reading, log=note)
+        for path, known in zip(scan, references, strict=True)
     ]
     with progress_bar() as bar:
         task = bar.add_task("Evaluating", total=None)

@@ -9,8 +9,9 @@ import typer
 from rich.table import Table
 
 from harness.cli.console import output, progress_bar
+from harness.cli.reading import note, with_reading
 from runtime.errors import InputError
-from runtime.formats import read_scan
+from runtime.formats import ReadOptions, read_scan
 from train.config import Loss
 from train.fitting import settings_for
 from train.fitting import train as train_network
@@ -19,6 +20,7 @@ from train.registry import architectures, get_architecture
 __all__ = ["train"]
 
 
+@with_reading
 def train(
     architecture: Annotated[
         str | None, typer.Argument(help="cnn, baseline, fno, hybrid, or one that a package adds; see --list.")
@@ -47,6 +49,8 @@ def train(
     list_architectures: Annotated[
         bool, typer.Option("--list", help="List the architectures and stop.")
     ] = False,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Train a network on a scan. Physics-informed networks need **no labels**: `baseline` learns the known object.
 
@@ -75,7 +79,8 @@ def train(
         "modes": modes,
         "seed": seed,
     }
-    scan = read_scan(data / "train.npz" if data.is_dir() else data, probe=probe)
+    path = data / "train.npz" if data.is_dir() else data
+    scan = read_scan(path, probe=probe, options=reading, log=note)
     values = {"n": scan.size, **{name: value for name, value in typed.items() if value is not None}}
     network, training = settings_for(chosen, values)
     with progress_bar() as bar:

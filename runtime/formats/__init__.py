@@ -2,6 +2,7 @@
 
 from runtime.formats.detect import FORMATS, ScanFormat, read_scan
 from runtime.formats.native import write_scan
+from runtime.formats.options import ReadOptions
 from runtime.formats.reference import read_reference
 
-__all__ = ["FORMATS", "ScanFormat", "read_reference", "read_scan", "write_scan"]
+__all__ = ["FORMATS", "ReadOptions", "ScanFormat", "read_reference", "read_scan", "write_scan"]

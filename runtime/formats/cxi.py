@@ -6,7 +6,8 @@ entry_1/data_1/data, or entry_1/instrument_1/detector_1/data
     [n, N, N], photon counts, integers of any width or floats; may be a link or compressed. DC is taken to be
     at [N // 2, N // 2], or at [0, 0] if the dataset's attribute `is_fft_shifted` is set.
 translation, in entry_1/data_1, entry_1/sample_1/geometry_1 or entry_1/instrument_1/detector_1 (first found)
-    [n, 3] or [n, 2], (x, y[, z]) of the **sample** in **metres**. z is ignored.
+    [n, 3] or [n, 2], (x, y[, z]) of the **sample** in **metres**. z is ignored. If it is missing, the companion is
+    asked for it and for the probe, or `product.cxi` in the same folder: ptychodus writes two files.
 entry_1/instrument_1/detector_1/mask
     optional bit field [N, N]: a pixel is good if no bit is set but, at most, 0x1000 (signal above
     background). Bad pixels become amplitude 0 and are not looked at, so that NaN, -1 or 2**32 - 1 may stand
@@ -16,8 +17,8 @@ entry_1/instrument_1/detector_1/distance, x_pixel_size, y_pixel_size
 entry_1/instrument_1/beam_1/incident_wavelength, or source_1/wavelength
     metres; else beam_1/incident_energy or source_1/energy, joules.
 entry_1/instrument_1/source_1/illumination, or source_1/probe
-    optional, complex [N, N] or [modes, N, N], in the plane of the sample, of any power: it is scaled so that
-    sum |P|^2 is the mean number of counts in a pattern.
+    optional, complex [N, N], [modes, N, N] or [coherent, modes, N, N] (of which the first), in the plane of the
+    sample, of any power: it is scaled so that sum |P|^2 is the mean number of counts in a pattern.
 entry_1/instrument_1/detector_1/basis_vectors
     optional, [2, 3] or [3, 2]: the steps to the next row and to the next column of the detector.
 
@@ -37,17 +38,18 @@ only differences between positions mean anything.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
-import hdf5plugin  # noqa: F401  (registers the compression filters of detectors)
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError
 from runtime.formats.geometry import Geometry
-from runtime.formats.scaling import amplitudes_from_counts, probe_with_power
-from runtime.scan import Scan
+from runtime.formats.options import Conventions, Stated
+from runtime.formats.raw import RawScan
+from runtime.formats.source import Source
 
 __all__ = ["matches", "read"]
 
@@ -60,9 +62,8 @@ _TRANSLATION = (
     f"{_DETECTOR}/translation",
 )
 _PROBE = (f"{_SOURCE}/illumination", f"{_SOURCE}/probe")
+_PRODUCT = "product.cxi"
 _SIGNAL_ABOVE_BACKGROUND = 0x1000
-# Counts held at once beside the amplitudes, in bytes of float64.
-_BLOCK_BYTES = 2**25
 
 
 def matches(file: h5py.File) -> bool:
@@ -70,42 +71,45 @@ def matches(file: h5py.File) -> bool:
     return _first(file, _DATA) is not None
 
 
-def read(file: h5py.File, path: Path) -> Scan:
+def read(source: Source) -> RawScan:
     """Read a scan.
 
     Raises
     ------
     InputError
-        If something above is missing or has the wrong shape, patterns are not square, or counts outside the
-        mask are negative, NaN or saturated.
+        If something above is missing or has the wrong shape.
     """
+    file, path = source.file, source.path
     data = _needed(file, path, _DATA, "photon counts [n, N, N]")
-    if data.ndim != 3 or data.shape[1] != data.shape[2]:
+    if data.ndim != 3:
         raise InputError(f"{path}: {data.name} has shape {data.shape}, expected square patterns [n, N, N]")
-    n, size = data.shape[:2]
-    if n == 0:
-        raise InputError(f"{path}: {data.name} has shape {data.shape}: the scan is empty, expected a pattern")
-    mask = _mask(file, path, size)
-    corner_dc = bool(data.attrs.get("is_fft_shifted", False))
-    diffraction = _amplitudes(data, mask, corner_dc, path)
+    n, size = len(data), min(data.shape[1:])
     geometry = Geometry.from_file(file, path, size)
-    translation = _needed(file, path, _TRANSLATION, "positions of the sample in metres [n, 3]")
+    # ptychodus writes diffraction.cxi and product.cxi: positions and probe are in the second.
+    second = source.options.companion or path.with_name(_PRODUCT).is_file()
+    split = _first(file, _TRANSLATION) is None and second
+    other = source.beside(_PRODUCT, "the positions of these patterns") if split else source
+    translation = _needed(other.file, other.path, _TRANSLATION, "positions of the sample in metres [n, 3]")
     if translation.ndim != 2 or len(translation) != n or translation.shape[1] not in (2, 3):
         raise InputError(
-            f"{path}: {translation.name} has shape {translation.shape}, expected {(n, 3)} or {(n, 2)}, "
+            f"{other.path}: {translation.name} has shape {translation.shape}, expected {(n, 3)} or {(n, 2)}, "
             "one (x, y, z) in metres for each pattern"
         )
-    positions = geometry.positions(translation[()])
-    return Scan(
-        diffraction=diffraction,
-        positions=positions - positions.min(axis=0) + size // 2
-        if np.isfinite(positions).all()
-        else positions,
-        probe=_probe(file, path, diffraction),
-        mask=np.fft.fftshift(mask) if mask is not None and corner_dc else mask,
+    corner = bool(data.attrs.get("is_fft_shifted", False))
+    known = Conventions.of_format("CXI", unit="m", axes="row,column", dc="corner" if corner else "centre")
+    turned = Stated("row,column", "(x, y) of the sample on the basis vectors of the detector")
+    return RawScan(
+        path=path,
+        patterns=data,
+        patterns_key=data.name,
+        positions=geometry.moved(translation[()]),
+        positions_key=translation.name,
+        conventions=replace(known, axes=turned),
+        probe=_probe(other.file, other.path),
+        mask=_mask(file, path, data.shape[1:]),
         pixel_size=geometry.pixel_size,
         wavelength=geometry.wavelength,
-        name=path.name,
+        hint=f"mark bad pixels in {_DETECTOR}/mask (0 = good), or ",
     )
 
 
@@ -121,47 +125,28 @@ def _needed(file: h5py.File, path: Path, names: tuple[str, ...], expected: str) 
     return dataset
 
 
-def _mask(file: h5py.File, path: Path, size: int) -> NDArray[np.bool_] | None:
+def _mask(file: h5py.File, path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
     dataset = _first(file, (f"{_DETECTOR}/mask",))
     if dataset is None:
         return None
-    if dataset.shape != (size, size) or dataset.dtype.kind not in "iub":
+    if dataset.shape != shape or dataset.dtype.kind not in "iub":
         raise InputError(
             f"{path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected integers of shape "
-            f"{(size, size)}, 0 = good"
+            f"{shape}, 0 = good"
         )
     return (dataset[()].astype(np.int64) & ~_SIGNAL_ABOVE_BACKGROUND) == 0
 
 
-def _amplitudes(
-    data: h5py.Dataset, mask: NDArray[np.bool_] | None, corner_dc: bool, path: Path
-) -> NDArray[np.float32]:
-    """Amplitudes with DC at the centre; counts are read in blocks, so that a large scan is in memory once."""
-    n, size = data.shape[:2]
-    diffraction = np.empty(data.shape, dtype=np.float32)
-    block = max(1, _BLOCK_BYTES // (8 * max(size * size, 1)))
-    broken = 0
-    for start in range(0, n, block):
-        chunk = slice(start, start + block)
-        amplitudes, bad = amplitudes_from_counts(data[chunk], mask, f"{path}: {data.name}")
-        diffraction[chunk] = np.fft.fftshift(amplitudes, axes=(1, 2)) if corner_dc else amplitudes
-        broken += bad
-    if broken:
-        raise InputError(
-            f"{path}: {data.name} has {broken} pixels that are negative, NaN or saturated and not masked, "
-            f"expected photon counts: mark bad pixels in {_DETECTOR}/mask (0 = good)"
-        )
-    return diffraction
-
-
-def _probe(file: h5py.File, path: Path, diffraction: NDArray[np.float32]) -> NDArray[np.complex64] | None:
+def _probe(file: h5py.File, path: Path) -> NDArray[np.complex64] | None:
     dataset = _first(file, _PROBE)
     if dataset is None:
         return None
-    if dataset.dtype.kind != "c" or dataset.ndim not in (2, 3):
+    if dataset.dtype.kind != "c" or dataset.ndim not in (2, 3, 4):
         raise InputError(
-            f"{path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected complex [N, N] or "
-            "[modes, N, N]"
+            f"{path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected complex [N, N], "
+            "[modes, N, N] or [coherent, modes, N, N]"
         )
     probe = dataset[()].astype(np.complex64)
-    return probe_with_power(probe[None] if probe.ndim == 2 else probe, diffraction)
+    if probe.ndim == 4:
+        probe = probe[0]
+    return probe[None] if probe.ndim == 2 else probe

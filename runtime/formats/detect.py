@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError
-from runtime.formats import cxi, native, ptychopinn, tike
-from runtime.formats.archive import Archive, complex_array, is_archive, open_archive
+from runtime.formats import cxi, mapped, native, nexus, pairs, ptychodus, ptychopinn, ptyd, tike
+from runtime.formats.archive import complex_array, is_archive, open_archive
+from runtime.formats.options import Conventions, ReadOptions
+from runtime.formats.raw import RawScan, assemble, from_scan
 from runtime.formats.reference import read_reference
 from runtime.formats.scaling import probe_with_power
+from runtime.formats.source import Source
 from runtime.scan import Scan
 
 __all__ = ["FORMATS", "ScanFormat", "read_scan"]
@@ -32,53 +36,89 @@ class ScanFormat:
     name, keys
         For messages: what it is called, and by which keys it is recognised.
     container
-        ``npz``: `matches` and `read` get a `runtime.formats.archive.Archive`; ``hdf5``: an `h5py.File`.
+        ``npz``: `matches` and `read` get a `runtime.formats.archive.Archive`; ``hdf5``: `matches` gets an `h5py.File`
+        and `read` a `runtime.formats.source.Source`.
     matches
         True if the open file has this format.
     read
-        From the open file and its path to the scan.
+        From the open file to the scan, or to a `RawScan`, whose patterns are still in the file.
+    conventions
+        Of formats whose reader gives a scan at once; a `RawScan` has its own.
     """
 
     name: str
     keys: str
     container: Literal["npz", "hdf5"]
     matches: Callable[[Any], bool]
-    read: Callable[[Any, Path], Scan]
-
-
-def _of_archive(read: Callable[[Archive], Scan]) -> Callable[[Archive, Path], Scan]:
-    return lambda archive, path: read(archive)
+    read: Callable[[Any], Scan | RawScan]
+    conventions: Conventions | None = None
 
 
 # The first that matches wins, the strictest stand first.
 FORMATS = (
     ScanFormat(
-        "ptychonnx", "format, diffraction, positions", "npz", native.matches, _of_archive(native.read)
+        "ptychonnx",
+        "format, diffraction, positions",
+        "npz",
+        native.matches,
+        native.read,
+        Conventions.of_format("ptychonnx", unit="px", axes="row,column", quantity="amplitude"),
     ),
     ScanFormat(
         "PtychoPINN",
         "diffraction or diff3d, with xcoords and ycoords or coords_offsets",
         "npz",
         ptychopinn.matches,
-        _of_archive(ptychopinn.read),
+        ptychopinn.read,
+        Conventions.of_format("PtychoPINN", unit="px", axes="row,column", quantity="amplitude"),
     ),
-    ScanFormat("tike", "data, scan", "npz", tike.matches, _of_archive(tike.read)),
+    ScanFormat("tike", "data, scan", "npz", tike.matches, tike.read),
+    ScanFormat("NXptycho, NXcxi_ptycho", "definition in an entry", "hdf5", nexus.matches, nexus.read),
     ScanFormat("CXI", "entry_1/data_1/data", "hdf5", cxi.matches, cxi.read),
+    ScanFormat("ptypy", "chunks, meta", "hdf5", ptyd.matches, ptyd.read),
+    ScanFormat(
+        "ptychodus training data",
+        "patterns, probe_position_x_px, probe_position_y_px",
+        "hdf5",
+        ptychodus.matches_training,
+        ptychodus.read_training,
+    ),
+    ScanFormat(
+        "ptychodus",
+        "patterns, indexes, bad_pixels or probe_position_indexes, probe_position_x_m, probe_position_y_m",
+        "hdf5",
+        ptychodus.matches,
+        ptychodus.read,
+    ),
+    ScanFormat(
+        "pair", "dp or ppX, ppY or probe_position_x_m, probe_position_y_m", "hdf5", pairs.matches, pairs.read
+    ),
 )
 
 
-def read_scan(path: Path, *, reference: Path | None = None, probe: Path | None = None) -> Scan:
-    """Read a scan from a file of any known format.
+def read_scan(
+    path: Path,
+    *,
+    reference: Path | None = None,
+    probe: Path | None = None,
+    options: ReadOptions | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Scan:
+    """Read a scan from a file of any known format, or from any file with a mapping.
 
     Parameters
     ----------
     path
-        NPZ (also .npz.bz2) or HDF5; the name does not matter.
+        NPZ (also .npz.bz2) or HDF5; the name does not matter. With a mapping also NPY.
     reference
         Object to compare with, see `runtime.formats.reference`; replaces one in the scan file.
     probe
         NPZ with `probe` complex [modes, N, N] or [N, N], in any unit; it replaces one in the scan file, scaled so
         that its power is the mean photons of a pattern, which makes the object's amplitude of the order of one.
+    options
+        What the file does not say, or says wrongly, and what to do to the patterns.
+    log
+        Takes lines that say how the file was understood, one for each convention.
 
     Raises
     ------
@@ -91,7 +131,8 @@ def read_scan(path: Path, *, reference: Path | None = None, probe: Path | None =
             f"{path}: {'is a folder' if path.is_dir() else 'no such file'}, expected a scan file"
         )
     try:
-        scan = _read(path)
+        with ExitStack() as stack:
+            scan = _read(path, options or ReadOptions(), log, stack)
     except OSError as error:
         raise InputError(f"{path}: damaged or unreadable ({error}), expected a complete file") from error
     if probe is not None:
@@ -101,26 +142,52 @@ def read_scan(path: Path, *, reference: Path | None = None, probe: Path | None =
     return scan
 
 
-def _read(path: Path) -> Scan:
+def _read(path: Path, options: ReadOptions, log: Callable[[str], None], stack: ExitStack) -> Scan:
+    if options.mapping:
+        log(f"{path.name}: as mapped")
+        return assemble(mapped.read(path, options, stack), options, log)
+    form, opened = _recognised(path, options, stack)
+    log(f"{path.name}: {form.name}, recognised by {form.keys}")
+    found = form.read(opened)
+    if isinstance(found, Scan):
+        conventions = form.conventions or Conventions.of_format(form.name, unit="px", axes="row,column")
+        sizes = ReadOptions(
+            pixel_size=options.pixel_size, wavelength=options.wavelength, companion=options.companion
+        )
+        if options == sizes:
+            for line in conventions.lines():
+                log(line)
+            return replace(
+                found,
+                pixel_size=options.pixel_size or found.pixel_size,
+                wavelength=options.wavelength or found.wavelength,
+            )
+        if found.labels is not None:
+            log("labels: left out, since options change patterns or positions")
+        found = from_scan(found, path, conventions)
+    return assemble(found, options, log)
+
+
+def _recognised(path: Path, options: ReadOptions, stack: ExitStack) -> tuple[ScanFormat, Any]:
     if is_archive(path):
-        with open_archive(path) as archive:
-            for form in FORMATS:
-                if form.container == "npz" and form.matches(archive):
-                    return form.read(archive, path)
-            raise _unrecognised(path, f"an NPZ archive of {', '.join(sorted(archive.keys)) or 'nothing'}")
+        archive = stack.enter_context(open_archive(path))
+        for form in FORMATS:
+            if form.container == "npz" and form.matches(archive):
+                return form, archive
+        raise _unrecognised(path, f"an NPZ archive of {', '.join(sorted(archive.keys)) or 'nothing'}")
     with path.open("rb") as start:
         if start.read(len(_HDF5)) != _HDF5:
             raise _unrecognised(path, "neither NPZ nor HDF5")
-    with h5py.File(path, "r") as file:
-        for form in FORMATS:
-            if form.container == "hdf5" and form.matches(file):
-                return form.read(file, path)
-        raise _unrecognised(path, f"an HDF5 file of {', '.join(sorted(file)) or 'nothing'}")
+    file = stack.enter_context(h5py.File(path, "r"))
+    for form in FORMATS:
+        if form.container == "hdf5" and form.matches(file):
+            return form, Source(file, path, options, stack)
+    raise _unrecognised(path, f"an HDF5 file of {', '.join(sorted(file)) or 'nothing'}")
 
 
 def _unrecognised(path: Path, found: str) -> InputError:
     known = "; ".join(f"{form.name} ({form.container.upper()}: {form.keys})" for form in FORMATS)
-    return InputError(f"{path}: not a known scan file: {found}, expected one of {known}")
+    return InputError(f"{path}: not a known scan file: {found}, expected one of {known}, or a --map")
 
 
 def _read_probe(path: Path) -> NDArray[np.complex64]:

@@ -57,10 +57,9 @@ class Geometry:
             raise InputError(f"{path}: detector pixels are {across:g} x {down:g} m, expected square ones")
         return cls(wavelength, wavelength * distance / (size * across), _basis(file, path))
 
-    def positions(self, translation: NDArray) -> NDArray[np.float64]:
-        """(row, column) in object pixels, [n, 2], from the sample's translations [n, 2 or 3] in metres."""
-        moved = np.asarray(translation, dtype=np.float64)[:, :2]
-        return -(moved @ self.basis[:, :2].T) / self.pixel_size
+    def moved(self, translation: NDArray) -> NDArray[np.float64]:
+        """Where windows lie along (rows, columns) in metres, [n, 2], from the sample's translations [n, 2 or 3]."""
+        return -(np.asarray(translation, dtype=np.float64)[:, :2] @ self.basis[:, :2].T)
 
 
 def _positive(file: h5py.File, path: Path, names: tuple[str, ...]) -> float | None:

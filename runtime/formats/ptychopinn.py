@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 
 from runtime.errors import InputError
 from runtime.formats.archive import Archive, complex_array, real_array
-from runtime.formats.ptychopinn_truth import object_behind_probe, reference_object, scaled_probe
-from runtime.formats.scaling import amplitudes_from_counts
+from runtime.formats.ptychopinn_truth import object_behind_probe, reference_object
+from runtime.formats.scaling import amplitudes_from_counts, scaled_probe
 from runtime.scan import Scan
 
 __all__ = ["matches", "read"]
@@ -62,7 +62,7 @@ def read(archive: Archive) -> Scan:
     coordinates = _grid_coordinates(archive) if grid else _flat_coordinates(archive)
     patterns = _flat_patterns(archive, key, raw, coordinates.shape)
     if raw.dtype.kind != "f":
-        patterns, broken = amplitudes_from_counts(patterns, None, f"{archive.path}: {key!r}")
+        patterns, broken = amplitudes_from_counts(patterns, f"{archive.path}: {key!r}")
         if broken:
             raise InputError(
                 f"{archive.path}: {key!r} has {broken} negative or saturated pixels, expected counts"

@@ -1,4 +1,4 @@
-"""What a PtychoPINN file knows of the object, and the power of the probe that follows from it."""
+"""What a PtychoPINN file knows of the object."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 
 from runtime.errors import InputError
 from runtime.formats.archive import Archive, complex_array
-from runtime.formats.scaling import probe_with_power
-from runtime.physics import cut_windows, forward, illumination
+from runtime.formats.scaling import sample_of
+from runtime.physics import forward
 from runtime.scan import Reference, Scan
 
-__all__ = ["object_behind_probe", "reference_object", "scaled_probe"]
+__all__ = ["object_behind_probe", "reference_object"]
 
-# Patterns that decide on scale and meaning of the labels: enough for both, and quick.
-_SAMPLE = 32
 # Below this share of the brightest pixel the object behind the probe is noise.
 _DARK = 1e-4
 
@@ -49,7 +47,7 @@ def object_behind_probe(
 def _behind_probe(
     labels: NDArray[np.complex64], probe: NDArray[np.complex64], diffraction: NDArray[np.float32]
 ) -> bool:
-    sample = _sample(len(labels))
+    sample = sample_of(len(labels))
     measured = diffraction[sample].ravel()
     phase_only = np.exp(1j * np.angle(probe))
     as_object = np.corrcoef(forward(labels[sample], probe).ravel(), measured)[0, 1]
@@ -77,26 +75,3 @@ def reference_object(archive: Archive, scan: Scan) -> Reference | None:
         )
         return None
     return Reference(whole)
-
-
-def scaled_probe(
-    scan: Scan, labels: NDArray[np.complex64] | None, reference: Reference | None
-) -> NDArray[np.complex64] | None:
-    """The probe of a scan, scaled so that it explains the power of the patterns, with the object if known."""
-    if scan.probe is None:
-        return None
-    sample = _sample(len(scan))
-    patches = None if labels is None else labels[sample]
-    if patches is None and reference is not None:
-        margin = scan.size
-        padded = np.pad(reference.object, margin)
-        patches = cut_windows(padded, scan.positions[sample], scan.size, (-margin, -margin))
-    if patches is None:
-        return probe_with_power(scan.probe, scan.diffraction)
-    density = illumination(scan.probe)
-    passed = float(np.mean(np.sum(np.abs(patches) ** 2 * density, axis=(1, 2)))) / float(density.sum())
-    return probe_with_power(scan.probe, scan.diffraction[sample], passed)
-
-
-def _sample(n: int) -> NDArray[np.intp]:
-    return np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.intp))

@@ -6,8 +6,8 @@ NPZ with `object` complex [rows, columns] and `topleft_px` int [n, 2]
     (row, column) in `object` of the top-left corner of each pattern's window.
 NPZ with `object` and `origin`
     (row, column) of the object's pixel [0, 0] in the coordinates of `Scan.positions`, [2].
-HDF5 with `object` and `origin_px`
-    As `runtime.reconstruct.write_reconstruction` writes it; `origin_px` has the meaning of `origin`.
+HDF5 with `object` and `origin_px`, CXI with `entry_1/image_2/data` and `entry_1/ptychonnx/origin_px`
+    As `runtime.formats.products` writes them; `origin_px` has the meaning of `origin`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from runtime.scan import Reference, Scan
 
 __all__ = ["read_reference"]
 
+_HDF5 = ("object", "origin_px")
+_CXI = ("entry_1/image_2/data", "entry_1/ptychonnx/origin_px")
 # A corner in whole pixels is half a pixel off at most; more than this is another scan or another pixel size.
 _TOLERANCE_PX = 1.0
 
@@ -35,7 +37,7 @@ def read_reference(path: Path, scan: Scan) -> Reference:
     Raises
     ------
     InputError
-        If the file is none of the three forms, or its window corners do not fit the positions of the scan.
+        If the file is none of these forms, or its window corners do not fit the positions of the scan.
     """
     path = Path(path)
     if not path.is_file():
@@ -63,10 +65,11 @@ def _from_archive(archive: Archive, scan: Scan) -> Reference:
 def _from_hdf5(path: Path) -> Reference:
     try:
         with h5py.File(path, "r") as file:
-            for key in ("object", "origin_px"):
+            keys = _CXI if "entry_1" in file else _HDF5
+            for key in keys:
                 if not isinstance(file.get(key), h5py.Dataset):
-                    raise InputError(f"{path}: no dataset {key!r}, expected 'object' and 'origin_px'")
-            return _reference(path, file["object"][()], file["origin_px"][()])
+                    raise InputError(f"{path}: no dataset {key!r}, expected {keys[0]!r} and {keys[1]!r}")
+            return _reference(path, file[keys[0]][()], file[keys[1]][()])
     except OSError as error:
         raise InputError(f"{path}: truncated or damaged HDF5 ({error}), expected a complete file") from error
 

@@ -6,47 +6,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError
+from runtime.physics import cut_windows, illumination
+from runtime.scan import Reference, Scan
 
-__all__ = ["amplitudes_from_counts", "probe_with_power"]
+__all__ = [
+    "amplitudes_from_counts",
+    "probe_with_power",
+    "root_of_counts",
+    "sample_of",
+    "scaled_probe",
+    "valid_values",
+]
 
 
-def amplitudes_from_counts(
-    counts: NDArray, mask: NDArray[np.bool_] | None, where: str
-) -> tuple[NDArray[np.float32], int]:
-    """Square root of photon counts, 0 at bad pixels.
+_SAMPLE = 32
 
-    Parameters
-    ----------
-    counts
-        [n, N, N] photon counts, integers of any width or floats; DC stays where it is.
-    mask
-        bool [N, N], True = trust; bad pixels may hold anything (NaN, -1, 2**32 - 1).
-    where
-        File and key, for the error.
 
-    Returns
-    -------
-    (amplitudes float32 [n, N, N], number of trusted pixels that are no counts; these are 0 too)
+def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
+    """True where a value is a photon count or an amplitude: not negative, NaN, infinite, or a detector's mark.
 
     Raises
     ------
     InputError
-        If the counts are not real numbers.
+        If the values are not real numbers; `where` (file and key) begins the message.
     """
-    if counts.dtype.kind not in "fiu":
-        raise InputError(f"{where} is {counts.dtype}, expected photon counts, integers or floats")
-    if counts.dtype.kind == "f":
-        broken = ~(np.isfinite(counts) & (counts >= 0))
-    elif counts.dtype.kind == "i":
-        broken = counts < 0
-    else:
-        # Detectors mark dead and saturated pixels with the largest value of 16 and 32 bits.
-        sentinel = np.iinfo(counts.dtype).max
-        broken = counts == sentinel if counts.dtype.itemsize > 1 else np.zeros(counts.shape, dtype=bool)
-    trusted_and_broken = int(np.count_nonzero(broken if mask is None else broken & mask))
-    bad = broken if mask is None else broken | ~mask
-    # The root in float64: float32 holds whole counts only up to 2**24.
-    return np.sqrt(np.where(bad, 0, counts).astype(np.float64)).astype(np.float32), trusted_and_broken
+    if values.dtype.kind == "f":
+        return np.isfinite(values) & (values >= 0)
+    if values.dtype.kind == "i":
+        return values >= 0
+    if values.dtype.kind != "u":
+        raise InputError(f"{where} is {values.dtype}, expected photon counts, integers or floats")
+    # Detectors mark dead and saturated pixels with the largest value of 16 and 32 bits.
+    if values.dtype.itemsize == 1:
+        return np.ones(values.shape, dtype=bool)
+    return values != np.iinfo(values.dtype).max
+
+
+def root_of_counts(counts: NDArray) -> NDArray[np.float32]:
+    """Square root of counts. float32 holds whole counts up to 2**24 only, others are taken through float64."""
+    if counts.dtype.kind in "iu" and counts.dtype.itemsize <= 2:
+        return np.sqrt(counts, dtype=np.float32)
+    return np.sqrt(counts, dtype=np.float64).astype(np.float32)
+
+
+def amplitudes_from_counts(counts: NDArray, where: str) -> tuple[NDArray[np.float32], int]:
+    """Square root of photon counts [n, N, N], 0 where there is none.
+
+    Returns
+    -------
+    (amplitudes float32 [n, N, N], number of values that are no counts)
+
+    Raises
+    ------
+    InputError
+        If the counts are not real numbers; `where` (file and key) begins the message.
+    """
+    valid = valid_values(counts, where)
+    return root_of_counts(np.where(valid, counts, 0)), int(counts.size - np.count_nonzero(valid))
 
 
 def probe_with_power(
@@ -68,3 +84,27 @@ def probe_with_power(
     if not (np.isfinite(power) and power > 0 and len(diffraction)):
         return probe
     return (probe * np.sqrt(photons / len(diffraction) / power)).astype(np.complex64)
+
+
+def scaled_probe(
+    scan: Scan, labels: NDArray[np.complex64] | None, reference: Reference | None
+) -> NDArray[np.complex64] | None:
+    """The probe of a scan, scaled so that it explains the power of the patterns, with the object if known."""
+    if scan.probe is None:
+        return None
+    sample = sample_of(len(scan))
+    patches = None if labels is None else labels[sample]
+    if patches is None and reference is not None:
+        margin = scan.size
+        padded = np.pad(reference.object, margin)
+        patches = cut_windows(padded, scan.positions[sample], scan.size, (-margin, -margin))
+    if patches is None:
+        return probe_with_power(scan.probe, scan.diffraction)
+    density = illumination(scan.probe)
+    passed = float(np.mean(np.sum(np.abs(patches) ** 2 * density, axis=(1, 2)))) / float(density.sum())
+    return probe_with_power(scan.probe, scan.diffraction[sample], passed)
+
+
+def sample_of(n: int) -> NDArray[np.intp]:
+    """A few of n patterns, spread evenly: enough to decide on a scale or a meaning, and quick."""
+    return np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.intp))

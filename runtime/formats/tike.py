@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from runtime.errors import InputError
 from runtime.formats.archive import Archive, complex_array, real_array
-from runtime.formats.scaling import amplitudes_from_counts, probe_with_power
-from runtime.scan import Scan
+from runtime.formats.options import Conventions
+from runtime.formats.raw import RawScan
 
 __all__ = ["matches", "read"]
 
@@ -34,33 +34,30 @@ def matches(archive: Archive) -> bool:
     return {"data", "scan"} <= archive.keys
 
 
-def read(archive: Archive) -> Scan:
+def read(archive: Archive) -> RawScan:
     """Read a scan.
 
     Raises
     ------
     InputError
-        On wrong shapes, or counts that are negative or NaN.
+        On wrong shapes.
     """
     data = _without_view_axis(archive, "data", 3, "photon counts [1, n, N, N] or [n, N, N]")
     scan = _without_view_axis(archive, "scan", 2, "corners (row, column) in pixels, [1, n, 2] or [n, 2]")
-    if data.shape[1] != data.shape[2]:
-        raise InputError(f"{archive.path}: 'data' has shape {data.shape}, expected square patterns [n, N, N]")
     if scan.shape != (len(data), 2):
         raise InputError(
             f"{archive.path}: 'scan' has shape {scan.shape}, expected {(len(data), 2)} like 'data'"
         )
-    amplitudes, broken = amplitudes_from_counts(data, None, f"{archive.path}: 'data'")
-    if broken:
-        raise InputError(
-            f"{archive.path}: 'data' has {broken} negative, NaN or saturated pixels, expected counts"
-        )
-    diffraction = np.fft.fftshift(amplitudes, axes=(1, 2))
-    return Scan(
-        diffraction=diffraction,
-        positions=scan.astype(np.float64) + data.shape[1] // 2,
-        probe=_probe(archive, diffraction) if "probe" in archive else None,
-        name=archive.path.name,
+    return RawScan(
+        path=archive.path,
+        patterns=data,
+        patterns_key="'data'",
+        positions=scan.astype(np.float64),
+        positions_key="'scan'",
+        conventions=Conventions.of_format("tike", unit="px", axes="row,column", dc="corner"),
+        offset="corner",
+        absolute=True,
+        probe=_probe(archive) if "probe" in archive else None,
     )
 
 
@@ -73,10 +70,9 @@ def _without_view_axis(archive: Archive, key: str, axes: int, expected: str) -> 
     return array
 
 
-def _probe(archive: Archive, diffraction: NDArray[np.float32]) -> NDArray[np.complex64]:
+def _probe(archive: Archive) -> NDArray[np.complex64]:
     expected = "complex [..., modes, N, N] with leading axes of length 1"
     probe = complex_array(archive, "probe", expected)
     if probe.ndim < 2 or any(length != 1 for length in probe.shape[:-3]):
         raise InputError(f"{archive.path}: 'probe' has shape {probe.shape}, expected {expected}")
-    probe = probe.reshape(-1, *probe.shape[-2:])
-    return probe_with_power(probe, diffraction)
+    return probe.reshape(-1, *probe.shape[-2:])

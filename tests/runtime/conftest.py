@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,29 @@ def scan(truth, probe, positions) -> Scan:
         name="known",
         labels=patches,
     )
+
+
+@pytest.fixture
+def explains(scan: Scan, truth: np.ndarray, probe: np.ndarray) -> Callable[..., None]:
+    """Asserts that patterns and positions of a scan agree with the known object, and with no mirror image of it."""
+
+    def check(back: Scan, tolerance: float = 2e-3) -> None:
+        if back.reference is None:
+            known, light = truth, probe
+            origin = tuple(np.median(back.positions - scan.positions[: len(back)], axis=0))
+        else:
+            known, light, origin = back.reference.object, back.probe, back.reference.origin
+            np.testing.assert_allclose(known, truth, atol=1e-6)
+        good = np.ones((back.size, back.size), dtype=bool) if back.mask is None else back.mask
+        patches = cut_windows(known, back.positions, back.size, origin)
+        scale = back.diffraction.max()
+        error = np.abs(forward(patches, light) - back.diffraction)[:, good].max() / scale
+        assert error < tolerance, f"patterns are {error:.2g} off"
+        for mirror in (known[::-1], known[:, ::-1]):
+            patches = cut_windows(mirror, back.positions, back.size, origin)
+            assert np.abs(forward(patches, light) - back.diffraction)[:, good].max() / scale > 0.02
+
+    return check
 
 
 @pytest.fixture(scope="session")

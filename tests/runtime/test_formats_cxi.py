@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import InputError
-from runtime.formats import cxi, read_scan
+from runtime.formats import ReadOptions, frames, read_scan
 from runtime.physics import cut_windows, forward
 
 DETECTOR = "entry_1/instrument_1/detector_1"
@@ -140,6 +140,21 @@ def test_the_probe_is_scaled_to_the_counts(scan, probe, tmp_path, name):
     np.testing.assert_allclose(np.angle(back.probe), np.angle(probe), atol=1e-5)
 
 
+def test_positions_and_probe_may_be_in_a_second_file(scan, probe, explains, tmp_path):
+    path = write(tmp_path / "diffraction.cxi", scan, **{TRANSLATION: None})
+    row, column = scan.positions.T * PIXEL
+    with h5py.File(tmp_path / "product.cxi", "w") as file:
+        file[TRANSLATION] = np.stack([column, row, 0 * row], axis=1)
+        file[f"{SOURCE}/illumination"] = probe[None]
+    back = read_scan(path)
+    explains(back, tolerance=5e-3)  # half a photon
+    assert back.probe.shape == (1, 16, 16)
+    (tmp_path / "product.cxi").rename(tmp_path / "p.cxi")
+    with pytest.raises(InputError, match="no dataset entry_1/data_1/translation"):
+        read_scan(path)
+    explains(read_scan(path, options=ReadOptions(companion=tmp_path / "p.cxi")), tolerance=5e-3)
+
+
 def test_compressed_data_are_read_block_by_block(scan, tmp_path, monkeypatch):
     import hdf5plugin
 
@@ -148,7 +163,7 @@ def test_compressed_data_are_read_block_by_block(scan, tmp_path, monkeypatch):
     with h5py.File(path, "a") as file:
         del file[f"{DETECTOR}/data"]
         file.create_dataset(f"{DETECTOR}/data", data=counts, chunks=(1, 16, 16), **hdf5plugin.Bitshuffle())
-    monkeypatch.setattr(cxi, "_BLOCK_BYTES", 7 * 16 * 16 * 8)
+    monkeypatch.setattr(frames, "_BLOCK_BYTES", 7 * 16 * 16 * 8)
     np.testing.assert_allclose(read_scan(path).diffraction, np.sqrt(counts), rtol=1e-6)
 
 

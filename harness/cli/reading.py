@@ -1,0 +1,123 @@
+"""Options of every command that reads scans: what a file does not say about itself."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from pydantic import ValidationError
+from rich.text import Text
+
+from harness.cli.console import errors
+from runtime.errors import InputError
+from runtime.formats.mapped import KEYS
+from runtime.formats.options import (
+    Axes,
+    BadPixels,
+    DirectBeam,
+    Orientation,
+    Quantity,
+    ReadOptions,
+    Sign,
+    Unit,
+)
+
+__all__ = ["note", "with_reading"]
+
+_PANEL = "What the scan file does not say"
+
+
+def with_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options below; it gets them as one argument `reading: ReadOptions`."""
+    ours = inspect.signature(_reading, eval_str=True).parameters
+    theirs = inspect.signature(command, eval_str=True)
+    kept = [parameter for parameter in theirs.parameters.values() if parameter.name != "reading"]
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> None:
+        reading = _reading(**{name: values.pop(name) for name in ours})
+        command(**values, reading=reading)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [parameter.replace(kind=keyword) for parameter in [*kept, *ours.values()]]
+    wrapped.__signature__ = theirs.replace(parameters=parameters)  # type: ignore[attr-defined]
+    hints = get_type_hints(command, include_extras=True) | get_type_hints(_reading, include_extras=True)
+    wrapped.__annotations__ = {name: hints[name] for name in [p.name for p in parameters]}
+    return wrapped
+
+
+def note(line: str) -> None:
+    """Print how a scan was understood, beside the results."""
+    errors.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def _reading(
+    map: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=PATH",
+            help=f"Where an array is, for files of no known format; KEY: {', '.join(KEYS)}. Give it several times.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    companion: Annotated[
+        Path | None,
+        typer.Option(help="Second file of formats that have two, if not beside.", rich_help_panel=_PANEL),
+    ] = None,
+    positions_unit: Annotated[
+        Unit | None, typer.Option(help="Of the positions.", rich_help_panel=_PANEL)
+    ] = None,
+    positions_axes: Annotated[
+        Axes | None, typer.Option(help="Order of the positions' columns.", rich_help_panel=_PANEL)
+    ] = None,
+    positions_sign: Annotated[
+        Sign | None,
+        typer.Option(help="Axes that grow upwards or to the left in the file.", rich_help_panel=_PANEL),
+    ] = None,
+    quantity: Annotated[
+        Quantity | None, typer.Option(help="What patterns are.", rich_help_panel=_PANEL)
+    ] = None,
+    dc: Annotated[
+        DirectBeam | None, typer.Option(help="Where the direct beam is.", rich_help_panel=_PANEL)
+    ] = None,
+    orientation: Annotated[
+        Orientation, typer.Option(help="How to turn detector frames.", rich_help_panel=_PANEL)
+    ] = "identity",
+    crop: Annotated[
+        int | None,
+        typer.Option(help="Side of the square to cut, in detector pixels.", rich_help_panel=_PANEL),
+    ] = None,
+    crop_centre: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="ROW COLUMN", help="Direct beam to cut around.", rich_help_panel=_PANEL),
+    ] = None,
+    rebin: Annotated[
+        int, typer.Option(help="Detector pixels to add up along each axis.", rich_help_panel=_PANEL)
+    ] = 1,
+    bad_pixels: Annotated[
+        BadPixels, typer.Option(help="Values that are no counts, outside the mask.", rich_help_panel=_PANEL)
+    ] = "refuse",
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Of the object, in metres.", rich_help_panel=_PANEL)
+    ] = None,
+    wavelength: Annotated[float | None, typer.Option(help="In metres.", rich_help_panel=_PANEL)] = None,
+) -> ReadOptions:
+    values = dict(locals())
+    mapping = dict(_pair(text) for text in values.pop("map") or [])
+    try:
+        return ReadOptions(mapping=mapping, **values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "--" + str(first["loc"][0]).replace("_", "-")
+        raise InputError(f"{name} {first['input']}: {first['msg'].lower()}") from error
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, path = text.partition("=")
+    if not (key and equals and path):
+        raise InputError(f"--map {text}: expected KEY=PATH, with one of the keys {', '.join(KEYS)}")
+    return key, path

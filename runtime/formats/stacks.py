@@ -1,0 +1,80 @@
+"""Stacks of patterns that are read a block at a time, whatever they are stored as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Flattened", "Joined", "Picked", "Stack"]
+
+
+class Stack(Protocol):
+    """Patterns [n, rows, columns]: an array, an HDF5 dataset, or one of the views below."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, rows, columns)."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the numbers."""
+
+    def __getitem__(self, index: Any) -> NDArray:
+        """A block, by (slice of patterns, slice of rows, slice of columns)."""
+
+
+class Joined:
+    """Several stacks one after the other."""
+
+    def __init__(self, parts: Sequence[Stack]) -> None:
+        self._parts = parts
+        self._starts = np.concatenate([[0], np.cumsum([part.shape[0] for part in parts])])
+        self.shape = (int(self._starts[-1]), *parts[0].shape[1:])
+        self.dtype = np.result_type(*(part.dtype for part in parts))
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray:
+        start, stop, _ = index[0].indices(self.shape[0])
+        blocks = []
+        for part, first in zip(self._parts, self._starts, strict=False):
+            low, high = max(start - first, 0), min(stop - first, part.shape[0])
+            if low < high:
+                blocks.append(part[slice(low, high), index[1], index[2]])
+        return np.concatenate(blocks).astype(self.dtype, copy=False)
+
+
+class Picked:
+    """Some patterns of a stack, in growing order."""
+
+    def __init__(self, stack: Stack, rows: NDArray[np.intp]) -> None:
+        self._stack, self._rows = stack, rows
+        self.shape = (len(rows), *stack.shape[1:])
+        self.dtype = stack.dtype
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray:
+        rows = self._rows[index[0]]
+        first, last = int(rows[0]), int(rows[-1])
+        if last - first >= 2 * len(rows):
+            one = (self._stack[slice(int(row), int(row) + 1), index[1], index[2]] for row in rows)
+            return np.concatenate(list(one))
+        # With few gaps one contiguous read is faster: HDF5 reads scattered rows one by one.
+        return self._stack[slice(first, last + 1), index[1], index[2]][rows - first]
+
+
+class Flattened:
+    """A raster [slow, fast, rows, columns] as patterns [slow * fast, rows, columns]."""
+
+    def __init__(self, raster: Stack) -> None:
+        self._raster = raster
+        self._fast = raster.shape[1]
+        self.shape = (raster.shape[0] * raster.shape[1], *raster.shape[2:])
+        self.dtype = raster.dtype
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray:
+        start, stop, _ = index[0].indices(self.shape[0])
+        first, last = start // self._fast, -(-stop // self._fast)
+        block = self._raster[slice(first, last), slice(None), index[1], index[2]]
+        flat = block.reshape(-1, *block.shape[2:])
+        return flat[start - first * self._fast : stop - first * self._fast]

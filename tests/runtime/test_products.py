@@ -1,0 +1,124 @@
+"""Reconstructions as files of other programs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from runtime.errors import InputError
+from runtime.formats import read_reference
+from runtime.formats.products import Product, check_ending, write_product
+
+ORIGIN = (3.0, 5.0)
+
+
+@pytest.fixture
+def product(scan, truth) -> Product:
+    known = truth[3:, 5:]
+    return Product(known, np.ones(known.shape), ORIGIN, scan, "probe", '{"label": "known"}')
+
+
+@pytest.mark.parametrize("name", ["o.h5", "o.hdf5", "o.cxi", "o.npz"])
+def test_a_written_object_is_a_reference_again(product, scan, tmp_path, name):
+    assert write_product(tmp_path / name, product) == [tmp_path / name]
+    back = read_reference(tmp_path / name, scan)
+    np.testing.assert_array_equal(back.object, product.object)
+    assert back.origin == ORIGIN
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_product_holds_what_ptychodus_asks_for(product, scan, probe, tmp_path):
+    write_product(tmp_path / "o.h5", product)
+    with h5py.File(tmp_path / "o.h5") as file:
+        known, light = file["object"], file["probe"]
+        pixel, rows, columns = known.attrs["pixel_width_m"], *known.shape
+        assert pixel == known.attrs["pixel_height_m"] == light.attrs["pixel_width_m"] == scan.pixel_size
+        np.testing.assert_array_equal(light[()], probe[None])
+        # ptychodus: position in pixels of the object, of the geometric middle of the window.
+        y = (file["probe_position_y_m"][()] - known.attrs["center_y_m"]) / pixel + (rows - 1) / 2
+        x = (file["probe_position_x_m"][()] - known.attrs["center_x_m"]) / pixel + (columns - 1) / 2
+        corners = np.stack([y, x], axis=1) - (scan.size - 1) / 2
+        np.testing.assert_allclose(corners, scan.positions - scan.size // 2 - ORIGIN, atol=1e-6)
+        assert file.attrs["photon_energy_eV"] == pytest.approx(1.23984198e-6 / scan.wavelength)
+        assert file.attrs["detector_object_distance_m"] == 0
+        assert file.attrs["contract"] == product.contract
+        assert {"probe_position_indexes", "object_layer_spacing_m", "loss_epochs", "loss_values"} <= set(file)
+
+
+def test_without_pixel_size_nothing_is_said_in_metres(product, scan, tmp_path):
+    bare = replace(product, scan=replace(scan, pixel_size=None, wavelength=None, probe=None))
+    for name in ("o.h5", "o.cxi"):
+        write_product(tmp_path / name, bare)
+        names = []
+        with h5py.File(tmp_path / name) as file:
+            file.visit(names.append)
+        assert not [n for n in names if "position" in n or "translation" in n or n.endswith("_m")]
+        assert read_reference(tmp_path / name, scan).origin == ORIGIN
+
+
+def test_a_cxi_file_has_object_probe_and_positions(product, scan, probe, tmp_path):
+    write_product(tmp_path / "o.cxi", product)
+    with h5py.File(tmp_path / "o.cxi") as file:
+        assert file["cxi_version"][()] == 160
+        np.testing.assert_array_equal(file["entry_1/image_2/data"][()], product.object)
+        np.testing.assert_array_equal(file["entry_1/image_1/data"][()], probe[None])
+        size = file["entry_1/image_2/image_size"][()]
+        np.testing.assert_allclose(size, [47 * scan.pixel_size, 37 * scan.pixel_size, 0])
+        moved = file["entry_1/data_1/translation"][()]
+        np.testing.assert_allclose(
+            np.ptp(moved, axis=0)[1::-1] / scan.pixel_size, np.ptp(scan.positions, axis=0)
+        )
+        assert file["entry_1/instrument_1/source_1/energy"][()] == pytest.approx(
+            1.98644586e-25 / scan.wavelength
+        )
+
+
+def test_an_npz_file_needs_no_pickle(product, scan, tmp_path):
+    write_product(tmp_path / "o.npz", product)
+    with np.load(tmp_path / "o.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["positions"], scan.positions)
+        assert file["pixel_size"] == scan.pixel_size
+        assert str(file["contract"]) == product.contract
+
+
+def test_a_tiff_pair_gives_the_object_back(product, scan, tmp_path):
+    amplitude, phase = write_product(tmp_path / "o.tif", product)
+    assert (amplitude.name, phase.name) == ("o_amplitude.tif", "o_phase.tif")
+    back = tifffile.imread(amplitude) * np.exp(1j * tifffile.imread(phase))
+    np.testing.assert_allclose(back, product.object, atol=1e-6)
+    with tifffile.TiffFile(phase) as file:
+        tags = file.pages[0].tags
+        numerator, denominator = tags["XResolution"].value
+        assert tags["ResolutionUnit"].value.name == "CENTIMETER"
+        assert denominator / numerator * 1e-2 == pytest.approx(scan.pixel_size, rel=1e-3)
+
+
+def test_other_endings_are_refused(product, tmp_path):
+    for name in ("o.png", "o"):
+        with pytest.raises(InputError, match=rf"{name}: expected a name that ends in \.h5, "):
+            check_ending(tmp_path / name)
+        with pytest.raises(InputError, match="expected a name that ends"):
+            write_product(tmp_path / name, product)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["h5", "cxi"])
+@pytest.mark.parametrize("known_probe", [True, False])
+def test_ptychodus_opens_it(product, scan, tmp_path, form, known_probe):
+    io = pytest.importorskip("ptychodus.api.io", reason="ptychodus is not installed")
+    cxi = pytest.importorskip("ptychodus.plugins.cxi_file")
+    if not known_probe:
+        product = replace(product, scan=replace(scan, probe=None))
+    path = write_product(tmp_path / f"o.{form}", product)[0]
+    opened = io.load_product(path) if form == "h5" else cxi.CXIProductFileIO().read(path)
+    np.testing.assert_array_equal(opened.object_.get_layer(0), product.object)
+    geometry = opened.object_.get_geometry()
+    y = geometry.map_probe_positions_to_object_y_px(opened.probe_positions)
+    x = geometry.map_probe_positions_to_object_x_px(opened.probe_positions)
+    corners = np.stack([y, x], axis=1) - (scan.size - 1) / 2
+    np.testing.assert_allclose(corners, scan.positions - scan.size // 2 - ORIGIN, atol=1e-6)
+    assert opened.metadata.photon_energy_eV == pytest.approx(1.23984198e-6 / scan.wavelength, rel=1e-6)
