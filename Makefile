@@ -8,16 +8,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 PIP_FLAGS ?=
 DEMO ?= demo
+MLSERVER ?= .mlserver
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test integration lint types install clean
+.PHONY: demo test test-mlserver integration lint types install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
 	$(BIN)/ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out $(DEMO)
 
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest
+
+test-mlserver: $(STAMP) $(MLSERVER)/installed  ## networks on MLServer, on this machine's loopback
+	PTYCHONNX_MLSERVER=$(abspath $(MLSERVER))/bin/mlserver $(BIN)/python -m pytest -m mlserver tests/export/test_targets_mlserver.py
 
 lint: $(STAMP)  ## format, style, and the direction of imports
 	$(BIN)/ruff format --check .
@@ -33,6 +37,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e ".[all,dev]"
+	touch $@
+
+$(MLSERVER)/installed: tests/export/mlserver.txt
+	$(PYTHON) -m venv $(MLSERVER)
+	$(MLSERVER)/bin/python -m pip install --quiet $(PIP_FLAGS) -r tests/export/mlserver.txt
 	touch $@
 
 clean:

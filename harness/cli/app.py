@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from harness.cli import (
     adopt,
+    deploy,
     evaluate,
     export,
     export_module,
@@ -42,6 +43,7 @@ app.command("inspect")(inspect.inspect)
 app.command("sign")(sign.sign)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(deploy.app, name="deploy")
 app.add_typer(study.app, name="study")
 
 

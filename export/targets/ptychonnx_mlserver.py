@@ -1,0 +1,82 @@
+"""MLServer runtime for one ONNX artifact. Needs mlserver, numpy and onnxruntime, nothing else.
+
+`ptychonnx deploy mlserver` puts a copy of this file beside each model, where MLServer looks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import onnxruntime as ort
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.errors import InferenceError
+from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
+from mlserver.utils import get_model_uri
+
+__all__ = ["OnnxModel"]
+
+_CONTRACT = "ptychonnx.contract"
+_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "gpu": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+_TYPES: dict[str, np.dtype] = {"tensor(float)": np.dtype(np.float32), "tensor(uint16)": np.dtype(np.uint16)}
+
+
+class OnnxModel(MLModel):
+    """One artifact: one input, one output."""
+
+    async def load(self) -> bool:
+        """Open the artifact and run it once, so that the first request is not the slowest."""
+        path = await get_model_uri(self._settings)
+        extra = (self._settings.parameters.extra if self._settings.parameters else None) or {}
+        options = ort.SessionOptions()
+        if "threads" in extra:
+            options.intra_op_num_threads = int(extra["threads"])
+        providers = _PROVIDERS[extra.get("device", "cpu")]
+        self._session = ort.InferenceSession(path, options, providers=providers)
+        # onnxruntime falls back to the CPU in silence.
+        if self._session.get_providers()[0] != providers[0]:
+            raise RuntimeError(f"{path}: {providers[0]} did not start, expected a GPU and its libraries")
+        (self._input,) = self._session.get_inputs()
+        (self._output,) = self._session.get_outputs()
+        self._dtype = _TYPES[self._input.type]
+        first = [axis if isinstance(axis, int) else 1 for axis in self._input.shape]
+        self._run(np.zeros(first, self._dtype))
+        return True
+
+    async def metadata(self) -> MetadataModelResponse:
+        """The metadata of MLServer, with the version that answers and the contract of the artifact."""
+        response = await super().metadata()
+        response.versions = [self.version] if self.version else []
+        contract = self._session.get_modelmeta().custom_metadata_map.get(_CONTRACT)
+        if contract is not None:
+            response.parameters = Parameters.model_validate({_CONTRACT: contract})
+        return response
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """Answer one request, which MLServer may have put together from several."""
+        output = await asyncio.to_thread(self._run, self._decode(payload))
+        return InferenceResponse(
+            model_name=self.name,
+            model_version=self.version,
+            outputs=[NumpyCodec.encode_output(self._output.name, output)],
+        )
+
+    def _decode(self, payload: InferenceRequest) -> np.ndarray:
+        names = [given.name for given in payload.inputs]
+        if names != [self._input.name]:
+            raise InferenceError(f"got inputs {names}, expected {[self._input.name]}")
+        array = np.asarray(self.decode(payload.inputs[0], default_codec=NumpyCodec))
+        # Amplitudes and counts are never converted in silence.
+        if array.dtype != self._dtype:
+            raise InferenceError(f"{self._input.name} is {array.dtype}, expected {self._dtype}")
+        fits = array.ndim == len(self._input.shape) and all(
+            not isinstance(axis, int) or axis == size
+            for axis, size in zip(self._input.shape, array.shape, strict=False)
+        )
+        if not fits or not array.size:
+            raise InferenceError(f"{self._input.name} has shape {array.shape}, expected {self._input.shape}")
+        return array
+
+    def _run(self, array: np.ndarray) -> np.ndarray:
+        return self._session.run([self._output.name], {self._input.name: array})[0]

@@ -1,0 +1,60 @@
+"""A model repository of NVIDIA Triton: `<name>/config.pbtxt` and `<name>/<version>/model.onnx`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.integrity import contract_input
+from export.targets.artifacts import Deployable
+from export.targets.folder import ModelPlan, Plan
+from export.targets.options import DeployOptions
+from export.targets.readme import readme
+from export.targets.triton_config import WARMUP_FILE, config_text
+from export.targets.versions import MODEL_FILE, plan_versions
+from runtime.contract import Contract
+
+__all__ = ["plan_triton"]
+
+_README = (
+    "Triton serves the versions that `config.pbtxt` names under `version_policy`; a version that it does not name is "
+    "not loaded. It warms up with the reference input of the contract before it is ready, and gives the contract to "
+    "clients with its configuration, in the parameter `ptychonnx.contract`."
+)
+
+
+def plan_triton(root: Path, artifacts: Sequence[Deployable], options: DeployOptions) -> Plan:
+    """What a deployment changes in a model repository.
+
+    The configuration comes last: it names the new version, so that version, contract and engine cache change for
+    the server in one rename. The warm-up before it has another content at most, never another shape.
+
+    Raises
+    ------
+    InputError
+        If a model exists and `append_version` is not set, options do not fit, or tritonclient is missing.
+    """
+    options.check()
+    return Plan(root, tuple(_plan_model(root, artifact, options) for artifact in artifacts))
+
+
+def _plan_model(root: Path, artifact: Deployable, options: DeployOptions) -> ModelPlan:
+    versions = plan_versions(root, artifact, options)
+    config = config_text(artifact.name, versions.served(options.serve), options)
+    return ModelPlan(
+        name=artifact.name,
+        version=versions.new,
+        version_files={MODEL_FILE: artifact.data},
+        files={
+            f"warmup/{WARMUP_FILE}": _warm_up(artifact.contract),
+            "README.md": readme(artifact, versions.new, _README),
+            "config.pbtxt": config.encode(),
+        },
+        remove=versions.removed,
+    )
+
+
+def _warm_up(contract: Contract) -> bytes:
+    """The first pattern of the reference input, or the whole batch where only one fits."""
+    _, (inputs,) = contract_input(contract)
+    return (inputs[:1] if contract.batch is None else inputs).tobytes()

@@ -1,0 +1,76 @@
+"""KServe: the service over a Triton repository."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+pytest.importorskip("tritonclient.grpc")
+
+from export.targets.artifacts import read_artifacts
+from export.targets.folder import apply
+from export.targets.kserve import plan_kserve
+from export.targets.options import DeployOptions, KServeOptions
+from runtime.errors import InputError
+from runtime.settings import checked
+from tests.export.deployed import artifact, files_of, golden
+
+
+def deploy(root, path, service=None, **options):
+    chosen = KServeOptions(storage_uri="s3://bucket/models", **(service or {}))
+    apply(plan_kserve(root, read_artifacts([path]), DeployOptions(**options), chosen))
+    return (root / "inference-service.yaml").read_text()
+
+
+def test_the_service_is_the_golden_one(tmp_path):
+    root = tmp_path / "repo"
+    text = deploy(root, artifact(tmp_path / "small.onnx"), {"namespace": "beamline"}, instances=2, threads=3)
+    assert text == golden("kserve.yaml", text)
+    assert files_of(root) == {
+        "inference-service.yaml",
+        "small/1/model.onnx",
+        "small/README.md",
+        "small/config.pbtxt",
+        "small/warmup/reference_input.bin",
+    }
+
+
+def test_the_text_is_the_document(tmp_path):
+    service = {"protocol": "grpc-v2", "service": "on", "namespace": "123"}
+    found = yaml.safe_load(
+        deploy(tmp_path / "repo", artifact(tmp_path / "small.onnx"), service, device="gpu")
+    )
+    # Words and numbers that YAML would take for something else are names here.
+    assert found["metadata"] == {"name": "on", "namespace": "123"}
+    assert found["spec"]["predictor"] == {
+        "minReplicas": 1,
+        "model": {
+            "modelFormat": {"name": "onnx"},
+            "runtime": "kserve-tritonserver",
+            "protocolVersion": "grpc-v2",
+            "storageUri": "s3://bucket/models",
+            "resources": {
+                "requests": {"cpu": "1", "memory": "2Gi", "nvidia.com/gpu": "1"},
+                "limits": {"memory": "2Gi", "nvidia.com/gpu": "1"},
+            },
+            "ports": [{"name": "h2c", "protocol": "TCP", "containerPort": 9000}],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"storage_uri": "models"},
+        {"storage_uri": "s3://a b"},
+        {"storage_uri": "s3://a\nkind: Pod"},
+        {"namespace": "Upper"},
+        {"namespace": "-a"},
+        {"service": "a" * 64},
+        {"runtime": "a/b"},
+        {"protocol": "v1"},
+    ],
+)
+def test_what_kubernetes_would_not_take_is_refused(change):
+    with pytest.raises(InputError, match=f"setting {next(iter(change))}"):
+        checked(KServeOptions, {"storage_uri": "s3://bucket/models"} | change)

@@ -1,0 +1,218 @@
+"""MLServer: the layout, and, where it is installed, the server itself on this machine's loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.integrity import contract_input
+from export.targets.artifacts import read_artifacts
+from export.targets.folder import apply
+from export.targets.mlserver import plan_mlserver
+from export.targets.options import DeployOptions, MLServerOptions
+from runtime.contract import Contract
+from runtime.errors import InputError
+from runtime.session import Session
+from runtime.settings import checked
+from tests.export.deployed import artifact, counts_artifact, files_of, fixed_artifact, golden
+
+VERSION_FILES = ("model.onnx", "model-settings.json", "ptychonnx_mlserver.py")
+
+
+def deploy(root, *paths, server=MLServerOptions(), **options):  # noqa: B008 - frozen
+    plan = plan_mlserver(root, read_artifacts(paths), DeployOptions(**options), server)
+    apply(plan)
+    return plan
+
+
+def settings_of(root, name="small", version=1):
+    return json.loads((root / name / str(version) / "model-settings.json").read_text())
+
+
+def test_the_folder_is_the_golden_one(tmp_path):
+    root = tmp_path / "mlserver"
+    deploy(root, artifact(tmp_path / "small.onnx"), threads=2)
+    assert files_of(root) == {"settings.json", "small/README.md"} | {
+        f"small/1/{name}" for name in VERSION_FILES
+    }
+    for name, path in (
+        ("mlserver_model.json", "small/1/model-settings.json"),
+        ("mlserver.json", "settings.json"),
+    ):
+        text = (root / path).read_text()
+        assert text == golden(name, text)
+
+
+def test_it_listens_on_the_loopback_unless_told_otherwise(tmp_path):
+    deploy(tmp_path / "a", artifact(tmp_path / "small.onnx"))
+    assert json.loads((tmp_path / "a" / "settings.json").read_text())["host"] == "127.0.0.1"
+    with pytest.raises(InputError, match="setting host"):
+        checked(MLServerOptions, {"host": "a b"})
+
+
+def test_settings_that_are_there_stay(tmp_path):
+    root = tmp_path / "mlserver"
+    path = artifact(tmp_path / "small.onnx")
+    deploy(root, path)
+    (root / "settings.json").write_text('{"host": "127.0.0.1", "mine": 1}')
+    plan = deploy(root, path, append_version=True)
+    assert plan.notes == (f"keep    {root / 'settings.json'}, which is there already",)
+    assert (root / "settings.json").read_text() == '{"host": "127.0.0.1", "mine": 1}'
+
+
+def test_versions_carry_their_number_and_go(tmp_path):
+    root = tmp_path / "mlserver"
+    path = artifact(tmp_path / "small.onnx")
+    deploy(root, path)
+    deploy(root, path, append_version=True)
+    deploy(root, path, append_version=True, prune=2)
+    assert sorted(name for name in files_of(root) if name.endswith(".onnx")) == [
+        "small/2/model.onnx",
+        "small/3/model.onnx",
+    ]
+    assert settings_of(root, version=3)["parameters"]["version"] == "3"
+
+
+def test_a_fixed_batch_is_not_batched(tmp_path):
+    deploy(tmp_path / "mlserver", fixed_artifact(tmp_path / "small.onnx", 4))
+    settings = settings_of(tmp_path / "mlserver")
+    assert "max_batch_size" not in settings
+    assert settings["inputs"] == [{"name": "diffraction", "datatype": "FP32", "shape": [4, 1, 16, 16]}]
+
+
+def test_counts_are_uint16(tmp_path):
+    deploy(tmp_path / "mlserver", counts_artifact(tmp_path / "small.onnx"))
+    assert settings_of(tmp_path / "mlserver")["inputs"][0]["datatype"] == "UINT16"
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def ask(url: str, document: dict[str, Any] | None = None) -> dict[str, Any]:
+    data = None if document is None else json.dumps(document).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read() or b"{}")
+
+
+def body(array: np.ndarray, datatype: str = "FP32") -> dict[str, Any]:
+    tensor = {
+        "name": "diffraction",
+        "datatype": datatype,
+        "shape": array.shape,
+        "data": array.ravel().tolist(),
+    }
+    return {"inputs": [tensor]}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, int]]:
+    """MLServer with four models, one of them in two versions: (folder, base of addresses, gRPC port)."""
+    executable = os.environ.get("PTYCHONNX_MLSERVER")
+    if not executable:
+        pytest.skip("PTYCHONNX_MLSERVER names no mlserver, see `make test-mlserver`")
+    folder = tmp_path_factory.mktemp("mlserver")
+    http, grpc, metrics = free_ports(3)
+    root = folder / "root"
+    paths = [
+        artifact(folder / "small.onnx"),
+        fixed_artifact(folder / "fixed.onnx", 4),
+        counts_artifact(folder / "counts.onnx"),
+    ]
+    deploy(
+        root, *paths, server=MLServerOptions(http_port=http, grpc_port=grpc, metrics_port=metrics), threads=1
+    )
+    artifact(folder / "small.onnx", label="second")
+    deploy(root, folder / "small.onnx", append_version=True, threads=1)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([executable, "start", "."], cwd=root, stdout=log, stderr=log)
+    try:
+        base = f"http://127.0.0.1:{http}/v2"
+        for _ in range(240):
+            assert process.poll() is None, (folder / "log").read_text()
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                ask(f"{base}/health/ready")
+                break
+            time.sleep(0.25)
+        else:
+            pytest.fail((folder / "log").read_text())
+        yield root, base, grpc
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.mlserver
+@pytest.mark.parametrize(("name", "datatype"), [("small", "FP32"), ("fixed", "FP32"), ("counts", "UINT16")])
+def test_rest_answers_like_the_artifact(served, name, datatype):
+    root, base, _ = served
+    session = Session(root / name / "1" / "model.onnx", "cpu")
+    _, (inputs,) = contract_input(session.contract)
+    answer = ask(f"{base}/models/{name}/infer", body(inputs, datatype))
+    (output,) = answer["outputs"]
+    found = np.array(output["data"], np.float32).reshape(output["shape"])
+    np.testing.assert_allclose(
+        np.moveaxis(found[..., 0] + 1j * found[..., 1], -1, 1), session.predict(inputs), rtol=1e-6
+    )
+    assert (output["name"], output["datatype"]) == ("object", "FP32")
+
+
+@pytest.mark.mlserver
+def test_grpc_answers_like_the_artifact(served):
+    grpc = pytest.importorskip("tritonclient.grpc")
+    root, _, port = served
+    session = Session(root / "small" / "2" / "model.onnx", "cpu")
+    _, (inputs,) = contract_input(session.contract)
+    given = grpc.InferInput("diffraction", inputs.shape, "FP32")
+    given.set_data_from_numpy(inputs)
+    with grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        found = client.infer("small", [given]).as_numpy("object")
+    np.testing.assert_allclose(
+        np.moveaxis(found[..., 0] + 1j * found[..., 1], -1, 1), session.predict(inputs), rtol=1e-6
+    )
+
+
+@pytest.mark.mlserver
+def test_the_newest_version_answers_and_gives_its_contract(served):
+    root, base, _ = served
+    found = ask(f"{base}/models/small")
+    assert found["versions"] == ["2"]
+    contract = Contract.from_json(found["parameters"]["ptychonnx.contract"], "the server")
+    assert contract == Session(root / "small" / "2" / "model.onnx", "cpu").contract
+    assert contract.label == "second"
+    older = ask(f"{base}/models/small/versions/1")["parameters"]["ptychonnx.contract"]
+    assert Contract.from_json(older, "the server").label == "small"
+
+
+@pytest.mark.mlserver
+@pytest.mark.parametrize(
+    ("shape", "datatype", "reason"),
+    [
+        ((2, 1, 16, 8), "FP32", "has shape"),
+        ((2, 16, 16), "FP32", "has shape"),
+        ((2, 1, 16, 16), "FP64", "is float64"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_a_line(served, shape, datatype, reason):
+    _, base, _ = served
+    with pytest.raises(urllib.error.HTTPError) as error:
+        ask(f"{base}/models/small/infer", body(np.ones(shape), datatype))
+    assert error.value.code == 400
+    assert reason in json.loads(error.value.read())["error"]
