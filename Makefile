@@ -8,17 +8,21 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 PIP_FLAGS ?=
 DEMO ?= demo
+TRITON ?= .triton
 MLSERVER ?= .mlserver
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-mlserver integration lint types install clean
+.PHONY: demo test test-triton test-mlserver lint types install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
 	$(BIN)/ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out $(DEMO)
 
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest
+
+test-triton: $(STAMP) $(TRITON)/installed  ## networks on a real Triton server, on this machine's loopback
+	PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m triton tests/triton
 
 test-mlserver: $(STAMP) $(MLSERVER)/installed  ## networks on MLServer, on this machine's loopback
 	PTYCHONNX_MLSERVER=$(abspath $(MLSERVER))/bin/mlserver $(BIN)/python -m pytest -m mlserver tests/export/test_targets_mlserver.py
@@ -37,6 +41,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e ".[all,dev]"
+	touch $@
+
+$(TRITON)/installed: tests/triton/requirements.txt tests/triton/assemble.py $(wildcard tests/triton/backends/*/*.py)
+	$(PYTHON) -m venv $(TRITON)/venv
+	$(TRITON)/venv/bin/python -m pip install --quiet $(PIP_FLAGS) -r tests/triton/requirements.txt
+	$(TRITON)/venv/bin/python tests/triton/assemble.py $(TRITON)
 	touch $@
 
 $(MLSERVER)/installed: tests/export/mlserver.txt

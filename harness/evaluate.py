@@ -30,9 +30,10 @@ from harness.report.table import comparison_table
 from runtime.atomic import atomic_path, write_text
 from runtime.errors import InputError
 from runtime.formats import read_scan
+from runtime.network import DEFAULT_BATCH, Network
 from runtime.reconstruct import Reconstruction, reconstruct
 from runtime.scan import Scan
-from runtime.session import DEFAULT_BATCH, Session
+from runtime.session import Session
 from runtime.stitching import patch_weight
 
 __all__ = ["comparison_table", "evaluate", "summarise", "write_evaluation"]
@@ -42,7 +43,7 @@ _SMALLEST_FOR_PTYCHOPINN = 7
 
 
 def evaluate(
-    artifacts: Sequence[Path],
+    artifacts: Sequence[Path | Network],
     scans: Sequence[Path | Scan],
     out: Path,
     *,
@@ -64,13 +65,13 @@ def evaluate(
     Parameters
     ----------
     artifacts
-        ONNX files with a contract.
+        ONNX files with a contract, or networks that run already, here or on a server.
     scans
         Files for `runtime.formats.read_scan`, or scans.
     out
         Folder to write to; made if it is missing.
     provider, weighting, batch
-        See `runtime.session.Session` and `runtime.reconstruct.reconstruct`.
+        See `runtime.session.Session` (for files) and `runtime.reconstruct.reconstruct`.
     references
         For each scan a file with the object to compare with, or None for the one that the scan brings along.
     region
@@ -96,7 +97,9 @@ def evaluate(
         )
     if Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"{out}: is a file, expected a folder to write to")
-    sessions = [Session(Path(path), provider) for path in artifacts]
+    sessions: list[Network] = [
+        Session(Path(each), provider) if isinstance(each, str | Path) else each for each in artifacts
+    ]
     labels = _distinct_labels(sessions)
     loaded = _load(scans, references)
     for scan in loaded:
@@ -125,7 +128,7 @@ def evaluate(
             found[scan.name] = _judge(session, scan, reconstruction, summary, plane, register, ptychopinn)
 
     rows = tuple(
-        Row(label, session.path, session.contract, session.provider, found, _row_notes(label, session))
+        Row(label, session.name, session.contract, session.provider, found, _row_notes(label, session))
         for label, session, found in zip(labels, sessions, results, strict=True)
     )
     evaluation = Evaluation(
@@ -150,18 +153,18 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     write_text(out / "metrics.json", content)
 
 
-def _distinct_labels(sessions: Sequence[Session]) -> list[str]:
-    """One label a session; those that clash get the stem of their file as a suffix."""
+def _distinct_labels(sessions: Sequence[Network]) -> list[str]:
+    """One label a session; those that clash get the stem of their file, or their URL, as a suffix."""
     counts = Counter(session.contract.label for session in sessions)
-    labels: dict[str, Session] = {}
+    labels: dict[str, Network] = {}
     for session in sessions:
         label = session.contract.label
         if counts[label] > 1:
-            label = f"{label} ({session.path.stem})"
+            label = f"{label} ({session.name.removesuffix('.onnx')})"
         if label in labels:
             raise InputError(
-                f"{labels[label].path} and {session.path}: both are labelled {session.contract.label!r} and "
-                f"named {session.path.name!r}, expected labels or file names that differ"
+                f"{labels[label].source} and {session.source}: both are labelled {session.contract.label!r} and "
+                f"named {session.name!r}, expected labels or file names that differ"
             )
         labels[label] = session
     return list(labels)
@@ -195,7 +198,7 @@ def _load(scans: Sequence[Path | Scan], references: Sequence[Path | None] | None
     return loaded
 
 
-def _warm_up(session: Session, scan: Scan, batch: int) -> None:
+def _warm_up(session: Network, scan: Scan, batch: int) -> None:
     """Run one batch that is not counted: the first run of a session also allocates."""
     group = np.arange(session.contract.channels)
     count = min(batch, len(scan))
@@ -227,7 +230,7 @@ def summarise(scan: Scan, made: Sequence[Reconstruction], rule: RegionRule | Non
 
 
 def _judge(
-    session: Session,
+    session: Network,
     scan: Scan,
     reconstruction: Reconstruction,
     summary: ScanSummary,
@@ -243,6 +246,9 @@ def _judge(
     trained_with = session.contract.probe.sha256
     if scan.probe is not None and trained_with is not None and trained_with != scan.probe_sha256():
         notes.append("the probe of the scan is not the one that the network was trained with")
+    if reconstruction.requests is not None and len(reconstruction.requests.versions) > 1:
+        versions = " and ".join(reconstruction.requests.versions)
+        notes.append(f"the server changed the model during the scan: versions {versions} answered")
     if summary.reference is None:
         notes.append("no reference: reconstructed, not compared")
     else:
@@ -269,6 +275,7 @@ def _judge(
         inference_seconds=reconstruction.inference_seconds,
         stitching_seconds=reconstruction.stitching_seconds,
         patterns=reconstruction.patterns,
+        requests=reconstruction.requests,
         comparison=comparison,
         ptychopinn=profile,
         notes=tuple(notes),
@@ -298,11 +305,11 @@ def _confidence(summary: ScanSummary, rows: Sequence[Row]) -> Confidence | None:
     return confidence(maps, common) if min(common.shape) > 0 else None
 
 
-def _row_notes(label: str, session: Session) -> tuple[str, ...]:
+def _row_notes(label: str, session: Network) -> tuple[str, ...]:
     if label == session.contract.label:
         return ()
     return (
-        f"several artifacts are labelled {session.contract.label!r}: told apart by the names of the files",
+        f"several artifacts are labelled {session.contract.label!r}: told apart by the names of the files or servers",
     )
 
 

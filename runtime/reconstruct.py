@@ -10,8 +10,9 @@ from pathlib import Path
 from runtime.contract import Contract
 from runtime.formats.products import Product, write_product
 from runtime.grouping import group_neighbours
+from runtime.network import DEFAULT_BATCH, Network
+from runtime.requests import RequestStatistics
 from runtime.scan import Scan
-from runtime.session import DEFAULT_BATCH, Session
 from runtime.stitching import Stitched, Stitcher, patch_weight
 
 __all__ = ["Reconstruction", "reconstruct", "write_reconstruction"]
@@ -19,26 +20,37 @@ __all__ = ["Reconstruction", "reconstruct", "write_reconstruction"]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A stitched object and how it came about."""
+    """A stitched object and how it came about.
+
+    Attributes
+    ----------
+    inference_seconds
+        Time spent waiting for patches. A server computes on while patches are stitched.
+    requests
+        How a server answered; None if the network ran in this process.
+    """
 
     stitched: Stitched
     weighting: str
     patterns: int
     inference_seconds: float
     stitching_seconds: float
+    requests: RequestStatistics | None = None
 
 
 def reconstruct(
-    session: Session,
+    session: Network,
     scan: Scan,
     weighting: str | None = None,
     batch: int = DEFAULT_BATCH,
     progress: Callable[[int], None] = lambda patterns: None,
 ) -> Reconstruction:
-    """Run every pattern of a scan through an artifact and stitch the patches.
+    """Run every pattern of a scan through a network and stitch the patches.
 
     Parameters
     ----------
+    session
+        In this process (`runtime.session.Session`) or on a server (`runtime.remote.RemoteSession`).
     weighting
         See `runtime.stitching.patch_weight`; the contract's own if None.
     progress
@@ -47,7 +59,7 @@ def reconstruct(
     Raises
     ------
     InputError
-        If the scan does not fit the contract or the weighting.
+        If the scan does not fit the contract or the weighting, or a server fails for good.
     """
     session.check_scan(scan)
     weighting = weighting or session.contract.stitching.weighting
@@ -63,7 +75,7 @@ def reconstruct(
         progress(len(index))
         mark = time.perf_counter()
         stitching += mark - inferred
-    return Reconstruction(stitcher.result(), weighting, len(scan), inference, stitching)
+    return Reconstruction(stitcher.result(), weighting, len(scan), inference, stitching, session.requests)
 
 
 def write_reconstruction(

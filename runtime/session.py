@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from runtime.contract import CONTRACT_KEY, Contract
 from runtime.errors import InputError
 from runtime.integrity import check_model_file
+from runtime.network import DEFAULT_BATCH, check_patterns, check_scan, network_input, transmission
 from runtime.providers import preload_cuda, provider_list
 from runtime.scan import Scan
 
 __all__ = ["DEFAULT_BATCH", "Session"]
 
-DEFAULT_BATCH = 16
-
 
 class Session:
-    """An artifact, loaded and ready.
+    """An artifact, loaded and ready: a `runtime.network.Network` in this process.
 
     Attributes
     ----------
@@ -113,6 +112,21 @@ class Session:
                 )
 
     @property
+    def name(self) -> str:
+        """Name of the file, as messages and reports have it."""
+        return self.path.name
+
+    @property
+    def source(self) -> str:
+        """Path of the file."""
+        return str(self.path)
+
+    @property
+    def requests(self) -> None:
+        """None: nothing is sent to a server."""
+        return None
+
+    @property
     def provider(self) -> str:
         """Name of the execution provider that comes first in the session."""
         return self._session.get_providers()[0]
@@ -133,22 +147,7 @@ class Session:
         InputError
             On another N, too few patterns for the gridsize, or a contract this version cannot honour.
         """
-        contract = self.contract
-        if scan.size != contract.n:
-            raise InputError(
-                f"{scan.name}: patterns are {scan.size} x {scan.size} pixels, {self.path.name} takes "
-                f"{contract.n} x {contract.n}"
-            )
-        if len(scan) < contract.channels:
-            raise InputError(
-                f"{scan.name}: {len(scan)} patterns, {self.path.name} has gridsize {contract.gridsize} and "
-                f"needs at least {contract.channels}"
-            )
-        if contract.output.quantity != "object" or contract.output.representation != "real_imag":
-            raise InputError(
-                f"{self.path.name}: gives {contract.output.quantity} as {contract.output.representation}, "
-                "this version reconstructs from object patches as real_imag"
-            )
+        check_scan(self.contract, self.name, scan)
 
     def predict(
         self, diffraction: NDArray[np.floating] | NDArray[np.unsignedinteger]
@@ -170,22 +169,12 @@ class Session:
             On another shape or data type: amplitudes and counts are never converted in silence.
         """
         contract = self.contract
-        if diffraction.dtype != np.dtype(contract.input.dtype):
-            raise InputError(
-                f"{self.path.name}: takes {contract.input.domain} as {contract.input.dtype}, "
-                f"got {diffraction.dtype}"
-            )
-        expected = (contract.channels, contract.n, contract.n)
-        if diffraction.ndim != 4 or diffraction.shape[1:] != expected:
-            raise InputError(
-                f"{self.path.name}: got an array of shape {diffraction.shape}, expected [batch, "
-                f"{', '.join(map(str, expected))}]"
-            )
+        check_patterns(contract, self.name, diffraction)
         if contract.batch is None or contract.batch == len(diffraction):
             parts = self._run(diffraction)
         else:
             parts = self._run_fixed(diffraction, contract.batch)
-        return np.moveaxis(parts[..., 0] + 1j * parts[..., 1], -1, 1)
+        return transmission(parts)
 
     def _run(self, diffraction: NDArray) -> NDArray[np.float32]:
         feed = {self.contract.input.name: np.ascontiguousarray(diffraction)}
@@ -224,18 +213,10 @@ class Session:
             raise InputError(f"batch is {batch}, expected at least 1")
         for start in range(0, len(groups), batch):
             index = groups[start : start + batch]
-            amplitude = scan.diffraction[index]
-            counts = self.contract.input.domain == "counts"
-            yield index, self.predict(self._as_counts(amplitude, scan.name) if counts else amplitude)
+            yield index, self.predict(network_input(self.contract, self.name, scan, index))
 
-    def _as_counts(self, amplitude: NDArray[np.floating], name: str) -> NDArray[np.uint16]:
-        counts = np.rint(np.square(amplitude, dtype=np.float64))
-        largest = np.iinfo(np.uint16).max
-        if counts.max() > largest:
-            raise InputError(
-                f"{name}: a pixel holds {counts.max():.0f} counts, {self.path.name} takes uint16, at most {largest}"
-            )
-        return counts.astype(np.uint16)
+    def close(self) -> None:
+        """Nothing to do: onnxruntime frees its session with the last reference."""
 
 
 def _batch(size: int | None) -> str:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from harness.cli import (
     adopt,
+    bench,
     deploy,
     evaluate,
     export,
@@ -43,6 +44,7 @@ app.command("inspect")(inspect.inspect)
 app.command("sign")(sign.sign)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("evaluate")(evaluate.evaluate)
+app.command("bench")(bench.bench)
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(study.app, name="study")
 

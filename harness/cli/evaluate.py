@@ -11,22 +11,36 @@ import typer
 
 from harness.cli.console import output, progress_bar
 from harness.cli.reading import note, with_reading
+from harness.cli.servers import (
+    Ca,
+    Certificate,
+    ContractArtifacts,
+    InFlight,
+    Key,
+    Patience,
+    ServerOptions,
+    Timeout,
+    TokenFile,
+    remote_sessions,
+)
 from harness.evaluate import comparison_table
 from harness.evaluate import evaluate as run_evaluation
 from runtime.contract import Weighting
 from runtime.errors import InputError
 from runtime.formats import ReadOptions, read_scan
+from runtime.network import DEFAULT_BATCH
 from runtime.providers import Provider
-from runtime.session import DEFAULT_BATCH
 
 __all__ = ["evaluate"]
 
 
 @with_reading
 def evaluate(
-    artifacts: Annotated[list[Path], typer.Argument(help="ONNX artifacts.")],
     scan: Annotated[list[Path], typer.Option(help="Scan to evaluate on; may be given several times.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, pictures and report.html.")],
+    artifacts: Annotated[
+        list[Path] | None, typer.Argument(help="ONNX artifacts; with --server there may be none.")
+    ] = None,
     reference: Annotated[
         list[Path] | None,
         typer.Option(help="Object to compare with, one for each scan, if the scan has none."),
@@ -46,12 +60,31 @@ def evaluate(
     ] = None,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            rich_help_panel="Server",
+            help="Network on a server: grpc://host:port/model[/version], grpcs://, http:// or https://. "
+            "May be given several times, and beside artifacts.",
+        ),
+    ] = None,
+    contract: ContractArtifacts = None,
+    in_flight: InFlight = 4,
+    timeout: Timeout = 30.0,
+    patience: Patience = 60.0,
+    tls_ca: Ca = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    token_file: TokenFile = None,
     *,
     reading: ReadOptions,
 ) -> None:
     """Reconstruct, compare with the known object, and write **one report** for all networks.
 
     Example: `ptychonnx evaluate models/*.onnx --scan data/lines/test.npz --out report/`
+
+    On a server: `ptychonnx evaluate --server grpc://127.0.0.1:8001/pinn_fno --scan test.npz --out report/`
     """
     if reference and len(reference) != len(scan):
         raise InputError(f"got {len(reference)} references for {len(scan)} scans, expected one for each")
@@ -60,10 +93,11 @@ def evaluate(
         read_scan(path, reference=known, probe=probe, options=reading, log=note)
         for path, known in zip(scan, references, strict=True)
     ]
-    with progress_bar() as bar:
+    options = ServerOptions(contract, in_flight, timeout, patience, tls_ca, tls_cert, tls_key, token_file)
+    with remote_sessions(server or [], options) as remote, progress_bar() as bar:
         task = bar.add_task("Evaluating", total=None)
         evaluation = run_evaluation(
-            artifacts,
+            [*(artifacts or []), *remote],
             loaded,
             out,
             provider=provider,
@@ -78,6 +112,10 @@ def evaluate(
             ),
         )
     output.print(comparison_table(evaluation))
+    for row in evaluation.rows:
+        for scan_name, result in row.results.items():
+            if result.requests is not None:
+                output.print(f"{row.label}, {scan_name}: {result.requests}", soft_wrap=True)
     output.print(f"Report: {out / 'report.html'}", soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -9,24 +10,44 @@ import typer
 
 from harness.cli.console import output, progress_bar
 from harness.cli.reading import note, with_reading
+from harness.cli.servers import (
+    Ca,
+    Certificate,
+    ContractArtifacts,
+    InFlight,
+    Key,
+    Patience,
+    ServerOptions,
+    Timeout,
+    TokenFile,
+    remote_sessions,
+)
 from harness.metrics.region import RegionRule, declare_region
 from harness.report.figures import Panel, reconstruction_figure
 from runtime.atomic import atomic_path
 from runtime.contract import Weighting
+from runtime.errors import InputError
 from runtime.formats import ReadOptions, read_scan
 from runtime.formats.products import check_ending
+from runtime.network import DEFAULT_BATCH, Network
 from runtime.providers import Provider
 from runtime.reconstruct import reconstruct as run_reconstruction
 from runtime.reconstruct import write_reconstruction
-from runtime.session import DEFAULT_BATCH, Session
+from runtime.session import Session
 
 __all__ = ["reconstruct"]
 
 
 @with_reading
 def reconstruct(
-    artifact: Annotated[Path, typer.Argument(help="ONNX artifact.")],
-    scan: Annotated[Path, typer.Argument(help="Scan file; docs/formats.md lists the formats.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[ARTIFACT] SCAN",
+            help="ONNX artifact, left out with --server; scan file, docs/formats.md lists the formats.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(help="File for the object: .h5 (ptychodus product), .cxi, .npz, or .tif (two images)."),
@@ -40,21 +61,52 @@ def reconstruct(
     ] = None,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            rich_help_panel="Server",
+            help="Network on a server: grpc://host:port/model[/version], grpcs://, http:// or https://.",
+        ),
+    ] = None,
+    contract: ContractArtifacts = None,
+    in_flight: InFlight = 4,
+    timeout: Timeout = 30.0,
+    patience: Patience = 60.0,
+    tls_ca: Ca = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    token_file: TokenFile = None,
     *,
     reading: ReadOptions,
 ) -> None:
     """Run every pattern of a scan through an artifact and **stitch** the patches into one object.
 
     Example: `ptychonnx reconstruct models/pinn_fno.onnx scan.cxi --out object.h5`
+
+    On a server: `ptychonnx reconstruct --server grpc://127.0.0.1:8001/pinn_fno scan.cxi --out object.h5`
     """
-    check_ending(out)
-    session = Session(artifact, provider)
-    loaded = read_scan(scan, probe=probe, options=reading, log=note)
-    with progress_bar() as bar:
-        task = bar.add_task(f"Reconstructing {loaded.name}", total=len(loaded))
-        result = run_reconstruction(
-            session, loaded, weighting, batch, lambda done: bar.update(task, advance=done)
+    if len(files) != (1 if server else 2):
+        raise InputError(
+            f"reconstruct: got {len(files)} files, expected "
+            + ("a scan alone with --server" if server else "an artifact (or --server URL) and a scan")
         )
+    *artifacts, scan = files
+    check_ending(out)
+    options = ServerOptions(contract, in_flight, timeout, patience, tls_ca, tls_cert, tls_key, token_file)
+    with ExitStack() as stack:
+        session: Network
+        (session,) = (
+            stack.enter_context(remote_sessions([server], options))
+            if server
+            else [Session(path, provider) for path in artifacts]
+        )
+        loaded = read_scan(scan, probe=probe, options=reading, log=note)
+        with progress_bar() as bar:
+            task = bar.add_task(f"Reconstructing {loaded.name}", total=len(loaded))
+            result = run_reconstruction(
+                session, loaded, weighting, batch, lambda done: bar.update(task, advance=done)
+            )
     written = write_reconstruction(out, result, loaded, session.contract)
     if picture is not None:
         lit, _ = declare_region(loaded, result.stitched.covered, result.stitched.origin, RegionRule())
@@ -69,3 +121,5 @@ def reconstruct(
         f"{1e3 * result.inference_seconds / result.patterns:.2f} ms a pattern, weighting {result.weighting}",
         soft_wrap=True,
     )
+    if result.requests is not None:
+        output.print(str(result.requests), soft_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from harness.metrics.confidence import Confidence
 from harness.metrics.profile_ptychopinn import PtychoPinnComparison
 from harness.metrics.region import RegionRecord
 from runtime.contract import Contract
+from runtime.requests import RequestStatistics
 
 __all__ = ["METRICS_VERSION", "Evaluation", "Row", "ScanResult", "ScanSummary"]
 
@@ -77,6 +77,8 @@ class ScanResult:
         bool [rows, columns], where the object is known.
     comparison, ptychopinn
         None without a reference (the latter also if it was not asked for).
+    requests
+        How the server answered; None if the network ran in this process.
     """
 
     object: NDArray[np.complex64]
@@ -88,6 +90,7 @@ class ScanResult:
     comparison: Comparison | None
     ptychopinn: PtychoPinnComparison | None
     notes: tuple[str, ...]
+    requests: RequestStatistics | None = None
 
     @property
     def ms_per_pattern(self) -> float:
@@ -111,6 +114,7 @@ class ScanResult:
                 "inference_seconds": self.inference_seconds,
                 "stitching_seconds": self.stitching_seconds,
                 "patterns": self.patterns,
+                "requests": None if self.requests is None else self.requests.as_json(),
             },
             "notes": list(self.notes),
         }
@@ -118,10 +122,13 @@ class ScanResult:
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact: what it says of itself and what it did on each scan, in the order of the scans."""
+    """One artifact: what it says of itself and what it did on each scan, in the order of the scans.
+
+    `name` is that of its file, or the URL by which it is served.
+    """
 
     label: str
-    path: Path
+    name: str
     contract: Contract
     provider: str
     results: dict[str, ScanResult]
@@ -171,7 +178,7 @@ class Evaluation:
     def _row_as_json(self, row: Row) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "label": row.contract.label,
-            "file": row.path.name,
+            "file": row.name,
             "architecture": row.contract.architecture,
             "precision": row.contract.conversion.precision,
             "provider": row.provider,

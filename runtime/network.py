@@ -1,0 +1,137 @@
+"""A network that can be run, wherever it runs: what `reconstruct` and `evaluate` know of it, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.contract import Contract
+from runtime.errors import InputError
+from runtime.requests import RequestStatistics
+from runtime.scan import Scan
+
+__all__ = ["DEFAULT_BATCH", "Network", "check_patterns", "check_scan", "network_input", "transmission"]
+
+DEFAULT_BATCH = 16
+
+
+class Network(Protocol):
+    """`runtime.session.Session` in this process, `runtime.remote.RemoteSession` on a server."""
+
+    @property
+    def contract(self) -> Contract:
+        """What the network takes and gives."""
+
+    @property
+    def name(self) -> str:
+        """What messages and reports call it: the name of a file, or a URL."""
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in full: the path of a file, or a URL."""
+
+    @property
+    def provider(self) -> str:
+        """What runs it: an execution provider of onnxruntime, or a server."""
+
+    @property
+    def requests(self) -> RequestStatistics | None:
+        """Of the last call of `batches`; None where nothing was sent to a server."""
+
+    def check_scan(self, scan: Scan) -> None:
+        """Refuse a scan that does not fit the contract."""
+
+    def predict(
+        self, diffraction: NDArray[np.floating] | NDArray[np.unsignedinteger]
+    ) -> NDArray[np.complex64]:
+        """Patches complex64 [batch, C, N, N] of patterns [batch, C, N, N]. Safe to call from any thread."""
+
+    def batches(
+        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
+        """Yield (indices [m, C], patches complex64 [m, C, N, N]) for all groups [n, C], in their order."""
+
+    def close(self) -> None:
+        """Give back what the network holds."""
+
+
+def check_scan(contract: Contract, name: str, scan: Scan) -> None:
+    """Refuse a scan that does not fit the contract of the network called `name`.
+
+    Raises
+    ------
+    InputError
+        On another N, too few patterns for the gridsize, or a contract this version cannot honour.
+    """
+    if scan.size != contract.n:
+        raise InputError(
+            f"{scan.name}: patterns are {scan.size} x {scan.size} pixels, {name} takes {contract.n} x {contract.n}"
+        )
+    if len(scan) < contract.channels:
+        raise InputError(
+            f"{scan.name}: {len(scan)} patterns, {name} has gridsize {contract.gridsize} and "
+            f"needs at least {contract.channels}"
+        )
+    if contract.output.quantity != "object" or contract.output.representation != "real_imag":
+        raise InputError(
+            f"{name}: gives {contract.output.quantity} as {contract.output.representation}, "
+            "this version reconstructs from object patches as real_imag"
+        )
+
+
+def check_patterns(contract: Contract, name: str, diffraction: NDArray) -> None:
+    """Refuse an array that the network called `name` does not take: [batch, C, N, N] of the contract's type.
+
+    Raises
+    ------
+    InputError
+        On another shape or data type: amplitudes and counts are never converted in silence.
+    """
+    if diffraction.dtype != np.dtype(contract.input.dtype):
+        raise InputError(
+            f"{name}: takes {contract.input.domain} as {contract.input.dtype}, got {diffraction.dtype}"
+        )
+    expected = (contract.channels, contract.n, contract.n)
+    if diffraction.ndim != 4 or diffraction.shape[1:] != expected:
+        raise InputError(
+            f"{name}: got an array of shape {diffraction.shape}, expected [batch, {', '.join(map(str, expected))}]"
+        )
+
+
+def network_input(
+    contract: Contract, name: str, scan: Scan, index: NDArray[np.intp]
+) -> NDArray[np.float32] | NDArray[np.uint16]:
+    """Patterns of a scan as the network called `name` takes them.
+
+    Parameters
+    ----------
+    index
+        [m, C], patterns of each group.
+
+    Returns
+    -------
+    [m, C, N, N]: float32 amplitudes, or uint16 counts if the contract's domain is ``counts``.
+
+    Raises
+    ------
+    InputError
+        If a count does not fit the contract's type.
+    """
+    amplitude = scan.diffraction[index]
+    if contract.input.domain != "counts":
+        return amplitude
+    counts = np.rint(np.square(amplitude, dtype=np.float64))
+    largest = np.iinfo(np.uint16).max
+    if counts.max() > largest:
+        raise InputError(
+            f"{scan.name}: a pixel holds {counts.max():.0f} counts, {name} takes uint16, at most {largest}"
+        )
+    return counts.astype(np.uint16)
+
+
+def transmission(parts: NDArray[np.float32]) -> NDArray[np.complex64]:
+    """Real and imaginary parts [m, N, N, C, 2], as a graph gives them, to complex64 [m, C, N, N]."""
+    return np.moveaxis(parts[..., 0] + 1j * parts[..., 1], -1, 1)

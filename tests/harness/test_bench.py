@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from harness.bench import bench
+from runtime.errors import InputError
+from runtime.formats.native import write_scan
+from runtime.session import Session
+
+
+def test_every_client_waits_for_its_answer(four_artifacts, lines_scan):
+    session = Session(four_artifacts[0], "cpu", 1)
+    lock, together, most = threading.Lock(), 0, 0
+    predict = session.predict
+
+    def counted(diffraction: np.ndarray) -> np.ndarray:
+        nonlocal together, most
+        assert diffraction.shape == (4, 1, 16, 16)
+        with lock:
+            together += 1
+            most = max(most, together)
+        time.sleep(0.01)
+        try:
+            return predict(diffraction)
+        finally:
+            with lock:
+                together -= 1
+
+    session.predict = counted
+    (point,) = bench([session], lines_scan, concurrency=[3], batch=4, seconds=0.2, rounds=2)
+    assert most == 3
+    assert point.requests > 6
+    assert point.median_ms <= point.p90_ms <= point.p99_ms <= point.longest_ms
+    # Three clients that wait for nothing but their answers.
+    mean_seconds = 3 * 4 / point.patterns_per_second
+    assert mean_seconds == pytest.approx(point.median_ms / 1000, rel=0.5)
+
+
+def test_the_command_measures_in_turns_and_writes_its_figures(four_artifacts, lines_scan, run, tmp_path):
+    write_scan(tmp_path / "scan.npz", lines_scan)
+    options = ["--scan", tmp_path / "scan.npz", "--seconds", "0.05", "--rounds", 1]
+    code, out, error = run(
+        "bench", *four_artifacts[:2], *options, "--concurrency", 1, "--concurrency", 2, "--out", tmp_path / "b.json"
+    )  # fmt: skip
+    assert code == 0, error
+    assert "patterns/s" in out
+    points = json.loads((tmp_path / "b.json").read_text())["points"]
+    assert [(point["concurrency"], point["network"]) for point in points] == [
+        (1, "pinn_cnn.onnx"), (1, "pinn_fno.onnx"), (2, "pinn_cnn.onnx"), (2, "pinn_fno.onnx"),
+    ]  # fmt: skip
+    assert run("bench", *options)[0] == 2
+    assert run("bench", "--server", "grpc://127.0.0.1:9/x", *options)[0] == 2
+
+
+def test_what_cannot_be_measured_is_refused(four_artifacts, lines_scan, scan_of):
+    session = Session(four_artifacts[0], "cpu", 1)
+    with pytest.raises(InputError, match="numbers above 0"):
+        bench([session], lines_scan, concurrency=[0])
+    with pytest.raises(InputError, match="patterns are 8 x 8 pixels"):
+        bench([session], scan_of(size=8))
