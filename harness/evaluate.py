@@ -28,6 +28,7 @@ from harness.report.page import render_page
 from harness.report.results import Evaluation, Row, ScanResult, ScanSummary
 from harness.report.table import comparison_table
 from runtime.atomic import atomic_path, write_text
+from runtime.contract import Placement
 from runtime.errors import InputError
 from runtime.formats import read_scan
 from runtime.network import DEFAULT_BATCH, Network
@@ -49,6 +50,8 @@ def evaluate(
     *,
     provider: str = "auto",
     weighting: str | None = None,
+    placement: Placement | None = None,
+    synchronise: bool = False,
     batch: int = DEFAULT_BATCH,
     references: Sequence[Path | None] | None = None,
     region: RegionRule | None = None,
@@ -70,7 +73,7 @@ def evaluate(
         Files for `runtime.formats.read_scan`, or scans.
     out
         Folder to write to; made if it is missing.
-    provider, weighting, batch
+    provider, weighting, placement, synchronise, batch
         See `runtime.session.Session` (for files) and `runtime.reconstruct.reconstruct`.
     references
         For each scan a file with the object to compare with, or None for the one that the scan brings along.
@@ -121,7 +124,17 @@ def evaluate(
                 progress(label, done, total)
 
             _warm_up(session, scan, batch)
-            made.append(reconstruct(session, scan, weighting, batch, report))
+            made.append(
+                reconstruct(
+                    session,
+                    scan,
+                    weighting,
+                    batch,
+                    report,
+                    placement=placement,
+                    synchronise=synchronise,
+                )
+            )
         summary = summarise(scan, made, region)
         summaries.append(summary)
         for found, session, reconstruction in zip(results, sessions, made, strict=True):
@@ -272,6 +285,8 @@ def _judge(
         object=image,
         covered=stitched.covered,
         weighting=reconstruction.weighting,
+        placement=reconstruction.placement,
+        synchronised=reconstruction.synchronised,
         inference_seconds=reconstruction.inference_seconds,
         stitching_seconds=reconstruction.stitching_seconds,
         patterns=reconstruction.patterns,

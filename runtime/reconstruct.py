@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.contract import Contract
+from runtime.contract import Contract, Placement
 from runtime.formats.products import Product, write_product
 from runtime.grouping import group_neighbours
 from runtime.network import DEFAULT_BATCH, Network
@@ -36,6 +36,8 @@ class Reconstruction:
     inference_seconds: float
     stitching_seconds: float
     requests: RequestStatistics | None = None
+    placement: str = "bilinear"
+    synchronised: bool = False
 
 
 def reconstruct(
@@ -44,6 +46,9 @@ def reconstruct(
     weighting: str | None = None,
     batch: int = DEFAULT_BATCH,
     progress: Callable[[int], None] = lambda patterns: None,
+    *,
+    placement: Placement | None = None,
+    synchronise: bool = False,
 ) -> Reconstruction:
     """Run every pattern of a scan through a network and stitch the patches.
 
@@ -55,6 +60,8 @@ def reconstruct(
         See `runtime.stitching.patch_weight`; the contract's own if None.
     progress
         Called after each batch with the number of groups done in it.
+    placement, synchronise
+        See `runtime.stitching.Stitcher`; the contract's own placement if None.
 
     Raises
     ------
@@ -64,7 +71,8 @@ def reconstruct(
     session.check_scan(scan)
     weighting = weighting or session.contract.stitching.weighting
     weight = patch_weight(weighting, scan.size, scan.probe)
-    stitcher = Stitcher(scan.positions, weight)
+    placement = placement or session.contract.stitching.placement
+    stitcher = Stitcher(scan.positions, weight, placement, synchronise=synchronise)
     groups = group_neighbours(scan.positions, session.contract.gridsize)
     inference = stitching = 0.0
     mark = time.perf_counter()
@@ -75,7 +83,16 @@ def reconstruct(
         progress(len(index))
         mark = time.perf_counter()
         stitching += mark - inferred
-    return Reconstruction(stitcher.result(), weighting, len(scan), inference, stitching, session.requests)
+    return Reconstruction(
+        stitcher.result(),
+        weighting,
+        len(scan),
+        inference,
+        stitching,
+        session.requests,
+        placement,
+        synchronise,
+    )
 
 
 def write_reconstruction(

@@ -25,7 +25,7 @@ from harness.cli.servers import (
 )
 from harness.evaluate import comparison_table
 from harness.evaluate import evaluate as run_evaluation
-from runtime.contract import Weighting
+from runtime.contract import Placement, Weighting
 from runtime.errors import InputError
 from runtime.formats import ReadOptions, read_scan
 from runtime.network import DEFAULT_BATCH
@@ -51,6 +51,14 @@ def evaluate(
     weighting: Annotated[
         Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")
     ] = None,
+    placement: Annotated[
+        Placement | None,
+        typer.Option(help="How patches come to lie between pixels; the contract's own if not given."),
+    ] = None,
+    synchronise: Annotated[
+        bool,
+        typer.Option("--synchronise", help="Bring the global phase of each patch to that of its neighbours."),
+    ] = False,
     plane: Annotated[bool, typer.Option(help="Remove a phase ramp before comparing.")] = False,
     register: Annotated[bool, typer.Option(help="Remove a sub-pixel shift before comparing.")] = False,
     ptychopinn: Annotated[bool, typer.Option(help="Also report PtychoPINN's own definitions.")] = False,
@@ -102,6 +110,8 @@ def evaluate(
             out,
             provider=provider,
             weighting=weighting,
+            placement=placement,
+            synchronise=synchronise,
             batch=batch,
             plane=plane,
             register=register,

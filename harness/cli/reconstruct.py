@@ -25,7 +25,7 @@ from harness.cli.servers import (
 from harness.metrics.region import RegionRule, declare_region
 from harness.report.figures import Panel, reconstruction_figure
 from runtime.atomic import atomic_path
-from runtime.contract import Weighting
+from runtime.contract import Placement, Weighting
 from runtime.errors import InputError
 from runtime.formats import ReadOptions, read_scan
 from runtime.formats.products import check_ending
@@ -56,6 +56,14 @@ def reconstruct(
     weighting: Annotated[
         Weighting | None, typer.Option(help="How patches are merged; the contract's own if not given.")
     ] = None,
+    placement: Annotated[
+        Placement | None,
+        typer.Option(help="How patches come to lie between pixels; the contract's own if not given."),
+    ] = None,
+    synchronise: Annotated[
+        bool,
+        typer.Option("--synchronise", help="Bring the global phase of each patch to that of its neighbours."),
+    ] = False,
     probe: Annotated[
         Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scan.")
     ] = None,
@@ -105,7 +113,13 @@ def reconstruct(
         with progress_bar() as bar:
             task = bar.add_task(f"Reconstructing {loaded.name}", total=len(loaded))
             result = run_reconstruction(
-                session, loaded, weighting, batch, lambda done: bar.update(task, advance=done)
+                session,
+                loaded,
+                weighting,
+                batch,
+                lambda done: bar.update(task, advance=done),
+                placement=placement,
+                synchronise=synchronise,
             )
     written = write_reconstruction(out, result, loaded, session.contract)
     if picture is not None:

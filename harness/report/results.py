@@ -84,6 +84,8 @@ class ScanResult:
     object: NDArray[np.complex64]
     covered: NDArray[np.bool_]
     weighting: str
+    placement: str
+    synchronised: bool
     inference_seconds: float
     stitching_seconds: float
     patterns: int
@@ -109,6 +111,8 @@ class ScanResult:
             | ({"pixels": found["pixels"], "rectangle_px": found["rectangle_px"]} if found else {}),
             "ptychopinn": None if self.ptychopinn is None else self.ptychopinn.model_dump(mode="json"),
             "weighting": self.weighting,
+            "placement": self.placement,
+            "synchronised": self.synchronised,
             "timing": {
                 "ms_per_pattern": self.ms_per_pattern,
                 "inference_seconds": self.inference_seconds,

@@ -292,3 +292,21 @@ def test_the_harness_loads_no_training_framework() -> None:
         cwd=Path(__file__).parents[2],
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_phases_are_synchronised_on_request_and_the_report_says_so(
+    oracle: Callable[..., Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    turns = np.exp(1j * np.random.default_rng(0).uniform(-1.5, 1.5, len(lines_scan)))[:, None, None]
+    path = oracle(tmp_path / "turned.onnx", lines_scan, "turned", lambda patches: patches * turns)
+    found = {}
+    for synchronise in (False, True):
+        out = tmp_path / f"report_{synchronise}"
+        (row,) = evaluate([path], [lines_scan], out, synchronise=synchronise, placement="fourier").rows
+        found[synchronise] = row.results[lines_scan.name]
+    assert found[False].comparison.phase.pearson < 0.9
+    assert found[True].comparison.phase.pearson > 0.999
+    assert found[True].synchronised
+    assert (
+        "fourier placement, global phases synchronised" in (tmp_path / "report_True/report.html").read_text()
+    )
