@@ -22,7 +22,8 @@ from harness.cli.servers import (
     TokenFile,
     remote_sessions,
 )
-from runtime.atomic import write_text
+from harness.report.load import load_figure
+from runtime.atomic import atomic_path, write_text
 from runtime.errors import InputError
 from runtime.formats import read_scan
 from runtime.network import DEFAULT_BATCH, Network
@@ -41,10 +42,18 @@ def bench(
         list[int] | None,
         typer.Option(min=1, help="Clients at a time; may be given several times. 1, 2, 4, 8 if not given."),
     ] = None,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0.001,
+            help="Patterns a second that arrive by the clock, done or not; may be given several times.",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Patterns in one request.")] = DEFAULT_BATCH,
     seconds: Annotated[float, typer.Option(min=0.01, help="Length of one measurement.")] = 1.0,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each kind, taken in turns.")] = 3,
     out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also draw them to this PNG.")] = None,
     provider: Annotated[Provider, typer.Option(help="Where artifacts run.")] = "auto",
     threads: Annotated[
         int | None,
@@ -65,9 +74,11 @@ def bench(
     tls_key: Key = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Put networks under **load**: latency and throughput against the number of clients.
+    """Put networks under **load**: latency and throughput against the number of clients, or the offered rate.
 
-    Each client asks again as soon as it is answered. Networks are measured in turns, in one run.
+    Each client asks again as soon as it is answered: what a network can do at most. With `--rate`, patterns also
+    arrive by a detector's clock, and latency counts from the moment at which they were due. Networks are measured in
+    turns, in one run.
 
     Example: `ptychonnx bench models/pinn_fno.onnx --server grpc://127.0.0.1:8001/pinn_fno --scan test.npz`
     """
@@ -80,11 +91,13 @@ def bench(
         networks: list[Network] = [*(Session(path, provider, threads) for path in artifacts or []), *remote]
         loaded = read_scan(scan)
         with progress_bar() as bar:
-            task = bar.add_task("Measuring", total=len(networks) * len(clients) * rounds)
+            loads = len(clients) + len(rate or ())
+            task = bar.add_task("Measuring", total=len(networks) * loads * rounds)
             points = run_bench(
                 networks,
                 loaded,
                 concurrency=clients,
+                rates=rate or (),
                 batch=batch,
                 seconds=seconds,
                 rounds=rounds,
@@ -92,12 +105,16 @@ def bench(
             )
     if out is not None:
         write_text(out, to_json(points, loaded, seconds, rounds))
+    if picture is not None:
+        with atomic_path(picture) as partial:
+            partial.write_bytes(load_figure(points))
     output.print(_table(points))
 
 
 def _table(points: list[LoadPoint]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("clients", justify="right")
+    table.add_column("offered", justify="right")
     table.add_column("network", overflow="fold")
     for title in ("requests", "median ms", "90% ms", "99% ms", "longest ms", "patterns/s"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -105,6 +122,7 @@ def _table(points: list[LoadPoint]) -> Table:
         times = (point.median_ms, point.p90_ms, point.p99_ms, point.longest_ms)
         table.add_row(
             str(point.concurrency),
+            "" if point.offered is None else f"{point.offered:g}",
             point.network,
             str(point.requests),
             *(f"{value:.1f}" for value in times),

@@ -24,11 +24,22 @@ if TYPE_CHECKING:
 
     from harness.report.results import Row, ScanSummary
 
-__all__ = ["Panel", "comparison_figure", "error_figure", "frc_figure", "panels_of", "reconstruction_figure"]
+__all__ = [
+    "COLOURS",
+    "DASHES",
+    "Panel",
+    "as_png",
+    "blank_figure",
+    "comparison_figure",
+    "error_figure",
+    "frc_figure",
+    "panels_of",
+    "reconstruction_figure",
+]
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, with a line style each for print.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", "--", "-.", ":")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
 _AMPLITUDE_MAP, _PHASE_MAP, _ERROR_MAP = "viridis", "cividis", "magma"
 _OUTSIDE = "#d9d9d9"
 _MAX_COLUMNS = 5
@@ -136,7 +147,7 @@ def error_figure(
 
 def frc_figure(panels: Sequence[Panel], title: str = "") -> bytes:
     """Ring correlation of amplitude and phase against spatial frequency, with both thresholds."""
-    figure = _figure(9.0, 3.9, "constrained")
+    figure = blank_figure(9.0, 3.9, "constrained")
     lines: dict[str, Any] = {}
     for index, quantity in enumerate(("amplitude", "phase")):
         axes = figure.add_subplot(1, 2, index + 1)
@@ -149,8 +160,8 @@ def frc_figure(panels: Sequence[Panel], title: str = "") -> bytes:
             (lines[panel.title],) = axes.plot(
                 metrics.frc.frequency,
                 metrics.frc.correlation,
-                color=_COLOURS[number % len(_COLOURS)],
-                linestyle=_DASHES[number % len(_DASHES)],
+                color=COLOURS[number % len(COLOURS)],
+                linestyle=DASHES[number % len(DASHES)],
                 linewidth=1.6,
             )
         for threshold, name in ((HALF, "0.5"), (SEVENTH, "1/7")):
@@ -178,7 +189,7 @@ def frc_figure(panels: Sequence[Panel], title: str = "") -> bytes:
         )
     if title:
         figure.suptitle(title, fontsize=11)
-    return _png(figure)
+    return as_png(figure)
 
 
 @dataclass(frozen=True)
@@ -205,7 +216,7 @@ def _grid(
     width = _GAP_INCHES + across * (_PANEL_INCHES + _GAP_INCHES) + _BAR_INCHES
     top = 1.8 * _LINE_INCHES if title else 0.0
     height = top + blocks * (sum(heads) + len(quantities) * (panel + _GAP_INCHES))
-    figure = _figure(width, height)
+    figure = blank_figure(width, height)
 
     def place(left: float, above: float, wide: float) -> Any:
         """Axes whose upper left corner lies at (left, above) inches from that of the figure."""
@@ -239,7 +250,7 @@ def _grid(
             bar.set_label(quantity.name, fontsize=9)
             bar.ax.tick_params(labelsize=8)
             above += panel + _GAP_INCHES
-    return _png(figure)
+    return as_png(figure)
 
 
 def _colour_map(name: str) -> Any:
@@ -248,13 +259,13 @@ def _colour_map(name: str) -> Any:
     return colormaps[name].with_extremes(bad=_OUTSIDE)
 
 
-def _figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
+def blank_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout=layout, facecolor="white")
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     # Without a software name and a date, equal figures are equal files.
     figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})

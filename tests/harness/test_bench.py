@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from skimage.io import imread
 
 from harness.bench import bench
 from runtime.errors import InputError
@@ -63,3 +64,37 @@ def test_what_cannot_be_measured_is_refused(four_artifacts, lines_scan, scan_of)
         bench([session], lines_scan, concurrency=[0])
     with pytest.raises(InputError, match="patterns are 8 x 8 pixels"):
         bench([session], scan_of(size=8))
+
+
+def test_in_an_open_loop_waiting_counts(four_artifacts, lines_scan):
+    session = Session(four_artifacts[0], "cpu", 1)
+    predict = session.predict
+
+    def slow(diffraction):
+        time.sleep(0.02)
+        return predict(diffraction)
+
+    session.predict = slow
+    # One at a time takes 20 ms, so 50 requests a second at most: 20 are borne, 200 pile up.
+    closed, calm, rush = bench(
+        [session], lines_scan, concurrency=[1], rates=[20, 200], batch=1, seconds=0.5, rounds=1
+    )
+    assert (closed.offered, calm.offered, rush.offered) == (None, 20, 200)
+    assert calm.requests == 10
+    assert calm.median_ms < 4 * closed.median_ms
+    assert calm.patterns_per_second < 30
+    assert rush.requests == 100
+    assert rush.longest_ms > 1000
+    assert rush.patterns_per_second < 60
+
+
+def test_the_picture_shows_both_loads(four_artifacts, lines_scan, run, tmp_path):
+    write_scan(tmp_path / "scan.npz", lines_scan)
+    code, out, error = run(
+        "bench", *four_artifacts[:2], "--scan", tmp_path / "scan.npz", "--seconds", "0.05", "--rounds", 1,
+        "--concurrency", 1, "--rate", 100, "--rate", 200, "--picture", tmp_path / "load.png",
+    )  # fmt: skip
+    assert code == 0, error
+    assert imread(tmp_path / "load.png").shape[1] > 1000
+    assert "200" in out
+    assert run("bench", four_artifacts[0], "--scan", tmp_path / "scan.npz", "--rate", 0)[0] == 2
