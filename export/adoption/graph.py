@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper
 
 from export.adoption.builder import Builder
-from export.adoption.orientation import turn_in_graph
+from export.adoption.orientation import turn_image_in_graph, turn_pattern_in_graph
 from export.adoption.specification import Layout, Specification
 from export.adoption.steps import STEPS
 from export.conversion import INPUT_NAME, OUTPUT_NAME
@@ -96,7 +96,7 @@ def wrap(model: onnx.ModelProto, specification: Specification, batch: int | None
     size = batch or "batch"
     before, after = Builder("before"), Builder("after")
 
-    value = turn_in_graph(before, INPUT_NAME, specification.input.orientation)
+    value = turn_pattern_in_graph(before, INPUT_NAME, n, specification.input.orientation)
     *steps, (_, _, side) = specification.resolved_steps()
     for name, argument, current in steps:
         value = STEPS[name].graph(before, value, current, argument)
@@ -118,7 +118,7 @@ def wrap(model: onnx.ModelProto, specification: Specification, batch: int | None
     factor = exit_wave_factor(specification)
     placed = []
     for part in (real, imaginary):
-        part = turn_in_graph(after, part, specification.output.orientation)
+        part = turn_image_in_graph(after, part, specification.output.orientation)
         placed.append(_place(after, part, side, window, n))
     real, imaginary = placed
     if factor is not None:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from export.adoption.graph import exit_wave_factor, foreign_names, patch_sides
-from export.adoption.orientation import turn
 from export.adoption.specification import Layout, Specification
 from export.adoption.steps import STEPS
 from runtime.errors import InputError
+from runtime.orientation import turn_image, turn_pattern
 
 __all__ = ["native_network"]
 
@@ -68,7 +68,7 @@ def native_network(
         ]
 
     def predict(diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
-        patterns = turn(diffraction, specification.input.orientation)
+        patterns = turn_pattern(diffraction, specification.input.orientation)
         for name, argument, _ in steps:
             patterns = STEPS[name].numpy(patterns, argument)
         parts = dict(zip(channels, run(patterns), strict=True))
@@ -80,7 +80,7 @@ def native_network(
             patches = parts["real"] + 1j * parts["imag"]
         else:
             patches = np.exp(1j * parts["phase"].astype(np.float64)) * parts.get("amplitude", 1)
-        patches = turn(patches, specification.output.orientation)
+        patches = turn_image(patches, specification.output.orientation)
         if side != window:
             patches = _enlarged(patches, window)
         if window != specification.n:

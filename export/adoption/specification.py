@@ -10,10 +10,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from export.adoption.orientation import Orientation
 from export.adoption.steps import STEPS, Argument
 from runtime.contract import Weighting
 from runtime.errors import InputError
+from runtime.orientation import Orientation
 
 __all__ = ["Channel", "Layout", "Specification", "read_specification"]
 
@@ -32,7 +32,7 @@ class ForeignInput(_Part):
     name: str | None = Field(default=None, description="of the tensor; the only input if not given")
     layout: Layout = "BCNN"
     orientation: Orientation = Field(
-        default="identity", description="how patterns are turned before anything else"
+        default="identity", description="how patterns are turned first of all, about the direct beam"
     )
     steps: list[str | dict[str, Any]] = Field(
         default=[], description="in this order; a name, or a name with its argument"

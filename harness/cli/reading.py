@@ -19,12 +19,12 @@ from runtime.formats.options import (
     Axes,
     BadPixels,
     DirectBeam,
-    Orientation,
     Quantity,
     ReadOptions,
     Sign,
     Unit,
 )
+from runtime.orientation import Orientation
 
 __all__ = ["note", "with_reading"]
 

@@ -12,6 +12,7 @@ from runtime.errors import InputError
 from runtime.formats.options import ReadOptions
 from runtime.formats.scaling import root_of_counts, valid_values
 from runtime.formats.stacks import Stack
+from runtime.orientation import turn_pattern
 
 __all__ = ["FramePlan", "Frames", "detect_dc", "read_frames"]
 
@@ -19,19 +20,6 @@ __all__ = ["FramePlan", "Frames", "detect_dc", "read_frames"]
 _BLOCK_BYTES = 2**25
 # Patterns whose mean tells where the direct beam is.
 _SAMPLE = 16
-
-# About the origin of frequency space, where a flip is k -> -k: for even N the image's own flip would
-# move the direct beam by a pixel.
-_TURNS: dict[str, tuple[bool, bool, bool]] = {  # transpose, then flip rows, flip columns
-    "identity": (False, False, False),
-    "flip-rows": (False, True, False),
-    "flip-columns": (False, False, True),
-    "rot180": (False, True, True),
-    "transpose": (True, False, False),
-    "rot90": (True, True, False),
-    "rot270": (True, False, True),
-    "antitranspose": (True, True, True),
-}
 
 
 @dataclass(frozen=True)
@@ -117,15 +105,7 @@ class FramePlan:
         """Frames [..., rows, columns] as read: direct beam to the centre, cut, turned; not binned yet."""
         if self.corner:
             block = np.fft.fftshift(block, axes=(-2, -1))[..., self.inner, self.inner]
-        transpose, flip_rows, flip_columns = _TURNS[self.orientation]
-        if transpose:
-            block = block.swapaxes(-2, -1)
-        for axis, flip in ((-2, flip_rows), (-1, flip_columns)):
-            if flip:
-                block = np.flip(block, axis)
-                if block.shape[axis] % 2 == 0:
-                    block = np.roll(block, 1, axis)
-        return block
+        return turn_pattern(block, self.orientation)
 
     def binned(self, amplitude: NDArray[np.float32]) -> NDArray[np.float32]:
         """Amplitudes of the photons added up over bins; bins start at pixel 0, so that DC stays in bin N // 2."""

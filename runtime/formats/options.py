@@ -8,13 +8,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from runtime.orientation import Orientation
+
 __all__ = [
     "METRES",
     "Axes",
     "BadPixels",
     "Conventions",
     "DirectBeam",
-    "Orientation",
     "Quantity",
     "ReadOptions",
     "Sign",
@@ -27,9 +28,6 @@ Axes = Literal["row,column", "column,row"]
 Sign = Literal["as-is", "flip-row", "flip-column", "flip-both"]
 Quantity = Literal["counts", "amplitude"]
 DirectBeam = Literal["centre", "corner"]
-Orientation = Literal[
-    "identity", "flip-rows", "flip-columns", "rot180", "transpose", "rot90", "rot270", "antitranspose"
-]
 BadPixels = Literal["refuse", "mask", "zero"]
 
 METRES: dict[str, float] = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}

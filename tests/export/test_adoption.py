@@ -15,12 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.adoption import adopt, read_specification
 from export.adoption.builder import Builder
-from export.adoption.orientation import turn, turn_in_graph
+from export.adoption.orientation import turn_image_in_graph, turn_pattern_in_graph
 from export.adoption.steps import STEPS
 from export.engines import open_onnxruntime
 from export.integrity import check_artifact
 from runtime.contract import Contract
 from runtime.errors import InputError, VerificationError
+from runtime.orientation import turn_image, turn_pattern
 from runtime.reconstruct import reconstruct
 from runtime.scan import Scan
 from runtime.session import Session
@@ -90,21 +91,32 @@ def test_a_step_does_what_it_says_in_numpy_and_in_the_graph(name):
     ("orientation", "formula"),
     [
         ("identity", lambda a: a),
-        ("flip_rows", np.flipud),
-        ("flip_columns", np.fliplr),
-        ("rotate_180", lambda a: np.rot90(a, 2)),
+        ("flip-rows", np.flipud),
+        ("flip-columns", np.fliplr),
+        ("rot180", lambda a: np.rot90(a, 2)),
         ("transpose", lambda a: a.T),
-        ("rotate_90", np.rot90),
-        ("rotate_270", lambda a: np.rot90(a, 3)),
+        ("rot90", np.rot90),
+        ("rot270", lambda a: np.rot90(a, 3)),
         ("antitranspose", lambda a: np.rot90(a, 2).T),
     ],
 )
 def test_the_eight_orientations(orientation, formula):
     builder = Builder("p")
-    found = run_nodes(builder, turn_in_graph(builder, "x", orientation), COUNTS)
+    found = run_nodes(builder, turn_image_in_graph(builder, "x", orientation), COUNTS)
     expected = np.stack([[formula(one[0])] for one in COUNTS])
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(turn(COUNTS, orientation), expected)
+    np.testing.assert_array_equal(turn_image(COUNTS, orientation), expected)
+    for n in (N, N - 1):
+        # A pattern is turned like its own inverse transform, and its direct beam stays.
+        spectrum = np.fft.fftshift(np.fft.fft2(rng().random((2, 1, n, n)), axes=(-2, -1)), axes=(-2, -1))
+        pattern = np.abs(spectrum).astype(np.float32)
+        pattern[..., n // 2, n // 2] = 1e3
+        builder = Builder("p")
+        found = run_nodes(builder, turn_pattern_in_graph(builder, "x", n, orientation), pattern)
+        assert (found[..., n // 2, n // 2] == 1e3).all()
+        np.testing.assert_array_equal(found, turn_pattern(pattern, orientation))
+        inside = pattern[0, 0, 1 - n % 2 :, 1 - n % 2 :]
+        np.testing.assert_array_equal(found[0, 0, 1 - n % 2 :, 1 - n % 2 :], formula(inside))
 
 
 def foreign_network(path, nodes, shape, outputs, constants=(), opset=12, kind=TensorProto.FLOAT):
@@ -163,12 +175,12 @@ def test_layouts_channel_order_and_orientation_are_theirs_inside_and_ours_outsid
     path = foreign_network(tmp_path / "t.onnx", nodes, ["batch", N, N, 1], ["both"], constants)
     specification = specified(
         tmp_path,
-        input={"layout": "BNNC", "orientation": "flip_rows"},
+        input={"layout": "BNNC", "orientation": "flip-rows"},
         output={"channels": ["phase", "amplitude"], "layout": "BNNC", "orientation": "transpose"},
     )
     adopt(path, specification, tmp_path / "ours.onnx")
     x = rng().random((3, 1, N, N), dtype=np.float32)
-    theirs = x[:, 0, ::-1]
+    theirs = np.roll(x[:, 0, ::-1], 1, axis=1)
     expected = ((1 + theirs) * np.exp(0.1j * theirs)).transpose(0, 2, 1)
     np.testing.assert_allclose(patches_of(tmp_path / "ours.onnx", x), expected, atol=1e-6)
 

@@ -1,0 +1,53 @@
+"""The eight ways in which an image or a diffraction pattern can lie."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TURNS", "Orientation", "turn_image", "turn_pattern"]
+
+Orientation = Literal[
+    "identity", "flip-rows", "flip-columns", "rot180", "transpose", "rot90", "rot270", "antitranspose"
+]
+# Transpose, then flip rows, then flip columns; rotations are anticlockwise, as in `numpy.rot90`.
+TURNS: dict[str, tuple[bool, bool, bool]] = {
+    "identity": (False, False, False),
+    "flip-rows": (False, True, False),
+    "flip-columns": (False, False, True),
+    "rot180": (False, True, True),
+    "transpose": (True, False, False),
+    "rot90": (True, True, False),
+    "rot270": (True, False, True),
+    "antitranspose": (True, True, True),
+}
+
+
+def turn_image(images: NDArray, orientation: str) -> NDArray:
+    """Images [..., rows, columns], turned about their middle."""
+    transposed, *flips = TURNS[orientation]
+    if transposed:
+        images = images.swapaxes(-2, -1)
+    for axis, flipped in zip((-2, -1), flips, strict=True):
+        if flipped:
+            images = np.flip(images, axis)
+    return images
+
+
+def turn_pattern(patterns: NDArray, orientation: str) -> NDArray:
+    """Patterns [..., N, N], turned about the direct beam at [N // 2, N // 2].
+
+    A flip is k -> -k about the origin of frequency space: for even N the image's own flip would move the direct
+    beam by a pixel.
+    """
+    transposed, *flips = TURNS[orientation]
+    if transposed:
+        patterns = patterns.swapaxes(-2, -1)
+    for axis, flipped in zip((-2, -1), flips, strict=True):
+        if flipped:
+            patterns = np.flip(patterns, axis)
+            if patterns.shape[axis] % 2 == 0:
+                patterns = np.roll(patterns, 1, axis)
+    return patterns
