@@ -80,4 +80,6 @@ def _open_loop(axes: Any, points: Sequence[LoadPoint], networks: Sequence[str]) 
         title="open loop: median, and up to 99 %",
         yscale="log",
     )
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.spines[["top", "right"]].set_visible(False)
