@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,15 @@ from export.targets.artifacts import read_artifacts
 from export.targets.folder import apply
 from export.targets.mlserver import plan_mlserver
 from export.targets.options import DeployOptions, MLServerOptions
+from harness.evaluate import evaluate
 from runtime.contract import Contract
 from runtime.errors import InputError
+from runtime.remote import RemoteSession
+from runtime.scan import Reference
 from runtime.session import Session
 from runtime.settings import checked
 from tests.export.deployed import artifact, counts_artifact, files_of, fixed_artifact, golden
+from tests.export.small_network import scan_of_noise
 
 VERSION_FILES = ("model.onnx", "model-settings.json", "ptychonnx_mlserver.py")
 
@@ -187,6 +192,29 @@ def test_grpc_answers_like_the_artifact(served):
     np.testing.assert_allclose(
         np.moveaxis(found[..., 0] + 1j * found[..., 1], -1, 1), session.predict(inputs), rtol=1e-6
     )
+
+
+@pytest.mark.mlserver
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("name", ["small", "fixed", "counts"])
+def test_a_scan_is_judged_on_the_server_as_it_is_here(served, name, protocol, tmp_path):
+    pytest.importorskip("tritonclient")
+    root, base, grpc = served
+    newest = max((root / name).glob("*/model.onnx"))
+    rng = np.random.default_rng(1)
+    noise = scan_of_noise(49)
+    known = np.exp(1j * rng.random((80, 80))) * (1 - 0.3 * rng.random((80, 80)))
+    scan = replace(noise, reference=Reference(known.astype(np.complex64)))
+    address = base.removesuffix("/v2") if protocol == "http" else f"grpc://127.0.0.1:{grpc}"
+    with contextlib.closing(RemoteSession(f"{address}/{name}", artifact=newest)) as remote:
+        here = evaluate([Session(newest, "cpu")], [scan], tmp_path / "here").rows[0].results[scan.name]
+        there = evaluate([remote], [scan], tmp_path / "there").rows[0].results[scan.name]
+    np.testing.assert_allclose(there.object, here.object, rtol=1e-5, atol=1e-6)
+    for quantity in ("amplitude", "phase"):
+        ours, theirs = (getattr(found.comparison, quantity) for found in (here, there))
+        for metric in ("mae", "pearson", "ssim"):
+            assert getattr(theirs, metric) == pytest.approx(getattr(ours, metric), rel=1e-5)
+    assert there.requests.requests > 0
 
 
 @pytest.mark.mlserver
