@@ -54,15 +54,16 @@ class ScanFormat:
     conventions: Conventions | None = None
 
 
+_OWN = "ptychonnx"
 # The first that matches wins, the strictest stand first.
 FORMATS = (
     ScanFormat(
-        "ptychonnx",
+        _OWN,
         "format, diffraction, positions",
         "npz",
         native.matches,
         native.read,
-        Conventions.of_format("ptychonnx", unit="px", axes="row,column", quantity="amplitude"),
+        Conventions.of_format(_OWN, unit="px", axes="row,column", quantity="amplitude"),
     ),
     ScanFormat(
         "PtychoPINN",
@@ -147,15 +148,15 @@ def _read(path: Path, options: ReadOptions, log: Callable[[str], None], stack: E
         log(f"{path.name}: as mapped")
         return assemble(mapped.read(path, options, stack), options, log)
     form, opened = _recognised(path, options, stack)
-    log(f"{path.name}: {form.name}, recognised by {form.keys}")
     found = form.read(opened)
+    changed = options.model_copy(update={"pixel_size": None, "wavelength": None, "companion": None})
+    # Our own files say everything themselves: there is nothing to tell.
+    if form.name != _OWN or changed != ReadOptions():
+        log(f"{path.name}: {form.name}, recognised by {form.keys}")
     if isinstance(found, Scan):
         conventions = form.conventions or Conventions.of_format(form.name, unit="px", axes="row,column")
-        sizes = ReadOptions(
-            pixel_size=options.pixel_size, wavelength=options.wavelength, companion=options.companion
-        )
-        if options == sizes:
-            for line in conventions.lines():
+        if changed == ReadOptions():
+            for line in conventions.lines() if form.name != _OWN else ():
                 log(line)
             return replace(
                 found,

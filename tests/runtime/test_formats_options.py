@@ -180,6 +180,7 @@ def test_our_own_files_take_options_too(scan, explains, tmp_path):
     write_scan(tmp_path / "full.npz", scan)
     lines = []
     plain = read_scan(tmp_path / "full.npz", log=lines.append)
+    assert lines == []
     finer = read_scan(tmp_path / "full.npz", options=ReadOptions(wavelength=3e-10, pixel_size=1e-9))
     assert (finer.wavelength, finer.pixel_size) == (3e-10, 1e-9)
     np.testing.assert_array_equal(finer.labels, scan.labels)
