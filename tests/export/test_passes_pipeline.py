@@ -1,0 +1,78 @@
+"""The passes together, those of onnx-ir among them: smaller graphs, equal outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from export.passes import clean
+from tests.export.graphs import kinds, model_of, run
+
+X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+SHAPES = [("x", ["batch", 4])], [("y", ["batch", 4])]
+# More elements than onnx-ir's own limit for small constants.
+LARGE = np.random.default_rng(1).normal(size=(4, 400)).astype(np.float32)
+CASES = {
+    "equal constants of any size are one": (
+        [
+            helper.make_node("MatMul", ["x", "a"], ["ax"]),
+            helper.make_node("Tanh", ["x"], ["t"]),
+            helper.make_node("MatMul", ["t", "b"], ["bx"]),
+            helper.make_node("Sub", ["ax", "bx"], ["d"]),
+            helper.make_node("MatMul", ["d", "back"], ["y"]),
+        ],
+        [("a", LARGE), ("b", LARGE.copy()), ("back", LARGE.T.copy())],
+        ["MatMul", "Tanh", "MatMul", "Sub", "MatMul"],
+        2,
+    ),
+    "what is computed twice is computed once": (
+        [
+            helper.make_node("Exp", ["x"], ["p"]),
+            helper.make_node("Exp", ["x"], ["q"]),
+            helper.make_node("Sqrt", ["q"], ["r"]),
+            helper.make_node("Add", ["p", "r"], ["y"]),
+        ],
+        [],
+        ["Exp", "Sqrt", "Add"],
+        0,
+    ),
+    "copies of values, and what no output needs, go": (
+        [
+            helper.make_node("Identity", ["x"], ["same"]),
+            helper.make_node("Neg", ["same"], ["y"]),
+            helper.make_node("Sqrt", ["same"], ["unused"]),
+        ],
+        [("nobody", LARGE)],
+        ["Neg"],
+        0,
+    ),
+    "constants inside nodes become initialisers": (
+        [
+            helper.make_node("Constant", [], ["two"], value_float=2.0),
+            helper.make_node("Pow", ["x", "two"], ["y"]),
+        ],
+        [],
+        ["Pow"],
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("claim", CASES)
+def test_the_graph_gets_smaller_and_its_output_stays(claim):
+    nodes, constants, expected, initializers = CASES[claim]
+    model = model_of(nodes, *SHAPES, constants)
+    cleaned = clean(model).model
+    assert kinds(cleaned) == expected
+    assert len(cleaned.graph.initializer) == initializers
+    np.testing.assert_array_equal(run(cleaned, x=X)[0], run(model, x=X)[0])
+
+
+@pytest.mark.parametrize("claim", CASES)
+def test_a_clean_graph_is_left_as_it_is(claim):
+    nodes, constants, *_ = CASES[claim]
+    once = clean(model_of(nodes, *SHAPES, constants)).model
+    assert clean(once).model.SerializeToString(deterministic=True) == once.SerializeToString(
+        deterministic=True
+    )
