@@ -15,6 +15,7 @@ from export.targets.openvino import plan_openvino
 from export.targets.options import Accelerator, DeployOptions, Device, KServeOptions, MLServerOptions
 from export.targets.triton import plan_triton
 from harness.cli.console import errors, output
+from harness.cli.options import with_options
 from runtime.settings import checked
 
 __all__ = ["app"]
@@ -60,13 +61,9 @@ EngineCache = Annotated[
 ]
 
 
-@app.command("triton")
-def triton(
-    artifacts: Artifacts,
-    repository: Repository,
+def _triton_options(
     append_version: Append = False,
     prune: Prune = None,
-    dry_run: DryRun = False,
     serve: Serve = _OPTIONS.serve,
     max_batch: MaxBatch = _OPTIONS.max_batch,
     preferred_batch: PreferredBatch = None,
@@ -76,6 +73,22 @@ def triton(
     threads: Threads = None,
     accelerator: AcceleratorChoice = None,
     engine_cache: EngineCache = None,
+) -> DeployOptions:
+    return checked(DeployOptions, dict(locals()) | {"preferred_batch": tuple(preferred_batch or ())})
+
+
+# KServe serves the same folder by a Triton of its own.
+_with_triton_options = with_options("options", _triton_options)
+
+
+@app.command("triton")
+@_with_triton_options
+def triton(
+    artifacts: Artifacts,
+    repository: Repository,
+    dry_run: DryRun = False,
+    *,
+    options: DeployOptions,
 ) -> None:
     """A model repository of **NVIDIA Triton**, from the contract of each artifact.
 
@@ -85,22 +98,6 @@ def triton(
 
     Example: `ptychonnx deploy triton models/*.onnx --repository repo`
     """
-    options = checked(
-        DeployOptions,
-        {
-            "append_version": append_version,
-            "prune": prune,
-            "serve": serve,
-            "max_batch": max_batch,
-            "preferred_batch": tuple(preferred_batch or ()),
-            "queue_delay": queue_delay,
-            "device": device,
-            "instances": instances,
-            "threads": threads,
-            "accelerator": accelerator,
-            "engine_cache": engine_cache,
-        },
-    )
     _carry_out(plan_triton(repository, _read(artifacts, options), options), dry_run)
 
 
@@ -176,6 +173,7 @@ def mlserver(
 
 
 @app.command("kserve")
+@_with_triton_options
 def kserve(
     artifacts: Artifacts,
     repository: Repository,
@@ -190,18 +188,9 @@ def kserve(
     protocol: Annotated[
         Literal["v2", "grpc-v2"], typer.Option(help="Open Inference Protocol over REST or gRPC.")
     ] = "v2",
-    append_version: Append = False,
-    prune: Prune = None,
     dry_run: DryRun = False,
-    serve: Serve = _OPTIONS.serve,
-    max_batch: MaxBatch = _OPTIONS.max_batch,
-    preferred_batch: PreferredBatch = None,
-    queue_delay: QueueDelay = _OPTIONS.queue_delay,
-    device: DeviceChoice = _OPTIONS.device,
-    instances: Instances = _OPTIONS.instances,
-    threads: Threads = None,
-    accelerator: AcceleratorChoice = None,
-    engine_cache: EngineCache = None,
+    *,
+    options: DeployOptions,
 ) -> None:
     """A Triton repository and the `InferenceService` by which **KServe** serves it.
 
@@ -209,22 +198,6 @@ def kserve(
 
     Example: `ptychonnx deploy kserve models/*.onnx --repository repo --storage-uri s3://bucket/models`
     """
-    options = checked(
-        DeployOptions,
-        {
-            "append_version": append_version,
-            "prune": prune,
-            "serve": serve,
-            "max_batch": max_batch,
-            "preferred_batch": tuple(preferred_batch or ()),
-            "queue_delay": queue_delay,
-            "device": device,
-            "instances": instances,
-            "threads": threads,
-            "accelerator": accelerator,
-            "engine_cache": engine_cache,
-        },
-    )
     chosen = checked(
         KServeOptions,
         {

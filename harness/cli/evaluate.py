@@ -11,18 +11,7 @@ import typer
 
 from harness.cli.console import output, progress_bar
 from harness.cli.reading import note, with_reading
-from harness.cli.servers import (
-    Ca,
-    Certificate,
-    ContractArtifacts,
-    InFlight,
-    Key,
-    Patience,
-    ServerOptions,
-    Timeout,
-    TokenFile,
-    remote_sessions,
-)
+from harness.cli.servers import ServerOptions, remote_sessions, with_connection
 from harness.evaluate import comparison_table
 from harness.evaluate import evaluate as run_evaluation
 from runtime.contract import Placement, Weighting
@@ -35,6 +24,7 @@ __all__ = ["evaluate"]
 
 
 @with_reading
+@with_connection
 def evaluate(
     scan: Annotated[list[Path], typer.Option(help="Scan to evaluate on; may be given several times.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, pictures and report.html.")],
@@ -77,16 +67,9 @@ def evaluate(
             "May be given several times, and beside artifacts.",
         ),
     ] = None,
-    contract: ContractArtifacts = None,
-    in_flight: InFlight = 4,
-    timeout: Timeout = 30.0,
-    patience: Patience = 60.0,
-    tls_ca: Ca = None,
-    tls_cert: Certificate = None,
-    tls_key: Key = None,
-    token_file: TokenFile = None,
     *,
     reading: ReadOptions,
+    connection: ServerOptions,
 ) -> None:
     """Reconstruct, compare with the known object, and write **one report** for all networks.
 
@@ -101,8 +84,7 @@ def evaluate(
         read_scan(path, reference=known, probe=probe, options=reading, log=note)
         for path, known in zip(scan, references, strict=True)
     ]
-    options = ServerOptions(contract, in_flight, timeout, patience, tls_ca, tls_cert, tls_key, token_file)
-    with remote_sessions(server or [], options) as remote, progress_bar() as bar:
+    with remote_sessions(server or [], connection) as remote, progress_bar() as bar:
         task = bar.add_task("Evaluating", total=None)
         evaluation = run_evaluation(
             [*(artifacts or []), *remote],

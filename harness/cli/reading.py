@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 from rich.text import Text
 
 from harness.cli.console import errors
+from harness.cli.options import with_options
 from runtime.errors import InputError
 from runtime.formats.mapped import KEYS
 from runtime.formats.options import (
@@ -29,25 +27,6 @@ from runtime.orientation import Orientation
 __all__ = ["note", "with_reading"]
 
 _PANEL = "What the scan file does not say"
-
-
-def with_reading(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options below; it gets them as one argument `reading: ReadOptions`."""
-    ours = inspect.signature(_reading, eval_str=True).parameters
-    theirs = inspect.signature(command, eval_str=True)
-    kept = [parameter for parameter in theirs.parameters.values() if parameter.name != "reading"]
-
-    @functools.wraps(command)
-    def wrapped(**values: Any) -> None:
-        reading = _reading(**{name: values.pop(name) for name in ours})
-        command(**values, reading=reading)
-
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [parameter.replace(kind=keyword) for parameter in [*kept, *ours.values()]]
-    wrapped.__signature__ = theirs.replace(parameters=parameters)  # type: ignore[attr-defined]
-    hints = get_type_hints(command, include_extras=True) | get_type_hints(_reading, include_extras=True)
-    wrapped.__annotations__ = {name: hints[name] for name in [p.name for p in parameters]}
-    return wrapped
 
 
 def note(line: str) -> None:
@@ -121,3 +100,7 @@ def _pair(text: str) -> tuple[str, str]:
     if not (key and equals and path):
         raise InputError(f"--map {text}: expected KEY=PATH, with one of the keys {', '.join(KEYS)}")
     return key, path
+
+
+# A command gets them as one argument `reading: ReadOptions`.
+with_reading = with_options("reading", _reading)

@@ -10,18 +10,7 @@ import typer
 
 from harness.cli.console import output, progress_bar
 from harness.cli.reading import note, with_reading
-from harness.cli.servers import (
-    Ca,
-    Certificate,
-    ContractArtifacts,
-    InFlight,
-    Key,
-    Patience,
-    ServerOptions,
-    Timeout,
-    TokenFile,
-    remote_sessions,
-)
+from harness.cli.servers import ServerOptions, remote_sessions, with_connection
 from harness.metrics.region import RegionRule, declare_region
 from harness.report.figures import Panel, reconstruction_figure
 from runtime.atomic import atomic_path
@@ -39,6 +28,7 @@ __all__ = ["reconstruct"]
 
 
 @with_reading
+@with_connection
 def reconstruct(
     files: Annotated[
         list[Path],
@@ -77,16 +67,9 @@ def reconstruct(
             help="Network on a server: grpc://host:port/model[/version], grpcs://, http:// or https://.",
         ),
     ] = None,
-    contract: ContractArtifacts = None,
-    in_flight: InFlight = 4,
-    timeout: Timeout = 30.0,
-    patience: Patience = 60.0,
-    tls_ca: Ca = None,
-    tls_cert: Certificate = None,
-    tls_key: Key = None,
-    token_file: TokenFile = None,
     *,
     reading: ReadOptions,
+    connection: ServerOptions,
 ) -> None:
     """Run every pattern of a scan through an artifact and **stitch** the patches into one object.
 
@@ -101,11 +84,10 @@ def reconstruct(
         )
     *artifacts, scan = files
     check_ending(out)
-    options = ServerOptions(contract, in_flight, timeout, patience, tls_ca, tls_cert, tls_key, token_file)
     with ExitStack() as stack:
         session: Network
         (session,) = (
-            stack.enter_context(remote_sessions([server], options))
+            stack.enter_context(remote_sessions([server], connection))
             if server
             else [Session(path, provider) for path in artifacts]
         )

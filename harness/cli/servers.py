@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.options import with_options
 from runtime.errors import InputError
 from runtime.remote import Access, RemoteSession
 from runtime.remote.access import TOKEN_VARIABLE, read_token
@@ -18,13 +19,12 @@ __all__ = [
     "Ca",
     "Certificate",
     "ContractArtifacts",
-    "InFlight",
     "Key",
-    "Patience",
     "ServerOptions",
     "Timeout",
     "TokenFile",
     "remote_sessions",
+    "with_connection",
 ]
 
 _PANEL = "Server"
@@ -80,6 +80,23 @@ class ServerOptions:
     certificate: Path | None = None
     key: Path | None = None
     token_file: Path | None = None
+
+
+def _connection(
+    contract: ContractArtifacts = None,
+    in_flight: InFlight = 4,
+    timeout: Timeout = 30.0,
+    patience: Patience = 60.0,
+    tls_ca: Ca = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    token_file: TokenFile = None,
+) -> ServerOptions:
+    return ServerOptions(contract, in_flight, timeout, patience, tls_ca, tls_cert, tls_key, token_file)
+
+
+# A command gets them as one argument `connection: ServerOptions`.
+with_connection = with_options("connection", _connection)
 
 
 @contextmanager

@@ -200,9 +200,9 @@ def degradations() -> dict[str, Degrade]:
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command line in this process: exit code, standard output, standard error."""
 
-    def call(*arguments: object) -> tuple[int, str, str]:
+    def call(*arguments: object, columns: int = 200) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["ptychonnx", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", str(columns))
         try:
             main()
             code = 0

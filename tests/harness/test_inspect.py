@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -14,7 +14,6 @@ from onnx import helper
 
 from export.description import MODULE_KEY
 from export.publish import publish
-from harness.cli import main
 from runtime.contract import CONTRACT_KEY, Quality
 from runtime.integrity import MAX_BYTES_VARIABLE, graph_sha256
 from tests.export.small_network import contract_of, small_network
@@ -23,21 +22,9 @@ HASHES = ["contract", "graph", "reference input", "reference output"]
 
 
 @pytest.fixture
-def run(capfd, monkeypatch):
-    """Run the command line in this process, 100 columns wide: exit code, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ptychonnx", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "100")
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def run(run):
+    """The command line on a terminal of 100 columns."""
+    return partial(run, columns=100)
 
 
 def published(path: Path, **changes) -> Path:
