@@ -10,10 +10,12 @@ PIP_FLAGS ?=
 DEMO ?= demo
 TRITON ?= .triton
 MLSERVER ?= .mlserver
+KSERVE ?= .kserve
+REPOSITORY ?= repo
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-triton test-mlserver lint types install clean
+.PHONY: demo test test-triton serve-triton test-mlserver test-kserve lint types install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
 	$(BIN)/ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out $(DEMO)
@@ -22,10 +24,16 @@ test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest
 
 test-triton: $(STAMP) $(TRITON)/installed  ## networks on a real Triton server, on this machine's loopback
-	PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m triton tests/triton
+	PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m triton tests/triton tests/guides
+
+serve-triton: $(STAMP) $(TRITON)/installed  ## a Triton server on this machine's loopback for the models in REPOSITORY
+	$(BIN)/python -m tests.triton.serve $(TRITON) $(REPOSITORY)
 
 test-mlserver: $(STAMP) $(MLSERVER)/installed  ## networks on MLServer, on this machine's loopback
-	PTYCHONNX_MLSERVER=$(abspath $(MLSERVER))/bin/mlserver $(BIN)/python -m pytest -m mlserver tests/export/test_targets_mlserver.py
+	PTYCHONNX_MLSERVER=$(abspath $(MLSERVER))/bin/mlserver $(BIN)/python -m pytest -m mlserver tests/export/test_targets_mlserver.py tests/guides
+
+test-kserve: $(STAMP) $(KSERVE)/installed $(TRITON)/installed  ## KServe's own parts on what `deploy kserve` writes, on this machine's loopback
+	PTYCHONNX_KSERVE=$(abspath $(KSERVE)) PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m kserve tests/guides tests/export/test_targets_kserve.py
 
 lint: $(STAMP)  ## format, style, and the direction of imports
 	$(BIN)/ruff format --check .
@@ -52,6 +60,11 @@ $(TRITON)/installed: tests/triton/requirements.txt tests/triton/assemble.py $(wi
 $(MLSERVER)/installed: tests/export/mlserver.txt
 	$(PYTHON) -m venv $(MLSERVER)
 	$(MLSERVER)/bin/python -m pip install --quiet $(PIP_FLAGS) -r tests/export/mlserver.txt
+	touch $@
+
+$(KSERVE)/installed: tests/export/kserve.txt
+	$(PYTHON) -m venv $(KSERVE)
+	$(KSERVE)/bin/python -m pip install --quiet $(PIP_FLAGS) -r tests/export/kserve.txt
 	touch $@
 
 clean:

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import onnx
-from onnx import TensorProto, helper
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.targets.artifacts import Deployable, read_artifacts
 from runtime.contract import Contract
-from tests.export.small_network import contract_of, small_network, write_artifact
+from tests.export.small_network import N, contract_of, small_network, write_artifact
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -39,7 +39,26 @@ def counts_artifact(path: Path) -> Path:
     return _write(path, model, contract_of(path.stem, input=given))
 
 
-def _write(path: Path, model: onnx.ModelProto, contract: Contract) -> Path:
+def group_artifact(path: Path) -> Path:
+    """An artifact of gridsize 2: each patch is its own pattern, times a complex number."""
+    nodes = [
+        helper.make_node("Transpose", ["diffraction"], ["last"], perm=[0, 2, 3, 1]),
+        helper.make_node("Unsqueeze", ["last", "axis"], ["pixels"]),
+        helper.make_node("Mul", ["pixels", "factor"], ["object"]),
+    ]
+    constants = {"axis": np.array([4]), "factor": np.array([0.05, 0.02], dtype=np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "group",
+        [helper.make_tensor_value_info("diffraction", TensorProto.FLOAT, ["batch", 4, N, N])],
+        [helper.make_tensor_value_info("object", TensorProto.FLOAT, ["batch", N, N, 4, 2])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return _write(path, model, contract_of(path.stem, gridsize=2))
+
+
+def _write(path: Path, model: ModelProto, contract: Contract) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_artifact(path, model, contract)
 

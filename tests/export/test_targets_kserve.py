@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -74,3 +78,21 @@ def test_the_text_is_the_document(tmp_path):
 def test_what_kubernetes_would_not_take_is_refused(change):
     with pytest.raises(InputError, match=f"setting {next(iter(change))}"):
         checked(KServeOptions, {"storage_uri": "s3://bucket/models"} | change)
+
+
+@pytest.mark.kserve
+@pytest.mark.parametrize("protocol", ["v2", "grpc-v2"])
+def test_kserve_knows_every_field(tmp_path, protocol):
+    home = Path(os.environ.get("PTYCHONNX_KSERVE", ".kserve"))
+    if not (home / "installed").is_file():
+        pytest.skip(f"nothing is installed in {home}, `make test-kserve` does it")
+    text = deploy(tmp_path / "repo", artifact(tmp_path / "small.onnx"), {"protocol": protocol}, device="gpu")
+    script = Path(__file__).with_name("kserve_fields.py")
+
+    def unknown(document: str) -> str:
+        return subprocess.run(
+            [home / "bin/python", script], input=document, text=True, capture_output=True, check=True
+        ).stdout
+
+    assert unknown(text) == ""
+    assert unknown(text.replace("storageUri:", "storageURI:")) == "service.spec.predictor.model.storageURI"

@@ -33,33 +33,12 @@ class TritonServer:
 
     def start(self, wait: bool = True) -> None:
         """Start, and wait until the server is live; its models may have failed to load."""
-        server = self._home / "tritonserver"
-        command = [
-            str(server / "bin" / "tritonserver"),
-            f"--model-repository={self._repository}",
-            f"--backend-directory={server / 'backends'}",
-            "--exit-on-error=false",
-            "--exit-timeout-secs=5",
-            "--allow-metrics=true",
-            "--http-address=127.0.0.1",
-            f"--http-port={self.http}",
-            "--grpc-address=127.0.0.1",
-            f"--grpc-port={self.grpc}",
-            "--metrics-address=127.0.0.1",
-            f"--metrics-port={self.metrics_port}",
-            f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
-            *self._options,
-        ]
-        environment = os.environ | {
-            "PATH": f"{self._home / 'venv' / 'bin'}:{os.environ['PATH']}",
-            "LD_LIBRARY_PATH": str(self._home / "libraries"),
-            "OMP_NUM_THREADS": "1",
-        }
-        environment.pop("PYTHONPATH", None)
+        prefix = f"--backend-config=python,shm-region-prefix-name={self._shared_memory}"
+        ports = (self.http, self.grpc, self.metrics_port)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                command,
-                env=environment,
+                command(self._home, self._repository, ports, [prefix, *self._options]),
+                env=environment(self._home),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -121,6 +100,40 @@ class TritonServer:
                 return answer.read().decode() or "yes"
         except OSError:
             return None
+
+
+def command(
+    home: Path, repository: Path, ports: tuple[int, int, int], options: Sequence[str] = ()
+) -> list[str]:
+    """The command line of a server on ports (HTTP, gRPC, metrics) of 127.0.0.1."""
+    server = home / "tritonserver"
+    http, grpc, metrics = ports
+    return [
+        str(server / "bin" / "tritonserver"),
+        f"--model-repository={repository}",
+        f"--backend-directory={server / 'backends'}",
+        "--exit-on-error=false",
+        "--exit-timeout-secs=5",
+        "--allow-metrics=true",
+        "--http-address=127.0.0.1",
+        f"--http-port={http}",
+        "--grpc-address=127.0.0.1",
+        f"--grpc-port={grpc}",
+        "--metrics-address=127.0.0.1",
+        f"--metrics-port={metrics}",
+        *options,
+    ]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Variables that a server needs."""
+    variables = os.environ | {
+        "PATH": f"{home / 'venv' / 'bin'}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": str(home / "libraries"),
+        "OMP_NUM_THREADS": "1",
+    }
+    variables.pop("PYTHONPATH", None)
+    return variables
 
 
 def add_model(

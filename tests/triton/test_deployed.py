@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,11 @@ import pytest
 pytest.importorskip("tests.triton.server")
 
 from runtime.contract import CONTRACT_KEY, Contract
+from runtime.reconstruct import reconstruct
+from runtime.remote import RemoteSession
 from runtime.session import Session
+from tests.export.deployed import counts_artifact, group_artifact
+from tests.export.small_network import scan_of_noise
 from tests.harness.conftest import make_contract, write_oracle
 
 grpc = pytest.importorskip("tritonclient.grpc")
@@ -116,3 +121,18 @@ def name_a_corrupt_version(folder: Path, version: int) -> None:
     (folder / "config.pbtxt").write_text(
         config.replace(f"versions: {version - 1}\n", f"versions: {version - 1}\n    versions: {version}\n")
     )
+
+
+@pytest.mark.parametrize("make", [counts_artifact, group_artifact], ids=["counts", "gridsize 2"])
+def test_counts_and_groups_are_reconstructed_as_here(triton, run, make, tmp_path):
+    path = make(tmp_path / "net.onnx")
+    code, _, err = run("deploy", "triton", path, "--repository", tmp_path / "repository")
+    assert code == 0, err
+    server = triton()
+    server.wait(lambda: server.ready("net", "1"), 60, "ready")
+    scan = scan_of_noise(49)
+    expected = reconstruct(Session(path, "cpu"), scan)
+    for scheme in ("http", "grpc"):
+        with contextlib.closing(RemoteSession(server.url(scheme, "net"))) as session:
+            found = reconstruct(session, scan)
+        np.testing.assert_allclose(found.stitched.object, expected.stitched.object, rtol=1e-5, atol=1e-6)
