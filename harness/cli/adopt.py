@@ -11,11 +11,13 @@ from export.adoption import adopt as adopt_network
 from export.adoption import read_specification
 from export.verify import TOLERANCE
 from harness.cli.console import errors, output
-from runtime.formats import read_scan
+from harness.cli.reading import read_if_given, with_reading
+from runtime.formats import ReadOptions
 
 __all__ = ["adopt"]
 
 
+@with_reading
 def adopt(
     network: Annotated[Path, typer.Argument(help="ONNX file, made by whatever exporter.")],
     contract: Annotated[
@@ -28,6 +30,8 @@ def adopt(
     tolerance: Annotated[
         float, typer.Option(min=0, help="Largest relative error against the network run by itself.")
     ] = TOLERANCE,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Make an **artifact** of a foreign ONNX network: preprocessing, layout and output go into the graph.
 
@@ -39,7 +43,7 @@ def adopt(
     Example: `ptychonnx adopt theirs.onnx --contract theirs.yaml --out models/theirs.onnx`
     """
     specification = read_specification(contract)
-    compared = None if scan is None else read_scan(scan)
+    compared = read_if_given(scan, reading)
     with errors.status(f"Adopting {network}"):
         result = adopt_network(network, specification, out, scan=compared, tolerance=tolerance)
     output.print(f"[bold]{out}[/]", soft_wrap=True)

@@ -85,7 +85,7 @@ def evaluate(
         for path, known in zip(scan, references, strict=True)
     ]
     with remote_sessions(server or [], connection) as remote, progress_bar() as bar:
-        task = bar.add_task("Evaluating", total=None)
+        task = bar.add_task("Evaluating", total=None, visible=False)
         evaluation = run_evaluation(
             [*(artifacts or []), *remote],
             loaded,
@@ -100,7 +100,7 @@ def evaluate(
             ptychopinn=ptychopinn,
             commands=_commands(recipe),
             progress=lambda label, done, total: bar.update(
-                task, description=f"Evaluating {label}", completed=done, total=total
+                task, description=f"Evaluating {label}", completed=done, total=total, visible=True
             ),
         )
     output.print(comparison_table(evaluation))

@@ -11,9 +11,10 @@ from export.artifact import export_run
 from export.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OPSET
 from export.options import Domain, ExportOptions, Precision
 from harness.cli.console import errors, output
+from harness.cli.reading import read_if_given, with_reading
 from harness.gate import AllowedFall, Gate
 from runtime.errors import InputError
-from runtime.formats import read_scan
+from runtime.formats import ReadOptions
 from runtime.settings import checked
 from train.run import held_out_scan
 
@@ -22,6 +23,7 @@ __all__ = ["export"]
 _FALL = AllowedFall()
 
 
+@with_reading
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder written by `ptychonnx train`.")],
     out: Annotated[Path, typer.Option(help="Artifact to write, ending in .onnx.")],
@@ -61,6 +63,8 @@ def export(
             help="Refuse a graph with a node that this target lacks: cpu, cuda, tensorrt, openvino."
         ),
     ] = None,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Compile a trained network to one self-describing **ONNX** file, and verify it.
 
@@ -84,9 +88,9 @@ def export(
     )
     if precision == "fp32" and scan is not None:
         raise InputError(f"{scan}: a scan is only used with --precision fp16 or int8")
-    judged = None
-    if precision != "fp32":
-        judged = held_out_scan(run) if scan is None else read_scan(scan)
+    judged = read_if_given(scan, reading)
+    if precision != "fp32" and judged is None:
+        judged = held_out_scan(run)
     allowed = checked(AllowedFall, {"pearson": pearson_fall, "ssim": ssim_fall, "frc_cutoff": frc_fall})
     with errors.status(f"Exporting {run}") as status:
         result = export_run(

@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.cli.console import errors
 from harness.cli.options import with_options
 from runtime.errors import InputError
+from runtime.formats import read_scan
 from runtime.formats.mapped import KEYS
 from runtime.formats.options import (
     Axes,
@@ -23,8 +24,9 @@ from runtime.formats.options import (
     Unit,
 )
 from runtime.orientation import Orientation
+from runtime.scan import Scan
 
-__all__ = ["note", "with_reading"]
+__all__ = ["note", "read_if_given", "with_reading"]
 
 _PANEL = "What the scan file does not say"
 
@@ -32,6 +34,21 @@ _PANEL = "What the scan file does not say"
 def note(line: str) -> None:
     """Print how a scan was understood, beside the results."""
     errors.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def read_if_given(path: Path | None, reading: ReadOptions) -> Scan | None:
+    """The scan of an option that may be left out.
+
+    Raises
+    ------
+    InputError
+        If it is left out and still something is said about it, or it cannot be read.
+    """
+    if path is not None:
+        return read_scan(path, options=reading, log=note)
+    if reading != ReadOptions():
+        raise InputError("options about reading a scan were given, expected --scan FILE with them")
+    return None
 
 
 def _reading(

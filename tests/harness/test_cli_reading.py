@@ -6,7 +6,9 @@ import re
 
 import h5py
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from harness.cli.app import app
 
@@ -52,6 +54,38 @@ def test_a_tiff_pair_is_named(run, oracle, lines_scan, plain, tmp_path):
     assert code == 0, err
     assert "o_amplitude.tif and " in out
     assert {path.name for path in tmp_path.glob("o*")} == {"o_amplitude.tif", "o_phase.tif"}
+
+
+@pytest.fixture
+def theirs(tmp_path, lines_scan):
+    """A foreign network, whose phase is the logarithm of the amplitude, and what is said about it."""
+    side = lines_scan.size
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "one"], ["shifted"]), helper.make_node("Log", ["shifted"], ["y"])],
+        "theirs",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, side, side])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1, side, side])],
+        [numpy_helper.from_array(np.float32(1), "one")],
+    )
+    path = tmp_path / "theirs.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    said = path.with_suffix(".yaml")
+    said.write_text(f"label: theirs\nn: {side}\nflux: {lines_scan.flux}\noutput:\n  channels: [phase]\n")
+    return "adopt", path, "--contract", said, "--out", tmp_path / "adopted.onnx"
+
+
+def test_a_scan_that_may_be_left_out_is_read_likewise(run, plain, theirs):
+    code, out, err = run(*theirs, "--scan", plain, *OPTIONS)
+    assert code == 0, err
+    assert "axes: column,row (given)" in err
+    assert "adopted.onnx" in out
+
+
+def test_saying_how_to_read_no_scan_is_refused(run, theirs, tmp_path):
+    for command in (theirs, ("export", tmp_path, "--out", tmp_path / "o.onnx")):
+        code, _, err = run(*command, *OPTIONS)
+        assert code == 2
+        assert err == "Error: options about reading a scan were given, expected --scan FILE with them\n"
 
 
 @pytest.mark.parametrize(
