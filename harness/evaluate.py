@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +16,12 @@ from numpy.typing import NDArray
 
 from harness.metrics.alignment import apply_alignment
 from harness.metrics.canvas import reference_on_canvas
-from harness.metrics.comparison import amplitude_maps, compare, phase_maps
+from harness.metrics.comparison import compare, sample
 from harness.metrics.confidence import Confidence, confidence
 from harness.metrics.profile_ptychopinn import compare_as_ptychopinn
 from harness.metrics.region import Rectangle, RegionRule, declare_region
-from harness.report.figures import (
-    comparison_figure,
-    error_figure,
-    frc_figure,
-    panels_of,
-    reconstruction_figure,
-)
+from harness.report.curves import frc_figure, psd_figure
+from harness.report.figures import comparison_figure, error_figure, panels_of, reconstruction_figure
 from harness.report.page import render_page
 from harness.report.results import Evaluation, Row, ScanResult, ScanSummary
 from harness.report.table import comparison_table
@@ -46,7 +44,7 @@ _SMALLEST_FOR_PTYCHOPINN = 7
 def evaluate(
     artifacts: Sequence[Path | Network],
     scans: Sequence[Path | Scan],
-    out: Path,
+    out: Path | None,
     *,
     provider: str = "auto",
     weighting: str | None = None,
@@ -72,7 +70,7 @@ def evaluate(
     scans
         Files for `runtime.formats.read_scan`, or scans.
     out
-        Folder to write to; made if it is missing.
+        Folder to write to; made if it is missing. None: nothing is written, and no figure is drawn.
     provider, weighting, placement, synchronise, batch
         See `runtime.session.Session` (for files) and `runtime.reconstruct.reconstruct`.
     references
@@ -98,7 +96,7 @@ def evaluate(
         raise InputError(
             f"evaluate: got {len(artifacts)} artifacts and {len(scans)} scans, expected one at least"
         )
-    if Path(out).exists() and not Path(out).is_dir():
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"{out}: is a file, expected a folder to write to")
     sessions: list[Network] = [
         Session(Path(each), provider) if isinstance(each, str | Path) else each for each in artifacts
@@ -148,12 +146,24 @@ def evaluate(
         tuple(summaries),
         rows,
         batch,
-        _figures(summaries, rows),
+        {} if out is None else _figures(summaries, rows),
         tuple(commands),
         {scan.name: _confidence(scan, rows) for scan in summaries},
+        _software(),
     )
-    write_evaluation(evaluation, Path(out))
+    if out is not None:
+        write_evaluation(evaluation, Path(out))
     return evaluation
+
+
+def _software() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    names = ("ptychonnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scikit-image", "scipy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
@@ -302,22 +312,12 @@ def _confidence(summary: ScanSummary, rows: Sequence[Row]) -> Confidence | None:
     reference = summary.reference
     if reference is None:
         return None
-    rectangles, maps = [], {}
+    samples = {}
     for row in rows:
         result = row.results[summary.name]
-        if result.comparison is None or result.comparison.alignment is None:
-            continue
-        rectangles.append(result.comparison.rectangle_px)
-        maps[row.label] = {
-            "amplitude": amplitude_maps(result.object, reference),
-            "phase": phase_maps(result.object, reference, summary.region),
-        }
-    if not rectangles:
-        return None
-    # Registration makes a rectangle smaller; tiles have to be the same for all.
-    tops, bottoms, lefts, rights = zip(*rectangles, strict=True)
-    common = Rectangle(max(tops), min(bottoms), max(lefts), min(rights))
-    return confidence(maps, common) if min(common.shape) > 0 else None
+        if result.comparison is not None and result.comparison.alignment is not None:
+            samples[row.label] = sample(result.object, reference, summary.region, result.comparison)
+    return confidence(samples)
 
 
 def _row_notes(label: str, session: Network) -> tuple[str, ...]:
@@ -341,4 +341,5 @@ def _figures(scans: Sequence[ScanSummary], rows: Sequence[Row]) -> dict[str, byt
         figures[f"comparison{suffix}"] = comparison_figure(scan.reference, scan.region, panels, title)
         figures[f"errors{suffix}"] = error_figure(scan.reference, scan.region, panels, title)
         figures[f"frc{suffix}"] = frc_figure(panels, title)
+        figures[f"psd{suffix}"] = psd_figure(panels, title)
     return figures

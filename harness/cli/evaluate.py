@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.console import output, progress_bar
+from harness.cli.console import errors, output, progress_bar
 from harness.cli.reading import note, with_reading
 from harness.cli.servers import ServerOptions, remote_sessions, with_connection
 from harness.evaluate import comparison_table
 from harness.evaluate import evaluate as run_evaluation
+from harness.report.formats import as_csv, as_markdown
+from harness.report.results import Evaluation
+from runtime.atomic import write_text
 from runtime.contract import Placement, Weighting
 from runtime.errors import InputError
 from runtime.formats import ReadOptions, read_scan
@@ -22,12 +26,19 @@ from runtime.providers import Provider
 
 __all__ = ["evaluate"]
 
+_MACHINES = "For other programs"
+
 
 @with_reading
 @with_connection
 def evaluate(
     scan: Annotated[list[Path], typer.Option(help="Scan to evaluate on; may be given several times.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json, pictures and report.html.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for metrics.json, pictures and report.html; needless with --json, --csv or --markdown."
+        ),
+    ] = None,
     artifacts: Annotated[
         list[Path] | None, typer.Argument(help="ONNX artifacts; with --server there may be none.")
     ] = None,
@@ -56,6 +67,28 @@ def evaluate(
         Path | None,
         typer.Option(help="Shell script whose commands the report lists, instead of this one alone."),
     ] = None,
+    json: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", rich_help_panel=_MACHINES, help="What metrics.json holds; - for standard output."
+        ),
+    ] = None,
+    csv: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=_MACHINES,
+            help="One line an artifact and scan; - for standard output.",
+        ),
+    ] = None,
+    markdown: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=_MACHINES,
+            help="Table for a paper or a README; - for standard output.",
+        ),
+    ] = None,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
     server: Annotated[
@@ -75,8 +108,13 @@ def evaluate(
 
     Example: `ptychonnx evaluate models/*.onnx --scan data/lines/test.npz --out report/`
 
+    For a README: `ptychonnx evaluate models/*.onnx --scan test.npz --markdown - >> README.md`
+
     On a server: `ptychonnx evaluate --server grpc://127.0.0.1:8001/pinn_fno --scan test.npz --out report/`
     """
+    exports = _exports(json, csv, markdown)
+    if out is None and not exports:
+        raise InputError("got nothing to write, expected --out, --json, --csv or --markdown")
     if reference and len(reference) != len(scan):
         raise InputError(f"got {len(reference)} references for {len(scan)} scans, expected one for each")
     references: list[Path | None] = list(reference) if reference else [None] * len(scan)
@@ -103,12 +141,41 @@ def evaluate(
                 task, description=f"Evaluating {label}", completed=done, total=total, visible=True
             ),
         )
-    output.print(comparison_table(evaluation))
+    # Standard output belongs to the data if they are wanted there.
+    console = errors if "-" in exports else output
+    console.print(comparison_table(evaluation))
     for row in evaluation.rows:
         for scan_name, result in row.results.items():
             if result.requests is not None:
-                output.print(f"{row.label}, {scan_name}: {result.requests}", soft_wrap=True)
-    output.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+                console.print(f"{row.label}, {scan_name}: {result.requests}", soft_wrap=True)
+    for target, form in exports.items():
+        if target == "-":
+            sys.stdout.write(form(evaluation))
+        else:
+            write_text(Path(target), form(evaluation))
+    if out is not None:
+        console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _exports(
+    json: str | None, csv: str | None, markdown: str | None
+) -> dict[str, Callable[[Evaluation], str]]:
+    """What to write where; refused before anything runs if two go to one place or one to a folder."""
+    found: dict[str, Callable[[Evaluation], str]] = {}
+    for name, target, form in (
+        ("--json", json, Evaluation.to_json),
+        ("--csv", csv, as_csv),
+        ("--markdown", markdown, as_markdown),
+    ):
+        if target is None:
+            continue
+        if target in found:
+            place = "standard output" if target == "-" else target
+            raise InputError(f"{name} {target}: another form goes to {place} already, expected one for each")
+        if target != "-" and Path(target).is_dir():
+            raise InputError(f"{name} {target}: is a folder, expected a file to write to or -")
+        found[target] = form
+    return found
 
 
 def _commands(recipe: Path | None) -> list[str]:

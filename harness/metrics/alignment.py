@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.metrics.region import largest_rectangle
 
@@ -20,6 +20,7 @@ __all__ = [
     "Alignment",
     "align",
     "apply_alignment",
+    "compared_region",
     "fit_factor",
     "fit_ramp",
     "fit_shift",
@@ -31,6 +32,10 @@ _SPLINE_MARGIN = 2
 _RAMP_ITERATIONS = 100
 _RAMP_TOLERANCE = 1e-9
 _SHIFT_ITERATIONS = 8
+_UPSAMPLE = 50
+# A larger part of the side of the image than this is no misplacement: the correlation has found something else,
+# as it does when nothing was reconstructed, and to undo it would take the image out of the region.
+_LARGEST_SHIFT = 1 / 8
 
 
 class Alignment(BaseModel):
@@ -38,10 +43,16 @@ class Alignment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scale: float
-    phase_rad: float
-    ramp_rad_per_pixel: tuple[float, float] | None = None
-    shift_px: tuple[float, float] | None = None
+    scale: float = Field(description="the reconstruction was multiplied by it")
+    phase_rad: float = Field(description="this phase was added")
+    ramp_rad_per_pixel: tuple[float, float] | None = Field(
+        None, description="slope down the rows and along the columns that was taken off the phase"
+    )
+    shift_px: tuple[float, float] | None = Field(
+        None, description="rows down and columns right by which the reconstruction was moved"
+    )
+    method: str = Field("global complex factor by least squares", description="in words")
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,29 +93,51 @@ def align(
     """
     image = np.nan_to_num(reconstruction.astype(np.complex128))
     shift = ramp = None
+    steps, notes = [], []
     if register:
         # A ramp would blur the correlation peak: it is taken off for the estimate, and fitted anew after.
         level = _remove_ramp(image, fit_ramp(image, reference, region)) if plane else image
         shift = fit_shift(level, reference, region)
-        image = shift_image(image, shift)
-        region = _shrink(region, shift)
+        limit = _LARGEST_SHIFT * min(largest_rectangle(region).shape)
+        if max(map(abs, shift)) > limit:
+            notes.append(
+                f"registration found a shift of ({shift[0]:.2f}, {shift[1]:.2f}) pixels, more than the {limit:.1f} "
+                "of a misplacement: not undone"
+            )
+            shift = (0.0, 0.0)
+        elif any(shift):
+            image = shift_image(image, shift)
+            region = _shrink(region, shift)
+        steps.append(
+            f"shift by cross-correlation (scikit-image phase_cross_correlation, {_UPSAMPLE} steps a pixel, Hann "
+            "window), cubic splines"
+        )
     if plane:
         ramp = fit_ramp(image, reference, region)
         image = _remove_ramp(image, ramp)
+        steps.append("phase ramp by the largest complex correlation with the reference")
     factor = fit_factor(image, reference, region)
+    steps.append("global complex factor by least squares")
     record = Alignment(
         scale=float(abs(factor)),
         phase_rad=float(np.angle(factor)),
         ramp_rad_per_pixel=ramp,
         shift_px=shift,
+        method="; ".join(steps),
+        notes=tuple(notes),
     )
     return Aligned(image * factor, region, record)
+
+
+def compared_region(region: NDArray[np.bool_], record: Alignment) -> NDArray[np.bool_]:
+    """The region [rows, columns] that `align` returned with this record."""
+    return region if record.shift_px is None or not any(record.shift_px) else _shrink(region, record.shift_px)
 
 
 def apply_alignment(reconstruction: NDArray[np.complexfloating], record: Alignment) -> NDArray[np.complex128]:
     """The object that `align` returned with this record, complex [rows, columns]."""
     image = np.nan_to_num(reconstruction.astype(np.complex128))
-    if record.shift_px is not None:
+    if record.shift_px is not None and any(record.shift_px):
         image = shift_image(image, record.shift_px)
     if record.ramp_rad_per_pixel is not None:
         image = _remove_ramp(image, record.ramp_rad_per_pixel)
@@ -134,8 +167,9 @@ def fit_ramp(
     """Slope (down the rows, along the columns), in radians per pixel, of the phase of the reconstruction.
 
     The slopes maximise ``|sum g exp(-i (a r + b c))|`` with ``g = conj(ref) * rec``, each pixel weighted by
-    its amplitudes. Nothing is unwrapped: the peak of the Fourier transform of g gives the start, and steps of
-    ``(sum |g| x x^T)^-1 sum x Im(g exp(-i phi))``, which never decrease the sum, the rest.
+    its amplitudes. Nothing is unwrapped (docs/decisions/0013-metrics.md says why): the peak of the Fourier
+    transform of g gives the start, and steps of ``(sum |g| x x^T)^-1 sum x Im(g exp(-i phi))``, which never
+    decrease the sum, the rest.
     """
     product = np.where(region, np.conj(reference) * reconstruction, 0).astype(np.complex128)
     if not product.any():
@@ -172,7 +206,7 @@ def fit_shift(
     reconstruction: NDArray[np.complexfloating],
     reference: NDArray[np.complexfloating],
     region: NDArray[np.bool_],
-    upsample: int = 50,
+    upsample: int = _UPSAMPLE,
 ) -> tuple[float, float]:
     """Shift (rows, columns) in pixels that moves the reconstruction onto the reference, to 1 / `upsample`
     pixel.

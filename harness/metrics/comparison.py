@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.metrics.alignment import Alignment, align
-from harness.metrics.confidence import Maps
+from harness.metrics.alignment import Alignment, align, compared_region
+from harness.metrics.confidence import METRICS, Judged, Sample
 from harness.metrics.frc import RingCorrelation, fourier_ring_correlation
-from harness.metrics.image import SSIM_WINDOW, contrast_ratio, mae, ms_ssim, mse, pearson, psnr, ssim, wrap
+from harness.metrics.image import SSIM_WINDOW, contrast_ratio, mae, ms_ssim, mse, pearson, psnr, ssim
+from harness.metrics.maps import UNWRAP_RANGE, amplitude_maps, phase_maps
+from harness.metrics.psd import PowerSpectrum, compare_power
 from harness.metrics.region import Rectangle, largest_rectangle
 from runtime.errors import InputError
 
@@ -22,9 +24,8 @@ __all__ = [
     "CONSTANT_PHASE",
     "Comparison",
     "MetricSet",
-    "amplitude_maps",
     "compare",
-    "phase_maps",
+    "sample",
 ]
 
 # A reconstruction has collapsed if it shows less than a fifth of the contrast of the reference, or a pattern
@@ -36,8 +37,6 @@ COLLAPSED_PEARSON = 0.3
 # errors.
 CONSTANT_AMPLITUDE = 1e-3  # of its mean
 CONSTANT_PHASE = 1e-3  # rad
-# A reference whose phase spans more than this is unwrapped, or the cut at +-pi would count as structure.
-UNWRAP_RANGE = 0.9 * 2 * math.pi
 
 
 class MetricSet(BaseModel):
@@ -58,6 +57,7 @@ class MetricSet(BaseModel):
     contrast_ratio: float | None = Field(description="standard deviation over that of the reference")
     collapsed: bool | None = Field(description="null where the reference has no contrast to lose")
     frc: RingCorrelation | None
+    psd: PowerSpectrum | None
     notes: list[str]
 
 
@@ -71,7 +71,7 @@ class Comparison(BaseModel):
     alignment: Alignment | None = Field(description="null if the reconstruction holds NaN or infinity")
     pixels: int = Field(description="pixels that were compared one by one")
     rectangle_px: tuple[int, int, int, int] = Field(
-        description="(top, bottom, left, right) for SSIM, MS-SSIM and FRC"
+        description="(top, bottom, left, right) for SSIM, MS-SSIM, FRC and PSD"
     )
     collapsed: bool = Field(description="amplitude or phase has collapsed")
 
@@ -97,11 +97,12 @@ def compare(
         Also remove a phase ramp, or a sub-pixel shift; see `harness.metrics.alignment`. Off by default: with
         known positions and a known probe a ramp or a shift is an error of the network.
     pixel_size
-        In metres, to state the FRC cut-offs as periods too.
+        In metres, to state the resolution in metres too.
 
-    Returns ------- The comparison. Phases are wrapped differences for MAE, MSE and PSNR; for the other
-    metrics both phase maps are taken about the mean angle of the reference, and unwrapped if the reference
-    spans nearly 2 pi.
+    Returns
+    -------
+    The comparison. Phases are wrapped differences for MAE, MSE and PSNR; for the other metrics both phase maps are
+    taken about the mean angle of the reference, and unwrapped if the reference spans nearly 2 pi.
 
     Raises
     ------
@@ -141,31 +142,31 @@ def compare(
     )
 
 
-def amplitude_maps(prediction: NDArray[np.complexfloating], reference: NDArray[np.complexfloating]) -> Maps:
-    """(prediction, reference, difference) of amplitudes, each [rows, columns]."""
-    predicted, true = np.abs(prediction).astype(np.float64), np.abs(reference).astype(np.float64)
-    return predicted, true, predicted - true
-
-
-def phase_maps(
-    prediction: NDArray[np.complexfloating],
+def sample(
+    aligned: NDArray[np.complexfloating],
     reference: NDArray[np.complexfloating],
     region: NDArray[np.bool_],
-) -> Maps:
-    """(prediction, reference, wrapped difference) of phases in rad, each [rows, columns].
+    comparison: Comparison,
+) -> Sample:
+    """What `harness.metrics.confidence` needs to draw again from a comparison.
 
-    Both maps are about the mean angle of the reference in the region, and unwrapped if the reference spans nearly
-    2 pi there.
+    Parameters
+    ----------
+    aligned
+        complex [rows, columns], the reconstruction after the alignment of the comparison, which is not None.
+    region
+        bool [rows, columns], as it was given to `compare`.
     """
-    # Mean of unit vectors: dark pixels count like bright ones, as they do in the metrics.
-    centre = np.angle(np.mean(np.exp(1j * np.angle(reference[region]))))
-    true, predicted = (wrap(np.angle(image) - centre) for image in (reference, prediction))
-    difference = wrap(predicted - true)
-    if np.ptp(true[region]) > UNWRAP_RANGE:
-        true, predicted = _unwrap(true, region), _unwrap(predicted, region)
-        turns = np.rint(np.mean(true[region] - predicted[region]) / (2 * np.pi))
-        predicted = predicted + 2 * np.pi * turns
-    return predicted, true, difference
+    assert comparison.alignment is not None
+    compared = compared_region(region, comparison.alignment)
+    quantities = {}
+    for name, metrics, maps in (
+        ("amplitude", comparison.amplitude, amplitude_maps(aligned, reference)),
+        ("phase", comparison.phase, phase_maps(aligned, reference, compared)),
+    ):
+        defined = frozenset(each for each in METRICS if getattr(metrics, each) is not None)
+        quantities[name] = Judged(maps, metrics.data_range, defined)
+    return Sample(quantities, compared, Rectangle(*comparison.rectangle_px))
 
 
 def _amplitude(
@@ -246,13 +247,13 @@ def _measure(
     if not math.isfinite(decibels):
         notes.append("equal to the reference: PSNR is infinite")
     if prediction_is_flat:
-        notes.append("the reconstruction is constant: Pearson correlation and FRC are not defined")
+        notes.append("the reconstruction is constant: Pearson correlation, FRC and PSD are not defined")
     inner, inner_true = predicted[rectangle.slices], true[rectangle.slices]
     side = min(rectangle.shape)
     if side < SSIM_WINDOW:
         notes.append(
             f"the largest rectangle in the region has {rectangle.shape[0]} x {rectangle.shape[1]} pixels: "
-            "too small for SSIM, MS-SSIM and FRC"
+            "too small for SSIM, MS-SSIM, FRC and PSD"
         )
         return MetricSet.model_validate(values)
     values["ssim"] = ssim(inner, inner_true, data_range)
@@ -260,18 +261,12 @@ def _measure(
     # The rectangle may be flat where the region is not.
     if not prediction_is_flat and np.ptp(inner) > 0 and np.ptp(inner_true) > 0:
         values["frc"] = fourier_ring_correlation(inner, inner_true, pixel_size)
+        values["psd"] = compare_power(inner, inner_true)
     return MetricSet.model_validate(values)
 
 
 def _is_flat(values: NDArray[np.float64], limit: float) -> bool:
     return float(np.std(values)) <= limit
-
-
-def _unwrap(phase: NDArray[np.float64], region: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Phase without jumps of 2 pi inside the region, 0 outside."""
-    from skimage.restoration import unwrap_phase
-
-    return np.ma.filled(unwrap_phase(np.ma.masked_array(phase, mask=~region)), 0.0)
 
 
 def _broken(region: NDArray[np.bool_]) -> Comparison:

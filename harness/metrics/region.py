@@ -78,7 +78,7 @@ class RegionRecord(BaseModel):
     fraction: float
     pixels: int = Field(description="pixels that count in pixelwise metrics")
     rectangle_px: tuple[int, int, int, int] = Field(
-        description="(top, bottom, left, right) on the canvas, for SSIM, MS-SSIM and FRC"
+        description="(top, bottom, left, right) on the canvas, for SSIM, MS-SSIM, FRC and PSD"
     )
     canvas_origin_px: tuple[float, float]
 

@@ -5,29 +5,40 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import math
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from harness.metrics.comparison import COLLAPSED_CONTRAST, COLLAPSED_PEARSON, MetricSet
+from harness.metrics.comparison import COLLAPSED_CONTRAST, COLLAPSED_PEARSON
+from harness.report.display import quantities
+from harness.report.figures import panels_of
+from harness.report.summary import summary_columns, summary_lines
+from harness.report.views import strip_of
 
 if TYPE_CHECKING:
     from harness.metrics.confidence import Confidence
-    from harness.report.results import Evaluation, Row
+    from harness.report.results import Evaluation, Row, ScanSummary
 
 __all__ = ["render_page"]
 
 _UNDEFINED = "–"
 _JUDGED = [
-    f"{quantity}_{metric}" for quantity in ("amplitude", "phase") for metric in ("ssim", "pearson", "mae")
+    f"{quantity}_{metric}"
+    for quantity in ("amplitude", "phase")
+    for metric in ("ssim", "pearson", "mae", "psnr")
 ]
-_CAPTIONS = {
-    "comparison": "Amplitude and phase. Scales are those of the reference; grey lies outside the region.",
-    "reconstruction": "Amplitude and phase, each phase about its own mean angle. There is no reference.",
-    "errors": "Magnitude of the errors, one scale for all. Phase differences are wrapped to ±π.",
-    "frc": "Fourier ring correlation with the reference; dashed: thresholds of 0.5 and 1/7.",
+_CURVES = {
+    "frc": (
+        "Fourier ring correlation with the reference: up to which detail the two agree. Dotted: thresholds "
+        "of 0.5 and 1/7; grey: twice the standard deviation of unrelated images (2σ)."
+    ),
+    "psd": (
+        "Radially averaged power spectral density: how much contrast there is at each frequency, right or wrong. "
+        "Below the reference: detail is missing; above it: there is noise."
+    ),
 }
 
 
@@ -37,47 +48,47 @@ def render_page(evaluation: Evaluation, title: str = "Comparison of reconstructi
     Parameters
     ----------
     evaluation
-        Its `figures` are embedded; its `commands` are printed as the way to reproduce it.
+        Its objects are drawn, its curves embedded; its `commands` are printed as the way to reproduce it.
     """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "number": _number,
-        "cutoff": _cutoff,
-        "base64": _base64,
-        "contract": _contract,
-        "spread": _spread,
-        "pairs": _pairs,
-    }
-    source = resources.files("harness.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
+    environment.filters |= {"number": _number, "contract": _contract, "pairs": _pairs, "scale": _scale_end}
+    return environment.from_string(_asset("report.html.j2")).render(
         title=title,
+        style=Markup(_asset("report.css")),
+        script=Markup(_asset("report.js")),
         evaluation=evaluation,
+        columns=summary_columns(),
+        lines=summary_lines(evaluation),
+        infinity=math.inf,
+        images=[(scan, _strips(evaluation, scan)) for scan in evaluation.scans],
+        curves=[
+            (name, base64.b64encode(image).decode("ascii"), _CURVES[kind])
+            for name, image in evaluation.figures.items()
+            if (kind := name.split("_")[0]) in _CURVES
+        ],
         collapsed=[row.label for row in evaluation.rows if row.collapsed],
-        captions=_CAPTIONS,
         thresholds={"contrast": COLLAPSED_CONTRAST, "pearson": COLLAPSED_PEARSON},
         uncompared=[scan.name for scan in evaluation.scans if scan.reference is None],
     )
+
+
+def _asset(name: str) -> str:
+    return resources.files("harness.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _strips(evaluation: Evaluation, scan: ScanSummary) -> list[Any]:
+    found = quantities(scan.reference, scan.region, panels_of(evaluation.rows, scan))
+    return [strip_of(quantity) for quantity in found]
 
 
 def _number(value: float | None, digits: int = 3) -> str:
     return _UNDEFINED if value is None else f"{value:.{digits}f}"
 
 
-def _cutoff(metrics: MetricSet, which: str) -> str:
-    if metrics.frc is None:
-        return _UNDEFINED
-    value: float | None = getattr(metrics.frc, which)
-    return "never" if value is None else f"{value:.3f}"
-
-
-def _spread(intervals: dict[str, tuple[float, float]], metric: str) -> Markup:
-    """A small second line in a cell; nothing if the interval is not known."""
-    if metric not in intervals:
-        return Markup()
-    low, high = intervals[metric]
-    return Markup(" <small>{:.3f}–{:.3f}</small>").format(low, high)
+def _scale_end(value: float) -> str:
+    return f"{value:.3g}"
 
 
 def _pairs(found: Confidence) -> list[dict[str, Any]]:
@@ -94,15 +105,12 @@ def _pairs(found: Confidence) -> list[dict[str, Any]]:
             if found.differs(first, second, metric):
                 is_less_better = metric.endswith("mae")
                 verdict = "better" if (interval[0] > 0) != is_less_better else "worse"
-            text = " … ".join(f"{value:+.3f}" for value in interval)
+            digits = 1 if metric.endswith("psnr") else 3
+            text = " … ".join(f"{value:+.{digits}f}" for value in interval)
             cells.append({"text": text, "verdict": verdict})
         rows.append({"first": first, "second": second, "cells": cells})
     return rows
 
 
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
-
-
 def _contract(row: Row) -> str:
-    return json.dumps(row.contract.model_dump(mode="json"), indent=2)
+    return "" if row.contract is None else json.dumps(row.contract.model_dump(mode="json"), indent=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +13,15 @@ from numpy.typing import NDArray
 
 from harness.metrics.canvas import Placement
 from harness.metrics.comparison import Comparison
-from harness.metrics.confidence import Confidence
+from harness.metrics.confidence import Confidence, Interval
 from harness.metrics.profile_ptychopinn import PtychoPinnComparison
 from harness.metrics.region import RegionRecord
-from runtime.contract import Contract
+from runtime.contract import Contract, Parity
 from runtime.requests import RequestStatistics
 
 __all__ = ["METRICS_VERSION", "Evaluation", "Row", "ScanResult", "ScanSummary"]
 
-METRICS_VERSION = 1
+METRICS_VERSION = 2
 _PLAIN_LIST = re.compile(r"\[\n[^\[\]{}]*\]")
 
 
@@ -67,7 +68,7 @@ class ScanSummary:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """One artifact on one scan.
+    """One row on one scan.
 
     Attributes
     ----------
@@ -75,6 +76,10 @@ class ScanResult:
         complex64 [rows, columns] on the canvas; aligned to the reference if there is one.
     covered
         bool [rows, columns], where the object is known.
+    weighting, placement
+        How patches were stitched; in a word, what took the place of it where nothing was stitched.
+    inference_seconds
+        Time that the network, or whatever made the object, took; reading and stitching not included.
     comparison, ptychopinn
         None without a reference (the latter also if it was not asked for).
     requests
@@ -96,7 +101,7 @@ class ScanResult:
 
     @property
     def ms_per_pattern(self) -> float:
-        """Inference time in milliseconds per pattern, stitching not included."""
+        """Time in milliseconds per pattern, stitching not included."""
         return 1000 * self.inference_seconds / self.patterns
 
     def as_json(self, region: RegionRecord) -> dict[str, Any]:
@@ -126,17 +131,35 @@ class ScanResult:
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact: what it says of itself and what it did on each scan, in the order of the scans.
+    """One way to reconstruct, and what it did on each scan, in the order of the scans.
 
-    `name` is that of its file, or the URL by which it is served.
+    Attributes
+    ----------
+    name
+        Of the file of an artifact, or the URL by which it is served; of the program of another kind of row.
+    contract
+        What an artifact says of itself; None for a row that is none.
+    provider
+        Where it ran.
+    kind
+        ``artifact``, or in one word what else made the object (``iterations``).
+    facts
+        What a reader should know of a row without a contract, by name.
     """
 
     label: str
     name: str
-    contract: Contract
+    contract: Contract | None
     provider: str
     results: dict[str, ScanResult]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    kind: str = "artifact"
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parity(self) -> Parity | None:
+        """How far the artifact is from the network that it was made of, if it says so."""
+        return None if self.contract is None else self.contract.parity
 
     @property
     def collapsed(self) -> bool | None:
@@ -147,7 +170,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every artifact on every scan; `confidence` is by scan, None where nothing could be compared."""
+    """Every row on every scan.
+
+    `confidence` is by scan, None where nothing could be compared; `software` is the version of each package that the
+    figures depend on.
+    """
 
     scans: tuple[ScanSummary, ...]
     rows: tuple[Row, ...]
@@ -155,6 +182,12 @@ class Evaluation:
     figures: dict[str, bytes]
     commands: tuple[str, ...] = ()
     confidence: dict[str, Confidence | None] = field(default_factory=dict)
+    software: Mapping[str, str] = field(default_factory=dict)
+
+    def intervals(self, row: Row, scan: str) -> dict[str, Interval]:
+        """Lowest and highest value of each metric (``amplitude_ssim``) of a row that has an interval."""
+        found = self.confidence.get(scan)
+        return {} if found is None else found.intervals.get(row.label, {})
 
     def as_json(self) -> dict[str, Any]:
         """The content of `metrics.json`.
@@ -164,6 +197,8 @@ class Evaluation:
         """
         return {
             "version": METRICS_VERSION,
+            "software": dict(self.software),
+            "commands": list(self.commands),
             "batch": self.batch,
             "scans": [scan.as_json() | {"confidence": self._confidence(scan.name)} for scan in self.scans],
             "rows": {row.label: self._row_as_json(row) for row in self.rows},
@@ -180,13 +215,16 @@ class Evaluation:
         return None if found is None else found.model_dump(mode="json")
 
     def _row_as_json(self, row: Row) -> dict[str, Any]:
+        contract = row.contract
         entry: dict[str, Any] = {
-            "label": row.contract.label,
+            "label": row.label if contract is None else contract.label,
+            "kind": row.kind,
             "file": row.name,
-            "architecture": row.contract.architecture,
-            "precision": row.contract.conversion.precision,
+            "architecture": None if contract is None else contract.architecture,
+            "precision": None if contract is None else contract.conversion.precision,
             "provider": row.provider,
-            "parity": None if row.contract.parity is None else row.contract.parity.model_dump(mode="json"),
+            "parity": None if row.parity is None else row.parity.model_dump(mode="json"),
+            "facts": dict(row.facts),
             "collapsed": row.collapsed,
         }
         each = {scan.name: row.results[scan.name].as_json(scan.region_record) for scan in self.scans}

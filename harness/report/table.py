@@ -16,7 +16,7 @@ _UNDEFINED = "–"
 
 
 def comparison_table(evaluation: Evaluation) -> Table:
-    """One line an artifact and scan, at most 120 columns wide."""
+    """One line a row and scan, at most 120 columns wide."""
     several = len(evaluation.scans) > 1
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -68,8 +68,7 @@ def format_cutoff(value: float | None) -> str:
 
 
 def _parity(row: Row) -> str:
-    parity = row.contract.parity
-    return _UNDEFINED if parity is None else f"{parity.max_relative_error:.0e}"
+    return _UNDEFINED if row.parity is None else f"{row.parity.max_relative_error:.0e}"
 
 
 def _cells(result: ScanResult) -> list[str]:

@@ -43,6 +43,7 @@ def test_everything_is_written_and_no_temporary_name_is_left(evaluated: tuple[Ev
         "errors.png",
         "frc.png",
         "metrics.json",
+        "psd.png",
         "report.html",
     ]
     for path in evaluated[1].glob("*.png"):
@@ -50,7 +51,7 @@ def test_everything_is_written_and_no_temporary_name_is_left(evaluated: tuple[Ev
 
 
 def test_rows_are_keyed_by_label_and_hold_their_metrics(metrics: dict[str, Any]) -> None:
-    assert metrics["version"] == 1
+    assert metrics["version"] == 2
     assert list(metrics["rows"]) == LABELS
     fno = metrics["rows"]["pinn_fno"]
     assert 0.5 < fno["amplitude"]["ssim"] < 0.99
@@ -123,7 +124,7 @@ def test_several_scans_are_told_apart(
     assert rows["pinn_fno"]["scans"]["other/scan"]["amplitude"]["ssim"] > 0.5
     assert rows["baseline"]["collapsed"] is True
     assert (tmp_path / "comparison_2_other-scan.png").is_file()
-    assert len(found.figures) == 6
+    assert len(found.figures) == 8
 
 
 def test_scans_of_one_name_are_numbered(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:

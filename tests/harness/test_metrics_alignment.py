@@ -85,6 +85,39 @@ def test_a_subpixel_shift_is_found_and_the_border_given_up(region: np.ndarray, p
     assert np.abs(aligned.object - reference)[aligned.region].max() < 0.02
 
 
+def test_registration_finds_the_shift_that_scipy_made(region: np.ndarray) -> None:
+    from scipy.ndimage import fourier_shift
+
+    reference = smooth_object()  # periodic, so that a Fourier shift is exact
+    moved = np.fft.ifft2(fourier_shift(np.fft.fft2(reference), (-1.37, 2.62)))
+    record = align(moved, reference, region, register=True).record
+    assert record.shift_px == pytest.approx((1.37, -2.62), abs=0.03)
+    assert "phase_cross_correlation" in record.method
+
+
+def test_a_shift_that_is_no_misplacement_is_said_and_not_undone(region: np.ndarray) -> None:
+    reference = smooth_object()
+    aligned = align(np.roll(reference, 17, axis=0), reference, region, register=True)
+    assert aligned.record.shift_px == (0, 0)
+    assert "not undone" in aligned.record.notes[0]
+    np.testing.assert_array_equal(aligned.region, region)
+
+
+def test_the_ramp_is_the_plane_of_the_unwrapped_phase(region: np.ndarray) -> None:
+    from skimage.restoration import unwrap_phase
+
+    reference = smooth_object()
+    rows, columns = np.mgrid[:90, :70]
+    noise = 0.02 * np.random.default_rng(1).normal(size=(2, 90, 70))
+    tilted = (reference + noise[0] + 1j * noise[1]) * np.exp(1j * (0.31 * rows - 0.17 * columns + 2))
+    turned = np.angle(tilted * np.conj(reference))
+    phase = unwrap_phase(np.ma.masked_array(turned, mask=~region)).data[region]
+    basis = np.stack([rows[region], columns[region], np.ones(region.sum())], axis=1)
+    plane = np.linalg.lstsq(basis, phase, rcond=None)[0]
+    record = align(tilted, reference, region, plane=True).record
+    assert record.ramp_rad_per_pixel == pytest.approx(tuple(plane[:2]), abs=2e-5)
+
+
 def test_a_record_applied_again_gives_the_same_object(region: np.ndarray) -> None:
     reference = smooth_object()
     other = shift_image(reference, (1.2, 0.4)) * np.exp(0.1j * np.arange(70)) * 3j

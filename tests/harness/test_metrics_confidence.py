@@ -5,12 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.metrics.confidence import REPLICATES, confidence
+from harness.metrics import align, compare
+from harness.metrics.comparison import sample
+from harness.metrics.confidence import (
+    METRICS,
+    REPLICATES,
+    Judged,
+    Sample,
+    _bounds,
+    _metrics,
+    _sums,
+    confidence,
+)
 from harness.metrics.image import mae, pearson, ssim
-from harness.metrics.region import Rectangle
+from harness.metrics.region import largest_rectangle
 
 SIDE = 96
-WHOLE = Rectangle(0, SIDE, 0, SIDE)
 
 
 def scene(seed=0):
@@ -19,15 +29,21 @@ def scene(seed=0):
     return (smooth - smooth.mean()) / smooth.std()
 
 
-def maps(noise, seed, truth=None):
-    truth = scene() if truth is None else truth
-    predicted = truth + noise * np.random.default_rng(seed).normal(size=truth.shape)
-    return {"amplitude": (predicted, truth, predicted - truth)}
+def judged(predicted, truth, name="amplitude", defined=METRICS, region=None):
+    region = np.ones(truth.shape, dtype=bool) if region is None else region
+    maps = (predicted, truth, predicted - truth)
+    quantity = Judged(maps, float(np.ptp(truth[region])), frozenset(defined))
+    return Sample({name: quantity}, region, largest_rectangle(region))
+
+
+def noisy(noise, seed):
+    truth = scene()
+    return judged(truth + noise * np.random.default_rng(seed).normal(size=truth.shape), truth)
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     # Independent pixels: the mean of |noise| has the standard deviation of |noise| / sqrt(n).
-    found = confidence({"a": maps(1.0, 1)}, WHOLE)
+    found = confidence({"a": noisy(1.0, 1)})
     assert (found.tiles, found.tile_px) == (64, 12)
     low, high = found.intervals["a"]["amplitude_mae"]
     expected = 2 * 1.96 * np.sqrt(1 - 2 / np.pi) / SIDE
@@ -36,9 +52,9 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error():
 
 
 def test_intervals_contain_the_figures_of_the_whole():
-    each = maps(0.3, 1)
-    predicted, truth, difference = each["amplitude"]
-    found = confidence({"a": each}, WHOLE).intervals["a"]
+    each = noisy(0.3, 1)
+    predicted, truth, difference = each.quantities["amplitude"].maps
+    found = confidence({"a": each}).intervals["a"]
     for metric, value in (
         ("mae", mae(difference)),
         ("pearson", pearson(predicted.ravel(), truth.ravel())),
@@ -50,8 +66,8 @@ def test_intervals_contain_the_figures_of_the_whole():
 
 
 def test_noise_of_equal_strength_is_not_told_apart_and_more_of_it_is():
-    found = confidence({"a": maps(0.3, 1), "b": maps(0.3, 2), "c": maps(0.4, 3)}, WHOLE)
-    for metric in ("amplitude_mae", "amplitude_ssim", "amplitude_pearson"):
+    found = confidence({"a": noisy(0.3, 1), "b": noisy(0.3, 2), "c": noisy(0.4, 3)})
+    for metric in ("amplitude_mae", "amplitude_psnr", "amplitude_ssim", "amplitude_pearson"):
         assert not found.differs("a", "b", metric)
         assert found.differs("a", "c", metric)
     low, high = found.differences["a"]["c"]["amplitude_mae"]
@@ -68,10 +84,9 @@ def test_pairing_shows_a_small_difference_that_separate_intervals_hide():
     noise = strength * rng.normal(size=truth.shape)
     found = confidence(
         {
-            "a": {"phase": (truth + noise, truth, noise)},
-            "b": {"phase": (truth + 1.03 * noise, truth, 1.03 * noise)},
-        },
-        WHOLE,
+            "a": judged(truth + noise, truth, "phase"),
+            "b": judged(truth + 1.03 * noise, truth, "phase"),
+        }
     )
     (a_low, a_high), (b_low, b_high) = (found.intervals[label]["phase_mae"] for label in "ab")
     assert a_low < b_high
@@ -80,20 +95,46 @@ def test_pairing_shows_a_small_difference_that_separate_intervals_hide():
 
 
 def test_equal_reconstructions_differ_by_nothing():
-    each = maps(0.3, 1)
-    found = confidence({"a": each, "b": each}, WHOLE)
+    each = noisy(0.3, 1)
+    found = confidence({"a": each, "b": each})
     assert set(found.differences["a"]["b"].values()) == {(0.0, 0.0)}
 
 
 def test_draws_are_the_same_every_time():
-    assert confidence({"a": maps(0.3, 1)}, WHOLE) == confidence({"a": maps(0.3, 1)}, WHOLE)
+    assert confidence({"a": noisy(0.3, 1)}) == confidence({"a": noisy(0.3, 1)})
     assert REPLICATES >= 1000
 
 
 def test_what_is_not_defined_is_left_out():
     truth = scene()
     flat = np.zeros_like(truth)
-    found = confidence({"a": {"amplitude": (flat, truth, -truth)}}, WHOLE)
+    found = confidence({"a": judged(flat, truth)})
+    assert set(found.intervals["a"]) == {"amplitude_mae", "amplitude_psnr", "amplitude_ssim"}
+    found = confidence({"a": judged(truth + 1e-9 * scene(1), truth, defined=("mae", "ssim"))})
     assert set(found.intervals["a"]) == {"amplitude_mae", "amplitude_ssim"}
-    assert confidence({"a": maps(0.3, 1)}, Rectangle(0, 30, 0, 44)) is None
-    assert confidence({}, WHOLE) is None
+    small = np.zeros(truth.shape, dtype=bool)
+    small[:22, :44] = True
+    assert confidence({"a": judged(truth, truth, region=small)}) is None
+    assert confidence({}) is None
+
+
+def test_all_tiles_together_give_the_figures_of_the_comparison():
+    # An ellipse, of which a rectangle holds a part only, and whose bounds no tile divides.
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    region = ((rows - 50) / 43) ** 2 + ((columns - 45) / 38) ** 2 < 1
+    reference = (1 - 0.1 * scene(2)) * np.exp(0.3j * scene(3))
+    rng = np.random.default_rng(5)
+    noise = 0.1 * (rng.normal(size=region.shape) + 1j * rng.normal(size=region.shape))
+    comparison = compare(reference + noise, reference, region, register=True)
+    aligned = align(reference + noise, reference, region, register=True)
+    assert comparison.alignment is not None
+    each = sample(aligned.object, reference, region, comparison)
+    np.testing.assert_array_equal(each.region, aligned.region)
+    intervals = confidence({"a": each}).intervals["a"]
+    for name, metrics in (("amplitude", comparison.amplitude), ("phase", comparison.phase)):
+        sums = _sums(each.quantities[name], each, _bounds(each.region), 13)
+        found = _metrics(sums.sum(axis=0, keepdims=True), each.quantities[name].data_range)
+        for metric in METRICS:
+            assert found[metric][0] == pytest.approx(getattr(metrics, metric), rel=1e-9)
+            low, high = intervals[f"{name}_{metric}"]
+            assert low < getattr(metrics, metric) < high

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import base64
+import csv
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
+from PIL import Image
+from rich.console import Console
 from skimage.io import imread
 
 from harness.evaluate import evaluate
 from harness.metrics import compare
-from harness.report import Evaluation, render_page
-from harness.report.figures import Panel, comparison_figure, error_figure, frc_figure
+from harness.report import Evaluation, Row, as_csv, as_markdown, comparison_table, render_page
+from harness.report.curves import frc_figure, psd_figure
+from harness.report.display import Quantity
+from harness.report.figures import Panel, comparison_figure, error_figure
+from harness.report.views import LARGEST_SIDE, strip_of
 from runtime.scan import Scan
 
 COMMANDS = ["ptychonnx evaluate models/*.onnx --scan 'a & b.npz' --out report/"]
@@ -71,11 +78,88 @@ def test_nothing_is_fetched_from_outside(text: str) -> None:
     assert "fetch(" not in text
 
 
-def test_every_figure_is_embedded_whole(text: str, evaluation: Evaluation) -> None:
-    images = [attributes["src"] for tag, attributes in Page(text).tags if tag == "img"]
-    decoded = [base64.b64decode((image or "").removeprefix("data:image/png;base64,")) for image in images]
-    assert decoded == list(evaluation.figures.values())
-    assert len(decoded) == 3
+def embedded(text: str) -> dict[str, bytes]:
+    """The PNG of each image of a page, by its alternative text."""
+    images = [attributes for tag, attributes in Page(text).tags if tag == "img"]
+    assert all((each["src"] or "").startswith("data:image/png;base64,") for each in images)
+    return {str(each["alt"]): base64.b64decode((each["src"] or "").partition(",")[2]) for each in images}
+
+
+def rgba(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(content)).convert("RGBA"))
+
+
+def test_curves_are_embedded_whole(text: str, evaluation: Evaluation) -> None:
+    images = embedded(text)
+    for name in ("frc", "psd"):
+        assert images[name] == evaluation.figures[name]
+
+
+def test_a_pixel_of_an_image_is_a_pixel_of_the_object(text: str, evaluation: Evaluation) -> None:
+    images = embedded(text)
+    scan = evaluation.scans[0]
+    assert scan.reference is not None
+    rows, columns = np.flatnonzero(scan.region.any(axis=1)), np.flatnonzero(scan.region.any(axis=0))
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    region = scan.region[box]
+    colours = colormaps["viridis"](np.linspace(0, 1, 255))[:, :3]
+    low, high = np.percentile(np.abs(scan.reference)[scan.region], (0.2, 99.8))
+    for row in (None, evaluation.rows[1]):
+        label = "reference" if row is None else row.label
+        image = rgba(images[f"amplitude of {label}"])
+        assert image.shape == (*region.shape, 4)
+        np.testing.assert_array_equal(image[..., 3] > 0, region)
+        amplitude = np.abs(scan.reference if row is None else row.results["lines"].object)[box]
+        # The colour that is nearest says the value again, to a hundredth of the scale.
+        distance = np.linalg.norm(image[..., None, :3] / 255 - colours, axis=-1)
+        value = low + (high - low) * distance.argmin(axis=-1) / 254
+        np.testing.assert_allclose(
+            value[region], np.clip(amplitude, low, high)[region], atol=(high - low) / 100
+        )
+
+
+def test_large_images_are_averaged_over_blocks_inside_the_region() -> None:
+    image = np.full((3, LARGEST_SIDE + 1), np.nan)
+    image[:2, :2] = [[1, 2], [3, 6]]
+    image[0, 2] = 6
+    strip = strip_of(Quantity("x", "viridis", [("a", "b")], [image], (0.0, 6.0)))
+    assert (strip.block, strip.rows, strip.columns) == (2, 3, LARGEST_SIDE + 1)
+    picture = rgba(base64.b64decode(strip.views[0].source.partition(",")[2]))
+    assert picture.shape == (2, LARGEST_SIDE // 2 + 1, 4)
+    np.testing.assert_array_equal(picture[0, :3, 3], [255, 255, 0])
+    ends = (255 * colormaps["viridis"]([0.5, 1.0])).round()
+    np.testing.assert_array_equal(picture[0, :2], ends)
+
+
+def test_a_row_that_is_no_artifact_stands_beside_the_others(evaluation: Evaluation) -> None:
+    first = evaluation.rows[1]
+    iterations = Row(
+        "rPIE 100",
+        "some-package 1.0",
+        None,
+        "CPU",
+        first.results,
+        kind="iterations",
+        facts={"algorithm": "rPIE", "iterations": "100"},
+    )
+    both = replace(evaluation, rows=(first, iterations))
+    page = render_page(both)
+    assert list(Page(page).rows) == ["pinn_fno", "rPIE 100"]
+    test_cells_match_headings(page)
+    assert "some-package 1.0, no artifact (iterations)" in page
+    assert "<dt>algorithm</dt><dd>rPIE</dd>" in page
+    assert page.count("<h3>Contract</h3>") == 1
+    entry = both.as_json()["rows"]["rPIE 100"]
+    assert entry["kind"] == "iterations"
+    assert entry["parity"] is entry["architecture"] is None
+    assert entry["facts"]["iterations"] == "100"
+    assert entry["amplitude"] == both.as_json()["rows"]["pinn_fno"]["amplitude"]
+    assert "rPIE 100" in as_markdown(both)
+    (one, two) = csv.DictReader(StringIO(as_csv(both)))
+    assert (one["parity_max_relative_error"], two["parity_max_relative_error"]) == ("3e-06", "")
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(comparison_table(both))
+    assert "rPIE 100" in console.export_text()
 
 
 def test_each_label_has_one_row_and_only_the_blank_one_is_flagged(text: str, evaluation: Evaluation) -> None:
@@ -97,6 +181,13 @@ def test_the_row_shows_the_numbers_of_the_evaluation(text: str, evaluation: Eval
     assert "never" in rows["pinn_cnn"]
     assert "–" in rows["baseline"]
     assert "3.0e-06" in rows["pinn_fno"]
+    low, high = evaluation.intervals(evaluation.rows[1], "lines")["amplitude_ssim"]
+    assert f" {low:.3f}–{high:.3f} " in rows["pinn_fno"]
+    assert fno.amplitude.frc is not None
+    assert fno.amplitude.frc.half_period_m is not None
+    assert f"{1e9 * (fno.amplitude.frc.half_period_m.half or 0):.3g} nm" in rows["pinn_fno"]
+    assert fno.phase.psd is not None
+    assert f"{fno.phase.psd.log_error_db:.1f}" in rows["pinn_fno"]
 
 
 def test_cells_match_headings(text: str) -> None:
@@ -119,8 +210,7 @@ def test_contract_definitions_and_commands_are_on_the_page(text: str) -> None:
 def test_a_label_cannot_inject_markup(oracle: Callable[..., Path], lines_scan: Scan, tmp_path: Path) -> None:
     path = oracle(tmp_path / "m.onnx", lines_scan, "<img src=http://x/>")
     scan = replace(lines_scan, name="<script>")
-    evaluate([path], [scan], tmp_path / "out")
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = render_page(evaluate([path], [scan], None))
     assert "<img src=http" not in page
     assert page.count("<script>") == 1
 
@@ -137,15 +227,28 @@ def test_an_adopted_network_says_where_it_came_from_and_of_no_training(evaluatio
     assert "None" not in page.partition("<h3>Contract")[0]
 
 
+def test_alignment_and_ptychopinn_figures_are_stated(four_artifacts: list[Path], lines_scan: Scan) -> None:
+    page = render_page(
+        evaluate(four_artifacts[1:2], [lines_scan], None, register=True, plane=True, ptychopinn=True)
+    )
+    assert "phase_cross_correlation" in page
+    assert re.search(
+        r"ramp \(-?0\.\d{5}, -?0\.\d{5}\) rad per pixel, shift \(-?0\.\d\d, -?0\.\d\d\) pixels", page
+    )
+    assert "by PtychoPINN&#39;s definitions" in page or "by PtychoPINN's definitions" in page
+    assert "2 sigma: " in page
+
+
+def test_versions_are_stated(text: str) -> None:
+    assert f"numpy {np.__version__}" in text
+
+
 def test_no_commands_no_section(evaluation: Evaluation) -> None:
     assert "How to reproduce" not in render_page(replace(evaluation, commands=()))
 
 
-def test_several_scans_have_their_own_column(
-    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
-) -> None:
-    found = evaluate(four_artifacts[:2], [lines_scan, replace(lines_scan, name="second")], tmp_path)
-    page = render_page(found)
+def test_several_scans_have_their_own_column(four_artifacts: list[Path], lines_scan: Scan) -> None:
+    page = render_page(evaluate(four_artifacts[:2], [lines_scan, replace(lines_scan, name="second")], None))
     test_cells_match_headings(page)
     assert page.count("<tr data-label") == 4
     assert "Region of second" in page
@@ -169,6 +272,7 @@ def test_figures_are_pngs_of_a_size_that_fits_their_panels(count: int) -> None:
         comparison_figure(truth, region, made),
         error_figure(truth, region, made),
         frc_figure(made),
+        psd_figure(made),
     ):
         image = imread(BytesIO(content))
         assert 400 < image.shape[1] < 2200
@@ -185,3 +289,4 @@ def test_frc_of_nothing_says_not_defined_instead_of_failing() -> None:
     truth, _ = panels(0)
     flat = Panel("flat", np.ones_like(truth), compare(np.ones_like(truth), truth))
     assert frc_figure([flat]).startswith(b"\x89PNG")
+    assert psd_figure([flat]).startswith(b"\x89PNG")

@@ -1,0 +1,112 @@
+"""Curves against spatial frequency: ring correlations and power spectral densities. PNG, as in `figures`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.metrics.comparison import MetricSet
+from harness.metrics.frc import HALF, SEVENTH
+from harness.report.display import Panel
+from harness.report.figures import COLOURS, DASHES, as_png, blank_figure
+
+__all__ = ["frc_figure", "psd_figure"]
+
+_REFERENCE: dict[str, Any] = {"color": "black", "linewidth": 1.0}
+_TWO_SIGMA: dict[str, Any] = {"color": "0.55", "linewidth": 1.0}
+# Of the largest density, what is shown; below lie rounding errors.
+_SMALLEST = 1e-7
+
+
+def frc_figure(panels: Sequence[Panel], title: str = "") -> bytes:
+    """Ring correlation of amplitude and phase, with the thresholds of 0.5, 1/7 and 2 sigma."""
+
+    def draw(axes: Any, metrics: MetricSet, style: dict[str, Any], is_first: bool) -> Any:
+        if metrics.frc is None:
+            return None
+        if is_first:
+            for threshold, name in ((HALF, "0.5"), (SEVENTH, "1/7")):
+                axes.axhline(threshold, color="0.55", linewidth=0.8, linestyle=(0, (2, 2)))
+                where = (0.5, threshold)
+                axes.annotate(name, where, (3, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.plot(metrics.frc.frequency, metrics.frc.two_sigma, **_TWO_SIGMA)
+            axes.set_ylim(-0.25, 1.05)
+        axes.set_ylim(bottom=min(axes.get_ylim()[0], min(metrics.frc.correlation) - 0.05))
+        return axes.plot(metrics.frc.frequency, metrics.frc.correlation, **style)[0]
+
+    return _figure(panels, draw, "Fourier ring correlation", title, {}, {"2σ": _TWO_SIGMA})
+
+
+def psd_figure(panels: Sequence[Panel], title: str = "") -> bytes:
+    """Power spectral density of amplitude and phase, with that of the reference in black."""
+
+    def draw(axes: Any, metrics: MetricSet, style: dict[str, Any], is_first: bool) -> Any:
+        if metrics.psd is None:
+            return None
+        psd = metrics.psd
+        if is_first:
+            axes.plot(psd.frequency, psd.reference_density, **_REFERENCE)
+            top = max(psd.reference_density)
+            axes.set_ylim(max(top * _SMALLEST, min(psd.reference_density) / 3), top * 3)
+        return axes.plot(psd.frequency, psd.density, **style)[0]
+
+    name = "power spectral density\n(unit² per (cycle per pixel)²)"
+    return _figure(panels, draw, name, title, {"yscale": "log"}, {"reference": _REFERENCE})
+
+
+def _figure(
+    panels: Sequence[Panel],
+    draw: Callable[[Any, MetricSet, dict[str, Any], bool], Any],
+    name: str,
+    title: str,
+    settings: dict[str, Any],
+    shared: dict[str, dict[str, Any]],
+) -> bytes:
+    """A panel for amplitude and one for phase.
+
+    `draw` returns the line, or None if there is nothing to draw; `shared` are styles, by name, of what it draws once
+    for all.
+    """
+    figure = blank_figure(9.0, 3.9, "constrained")
+    lines: dict[str, Any] = {}
+    for index, quantity in enumerate(("amplitude", "phase")):
+        axes = figure.add_subplot(1, 2, index + 1)
+        undefined, is_first = [], True
+        for number, panel in enumerate(panels):
+            metrics: MetricSet | None = getattr(panel.comparison, quantity, None)
+            style = {
+                "color": COLOURS[number % len(COLOURS)],
+                "linestyle": DASHES[number % len(DASHES)],
+                "linewidth": 1.6,
+            }
+            line = None if metrics is None else draw(axes, metrics, style, is_first)
+            if line is None:
+                undefined.append(panel.title)
+            else:
+                lines[panel.title], is_first = line, False
+        axes.set(
+            xlim=(0, 0.5),
+            xlabel="spatial frequency (cycles per pixel)",
+            ylabel=name if index == 0 else None,
+            title=quantity,
+            **(settings if not is_first else {}),
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+        if undefined:
+            text = "not defined:\n" + "\n".join(undefined)
+            axes.text(0.02, 0.02, text, transform=axes.transAxes, color="0.4", fontsize=8, va="bottom")
+    if lines:
+        from matplotlib.lines import Line2D
+
+        lines = {each: Line2D([], [], **style) for each, style in shared.items()} | lines
+        figure.legend(
+            lines.values(),
+            lines.keys(),
+            loc="outside lower center",
+            ncols=min(len(lines), 5),
+            frameon=False,
+            fontsize=9,
+        )
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return as_png(figure)
