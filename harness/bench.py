@@ -61,7 +61,7 @@ def bench(
     *,
     concurrency: Sequence[int] = (1, 2, 4, 8),
     rates: Sequence[float] = (),
-    batch: int = 16,
+    batch: int | Sequence[int] = 16,
     seconds: float = 1.0,
     rounds: int = 3,
     progress: Callable[[], None] = lambda: None,
@@ -80,6 +80,8 @@ def bench(
         as the largest concurrency.
     scan
         Its patterns are sent, over and over.
+    batch
+        Patterns in a request; one number for all networks, or one for each.
     seconds
         Of one measurement, of which there are `rounds`. Answers after its end still count, with their time.
     progress
@@ -94,11 +96,12 @@ def bench(
     InputError
         If a number is not positive, the scan does not fit a network, or a server fails.
     """
-    if min(*concurrency, *rates, batch, rounds, seconds) <= 0:
+    batches = [batch] * len(networks) if isinstance(batch, int) else list(batch)
+    if min(*concurrency, *rates, *batches, rounds, seconds) <= 0:
         raise InputError("bench: concurrency, rates, batch, rounds and seconds are numbers above 0")
     for network in networks:
         network.check_scan(scan)
-    inputs = [_requests(network, scan, batch) for network in networks]
+    inputs = [_requests(network, scan, size) for network, size in zip(networks, batches, strict=True)]
     for network, values in zip(networks, inputs, strict=True):
         network.predict(values[0])
     loads: list[tuple[int, float | None]] = [
@@ -110,13 +113,13 @@ def bench(
     for _ in range(rounds):
         for load, (clients, rate) in enumerate(loads):
             for number, (network, values) in enumerate(zip(networks, inputs, strict=True)):
-                requests = None if rate is None else rate / batch
+                requests = None if rate is None else rate / batches[number]
                 found, took = _measure(network, values, clients, requests, seconds)
                 latencies.setdefault((load, number), []).extend(found)
                 spent[load, number] = spent.get((load, number), 0.0) + took
                 progress()
     return [
-        _point(networks[number], *loads[load], batch, found, spent[load, number])
+        _point(networks[number], *loads[load], batches[number], found, spent[load, number])
         for (load, number), found in sorted(latencies.items())
     ]
 

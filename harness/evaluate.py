@@ -33,7 +33,8 @@ from runtime.network import DEFAULT_BATCH, Network
 from runtime.reconstruct import Reconstruction, reconstruct
 from runtime.scan import Scan
 from runtime.session import Session
-from runtime.stitching import patch_weight
+from runtime.stitching import check_whole, patch_weight
+from runtime.tuning import tuned
 
 __all__ = ["comparison_table", "evaluate", "summarise", "write_evaluation"]
 
@@ -50,7 +51,7 @@ def evaluate(
     weighting: str | None = None,
     placement: Placement | None = None,
     synchronise: bool = False,
-    batch: int = DEFAULT_BATCH,
+    batch: int | None = DEFAULT_BATCH,
     references: Sequence[Path | None] | None = None,
     region: RegionRule | None = None,
     plane: bool = False,
@@ -58,6 +59,7 @@ def evaluate(
     ptychopinn: bool = False,
     commands: Sequence[str] = (),
     progress: Callable[[str, int, int], None] = lambda label, done, total: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
     """Reconstruct, compare, and write `metrics.json`, figures and `report.html` into a folder.
 
@@ -72,7 +74,8 @@ def evaluate(
     out
         Folder to write to; made if it is missing. None: nothing is written, and no figure is drawn.
     provider, weighting, placement, synchronise, batch
-        See `runtime.session.Session` (for files) and `runtime.reconstruct.reconstruct`.
+        See `runtime.session.Session` (for files) and `runtime.reconstruct.reconstruct`; without a batch, each
+        artifact gets its own from `runtime.tuning.tuned`, on the first scan.
     references
         For each scan a file with the object to compare with, or None for the one that the scan brings along.
     region
@@ -85,6 +88,8 @@ def evaluate(
         How to reproduce the evaluation, for the page.
     progress
         Called after each batch with the label of the artifact, the groups done and those in all.
+    log
+        Told which batch was chosen for which artifact.
 
     Raises
     ------
@@ -104,9 +109,18 @@ def evaluate(
     labels = _distinct_labels(sessions)
     loaded = _load(scans, references)
     for scan in loaded:
+        check_whole(scan.positions, scan.size, None, f"{scan.name}: evaluate takes the whole object")
         for session in sessions:
             session.check_scan(scan)
             patch_weight(weighting or session.contract.stitching.weighting, scan.size, scan.probe)
+    batches = [DEFAULT_BATCH if batch is None else batch] * len(sessions)
+    if batch is None:
+        for number, session in enumerate(sessions):
+            if not isinstance(session, Session):
+                raise InputError(
+                    f"{session.name}: --batch auto is for artifacts, expected a number with servers"
+                )
+            sessions[number], batches[number] = tuned(session, loaded[0], log=log)
     total = len(sessions) * sum(len(scan) for scan in loaded)
     done = 0
 
@@ -114,20 +128,20 @@ def evaluate(
     results: list[dict[str, ScanResult]] = [{} for _ in sessions]
     for scan in loaded:
         made = []
-        for session, label in zip(sessions, labels, strict=True):
+        for session, label, size in zip(sessions, labels, batches, strict=True):
 
             def report(groups: int, label: str = label) -> None:
                 nonlocal done
                 done += groups
                 progress(label, done, total)
 
-            _warm_up(session, scan, batch)
+            _warm_up(session, scan, size)
             made.append(
                 reconstruct(
                     session,
                     scan,
                     weighting,
-                    batch,
+                    size,
                     report,
                     placement=placement,
                     synchronise=synchronise,
@@ -138,9 +152,10 @@ def evaluate(
         for found, session, reconstruction in zip(results, sessions, made, strict=True):
             found[scan.name] = _judge(session, scan, reconstruction, summary, plane, register, ptychopinn)
 
+    tuned_batches = [None] * len(sessions) if batch is not None else batches
     rows = tuple(
-        Row(label, session.name, session.contract, session.provider, found, _row_notes(label, session))
-        for label, session, found in zip(labels, sessions, results, strict=True)
+        Row(label, session.name, session.contract, session.provider, found, _row_notes(label, session, size))
+        for label, session, found, size in zip(labels, sessions, results, tuned_batches, strict=True)
     )
     evaluation = Evaluation(
         tuple(summaries),
@@ -320,12 +335,18 @@ def _confidence(summary: ScanSummary, rows: Sequence[Row]) -> Confidence | None:
     return confidence(samples)
 
 
-def _row_notes(label: str, session: Network) -> tuple[str, ...]:
-    if label == session.contract.label:
-        return ()
-    return (
-        f"several artifacts are labelled {session.contract.label!r}: told apart by the names of the files or servers",
-    )
+def _row_notes(label: str, session: Network, tuned_batch: int | None) -> tuple[str, ...]:
+    notes = []
+    if label != session.contract.label:
+        notes.append(
+            f"several artifacts are labelled {session.contract.label!r}: told apart by the names of the files or "
+            "servers"
+        )
+    if tuned_batch is not None and isinstance(session, Session):
+        count = session.threads
+        threads = "" if count is None else f" and {count} thread{'s' * (count > 1)}"
+        notes.append(f"ran in a batch of {tuned_batch}{threads}, which was fastest in trials")
+    return tuple(notes)
 
 
 def _figures(scans: Sequence[ScanSummary], rows: Sequence[Row]) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from runtime.errors import InputError
 
 __all__ = ["Provider", "available", "preload_cuda", "provider_list"]
 
-Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
+Provider = Literal["auto", "tensorrt", "cuda", "cuda-graph", "cpu"]
 
 _NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -44,8 +44,10 @@ def available() -> list[str]:
 def provider_list(wanted: str) -> list[tuple[str, dict[str, Any]]]:
     """Providers with options for `onnxruntime.InferenceSession`, the wanted one first.
 
-    `auto` takes the best that is there. A GPU provider is followed by those that may take what it cannot:
-    `runtime.session.Session` then refuses if the wanted one is missing from the session.
+    `auto` takes the best that is there. `cuda-graph` is `cuda` that records its work at the first run and replays it
+    at the others, at the price of a fixed batch and of no operator elsewhere. A GPU provider is followed by those
+    that may take what it cannot: `runtime.session.Session` then refuses if the wanted one is missing from the
+    session.
 
     Raises
     ------
@@ -56,13 +58,17 @@ def provider_list(wanted: str) -> list[tuple[str, dict[str, Any]]]:
     if wanted not in choices:
         raise InputError(f"provider {wanted!r} is unknown, expected one of {', '.join(choices)}")
     here = available()
+    device = "cuda" if wanted == "cuda-graph" else wanted
     if wanted == "auto":
         chosen = [short for short in here if short != "tensorrt"]  # its engine build takes minutes
-    elif wanted not in here:
+    elif device not in here:
         raise InputError(
             f"provider {wanted!r} was asked for but has no device on this machine, expected one of "
             f"{', '.join(['auto', *here])}"
         )
     else:
-        chosen = here[here.index(wanted) :]
-    return [(_NAMES[short], _OPTIONS[short]) for short in chosen]
+        chosen = here[here.index(device) :]
+    providers = [(_NAMES[short], dict(_OPTIONS[short])) for short in chosen]
+    if wanted == "cuda-graph":
+        providers[0][1]["enable_cuda_graph"] = 1
+    return providers

@@ -13,7 +13,7 @@ from runtime.grouping import group_neighbours
 from runtime.network import DEFAULT_BATCH, Network
 from runtime.requests import RequestStatistics
 from runtime.scan import Scan
-from runtime.stitching import Stitched, Stitcher, patch_weight
+from runtime.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
 
 __all__ = ["Reconstruction", "reconstruct", "write_reconstruction"]
 
@@ -30,7 +30,7 @@ class Reconstruction:
         How a server answered; None if the network ran in this process.
     """
 
-    stitched: Stitched
+    stitched: Stitched | StitchedTiles
     weighting: str
     patterns: int
     inference_seconds: float
@@ -49,6 +49,7 @@ def reconstruct(
     *,
     placement: Placement | None = None,
     synchronise: bool = False,
+    canvas_memory: int | None = None,
 ) -> Reconstruction:
     """Run every pattern of a scan through a network and stitch the patches.
 
@@ -62,6 +63,8 @@ def reconstruct(
         Called after each batch with the number of groups done in it.
     placement, synchronise
         See `runtime.stitching.Stitcher`; the contract's own placement if None.
+    canvas_memory
+        Bytes that the canvas may take; a larger one is kept in tiles on disk. A quarter of the memory if None.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def reconstruct(
     weighting = weighting or session.contract.stitching.weighting
     weight = patch_weight(weighting, scan.size, scan.probe)
     placement = placement or session.contract.stitching.placement
-    stitcher = Stitcher(scan.positions, weight, placement, synchronise=synchronise)
+    stitcher = Stitcher(scan.positions, weight, placement, synchronise=synchronise, memory=canvas_memory)
     groups = group_neighbours(scan.positions, session.contract.gridsize)
     inference = stitching = 0.0
     mark = time.perf_counter()
@@ -99,15 +102,5 @@ def write_reconstruction(
     path: Path, reconstruction: Reconstruction, scan: Scan, contract: Contract
 ) -> list[Path]:
     """Write an object in the format that the ending of `path` names, see `runtime.formats.products`."""
-    stitched = reconstruction.stitched
-    return write_product(
-        path,
-        Product(
-            object=stitched.object,
-            weight=stitched.weight,
-            origin=stitched.origin,
-            scan=scan,
-            weighting=reconstruction.weighting,
-            contract=contract.to_json(),
-        ),
-    )
+    product = Product(reconstruction.stitched, scan, reconstruction.weighting, contract.to_json())
+    return write_product(path, product)

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from runtime.binding import BoundRun, check_capture
 from runtime.contract import CONTRACT_KEY, Contract
 from runtime.errors import InputError
 from runtime.integrity import check_model_file
@@ -29,6 +30,8 @@ class Session:
         What the artifact says of itself.
     path
         The file.
+    wanted_provider, threads
+        As they were given.
     """
 
     def __init__(
@@ -37,25 +40,32 @@ class Session:
         provider: str = "auto",
         threads: int | None = None,
         max_bytes: int | None = None,
+        *,
+        bound: bool | None = None,
     ) -> None:
         """Load an artifact.
 
         Parameters
         ----------
         provider
-            ``auto``, ``tensorrt``, ``cuda`` or ``cpu``; see `runtime.providers`.
+            ``auto``, ``tensorrt``, ``cuda``, ``cuda-graph`` or ``cpu``; see `runtime.providers`.
         threads
             Threads inside an operator on the CPU; onnxruntime's own choice if None.
         max_bytes
             Largest file that is opened; see `runtime.integrity.check_model_file`.
+        bound
+            Run through buffers that are used again, see `runtime.binding`; if None, wherever the network does not run
+            on the CPU, where it gains nothing (docs/decisions/0011-cpu-runtime.md).
 
         Raises
         ------
         InputError
             If the file is missing, is no ONNX model or an unsafe one, carries no contract, does not keep to
-            it, or the provider is not to be had.
+            it, the provider is not to be had, or a CUDA graph is wanted and cannot be.
         """
         self.path = Path(path)
+        self.wanted_provider = provider
+        self.threads = threads
         check_model_file(self.path, max_bytes)
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -69,6 +79,8 @@ class Session:
             self._session = ort.InferenceSession(str(self.path), options, providers=providers)
         except Exception as error:  # onnxruntime raises a dozen types of its own
             reason = str(error).strip().splitlines()[0]
+            if provider == "cuda-graph":
+                raise InputError(f"{path}: does not load for a CUDA graph ({reason})") from error
             raise InputError(f"{path}: not a readable ONNX model ({reason})") from error
         if provider != "auto" and providers[0][0] not in self._session.get_providers():
             raise InputError(f"{path}: provider {provider!r} did not start, see onnxruntime's messages above")
@@ -79,6 +91,12 @@ class Session:
             )
         self.contract = Contract.from_json(metadata[CONTRACT_KEY], str(path))
         self._check_graph()
+        if provider == "cuda-graph":
+            check_capture(self.contract, str(path), self.placement())
+        on_cpu = self.provider == "CPUExecutionProvider"
+        self._bound = None
+        if bound or (bound is None and not on_cpu):
+            self._bound = BoundRun(self._session, self.contract, "cpu" if on_cpu else "cuda")
 
     def _check_graph(self) -> None:
         contract = self.contract
@@ -161,7 +179,7 @@ class Session:
 
         Returns
         -------
-        complex64 [batch, C, N, N], transmission of the object in each window.
+        complex64 [batch, C, N, N], transmission of the object in each window; no later run changes it.
 
         Raises
         ------
@@ -177,6 +195,8 @@ class Session:
         return transmission(parts)
 
     def _run(self, diffraction: NDArray) -> NDArray[np.float32]:
+        if self._bound is not None:
+            return self._bound(diffraction)
         feed = {self.contract.input.name: np.ascontiguousarray(diffraction)}
         (parts,) = self._session.run([self.contract.output.name], feed)
         return parts

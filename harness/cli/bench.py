@@ -12,6 +12,8 @@ from rich.table import Table
 from harness.bench import LoadPoint, to_json
 from harness.bench import bench as run_bench
 from harness.cli.console import output, progress_bar
+from harness.cli.options import Batch
+from harness.cli.reading import note
 from harness.cli.servers import (
     Ca,
     Certificate,
@@ -29,6 +31,7 @@ from runtime.formats import read_scan
 from runtime.network import DEFAULT_BATCH, Network
 from runtime.providers import Provider
 from runtime.session import Session
+from runtime.tuning import tuned
 
 __all__ = ["bench"]
 
@@ -49,7 +52,7 @@ def bench(
             help="Patterns a second that arrive by the clock, done or not; may be given several times.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Patterns in one request.")] = DEFAULT_BATCH,
+    batch: Batch = DEFAULT_BATCH,
     seconds: Annotated[float, typer.Option(min=0.01, help="Length of one measurement.")] = 1.0,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each kind, taken in turns.")] = 3,
     out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
@@ -84,12 +87,19 @@ def bench(
     """
     if not artifacts and not server:
         raise InputError("bench: got no network, expected artifacts or --server URL")
+    if server and batch is None:
+        raise InputError("--batch auto: is for artifacts, expected a number with --server")
     clients = list(concurrency or (1, 2, 4, 8))
     # Nothing is sent again here: a load that a server does not bear is a result.
     options = ServerOptions(contract, 1, timeout, 0.0, tls_ca, tls_cert, tls_key, token_file)
     with remote_sessions(server or [], options) as remote:
-        networks: list[Network] = [*(Session(path, provider, threads) for path in artifacts or []), *remote]
+        local = [Session(path, provider, threads) for path in artifacts or []]
         loaded = read_scan(scan)
+        batches: int | list[int] = batch or []
+        if batch is None:
+            choices = [tuned(session, loaded, log=note) for session in local]
+            local, batches = [session for session, _ in choices], [size for _, size in choices]
+        networks: list[Network] = [*local, *remote]
         with progress_bar() as bar:
             loads = len(clients) + len(rate or ())
             task = bar.add_task("Measuring", total=len(networks) * loads * rounds)
@@ -98,7 +108,7 @@ def bench(
                 loaded,
                 concurrency=clients,
                 rates=rate or (),
-                batch=batch,
+                batch=batches,
                 seconds=seconds,
                 rounds=rounds,
                 progress=lambda: bar.update(task, advance=1),

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import errors, output, progress_bar
+from harness.cli.options import Batch
 from harness.cli.reading import note, with_reading
 from harness.cli.servers import ServerOptions, remote_sessions, with_connection
 from harness.evaluate import comparison_table
@@ -90,7 +91,7 @@ def evaluate(
         ),
     ] = None,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
+    batch: Batch = DEFAULT_BATCH,
     server: Annotated[
         list[str] | None,
         typer.Option(
@@ -117,6 +118,8 @@ def evaluate(
         raise InputError("got nothing to write, expected --out, --json, --csv or --markdown")
     if reference and len(reference) != len(scan):
         raise InputError(f"got {len(reference)} references for {len(scan)} scans, expected one for each")
+    if server and batch is None:
+        raise InputError("--batch auto: is for artifacts, expected a number with --server")
     references: list[Path | None] = list(reference) if reference else [None] * len(scan)
     loaded = [
         read_scan(path, reference=known, probe=probe, options=reading, log=note)
@@ -137,6 +140,7 @@ def evaluate(
             register=register,
             ptychopinn=ptychopinn,
             commands=_commands(recipe),
+            log=note,
             progress=lambda label, done, total: bar.update(
                 task, description=f"Evaluating {label}", completed=done, total=total, visible=True
             ),

@@ -5,9 +5,35 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-__all__ = ["with_options"]
+import typer
+
+__all__ = ["Batch", "with_options"]
+
+
+def _batch(text: str | int) -> int | None:
+    """A positive number; None for ``auto``."""
+    if text == "auto":
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise typer.BadParameter(f"{text!r} is neither a number above 0 nor 'auto'")
+    return number
+
+
+# None: `runtime.tuning.tuned` finds it.
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        parser=_batch,
+        metavar="N|auto",
+        help="Patterns in one run of the network; auto finds what is fastest here, the threads too, and remembers it.",
+    ),
+]
 
 Command = Callable[..., None]
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import output, progress_bar
+from harness.cli.options import Batch
 from harness.cli.reading import note, with_reading
 from harness.cli.servers import ServerOptions, remote_sessions, with_connection
 from harness.metrics.region import RegionRule, declare_region
@@ -17,12 +18,14 @@ from runtime.atomic import atomic_path
 from runtime.contract import Placement, Weighting
 from runtime.errors import InputError
 from runtime.formats import ReadOptions, read_scan
-from runtime.formats.products import check_ending
+from runtime.formats.products import ENDINGS_OF_TILES, check_ending
 from runtime.network import DEFAULT_BATCH, Network
 from runtime.providers import Provider
 from runtime.reconstruct import reconstruct as run_reconstruction
 from runtime.reconstruct import write_reconstruction
 from runtime.session import Session
+from runtime.stitching import check_whole
+from runtime.tuning import tuned
 
 __all__ = ["reconstruct"]
 
@@ -58,7 +61,16 @@ def reconstruct(
         Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scan.")
     ] = None,
     provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
+    batch: Batch = DEFAULT_BATCH,
+    canvas_memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="GB",
+            help="Largest canvas in memory, a larger one is kept in tiles on disk; a quarter of the machine's.",
+            show_default=False,
+        ),
+    ] = None,
     server: Annotated[
         str | None,
         typer.Option(
@@ -82,6 +94,8 @@ def reconstruct(
             f"reconstruct: got {len(files)} files, expected "
             + ("a scan alone with --server" if server else "an artifact (or --server URL) and a scan")
         )
+    if server and batch is None:
+        raise InputError("--batch auto: is for artifacts, expected a number with --server")
     *artifacts, scan = files
     check_ending(out)
     with ExitStack() as stack:
@@ -92,16 +106,23 @@ def reconstruct(
             else [Session(path, provider) for path in artifacts]
         )
         loaded = read_scan(scan, probe=probe, options=reading, log=note)
+        memory = None if canvas_memory is None else int(1e9 * canvas_memory)
+        for path, whole in ((out, out.suffix not in ENDINGS_OF_TILES), (picture, picture is not None)):
+            if whole:
+                check_whole(loaded.positions, loaded.size, memory, f"{path}: takes the whole object")
+        if batch is None and isinstance(session, Session):
+            session, batch = tuned(session, loaded, log=note)
         with progress_bar() as bar:
             task = bar.add_task(f"Reconstructing {loaded.name}", total=len(loaded))
             result = run_reconstruction(
                 session,
                 loaded,
                 weighting,
-                batch,
+                batch or DEFAULT_BATCH,
                 lambda done: bar.update(task, advance=done),
                 placement=placement,
                 synchronise=synchronise,
+                canvas_memory=memory,
             )
     written = write_reconstruction(out, result, loaded, session.contract)
     if picture is not None:
@@ -110,7 +131,7 @@ def reconstruct(
             partial.write_bytes(
                 reconstruction_figure([Panel(session.contract.label, result.stitched.object)], lit)
             )
-    rows, columns = result.stitched.object.shape
+    rows, columns = result.stitched.shape
     names = " and ".join(map(str, written))
     output.print(
         f"{names}: {rows} x {columns} pixels from {result.patterns} patterns on {session.provider}, "

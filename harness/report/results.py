@@ -174,11 +174,13 @@ class Evaluation:
 
     `confidence` is by scan, None where nothing could be compared; `software` is the version of each package that the
     figures depend on.
+
+    `batch` is None where each artifact had its own, which is in the notes of its row.
     """
 
     scans: tuple[ScanSummary, ...]
     rows: tuple[Row, ...]
-    batch: int
+    batch: int | None
     figures: dict[str, bytes]
     commands: tuple[str, ...] = ()
     confidence: dict[str, Confidence | None] = field(default_factory=dict)

@@ -1,5 +1,7 @@
 """Reconstructions as files of other programs: ptychodus product (HDF5), CXI, NPZ, a pair of TIFF images.
 
+HDF5 and CXI take an object of any size, block by block; the others need it whole.
+
 HDF5
     `object` complex64 [rows, columns], `weight` float32, `origin_px` [2], the (row, column) of pixel [0, 0] in the
     coordinates of the scan; attributes `scan`, `weighting`, `contract`. If the size of a pixel is known, the file is a
@@ -32,10 +34,13 @@ from runtime.errors import InputError
 from runtime.formats.ptychodus import ELECTRON_VOLT_METRES
 from runtime.formats.source import PLANCK_TIMES_LIGHT
 from runtime.scan import Scan
+from runtime.stitching import Stitched, StitchedTiles
+from runtime.stitching.canvas import TILE
 
-__all__ = ["ENDINGS", "Product", "check_ending", "write_product"]
+__all__ = ["ENDINGS", "ENDINGS_OF_TILES", "Product", "check_ending", "write_product"]
 
-ENDINGS = (".h5", ".hdf5", ".cxi", ".npz", ".tif", ".tiff")
+ENDINGS_OF_TILES = (".h5", ".hdf5", ".cxi")
+ENDINGS = (*ENDINGS_OF_TILES, ".npz", ".tif", ".tiff")
 _CXI_VERSION = 160
 
 
@@ -45,21 +50,15 @@ class Product:
 
     Attributes
     ----------
-    object
-        complex64 [rows, columns].
-    weight
-        [rows, columns], 0 where no patch reached.
-    origin
-        (row, column) of pixel [0, 0] in the coordinates of `Scan.positions`.
+    stitched
+        The object, its weight and where it lies.
     scan
         Where positions, probe, pixel size and wavelength come from.
     weighting, contract
         How patches were merged, and the contract of the artifact as JSON.
     """
 
-    object: NDArray[np.complex64]
-    weight: NDArray[np.floating]
-    origin: tuple[float, float]
+    stitched: Stitched | StitchedTiles
     scan: Scan
     weighting: str
     contract: str
@@ -70,7 +69,7 @@ class Product:
         if pixel is None:
             return None
         middle_of_window = 0.5 if self.scan.size % 2 == 0 else 0.0
-        middle_of_object = np.array(self.origin) + (np.array(self.object.shape) - 1) / 2
+        middle_of_object = np.array(self.stitched.origin) + (np.array(self.stitched.shape) - 1) / 2
         return (self.scan.positions - middle_of_window) * pixel, middle_of_object * pixel
 
 
@@ -86,7 +85,8 @@ def write_product(path: Path, product: Product) -> list[Path]:
     Raises
     ------
     InputError
-        If the ending is unknown or the file cannot be written.
+        If the ending is unknown, the format needs the object whole and it is in tiles, or the file cannot be
+        written.
     """
     path = Path(path)
     check_ending(path)
@@ -101,7 +101,7 @@ def write_product(path: Path, product: Product) -> list[Path]:
 def _write_hdf5(path: Path, product: Product) -> None:
     scan, metres = product.scan, product.metres()
     with h5py.File(path, "w") as file:
-        stored = file.create_dataset("object", data=product.object.astype(np.complex64), compression="gzip")
+        stored = _images(product, file, "object", file)
         _write_history(file, product)
         if metres is None or scan.pixel_size is None:
             return
@@ -138,19 +138,22 @@ def _write_cxi(path: Path, product: Product) -> None:
         source = entry.create_group("instrument_1/source_1")
         if scan.wavelength is not None:
             source["energy"] = PLANCK_TIMES_LIGHT / scan.wavelength
-        images = {
-            "image_1": ("probe", _probe(scan)),
-            "image_2": ("object", product.object.astype(np.complex64)),
-        }
-        for name, (title, data) in images.items():
-            image = entry.create_group(name)
+        probe = _probe(scan)
+        entry.create_group("image_1").create_dataset(
+            "data", data=probe, compression="gzip" if probe.size else None
+        )
+        history = entry.create_group("ptychonnx")
+        _images(product, entry.create_group("image_2"), "data", history)
+        _write_history(history, product)
+        for name, title in (("image_1", "probe"), ("image_2", "object")):
+            image = entry[name]
             image["title"] = title
-            image.create_dataset("data", data=data, compression="gzip" if data.size else None)
             image["data_space"] = "real"
             image["source_1"] = h5py.SoftLink("/entry_1/instrument_1/source_1")
             if scan.pixel_size is not None:
-                image["image_size"] = [scan.pixel_size * length for length in data.shape[:-3:-1]] + [0.0]
-        _write_history(entry.create_group("ptychonnx"), product)
+                image["image_size"] = [scan.pixel_size * length for length in image["data"].shape[:-3:-1]] + [
+                    0.0
+                ]
         if metres is None:
             return
         positions, centre = metres
@@ -167,14 +170,14 @@ def _write_cxi(path: Path, product: Product) -> None:
 
 
 def _write_npz(path: Path, product: Product) -> None:
-    scan = product.scan
+    scan, stitched = product.scan, product.stitched
     known = {"probe": scan.probe, "pixel_size": scan.pixel_size, "wavelength": scan.wavelength}
     np.savez_compressed(
         path,
         allow_pickle=False,
-        object=product.object.astype(np.complex64),
-        weight=product.weight.astype(np.float32),
-        origin=np.asarray(product.origin, dtype=np.float64),
+        object=stitched.object.astype(np.complex64),
+        weight=stitched.weight.astype(np.float32),
+        origin=np.asarray(stitched.origin, dtype=np.float64),
         positions=scan.positions,
         weighting=np.array(product.weighting),
         contract=np.array(product.contract),
@@ -190,7 +193,8 @@ def _write_tiff(path: Path, product: Product) -> list[Path]:
     pixel = product.scan.pixel_size
     resolution = None if pixel is None else (1e-2 / pixel, 1e-2 / pixel)
     written = []
-    for name, image in (("amplitude", np.abs(product.object)), ("phase", np.angle(product.object))):
+    whole = product.stitched.object
+    for name, image in (("amplitude", np.abs(whole)), ("phase", np.angle(whole))):
         one = path.with_name(f"{path.stem}_{name}{path.suffix}")
         with atomic_path(one) as partial:
             tifffile.imwrite(
@@ -205,9 +209,20 @@ def _write_tiff(path: Path, product: Product) -> list[Path]:
     return written
 
 
+def _images(product: Product, group: h5py.Group, name: str, weight_group: h5py.Group) -> h5py.Dataset:
+    """Write the object and its weight in chunks as large as tiles; those that no patch reached take no space."""
+    shape = product.stitched.shape
+    layout = {"chunks": tuple(min(length, TILE) for length in shape), "compression": "gzip"}
+    stored = group.create_dataset(name, shape, np.complex64, **layout)
+    weight = weight_group.create_dataset("weight", shape, np.float32, **layout)
+    for block in product.stitched.blocks():
+        stored[block.rows, block.columns] = block.object
+        weight[block.rows, block.columns] = block.weight
+    return stored
+
+
 def _write_history(group: h5py.Group, product: Product) -> None:
-    group.create_dataset("weight", data=product.weight.astype(np.float32), compression="gzip")
-    group["origin_px"] = np.asarray(product.origin, dtype=np.float64)
+    group["origin_px"] = np.asarray(product.stitched.origin, dtype=np.float64)
     group["origin_px"].attrs["description"] = "(row, column) of pixel [0, 0] in the coordinates of the scan"
     group.attrs["scan"] = product.scan.name
     group.attrs["weighting"] = product.weighting

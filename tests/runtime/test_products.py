@@ -11,7 +11,9 @@ import tifffile
 
 from runtime.errors import InputError
 from runtime.formats import read_reference
-from runtime.formats.products import Product, check_ending, write_product
+from runtime.formats.products import ENDINGS, ENDINGS_OF_TILES, Product, check_ending, write_product
+from runtime.physics import cut_windows
+from runtime.stitching import Stitched, Stitcher, patch_weight
 
 ORIGIN = (3.0, 5.0)
 
@@ -19,14 +21,14 @@ ORIGIN = (3.0, 5.0)
 @pytest.fixture
 def product(scan, truth) -> Product:
     known = truth[3:, 5:]
-    return Product(known, np.ones(known.shape), ORIGIN, scan, "probe", '{"label": "known"}')
+    return Product(Stitched(known, np.ones(known.shape), ORIGIN), scan, "probe", '{"label": "known"}')
 
 
 @pytest.mark.parametrize("name", ["o.h5", "o.hdf5", "o.cxi", "o.npz"])
 def test_a_written_object_is_a_reference_again(product, scan, tmp_path, name):
     assert write_product(tmp_path / name, product) == [tmp_path / name]
     back = read_reference(tmp_path / name, scan)
-    np.testing.assert_array_equal(back.object, product.object)
+    np.testing.assert_array_equal(back.object, product.stitched.object)
     assert back.origin == ORIGIN
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -64,7 +66,7 @@ def test_a_cxi_file_has_object_probe_and_positions(product, scan, probe, tmp_pat
     write_product(tmp_path / "o.cxi", product)
     with h5py.File(tmp_path / "o.cxi") as file:
         assert file["cxi_version"][()] == 160
-        np.testing.assert_array_equal(file["entry_1/image_2/data"][()], product.object)
+        np.testing.assert_array_equal(file["entry_1/image_2/data"][()], product.stitched.object)
         np.testing.assert_array_equal(file["entry_1/image_1/data"][()], probe[None])
         size = file["entry_1/image_2/image_size"][()]
         np.testing.assert_allclose(size, [47 * scan.pixel_size, 37 * scan.pixel_size, 0])
@@ -75,6 +77,51 @@ def test_a_cxi_file_has_object_probe_and_positions(product, scan, probe, tmp_pat
         assert file["entry_1/instrument_1/source_1/energy"][()] == pytest.approx(
             1.98644586e-25 / scan.wavelength
         )
+
+
+@pytest.fixture
+def pair(truth, positions) -> list[Stitched]:
+    """The same object of 330 x 620 pixels in memory and in tiles; most of it is not covered."""
+    far = np.concatenate([positions, positions + [290, 5], positions + [7, 560]])
+    patches = np.tile(cut_windows(truth, positions, 16), (3, 1, 1))
+    made = []
+    for memory in (None, 1):
+        stitcher = Stitcher(far, patch_weight("window", 16), memory=memory)
+        stitcher.add(patches, far)
+        made.append(stitcher.result())
+    return made
+
+
+@pytest.mark.parametrize("name", [f"o{ending}" for ending in ENDINGS_OF_TILES])
+def test_tiles_make_the_file_that_the_whole_object_makes(product, scan, pair, tmp_path, name):
+    whole, tiled = (replace(product, stitched=stitched) for stitched in pair)
+    write_product(tmp_path / f"whole_{name}", whole)
+    write_product(tmp_path / f"tiled_{name}", tiled)
+    with h5py.File(tmp_path / f"whole_{name}") as first, h5py.File(tmp_path / f"tiled_{name}") as second:
+        names: list[str] = []
+        first.visit(names.append)
+        assert {"weight", "entry_1/ptychonnx/weight"} & set(names)
+        for key in names:
+            assert dict(first[key].attrs) == dict(second[key].attrs)
+            if isinstance(first[key], h5py.Dataset):
+                np.testing.assert_array_equal(first[key][()], second[key][()])
+    back = read_reference(tmp_path / f"tiled_{name}", scan)
+    np.testing.assert_array_equal(back.object, whole.stitched.object)
+    assert back.origin == tiled.stitched.origin == whole.stitched.origin
+
+
+def test_what_no_patch_reached_takes_no_space(product, pair, tmp_path):
+    write_product(tmp_path / "o.h5", replace(product, stitched=pair[1]))
+    with h5py.File(tmp_path / "o.h5") as file:
+        # 2 x 3 tiles of 256 pixels, of which one in each row has nothing.
+        assert file["object"].id.get_num_chunks() == file["weight"].id.get_num_chunks() == 3
+
+
+@pytest.mark.parametrize("ending", sorted({*ENDINGS} - {*ENDINGS_OF_TILES}))
+def test_formats_that_need_the_whole_object_refuse_tiles(product, pair, tmp_path, ending):
+    with pytest.raises(InputError, match=r"is kept in tiles: write it to \.h5 or \.cxi"):
+        write_product(tmp_path / f"o{ending}", replace(product, stitched=pair[1]))
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_npz_file_needs_no_pickle(product, scan, tmp_path):
@@ -89,7 +136,7 @@ def test_a_tiff_pair_gives_the_object_back(product, scan, tmp_path):
     amplitude, phase = write_product(tmp_path / "o.tif", product)
     assert (amplitude.name, phase.name) == ("o_amplitude.tif", "o_phase.tif")
     back = tifffile.imread(amplitude) * np.exp(1j * tifffile.imread(phase))
-    np.testing.assert_allclose(back, product.object, atol=1e-6)
+    np.testing.assert_allclose(back, product.stitched.object, atol=1e-6)
     with tifffile.TiffFile(phase) as file:
         tags = file.pages[0].tags
         numerator, denominator = tags["XResolution"].value
@@ -115,7 +162,7 @@ def test_ptychodus_opens_it(product, scan, tmp_path, form, known_probe):
         product = replace(product, scan=replace(scan, probe=None))
     path = write_product(tmp_path / f"o.{form}", product)[0]
     opened = io.load_product(path) if form == "h5" else cxi.CXIProductFileIO().read(path)
-    np.testing.assert_array_equal(opened.object_.get_layer(0), product.object)
+    np.testing.assert_array_equal(opened.object_.get_layer(0), product.stitched.object)
     geometry = opened.object_.get_geometry()
     y = geometry.map_probe_positions_to_object_y_px(opened.probe_positions)
     x = geometry.map_probe_positions_to_object_x_px(opened.probe_positions)

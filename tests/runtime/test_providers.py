@@ -19,13 +19,15 @@ def test_auto_ends_on_the_cpu_and_starts_no_engine_build():
 
 
 def test_an_unknown_provider_is_refused_with_the_choices():
-    with pytest.raises(InputError, match="'gpu' is unknown, expected one of auto, tensorrt, cuda, cpu"):
+    with pytest.raises(
+        InputError, match="'gpu' is unknown, expected one of auto, tensorrt, cuda, cuda-graph, cpu"
+    ):
         provider_list("gpu")
 
 
-@pytest.mark.parametrize("wanted", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("wanted", ["cuda", "cuda-graph", "tensorrt"])
 def test_a_provider_without_a_device_is_refused_and_never_replaced(wanted):
-    if wanted in available():
+    if wanted.removesuffix("-graph") in available():
         pytest.skip(f"this machine has a device for {wanted}")
     with pytest.raises(InputError, match=f"'{wanted}' was asked for but has no device.*auto, cpu"):
         provider_list(wanted)
@@ -48,3 +50,8 @@ def test_a_gpu_comes_before_the_cpu_and_keeps_full_precision(monkeypatch):
     assert available() == ["tensorrt", "cuda", "cpu"]
     assert provider_list("auto")[0] == ("CUDAExecutionProvider", {"use_tf32": 0})
     assert [name for name, _ in provider_list("tensorrt")] == compiled_in
+    assert provider_list("cuda-graph") == [
+        ("CUDAExecutionProvider", {"use_tf32": 0, "enable_cuda_graph": 1}),
+        ("CPUExecutionProvider", {}),
+    ]
+    assert provider_list("cuda")[0] == ("CUDAExecutionProvider", {"use_tf32": 0})

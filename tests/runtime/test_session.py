@@ -282,3 +282,15 @@ def test_cuda_agrees_with_the_cpu_and_nothing_falls_back(artifact):
     patterns = np.random.default_rng(0).random((5, 1, SIZE, SIZE), dtype=np.float32)
     assert np.abs(on_cuda.predict(patterns) - on_cpu.predict(patterns)).max() < 1e-5
     assert list(on_cuda.placement()) == ["CUDAExecutionProvider"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    "cuda" not in available(), reason="no CUDA device that onnxruntime can use on this machine"
+)
+def test_a_replayed_cuda_graph_agrees_with_the_cpu(artifact):
+    fix_batch(artifact, 4, 4)
+    on_cpu, replayed = Session(artifact, "cpu"), Session(artifact, "cuda-graph")
+    for seed in range(5):
+        patterns = np.random.default_rng(seed).random((7, 1, SIZE, SIZE), dtype=np.float32)
+        assert np.abs(replayed.predict(patterns) - on_cpu.predict(patterns)).max() < 1e-5

@@ -109,6 +109,43 @@ def test_a_patch_that_touches_no_other_keeps_its_phase():
     np.testing.assert_allclose(np.angle([found[3, 3], found[50, 50]]), [0.3, 2.0], atol=1e-6)
 
 
+def test_the_phase_of_a_patch_is_found_by_the_smaller_of_the_two_weights():
+    rng = np.random.default_rng(3)
+    patches = rng.normal(size=(3, SIZE, SIZE)) + 1j * rng.normal(size=(3, SIZE, SIZE))
+    weight = rng.uniform(0.1, 1, (SIZE, SIZE))
+    positions = np.array([[0.0, 0.0], [0.0, 0.0], [6.0, -4.0]])
+    stitcher = Stitcher(positions, weight, synchronise=True)
+    stitcher.add(patches, positions)
+
+    def turned(patch, mean, least):
+        overlap = np.sum(patch.conj() * mean * least)
+        return patch * overlap / abs(overlap)
+
+    second = turned(patches[1], patches[0], weight)
+    # The third begins 6 rows below and 4 columns to the left of the others.
+    under, total = ((patches[0] + second) / 2)[6:, :-4], 2 * weight[6:, :-4]
+    mean, least = np.zeros((2, SIZE, SIZE), complex)
+    mean[:-6, 4:], least[:-6, 4:] = under, np.minimum(weight[:-6, 4:], total)
+    third = turned(patches[2], mean, least)
+    found = stitcher.result().object
+    np.testing.assert_allclose(found[16 : 6 + SIZE, :SIZE], third[10:], atol=1e-6)
+
+
+@pytest.mark.parametrize("placement", ["bilinear", "fourier"])
+@pytest.mark.parametrize("fraction", [(0.3, 0.0), (0.0, 0.8), (0.45, 0.6)])
+def test_a_weight_with_a_border_of_zeros_moves_without_loss(fraction, placement):
+    # The canvas begins at the first window, which has another fraction.
+    positions = np.array([[0.0, 0.0], np.add(fraction, 40)])
+    weight = patch_weight("crop", SIZE)
+    stitcher = Stitcher(positions, weight, placement)
+    stitcher.add(np.ones((1, SIZE, SIZE)), positions[1:])
+    found = stitcher.result().weight
+    assert found.sum() == pytest.approx(weight.sum())
+    row, column = np.indices(found.shape)
+    middle = np.array([(row * found).sum(), (column * found).sum()]) / found.sum()
+    np.testing.assert_allclose(middle, np.add(fraction, 40) + (SIZE - 1) / 2)
+
+
 @pytest.mark.parametrize("batch", [1, 7, 40])
 def test_order_and_batches_do_not_matter(probe, batch):
     rng = np.random.default_rng(2)

@@ -1,0 +1,28 @@
+"""Merging patches into one object: weighted, complex-valued, at sub-pixel positions, in any order.
+
+Complex values are averaged as such: averaging amplitude and phase apart breaks where the phase wraps.
+Each pixel is the weighted mean of the patches that reach it; where none does, the object is 0 and
+`Stitched.covered` is False. Nothing is divided by an epsilon.
+
+* `stitcher`: adds patches; the one class that callers need.
+* `weight`: what each pixel of a patch counts.
+* `subpixel`: moves patches and weights by fractions of a pixel.
+* `canvas`: the sums, in memory or in tiles on disk.
+* `stitched`: the object that comes out, whole or in tiles.
+"""
+
+from runtime.stitching.canvas import MAX_CANVAS_PIXELS, canvas_memory
+from runtime.stitching.stitched import Block, Stitched, StitchedTiles
+from runtime.stitching.stitcher import Stitcher, check_whole
+from runtime.stitching.weight import patch_weight
+
+__all__ = [
+    "MAX_CANVAS_PIXELS",
+    "Block",
+    "Stitched",
+    "StitchedTiles",
+    "Stitcher",
+    "canvas_memory",
+    "check_whole",
+    "patch_weight",
+]

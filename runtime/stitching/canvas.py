@@ -1,0 +1,221 @@
+"""The sums of a stitcher: weighted values and weights in float64, in memory or in tiles on disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import InputError
+
+__all__ = ["BYTES_PER_PIXEL", "MAX_CANVAS_PIXELS", "TILE", "Canvas", "Sums", "TiledCanvas", "canvas_memory"]
+
+# 131072 x 131072: no microscope scans that far, so the positions are surely not in pixels.
+MAX_CANVAS_PIXELS = 2**34
+# A complex and a real sum.
+BYTES_PER_PIXEL = 24
+# Side of a tile in pixels: larger than most patches, so that most touch one or two of them.
+TILE = 256
+
+
+def canvas_memory() -> int:
+    """Bytes of sums that are held in memory unless told otherwise: a quarter of what the machine has.
+
+    The object and its weight, made from the sums at the end, take two thirds as much again.
+    """
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 2**31
+
+
+class Sums(Protocol):
+    """What a stitcher adds to: `Canvas` or `TiledCanvas`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    def add(self, row: int, column: int, values: NDArray[np.complex128], weight: NDArray[np.float64]) -> None:
+        """Add weighted values [h, w] and their weight, the first of them at (row, column)."""
+
+    def region(
+        self, row: int, column: int, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+        """The sums of a region, to read."""
+
+    def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
+        """(first row, first column, weighted values, weights) of all parts that may hold something, each once."""
+
+
+class Canvas:
+    """Sums in memory.
+
+    Attributes
+    ----------
+    cells
+        float64 [3 * rows * columns], first all weighted values, then all weights: stored and fetched at once.
+    values, weights
+        complex128 and float64 [rows, columns], views of `cells`.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        pixels = rows * columns
+        self.cells = np.zeros(3 * pixels)
+        self.values = self.cells[: 2 * pixels].view(np.complex128).reshape(rows, columns)
+        self.weights = self.cells[2 * pixels :].reshape(rows, columns)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, columns = self.weights.shape
+        return rows, columns
+
+    def add(self, row: int, column: int, values: NDArray[np.complex128], weight: NDArray[np.float64]) -> None:
+        """Add weighted values [h, w] and their weight, the first of them at (row, column)."""
+        here = slice(row, row + weight.shape[0]), slice(column, column + weight.shape[1])
+        region, weights = self.values[here], self.weights[here]
+        np.add(region, values, out=region)
+        np.add(weights, weight, out=weights)
+
+    def region(
+        self, row: int, column: int, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+        """Views of a region."""
+        here = slice(row, row + shape[0]), slice(column, column + shape[1])
+        return self.values[here], self.weights[here]
+
+    def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
+        """All of it."""
+        yield 0, 0, self.values, self.weights
+
+
+class TiledCanvas:
+    """Sums in square tiles, of which those used last are in memory and the others in a temporary file.
+
+    A tile that no patch reaches takes no space anywhere. The file has no name and goes with the object, whatever
+    ends the process. Every pixel sees the same additions in the same order as on a `Canvas`.
+    """
+
+    def __init__(self, rows: int, columns: int, memory: int, side: int = TILE) -> None:
+        """Lay out a canvas.
+
+        Parameters
+        ----------
+        memory
+            Bytes of tiles to keep in memory; one tile at least.
+        side
+            Side of a tile in pixels.
+
+        Raises
+        ------
+        InputError
+            If there is no folder for temporary files.
+        """
+        self._shape = rows, columns
+        self._side = side
+        self._kept = max(1, memory // (BYTES_PER_PIXEL * side**2))
+        self._tiles: OrderedDict[tuple[int, int], Canvas] = OrderedDict()
+        self._changed: set[tuple[int, int]] = set()
+        self._slots: dict[tuple[int, int], int] = {}
+        try:
+            self._file = tempfile.TemporaryFile(prefix="ptychonnx-canvas-")  # noqa: SIM115 - lives as long as this
+        except OSError as error:
+            raise InputError(f"no temporary file for the canvas ({error}): set TMPDIR") from error
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._shape
+
+    def check_disk(self, pixels: NDArray[np.intp], shape: tuple[int, ...]) -> None:
+        """Refuse regions of one shape, with first pixels [n, 2], if their tiles do not fit on the disk.
+
+        Raises
+        ------
+        InputError
+            If the folder for temporary files has less space left.
+        """
+        first, last = pixels // self._side, (pixels + shape - 1) // self._side
+        reached = np.zeros(last.max(axis=0) + 1, dtype=bool)
+        for top, left, bottom, right in np.unique(np.hstack([first, last]), axis=0).tolist():
+            reached[top : bottom + 1, left : right + 1] = True
+        needed = int(reached.sum()) * BYTES_PER_PIXEL * self._side**2
+        folder = tempfile.gettempdir()
+        if (free := shutil.disk_usage(folder).free) < needed:
+            raise InputError(
+                f"{folder}: the canvas of {self._shape[0]} x {self._shape[1]} pixels takes {needed / 1e9:.1f} GB of "
+                f"temporary files and {free / 1e9:.1f} GB are free: set TMPDIR to a folder with more"
+            )
+
+    def add(self, row: int, column: int, values: NDArray[np.complex128], weight: NDArray[np.float64]) -> None:
+        """Add weighted values [h, w] and their weight, the first of them at (row, column)."""
+        for key, inside, part in self._parts(row, column, weight.shape):
+            self._tile(key).add(*inside, values[part], weight[part])
+            self._changed.add(key)
+
+    def region(
+        self, row: int, column: int, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+        """A copy of a region."""
+        values, weights = np.empty(shape, dtype=np.complex128), np.empty(shape)
+        for key, inside, part in self._parts(row, column, shape):
+            values[part], weights[part] = self._tile(key).region(*inside, weights[part].shape)
+        return values, weights
+
+    def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
+        """The tiles that a patch reached, row by row."""
+        for key in sorted({*self._tiles, *self._slots}):
+            row, column = key[0] * self._side, key[1] * self._side
+            rows, columns = self._shape[0] - row, self._shape[1] - column
+            tile = self._tile(key)
+            yield row, column, tile.values[:rows, :columns], tile.weights[:rows, :columns]
+
+    def _parts(
+        self, row: int, column: int, shape: tuple[int, ...]
+    ) -> Iterator[tuple[tuple[int, int], tuple[int, int], tuple[slice, slice]]]:
+        """Tiles under a region: which one, its first pixel inside the region, and what part of the region it is."""
+        side = self._side
+        for down in range(row // side, (row + shape[0] - 1) // side + 1):
+            top, bottom = max(row, down * side), min(row + shape[0], (down + 1) * side)
+            for right in range(column // side, (column + shape[1] - 1) // side + 1):
+                left, end = max(column, right * side), min(column + shape[1], (right + 1) * side)
+                part = slice(top - row, bottom - row), slice(left - column, end - column)
+                yield (down, right), (top - down * side, left - right * side), part
+
+    def _tile(self, key: tuple[int, int]) -> Canvas:
+        """One tile, in memory until others push it out."""
+        if key in self._tiles:
+            self._tiles.move_to_end(key)
+            return self._tiles[key]
+        try:
+            tile = self._room()
+            if key in self._slots:
+                self._file.seek(self._slots[key] * tile.cells.nbytes)
+                self._file.readinto(tile.cells.data)
+            else:
+                tile.cells.fill(0)
+        except OSError as error:
+            raise InputError(
+                f"{tempfile.gettempdir()}: cannot hold the tiles of the canvas ({error.strerror}): set TMPDIR"
+            ) from error
+        self._tiles[key] = tile
+        return tile
+
+    def _room(self) -> Canvas:
+        """A tile to fill: a new one, or the one used longest ago, after it was stored."""
+        if len(self._tiles) < self._kept:
+            return Canvas(self._side, self._side)
+        key, tile = self._tiles.popitem(last=False)
+        if key in self._changed:
+            slot = self._slots.setdefault(key, len(self._slots))
+            self._file.seek(slot * tile.cells.nbytes)
+            self._file.write(tile.cells.data)
+            self._changed.remove(key)
+        return tile

@@ -1,0 +1,112 @@
+"""Options for large scans and for speed: canvases in tiles, and batches that are found by trials."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from runtime.formats.native import write_scan
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PTYCHONNX_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def scan_file(tmp_path, lines_scan):
+    write_scan(tmp_path / "scan.npz", lines_scan)
+    return tmp_path / "scan.npz"
+
+
+@pytest.mark.parametrize("name", ["o.h5", "o.cxi"])
+def test_a_canvas_in_tiles_gives_the_same_file(run, four_artifacts, scan_file, tmp_path, name):
+    objects = []
+    for folder, options in (("memory", []), ("tiles", ["--canvas-memory", "0"])):
+        out = tmp_path / folder / name
+        code, text, error = run("reconstruct", four_artifacts[0], scan_file, "--out", out, *options)
+        assert code == 0, error
+        assert "45 x 45 pixels from 64 patterns" in text
+        with h5py.File(out) as file:
+            objects.append(file["object" if name == "o.h5" else "entry_1/image_2/data"][()])
+    np.testing.assert_array_equal(*objects)
+    assert np.abs(objects[0]).max() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "named"),
+    [("o.npz", [], "o.npz"), ("o.tif", [], "o.tif"), ("o.h5", ["--picture", "p.png"], "p.png")],
+)
+def test_what_needs_the_whole_object_is_refused_before_any_work(
+    run, four_artifacts, scan_file, tmp_path, monkeypatch, out, more, named
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run(
+        "reconstruct", four_artifacts[0], scan_file, "--out", out, "--canvas-memory", "0", *more
+    )
+    assert code == 2
+    assert f"{named}: takes the whole object, and its canvas of 45 x 45 pixels is kept in tiles" in error
+    assert {path.name for path in tmp_path.iterdir()} == {"scan.npz"}
+
+
+def test_an_automatic_batch_is_found_once(run, four_artifacts, scan_file, tmp_path, cache):
+    arguments = ["reconstruct", four_artifacts[0], scan_file, "--batch", "auto", "--out"]
+    code, _, error = run(*arguments, tmp_path / "first.npz")
+    assert code == 0, error
+    assert "tried best" in error
+    code, _, error = run(*arguments, tmp_path / "second.npz")
+    assert code == 0, error
+    assert "remembered in" in error
+    assert run(*arguments[:3], "--out", tmp_path / "third.npz")[0] == 0
+    objects = [np.load(tmp_path / f"{name}.npz")["object"] for name in ("first", "second", "third")]
+    np.testing.assert_allclose(objects[0], objects[2], atol=1e-6)
+    np.testing.assert_allclose(objects[1], objects[2], atol=1e-6)
+    assert len(list(cache.rglob("*.json"))) == 1
+
+
+def test_evaluate_and_bench_find_a_batch_for_each_artifact(run, four_artifacts, scan_file, tmp_path, cache):
+    code, _, error = run(
+        "evaluate", *four_artifacts[:2], "--scan", scan_file, "--out", tmp_path / "report", "--batch", "auto"
+    )
+    assert code == 0, error
+    remembered = {path: json.loads(path.read_text()) for path in cache.rglob("*.json")}
+    assert len(remembered) == 2
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert metrics["batch"] is None
+    for label in ("pinn_cnn", "pinn_fno"):
+        assert any("which was fastest in trials" in note for note in metrics["rows"][label]["notes"])
+    for number, (path, content) in enumerate(remembered.items()):
+        path.write_text(json.dumps(content | {"batch": 3 + number}))
+    options = ["--scan", scan_file, "--seconds", "0.02", "--rounds", "1", "--concurrency", "1"]
+    code, _, error = run(
+        "bench", *four_artifacts[:2], *options, "--batch", "auto", "--out", tmp_path / "b.json"
+    )
+    assert code == 0, error
+    points = json.loads((tmp_path / "b.json").read_text())["points"]
+    assert sorted(point["batch"] for point in points) == [3, 4]
+
+
+@pytest.mark.parametrize("text", ["0", "-4", "few", "1.5"])
+def test_a_batch_that_is_none_is_refused(run, four_artifacts, scan_file, tmp_path, text):
+    code, _, error = run(
+        "reconstruct", four_artifacts[0], scan_file, "--out", tmp_path / "o.h5", "--batch", text
+    )
+    assert code == 2
+    assert "neither a number above 0 nor 'auto'" in " ".join(error.replace("│", " ").split())
+    assert not (tmp_path / "o.h5").exists()
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "evaluate", "bench"])
+def test_a_server_has_no_automatic_batch(run, scan_file, tmp_path, command):
+    rest = {
+        "reconstruct": [scan_file, "--out", tmp_path / "o.h5"],
+        "evaluate": ["--scan", scan_file, "--out", tmp_path / "report"],
+        "bench": ["--scan", scan_file],
+    }[command]
+    code, _, error = run(command, "--server", "grpc://127.0.0.1:9/net", *rest, "--batch", "auto")
+    assert code == 2
+    assert "--batch auto: is for artifacts, expected a number with --server" in error

@@ -1,0 +1,138 @@
+"""Canvases that are kept in tiles: chosen by size, bounded in memory, refused in time where tiles do not do."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+
+from runtime.errors import InputError
+from runtime.stitching import Stitched, StitchedTiles, Stitcher, canvas_memory, check_whole
+from runtime.stitching.canvas import BYTES_PER_PIXEL, TiledCanvas
+
+SIZE = 32
+
+
+def scattered(n: int, side: int) -> np.ndarray:
+    return np.random.default_rng(4).uniform(0, side, (n, 2))
+
+
+def test_the_size_of_the_canvas_chooses():
+    positions = scattered(50, 300)
+    rows, columns = Stitcher(positions, np.ones((SIZE, SIZE))).result().shape
+    needed = rows * columns * BYTES_PER_PIXEL
+    assert isinstance(Stitcher(positions, np.ones((SIZE, SIZE)), memory=needed).result(), Stitched)
+    assert isinstance(Stitcher(positions, np.ones((SIZE, SIZE)), memory=needed - 1).result(), StitchedTiles)
+    check_whole(positions, SIZE, needed, "o.npz: takes the whole object")
+    with pytest.raises(InputError, match=rf"o\.npz: takes .* canvas of {rows} x {columns} pixels is kept in"):
+        check_whole(positions, SIZE, needed - 1, "o.npz: takes the whole object")
+    assert 2**27 < canvas_memory() < 2**50
+
+
+def test_tiles_come_back_from_the_disk_whatever_the_order():
+    positions = scattered(200, 300)
+    rng = np.random.default_rng(0)
+    patches = rng.normal(size=(200, SIZE, SIZE)) + 1j * rng.normal(size=(200, SIZE, SIZE))
+    weight = rng.random((SIZE, SIZE))
+    whole = Stitcher(positions, weight)
+    # One tile in memory: nearly every patch pushes one out.
+    tiled = Stitcher(positions, weight, memory=1, tile=40)
+    for stitcher in (whole, tiled):
+        stitcher.add(patches[:120], positions[:120])
+        if stitcher is tiled:
+            half = list(tiled.result().blocks())
+            assert max(block.weight.max() for block in half) > 0
+        stitcher.add(patches[120:], positions[120:])
+    expected, found = whole.result(), tiled.result()
+    assert found.shape == expected.shape
+    for _ in range(2):
+        pixels = 0
+        for block in list(found.blocks()):
+            np.testing.assert_array_equal(block.object, expected.object[block.rows, block.columns])
+            np.testing.assert_array_equal(block.weight, expected.weight[block.rows, block.columns])
+            pixels += np.count_nonzero(block.weight)
+        assert pixels == np.count_nonzero(expected.weight)
+    for attribute in ("object", "weight", "covered"):
+        with pytest.raises(InputError, match="kept in tiles"):
+            getattr(found, attribute)
+
+
+def test_a_patch_outside_the_canvas_is_refused():
+    for memory in (None, 1):
+        stitcher = Stitcher(np.array([[0.0, 0.0], [10.0, 10.0]]), np.ones((SIZE, SIZE)), memory=memory)
+        for outside in ([-1.0, 0.0], [0.0, 12.0]):
+            with pytest.raises(InputError, match="outside the canvas"):
+                stitcher.add(np.ones((1, SIZE, SIZE), complex), np.array([outside]))
+
+
+def test_a_disk_that_is_too_small_is_found_before_any_work(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=30 * 2**20))
+    near, far = scattered(400, 300), scattered(400, 3000)
+    Stitcher(near, np.ones((SIZE, SIZE)), memory=1)
+    with pytest.raises(
+        InputError, match=r"3\d\d\d x 3\d\d\d pixels takes 0\.2 GB .* 0\.0 GB are free: set TMPDIR"
+    ):
+        Stitcher(far, np.ones((SIZE, SIZE)), memory=1)
+
+
+def test_a_disk_that_fills_up_gives_one_line():
+    canvas = TiledCanvas(1000, 1000, memory=1, side=64)
+    canvas._file.close()
+    canvas._file = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 - the canvas closes it
+    patch = np.ones((8, 8), complex), np.ones((8, 8))
+    canvas.add(0, 0, *patch)
+    with pytest.raises(InputError, match=r"cannot hold the tiles of the canvas \(No space left on device\)"):
+        canvas.add(500, 500, *patch)
+
+
+# 5,000 x 5,000 pixels are 600 MB of sums, and 400 MB more as an object with its weight.
+CHILD = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from runtime.formats.products import Product, write_product
+from runtime.scan import Scan
+from runtime.stitching import Stitcher
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+n = 2000
+positions = np.random.default_rng(0).uniform(0, 4968, (n, 2))
+scan = Scan(np.broadcast_to(np.float32(1), (n, 32, 32)), positions, name="large")
+batch = np.full((100, 32, 32), 0.5 - 0.5j, np.complex64)
+before = peak()
+stitcher = Stitcher(positions, np.ones((32, 32)), memory=int(sys.argv[2]))
+for start in range(0, n, 100):
+    stitcher.add(batch, positions[start : start + 100])
+write_product(Path(sys.argv[1]), Product(stitcher.result(), scan, "uniform", "{}"))
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts memory as Linux does")
+@pytest.mark.parametrize("name", ["o.h5", "o.cxi"])
+def test_the_peak_of_memory_is_bounded_from_patches_to_the_file(tmp_path, name):
+    path, allowed = tmp_path / name, 48 * 2**20
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(path), str(allowed)], capture_output=True, text=True, timeout=120
+    )
+    assert child.returncode == 0, child.stderr
+    # Buffers of the stitcher, one tile on its way, and what HDF5 needs.
+    assert int(child.stdout) < allowed + 24 * 2**20
+    with h5py.File(path) as file:
+        image, weight = (
+            (file["object"], file["weight"])
+            if name == "o.h5"
+            else (file["entry_1/image_2/data"], file["entry_1/ptychonnx/weight"])
+        )
+        assert min(image.shape) > 4950
+        some = image[2000:2600, 1000:1600][weight[2000:2600, 1000:1600] > 0]
+        assert some.size > 10000
+        np.testing.assert_allclose(some, 0.5 - 0.5j, rtol=1e-6)
