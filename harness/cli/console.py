@@ -20,7 +20,9 @@ __all__ = ["errors", "output", "progress_bar"]
 _FILE_WIDTH = 120
 
 output = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
-errors = Console(stderr=True, highlight=False, emoji=False)
+errors = Console(
+    stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else _FILE_WIDTH
+)
 
 
 def progress_bar() -> Progress:

@@ -147,7 +147,7 @@ def evaluate(
         )
     # Standard output belongs to the data if they are wanted there.
     console = errors if "-" in exports else output
-    console.print(comparison_table(evaluation))
+    console.print(comparison_table(evaluation, console.width))
     for row in evaluation.rows:
         for scan_name, result in row.results.items():
             if result.requests is not None:

@@ -15,9 +15,27 @@ __all__ = ["comparison_table", "format_cutoff", "format_value"]
 _UNDEFINED = "–"
 
 
-def comparison_table(evaluation: Evaluation) -> Table:
-    """One line a row and scan, at most 120 columns wide."""
+# Of the columns after the names, and whether a narrow terminal keeps each.
+_COLUMNS = (
+    ("parity", True),
+    ("A\nSSIM", True),
+    ("A\nr", True),
+    ("A\nMAE", False),
+    ("A\nPSNR", False),
+    ("P\nSSIM", True),
+    ("P\nr", True),
+    ("P\nMAE", False),
+    ("A FRC\n0.5/1/7", False),
+    ("P FRC\n0.5/1/7", False),
+    ("ms per\npattern", True),
+)
+_FULL_WIDTH = 100
+
+
+def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
+    """One line a row and scan, in `width` columns of text; below 100 only the most important figures."""
     several = len(evaluation.scans) > 1
+    full = width >= _FULL_WIDTH
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -25,35 +43,27 @@ def comparison_table(evaluation: Evaluation) -> Table:
         caption=(
             "A amplitude, P phase (rad), r Pearson; FRC: cycles per pixel at 0.5/1/7, never = not crossed; "
             "parity: largest relative error against the native network; – not defined"
+            if full
+            else "A amplitude, P phase, r Pearson; parity: largest relative error against the native network"
         ),
         caption_justify="left",
     )
     table.add_column("artifact", overflow="fold", min_width=12)
     if several:
         table.add_column("scan", overflow="fold", max_width=14)
-    for title in (
-        "parity",
-        "A\nSSIM",
-        "A\nr",
-        "A\nMAE",
-        "A\nPSNR",
-        "P\nSSIM",
-        "P\nr",
-        "P\nMAE",
-        "A FRC\n0.5/1/7",
-        "P FRC\n0.5/1/7",
-        "ms per\npattern",
-    ):
-        table.add_column(title, justify="right", no_wrap=True)
+    kept = [index for index, (_, essential) in enumerate(_COLUMNS) if full or essential]
+    for index in kept:
+        table.add_column(_COLUMNS[index][0], justify="right", no_wrap=True)
     for row in evaluation.rows:
-        for index, (name, result) in enumerate(row.results.items()):
-            first = index == 0
+        for number, (name, result) in enumerate(row.results.items()):
+            first = number == 0
             head = [row.label if first else "", *([name] if several else [])]
             if _has_collapsed(result):
                 # In a line of its own: a column for it would take the width from the names.
                 head[-1] += "\nCOLLAPSED"
             style = "red" if _has_collapsed(result) else ""
-            table.add_row(*map(Text, head), _parity(row) if first else "", *_cells(result), style=style)
+            cells = [_parity(row) if first else "", *_cells(result)]
+            table.add_row(*map(Text, head), *(cells[index] for index in kept), style=style)
     return table
 
 

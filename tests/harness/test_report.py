@@ -162,6 +162,17 @@ def test_a_row_that_is_no_artifact_stands_beside_the_others(evaluation: Evaluati
     assert "rPIE 100" in console.export_text()
 
 
+@pytest.mark.parametrize("width", [70, 80, 120])
+def test_the_table_fits_the_terminal_and_names_every_network(evaluation: Evaluation, width: int) -> None:
+    console = Console(width=width, record=True, file=StringIO())
+    console.print(comparison_table(evaluation, width))
+    text = console.export_text()
+    assert all(row.label in text for row in evaluation.rows)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert ("FRC" in text) == (width == 120)
+
+
 def test_each_label_has_one_row_and_only_the_blank_one_is_flagged(text: str, evaluation: Evaluation) -> None:
     rows = Page(text).rows
     assert list(rows) == [row.label for row in evaluation.rows]
