@@ -15,10 +15,17 @@ REPOSITORY ?= repo
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-triton serve-triton test-mlserver test-kserve lint types install clean
+.PHONY: demo bench test test-triton serve-triton test-mlserver test-kserve lint types install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
 	$(BIN)/ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out $(DEMO)
+
+# The ratios of the whole pipeline go into the same file, if they were measured.
+PIPELINE := benchmarks/results/pipeline.json
+
+bench: $(STAMP)  ## speed of the networks of the demo against their frameworks: benchmarks/results/bench.json
+	$(BIN)/ptychonnx bench $(wildcard $(DEMO)/models/*.onnx) $(addprefix --run ,$(wildcard $(DEMO)/runs/*)) \
+		$(if $(wildcard $(PIPELINE)),--pipeline $(PIPELINE)) --json benchmarks/results/bench.json
 
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest

@@ -18,6 +18,7 @@ from harness.report.results import ScanSummary
 from runtime.contract import Quality
 from runtime.errors import InputError, VerificationError
 from runtime.integrity import graph_sha256
+from runtime.network import Network
 from runtime.reconstruct import reconstruct
 from runtime.scan import Scan
 from runtime.session import DEFAULT_BATCH, Session
@@ -69,6 +70,10 @@ class Gate:
         self._parents: dict[Path, tuple[ScanSummary, Quality]] = {}
 
     def __call__(self, parent: Path, candidate: Path) -> Quality:
+        """`weigh` the file of a candidate."""
+        return self.weigh(parent, Session(Path(candidate), "cpu"))
+
+    def weigh(self, parent: Path, candidate: Network) -> Quality:
         """Reconstruct the scan with a candidate and compare.
 
         Returns
@@ -88,7 +93,7 @@ class Gate:
         if parent not in self._parents:
             self._parents[parent] = self._measure(parent)
         summary, itself = self._parents[parent]
-        made = reconstruct(Session(Path(candidate), "cpu"), self._scan, None, self._batch)
+        made = reconstruct(candidate, self._scan, None, self._batch)
         found = _compare(made.stitched.object, summary)
         if found.alignment is None:
             raise VerificationError(f"quality: the reconstruction of {self._scan.name} holds NaN or infinity")

@@ -19,6 +19,7 @@ from onnx_ir.passes.common import (
 
 from export.passes.affine import AffineFoldingPass
 from export.passes.bias import BiasJoiningPass
+from export.passes.concatenation import ConcatenationSplittingPass
 from export.passes.folding import ConstantFoldingPass
 from export.passes.gelu import GeluPass
 from export.passes.metadata import MetadataPass
@@ -27,6 +28,8 @@ from export.passes.reshape import ConstantReshapePass
 from export.passes.resize import RepeatToResizePass, SizesToScalesPass
 from export.passes.simplification import SimplificationPass
 from export.passes.sinking import TransposeSinkingPass
+from export.passes.subpixel import SubpixelPass
+from export.passes.subpixel_head import SubpixelHeadPass
 from export.passes.transpose import TransposeCancellationPass
 from export.passes.views import ViewJoiningPass
 
@@ -70,6 +73,9 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
         SimplificationPass(),
         TransposeCancellationPass(),
         TransposeSinkingPass(),
+        ConcatenationSplittingPass(),
+        SubpixelHeadPass(),
+        SubpixelPass(),
         ViewJoiningPass(),
         DeduplicateHashedInitializersPass(),
         CommonSubexpressionEliminationPass(),

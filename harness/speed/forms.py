@@ -1,0 +1,78 @@
+"""Forms that are measured, made inside the process that measures them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from harness.speed.worker import Form, Loaded
+from train.network import load_network
+from train.run import read_run
+
+__all__ = ["GEMM_OPERATIONS", "GEMM_SIDE", "load_native", "load_onnx"]
+
+GEMM_SIDE = 1024
+GEMM_OPERATIONS = 2 * GEMM_SIDE**3
+
+
+def load_native(run: Path, inputs: NDArray[np.float32], threads: int) -> Loaded:
+    """The network of a run folder in its own framework, eager and compiled.
+
+    The note is the serialised graph as the exporter writes it, before any pass.
+    """
+    record = read_run(run)
+    network = load_network(run, record)
+    # Needs the extra of the framework.
+    made = importlib.import_module(f"export.{record.framework}.forms").native_forms(network, inputs, threads)
+    converter = importlib.import_module(f"export.{record.framework}.convert")
+    exported = converter.convert_network(network, inputs).model.SerializeToString()
+    forms: dict[str, Form] = {name: partial(form, inputs) for name, form in made.items()}
+    return Loaded(forms, exported)
+
+
+def load_onnx(graphs: Mapping[str, bytes], inputs: NDArray, threads: int) -> Loaded:
+    """Graphs in onnxruntime's CPU provider, and a product of large matrices (``gemm``) in the same."""
+    forms: dict[str, Form] = {}
+    for name, data in graphs.items():
+        session = _session(data, threads)
+        (given,) = (value.name for value in session.get_inputs())
+        forms[name] = partial(_run, session, {given: inputs})
+    generator = np.random.default_rng(0)
+    feed = {name: generator.random((GEMM_SIDE, GEMM_SIDE), dtype=np.float32) for name in ("a", "b")}
+    product = _session(_gemm(), threads)
+
+    def gemm() -> None:
+        product.run(None, feed)
+
+    return Loaded({**forms, "gemm": gemm})
+
+
+def _run(session: ort.InferenceSession, feed: dict[str, NDArray]) -> NDArray[np.float32]:
+    return session.run(None, feed)[0]
+
+
+def _session(data: bytes, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _gemm() -> bytes:
+    make = onnx.helper.make_tensor_value_info
+    size = [GEMM_SIDE, GEMM_SIDE]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["a", "b"], ["c"])],
+        "gemm",
+        [make(name, onnx.TensorProto.FLOAT, size) for name in ("a", "b")],
+        [make("c", onnx.TensorProto.FLOAT, size)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString()

@@ -1,0 +1,277 @@
+"""Times of an artifact and of every other form of its network, in turns.
+
+Every form runs once in each round, in an order that changes from round to round, so that a machine that gets slower
+for a while slows all of them. Ratios are medians of the ratios within one round. A large float32 matrix product runs
+in each round too: it tells what the machine could do at that moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from export.operations import multiply_adds
+from export.precision import reduce_artifact
+from harness.gate import Gate
+from harness.speed.forms import GEMM_OPERATIONS, load_native, load_onnx
+from harness.speed.machine import processor, vector_instructions
+from harness.speed.openvino import BFLOAT16, OpenVinoSession, load_openvino, openvino_precisions
+from harness.speed.results import ArtifactSpeed, FormSpeed, SpeedReport
+from harness.speed.worker import Loaded, Worker
+from runtime.errors import InputError, VerificationError
+from runtime.grouping import nearest_groups
+from runtime.scan import Scan
+from runtime.session import Session
+from train.run import hash_of, held_out_scan, installed_versions, read_run
+
+__all__ = ["measure_speed"]
+
+# Thread pools spin for a while after their work, at the cost of whoever comes next.
+_REST = 0.03
+# Of the largest output: a fast form that is wrong is no form to compare with.
+_ALLOWED_ERROR = 1e-3
+_PATTERN_SEED = 0
+
+
+def measure_speed(
+    artifacts: Sequence[Path],
+    runs: Sequence[Path] = (),
+    *,
+    batch: int = 16,
+    rounds: int = 30,
+    threads: int | None = None,
+    reduced: bool = True,
+    progress: Callable[[str], None] = lambda step: None,
+) -> SpeedReport:
+    """Measure artifacts on the CPU.
+
+    Parameters
+    ----------
+    artifacts
+        Float32 artifacts that take amplitudes in any batch.
+    runs
+        Run folders; each artifact finds its own by the hash of its weights.
+    batch
+        Patterns in one call.
+    threads
+        Of every form and of the matrix product; all processors that this process may use if None.
+    reduced
+        Whether to make, judge and measure forms of lower precision too, of artifacts with a run.
+    progress
+        Called with what is done next, in words.
+
+    Raises
+    ------
+    InputError
+        If two artifacts have the same name, one cannot be measured, or a run belongs to none of them.
+    """
+    if len({path.stem for path in artifacts}) < len(artifacts):
+        raise InputError("bench: two artifacts have the same name, expected different ones")
+    if min(batch, rounds, threads or 1) < 1:
+        raise InputError("bench: batch, rounds and threads are numbers above 0")
+    threads = threads or len(os.sched_getaffinity(0))
+    sessions = [Session(path, "cpu", threads) for path in artifacts]
+    for session in sessions:
+        _check(session)
+    found = _match(sessions, runs)
+    measured = {}
+    for session in sessions:
+        measured[session.path.stem] = _measure(
+            session, found.get(session.path), batch, rounds, threads, reduced, progress
+        )
+    return SpeedReport(
+        batch=batch,
+        rounds=rounds,
+        threads=threads,
+        processor=processor(),
+        vector_instructions=vector_instructions(),
+        versions=installed_versions("onnxruntime-gpu", "onnxruntime", "torch", "tensorflow"),
+        artifacts=measured,
+    )
+
+
+def _check(session: Session) -> None:
+    contract = session.contract
+    if contract.batch is not None or contract.input.domain != "amplitude":
+        raise InputError(
+            f"{session.path}: has a fixed batch or takes counts, bench expects amplitudes in any batch"
+        )
+
+
+def _match(sessions: Sequence[Session], runs: Sequence[Path]) -> dict[Path, Path]:
+    """The run folder of each artifact that has one."""
+    found = {}
+    for run in runs:
+        weights = hash_of(read_run(run).trained_tensors)
+        owners = [
+            session.path
+            for session in sessions
+            if session.contract.weights is not None and session.contract.weights.checkpoint_sha256 == weights
+        ]
+        if not owners:
+            raise InputError(f"{run}: no artifact was exported from this run, expected one")
+        found.update(dict.fromkeys(owners, run))
+    return found
+
+
+def _measure(
+    session: Session,
+    run: Path | None,
+    batch: int,
+    rounds: int,
+    threads: int,
+    reduced: bool,
+    progress: Callable[[str], None],
+) -> ArtifactSpeed:
+    name, data = session.name, session.path.read_bytes()
+    scan = None if run is None else held_out_scan(run)
+    inputs = _patterns(session, scan, batch)
+    graphs, judged, precisions = {"artifact": data}, {}, openvino_precisions()
+    if scan is not None and reduced:
+        progress(f"{name}: making and judging forms of lower precision")
+        eight_bit, judged["int8"] = _eight_bit(session.path, scan)
+        graphs |= {} if eight_bit is None else {"int8": eight_bit}
+        if "bf16" in precisions:
+            judged[BFLOAT16] = _bfloat16(session.path, scan, threads)
+    if not judged.get(BFLOAT16, "").startswith("accepted"):
+        precisions = [precision for precision in precisions if precision != "bf16"]
+    trained, expected, native = None, None, {}
+    with ExitStack() as stack:
+        owner: dict[str, Worker] = {}
+
+        def start(load: Callable[[], Loaded]) -> Worker:
+            worker = stack.enter_context(Worker(load, threads))
+            owner.update(dict.fromkeys(worker.outputs, worker))
+            return worker
+
+        if run is not None:
+            progress(f"{name}: loading and compiling the network in its framework")
+            framework = start(partial(load_native, run, inputs, threads))
+            native = framework.outputs
+            expected = native["eager"]
+            graphs["as exported"] = framework.notes
+            trained = 2 * multiply_adds(onnx.load_from_string(framework.notes))
+        start(partial(load_onnx, graphs, inputs, threads))
+        if precisions:
+            start(partial(load_openvino, data, inputs, threads, precisions))
+        outputs = {form: worker.outputs[form] for form, worker in owner.items()}
+        progress(f"{name}: {len(owner)} forms, {rounds} rounds")
+        times = _rounds(owner, rounds)
+    executed = 2 * multiply_adds(onnx.load_from_string(data))
+    rates = GEMM_OPERATIONS / times.pop("gemm")
+    errors = {
+        form: _error(outputs[form], outputs["artifact"] if expected is None else expected) for form in times
+    }
+    compiled = [form for form in native if form != "eager" and errors[form] <= _ALLOWED_ERROR]
+    best = min(compiled, key=lambda form: float(np.median(times[form] / times["artifact"])), default=None)
+    forms = {
+        form: _form(
+            seconds / batch,
+            times["artifact"] / batch,
+            None if best is None else times[best] / batch,
+            errors[form],
+            None if form in judged else errors[form] <= _ALLOWED_ERROR,
+        )
+        for form, seconds in times.items()
+    }
+
+    def fraction(operations: int) -> float:
+        return float(np.median(operations * batch / times["artifact"] / rates))
+
+    return ArtifactSpeed(
+        speedup_eager=forms["eager"].over_artifact if "eager" in forms else None,
+        speedup_compiled=forms["artifact"].speedup_compiled,
+        compiled_form=best,
+        gemm_fraction=None if trained is None else fraction(trained),
+        gemm_fraction_executed=fraction(executed),
+        int8_speedup=float(np.median(times["artifact"] / times["int8"])) if "int8" in times else None,
+        judged=judged,
+        gflop_trained=None if trained is None else trained / 1e9,
+        gflop_executed=executed / 1e9,
+        gemm_gflop_per_second=float(np.median(rates)) / 1e9,
+        sha256=hashlib.sha256(data).hexdigest(),
+        forms=forms,
+    )
+
+
+def _patterns(session: Session, scan: Scan | None, batch: int) -> NDArray[np.float32]:
+    """[batch, C, N, N]: measured ones if there is a scan; speed does not depend on them, agreement does."""
+    contract = session.contract
+    if scan is None:
+        shape = (batch, contract.channels, contract.n, contract.n)
+        return np.random.default_rng(_PATTERN_SEED).gamma(1.0, 10.0, shape).astype(np.float32)
+    groups = nearest_groups(scan.positions, contract.channels)
+    patterns = scan.diffraction[groups.take(range(batch), axis=0, mode="wrap")]
+    return np.ascontiguousarray(patterns, dtype=np.float32)
+
+
+def _eight_bit(path: Path, scan: Scan) -> tuple[bytes | None, str]:
+    """The 8-bit artifact that the gate accepts, and what was reduced."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / path.name
+        try:
+            made = reduce_artifact(path, out, "int8", scan, Gate(scan))
+        except VerificationError as error:
+            return None, f"refused: {error}"
+        kept = len(made.contract.conversion.float_layers)
+        return out.read_bytes(), f"accepted, {len(made.layers) - kept} of {len(made.layers)} layers reduced"
+
+
+def _bfloat16(path: Path, scan: Scan, threads: int) -> str:
+    """What the gate says of the artifact in OpenVINO, in bfloat16."""
+    try:
+        Gate(scan).weigh(path, OpenVinoSession(path, "bf16", threads))
+    except VerificationError as error:
+        return f"refused: {error}"
+    return "accepted"
+
+
+def _rounds(owner: Mapping[str, Worker], rounds: int) -> dict[str, NDArray[np.float64]]:
+    """Seconds of each form in each round."""
+    times: dict[str, list[float]] = {form: [] for form in owner}
+    shuffled = random.Random(0)
+    for _ in range(rounds):
+        order = list(owner)
+        shuffled.shuffle(order)
+        for form in order:
+            time.sleep(_REST)
+            times[form].append(owner[form].time(form))
+    return {form: np.array(values) for form, values in times.items()}
+
+
+def _error(output: NDArray[np.float32] | None, expected: NDArray[np.float32] | None) -> float:
+    assert output is not None
+    assert expected is not None
+    return float(np.abs(output - expected).max() / np.abs(expected).max())
+
+
+def _form(
+    seconds: NDArray[np.float64],
+    artifact: NDArray[np.float64],
+    compiled: NDArray[np.float64] | None,
+    error: float,
+    right: bool | None,
+) -> FormSpeed:
+    """Seconds a pattern in each round: of the form, of the artifact, of the best compiled form."""
+    low, middle, high = (float(value) for value in np.percentile(1e3 * seconds, [25, 50, 75]))
+    under, ratio, over = (float(value) for value in np.percentile(seconds / artifact, [25, 50, 75]))
+    return FormSpeed(
+        milliseconds=middle,
+        spread=(low, high),
+        over_artifact=ratio,
+        over_artifact_spread=(under, over),
+        speedup_compiled=None if compiled is None else float(np.median(compiled / seconds)),
+        relative_error=error,
+        right=right,
+    )

@@ -1,0 +1,186 @@
+"""Speed is measured against the very network that was exported, on equal terms, and kept with what others measured."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.artifact import export_run
+from harness.speed.measure import measure_speed
+from harness.speed.results import ArtifactSpeed, SpeedReport, write_report
+from harness.speed.worker import Loaded, Worker
+from runtime.errors import InputError
+from train.config import NetworkConfig, TrainingConfig
+from train.fitting import train
+from train.registry import get_architecture
+
+
+def loaded(values=(1.0, 2.0), notes=None):
+    return Loaded({f"form {value}": partial(np.full, 3, value, np.float32) for value in values}, notes)
+
+
+def broken():
+    raise ValueError("this cannot be compiled\nand more of it")
+
+
+def gone():
+    os._exit(9)
+
+
+def threads_seen():
+    return loaded(notes=(os.environ["OMP_NUM_THREADS"], os.environ["TF_NUM_INTRAOP_THREADS"], os.getpid()))
+
+
+def test_forms_run_in_a_process_of_their_own_with_its_threads():
+    with Worker(threads_seen, 3) as worker:
+        openmp, tensorflow, process = worker.notes
+        assert (openmp, tensorflow) == ("3", "3")
+        assert process != os.getpid()
+        np.testing.assert_array_equal(worker.outputs["form 2.0"], [2, 2, 2])
+        assert 0 < worker.time("form 1.0") < 1
+    assert os.environ.get("OMP_NUM_THREADS") != "3"
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [(broken, "bench: this cannot be compiled$"), (gone, "ended with code 9, perhaps for want of memory")],
+)
+def test_a_form_that_does_not_run_is_reported_in_one_line(load, message):
+    with pytest.raises(InputError, match=message):
+        Worker(load, 1)
+
+
+@pytest.fixture(scope="module")
+def trained(lines_scan, tmp_path_factory):
+    """A tiny run and its artifact."""
+    pytest.importorskip("tf2onnx")
+    folder = tmp_path_factory.mktemp("speed")
+    config = NetworkConfig(n=16, width=4, blocks=1)
+    train(lines_scan, get_architecture("baseline"), config, TrainingConfig(epochs=1, batch=8), folder / "run")
+    return folder / "run", export_run(folder / "run", folder / "baseline.onnx").path
+
+
+def test_an_artifact_is_measured_against_every_form_of_its_network(trained, tmp_path, run):
+    folder, artifact = trained
+    options = [
+        "--run",
+        folder,
+        "--json",
+        tmp_path / "bench.json",
+        "--rounds",
+        2,
+        "--batch",
+        4,
+        "--threads",
+        1,
+    ]
+    code, out, error = run("bench", artifact, *options)
+    assert code == 0, error
+    assert "tf.function" in out
+    found = ArtifactSpeed.model_validate(
+        {
+            key: value
+            for key, value in json.loads((tmp_path / "bench.json").read_text())["artifacts"][
+                "baseline"
+            ].items()
+            if key != "end_to_end_ratio"
+        }
+    )
+    forms = found.forms
+    assert {"eager", "tf.function", "XLA", "artifact", "as exported"} <= set(forms)
+    # The network that was exported, and no other.
+    assert all(
+        forms[name].relative_error < 1e-5 for name in ("tf.function", "XLA", "artifact", "as exported")
+    )
+    assert found.speedup_eager == forms["eager"].over_artifact
+    assert found.compiled_form in ("tf.function", "XLA")
+    assert forms[found.compiled_form].speedup_compiled == 1
+    assert found.speedup_compiled == forms["artifact"].speedup_compiled
+    assert found.judged["int8"].startswith(("accepted", "refused"))
+    assert (
+        ("int8" in forms) == found.judged["int8"].startswith("accepted") == (found.int8_speedup is not None)
+    )
+    # Two decoders of 5 convolutions each on 16 x 16 pixels, behind an encoder of two.
+    by_hand = 16 * 16 * 9 * (4 + 16) + 2 * (8 * 8 * 9 * 2 * 16 + 16 * 16 * 9 * (16 + 4))
+    assert found.gflop_trained == pytest.approx(2e-9 * by_hand)
+    assert found.gflop_executed < found.gflop_trained
+
+
+def test_without_its_run_an_artifact_is_measured_against_a_matrix_product(four_artifacts):
+    report = measure_speed(four_artifacts[:1], batch=2, rounds=2, threads=1)
+    found = report.artifacts["pinn_cnn"]
+    assert (found.speedup_eager, found.speedup_compiled, found.gemm_fraction, found.int8_speedup) == (
+        None,
+    ) * 4
+    assert found.gemm_fraction_executed > 0
+    assert found.forms["artifact"].over_artifact == 1
+
+
+def test_what_cannot_be_compared_is_refused(trained, four_artifacts, run):
+    folder, artifact = trained
+    with pytest.raises(InputError, match="no artifact was exported from this run"):
+        measure_speed(four_artifacts[:1], [folder])
+    with pytest.raises(InputError, match="same name"):
+        measure_speed([artifact, artifact])
+    with pytest.raises(InputError, match="numbers above 0"):
+        measure_speed([artifact], rounds=0)
+    for options in (["--concurrency", 2], ["--rate", 5], ["--picture", "x.png"], ["--provider", "cuda"]):
+        code, _, error = run("bench", artifact, *options)
+        assert code == 2
+        assert "expected --scan FILE" in error
+
+
+def report(*names):
+    one = ArtifactSpeed(
+        speedup_eager=None,
+        speedup_compiled=None,
+        compiled_form=None,
+        gemm_fraction=None,
+        gemm_fraction_executed=0.5,
+        int8_speedup=None,
+        judged={},
+        gflop_trained=None,
+        gflop_executed=0.1,
+        gemm_gflop_per_second=100.0,
+        sha256="0",
+        forms={},
+    )
+    return SpeedReport(
+        batch=16,
+        rounds=1,
+        threads=1,
+        processor="some",
+        vector_instructions=[],
+        versions={},
+        artifacts=dict.fromkeys(names, one),
+    )
+
+
+def test_what_was_measured_of_the_pipeline_is_kept(tmp_path: Path):
+    path, pipeline = tmp_path / "bench.json", tmp_path / "pipeline.json"
+    write_report(report("a", "b"), path)
+    assert json.loads(path.read_text())["memory_ratio"] is None
+    pipeline.write_text(json.dumps({"end_to_end_ratio": {"a": 1.05}, "memory_ratio": 1.1, "batch": 16}))
+    write_report(report("a", "b"), path, pipeline)
+    write_report(report("a", "c"), path)
+    found = json.loads(path.read_text())
+    assert found["memory_ratio"] == 1.1
+    assert {name: each["end_to_end_ratio"] for name, each in found["artifacts"].items()} == {
+        "a": 1.05,
+        "c": None,
+    }
+
+
+def test_a_file_that_is_no_result_is_refused_and_left_as_it_is(tmp_path: Path):
+    path = tmp_path / "bench.json"
+    path.write_text("[1]")
+    with pytest.raises(InputError, match="holds a list, expected a JSON object"):
+        write_report(report("a"), path)
+    assert path.read_text() == "[1]"
+    with pytest.raises(InputError, match="no such file"):
+        write_report(report("a"), tmp_path / "new.json", tmp_path / "pipeline.json")
