@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtime.errors import InputError
 
-__all__ = ["atomic_folder", "atomic_path", "write_text"]
+__all__ = ["atomic_folder", "atomic_path", "check_replaceable", "put_folder", "write_text"]
 
 
 @contextmanager
@@ -52,28 +52,50 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
         If the parent cannot be a folder, or `path` is a file or a folder with something else in it.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file, expected the name of a folder to write")
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
-        raise InputError(
-            f"{path}: holds files but no {marker}, so it is not replaced; expected a new or empty folder"
-        )
+    check_replaceable(path, marker)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     try:
-        partial, old = holder / "new", holder / "old"
+        partial = holder / "new"
         partial.mkdir()
         yield partial
-        if path.exists():
-            path.replace(old)
+        put_folder(partial, path)
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def check_replaceable(path: Path, marker: str) -> None:
+    """Refuse to replace anything but an empty folder, or one of the same kind, which holds a file `marker`.
+
+    Raises
+    ------
+    InputError
+        If `path` is a file or a folder with something else in it.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, expected the name of a folder to write")
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise InputError(
+            f"{path}: holds files but no {marker}, so it is not replaced; expected a new or empty folder"
+        )
+
+
+def put_folder(partial: Path, path: Path) -> None:
+    """Put a complete folder in the place of `path`, on the same file system; what was there is removed."""
+    if not path.exists():
+        partial.replace(path)
+        return
+    holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old = holder / "old"
+    try:
+        path.replace(old)
         try:
             partial.replace(path)
         except BaseException:
-            if old.exists():
-                old.replace(path)
+            old.replace(path)
             raise
     finally:
         shutil.rmtree(holder, ignore_errors=True)

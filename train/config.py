@@ -7,9 +7,11 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-__all__ = ["Loss", "NetworkConfig", "TrainingConfig"]
+__all__ = ["Loss", "Monitor", "NetworkConfig", "Precision", "TrainingConfig"]
 
 Loss = Literal["mae", "poisson"]
+Monitor = Literal["loss", "disagreement"]
+Precision = Literal["32", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -56,6 +58,17 @@ class TrainingConfig:
         Fraction of the patterns that are held out, at least 16; verification at export uses them.
     seed
         Of the initial weights and of the order of the patterns.
+    monitor
+        Which figure of the held-out patterns says which epoch was the best, whose weights are kept: ``loss``, or
+        ``disagreement`` of overlapping patches (see `train.disagreement`).
+    patience
+        Epochs without a better figure after which training stops; None trains them all.
+    precision
+        Of the arithmetic in training, in Lightning's words; weights stay in float32, and so does the artifact.
+    devices
+        GPUs (or processes on the CPU) that share a step.
+    tensorboard
+        Whether to write logs for TensorBoard; None writes them if it is installed.
     """
 
     epochs: int = Field(default=3, ge=1)
@@ -65,3 +78,8 @@ class TrainingConfig:
     overlap: int = Field(default=4, ge=1, le=16)
     validation: float = Field(default=0.05, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
+    monitor: Monitor = "loss"
+    patience: int | None = Field(default=None, ge=1)
+    precision: Precision = "32"
+    devices: int = Field(default=1, ge=1)
+    tensorboard: bool | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,15 @@ from runtime.grouping import nearest_groups
 from runtime.physics import cut_windows, illumination
 from runtime.scan import Scan
 from train.config import NetworkConfig, TrainingConfig
+from train.disagreement import NEIGHBOURS, overlap_disagreement
 
 __all__ = ["SCALE_RULE", "TrainingData", "prepare"]
 
 SCALE_RULE = "N / sqrt(mean photons in a training pattern): the scaled amplitude has a root mean square of 1"
 _MIN_HELD_OUT = 16
 _DARKEST = 1e-4
+_MAX_NEIGHBOURHOODS = 64
+_NEIGHBOURHOODS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class TrainingData:
         bool [N, N].
     train, held_out
         int [groups, members], indices into the patterns; no pattern is in both.
+    neighbourhoods
+        int [groups, members], held-out patterns (at most 64) with those nearest to them in the whole scan, to see
+        how much their patches disagree.
     scale
         Factor from amplitude to network input, see `SCALE_RULE`.
     labels
@@ -54,6 +61,7 @@ class TrainingData:
     mask: NDArray[np.bool_]
     train: NDArray[np.intp]
     held_out: NDArray[np.intp]
+    neighbourhoods: NDArray[np.intp]
     scale: float
     labels: NDArray[np.complex64] | None
     sha256: str
@@ -74,12 +82,45 @@ class TrainingData:
 
     def steps(self, training: TrainingConfig) -> int:
         """Optimiser steps of the whole training; what is left over of an epoch makes no step of its own."""
-        return training.epochs * (self.groups_in_epoch // self.groups_in_step(training))
+        return training.epochs * self.steps_in_epoch(training)
+
+    def steps_in_epoch(self, training: TrainingConfig) -> int:
+        """Optimiser steps of an epoch."""
+        return self.groups_in_epoch // self.groups_in_step(training)
+
+    def order(self, training: TrainingConfig, epoch: int) -> NDArray[np.intp]:
+        """Rows of `train` [steps, groups in a step] of an epoch, from 0.
+
+        A function of seed and epoch alone: a resumed training sees what an uninterrupted one does.
+        """
+        steps, groups = self.steps_in_epoch(training), self.groups_in_step(training)
+        order = np.random.default_rng([training.seed, epoch]).permutation(len(self.train))
+        return order[: steps * groups].reshape(steps, groups)
 
     def offsets(self, groups: NDArray[np.intp]) -> NDArray[np.int64]:
         """Whole-pixel offsets [groups, members, 2] of the windows inside their group, the smallest being 0."""
         positions = np.rint(self.positions[groups]).astype(np.int64)
         return positions - positions.min(axis=1, keepdims=True)
+
+    def disagreement(
+        self, predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], channels: int
+    ) -> float:
+        """How much the patches of `neighbourhoods` disagree, see `train.disagreement`.
+
+        Parameters
+        ----------
+        predict
+            Object parts [B, N, N, C, 2] of amplitudes [B, C, N, N].
+        """
+        size, members = self.diffraction.shape[-1], self.neighbourhoods.shape[1]
+        patches = []
+        for first in range(0, len(self.neighbourhoods), _NEIGHBOURHOODS_AT_ONCE):
+            groups = self.neighbourhoods[first : first + _NEIGHBOURHOODS_AT_ONCE]
+            parts = predict(self.diffraction[groups].reshape(-1, channels, size, size)).astype(np.float64)
+            found = np.moveaxis(parts[..., 0] + 1j * parts[..., 1], -1, 1)
+            patches.append(found.reshape(-1, members, size, size))
+        offsets = self.offsets(self.neighbourhoods)
+        return overlap_disagreement(np.concatenate(patches), offsets, self.weight())
 
     def weight(self) -> NDArray[np.float32]:
         """Illumination sum_modes |P|^2 [N, N] with a mean of 1, and nowhere 0, so that it can be divided by."""
@@ -125,10 +166,16 @@ def prepare(
         mask=np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask,
         train=train[nearest_groups(scan.positions[train], members)],
         held_out=held_out[nearest_groups(scan.positions[held_out], members)],
+        neighbourhoods=_neighbourhoods(scan, held_out, channels if channels > 1 else NEIGHBOURS),
         scale=float(scan.size / np.sqrt(scan.flux)),
         labels=labels,
         sha256=_sha256(scan),
     )
+
+
+def _neighbourhoods(scan: Scan, held_out: NDArray[np.intp], members: int) -> NDArray[np.intp]:
+    chosen = held_out[np.linspace(0, len(held_out) - 1, min(len(held_out), _MAX_NEIGHBOURHOODS)).astype(int)]
+    return nearest_groups(scan.positions, members)[chosen]
 
 
 def _labels(scan: Scan) -> NDArray[np.complex64]:

@@ -2,35 +2,105 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from runtime.atomic import atomic_folder
+from runtime.atomic import write_text
+from runtime.errors import InputError
 from runtime.formats import write_scan
 from runtime.scan import Scan
 from runtime.settings import checked
 from train.config import NetworkConfig, TrainingConfig
 from train.dataset import TrainingData, prepare
-from train.history import History
+from train.plan import RunPlan
+from train.progress import Progress
 from train.registry import Architecture, import_framework_module
-from train.run import CONFIG_NAME, HELD_OUT_NAME, RunRecord, installed_versions, write_run
+from train.run import HELD_OUT_NAME, INITIAL_NAME, RunRecord, installed_versions, write_run
+from train.source import Source
+from train.unfinished import finished_already, locked, open_unfinished, publish_run, unfinished_folder
 
-__all__ = ["Fitted", "OnStep", "settings_for", "train"]
+__all__ = ["Fitted", "Job", "OnStep", "helps_another_process", "settings_for", "train"]
 
 OnStep = Callable[[int, int], None]
 """Called with the optimiser steps done and those there will be."""
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What a framework's `fit` gives back, next to the checkpoint it wrote."""
+class Job:
+    """What a framework's `fit` is asked to do.
 
-    history: History
+    Attributes
+    ----------
+    folder
+        Of the unfinished run; the checkpoint and ``logs/`` go there.
+    progress
+        What was trained before, and who keeps every epoch.
+    fine_tuned
+        Whether to start from the checkpoint in ``initial/`` instead of the seed's weights.
+    """
+
+    architecture: Architecture
+    network: NetworkConfig
+    training: TrainingConfig
+    data: TrainingData
+    folder: Path
+    progress: Progress
+    fine_tuned: bool
+    on_step: OnStep
+
+    @property
+    def initial(self) -> Path | None:
+        """Folder of the checkpoint to start from."""
+        return self.folder / INITIAL_NAME if self.fine_tuned else None
+
+    def require_shares(self) -> None:
+        """Refuse a step that the devices cannot share equally.
+
+        Raises
+        ------
+        InputError
+            If its groups are no multiple of the devices.
+        """
+        groups, devices = self.data.groups_in_step(self.training), self.training.devices
+        if groups % devices:
+            raise InputError(
+                f"--devices {devices}: a step has {groups} groups of {self.data.train.shape[1]} patterns, "
+                f"expected a multiple of {devices}"
+            )
+
+    def log_folder(self) -> Path:
+        """A new folder for the framework's loggers, which would overwrite what they wrote before a kill."""
+        return self.folder / "logs" / f"from_epoch_{self.progress.done + 1:04d}"
+
+    def tensorboard(self) -> bool:
+        """Whether to log for TensorBoard.
+
+        Raises
+        ------
+        InputError
+            If that was asked for, and it is not installed.
+        """
+        wanted = self.training.tensorboard
+        installed = find_spec("tensorboard") is not None
+        if wanted and not installed:
+            raise InputError('--tensorboard: is not installed: pip install "ptychonnx[tensorboard]"')
+        return installed if wanted is None else wanted
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a framework's `fit` gives back, next to the checkpoint of the best epoch that it wrote."""
+
     initial_tensors: dict[str, str]
     trained_tensors: dict[str, str]
     parameters: int
@@ -62,53 +132,115 @@ def train(
     training: TrainingConfig,
     out: Path,
     on_step: OnStep = lambda done, total: None,
+    *,
+    source: Source | None = None,
+    resume: bool = False,
+    files: Mapping[str, str] | None = None,
 ) -> RunRecord:
     """Train one network and leave a run folder (see `train.run`). An earlier run there is replaced at the end.
+
+    Until then everything is in ``<out>.unfinished``, and stays there if training is interrupted.
+
+    Parameters
+    ----------
+    source
+        Run whose weights to start from, instead of the seed's.
+    resume
+        Go on with an interrupted training if there is one; the result is that of an uninterrupted one. A run
+        that is finished is left as it is.
+    files
+        Text files to leave in the run folder, by name.
 
     Raises
     ------
     InputError
-        If the scan does not fit the settings, the framework is missing, or the loss stops being finite.
+        If the scan does not fit the settings, the framework is missing, an interrupted training is there and
+        `resume` is not given, a file cannot be written, or the loss stops being finite.
     """
     data = prepare(scan, network, training, supervised=architecture.supervised)
+    if source is not None:
+        source.require_same(architecture.name, network)
+    init_sha256 = None if source is None else source.sha256
+    plan = RunPlan(
+        architecture=architecture.name,
+        network=network,
+        training=training,
+        data_sha256=data.sha256,
+        init_sha256=init_sha256,
+    )
     architecture.load_builder()
     fit = import_framework_module(f"train.{architecture.framework}.training", architecture.framework).fit
-    with atomic_folder(out, CONFIG_NAME) as folder:
-        fitted: Fitted = fit(architecture, network, training, data, folder, on_step)
-        held_out = np.unique(data.held_out)
-        write_scan(folder / HELD_OUT_NAME, replace(scan.subset(held_out), reference=None, labels=None))
-        record = _record(scan, architecture, network, training, data, fitted)
-        write_run(folder, record)
+    helper = helps_another_process()
+    if helper:
+        folder = unfinished_folder(out)
+    else:
+        done = finished_already(out, plan) if resume else None
+        if done is not None:
+            return done
+        folder = open_unfinished(out, plan, resume=resume)
+    with nullcontext() if helper else locked(folder):
+        progress = Progress(folder, training, writes=not helper)
+        try:
+            if source is not None and not helper:
+                _copy_checkpoint(source.checkpoint, folder / INITIAL_NAME)
+            for name, text in {} if files is None or helper else files.items():
+                write_text(folder / name, text)
+            job = Job(architecture, network, training, data, folder, progress, source is not None, on_step)
+            fitted: Fitted = fit(job)
+            held_out = np.unique(data.held_out)
+            write_scan(folder / HELD_OUT_NAME, replace(scan.subset(held_out), reference=None, labels=None))
+            record = _record(scan, architecture, plan, data, progress, fitted)
+            write_run(folder, record)
+            publish_run(folder, out)
+        except BaseException as error:
+            if not (helper or progress.done):
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise InputError(progress.unwritable(error)) from error
+            raise
     return record
+
+
+def helps_another_process() -> bool:
+    """Whether this is a copy of the command that Lightning started for another device."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _copy_checkpoint(checkpoint: Path, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(checkpoint, folder / checkpoint.name)
 
 
 def _record(
     scan: Scan,
     architecture: Architecture,
-    network: NetworkConfig,
-    training: TrainingConfig,
+    plan: RunPlan,
     data: TrainingData,
+    progress: Progress,
     fitted: Fitted,
 ) -> RunRecord:
-    last = fitted.history.epochs[-1]
+    best = progress.best
     return RunRecord(
         label=architecture.label,
         architecture=architecture.name,
         framework=architecture.framework,
-        network=network,
-        training=training,
+        network=plan.network,
+        training=plan.training,
         scan=scan.name,
         data_sha256=data.sha256,
         probe_sha256=scan.probe_sha256() or "",
         flux=data.flux,
         scale=data.scale,
-        loss_name="supervised" if architecture.supervised else training.loss,
-        final_loss=last.loss,
-        validation_loss=last.validation_loss,
-        epochs_done=last.epoch,
+        loss_name="supervised" if architecture.supervised else plan.training.loss,
+        final_loss=best.loss,
+        validation_loss=best.validation_loss,
+        disagreement=best.disagreement if math.isfinite(best.disagreement) else None,
+        epochs_done=progress.done,
+        best_epoch=best.epoch,
+        init_sha256=plan.init_sha256,
         parameters=fitted.parameters,
         spectral_operator=fitted.spectral_operator,
-        seconds=fitted.history.seconds,
+        seconds=progress.seconds,
         versions=installed_versions(*fitted.packages),
         git_commit=_git_commit(),
         initial_tensors=fitted.initial_tensors,

@@ -3,59 +3,89 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
-import time
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from runtime.atomic import write_text
 from runtime.errors import InputError
+from train.config import Monitor
 
-__all__ = ["Epoch", "History"]
+__all__ = ["HISTORY_NAME", "Epoch", "best_epoch", "is_stale", "read_history", "write_history"]
+
+HISTORY_NAME = "history.csv"
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row."""
+    """One row.
+
+    Attributes
+    ----------
+    epoch
+        From 1.
+    loss, validation_loss
+        Mean of the epoch, and of the held-out patterns after it.
+    disagreement
+        Of overlapping patches, see `train.disagreement`.
+    learning_rate
+        Of the last step.
+    seconds
+        Of training so far, without what was lost when it was interrupted.
+    """
 
     epoch: int
     loss: float
     validation_loss: float
+    disagreement: float
     learning_rate: float
     seconds: float
 
+    def figure(self, monitor: Monitor) -> float:
+        """What is watched; lower is better, and what is no number is worst."""
+        value = self.validation_loss if monitor == "loss" else self.disagreement
+        return value if math.isfinite(value) else math.inf
 
-class History:
-    """Collects epochs and keeps the file up to date."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._start = time.perf_counter()
-        self.epochs: list[Epoch] = []
+def best_epoch(epochs: Sequence[Epoch], monitor: Monitor) -> Epoch:
+    """The epoch with the lowest figure; the first of equal ones."""
+    return min(epochs, key=lambda epoch: epoch.figure(monitor))
 
-    @property
-    def seconds(self) -> float:
-        """Since training began."""
-        return time.perf_counter() - self._start
 
-    def append(self, loss: float, validation_loss: float, learning_rate: float) -> None:
-        """Add an epoch and rewrite the file.
+def is_stale(epochs: Sequence[Epoch], monitor: Monitor, patience: int | None) -> bool:
+    """Whether the last `patience` epochs brought no better figure.
 
-        Raises
-        ------
-        InputError
-            If a loss is not finite: the settings do not train.
-        """
-        number = len(self.epochs) + 1
-        if not (math.isfinite(loss) and math.isfinite(validation_loss)):
-            raise InputError(
-                f"training diverged: the loss of epoch {number} is {loss:g} (held out {validation_loss:g}), "
-                "expected a finite number; try a lower learning rate"
-            )
-        self.epochs.append(Epoch(number, loss, validation_loss, learning_rate, self.seconds))
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+    A function of the history alone: a resumed run stops where an uninterrupted one does.
+    """
+    if patience is None or not epochs:
+        return False
+    return epochs[-1].epoch - best_epoch(epochs, monitor).epoch >= patience
+
+
+def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
+    """Write all rows; floats so that they are read back exactly."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Epoch))
-        writer.writerows(astuple(epoch) for epoch in self.epochs)
-        write_text(self._path, text.getvalue())
+        writer.writerows(astuple(epoch) for epoch in epochs)
+
+
+def read_history(path: Path) -> list[Epoch]:
+    """Read what `write_history` wrote.
+
+    Raises
+    ------
+    InputError
+        If it is something else.
+    """
+    names = [field.name for field in fields(Epoch)]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [
+                Epoch(int(row["epoch"]), *(float(row[name]) for name in names[1:]))
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: no history of a training, expected the columns {', '.join(names)}"
+        ) from error

@@ -5,7 +5,9 @@
 ``checkpoint.*``    trained weights: ``.safetensors`` (Torch) or ``.weights.h5`` (Keras); no pickles
 ``held_out.npz``    a scan of the patterns that training did not see, with the probe
 ``history.csv``     losses, a row an epoch
-``logs/``           what the framework's own loggers wrote
+``logs/``           what the framework's own loggers wrote, a folder each time it was started
+``initial/``        the checkpoint that a fine-tuned network started from
+``train.yaml``      every option as it was resolved, for `ptychonnx train --config`
 ==================  ==========================================================================
 """
 
@@ -32,6 +34,7 @@ from train.first_guess import FirstGuess, first_guess
 __all__ = [
     "CONFIG_NAME",
     "HELD_OUT_NAME",
+    "INITIAL_NAME",
     "LayerOutput",
     "NativeNetwork",
     "RunRecord",
@@ -46,6 +49,7 @@ __all__ = [
 
 CONFIG_NAME = "config.json"
 HELD_OUT_NAME = "held_out.npz"
+INITIAL_NAME = "initial"
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,17 @@ class NativeNetwork(Protocol):
 
 
 class RunRecord(BaseModel):
-    """What `config.json` holds."""
+    """What `config.json` holds.
+
+    Attributes
+    ----------
+    final_loss, validation_loss, disagreement
+        Of the epoch whose weights were kept.
+    epochs_done, best_epoch
+        Epochs that were trained, and the one whose weights were kept.
+    init_sha256
+        Of the checkpoint that training started from; None if from the seed alone.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -102,7 +116,10 @@ class RunRecord(BaseModel):
     loss_name: str
     final_loss: float
     validation_loss: float
+    disagreement: float | None = None
     epochs_done: int
+    best_epoch: int | None = None
+    init_sha256: str | None = None
     parameters: int
     spectral_operator: str | None
     seconds: float

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from harness.cli.console import output
+from harness.cli.settings_file import ConfigFile, resolved_yaml
+from harness.cli.training import typed_options, with_training
+from harness.simulate.lines import LinesConfig
 from harness.study import plan_lines, run_plan
+from runtime.atomic import write_text
 from train.registry import architectures as all_architectures
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Run whole experiments.", no_args_is_help=True)
+_OPTIONS_NAME = "study.yaml"
 
 
 @app.callback()
@@ -22,41 +28,51 @@ def study() -> None:
 
 
 @app.command()
+@with_training
 def lines(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for data, runs, models and report.")],
     architectures: Annotated[
         str, typer.Option(help=f"Comma-separated, of: {', '.join(all_architectures())}.")
     ] = "cnn,fno,hybrid,baseline",
+    config: ConfigFile = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep trainings that are complete, go on with an interrupted one."),
+    ] = False,
     n: Annotated[int, typer.Option(help="Side of a pattern, pixels.")] = 64,
     probe: Annotated[str, typer.Option(help="zone-plate or disk.")] = "zone-plate",
     photons: Annotated[float, typer.Option(help="Mean photons in a pattern.")] = 1e9,
+    step: Annotated[int | None, typer.Option(help="Raster step, pixels.")] = None,
     train_grid: Annotated[int | None, typer.Option(help="Training scan: grid x grid positions.")] = None,
     test_grid: Annotated[int | None, typer.Option(help="Test scan: grid x grid positions.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="For every network, instead of its own default.")] = None,
     seed: Annotated[int, typer.Option(help="Of the dataset, the weights and the order of the patterns.")] = 0,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """The **grid-lines study**: simulate, train, export and evaluate, with one report at the end.
 
-    Trained on one object of random lines, judged on another. The commands it runs are printed, and are the recipe
-    for changing any one of the steps.
+    Trained on one object of random lines, judged on another. Settings of network and training are for every network,
+    instead of its own defaults. The commands it runs are printed, and are the recipe for changing any one of the
+    steps; `study.yaml` keeps the options.
 
     Example: `ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out study/`
     """
     options = {
-        "--n": n,
-        "--probe": probe,
-        "--photons": photons,
-        "--train-grid": train_grid,
-        "--test-grid": test_grid,
+        "n": n,
+        "probe": probe,
+        "photons": photons,
+        "step": step,
+        "train_grid": train_grid,
+        "test_grid": test_grid,
     }
-    simulate_options = [
-        word for name, value in options.items() if value is not None for word in (name, f"{value}")
-    ]
+    given = {name: value for name, value in options.items() if value is not None}
     plan = plan_lines(
         [name.strip() for name in architectures.split(",") if name.strip()],
         out,
-        simulate_options=simulate_options,
-        train_options=[] if epochs is None else ["--epochs", str(epochs)],
+        simulate_options=typed_options(given),
+        train_options=[*typed_options(settings), *(["--resume"] if resume else [])],
         seed=seed,
     )
+    write_text(out / _OPTIONS_NAME, resolved_yaml(context, {**asdict(LinesConfig()), **given, "seed": seed}))
     run_plan(plan, lambda line: output.print(f"[dim]$[/] {line}", soft_wrap=True))

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from harness.cli.console import output, progress_bar
+from harness.cli.console import errors, output, progress_bar
 from harness.cli.reading import note, with_reading
+from harness.cli.settings_file import ConfigFile, resolved_yaml
+from harness.cli.training import with_training
 from runtime.errors import InputError
 from runtime.formats import ReadOptions, read_scan
-from train.config import Loss
-from train.fitting import settings_for
+from train.fitting import helps_another_process, settings_for
 from train.fitting import train as train_network
 from train.registry import architectures, get_architecture
+from train.source import find_source
+from train.unfinished import unfinished_folder
 
 __all__ = ["train"]
 
+_OPTIONS_NAME = "train.yaml"
+
 
 @with_reading
+@with_training
 def train(
+    context: typer.Context,
     architecture: Annotated[
         str | None, typer.Argument(help="cnn, baseline, fno, hybrid, or one that a package adds; see --list.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Scan to train on, or a folder with train.npz.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the scan.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Patterns in a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    loss: Annotated[
-        Loss | None, typer.Option(help="Physics loss: mae (amplitudes) or poisson (counts).")
+    config: ConfigFile = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with an interrupted training of RUN; start it if there is none."
+        ),
+    ] = False,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Run folder whose weights to start from, instead of the seed's: fine-tuning."),
     ] = None,
-    overlap: Annotated[
-        int | None, typer.Option(help="Neighbours whose patches must agree in training; 1: each by itself.")
-    ] = None,
-    gridsize: Annotated[
-        int | None, typer.Option(help="g: the network sees g x g neighbouring patterns.")
-    ] = None,
-    width: Annotated[int | None, typer.Option(help="Channels of the first hidden layer.")] = None,
-    blocks: Annotated[int | None, typer.Option(help="Fourier blocks, or levels of the encoder.")] = None,
-    modes: Annotated[int | None, typer.Option(help="Fourier modes along each axis.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the weights and the order of the patterns.")] = None,
     probe: Annotated[
         Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scan.")
@@ -50,12 +55,16 @@ def train(
         bool, typer.Option("--list", help="List the architectures and stop.")
     ] = False,
     *,
+    settings: dict[str, Any],
     reading: ReadOptions,
 ) -> None:
     """Train a network on a scan. Physics-informed networks need **no labels**: `baseline` learns the known object.
 
-    Leaves a run folder: `config.json`, the checkpoint, `history.csv`, logs, and the held-out patterns that export
-    verifies with. Settings left out take the architecture's defaults.
+    Leaves a run folder: `config.json`, the checkpoint of the best epoch, `history.csv`, logs, `train.yaml` with every
+    option, and the held-out patterns that export verifies with. Settings left out take the architecture's defaults.
+
+    While it trains, the folder is `RUN.unfinished`: if it is interrupted, the same command with `--resume` goes on,
+    to the same result.
 
     Example: `ptychonnx train fno --data data/lines --out runs/pinn_fno`
     """
@@ -67,35 +76,40 @@ def train(
             "expected ARCHITECTURE --data SCAN --out RUN; `ptychonnx train --list` names the architectures"
         )
     chosen = get_architecture(architecture)
-    typed = {
-        "epochs": epochs,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "loss": loss,
-        "overlap": overlap,
-        "gridsize": gridsize,
-        "width": width,
-        "blocks": blocks,
-        "modes": modes,
-        "seed": seed,
-    }
+    source = None if init_from is None else find_source(init_from)
     path = data / "train.npz" if data.is_dir() else data
-    scan = read_scan(path, probe=probe, options=reading, log=note)
-    values = {"n": scan.size, **{name: value for name, value in typed.items() if value is not None}}
-    network, training = settings_for(chosen, values)
-    with progress_bar() as bar:
-        task = bar.add_task(f"Training {chosen.label}", total=None)
-        record = train_network(
-            scan,
-            chosen,
-            network,
-            training,
-            out,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    quiet = helps_another_process()
+    scan = read_scan(path, probe=probe, options=reading, log=(lambda line: None) if quiet else note)
+    inherited = {} if source is None else source.inherited()
+    typed = settings if seed is None else {**settings, "seed": seed}
+    network, training = settings_for(chosen, {**inherited, **typed, "n": scan.size})
+    options = resolved_yaml(context, {**asdict(network), **asdict(training)})
+    try:
+        with progress_bar() as bar:
+            bar.disable = quiet
+            task = bar.add_task(f"Training {chosen.label}", total=None)
+            record = train_network(
+                scan,
+                chosen,
+                network,
+                training,
+                out,
+                lambda done, total: bar.update(task, completed=done, total=total),
+                source=source,
+                resume=resume,
+                files={_OPTIONS_NAME: options},
+            )
+    except KeyboardInterrupt:
+        if unfinished_folder(out).is_dir():
+            errors.print(
+                Text(f"{unfinished_folder(out)} keeps what is complete: --resume goes on"), soft_wrap=True
+            )
+        raise
+    early = f" of {record.training.epochs}" if record.epochs_done < record.training.epochs else ""
     output.print(
-        f"{out}: {record.label}, {record.parameters:,} parameters, {record.epochs_done} epochs in "
-        f"{record.seconds:.0f} s, loss {record.final_loss:.4g} (held out {record.validation_loss:.4g})",
+        f"{out}: {record.label}, {record.parameters:,} parameters, {record.epochs_done}{early} epochs in "
+        f"{record.seconds:.0f} s, best {record.best_epoch}: loss {record.final_loss:.4g} "
+        f"(held out {record.validation_loss:.4g})",
         soft_wrap=True,
     )
 

@@ -8,6 +8,7 @@ import pytest
 
 from harness.study import plan_lines, run_plan
 from runtime.errors import InputError
+from runtime.session import Session
 
 FRAMEWORK = {"torch": ("lightning", "fno"), "tensorflow": ("tensorflow", "baseline")}
 
@@ -30,15 +31,18 @@ def test_a_study_of_nothing_known_is_refused(tmp_path, names, message):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("framework", FRAMEWORK)
-def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework):
+@pytest.mark.parametrize(("framework", "gridsize"), [("torch", 2), ("tensorflow", 1)])
+def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsize):
     package, name = FRAMEWORK[framework]
     pytest.importorskip(package)
     plan = plan_lines(
         [name],
         tmp_path,
         simulate_options=["--n", "32", "--train-grid", "9", "--test-grid", "6", "--step", "4"],
-        train_options=["--epochs", "2", "--width", "8", "--blocks", "2", "--modes", "12"],
+        train_options=[
+            *("--epochs", "2", "--width", "8", "--blocks", "2", "--modes", "12"),
+            *("--gridsize", str(gridsize)),
+        ],
     )
     announced = []
     run_plan(plan, announced.append)
@@ -46,12 +50,32 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework):
     (model,) = plan.models
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     row = metrics["rows"][model.stem]
+    assert Session(model).contract.gridsize == gridsize
     assert row["parity"]["max_relative_error"] < 1e-4
     assert -1 <= row["amplitude"]["pearson"] <= 1
     page = plan.report.read_text()
     assert model.stem in page
     assert plan.recipe.read_text().splitlines()[1:] == announced
     assert f"train {name}" in page
+
+
+def test_options_of_a_study_reach_every_training_and_a_file_can_hold_them(run, tmp_path, monkeypatch):
+    plans = []
+    monkeypatch.setattr("harness.cli.study.run_plan", lambda plan, announce: plans.append(plan))
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("architectures: [fno, cnn]\ngridsize: 2\nstep: 4\nlearning_rate: 1e-3\nseed: 5\n")
+    code, _, err = run("study", "lines", "--out", tmp_path, "--config", settings, "--seed", 7, "--resume")
+    assert code == 0, err
+    code, _, err = run("study", "lines", "--out", tmp_path, "--config", tmp_path / "study.yaml", "--resume")
+    assert code == 0, err
+    simulated, *trained = [command for command in plans[0].commands if command[0] in {"simulate", "train"}]
+    assert simulated[simulated.index("--step") :][:2] == ("--step", "4")
+    assert [command[1] for command in trained] == ["fno", "cnn"]
+    for command in trained:
+        line = " ".join(command)
+        assert "--seed 7 --gridsize 2 --learning-rate 0.001 --resume" in line
+    # The resolved copy gives the same trainings.
+    assert plans[1].commands[1:] == plans[0].commands[1:]
 
 
 @pytest.mark.integration

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
-from train.tensorflow.layers import ScaledPatterns, ToObjectParts, check_size, decoder, encoder
+from train.tensorflow.layers import ExactLayer, ScaledPatterns, ToObjectParts, check_size, decoder, encoder
 
 __all__ = ["build"]
 
@@ -20,7 +20,7 @@ _MAX_AMPLITUDE = 1.5
 
 
 @keras.saving.register_keras_serializable("ptychonnx")
-class PolarToParts(keras.layers.Layer):
+class PolarToParts(ExactLayer):
     """Amplitude and phase heads [B, N, N, C] to real and imaginary part."""
 
     def call(self, heads: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -10,6 +10,7 @@ from train.config import NetworkConfig
 from train.first_guess import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
 
 __all__ = [
+    "ExactLayer",
     "Features",
     "ScaledPatterns",
     "ToObject",
@@ -21,8 +22,15 @@ __all__ = [
 ]
 
 
+class ExactLayer(keras.layers.Layer):
+    """A layer that computes in float32 also where the convolutions are trained in a lower precision."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**{"dtype": "float32", **options})
+
+
 @keras.saving.register_keras_serializable("ptychonnx")
-class Features(keras.layers.Layer):
+class Features(ExactLayer):
     """Measured amplitudes [B, C, N, N] to features [B, N, N, 3 C + 1].
 
     Real and imaginary part of what the first guess (see `train.first_guess`) adds to an empty object, logarithm of
@@ -61,7 +69,7 @@ class Features(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("ptychonnx")
-class ScaledPatterns(keras.layers.Layer):
+class ScaledPatterns(ExactLayer):
     """Measured amplitudes [B, C, N, N] to the logarithm of the scaled amplitude [B, N, N, C]."""
 
     def __init__(self, scale: float, **options: object) -> None:
@@ -73,7 +81,7 @@ class ScaledPatterns(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("ptychonnx")
-class ToObject(keras.layers.Layer):
+class ToObject(ExactLayer):
     """Corrections of real and imaginary part, 2 x [B, N, N, C], and features, to the object parts [B, N, N, C, 2]."""
 
     def call(self, corrections: list[tf.Tensor], features: tf.Tensor) -> tf.Tensor:
@@ -84,7 +92,7 @@ class ToObject(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("ptychonnx")
-class ToObjectParts(keras.layers.Layer):
+class ToObjectParts(ExactLayer):
     """Two heads [B, N, N, C], real and imaginary part, to one output [B, N, N, C, 2]."""
 
     def call(self, heads: list[tf.Tensor]) -> tf.Tensor:

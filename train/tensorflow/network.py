@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import keras
@@ -12,9 +14,16 @@ from runtime.errors import InputError
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
 from train.registry import Architecture, get_architecture
-from train.run import LayerOutput, RunRecord, recorded_guess
+from train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
 
-__all__ = ["CHECKPOINT_NAME", "KerasNetwork", "build_network", "initial_network", "load_network"]
+__all__ = [
+    "CHECKPOINT_NAME",
+    "KerasNetwork",
+    "build_network",
+    "initial_network",
+    "load_network",
+    "save_weights",
+]
 
 CHECKPOINT_NAME = "checkpoint.weights.h5"
 
@@ -27,7 +36,7 @@ class KerasNetwork:
 
     def predict(self, diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
         """Object parts float32 [B, N, N, C, 2] of measured amplitudes float32 [B, C, N, N]."""
-        return np.asarray(self.model(np.ascontiguousarray(diffraction), training=False))
+        return np.asarray(self.model(np.ascontiguousarray(diffraction), training=False), dtype=np.float32)
 
     def tensors(self) -> dict[str, NDArray]:
         """Every trainable variable by path."""
@@ -50,7 +59,45 @@ class KerasNetwork:
 
     def save(self, folder: Path) -> None:
         """Write the weights into a run folder."""
-        self.model.save_weights(folder / CHECKPOINT_NAME)
+        save_weights(self.model, folder / CHECKPOINT_NAME)
+
+    def load(self, folder: Path) -> None:
+        """Read the weights that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint is missing, unreadable, or of another network.
+        """
+        path = Path(folder) / CHECKPOINT_NAME
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, expected the trained weights")
+        try:
+            self.model.load_weights(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}: not the weights of this network ({str(error).splitlines()[0]})"
+            ) from error
+
+
+def save_weights(model: keras.Model, path: Path, *others: keras.Variable) -> None:
+    """Write the weights of a model, and of its optimiser if it has one.
+
+    Parameters
+    ----------
+    others
+        What is written besides the variables of the model.
+
+    Raises
+    ------
+    OSError
+        If there is no room. HDF5 itself ends the process with a segmentation fault then, so room is made first.
+    """
+    variables = [*model.variables, *others]
+    needed = sum(2 * np.asarray(variable).nbytes + 4096 for variable in variables)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, needed)
+    model.save_weights(path, overwrite=True)
 
 
 def _read_from(layer: keras.Layer) -> tuple[str, ...]:
@@ -60,19 +107,42 @@ def _read_from(layer: keras.Layer) -> tuple[str, ...]:
 
 
 def build_network(
-    architecture: Architecture, config: NetworkConfig, guess: FirstGuess, seed: int
+    architecture: Architecture,
+    config: NetworkConfig,
+    guess: FirstGuess,
+    seed: int,
+    *,
+    policy: str = "float32",
+    scope: AbstractContextManager[object] | None = None,
 ) -> KerasNetwork:
-    """A network with initial weights; the same seed gives the same weights."""
+    """A network with initial weights; the same seed gives the same weights.
+
+    Parameters
+    ----------
+    policy
+        In what its layers compute, a name of `keras.DTypePolicy`; their weights are float32.
+    scope
+        Of the strategy that will train it.
+    """
     build = architecture.load_builder()
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    return KerasNetwork(build(config, guess))
+    keras.config.set_dtype_policy(policy)
+    try:
+        with scope or nullcontext():
+            return KerasNetwork(build(config, guess))
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 def initial_network(folder: Path, record: RunRecord) -> KerasNetwork:
     """The network of a run as it was before training."""
     guess = recorded_guess(folder, record)
-    return build_network(get_architecture(record.architecture), record.network, guess, record.training.seed)
+    seed = record.training.seed
+    network = build_network(get_architecture(record.architecture), record.network, guess, seed)
+    if record.init_sha256 is not None:
+        network.load(Path(folder) / INITIAL_NAME)
+    return network
 
 
 def load_network(folder: Path, record: RunRecord) -> KerasNetwork:
@@ -84,11 +154,5 @@ def load_network(folder: Path, record: RunRecord) -> KerasNetwork:
         If the checkpoint is missing, unreadable, or of another network.
     """
     network = initial_network(folder, record)
-    path = Path(folder) / CHECKPOINT_NAME
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected the trained weights")
-    try:
-        network.model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not the weights of this network ({str(error).splitlines()[0]})") from error
+    network.load(folder)
     return network

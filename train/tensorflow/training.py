@@ -10,17 +10,19 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from train.config import NetworkConfig, TrainingConfig
+from runtime.errors import InputError
+from train.config import TrainingConfig
 from train.dataset import TrainingData
 from train.first_guess import first_guess
-from train.fitting import Fitted, OnStep
-from train.history import History
-from train.registry import Architecture
+from train.fitting import Fitted, Job
 from train.run import fingerprint
-from train.tensorflow.network import KerasNetwork, build_network
+from train.tensorflow.network import KerasNetwork, build_network, save_weights
 from train.tensorflow.physics import physics_loss, supervised_loss
 
 __all__ = ["fit"]
+
+_STATE_NAME = "state.weights.h5"
+_POLICIES = {"32": "float32", "bf16-mixed": "mixed_bfloat16", "16-mixed": "mixed_float16"}
 
 
 class ReconstructionTask(keras.Model):
@@ -37,6 +39,7 @@ class ReconstructionTask(keras.Model):
         self.weight = tf.constant(data.weight())
         self.probe = tf.constant(data.probe)
         self.mask = tf.constant(data.mask)
+        self.built = True
 
     def call(self, diffraction: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.model(diffraction, training=training)
@@ -52,6 +55,7 @@ class ReconstructionTask(keras.Model):
         amplitude, offsets, labels = x["amplitude"], x["offsets"], x.get("labels")
         members, size = amplitude.shape[1], amplitude.shape[-1]
         parts = self.model(tf.reshape(amplitude, [-1, self.channels, size, size]), training=training)
+        parts = tf.cast(parts, tf.float32)
         patches = tf.complex(parts[..., 0], parts[..., 1])
         patches = tf.reshape(tf.transpose(patches, [0, 3, 1, 2]), [-1, members, size, size])
         if labels is not None:
@@ -68,82 +72,84 @@ class ReconstructionTask(keras.Model):
         )
 
     def train_step(self, batch: Any) -> dict[str, tf.Tensor]:
+        devices = self.distribute_strategy.num_replicas_in_sync
         with tf.GradientTape() as tape:
             loss = self.compute_loss(x=batch, training=True)
+            # Gradients of all devices are added up.
+            scaled = self.optimizer.scale_loss(loss / devices)
         variables = self.model.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
         self._loss_tracker.update_state(loss)
         return {"loss": self._loss_tracker.result()}
 
     def test_step(self, batch: Any) -> dict[str, tf.Tensor]:
-        self._loss_tracker.update_state(self.compute_loss(x=batch, training=False))
+        groups = tf.shape(batch["amplitude"])[0]
+        self._loss_tracker.update_state(self.compute_loss(x=batch, training=False), sample_weight=groups)
         return {"loss": self._loss_tracker.result()}
 
 
 class Reporter(keras.callbacks.Callback):
-    """Forwards steps to the command line's progress bar, and epochs to the history."""
+    """Keeps every epoch, and forwards steps to the command line's progress bar."""
 
-    def __init__(self, history: History, on_step: OnStep, total: int) -> None:
+    def __init__(self, job: Job, network: KerasNetwork, task: ReconstructionTask) -> None:
         super().__init__()
-        self.history = history
-        self.on_step = on_step
-        self.total = total
-        self.done = 0
+        self.job = job
+        self.network = network
+        self.task = task
+        self.total = job.data.steps(job.training)
+        self.done = job.progress.done * job.data.steps_in_epoch(job.training)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self.done += 1
-        self.on_step(self.done, self.total)
+        self.job.on_step(self.done, self.total)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs = logs or {}
-        rate = float(np.asarray(self.model.optimizer.learning_rate))
-        self.history.append(logs["loss"], logs["val_loss"], rate)
+        logs = {} if logs is None else logs
+        logs["disagreement"] = self.job.data.disagreement(self.network.predict, self.task.channels)
+
+        def write(folder: Path) -> None:
+            self.network.save(folder)
+            save_weights(self.task, folder / _STATE_NAME, *self.task.optimizer.variables)
+
+        self.job.progress.end_epoch(
+            float(logs["loss"]),
+            float(logs["val_loss"]),
+            logs["disagreement"],
+            float(np.asarray(self.task.optimizer.learning_rate)),
+            write,
+        )
+        if self.job.progress.finished:
+            self.model.stop_training = True
 
 
-def fit(
-    architecture: Architecture,
-    network: NetworkConfig,
-    training: TrainingConfig,
-    data: TrainingData,
-    folder: Path,
-    on_step: OnStep,
-) -> Fitted:
-    """Train a network and write its checkpoint, history and logs into a folder.
+def fit(job: Job) -> Fitted:
+    """Train a network, and write the checkpoint of its best epoch and logs into the run folder.
 
     Raises
     ------
     InputError
-        If the loss stops being finite.
+        If the loss stops being finite, or the settings do not fit the devices.
     """
-    native = build_network(architecture, network, first_guess(data.probe, data.scale), training.seed)
+    training, progress = job.training, job.progress
+    strategy = _strategy(job)
+    tf.config.experimental.enable_op_determinism()
+    native = build_network(
+        job.architecture,
+        job.network,
+        first_guess(job.data.probe, job.data.scale),
+        training.seed,
+        policy=_POLICIES[training.precision],
+        scope=strategy.scope(),
+    )
+    if job.initial is not None:
+        native.load(job.initial)
     initial = fingerprint(native.tensors())
-    steps = data.steps(training)
-    history = History(folder / "history.csv")
-    task = ReconstructionTask(native.model, data, training, network.gridsize**2)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        training.learning_rate / 25,
-        steps,
-        alpha=0.0,
-        warmup_target=training.learning_rate,
-        warmup_steps=max(1, steps // 10),
-    )
-    task.compile(optimizer=keras.optimizers.Adam(schedule, global_clipnorm=1.0))
-    (folder / "logs").mkdir()
-    task.fit(
-        _dataset(data, training, data.train, shuffle=True),
-        validation_data=_dataset(data, training, data.held_out, shuffle=False),
-        epochs=training.epochs,
-        shuffle=False,
-        callbacks=[
-            Reporter(history, on_step, steps),
-            keras.callbacks.CSVLogger(folder / "logs" / "keras.csv"),
-        ],
-        verbose=0,
-    )
-    native = KerasNetwork(task.model)
-    native.save(folder)
+    if not progress.finished:
+        with strategy.scope():
+            _run(job, native)
+    native.load(progress.best_folder)
+    native.save(job.folder)
     return Fitted(
-        history=history,
         initial_tensors=initial,
         trained_tensors=fingerprint(native.tensors()),
         parameters=sum(value.size for value in native.tensors().values()),
@@ -152,21 +158,69 @@ def fit(
     )
 
 
-def _dataset(
-    data: TrainingData, training: TrainingConfig, groups: NDArray[np.intp], *, shuffle: bool
-) -> tf.data.Dataset:
-    """Batches of groups: amplitudes [groups, members, N, N], their offsets and, if there are any, labels."""
-    diffraction = tf.constant(data.diffraction)
+def _run(job: Job, native: KerasNetwork) -> None:
+    training, data, progress = job.training, job.data, job.progress
+    steps = data.steps(training)
+    task = ReconstructionTask(native.model, data, training, job.network.gridsize**2)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        training.learning_rate / 25,
+        steps,
+        alpha=0.0,
+        warmup_target=training.learning_rate,
+        warmup_steps=max(1, steps // 10),
+    )
+    task.compile(optimizer=keras.optimizers.Adam(schedule, global_clipnorm=1.0))
+    task.optimizer.build(task.model.trainable_variables)
+    if progress.latest is not None:
+        task.load_weights(progress.latest / _STATE_NAME)
+    logs = job.log_folder()
+    logs.mkdir(parents=True, exist_ok=True)
+    callbacks = [Reporter(job, native, task), keras.callbacks.CSVLogger(logs / "metrics.csv")]
+    if job.tensorboard():
+        callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
+    remaining = range(progress.done, training.epochs)
+    order = np.concatenate([data.order(training, epoch) for epoch in remaining])
+    held_out = tf.data.Dataset.from_tensor_slices(np.arange(len(data.held_out)))
+    at_once = min(data.groups_in_step(training), len(data.held_out) // training.devices * training.devices)
+    task.fit(
+        _dataset(data, data.train, tf.data.Dataset.from_tensor_slices(order)),
+        steps_per_epoch=data.steps_in_epoch(training),
+        # A device without a pattern would have no loss: several devices leave out what they cannot share.
+        validation_data=_dataset(
+            data, data.held_out, held_out.batch(at_once, drop_remainder=training.devices > 1)
+        ),
+        initial_epoch=progress.done,
+        epochs=training.epochs,
+        shuffle=False,
+        callbacks=callbacks,
+        verbose=0,
+    )
+
+
+def _dataset(data: TrainingData, groups: NDArray[np.intp], rows: tf.data.Dataset) -> tf.data.Dataset:
+    """Of rows of `groups`: amplitudes [groups, members, N, N], their offsets and, if there are any, labels."""
+    diffraction, index = tf.constant(data.diffraction), tf.constant(groups)
+    offsets = tf.constant(data.offsets(groups))
     labels = None if data.labels is None else tf.constant(data.labels)
 
-    def gather(index: tf.Tensor, offsets: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = {"amplitude": tf.gather(diffraction, index), "offsets": offsets}
+    def gather(row: tf.Tensor) -> dict[str, tf.Tensor]:
+        patterns = tf.gather(index, row)
+        found = {"amplitude": tf.gather(diffraction, patterns), "offsets": tf.gather(offsets, row)}
         if labels is not None:
-            found["labels"] = tf.gather(labels, index)
+            found["labels"] = tf.gather(labels, patterns)
         return found
 
-    rows = tf.data.Dataset.from_tensor_slices((groups.astype(np.int64), data.offsets(groups)))
-    if shuffle:
-        rows = rows.shuffle(len(groups), seed=training.seed, reshuffle_each_iteration=True)
-        rows = rows.take(data.groups_in_epoch)
-    return rows.batch(data.groups_in_step(training), drop_remainder=shuffle).map(gather).prefetch(2)
+    return rows.map(gather).prefetch(2)
+
+
+def _strategy(job: Job) -> tf.distribute.Strategy:
+    """Where to train: on the first GPU, or on several devices that share every step."""
+    count = job.training.devices
+    if count == 1:
+        return tf.distribute.get_strategy()
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    if count > len(devices):
+        raise InputError(f"--devices {count}: TensorFlow has {len(devices)} {kind} here")
+    job.require_shares()
+    return tf.distribute.MirroredStrategy(devices[:count])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from runtime.errors import InputError
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
 from train.registry import Architecture, get_architecture
-from train.run import LayerOutput, RunRecord, recorded_guess
+from train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
 
 __all__ = [
     "CHECKPOINT_NAME",
@@ -58,7 +59,28 @@ class TorchNetwork:
 
     def save(self, folder: Path) -> None:
         """Write the weights into a run folder."""
-        torch.save(self.module.state_dict(), folder / CHECKPOINT_NAME)
+        # Through memory: a full disk is then an OSError like any other.
+        data = io.BytesIO()
+        torch.save(self.module.state_dict(), data)
+        (folder / CHECKPOINT_NAME).write_bytes(data.getvalue())
+
+    def load(self, folder: Path) -> None:
+        """Read the weights that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint is missing, unreadable, or of another network.
+        """
+        path = Path(folder) / CHECKPOINT_NAME
+        try:
+            self.module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file, expected the trained weights") from error
+        except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
+            raise InputError(
+                f"{path}: not the weights of this network ({str(error).splitlines()[0]})"
+            ) from error
 
 
 @torch.no_grad()
@@ -96,7 +118,11 @@ def build_network(
 def initial_network(folder: Path, record: RunRecord) -> TorchNetwork:
     """The network of a run as it was before training."""
     guess = recorded_guess(folder, record)
-    return build_network(get_architecture(record.architecture), record.network, guess, record.training.seed)
+    seed = record.training.seed
+    network = build_network(get_architecture(record.architecture), record.network, guess, seed)
+    if record.init_sha256 is not None:
+        network.load(Path(folder) / INITIAL_NAME)
+    return network
 
 
 def load_network(folder: Path, record: RunRecord) -> TorchNetwork:
@@ -108,11 +134,5 @@ def load_network(folder: Path, record: RunRecord) -> TorchNetwork:
         If the checkpoint is missing, unreadable, or of another network.
     """
     network = initial_network(folder, record)
-    path = Path(folder) / CHECKPOINT_NAME
-    try:
-        network.module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file, expected the trained weights") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
-        raise InputError(f"{path}: not the weights of this network ({str(error).splitlines()[0]})") from error
+    network.load(folder)
     return network

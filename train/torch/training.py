@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,25 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerStatus
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
-from train.config import NetworkConfig, TrainingConfig
+from runtime.errors import InputError
+from train.config import TrainingConfig
 from train.dataset import TrainingData
 from train.first_guess import first_guess
-from train.fitting import Fitted, OnStep
-from train.history import History
-from train.registry import Architecture
+from train.fitting import Fitted, Job
 from train.run import fingerprint
+from train.torch.blocks import Features
 from train.torch.network import TorchNetwork, build_network
 from train.torch.physics import physics_loss, supervised_loss
 
 __all__ = ["fit"]
+
+_STATE_NAME = "state.ckpt"
 
 
 class ReconstructionTask(LightningModule):
@@ -39,7 +43,7 @@ class ReconstructionTask(LightningModule):
         self.module = module
         self.training_config = training
         self.channels = channels
-        self.scale = data.scale
+        self.data = data
         constants = {"probe": data.probe, "weight": data.weight(), "mask": data.mask}
         for name, value in constants.items():
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
@@ -63,91 +67,104 @@ class ReconstructionTask(LightningModule):
             probe=self.probe,
             weight=self.weight,
             mask=self.mask,
-            scale=self.scale,
+            scale=self.data.scale,
             loss=self.training_config.loss,
         )
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         loss = self.score(batch)
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        self.log("validation_loss", self.score(batch), batch_size=len(batch[0]))
+        self.log("validation_loss", self.score(batch), batch_size=len(batch[0]), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("disagreement", self.data.disagreement(self.predict, self.channels), sync_dist=True)
+
+    def predict(self, diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Object parts [B, N, N, C, 2] of amplitudes [B, C, N, N], with the weights as they are now."""
+        with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
+            return self.module(torch.from_numpy(diffraction).to(self.device)).float().cpu().numpy()
+
+    def train_dataloader(self) -> DataLoader:
+        # Made anew for each epoch, whose number decides the order. Every device takes its share of each step.
+        rows = self.data.order(self.training_config, self.current_epoch)
+        share = rows[:, self.trainer.global_rank :: self.trainer.world_size]
+        return _loader(self.data, self.data.train[share.ravel()], share.shape[1])
+
+    def val_dataloader(self) -> DataLoader:
+        return _loader(self.data, self.data.held_out, self.data.groups_in_step(self.training_config))
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.module.parameters(), lr=self.training_config.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=self.training_config.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
+            total_steps=self.data.steps(self.training_config),
             pct_start=0.1,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class Reporter(Callback):
-    """Forwards steps to the command line's progress bar, and epochs to the history."""
+    """Keeps every epoch, and forwards steps to the command line's progress bar."""
 
-    def __init__(self, history: History, on_step: OnStep) -> None:
-        self.history = history
-        self.on_step = on_step
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def on_train_epoch_start(self, trainer: Trainer, _: LightningModule) -> None:
+        # What a layer draws depends on the epoch alone, and so survives a kill.
+        seeds = np.random.SeedSequence([self.job.training.seed, trainer.current_epoch, trainer.global_rank])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.on_step(trainer.global_step, int(trainer.estimated_stepping_batches))
+        self.job.on_step(trainer.global_step, self.job.data.steps(self.job.training))
 
-    def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
         metrics = trainer.callback_metrics
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.history.append(float(metrics["loss"]), float(metrics["validation_loss"]), rate)
+        progress = self.job.progress
+
+        def write(folder: Path) -> None:
+            trainer.save_checkpoint(folder / _STATE_NAME)
+            if trainer.is_global_zero:
+                TorchNetwork(task.module).save(folder)
+                task.module.train()
+
+        progress.end_epoch(
+            float(metrics["loss"]),
+            float(metrics["validation_loss"]),
+            float(metrics["disagreement"]),
+            trainer.optimizers[0].param_groups[0]["lr"],
+            write,
+        )
+        trainer.should_stop = trainer.should_stop or progress.finished
 
 
-def fit(
-    architecture: Architecture,
-    network: NetworkConfig,
-    training: TrainingConfig,
-    data: TrainingData,
-    folder: Path,
-    on_step: OnStep,
-) -> Fitted:
-    """Train a network and write its checkpoint, history and logs into a folder.
+def fit(job: Job) -> Fitted:
+    """Train a network, and write the checkpoint of its best epoch and logs into the run folder.
 
     Raises
     ------
     InputError
-        If the loss stops being finite.
+        If the loss stops being finite, or the settings do not fit the devices.
     """
-    native = build_network(architecture, network, first_guess(data.probe, data.scale), training.seed)
+    training, data, progress = job.training, job.data, job.progress
+    job.require_shares()
+    guess = first_guess(data.probe, data.scale)
+    native = build_network(job.architecture, job.network, guess, training.seed)
+    if job.initial is not None:
+        native.load(job.initial)
     initial = fingerprint(native.tensors())
-    history = History(folder / "history.csv")
-    task = ReconstructionTask(native.module.train(), data, training, network.gridsize**2)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # The patterns are in memory: workers would only copy them.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
-        trainer = Trainer(
-            max_epochs=training.epochs,
-            accelerator="auto",
-            devices=1,
-            logger=CSVLogger(folder, name="logs", version=""),
-            callbacks=[Reporter(history, on_step)],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            gradient_clip_val=1.0,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-        )
-        trainer.fit(
-            task,
-            _loader(data, data.train, training, shuffle=True),
-            _loader(data, data.held_out, training, shuffle=False),
-        )
-    native = TorchNetwork(task.module.cpu())
-    native.save(folder)
+    for module in native.module.modules():
+        if isinstance(module, Features):
+            _compute_exactly(module)
+    if not progress.finished:
+        _run(job, ReconstructionTask(native.module.train(), data, training, job.network.gridsize**2))
+    native = TorchNetwork(native.module.cpu())
+    native.load(progress.best_folder)
+    native.save(job.folder)
     return Fitted(
-        history=history,
         initial_tensors=initial,
         trained_tensors=fingerprint(native.tensors()),
         parameters=sum(value.size for value in native.tensors().values()),
@@ -156,12 +173,68 @@ def fit(
     )
 
 
-def _loader(
-    data: TrainingData, groups: NDArray[np.intp], training: TrainingConfig, *, shuffle: bool
-) -> DataLoader:
+def _run(job: Job, task: ReconstructionTask) -> None:
+    training, latest = job.training, job.progress.latest
+    loggers = _loggers(job)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # The patterns are in memory: workers would only copy them.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+        try:
+            trainer = Trainer(
+                max_epochs=training.epochs,
+                accelerator="auto",
+                devices=training.devices,
+                precision=training.precision,
+                deterministic="warn",
+                logger=loggers,
+                callbacks=[Reporter(job)],
+                reload_dataloaders_every_n_epochs=1,
+                use_distributed_sampler=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                gradient_clip_val=1.0,
+                num_sanity_val_steps=0,
+                log_every_n_steps=1,
+            )
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"--devices, --precision: {error}") from error
+        state = None if latest is None else latest / _STATE_NAME
+        try:
+            trainer.fit(task, ckpt_path=state, weights_only=True)
+        except SystemExit as error:
+            if trainer.state.status == TrainerStatus.INTERRUPTED:
+                raise KeyboardInterrupt from error
+            raise
+    if not trainer.is_global_zero:
+        # Lightning started this process as a copy of the command: its part ends here.
+        sys.exit(0)
+
+
+def _compute_exactly(module: nn.Module) -> None:
+    """Keep the first guess out of mixed precision: it is physics, and the amplitudes have five decimal places."""
+    forward = module.forward
+
+    def exact(diffraction: Tensor) -> Tensor:
+        with torch.autocast(diffraction.device.type, enabled=False):
+            return forward(diffraction)
+
+    module.forward = exact
+
+
+def _loggers(job: Job) -> list[Logger]:
+    folder = job.log_folder()
+    loggers: list[Logger] = [CSVLogger(folder.parent, name="", version=folder.name)]
+    if job.tensorboard():
+        loggers.append(
+            TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
+        )
+    return loggers
+
+
+def _loader(data: TrainingData, groups: NDArray[np.intp], groups_in_step: int) -> DataLoader:
     pairs = TensorDataset(torch.from_numpy(groups), torch.from_numpy(data.offsets(groups)))
-    if not shuffle:
-        return DataLoader(pairs, data.groups_in_step(training))
-    order = torch.Generator().manual_seed(training.seed)
-    sampler = RandomSampler(pairs, num_samples=data.groups_in_epoch, generator=order)
-    return DataLoader(pairs, data.groups_in_step(training), sampler=sampler, drop_last=True)
+    return DataLoader(pairs, groups_in_step)

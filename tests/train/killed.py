@@ -1,0 +1,24 @@
+"""Train a tiny network, and kill this process with SIGKILL after a given optimiser step, in the middle of an epoch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from runtime.formats import read_scan
+from train.fitting import settings_for, train
+from train.registry import get_architecture
+
+name, scan, out, last = sys.argv[1:]
+SMALL = {"n": 32, "width": 8, "blocks": 2, "modes": 12, "batch": 4, "overlap": 1, "learning_rate": 1e-3}
+
+
+def on_step(done: int, total: int) -> None:
+    if done == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+network, training = settings_for(get_architecture(name), {**SMALL, "epochs": 4})
+train(read_scan(Path(scan)), get_architecture(name), network, training, Path(out), on_step)

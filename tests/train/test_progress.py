@@ -1,0 +1,115 @@
+"""Epochs on disk: whole or not at all, and which of them count."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import InputError
+from train.config import TrainingConfig
+from train.history import Epoch, best_epoch, is_stale, read_history, write_history
+from train.progress import Progress
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from train.config import TrainingConfig
+from train.progress import Progress
+
+progress = Progress(Path(sys.argv[1]), TrainingConfig(epochs=5))
+
+def write(folder):
+    (folder / "checkpoint.pt").write_text(f"weights {progress.done + 1}")
+    if progress.done == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / "state.ckpt").write_text("state")
+
+for loss in (3, 2, 1):
+    progress.end_epoch(loss, loss, 0.5, 1e-3, write)
+"""
+
+
+def keep(progress, *figures):
+    def write(folder):
+        (folder / "checkpoint.pt").write_text(f"weights {progress.done + 1}")
+
+    for figure in figures:
+        progress.end_epoch(1.0, figure, 1 / figure, 1e-3, write)
+
+
+def test_a_kill_while_an_epoch_is_written_leaves_the_one_before(tmp_path):
+    code = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    ).returncode
+    assert code == -signal.SIGKILL
+    progress = Progress(tmp_path, TrainingConfig(epochs=5))
+    assert progress.done == 2
+    assert (progress.latest / "checkpoint.pt").read_text() == "weights 2"
+    assert (progress.latest / "state.ckpt").read_text() == "state"
+    keep(progress, 0.5)
+    assert [path.name for path in (tmp_path / "epochs").iterdir()] == ["0003"]
+
+
+def test_only_the_best_and_the_latest_epoch_are_kept(tmp_path):
+    progress = Progress(tmp_path, TrainingConfig(epochs=9))
+    keep(progress, 3.0, 1.0, 2.0, 2.0)
+    assert sorted(path.name for path in (tmp_path / "epochs").iterdir()) == ["0002", "0004"]
+    assert (progress.best_folder / "checkpoint.pt").read_text() == "weights 2"
+    assert Progress(tmp_path, TrainingConfig(epochs=9)).epochs == progress.epochs
+
+
+def test_the_monitored_figure_chooses_the_best_epoch(tmp_path):
+    progress = Progress(tmp_path, TrainingConfig(epochs=9, monitor="disagreement"))
+    keep(progress, 3.0, 1.0, 2.0)
+    assert progress.best.epoch == 1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_with_a_clear_line(tmp_path, bad):
+    progress = Progress(tmp_path, TrainingConfig(epochs=9))
+    keep(progress, 3.0)
+    with pytest.raises(
+        InputError, match=f"training diverged: the loss of epoch 2 is {bad:g}.*epoch 1 is kept"
+    ):
+        progress.end_epoch(bad, 0.6, 0.5, 1e-3, lambda folder: None)
+    assert progress.done == 1
+    assert len(read_history(tmp_path / "history.csv")) == 1
+
+
+def epochs_of(*figures):
+    return [Epoch(number, 1.0, figure, 1.0, 1e-3, 1.0) for number, figure in enumerate(figures, 1)]
+
+
+@pytest.mark.parametrize(
+    ("figures", "patience", "stale"),
+    [
+        ((3, 2, 1), 1, False),
+        ((3, 1, 2), 1, True),
+        ((3, 1, 2), 2, False),
+        ((3, 1, 2, 1), 2, True),
+        ((1, 2, 3), None, False),
+    ],
+)
+def test_patience_counts_epochs_without_a_better_figure(figures, patience, stale):
+    assert is_stale(epochs_of(*figures), "loss", patience) is stale
+
+
+def test_what_is_no_number_is_never_the_best():
+    assert best_epoch(epochs_of(math.nan, 2, 3), "loss").epoch == 2
+
+
+def test_a_history_is_read_back_exactly(tmp_path):
+    epochs = [Epoch(1, 0.1 + 0.2, 1 / 3, math.inf, 1e-300, 5.5)]
+    write_history(tmp_path / "history.csv", epochs)
+    assert read_history(tmp_path / "history.csv") == epochs
+    (tmp_path / "history.csv").write_text("epoch,loss\n1,2\n")
+    with pytest.raises(InputError, match="expected the columns epoch, loss, validation_loss"):
+        read_history(tmp_path / "history.csv")

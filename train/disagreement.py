@@ -1,0 +1,60 @@
+"""How much overlapping patches of held-out patterns disagree about the object.
+
+The loss of a physics-informed network can fall while the object gets worse: one pattern of a complex object is
+under-determined. Patches of neighbouring patterns show the same object twice, so their disagreement is a second
+opinion that needs no known object. It is measured against the contrast of the object, because a blank one agrees
+with itself perfectly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["NEIGHBOURS", "overlap_disagreement"]
+
+NEIGHBOURS = 4
+"""Patterns in a group: a held-out one and those nearest to it."""
+
+
+def overlap_disagreement(
+    patches: NDArray[np.complexfloating], offsets: NDArray[np.integer], weight: NDArray[np.floating]
+) -> float:
+    """Variance of patches about their merged object, over the variance of that object.
+
+    Only pixels that more than one patch shows count, by the light that fell there.
+
+    Parameters
+    ----------
+    patches
+        complex [groups, members, N, N].
+    offsets
+        int [groups, members, 2], (row, column) of each window in its group, at least 0.
+    weight
+        [N, N], positive: the illumination.
+
+    Returns
+    -------
+    0 if all agree, about 1 if they have nothing in common; NaN where no two patches overlap, or nothing is seen.
+    """
+    between, contrast = 0.0, 0.0
+    for members, places in zip(patches.astype(np.complex128), offsets, strict=True):
+        size = members.shape[-1]
+        total = np.zeros(places.max(axis=0) + size, dtype=np.complex128)
+        light, count = np.zeros(total.shape), np.zeros(total.shape, dtype=int)
+        windows = [np.s_[row : row + size, column : column + size] for row, column in places]
+        for patch, window in zip(members, windows, strict=True):
+            total[window] += weight * patch
+            light[window] += weight
+            count[window] += 1
+        shared = count > 1
+        if not shared.any():
+            continue
+        merged = np.divide(total, light, out=np.zeros_like(total), where=light > 0)
+        for patch, window in zip(members, windows, strict=True):
+            between += float(np.sum((weight * np.abs(patch - merged[window]) ** 2)[shared[window]]))
+        mean = np.average(merged[shared], weights=light[shared])
+        contrast += float(np.sum(light[shared] * np.abs(merged[shared] - mean) ** 2))
+    # A blank object gives a contrast of rounding errors.
+    floor = 1e-10 * len(patches) * float(np.sum(weight))
+    return between / contrast if contrast > floor else float("nan")
