@@ -27,7 +27,7 @@ class NetworkConfig:
     width
         Channels of the (first) hidden layer.
     blocks
-        Fourier blocks (`fno`), or levels of the encoder (`hybrid`, `cnn`, `baseline`).
+        Fourier blocks (`fno`, `fno_vanilla`, `ffno`), sizes (`hybrid`, `uno`), or halvings (`cnn`, `unet`, `baseline`).
     modes
         Fourier modes kept along each axis; capped at N. A low frequency of a diffraction pattern is a short lag
         in the object, so few modes see few pixels of it.

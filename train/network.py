@@ -1,14 +1,20 @@
-"""Trained networks, whatever their framework."""
+"""Networks, whatever their framework: trained ones from their run, and what every one has to give."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
 
-from train.registry import import_framework_module
+import numpy as np
+
+from runtime.errors import InputError
+from train.config import NetworkConfig
+from train.registry import Architecture, import_framework_module
 from train.run import NativeNetwork, RunRecord
 
-__all__ = ["initial_network", "load_network"]
+__all__ = ["check_output", "initial_network", "load_network"]
+
+_BATCH = 3  # neither the channels of a gridsize, nor the two parts
 
 
 def load_network(folder: Path, record: RunRecord) -> NativeNetwork:
@@ -25,6 +31,25 @@ def load_network(folder: Path, record: RunRecord) -> NativeNetwork:
 def initial_network(folder: Path, record: RunRecord) -> NativeNetwork:
     """The network of a run as it was before training, built again from the seed."""
     return _module(record).initial_network(folder, record)
+
+
+def check_output(architecture: Architecture, config: NetworkConfig, network: NativeNetwork) -> None:
+    """Run a network that was just built on empty patterns, and refuse it if what it gives has another shape.
+
+    Raises
+    ------
+    InputError
+        With the shapes that were found and expected.
+    """
+    channels = config.gridsize**2
+    output = network.predict(np.zeros((_BATCH, channels, config.n, config.n), dtype=np.float32))
+    expected = (_BATCH, config.n, config.n, channels, 2)
+    if output.shape != expected or output.dtype != np.float32:
+        raise InputError(
+            f"architecture {architecture.name!r}: for patterns [{_BATCH}, {channels}, {config.n}, {config.n}] its "
+            f"network gives {output.dtype} {list(output.shape)}, expected float32 {list(expected)}: "
+            "real and imaginary part of the object last"
+        )
 
 
 def _module(record: RunRecord) -> ModuleType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType, ModuleType
 from typing import Any, Literal
 
@@ -62,10 +62,16 @@ class Architecture:
         Raises
         ------
         InputError
-            If the framework is not installed.
+            If the framework is not installed, or there is no such function.
         """
         module, _, function = self.builder.partition(":")
-        return getattr(import_framework_module(module, self.framework), function)
+        builder = getattr(import_framework_module(module, self.framework), function, None)
+        if builder is None:
+            raise InputError(
+                f"architecture {self.name!r}: its builder {self.builder!r} does not exist: {module} has no "
+                f"{function or 'function named behind a colon'}"
+            )
+        return builder
 
 
 def import_framework_module(module: str, framework: str) -> ModuleType:
@@ -74,11 +80,13 @@ def import_framework_module(module: str, framework: str) -> ModuleType:
     Raises
     ------
     InputError
-        If something it needs is not installed; the message names the extra that brings it.
+        If there is no such module, or something it needs is not installed; the message names the extra that brings it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise InputError(f"{module}: no such module ({error.name} is not there)") from error
         raise InputError(
             f'{module} needs {error.name}, which is not installed: pip install "ptychonnx[{framework}]"'
         ) from error
@@ -104,6 +112,26 @@ _BUILT_IN = (
         "U-shaped Fourier encoder, convolutional decoder",
         defaults={"modes": 12},
     ),
+    Architecture(
+        "fno_vanilla", "torch", "train.torch.fno_vanilla:build", "the FNO of neuraloperator, unchanged"
+    ),
+    Architecture(
+        "ffno",
+        "torch",
+        "train.torch.ffno:build",
+        "Fourier blocks factorised into rows and columns, after F-FNO",
+        defaults={"modes": 64},  # a weight for each frequency of an axis, so all of them are affordable
+    ),
+    Architecture(
+        "uno",
+        "torch",
+        "train.torch.uno:build",
+        "the U-shaped neural operator of neuraloperator",
+        defaults={"modes": 12},
+    ),
+    Architecture(
+        "unet", "tensorflow", "train.tensorflow.unet:build", "convolutional U-Net with skip connections"
+    ),
 )
 
 
@@ -117,28 +145,39 @@ def architectures() -> dict[str, Architecture]:
     """
     found = {architecture.name: architecture for architecture in _BUILT_IN}
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        architecture = point.load()
-        if not isinstance(architecture, Architecture):
-            raise InputError(
-                f"entry point {point.name!r} ({point.value}): expected a train.registry.Architecture"
-            )
-        if architecture.name in found:
-            raise InputError(
-                f"entry point {point.name!r} ({point.value}): the name {architecture.name!r} is taken"
-            )
-        found[architecture.name] = architecture
+        if point.name in found:
+            raise InputError(f"entry point {point.name!r} ({point.value}): the name {point.name!r} is taken")
+        found[point.name] = _loaded(point)
     return found
 
 
 def get_architecture(name: str) -> Architecture:
-    """The architecture of that name.
+    """The architecture of that name; a package that cannot be loaded is in the way of its own ones only.
 
     Raises
     ------
     InputError
-        If there is none; the message lists those there are.
+        If there is none; the message lists those there are. If a package registers something else under that name.
     """
-    found = architectures()
-    if name not in found:
-        raise InputError(f"architecture {name!r} is unknown, expected one of {', '.join(found)}")
-    return found[name]
+    built_in = {architecture.name: architecture for architecture in _BUILT_IN}
+    if name in built_in:
+        return built_in[name]
+    points = entry_points(group=ENTRY_POINT_GROUP)
+    for point in points:
+        if point.name == name:
+            return _loaded(point)
+    names = dict.fromkeys([*built_in, *(point.name for point in points)])
+    raise InputError(f"architecture {name!r} is unknown, expected one of {', '.join(names)}")
+
+
+def _loaded(point: EntryPoint) -> Architecture:
+    where = f"entry point {point.name!r} ({point.value})"
+    try:
+        architecture = point.load()
+    except Exception as error:  # a stranger's module may raise anything
+        raise InputError(f"{where}: cannot be loaded ({type(error).__name__}: {error})") from error
+    if not isinstance(architecture, Architecture):
+        raise InputError(f"{where}: expected a train.registry.Architecture")
+    if architecture.name != point.name:
+        raise InputError(f"{where}: names its architecture {architecture.name!r}, expected {point.name!r}")
+    return architecture

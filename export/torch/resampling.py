@@ -19,8 +19,9 @@ __all__ = ["real_resampling"]
 def real_resampling() -> Iterator[None]:
     """Within this, UNO resamples three axes and more by products of real matrices instead of Fourier transforms.
 
-    One and two axes are interpolated as ever. A forward pass with real numbers has to come before one that an
-    exporter traces: constants are made once for each size, and cannot be made while tracing.
+    One and two axes are interpolated as ever, except to the size that is there already, which changes nothing. A
+    forward pass with real numbers has to come before one that an exporter traces: constants are made once for each
+    size, and cannot be made while tracing.
     """
     uno.resample = _resample
     try:
@@ -32,10 +33,10 @@ def real_resampling() -> Iterator[None]:
 def _resample(
     x: Tensor, res_scale: Sequence[float], axis: Sequence[int], output_shape: Sequence[int] | None = None
 ) -> Tensor:
-    if len(axis) < 3 or x.is_complex():
-        return resample(x, res_scale, axis, output_shape)
     size = tuple(x.shape[-len(axis) :])
     out = output_shape or [round(length * scale) for length, scale in zip(size, res_scale, strict=True)]
+    if len(axis) < 3 or x.is_complex():
+        return x if tuple(out) == size else resample(x, res_scale, axis, output_shape)
     return _chain(size, tuple(out))(x, x.shape[1])
 
 

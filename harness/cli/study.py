@@ -9,12 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.console import output
+from harness.cli.reading import note, with_reading
 from harness.cli.settings_file import ConfigFile, resolved_yaml
 from harness.cli.training import typed_options, with_training
+from harness.robustness import robustness as run_robustness
 from harness.simulate.lines import LinesConfig
 from harness.study import plan_lines, run_plan
 from runtime.atomic import write_text
-from train.registry import architectures as all_architectures
+from runtime.formats import ReadOptions, read_scan
+from runtime.network import DEFAULT_BATCH
+from runtime.providers import Provider
 
 __all__ = ["app"]
 
@@ -33,7 +37,7 @@ def lines(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for data, runs, models and report.")],
     architectures: Annotated[
-        str, typer.Option(help=f"Comma-separated, of: {', '.join(all_architectures())}.")
+        str, typer.Option(help="Comma-separated; `ptychonnx train --list` names them all.")
     ] = "cnn,fno,hybrid,baseline",
     config: ConfigFile = None,
     resume: Annotated[
@@ -76,3 +80,36 @@ def lines(
     )
     write_text(out / _OPTIONS_NAME, resolved_yaml(context, {**asdict(LinesConfig()), **given, "seed": seed}))
     run_plan(plan, lambda line: output.print(f"[dim]$[/] {line}", soft_wrap=True))
+
+
+@app.command()
+@with_reading
+def robustness(
+    artifacts: Annotated[list[Path], typer.Argument(help="ONNX artifacts.")],
+    scan: Annotated[
+        Path, typer.Option(help="Gives positions, probe, pixel size and wavelength; not its patterns.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for robustness.json, .png, .md and a report an axis.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the objects, the noise and the errors.")] = 0,
+    provider: Annotated[Provider, typer.Option(help="Where to run; auto takes the best there is.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Patterns in one run of the network.")] = DEFAULT_BATCH,
+    *,
+    reading: ReadOptions,
+) -> None:
+    """How networks bear **what they were not trained for**: few photons, another beam, wrong positions, other objects.
+
+    Simulates the scan again under each condition, one thing at a time, and evaluates every network on it. Needs no
+    training framework.
+
+    Example: `ptychonnx study robustness models/*.onnx --scan data/lines/test.npz --out robustness`
+    """
+    run_robustness(
+        artifacts,
+        read_scan(scan, options=reading, log=note),
+        out,
+        seed=seed,
+        provider=provider,
+        batch=batch,
+        announce=lambda axis: output.print(f"[dim]{axis}[/]"),
+    )
+    output.print(f"{out / 'robustness.md'}, {out / 'robustness.png'}", soft_wrap=True)

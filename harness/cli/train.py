@@ -32,7 +32,8 @@ _OPTIONS_NAME = "train.yaml"
 def train(
     context: typer.Context,
     architecture: Annotated[
-        str | None, typer.Argument(help="cnn, baseline, fno, hybrid, or one that a package adds; see --list.")
+        str | None,
+        typer.Argument(help="Such as fno; --list names them all, those of installed packages too."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Scan to train on, or a folder with train.npz.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
@@ -115,7 +116,10 @@ def train(
 
 
 def _list() -> None:
-    table = Table("architecture", "label", "framework", "what it is")
+    table = Table("architecture", "label", "framework", "what it is", "its own defaults")
     for architecture in architectures().values():
-        table.add_row(architecture.name, architecture.label, architecture.framework, architecture.summary)
+        defaults = ", ".join(f"{name} {value}" for name, value in architecture.defaults.items())
+        table.add_row(
+            architecture.name, architecture.label, architecture.framework, architecture.summary, defaults
+        )
     output.print(table)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import line_aa
 from skimage.filters import gaussian
 
-__all__ = ["lines_object"]
+from runtime.errors import InputError
+
+__all__ = ["ObjectKind", "cells_object", "lines_object", "make_object", "star_object"]
+
+ObjectKind = Literal["lines", "cells", "star"]
 
 # Dense enough that a window always holds several lines, whatever the size of the canvas.
 _PIXELS_PER_LINE = 300
 _LENGTHS = (20.0, 100.0)
+_PIXELS_PER_CELL = 500
+_RADII = (6.0, 20.0)
+_SPOKES = 36
 
 
 def lines_object(
@@ -38,9 +47,75 @@ def lines_object(
     -------
     complex64 [rows, columns], the transmission.
     """
-    amplitude = 1 - absorption * _lines(shape, rng)
-    phase = phase_shift * _lines(shape, rng)
-    return (amplitude * np.exp(1j * phase)).astype(np.complex64)
+    absorbed = absorption * _lines(shape, rng)
+    return _transmission(absorbed, phase_shift * _lines(shape, rng))
+
+
+def cells_object(
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    absorption: float = 0.5,
+    phase_shift: float = 1.2,
+) -> NDArray[np.complex64]:
+    """Rounded bodies of random size that overlap, each with a denser core; parameters as for `lines_object`.
+
+    Amplitude and phase belong to the same bodies, which absorb and retard in proportions of their own. Smooth inside,
+    with edges: nothing of it is straight.
+    """
+    thickness, absorbing = np.zeros(shape), np.zeros(shape)
+    rows, columns = np.indices(shape, dtype=np.float64)
+    for _ in range(int(shape[0] * shape[1] / _PIXELS_PER_CELL)):
+        row, column = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        angle, long, short = rng.uniform(0, np.pi), rng.uniform(*_RADII), rng.uniform(*_RADII)
+        along = (rows - row) * np.sin(angle) + (columns - column) * np.cos(angle)
+        across = (rows - row) * np.cos(angle) - (columns - column) * np.sin(angle)
+        squared = (along / long) ** 2 + (across / short) ** 2
+        body = np.sqrt(np.clip(1 - squared, 0, 1)) + np.sqrt(np.clip(1 - 9 * squared, 0, 1))
+        thickness += rng.uniform(0.3, 1.0) * body
+        absorbing += rng.uniform(0.0, 1.0) * body
+    return _transmission(absorption * _scaled(absorbing), phase_shift * _scaled(thickness))
+
+
+def star_object(
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    absorption: float = 0.5,
+    phase_shift: float = 1.2,
+) -> NDArray[np.complex64]:
+    """A Siemens star of one material on the whole canvas, turned at random; parameters as for `lines_object`."""
+    rows, columns = np.indices(shape, dtype=np.float64)
+    row, column = rows - (shape[0] - 1) / 2, columns - (shape[1] - 1) / 2
+    spokes = np.sin(_SPOKES * np.arctan2(row, column) + rng.uniform(0, 2 * np.pi)) > 0
+    gold = gaussian(spokes.astype(np.float64), sigma=1.0)
+    return _transmission(absorption * gold, phase_shift * gold)
+
+
+_MAKERS = {"lines": lines_object, "cells": cells_object, "star": star_object}
+
+
+def make_object(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.complex64]:
+    """The object of that kind, complex64 [rows, columns], with the contrast that the kind has by default.
+
+    Raises
+    ------
+    InputError
+        If the kind is unknown.
+    """
+    if kind not in _MAKERS:
+        raise InputError(f"object {kind!r} is unknown, expected one of {', '.join(get_args(ObjectKind))}")
+    return _MAKERS[kind](shape, rng)
+
+
+def _transmission(absorbed: NDArray[np.float64], phase: NDArray[np.float64]) -> NDArray[np.complex64]:
+    return ((1 - absorbed) * np.exp(1j * phase)).astype(np.complex64)
+
+
+def _scaled(density: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slightly blurred, and scaled to [0, 1]."""
+    blurred = gaussian(density, sigma=1.0, preserve_range=True)
+    return np.clip(blurred / np.quantile(blurred, 0.999), 0, 1)
 
 
 def _lines(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -60,5 +135,4 @@ def _lines(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float
             inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
             np.maximum.at(stroke, (rows[inside], columns[inside]), value[inside])
         canvas += density * stroke
-    blurred = gaussian(canvas, sigma=1.0, preserve_range=True)
-    return np.clip(blurred / np.quantile(blurred, 0.999), 0, 1)
+    return _scaled(canvas)

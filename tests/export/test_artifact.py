@@ -21,6 +21,7 @@ from onnx import numpy_helper
 
 from export.artifact import export_run
 from export.options import ExportOptions
+from export.portability.table import NAMES, require
 from export.report import report_text
 from export.verify import VerificationReport
 from harness.simulate.lines import LinesConfig, simulate_scan
@@ -34,10 +35,13 @@ from runtime.session import Session
 from train.config import NetworkConfig, TrainingConfig
 from train.fitting import train
 from train.network import load_network
-from train.registry import get_architecture
+from train.registry import architectures, get_architecture
 from train.run import held_out_scan, read_run, write_run
 
-FRAMEWORKS = {"fno": "lightning", "hybrid": "lightning", "baseline": "tf2onnx", "cnn": "tf2onnx"}
+PACKAGES = {"torch": "lightning", "tensorflow": "tf2onnx"}
+# Every registered architecture is tested.
+FRAMEWORKS = {name: PACKAGES[architecture.framework] for name, architecture in architectures().items()}
+TORCH = [name for name, package in FRAMEWORKS.items() if package == "lightning"]
 N = 64
 
 
@@ -103,7 +107,7 @@ def test_a_trained_run_becomes_an_artifact_that_says_what_it_is(name, runs, resu
     assert contract.weights.found_bit_for_bit >= contract.weights.trainable_tensors - 2 - mixed
     assert contract.weights.initial_output_distance > 1e-3
     assert contract.conversion.passes[-1] == "Metadata"
-    assert ("SpectralConv" in contract.conversion.lowering) == (name in {"fno", "hybrid"})
+    assert ("SpectralConv" in contract.conversion.lowering) == (name in TORCH)
     scan = held_out_scan(run)
     patches = Session(out, "cpu").predict(scan.diffraction[:2, None])
     native = load_network(run, record).predict(scan.diffraction[:2, None])
@@ -112,6 +116,8 @@ def test_a_trained_run_becomes_an_artifact_that_says_what_it_is(name, runs, resu
     beside = {f"{name}.verification.json", f"{name}.verification.txt"}
     assert {path.name for path in out.parent.iterdir()} == {out.name, *beside}
     assert contract.conversion.operators_before["Conv"] > 0
+    for target in NAMES:
+        require(onnx.load(out), target)
     text = "\n".join(result.verdict())
     for words in ("tiny", "batches of 1, 3, 16", "worst element", "bit for bit"):
         assert words in text
@@ -123,7 +129,7 @@ def test_a_trained_run_becomes_an_artifact_that_says_what_it_is(name, runs, resu
     assert report_text(report) == (out.with_suffix(".verification.txt")).read_text()
 
 
-@pytest.mark.parametrize("name", ["fno", "hybrid"])
+@pytest.mark.parametrize("name", ["fno", "hybrid", "uno"])
 def test_a_network_trained_at_an_odd_size_exports(name, tmp_path):
     pytest.importorskip(FRAMEWORKS[name])
     config = NetworkConfig(n=33, width=4, blocks=2, modes=8)

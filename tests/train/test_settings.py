@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
 from runtime.errors import InputError
 from train import registry
+from train.config import NetworkConfig
 from train.fitting import settings_for
 from train.registry import Architecture, architectures, get_architecture
 
@@ -21,7 +24,22 @@ def test_an_unknown_architecture_lists_those_there_are():
 
 def test_labels_name_physics_informed_networks_and_the_baseline():
     labels = {name: architecture.label for name, architecture in architectures().items()}
-    assert labels == {"cnn": "pinn_cnn", "baseline": "baseline", "fno": "pinn_fno", "hybrid": "pinn_hybrid"}
+    assert labels.pop("baseline") == "baseline"
+    assert {"cnn", "fno", "hybrid", "fno_vanilla", "ffno", "uno", "unet"} <= labels.keys()
+    assert labels == {name: f"pinn_{name}" for name in labels}
+
+
+def test_the_defaults_of_every_architecture_are_settings():
+    for architecture in architectures().values():
+        network, training = settings_for(architecture, {})
+        settings = vars(network) | vars(training)
+        assert {name: settings[name] for name in architecture.defaults} == dict(architecture.defaults)
+
+
+def test_every_built_in_architecture_has_one_row_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", page.partition("## Which one")[0], flags=re.MULTILINE)
+    assert sorted(rows) == sorted(architecture.name for architecture in registry._BUILT_IN)
 
 
 @pytest.mark.parametrize(
@@ -45,37 +63,82 @@ def test_a_users_value_beats_the_architectures_which_beats_the_general_one():
     assert (network.width, training.epochs, network.blocks) == (7, 3, 3)
 
 
-def register(monkeypatch, value):
-    point = EntryPoint("extra", "nowhere:extra", registry.ENTRY_POINT_GROUP)
+def register(monkeypatch, value, name="extra"):
+    def load(self):
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    point = EntryPoint(name, "nowhere:extra", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])
-    monkeypatch.setattr(EntryPoint, "load", lambda self: value)
+    monkeypatch.setattr(EntryPoint, "load", load)
 
 
 def test_an_installed_package_adds_an_architecture(monkeypatch):
     register(monkeypatch, Architecture("extra", "torch", "nowhere:build", "theirs"))
     assert get_architecture("extra").label == "pinn_extra"
-    assert "cnn" in architectures()
+    assert list(architectures())[-1] == "extra"
+    with pytest.raises(InputError, match=r"expected one of cnn, .*, extra"):
+        get_architecture("resnet")
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         (object(), "expected a train.registry.Architecture"),
-        (Architecture("cnn", "torch", "m:f", ""), "is taken"),
+        (Architecture("cnn", "torch", "m:f", ""), "names its architecture 'cnn', expected 'extra'"),
+        (AttributeError("no such thing"), r"cannot be loaded \(AttributeError: no such thing\)"),
     ],
 )
-def test_an_entry_point_that_cannot_be_used_is_refused(monkeypatch, value, message):
+def test_an_entry_point_that_cannot_be_used_is_refused_and_in_nobodys_way(monkeypatch, value, message):
     register(monkeypatch, value)
-    with pytest.raises(InputError, match=message):
+    for look_up in (architectures, lambda: get_architecture("extra")):
+        with pytest.raises(InputError, match=rf"entry point 'extra' \(nowhere:extra\).*{message}"):
+            look_up()
+    assert get_architecture("cnn").framework == "tensorflow"
+
+
+def test_a_package_cannot_take_a_built_in_name(monkeypatch):
+    register(monkeypatch, Architecture("cnn", "torch", "m:f", ""), name="cnn")
+    with pytest.raises(InputError, match="the name 'cnn' is taken"):
         architectures()
 
 
-def test_a_missing_framework_is_named_with_the_extra_that_brings_it():
-    architecture = Architecture("x", "torch", "no_such_framework:build", "")
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        ("train.torhc.mine:build", r"^train.torhc.mine: no such module \(train.torhc is not there\)"),
+        ("train.config:build", "its builder 'train.config:build' does not exist: train.config has no build"),
+        ("train.config", "has no function named behind a colon"),
+    ],
+)
+def test_a_builder_that_is_not_there_is_named(builder, message):
+    with pytest.raises(InputError, match=message):
+        Architecture("mine", "torch", builder, "").load_builder()
+
+
+def test_a_missing_framework_is_named_with_the_extra_that_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.delitem(sys.modules, "train.torch.network", raising=False)
     with pytest.raises(
-        InputError, match=r'no_such_framework needs no_such_framework.*pip install "ptychonnx\[torch\]"'
+        InputError, match=r'train.torch.network needs lightning.*pip install "ptychonnx\[torch\]"'
     ):
-        architecture.load_builder()
+        Architecture("x", "torch", "train.torch.network:build", "").load_builder()
+
+
+def channels_first(config, guess):
+    from torch import nn
+
+    return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1))
+
+
+def test_a_network_of_another_shape_is_refused_before_it_trains():
+    network = pytest.importorskip("train.torch.network")
+    architecture = Architecture("mine", "torch", f"{__name__}:channels_first", "")
+    with pytest.raises(
+        InputError, match=r"'mine'.* gives float32 \[3, 2, 16, 16\], expected .*\[3, 16, 16, 1, 2\]"
+    ):
+        network.build_network(architecture, NetworkConfig(n=16), guess=None, seed=0)
 
 
 def test_without_neuraloperator_a_fourier_network_is_an_error_and_no_fallback():

@@ -15,10 +15,14 @@ from runtime.formats import write_scan
 from train.fitting import settings_for, train
 from train.history import read_history
 from train.network import initial_network, load_network
-from train.registry import get_architecture
+from train.registry import architectures, get_architecture
 from train.run import fingerprint, held_out_scan, read_run
 
-FRAMEWORK = {"fno": "lightning", "hybrid": "lightning", "cnn": "tensorflow", "baseline": "tensorflow"}
+PACKAGES = {"torch": "lightning", "tensorflow": "tensorflow"}
+# Every registered architecture is tested.
+FRAMEWORK = {name: PACKAGES[architecture.framework] for name, architecture in architectures().items()}
+TORCH = [name for name, package in FRAMEWORK.items() if package == "lightning"]
+KERAS = [name for name, package in FRAMEWORK.items() if package == "tensorflow"]
 SMALL = {"n": 32, "width": 8, "blocks": 2, "modes": 12, "batch": 4, "overlap": 1, "learning_rate": 1e-3}
 
 
@@ -59,13 +63,13 @@ def test_the_loss_falls_and_the_folder_is_complete(runs, name):
     assert len(held_out_scan(folder)) >= 16
     assert held_out_scan(folder).reference is None
     assert (folder / "logs").is_dir()
-    if name in {"fno", "hybrid"}:
-        assert record.spectral_operator == "neuralop.layers.spectral_convolution.SpectralConv"
+    fourier = "neuralop.layers.spectral_convolution.SpectralConv"
+    assert record.spectral_operator == (fourier if name in TORCH else None)
     assert not [path for path in folder.parent.iterdir() if path.name not in FRAMEWORK]
     assert not (folder / "epochs").exists()
 
 
-@pytest.mark.parametrize("name", ["fno", "cnn"])
+@pytest.mark.parametrize("name", FRAMEWORK)
 def test_the_checkpoint_holds_what_was_trained(runs, name):
     record, _, folder = runs(name)
     network = load_network(folder, record)
@@ -89,8 +93,13 @@ def test_the_seed_decides_every_weight(runs, tiny_scan, tmp_path, name):
     assert other.initial_tensors != record.initial_tensors
 
 
-@pytest.mark.parametrize("name", ["fno", "cnn"])
-@pytest.mark.parametrize("values", [{"gridsize": 2}, {"loss": "poisson"}, {"overlap": 4}])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *((name, {"gridsize": 2}) for name in FRAMEWORK),
+        *((name, values) for name in ("fno", "cnn") for values in ({"loss": "poisson"}, {"overlap": 4})),
+    ],
+)
 def test_other_settings_train_too(tiny_scan, tmp_path, name, values):
     record, _ = train_tiny(tiny_scan, name, tmp_path / "run", epochs=1, **values)
     network = load_network(tmp_path / "run", record)
@@ -110,7 +119,7 @@ def test_mixed_precision_changes_the_arithmetic_and_leaves_weights_in_float32(ti
     assert {value.dtype for value in tensors.values()} <= {np.dtype("float32"), np.dtype("complex64")}
 
 
-@pytest.mark.parametrize("name", ["fno", "hybrid"])
+@pytest.mark.parametrize("name", TORCH)
 def test_torch_networks_take_an_odd_size(name):
     pytest.importorskip("lightning")
     from train.first_guess import first_guess
@@ -137,9 +146,10 @@ def test_two_devices_that_share_every_step_train_a_keras_network_like_one(runs, 
     assert shared.validation_loss == pytest.approx(record.validation_loss, rel=1e-3)
 
 
-def test_keras_networks_refuse_a_size_they_cannot_halve(tiny_scan, tmp_path):
+@pytest.mark.parametrize("name", KERAS)
+def test_keras_networks_refuse_a_size_they_cannot_halve(tiny_scan, tmp_path, name):
     with pytest.raises(InputError, match="n = 32 cannot be halved 6 times"):
-        train_tiny(tiny_scan, "cnn", tmp_path / "run", blocks=6, epochs=1)
+        train_tiny(tiny_scan, name, tmp_path / "run", blocks=6, epochs=1)
     assert not list(tmp_path.iterdir())
 
 

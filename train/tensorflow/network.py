@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from runtime.errors import InputError
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
+from train.network import check_output
 from train.registry import Architecture, get_architecture
 from train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
 
@@ -123,6 +124,11 @@ def build_network(
         In what its layers compute, a name of `keras.DTypePolicy`; their weights are float32.
     scope
         Of the strategy that will train it.
+
+    Raises
+    ------
+    InputError
+        If what it gives has another shape than [B, N, N, C, 2].
     """
     build = architecture.load_builder()
     keras.backend.clear_session()
@@ -130,9 +136,11 @@ def build_network(
     keras.config.set_dtype_policy(policy)
     try:
         with scope or nullcontext():
-            return KerasNetwork(build(config, guess))
+            network = KerasNetwork(build(config, guess))
     finally:
         keras.config.set_dtype_policy("float32")
+    check_output(architecture, config, network)
+    return network
 
 
 def initial_network(folder: Path, record: RunRecord) -> KerasNetwork:

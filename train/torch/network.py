@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import pickle
 from pathlib import Path
+from types import MethodType
 
 import numpy as np
 import torch
 from lightning import seed_everything
+from neuralop.layers.base_spectral_conv import BaseSpectralConv
+from neuralop.models.base_model import BaseModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from runtime.errors import InputError
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
+from train.network import check_output
 from train.registry import Architecture, get_architecture
 from train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
 
@@ -52,8 +56,8 @@ class TorchNetwork:
     def spectral_operator(self) -> str | None:
         """Import path of the Fourier layer inside, if there is one."""
         for module in self.module.modules():
-            kind = type(module)
-            if kind.__module__.startswith("neuralop."):
+            if isinstance(module, BaseSpectralConv):
+                kind = type(module)
                 return f"{kind.__module__}.{kind.__name__}"
         return None
 
@@ -109,10 +113,24 @@ def layer_outputs(module: nn.Module, *inputs: Tensor) -> list[LayerOutput]:
 def build_network(
     architecture: Architecture, config: NetworkConfig, guess: FirstGuess, seed: int
 ) -> TorchNetwork:
-    """A network with initial weights; the same seed gives the same weights."""
+    """A network with initial weights; the same seed gives the same weights.
+
+    Raises
+    ------
+    InputError
+        If what it gives has another shape than [B, N, N, C, 2].
+    """
     build = architecture.load_builder()
     seed_everything(seed, verbose=False)
-    return TorchNetwork(build(config, guess))
+    module = build(config, guess)
+    for layer in module.modules():
+        if isinstance(layer, BaseModel):
+            # Models of neuraloperator add to their weights what they were built with, functions included, which no
+            # file without pickles can hold.
+            layer.state_dict = MethodType(nn.Module.state_dict, layer)
+    network = TorchNetwork(module)
+    check_output(architecture, config, network)
+    return network
 
 
 def initial_network(folder: Path, record: RunRecord) -> TorchNetwork:

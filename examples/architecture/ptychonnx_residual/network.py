@@ -1,0 +1,30 @@
+"""`residual`: convolutions that correct each other, at full resolution."""
+
+from torch import Tensor, nn
+
+from train.config import NetworkConfig
+from train.first_guess import FirstGuess
+from train.torch.blocks import Features, ObjectHead, convolutions, feature_channels, lifter
+
+
+class Residual(nn.Module):
+    """Features in front and the head behind are those of the built-in networks; what is between is yours."""
+
+    def __init__(self, config: NetworkConfig, guess: FirstGuess) -> None:
+        super().__init__()
+        self.features = Features(guess)
+        self.lifter = lifter(feature_channels(config), config.width)
+        self.blocks = nn.ModuleList(convolutions(config.width, config.width) for _ in range(config.blocks))
+        self.head = ObjectHead(config.width, config)
+
+    def forward(self, diffraction: Tensor) -> Tensor:
+        features = self.features(diffraction)
+        x = self.lifter(features)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x, features)
+
+
+def build(config: NetworkConfig, guess: FirstGuess) -> nn.Module:
+    """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
+    return Residual(config, guess)

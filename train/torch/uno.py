@@ -1,0 +1,63 @@
+"""`uno`: neuraloperator's U-shaped neural operator (Rahman et al., TMLR 2023)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+from neuralop.models import UNO
+from torch import Tensor, nn
+
+from train.config import NetworkConfig
+from train.first_guess import FirstGuess
+from train.torch.blocks import Features, ObjectHead, feature_channels
+
+__all__ = ["build"]
+
+
+class Uno(nn.Module):
+    """Features, the library's network, the head that all physics-informed networks share."""
+
+    def __init__(self, config: NetworkConfig, guess: FirstGuess) -> None:
+        super().__init__()
+        self.features = Features(guess)
+        self.operator = _operator(config)
+        self.head = ObjectHead(config.width, config)
+
+    def forward(self, diffraction: Tensor) -> Tensor:
+        features = self.features(diffraction)
+        return self.head(self.operator(features), features)
+
+
+def _operator(config: NetworkConfig) -> UNO:
+    """`blocks` levels down, one layer at the bottom, as many up; the width doubles where the size is halved.
+
+    Each layer of the way up takes the output of the layer of its own size on the way down.
+    """
+    down = config.blocks - 1
+    widths = [config.width * 2**level for level in range(config.blocks)]
+    scalings = [1.0, *[0.5] * down, 1.0, *[2.0] * down, 1.0]
+    modes, size = [], float(config.n)
+    for scaling in scalings:
+        # A layer keeps no more modes than the smaller of its two sizes has.
+        kept = min(config.modes, int(min(size, size * scaling)))
+        modes.append([kept, kept])
+        size *= scaling
+    with contextlib.redirect_stdout(io.StringIO()):  # neuraloperator 2.0 prints two settings of every layer
+        return UNO(
+            in_channels=feature_channels(config),
+            out_channels=config.width,
+            hidden_channels=config.width,
+            lifting_channels=2 * config.width,
+            projection_channels=2 * config.width,
+            n_layers=len(scalings),
+            uno_out_channels=[*widths, widths[-1], *reversed(widths[:-1]), config.width],
+            uno_n_modes=modes,
+            uno_scalings=[[scaling, scaling] for scaling in scalings],
+            channel_mlp_skip="linear",  # its default cannot change the number of channels
+        )
+
+
+def build(config: NetworkConfig, guess: FirstGuess) -> nn.Module:
+    """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
+    return Uno(config, guess)
