@@ -159,7 +159,7 @@ def export_network(
         raise InputError(f"precision {options.precision} needs a judge of reconstructions")
     channels = record.network.gridsize**2
     groups = nearest_groups(scan.positions, channels)
-    diffraction = scan.diffraction[groups][:_COMPARED]
+    diffraction = scan.diffraction[groups[:_COMPARED]]
     origin = f"{len(diffraction)} patterns of {record.scan} that training did not see"
 
     # Imported here, and with it the framework.

@@ -52,7 +52,10 @@ class Network(Protocol):
     def batches(
         self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
-        """Yield (indices [m, C], patches complex64 [m, C, N, N]) for all groups [n, C], in their order."""
+        """Yield (indices [m, C], patches complex64 [m, C, N, N]) for all groups [n, C], in their order.
+
+        The arrays are the caller's: the network does not write to them again.
+        """
 
     def close(self) -> None:
         """Give back what the network holds."""

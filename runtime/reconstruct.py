@@ -1,16 +1,19 @@
-"""From a scan to an object: network, then stitcher."""
+"""From a scan to an object: reading, network and stitching overlap, in memory that does not grow with the scan."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runtime.amplitudes import LazyAmplitudes
 from runtime.contract import Contract, Placement
 from runtime.formats.products import Product, write_product
 from runtime.grouping import group_neighbours
 from runtime.network import DEFAULT_BATCH, Network
+from runtime.pipeline import ReadAhead, WorkBehind
 from runtime.requests import RequestStatistics
 from runtime.scan import Scan
 from runtime.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
@@ -25,7 +28,9 @@ class Reconstruction:
     Attributes
     ----------
     inference_seconds
-        Time spent waiting for patches. A server computes on while patches are stitched.
+        Time spent waiting for patches. Patterns are read, and earlier patches stitched, meanwhile.
+    stitching_seconds
+        Time that stitching took, most of it beside the network.
     requests
         How a server answered; None if the network ran in this process.
     """
@@ -53,6 +58,9 @@ def reconstruct(
 ) -> Reconstruction:
     """Run every pattern of a scan through a network and stitch the patches.
 
+    Patterns that are still in their file are read by one thread ahead of the network, patches are stitched by another
+    one behind it. An error in either comes out here; no thread is left, whatever happens.
+
     Parameters
     ----------
     session
@@ -69,7 +77,8 @@ def reconstruct(
     Raises
     ------
     InputError
-        If the scan does not fit the contract or the weighting, or a server fails for good.
+        If the scan does not fit the contract or the weighting, a pattern in the file is none, or a server fails for
+        good.
     """
     session.check_scan(scan)
     weighting = weighting or session.contract.stitching.weighting
@@ -77,21 +86,24 @@ def reconstruct(
     placement = placement or session.contract.stitching.placement
     stitcher = Stitcher(scan.positions, weight, placement, synchronise=synchronise, memory=canvas_memory)
     groups = group_neighbours(scan.positions, session.contract.gridsize)
-    inference = stitching = 0.0
-    mark = time.perf_counter()
-    for index, patches in session.batches(scan, groups, batch):
-        inferred = time.perf_counter()
-        inference += inferred - mark
-        stitcher.add(patches.reshape(-1, scan.size, scan.size), scan.positions[index.reshape(-1)])
-        progress(len(index))
+    inference = 0.0
+    with ExitStack() as stages:
+        stitching = stages.enter_context(WorkBehind(stitcher.add, "stitch"))
+        if isinstance(scan.diffraction, LazyAmplitudes):
+            scan = replace(scan, diffraction=stages.enter_context(ReadAhead(scan.diffraction, groups)))
         mark = time.perf_counter()
-        stitching += mark - inferred
+        for index, patches in session.batches(scan, groups, batch):
+            inference += time.perf_counter() - mark
+            stitching.hand(patches.reshape(-1, scan.size, scan.size), scan.positions[index.reshape(-1)])
+            progress(len(index))
+            mark = time.perf_counter()
+        stitching.finish()
     return Reconstruction(
         stitcher.result(),
         weighting,
         len(scan),
         inference,
-        stitching,
+        stitching.seconds,
         session.requests,
         placement,
         synchronise,
@@ -102,5 +114,5 @@ def write_reconstruction(
     path: Path, reconstruction: Reconstruction, scan: Scan, contract: Contract
 ) -> list[Path]:
     """Write an object in the format that the ending of `path` names, see `runtime.formats.products`."""
-    product = Product(reconstruction.stitched, scan, reconstruction.weighting, contract.to_json())
+    product = Product(reconstruction.stitched, scan.settled(), reconstruction.weighting, contract.to_json())
     return write_product(path, product)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.amplitudes import Amplitudes, check_amplitudes, photons
 from runtime.errors import InputError
 
 __all__ = ["Reference", "Scan"]
@@ -37,7 +39,8 @@ class Scan:
     ----------
     diffraction
         float32 [n, N, N], measured **amplitude**, sqrt(photon counts); the direct beam (DC) is at
-        pixel [N // 2, N // 2].
+        pixel [N // 2, N // 2]. An array, or `LazyAmplitudes` that stay in their file: an index of patterns gives an
+        array in either case, `numpy.asarray` all of them.
     positions
         float64 [n, 2], (row, column) in pixels of the centre of each window on the object canvas.
         The centre of a window is its pixel [N // 2, N // 2]; rows grow downwards, columns to the right.
@@ -53,14 +56,17 @@ class Scan:
         Where the scan came from, for messages and reports.
     labels
         complex64 [n, N, N], the object in each window, if the file gives patches but no whole object.
+    probe_estimated
+        True if the power of the probe was told from some of the patterns, see `settled`.
 
     Raises
     ------
     InputError
-        On wrong shapes, NaN or negative amplitudes, an empty scan, or a probe of the wrong size.
+        On wrong shapes, NaN or negative amplitudes, an empty scan, or a probe of the wrong size. Amplitudes in a file
+        are checked when they are read.
     """
 
-    diffraction: NDArray[np.float32]
+    diffraction: Amplitudes
     positions: NDArray[np.float64]
     probe: NDArray[np.complex64] | None = None
     mask: NDArray[np.bool_] | None = None
@@ -69,6 +75,7 @@ class Scan:
     wavelength: float | None = None
     name: str = "scan"
     labels: NDArray[np.complex64] | None = field(default=None, repr=False)
+    probe_estimated: bool = False
 
     def __post_init__(self) -> None:
         n, size = _check_diffraction(self.diffraction, self.name)
@@ -95,10 +102,21 @@ class Scan:
         """N, the side of a pattern in pixels."""
         return self.diffraction.shape[-1]
 
-    @property
+    @cached_property
     def flux(self) -> float:
-        """Mean number of photons in a pattern."""
-        return float(np.mean(np.sum(np.square(self.diffraction, dtype=np.float64), axis=(1, 2))))
+        """Mean number of photons in a pattern; patterns that nobody has read yet are read."""
+        return float(np.mean(photons(self.diffraction)))
+
+    def settled(self) -> Scan:
+        """The scan with a probe of the power that all of its patterns have in the mean.
+
+        It costs the reading of the patterns that were not read yet, and nothing if the power was no estimate.
+        """
+        if self.probe is None or not self.probe_estimated:
+            return replace(self, probe_estimated=False) if self.probe_estimated else self
+        power = np.sum(np.abs(self.probe.astype(np.complex128)) ** 2)
+        probe = (self.probe * np.sqrt(self.flux / power)).astype(np.complex64) if self.flux else self.probe
+        return replace(self, probe=probe, probe_estimated=False)
 
     def probe_sha256(self) -> str | None:
         """Hash of the probe, which artifacts keep to say what they were trained with."""
@@ -107,30 +125,26 @@ class Scan:
         return hashlib.sha256(np.ascontiguousarray(self.probe, dtype=np.complex64).tobytes()).hexdigest()
 
     def subset(self, index: slice | NDArray[np.integer]) -> Scan:
-        """The scan made of the patterns chosen by `index`; canvas, probe and reference stay."""
+        """The scan made of the patterns chosen by `index`, which are read; canvas, probe and reference stay."""
         labels = None if self.labels is None else self.labels[index]
         return replace(
-            self, diffraction=self.diffraction[index], positions=self.positions[index], labels=labels
+            self.settled(),
+            diffraction=self.diffraction[index],
+            positions=self.positions[index],
+            labels=labels,
         )
 
 
-def _check_diffraction(diffraction: NDArray[np.float32], name: str) -> tuple[int, int]:
+def _check_diffraction(diffraction: Amplitudes, name: str) -> tuple[int, int]:
     shape = diffraction.shape
-    if diffraction.ndim != 3 or shape[1] != shape[2]:
+    if len(shape) != 3 or shape[1] != shape[2]:
         raise InputError(f"{name}: diffraction has shape {shape}, expected [n, N, N]")
     if shape[0] == 0 or shape[1] == 0:
         raise InputError(f"{name}: diffraction has shape {shape}: the scan is empty, expected a pattern")
     if diffraction.dtype != np.float32:
         raise InputError(f"{name}: diffraction is {diffraction.dtype}, expected float32 amplitudes")
-    # One pattern at a time: the check must not double the memory of a large scan.
-    for index, pattern in enumerate(diffraction):
-        low = pattern.min()
-        if not (np.isfinite(low) and np.isfinite(pattern.max())):
-            raise InputError(
-                f"{name}: diffraction[{index}] holds NaN or infinity, expected finite amplitudes"
-            )
-        if low < 0:
-            raise InputError(f"{name}: diffraction[{index}] holds {low:g}, expected amplitudes of at least 0")
+    if isinstance(diffraction, np.ndarray):
+        check_amplitudes(diffraction, name)
     return shape[0], shape[1]
 
 

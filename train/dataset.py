@@ -146,6 +146,8 @@ def prepare(
         )
     if scan.probe is None:
         raise InputError(f"{scan.name}: has no probe, which training needs for the physics and the weights")
+    # Training sees every pattern many times, in any order.
+    diffraction = np.asarray(scan.diffraction)
     if scan.flux == 0:
         raise InputError(f"{scan.name}: every pattern is zero, expected photons")
     labels = _labels(scan) if supervised else None
@@ -160,7 +162,7 @@ def prepare(
     order = np.random.default_rng(training.seed).permutation(len(scan))
     held_out, train = np.sort(order[:held_out_count]), np.sort(order[held_out_count:])
     return TrainingData(
-        diffraction=scan.diffraction,
+        diffraction=diffraction,
         positions=scan.positions,
         probe=scan.probe,
         mask=np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask,
@@ -169,7 +171,7 @@ def prepare(
         neighbourhoods=_neighbourhoods(scan, held_out, channels if channels > 1 else NEIGHBOURS),
         scale=float(scan.size / np.sqrt(scan.flux)),
         labels=labels,
-        sha256=_sha256(scan),
+        sha256=_sha256(diffraction, scan),
     )
 
 
@@ -186,9 +188,9 @@ def _labels(scan: Scan) -> NDArray[np.complex64]:
     return cut_windows(scan.reference.object, scan.positions, scan.size, scan.reference.origin)
 
 
-def _sha256(scan: Scan) -> str:
+def _sha256(diffraction: NDArray[np.float32], scan: Scan) -> str:
     digest = hashlib.sha256()
-    for array in (scan.diffraction, scan.positions, scan.probe):
+    for array in (diffraction, scan.positions, scan.probe):
         if array is not None:
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -105,7 +105,7 @@ def reconstruct(
             if server
             else [Session(path, provider) for path in artifacts]
         )
-        loaded = read_scan(scan, probe=probe, options=reading, log=note)
+        loaded = read_scan(scan, probe=probe, options=reading, log=note, estimate_probe=True)
         memory = None if canvas_memory is None else int(1e9 * canvas_memory)
         for path, whole in ((out, out.suffix not in ENDINGS_OF_TILES), (picture, picture is not None)):
             if whole:

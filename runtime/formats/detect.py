@@ -18,7 +18,7 @@ from runtime.formats.archive import complex_array, is_archive, open_archive
 from runtime.formats.options import Conventions, ReadOptions
 from runtime.formats.raw import RawScan, assemble, from_scan
 from runtime.formats.reference import read_reference
-from runtime.formats.scaling import probe_with_power
+from runtime.formats.scaling import probe_with_power, sampled_flux
 from runtime.formats.source import Source
 from runtime.scan import Scan
 
@@ -104,8 +104,13 @@ def read_scan(
     probe: Path | None = None,
     options: ReadOptions | None = None,
     log: Callable[[str], None] = lambda line: None,
+    estimate_probe: bool = False,
 ) -> Scan:
     """Read a scan from a file of any known format, or from any file with a mapping.
+
+    Patterns stay in the file, where `docs/formats.md` says so, and are read, converted and checked when somebody asks
+    for them; the file stays open as long as the scan is in use. A look at all of them is only taken here to scale a
+    probe of unknown power where no object is known, and to find bad pixels if the options say so.
 
     Parameters
     ----------
@@ -120,11 +125,15 @@ def read_scan(
         What the file does not say, or says wrongly, and what to do to the patterns.
     log
         Takes lines that say how the file was understood, one for each convention.
+    estimate_probe
+        Scale a probe of unknown power by a few of the patterns, so that no pattern is read twice;
+        `Scan.settled` makes up for it.
 
     Raises
     ------
     InputError
-        If a file is missing, damaged, of no known format, or breaks the rules of its format.
+        If a file is missing, damaged, of no known format, or breaks the rules of its format. Patterns that are no
+        amplitudes are refused when they are read.
     """
     path = Path(path)
     if not path.is_file():
@@ -133,20 +142,26 @@ def read_scan(
         )
     try:
         with ExitStack() as stack:
-            scan = _read(path, options or ReadOptions(), log, stack)
+            scan = _read(path, options or ReadOptions(), log, estimate_probe, stack)
+            # The patterns of the scan hold what they need: a file is closed with the last that was taken from it.
+            stack.pop_all()
     except OSError as error:
         raise InputError(f"{path}: damaged or unreadable ({error}), expected a complete file") from error
     if probe is not None:
-        scan = replace(scan, probe=probe_with_power(_read_probe(Path(probe)), scan.diffraction))
+        flux = sampled_flux(scan) if estimate_probe else scan.flux
+        scaled = probe_with_power(_read_probe(Path(probe)), flux)
+        scan = replace(scan, probe=scaled, probe_estimated=estimate_probe)
     if reference is not None:
         scan = replace(scan, reference=read_reference(reference, scan))
     return scan
 
 
-def _read(path: Path, options: ReadOptions, log: Callable[[str], None], stack: ExitStack) -> Scan:
+def _read(
+    path: Path, options: ReadOptions, log: Callable[[str], None], estimate: bool, stack: ExitStack
+) -> Scan:
     if options.mapping:
         log(f"{path.name}: as mapped")
-        return assemble(mapped.read(path, options, stack), options, log)
+        return assemble(mapped.read(path, options, stack), options, log, estimate=estimate)
     form, opened = _recognised(path, options, stack)
     found = form.read(opened)
     changed = options.model_copy(update={"pixel_size": None, "wavelength": None, "companion": None})
@@ -166,7 +181,7 @@ def _read(path: Path, options: ReadOptions, log: Callable[[str], None], stack: E
         if found.labels is not None:
             log("labels: left out, since options change patterns or positions")
         found = from_scan(found, path, conventions)
-    return assemble(found, options, log)
+    return assemble(found, options, log, estimate=estimate)
 
 
 def _recognised(path: Path, options: ReadOptions, stack: ExitStack) -> tuple[ScanFormat, Any]:

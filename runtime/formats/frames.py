@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.amplitudes import LazyAmplitudes
 from runtime.errors import InputError
 from runtime.formats.options import ReadOptions
 from runtime.formats.scaling import root_of_counts, valid_values
-from runtime.formats.stacks import Stack
+from runtime.formats.stacks import Stack, patterns_together
 from runtime.orientation import turn_pattern
 
-__all__ = ["FramePlan", "Frames", "detect_dc", "read_frames"]
+__all__ = ["FramePlan", "Frames", "detect_dc", "lazy_frames"]
 
-# Counts held at once beside the amplitudes, in bytes of float64.
-_BLOCK_BYTES = 2**25
+# Frames that are read together, and converted together, in bytes of float64.
+_BLOCK_BYTES = 2**23
+# A block that the chunks of a file make larger ends here.
+_LARGEST_BLOCK_BYTES = 2**27
 # Patterns whose mean tells where the direct beam is.
 _SAMPLE = 16
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Amplitudes float32 [n, N, N] with DC at the centre, the mask [N, N], and notes on what was done."""
+    """Amplitudes [n, N, N] with DC at the centre, still in the file, the mask [N, N], and notes on what is done."""
 
-    diffraction: NDArray[np.float32]
+    diffraction: LazyAmplitudes
     mask: NDArray[np.bool_] | None
     notes: list[str]
 
@@ -125,7 +127,7 @@ class FramePlan:
         return np.logical_and.reduce(bins, axis=(1, 3))
 
 
-def read_frames(
+def lazy_frames(
     stack: Stack,
     plan: FramePlan,
     quantity: str,
@@ -133,59 +135,138 @@ def read_frames(
     bad_pixels: str,
     where: str,
     hint: str = "",
+    name: str = "scan",
 ) -> Frames:
-    """Read all patterns in blocks: a large scan is in memory once, as float32.
+    """Frames that are read and converted when somebody asks for the patterns.
+
+    Only the policies ``mask`` and ``zero`` for bad pixels look through all frames now, block by block: the first has
+    to know the pixels that are bad in any of them, both tell how many there are.
 
     Parameters
     ----------
     mask
         bool [rows, columns] of the file's frames, True = trust; other pixels may hold anything.
     where, hint
-        File and key, and what else could be done about bad pixels, for the error.
+        File and key, and what else could be done about bad pixels, for errors.
+    name
+        What messages call the patterns.
 
     Raises
     ------
     InputError
-        If values outside the mask are no counts and the policy is ``refuse``.
+        If the mask has another shape than the frames. When patterns are read: if values outside the mask are no
+        counts and the policy is ``refuse``, or the file is damaged.
     """
     n, height, width = stack.shape
     if mask is not None and mask.shape != (height, width):
         raise InputError(f"{where}: the mask has shape {mask.shape}, expected {(height, width)}")
-    kept = None if mask is None else mask[plan.rows, plan.columns]
-    diffraction = np.empty((n, plan.size, plan.size), dtype=np.float32)
-    broken_count, ever_broken = 0, np.zeros((plan.cut, plan.cut), dtype=bool)
-    step = max(1, _BLOCK_BYTES // (8 * height * width))
-    root: Callable[[NDArray], NDArray[np.float32]] = (
-        root_of_counts if quantity == "counts" else lambda values: values.astype(np.float32)
-    )
-    for start in range(0, n, step):
-        block = np.asarray(stack[slice(start, min(n, start + step)), plan.rows, plan.columns])
-        valid = valid_values(block, where)
-        whole = bool(valid.all())
-        used = valid if kept is None else valid & kept
-        amplitude = root(block if whole and kept is None else np.where(used, block, block.dtype.type(0)))
-        if not whole:
-            broken = ~valid if kept is None else ~valid & kept
-            broken_count += int(np.count_nonzero(broken))
-            ever_broken |= plan.upright(broken).any(axis=0)
-        diffraction[start : start + len(block)] = plan.binned(plan.upright(amplitude))
-    notes = []
+    trusted = None if mask is None else mask[plan.rows, plan.columns]
     result = None if mask is None else plan.mask(mask)
-    if broken_count and bad_pixels == "refuse":
-        raise InputError(
-            f"{where} has {broken_count} pixels that are negative, NaN or saturated and not masked, expected photon "
-            f"{quantity}: {hint}--bad-pixels mask distrusts them"
+    source = _Frames(stack, plan, quantity, trusted, bad_pixels == "refuse", result, where, hint)
+    notes = []
+    if bad_pixels != "refuse":
+        count, ever = source.survey()
+        if count and bad_pixels == "mask":
+            bins = ever.reshape(plan.size, plan.rebin, plan.size, plan.rebin)
+            good = ~np.logical_or.reduce(bins, axis=(1, 3))
+            source = replace(source, good=good if source.good is None else source.good & good)
+            notes.append(f"bad pixels: {np.count_nonzero(ever)} of a frame masked in all patterns (given)")
+        elif count:
+            notes.append(f"bad pixels: {count} values set to 0 (given)")
+    shape = (n, plan.size, plan.size)
+    return Frames(LazyAmplitudes(shape, source.read, source.block, name), source.good, notes)
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Frames of a stack, and what makes patterns of them.
+
+    Attributes
+    ----------
+    trusted
+        bool, the mask of the file where it is read.
+    refuse
+        Whether values that are no counts are refused; else they become 0.
+    good
+        bool [N, N], the mask of the patterns.
+    """
+
+    stack: Stack
+    plan: FramePlan
+    quantity: str
+    trusted: NDArray[np.bool_] | None
+    refuse: bool
+    good: NDArray[np.bool_] | None
+    where: str
+    hint: str
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of a frame as it is read, in float64."""
+        height, width = (
+            len(range(length)[part])
+            for length, part in zip(self.stack.shape[1:], (self.plan.rows, self.plan.columns), strict=True)
         )
-    if broken_count and bad_pixels == "mask":
-        bins = ever_broken.reshape(plan.size, plan.rebin, plan.size, plan.rebin)
-        good = ~np.logical_or.reduce(bins, axis=(1, 3))
-        result = good if result is None else result & good
-        notes.append(f"bad pixels: {np.count_nonzero(ever_broken)} of a frame masked in all patterns (given)")
-    elif broken_count:
-        notes.append(f"bad pixels: {broken_count} values set to 0 (given)")
-    if result is not None:
-        diffraction[:, ~result] = 0
-    return Frames(diffraction, result, notes)
+        return 8 * height * width
+
+    @property
+    def block(self) -> int:
+        """Number of frames to read together: what is stored together is not unpacked twice."""
+        together = patterns_together(self.stack)
+        if together * self.frame_bytes > _LARGEST_BLOCK_BYTES:
+            together = 1
+        return together * max(1, _BLOCK_BYTES // (together * self.frame_bytes))
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Patterns float32 [m, N, N]."""
+        frames = self._frames(start, stop)
+        patterns = np.empty((len(frames), self.plan.size, self.plan.size), dtype=np.float32)
+        step = max(1, _BLOCK_BYTES // self.frame_bytes)
+        for low in range(0, len(frames), step):
+            patterns[low : low + step] = self._converted(frames[low : low + step], start + low)
+        return patterns
+
+    def survey(self) -> tuple[int, NDArray[np.bool_]]:
+        """Number of values that are no counts, and where in an upright frame there ever is one."""
+        count, ever = 0, np.zeros((self.plan.cut, self.plan.cut), dtype=bool)
+        for start in range(0, self.stack.shape[0], self.block):
+            frames = self._frames(start, min(start + self.block, self.stack.shape[0]))
+            broken = self._broken(valid_values(frames, self.where))
+            count += int(np.count_nonzero(broken))
+            ever |= self.plan.upright(broken).any(axis=0)
+        return count, ever
+
+    def _frames(self, start: int, stop: int) -> NDArray:
+        try:
+            return np.asarray(self.stack[slice(start, stop), self.plan.rows, self.plan.columns])
+        except OSError as error:
+            raise InputError(
+                f"{self.where} is damaged or unreadable ({error}), expected a complete file"
+            ) from error
+
+    def _broken(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return ~valid if self.trusted is None else ~valid & self.trusted
+
+    def _converted(self, frames: NDArray, first: int) -> NDArray[np.float32]:
+        valid = valid_values(frames, self.where)
+        whole = bool(valid.all())
+        if self.refuse and not whole:
+            self._refuse(valid, first)
+        if not whole or self.trusted is not None:
+            used = valid if self.trusted is None else valid & self.trusted
+            frames = np.where(used, frames, frames.dtype.type(0))
+        amplitude = root_of_counts(frames) if self.quantity == "counts" else frames.astype(np.float32)
+        patterns = self.plan.binned(self.plan.upright(amplitude))
+        return patterns if self.good is None else patterns * self.good
+
+    def _refuse(self, valid: NDArray[np.bool_], first: int) -> None:
+        broken = np.count_nonzero(self._broken(valid), axis=(1, 2))
+        if broken.any():
+            index = int(np.argmax(broken > 0))
+            raise InputError(
+                f"{self.where}[{first + index}] has {broken[index]} pixels that are negative, NaN or saturated and not "
+                f"masked, expected photon {self.quantity}: {self.hint}--bad-pixels mask distrusts them"
+            )
 
 
 def detect_dc(stack: Stack, mask: NDArray[np.bool_] | None, where: str) -> tuple[str, str]:

@@ -69,7 +69,7 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
         raise InputError(
             f"{path}: {', '.join(mapping) or 'nothing'} mapped, expected patterns, and positions or x and y"
         )
-    patterns = files.find(mapping["patterns"], "patterns [n, rows, columns]")
+    patterns = files.find(mapping["patterns"], "patterns [n, rows, columns]", large=True)
     if len(patterns.shape) == 4:
         patterns = Flattened(patterns)
     if len(patterns.shape) != 3:
@@ -105,8 +105,9 @@ class _Files:
         self.path, self._stack = path, stack
         self._open: dict[Path, Any] = {}
 
-    def find(self, target: str, expected: str) -> Any:
-        """An HDF5 dataset, still in its file, or an array."""
+    def find(self, target: str, expected: str, *, large: bool = False) -> Any:
+        """An HDF5 dataset, still in its file, or an array, which is mapped from the file where that is possible if it
+        is `large`."""
         beside = self.path.parent / target
         if beside.suffix in _WHOLE and beside.is_file():
             return self._whole(beside, expected)
@@ -118,7 +119,7 @@ class _Files:
             self._open[path] = self._opened(path, expected)
         container = self._open[path]
         if not isinstance(container, h5py.File):
-            return container.array(key, expected)
+            return container.stack(key, expected) if large else container.array(key, expected)
         found = container.get(key)
         if not isinstance(found, h5py.Dataset):
             raise InputError(

@@ -22,11 +22,14 @@ pixel_size, wavelength
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.amplitudes import Amplitudes, LazyAmplitudes
 from runtime.atomic import atomic_path
 from runtime.errors import InputError
 from runtime.formats.archive import Archive, complex_array, real_array
@@ -35,6 +38,8 @@ from runtime.scan import Reference, Scan
 __all__ = ["MARKER", "matches", "read", "write_scan"]
 
 MARKER = "ptychonnx-scan-1"
+# Patterns that are read, and written, together.
+_BLOCK = 64
 
 
 def matches(archive: Archive) -> bool:
@@ -63,7 +68,7 @@ def read(archive: Archive) -> Scan:
             (float(origin[0]), float(origin[1])),
         )
     return Scan(
-        diffraction=real_array(archive, "diffraction", "float32 amplitudes [n, N, N]"),
+        diffraction=_diffraction(archive),
         positions=real_array(archive, "positions", "float64 (row, column) [n, 2]").astype(np.float64),
         probe=complex_array(archive, "probe", "complex [modes, N, N]") if "probe" in archive else None,
         mask=_mask(archive) if "mask" in archive else None,
@@ -72,6 +77,16 @@ def read(archive: Archive) -> Scan:
         wavelength=_metres(archive, "wavelength"),
         name=archive.path.name,
         labels=complex_array(archive, "labels", "complex [n, N, N]") if "labels" in archive else None,
+    )
+
+
+def _diffraction(archive: Archive) -> Amplitudes:
+    """The array if it was compressed; else it stays in the file."""
+    stack = archive.stack("diffraction", "float32 amplitudes [n, N, N]")
+    if not isinstance(stack, np.memmap) or stack.ndim != 3 or stack.dtype != np.float32:
+        return stack
+    return LazyAmplitudes(
+        stack.shape, lambda start, stop: np.array(stack[start:stop]), _BLOCK, archive.path.name
     )
 
 
@@ -106,7 +121,7 @@ def write_scan(path: Path, scan: Scan) -> None:
     path = Path(path)
     if path.suffix != ".npz":
         raise InputError(f"{path}: expected a file name that ends in .npz")
-    arrays: dict[str, NDArray] = {
+    arrays: dict[str, NDArray | Amplitudes] = {
         "format": np.array(MARKER),
         "diffraction": scan.diffraction,
         "positions": scan.positions.astype(np.float64),
@@ -123,6 +138,19 @@ def write_scan(path: Path, scan: Scan) -> None:
     for key, length in (("pixel_size", scan.pixel_size), ("wavelength", scan.wavelength)):
         if length is not None:
             arrays[key] = np.array(length, dtype=np.float64)
-    with atomic_path(path) as partial:
-        # NumPy stamps every member with 1980-01-01, so the bytes depend on the content alone.
-        np.savez_compressed(partial, allow_pickle=False, **arrays)
+    with atomic_path(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, array in arrays.items():
+            # A member without a date is stamped with 1980-01-01, so the bytes depend on the content alone.
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                _write_array(member, array)
+
+
+def _write_array(member: IO[bytes], array: NDArray | Amplitudes) -> None:
+    """As `numpy.savez_compressed` does it, but patterns that stay in their file are read a block at a time."""
+    if isinstance(array, np.ndarray):
+        np.lib.format.write_array(member, array, allow_pickle=False)
+        return
+    header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(member, header)
+    for start in range(0, len(array), _BLOCK):
+        member.write(array[start : start + _BLOCK].tobytes())

@@ -33,13 +33,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.amplitudes import Amplitudes, LazyAmplitudes
 from runtime.errors import InputError
 from runtime.formats.archive import Archive, complex_array, real_array
 from runtime.formats.ptychopinn_truth import object_behind_probe, reference_object
-from runtime.formats.scaling import amplitudes_from_counts, scaled_probe
+from runtime.formats.scaling import root_of_counts, scaled_probe, valid_values
 from runtime.scan import Scan
 
 __all__ = ["matches", "read"]
+
+# Patterns that are read together.
+_BLOCK = 64
 
 
 def matches(archive: Archive) -> bool:
@@ -57,17 +61,11 @@ def read(archive: Archive) -> Scan:
         On wrong shapes, and for groups of patterns (C above 1) whose single positions the file does not give.
     """
     key = "diffraction" if "diffraction" in archive else "diff3d"
-    raw = real_array(archive, key, "amplitudes [n, N, N]")
+    raw = archive.stack(key, "amplitudes [n, N, N]")
     grid = "xcoords" not in archive or "ycoords" not in archive
     coordinates = _grid_coordinates(archive) if grid else _flat_coordinates(archive)
     patterns = _flat_patterns(archive, key, raw, coordinates.shape)
-    if raw.dtype.kind != "f":
-        patterns, broken = amplitudes_from_counts(patterns, f"{archive.path}: {key!r}")
-        if broken:
-            raise InputError(
-                f"{archive.path}: {key!r} has {broken} negative or saturated pixels, expected counts"
-            )
-    diffraction = np.ascontiguousarray(patterns, dtype=np.float32)
+    diffraction = _amplitudes(patterns, archive, key, mapped=isinstance(raw, np.memmap))
     positions = coordinates.reshape(-1, 2)
     if grid:
         size = diffraction.shape[-1]
@@ -75,8 +73,28 @@ def read(archive: Archive) -> Scan:
     scan = Scan(diffraction, positions, probe=_probe(archive), name=archive.path.name)
     labels = _labels(archive, coordinates.shape, scan)
     reference = reference_object(archive, scan)
-    probe = scaled_probe(scan, labels, reference)
+    probe, _ = scaled_probe(scan, labels, reference)
     return Scan(diffraction, positions, probe=probe, reference=reference, name=scan.name, labels=labels)
+
+
+def _amplitudes(patterns: NDArray, archive: Archive, key: str, *, mapped: bool) -> Amplitudes:
+    """Amplitudes of patterns [n, N, N]; they stay in the file if that is not compressed."""
+
+    def read(start: int, stop: int) -> NDArray[np.float32]:
+        block = patterns[start:stop]
+        if block.dtype.kind == "f":
+            return np.array(block, dtype=np.float32, order="C")
+        if not (valid := valid_values(block, f"{archive.path}: {key!r}")).all():
+            broken = np.count_nonzero(~valid, axis=(1, 2))
+            index = int(np.argmax(broken > 0))
+            raise InputError(
+                f"{archive.path}: {key!r}[{start + index}] has {broken[index]} negative or saturated pixels, expected "
+                "counts"
+            )
+        return np.ascontiguousarray(root_of_counts(block))
+
+    lazy = LazyAmplitudes(patterns.shape, read, _BLOCK, archive.path.name)
+    return lazy if mapped else np.asarray(lazy)
 
 
 def _flat_coordinates(archive: Archive) -> NDArray[np.float64]:

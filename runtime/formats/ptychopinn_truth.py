@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.amplitudes import Amplitudes
 from runtime.errors import InputError
 from runtime.formats.archive import Archive, complex_array
 from runtime.formats.scaling import sample_of
@@ -20,7 +21,7 @@ _DARK = 1e-4
 
 
 def object_behind_probe(
-    labels: NDArray[np.complex64], probe: NDArray[np.complex64], diffraction: NDArray[np.float32]
+    labels: NDArray[np.complex64], probe: NDArray[np.complex64], diffraction: Amplitudes
 ) -> NDArray[np.complex64]:
     """The object in each window, from labels that may hold |P| |O| instead of |O|.
 
@@ -45,7 +46,7 @@ def object_behind_probe(
 
 
 def _behind_probe(
-    labels: NDArray[np.complex64], probe: NDArray[np.complex64], diffraction: NDArray[np.float32]
+    labels: NDArray[np.complex64], probe: NDArray[np.complex64], diffraction: Amplitudes
 ) -> bool:
     sample = sample_of(len(labels))
     measured = diffraction[sample].ravel()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError
-from runtime.formats.frames import FramePlan, detect_dc, read_frames
+from runtime.formats.frames import FramePlan, detect_dc, lazy_frames
 from runtime.formats.options import METRES, Conventions, ReadOptions
 from runtime.formats.scaling import scaled_probe
 from runtime.formats.stacks import Stack
@@ -23,7 +23,7 @@ _SIGNS = {"as-is": (1, 1), "flip-row": (-1, 1), "flip-column": (1, -1), "flip-bo
 
 @dataclass(frozen=True)
 class RawScan:
-    """A scan as its file has it; patterns are still in the file.
+    """A scan as its file has it; patterns stay in the file.
 
     Attributes
     ----------
@@ -89,18 +89,23 @@ def from_scan(scan: Scan, path: Path, conventions: Conventions) -> RawScan:
     )
 
 
-def assemble(raw: RawScan, options: ReadOptions, log: Callable[[str], None]) -> Scan:
-    """Read the patterns and bring everything to the conventions of `Scan`.
+def assemble(
+    raw: RawScan, options: ReadOptions, log: Callable[[str], None], *, estimate: bool = False
+) -> Scan:
+    """Bring everything to the conventions of `Scan`; patterns stay in the file until somebody asks for them.
 
     Parameters
     ----------
+    estimate
+        See `runtime.formats.scaling.scaled_probe`.
     log
         Takes one line for each convention and what was done.
 
     Raises
     ------
     InputError
-        If shapes disagree, positions are lengths and no pixel size is known, or values are no counts.
+        If shapes disagree, or positions are lengths and no pixel size is known. Values that are no counts are
+        refused when they are read, see `runtime.formats.frames.lazy_frames`.
     """
     where = f"{raw.path}: {raw.patterns_key}"
     _check(raw, where)
@@ -111,8 +116,15 @@ def assemble(raw: RawScan, options: ReadOptions, log: Callable[[str], None]) -> 
         doubt = line.startswith("dc:") and options.dc is None and seen != conventions.dc.value
         log(f"{line}, but {reason}: is it --dc {seen}?" if doubt else line)
     plan = FramePlan.of(raw.patterns.shape, conventions.dc.value == "corner", options, where)
-    frames = read_frames(
-        raw.patterns, plan, conventions.quantity.value, raw.mask, options.bad_pixels, where, raw.hint
+    frames = lazy_frames(
+        raw.patterns,
+        plan,
+        conventions.quantity.value,
+        raw.mask,
+        options.bad_pixels,
+        where,
+        raw.hint,
+        raw.path.name,
     )
     for note in frames.notes + _frame_notes(options, plan):
         log(note)
@@ -138,7 +150,8 @@ def assemble(raw: RawScan, options: ReadOptions, log: Callable[[str], None]) -> 
         name=raw.path.name,
     )
     reference = _reference_under(scan, known, log)
-    return replace(scan, probe=scaled_probe(scan, None, reference), reference=reference)
+    probe, estimated = scaled_probe(scan, None, reference, estimate=estimate)
+    return replace(scan, probe=probe, probe_estimated=estimated, reference=reference)
 
 
 def _check(raw: RawScan, where: str) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.amplitudes import photons
 from runtime.errors import InputError
 from runtime.physics import cut_windows, illumination
 from runtime.scan import Reference, Scan
 
 __all__ = [
-    "amplitudes_from_counts",
     "probe_with_power",
     "root_of_counts",
     "sample_of",
+    "sampled_flux",
     "scaled_probe",
     "valid_values",
 ]
@@ -49,24 +50,8 @@ def root_of_counts(counts: NDArray) -> NDArray[np.float32]:
     return np.sqrt(counts, dtype=np.float64).astype(np.float32)
 
 
-def amplitudes_from_counts(counts: NDArray, where: str) -> tuple[NDArray[np.float32], int]:
-    """Square root of photon counts [n, N, N], 0 where there is none.
-
-    Returns
-    -------
-    (amplitudes float32 [n, N, N], number of values that are no counts)
-
-    Raises
-    ------
-    InputError
-        If the counts are not real numbers; `where` (file and key) begins the message.
-    """
-    valid = valid_values(counts, where)
-    return root_of_counts(np.where(valid, counts, 0)), int(counts.size - np.count_nonzero(valid))
-
-
 def probe_with_power(
-    probe: NDArray[np.complex64], diffraction: NDArray[np.float32], transmission: float = 1.0
+    probe: NDArray[np.complex64], flux: float, transmission: float = 1.0
 ) -> NDArray[np.complex64]:
     """A probe [modes, N, N] scaled so that the mean pattern carries ``transmission * sum |P|^2`` photons.
 
@@ -74,24 +59,37 @@ def probe_with_power(
 
     Parameters
     ----------
-    diffraction
-        float32 [n, N, N], amplitudes.
+    flux
+        Photons in the mean pattern.
     transmission
         Share of the probe's photons that passes the object.
     """
     power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2)) * transmission
-    photons = float(np.sum([np.sum(np.square(pattern, dtype=np.float64)) for pattern in diffraction]))
-    if not (np.isfinite(power) and power > 0 and len(diffraction)):
+    if not (np.isfinite(power) and power > 0):
         return probe
-    return (probe * np.sqrt(photons / len(diffraction) / power)).astype(np.complex64)
+    return (probe * np.sqrt(flux / power)).astype(np.complex64)
 
 
 def scaled_probe(
-    scan: Scan, labels: NDArray[np.complex64] | None, reference: Reference | None
-) -> NDArray[np.complex64] | None:
-    """The probe of a scan, scaled so that it explains the power of the patterns, with the object if known."""
+    scan: Scan,
+    labels: NDArray[np.complex64] | None,
+    reference: Reference | None,
+    *,
+    estimate: bool = False,
+) -> tuple[NDArray[np.complex64] | None, bool]:
+    """The probe of a scan, scaled so that it explains the power of the patterns, with the object if known.
+
+    Parameters
+    ----------
+    estimate
+        Take the power of a few patterns for that of all, where all would have to be read.
+
+    Returns
+    -------
+    (probe, whether its power is such an estimate)
+    """
     if scan.probe is None:
-        return None
+        return None, False
     sample = sample_of(len(scan))
     patches = None if labels is None else labels[sample]
     if patches is None and reference is not None:
@@ -99,10 +97,16 @@ def scaled_probe(
         padded = np.pad(reference.object, margin)
         patches = cut_windows(padded, scan.positions[sample], scan.size, (-margin, -margin))
     if patches is None:
-        return probe_with_power(scan.probe, scan.diffraction)
+        flux = sampled_flux(scan) if estimate else scan.flux
+        return probe_with_power(scan.probe, flux), estimate
     density = illumination(scan.probe)
     passed = float(np.mean(np.sum(np.abs(patches) ** 2 * density, axis=(1, 2)))) / float(density.sum())
-    return probe_with_power(scan.probe, scan.diffraction[sample], passed)
+    return probe_with_power(scan.probe, sampled_flux(scan), passed), False
+
+
+def sampled_flux(scan: Scan) -> float:
+    """Photons in the mean of a few patterns."""
+    return float(np.mean(photons(scan.diffraction[sample_of(len(scan))])))
 
 
 def sample_of(n: int) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Flattened", "Joined", "Picked", "Stack"]
+__all__ = ["Flattened", "Joined", "Picked", "Stack", "patterns_together"]
 
 
 class Stack(Protocol):
@@ -26,10 +26,20 @@ class Stack(Protocol):
         """A block, by (slice of patterns, slice of rows, slice of columns)."""
 
 
+def patterns_together(stack: Stack) -> int:
+    """Number of patterns that a file stores, and may have compressed, in one piece."""
+    if isinstance(stack, Joined | Picked | Flattened):
+        return stack.together
+    # Only HDF5 datasets have chunks, and None if they are stored as one plain array.
+    chunks = getattr(stack, "chunks", None)
+    return int(chunks[0]) if chunks else 1
+
+
 class Joined:
     """Several stacks one after the other."""
 
     def __init__(self, parts: Sequence[Stack]) -> None:
+        self.together = max(patterns_together(part) for part in parts)
         self._parts = parts
         self._starts = np.concatenate([[0], np.cumsum([part.shape[0] for part in parts])])
         self.shape = (int(self._starts[-1]), *parts[0].shape[1:])
@@ -50,6 +60,7 @@ class Picked:
 
     def __init__(self, stack: Stack, rows: NDArray[np.intp]) -> None:
         self._stack, self._rows = stack, rows
+        self.together = patterns_together(stack)
         self.shape = (len(rows), *stack.shape[1:])
         self.dtype = stack.dtype
 
@@ -69,6 +80,8 @@ class Flattened:
     def __init__(self, raster: Stack) -> None:
         self._raster = raster
         self._fast = raster.shape[1]
+        chunks = getattr(raster, "chunks", None) or (1, 1)
+        self.together = int(chunks[0] * self._fast if chunks[0] > 1 else chunks[1])
         self.shape = (raster.shape[0] * raster.shape[1], *raster.shape[2:])
         self.dtype = raster.dtype
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError
-from runtime.formats.archive import Archive, complex_array, real_array
+from runtime.formats.archive import Archive, complex_array
 from runtime.formats.options import Conventions
 from runtime.formats.raw import RawScan
 
@@ -62,7 +62,7 @@ def read(archive: Archive) -> RawScan:
 
 
 def _without_view_axis(archive: Archive, key: str, axes: int, expected: str) -> NDArray:
-    array = real_array(archive, key, expected)
+    array = archive.stack(key, expected)
     if array.ndim == axes + 1 and len(array) == 1:
         array = array[0]
     if array.ndim != axes:

@@ -103,7 +103,7 @@ def test_what_ptypy_marks_as_none_is_missing(scan, tmp_path):
             r"chunks/1/positions has shape \(6, 2\), expected \(7, 2\)",
         ),
         ({"chunks/1/positions": np.full((7, 2), np.nan)}, r"positions\[7\] is NaN"),
-        ({"chunks/2/data": np.full((6, 16, 16), -1.0)}, "1530 pixels that are negative"),
+        ({"chunks/2/data": np.full((6, 16, 16), -1.0)}, r"data\[14\] has 255 pixels that are negative"),
         ({"chunks/1/weights": np.zeros((7, 8, 8))}, r"weights has shape \(7, 8, 8\)"),
         ({"meta/psize": np.array([1e-5, 2e-5])}, "expected square pixels"),
         ({"meta/energy": -1.0}, "one positive energy in keV"),
@@ -111,7 +111,7 @@ def test_what_ptypy_marks_as_none_is_missing(scan, tmp_path):
 )
 def test_broken_content_is_refused(scan, tmp_path, changes, message):
     with pytest.raises(InputError, match=message) as error:
-        read_scan(write(tmp_path / "broken.ptyd", scan, **changes))
+        np.asarray(read_scan(write(tmp_path / "broken.ptyd", scan, **changes)).diffraction)
     assert "broken.ptyd" in str(error.value)
 
 

@@ -25,7 +25,7 @@ def test_the_measured_star_has_the_documented_size_and_counts(star):
 
 
 def test_the_direct_beam_is_at_the_centre(star):
-    row, column = np.unravel_index(np.argmax(star.diffraction.mean(axis=0)), (128, 128))
+    row, column = np.unravel_index(np.argmax(np.mean(star.diffraction, axis=0)), (128, 128))
     assert abs(row - 64) < 24
     assert abs(column - 64) < 24
 
@@ -77,7 +77,7 @@ def test_odd_patterns_are_centred_too(tmp_path):
     [
         ("data", np.zeros((2, 20, 16, 16)), "'data' has shape"),
         ("data", np.zeros((20, 16, 15)), "square"),
-        ("data", np.full((20, 16, 16), np.nan), "5120 pixels that are negative, NaN"),
+        ("data", np.full((20, 16, 16), np.nan), r"'data'\[0\] has 256 pixels that are negative, NaN"),
         ("data", np.zeros((0, 16, 16)), r"'scan' has shape \(20, 2\), expected \(0, 2\)"),
         ("scan", np.zeros((1, 19, 2)), r"'scan' has shape \(19, 2\), expected \(20, 2\)"),
         ("scan", np.full((20, 2), np.inf), r"positions\[0\] is NaN"),
@@ -89,7 +89,7 @@ def test_odd_patterns_are_centred_too(tmp_path):
 def test_broken_content_is_refused(scan, tmp_path, key, value, message):
     np.savez(tmp_path / "tike.npz", **(arrays(scan) | {key: value}))
     with pytest.raises(InputError, match=message) as error:
-        read_scan(tmp_path / "tike.npz")
+        np.asarray(read_scan(tmp_path / "tike.npz").diffraction)
     assert "tike.npz" in str(error.value)
 
 

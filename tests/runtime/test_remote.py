@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed, extra [serve]")
 
 from runtime.errors import InputError
+from runtime.formats import read_scan
 from runtime.physics import cut_windows
 from runtime.reconstruct import reconstruct
 from runtime.remote import Access, RemoteSession
@@ -89,6 +91,25 @@ def test_a_reconstruction_is_the_same_as_in_this_process(serve, oracle, tmp_path
     np.testing.assert_array_equal(there.stitched.object, here.stitched.object)
     assert here.requests is None
     assert there.requests.patterns == 20
+
+
+def test_a_scan_in_a_file_is_read_ahead_of_a_server_too(serve, oracle, tmp_path):
+    serve()
+    np.savez(
+        tmp_path / "s.npz",
+        format="ptychonnx-scan-1",
+        diffraction=oracle.diffraction,
+        positions=oracle.positions,
+    )
+    there = reconstruct(serve.session(), read_scan(tmp_path / "s.npz"), batch=3)
+    here = reconstruct(Session(write_identity(tmp_path / "i.onnx", contract())), oracle, batch=3)
+    np.testing.assert_array_equal(there.stitched.object, here.stitched.object)
+    bad = oracle.diffraction.copy()
+    bad[11, 2, 2] = -1
+    np.savez(tmp_path / "s.npz", format="ptychonnx-scan-1", diffraction=bad, positions=oracle.positions)
+    with pytest.raises(InputError, match=r"s\.npz: diffraction\[11\] holds -1"):
+        reconstruct(serve.session(), read_scan(tmp_path / "s.npz"), batch=3)
+    assert not [each.name for each in threading.enumerate() if each.name.startswith("ptychonnx-read")]
 
 
 def test_one_batch_is_predicted_as_in_this_process(serve, oracle):
