@@ -72,10 +72,10 @@ class TrainingConfig:
     """
 
     epochs: int = Field(default=3, ge=1)
-    batch: int = Field(default=8, ge=1)
+    batch: int = Field(default=18, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
     loss: Loss = "mae"
-    overlap: int = Field(default=4, ge=1, le=16)
+    overlap: int = Field(default=9, ge=1, le=16)
     validation: float = Field(default=0.05, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
     monitor: Monitor = "loss"

@@ -102,7 +102,11 @@ _BUILT_IN = (
         "train.tensorflow.baseline:build",
         "the same kind of network trained on known objects, after PtychoNN",
         supervised=True,
-        defaults={"epochs": 6, "learning_rate": 1e-3},  # without a first guess it has more to learn
+        defaults={
+            "epochs": 6,
+            "batch": 8,
+            "learning_rate": 1e-3,
+        },  # without a first guess it has more to learn
     ),
     Architecture("fno", "torch", "train.torch.fno:build", "Fourier blocks, then a convolutional refiner"),
     Architecture(
@@ -110,7 +114,7 @@ _BUILT_IN = (
         "torch",
         "train.torch.hybrid:build",
         "U-shaped Fourier encoder, convolutional decoder",
-        defaults={"modes": 12},
+        defaults={"modes": 8},
     ),
     Architecture(
         "fno_vanilla", "torch", "train.torch.fno_vanilla:build", "the FNO of neuraloperator, unchanged"

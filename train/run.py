@@ -190,9 +190,9 @@ def recorded_guess(folder: Path, record: RunRecord) -> FirstGuess:
     InputError
         If the run keeps no probe.
     """
-    probe = held_out_scan(folder).probe
-    if probe is None:
+    scan = held_out_scan(folder)
+    if scan.probe is None:
         raise InputError(
             f"{folder}: {HELD_OUT_NAME} has no probe, expected a folder written by `ptychonnx train`"
         )
-    return first_guess(probe, record.scale)
+    return first_guess(scan.probe, record.scale, scan.mask)

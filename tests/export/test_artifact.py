@@ -145,7 +145,7 @@ def test_a_network_of_four_patterns_exports_and_reconstructs(name, tmp_path):
     pytest.importorskip(FRAMEWORKS[name])
     scan = simulate_scan(LinesConfig(n=32, step=4), 8, np.random.SeedSequence(7), "lines")
     config = NetworkConfig(n=32, gridsize=2, width=4, blocks=1, modes=8)
-    training = TrainingConfig(epochs=2, batch=4, learning_rate=1e-3)
+    training = TrainingConfig(epochs=2, batch=4, learning_rate=1e-2)
     train(scan, get_architecture(name), config, training, tmp_path / "run")
     result = export_run(tmp_path / "run", tmp_path / "four.onnx")
     assert result.contract.channels == 4

@@ -6,7 +6,7 @@ import keras
 
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
-from train.tensorflow.layers import Features, ToObject, check_size, decoder, encoder
+from train.tensorflow.layers import Features, ToObject, check_size, convolutions, decoder, encoder
 
 __all__ = ["build"]
 
@@ -27,6 +27,7 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
     corrections = []
     for part in ("real", "imaginary"):
         detail = keras.layers.Concatenate(name=f"{part}_skip")([decoder(code, config, part), features])
+        detail = convolutions(detail, config.width, f"{part}_detail")
         correction = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer="zeros", name=part)
         corrections.append(correction(detail))
     return keras.Model(diffraction, ToObject(name="object")(corrections, features), name="cnn")

@@ -8,10 +8,12 @@ import tensorflow as tf
 from runtime.errors import InputError
 from train.config import NetworkConfig
 from train.first_guess import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
+from train.tensorflow.retrieval import Retrieval
 
 __all__ = [
     "ExactLayer",
     "Features",
+    "Refinement",
     "ScaledPatterns",
     "ToObject",
     "ToObjectParts",
@@ -19,6 +21,7 @@ __all__ = [
     "convolutions",
     "decoder",
     "encoder",
+    "refined",
 ]
 
 
@@ -39,31 +42,21 @@ class Features(ExactLayer):
 
     def __init__(self, guess: FirstGuess, **options: object) -> None:
         super().__init__(trainable=False, **options)
-        self.size = guess.light.shape[-1]
         self.scale = guess.scale
-        self.phase = tf.constant(guess.phase)
-        self.columns = tf.constant(guess.columns)
-        self.rows = tf.constant(guess.rows.T)
-        self.division = tf.constant(guess.division[..., None])
-        self.vacuum = tf.constant(guess.vacuum[..., None])
+        self.steps = guess.steps
+        self.retrieval = Retrieval(guess)
         self.light = tf.constant(guess.light[..., None])
 
     def call(self, diffraction: tf.Tensor) -> tf.Tensor:
-        size = self.size
         amplitude = diffraction * self.scale
-        wave = tf.concat([amplitude * self.phase[0], amplitude * self.phase[1]], axis=-1)
-        # tensordot, since a tf.matmul that broadcasts over the batch crashes TensorFlow 2.21 on some processors.
-        wave = tf.tensordot(wave, self.columns, 1)
-        wave = tf.tensordot(tf.transpose(wave, [0, 1, 3, 2]), self.rows, 1)  # [B, C, 2 columns, 2 rows]
-        top, bottom = wave[..., :size], wave[..., size:]
-        real = tf.transpose(top[..., :size, :] - bottom[..., size:, :], [0, 3, 2, 1])
-        imaginary = tf.transpose(top[..., size:, :] + bottom[..., :size, :], [0, 3, 2, 1])
-        amplitude = tf.transpose(amplitude, [0, 2, 3, 1])
+        nothing = amplitude * 0  # zeros_like would leave shape arithmetic in the graph
+        real, imaginary = self.retrieval(nothing + 1, nothing, amplitude, self.steps)
+        real, imaginary, amplitude = (tf.transpose(x, [0, 2, 3, 1]) for x in (real, imaginary, amplitude))
         features = [
-            (real * self.division[0] - imaginary * self.division[1] + self.vacuum - 1) * CONTRAST_GAIN,
-            (real * self.division[1] + imaginary * self.division[0]) * CONTRAST_GAIN,
+            (real - 1) * CONTRAST_GAIN,
+            imaginary * CONTRAST_GAIN,
             tf.math.log1p(amplitude) * AMPLITUDE_GAIN,
-            amplitude[..., :1] * 0 + self.light,  # zeros_like would leave shape arithmetic in the graph
+            amplitude[..., :1] * 0 + self.light,
         ]
         return tf.concat(features, axis=-1)
 
@@ -78,6 +71,25 @@ class ScaledPatterns(ExactLayer):
 
     def call(self, diffraction: tf.Tensor) -> tf.Tensor:
         return tf.transpose(tf.math.log1p(diffraction * self.scale) * AMPLITUDE_GAIN, [0, 2, 3, 1])
+
+
+@keras.saving.register_keras_serializable("ptychonnx")
+class Refinement(ExactLayer):
+    """The last retrieval steps, fewer in training: object parts [B, N, N, C, 2] and measured amplitudes [B, C, N, N]
+    to better parts.
+    """
+
+    def __init__(self, guess: FirstGuess, **options: object) -> None:
+        super().__init__(trainable=False, **options)
+        self.scale = guess.scale
+        self.final_steps, self.training_steps = guess.final_steps, guess.training_steps
+        self.retrieval = Retrieval(guess)
+
+    def call(self, parts: tf.Tensor, diffraction: tf.Tensor, training: bool = False) -> tf.Tensor:
+        steps = self.training_steps if training else self.final_steps
+        real, imaginary = (tf.transpose(parts[..., part], [0, 3, 1, 2]) for part in range(2))
+        real, imaginary = self.retrieval(real, imaginary, diffraction * self.scale, steps)
+        return tf.stack([tf.transpose(part, [0, 2, 3, 1]) for part in (real, imaginary)], axis=-1)
 
 
 @keras.saving.register_keras_serializable("ptychonnx")
@@ -120,6 +132,14 @@ def decoder(x: keras.KerasTensor, config: NetworkConfig, name: str) -> keras.Ker
         x = convolutions(x, config.width * 2**level, f"{name}{level}")
         x = keras.layers.UpSampling2D(2, name=f"{name}{level}_up")(x)
     return keras.layers.Conv2D(config.width, 3, padding="same", activation="relu", name=f"{name}_last")(x)
+
+
+def refined(model: keras.Model, guess: FirstGuess) -> keras.Model:
+    """The network, then the last retrieval steps, which make its object explain the pattern."""
+    diffraction = model.inputs[0]
+    return keras.Model(
+        diffraction, Refinement(guess, name="refined")(model.outputs[0], diffraction), name=model.name
+    )
 
 
 def check_size(config: NetworkConfig) -> None:

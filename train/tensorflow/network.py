@@ -16,6 +16,7 @@ from train.first_guess import FirstGuess
 from train.network import check_output
 from train.registry import Architecture, get_architecture
 from train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
+from train.tensorflow.layers import refined
 
 __all__ = [
     "CHECKPOINT_NAME",
@@ -118,6 +119,8 @@ def build_network(
 ) -> KerasNetwork:
     """A network with initial weights; the same seed gives the same weights.
 
+    A physics-informed one ends with the last steps of the first guess's phase retrieval.
+
     Parameters
     ----------
     policy
@@ -136,7 +139,8 @@ def build_network(
     keras.config.set_dtype_policy(policy)
     try:
         with scope or nullcontext():
-            network = KerasNetwork(build(config, guess))
+            model = build(config, guess)
+            network = KerasNetwork(model if architecture.supervised else refined(model, guess))
     finally:
         keras.config.set_dtype_policy("float32")
     check_output(architecture, config, network)

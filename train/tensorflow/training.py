@@ -136,7 +136,7 @@ def fit(job: Job) -> Fitted:
     native = build_network(
         job.architecture,
         job.network,
-        first_guess(job.data.probe, job.data.scale),
+        first_guess(job.data.probe, job.data.scale, job.data.mask),
         training.seed,
         policy=_POLICIES[training.precision],
         scope=strategy.scope(),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from train.config import NetworkConfig
 from train.first_guess import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
+from train.torch.retrieval import Retrieval
 
 __all__ = ["Features", "ObjectHead", "PtychoBlock", "convolutions", "feature_channels", "lifter"]
 
@@ -20,35 +21,25 @@ class Features(nn.Module):
     the scaled amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
     """
 
-    scale: Tensor
-    phase: Tensor
-    columns: Tensor
-    rows: Tensor
-    division: Tensor
-    vacuum: Tensor
     light: Tensor
 
     def __init__(self, guess: FirstGuess) -> None:
         super().__init__()
-        self.size = guess.light.shape[-1]
-        for name in ("scale", "phase", "columns", "rows", "division", "vacuum", "light"):
-            value = torch.from_numpy(np.asarray(getattr(guess, name), dtype=np.float32))
-            self.register_buffer(name, value, persistent=False)
+        self.scale = np.float32(guess.scale).item()
+        self.steps = guess.steps
+        self.retrieval = Retrieval(guess)
+        self.register_buffer("light", torch.from_numpy(guess.light), persistent=False)
 
     def forward(self, diffraction: Tensor) -> Tensor:
-        size = self.size
         amplitude = diffraction * self.scale
-        wave = torch.cat([amplitude * self.phase[0], amplitude * self.phase[1]], dim=-1)
-        wave = self.rows @ (wave @ self.columns)
-        top, bottom = wave[..., :size, :], wave[..., size:, :]
-        real = top[..., :size] - bottom[..., size:]
-        imaginary = top[..., size:] + bottom[..., :size]
+        nothing = amplitude * 0  # an expand would leave shape arithmetic in the graph
+        real, imaginary = self.retrieval(nothing + 1, nothing, amplitude, self.steps)
         return torch.cat(
             [
-                (real * self.division[0] - imaginary * self.division[1] + self.vacuum - 1) * CONTRAST_GAIN,
-                (real * self.division[1] + imaginary * self.division[0]) * CONTRAST_GAIN,
+                (real - 1) * CONTRAST_GAIN,
+                imaginary * CONTRAST_GAIN,
                 torch.log1p(amplitude) * AMPLITUDE_GAIN,
-                amplitude[:, :1] * 0 + self.light,  # an expand would leave shape arithmetic in the graph
+                nothing[:, :1] + self.light,
             ],
             dim=1,
         )

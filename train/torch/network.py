@@ -21,6 +21,7 @@ from train.first_guess import FirstGuess
 from train.network import check_output
 from train.registry import Architecture, get_architecture
 from train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
+from train.torch.retrieval import Refined
 
 __all__ = [
     "CHECKPOINT_NAME",
@@ -115,6 +116,8 @@ def build_network(
 ) -> TorchNetwork:
     """A network with initial weights; the same seed gives the same weights.
 
+    A physics-informed one ends with the last steps of the first guess's phase retrieval.
+
     Raises
     ------
     InputError
@@ -128,7 +131,7 @@ def build_network(
             # Models of neuraloperator add to their weights what they were built with, functions included, which no
             # file without pickles can hold.
             layer.state_dict = MethodType(nn.Module.state_dict, layer)
-    network = TorchNetwork(module)
+    network = TorchNetwork(module if architecture.supervised else Refined(module, guess))
     check_output(architecture, config, network)
     return network
 

@@ -27,6 +27,7 @@ from train.run import fingerprint
 from train.torch.blocks import Features
 from train.torch.network import TorchNetwork, build_network
 from train.torch.physics import physics_loss, supervised_loss
+from train.torch.retrieval import Retrieval
 
 __all__ = ["fit"]
 
@@ -151,13 +152,13 @@ def fit(job: Job) -> Fitted:
     """
     training, data, progress = job.training, job.data, job.progress
     job.require_shares()
-    guess = first_guess(data.probe, data.scale)
+    guess = first_guess(data.probe, data.scale, data.mask)
     native = build_network(job.architecture, job.network, guess, training.seed)
     if job.initial is not None:
         native.load(job.initial)
     initial = fingerprint(native.tensors())
     for module in native.module.modules():
-        if isinstance(module, Features):
+        if isinstance(module, Features | Retrieval):
             _compute_exactly(module)
     if not progress.finished:
         _run(job, ReconstructionTask(native.module.train(), data, training, job.network.gridsize**2))
@@ -215,12 +216,12 @@ def _run(job: Job, task: ReconstructionTask) -> None:
 
 
 def _compute_exactly(module: nn.Module) -> None:
-    """Keep the first guess out of mixed precision: it is physics, and the amplitudes have five decimal places."""
+    """Keep phase retrieval out of mixed precision: it is physics, and the amplitudes have five decimal places."""
     forward = module.forward
 
-    def exact(diffraction: Tensor) -> Tensor:
-        with torch.autocast(diffraction.device.type, enabled=False):
-            return forward(diffraction)
+    def exact(first: Tensor, *others: Any) -> Any:
+        with torch.autocast(first.device.type, enabled=False):
+            return forward(*(each.float() if isinstance(each, Tensor) else each for each in (first, *others)))
 
     module.forward = exact
 

@@ -1,0 +1,124 @@
+"""What limits a reconstruction from single patterns: bounds without any trained network, on the lines dataset.
+
+`python -m benchmarks.quality` measures them and writes them into `docs/quality.json`, beside what training brought
+(which it leaves as it is). A few minutes on one core.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from harness.metrics.canvas import reference_on_canvas
+from harness.metrics.comparison import compare
+from harness.metrics.region import declare_region
+from harness.simulate.lines import LinesConfig, simulate_scan
+from runtime.atomic import write_text
+from runtime.physics import cut_windows, window_corners
+from runtime.scan import Scan
+from runtime.stitching import Stitcher, patch_weight
+from train.first_guess import first_guess
+from train.torch.retrieval import Retrieval
+
+RESULTS = Path(__file__).parents[1] / "docs" / "quality.json"
+CHUNK = 50
+
+
+def figures(
+    scan: Scan, patches: NDArray[np.complexfloating], *, synchronise: bool = False
+) -> dict[str, float | None]:
+    """SSIM and Pearson correlation of the stitched patches [n, N, N], as `ptychonnx evaluate` computes them."""
+    weight = patch_weight("probe", scan.size, scan.probe)
+    stitcher = Stitcher(scan.positions, weight, synchronise=synchronise)
+    for index in range(len(scan)):
+        stitcher.add(patches[index : index + 1], scan.positions[index : index + 1])
+    stitched = stitcher.result()
+    reference, known, _ = reference_on_canvas(scan.reference, stitched.object.shape, stitched.origin)
+    region, _ = declare_region(scan, stitched.covered & known, stitched.origin)
+    found = compare(stitched.object, reference, region)
+    return {
+        f"{quantity}_{metric}": getattr(getattr(found, quantity), metric)
+        for quantity in ("amplitude", "phase")
+        for metric in ("ssim", "pearson")
+    }
+
+
+def retrieved(scan: Scan, steps: int) -> NDArray[np.complex64]:
+    """The first guess of every pattern by itself."""
+    scale = scan.size / np.sqrt(scan.flux)
+    retrieval = Retrieval(first_guess(scan.probe, scale, scan.mask))
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(scan), CHUNK):
+            amplitude = torch.from_numpy(scan.diffraction[start : start + CHUNK, None]) * float(scale)
+            empty = torch.ones_like(amplitude)
+            real, imaginary = retrieval(empty, empty * 0, amplitude, steps)
+            found.append(torch.complex(real, imaginary)[:, 0].numpy())
+    return np.concatenate(found)
+
+
+def explained(scan: Scan, sweeps: int, *, joint: bool) -> NDArray[np.complex128]:
+    """rPIE (Maiden, Johnson and Li, Optica 4, 736 (2017), alpha = 0.1) on one object, or on every window by itself."""
+    probe = scan.probe[0].astype(np.complex128)
+    density = np.abs(probe) ** 2
+    update = probe.conj() / (0.9 * density + 0.1 * density.max())
+    amplitude = np.fft.ifftshift(scan.diffraction, axes=(-2, -1))
+    canvas = np.ones(scan.reference.object.shape, dtype=np.complex128)
+    corners = window_corners(scan.positions, scan.size).astype(int)
+    windows = [canvas[r : r + scan.size, c : c + scan.size] for r, c in corners]
+    if not joint:
+        windows = [window.copy() for window in windows]
+    rng = np.random.default_rng(0)
+    for _ in range(sweeps):
+        for index in rng.permutation(len(scan)):
+            wave = np.fft.fft2(probe * windows[index], norm="ortho")
+            change = wave * (amplitude[index] / np.maximum(np.abs(wave), 1e-9) - 1)
+            windows[index] += update * np.fft.ifft2(change, norm="ortho")
+    return np.stack(windows)
+
+
+def bounds() -> Iterator[tuple[str, dict[str, float | None]]]:
+    """Each setting and its figures."""
+    for kind, config in (("complex", LinesConfig()), ("amplitude only", LinesConfig(phase_shift=0))):
+        scan = simulate_scan(config, config.test_grid, np.random.SeedSequence([config.seed, 1]), "test")
+        known = scan.reference.object
+        for blur in (0.5, 0.7, 1.0):
+            blurred = gaussian_filter(known.real, blur) + 1j * gaussian_filter(known.imag, blur)
+            windows = cut_windows(blurred, scan.positions, scan.size)
+            yield f"{kind}: true object blurred by {blur:g} pixels", figures(scan, windows)
+        yield (
+            f"{kind}: all patterns together, rPIE, 10 sweeps",
+            figures(scan, explained(scan, 10, joint=True)),
+        )
+        yield f"{kind}: each pattern alone, rPIE, 40 sweeps", figures(scan, explained(scan, 40, joint=False))
+        for steps in (1, 4, 12, 24, 48, 96):
+            patches = retrieved(scan, steps)
+            yield f"{kind}: each pattern alone, first guess, {steps} steps", figures(scan, patches)
+        yield (
+            f"{kind}: each pattern alone, first guess, {steps} steps, global phases synchronised",
+            figures(scan, patches, synchronise=True),
+        )
+
+
+def main() -> None:
+    content = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    content["bounds"] = []
+    for setting, found in bounds():
+        print(
+            setting,
+            {name: value if value is None else round(value, 3) for name, value in found.items()},
+            flush=True,
+        )
+        content["bounds"].append({"setting": setting, **found})
+    write_text(RESULTS, json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

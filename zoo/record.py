@@ -1,0 +1,117 @@
+"""Measure the artifacts beside this file and write `zoo.json` and the tables of `README.md`.
+
+`PYTHONPATH=. python zoo/record.py RUNS`, from the root of the project; RUNS holds the run folders, by label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.evaluate import evaluate
+from harness.simulate.lines import LinesConfig, build_lines
+from runtime.atomic import write_text
+from runtime.session import Session
+from train.run import read_run
+
+ZOO = Path(__file__).parent
+LABELS = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "baseline")
+TRAINING = LinesConfig(train_grid=64)
+SCANS = {
+    "test": LinesConfig(train_grid=2),
+    "quick": LinesConfig(train_grid=2, test_grid=9),
+    "amplitude_only": LinesConfig(train_grid=2, phase_shift=0),
+}
+
+
+def metrics_on(config: LinesConfig, artifacts: list[Path]) -> dict[str, dict[str, Any]]:
+    """Metrics of every artifact, by label, on the test scan of a simulated dataset."""
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = build_lines(config, Path(folder))
+        rows = evaluate(artifacts, [dataset.test], Path(folder) / "report").as_json()["rows"]
+    return {
+        label: {
+            quantity: {name: row[quantity][name] for name in ("mae", "psnr", "ssim", "ms_ssim", "pearson")}
+            for quantity in ("amplitude", "phase")
+        }
+        for label, row in rows.items()
+    }
+
+
+def record(runs: Path) -> dict[str, Any]:
+    """The content of `zoo.json`."""
+    artifacts = [ZOO / f"{label}.onnx" for label in LABELS]
+    measured = {name: metrics_on(config, artifacts) for name, config in SCANS.items()}
+    entries = {}
+    for label, artifact in zip(LABELS, artifacts, strict=True):
+        run = read_run(runs / label)
+        content = artifact.read_bytes()
+        parity = Session(artifact, "cpu").contract.parity
+        entries[label] = {
+            "file": artifact.name,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+            "architecture": run.architecture,
+            "network": asdict(run.network),
+            "training": asdict(run.training),
+            "parameters": run.parameters,
+            "minutes": round(run.seconds / 60, 1),
+            "parity": None if parity is None else parity.max_relative_error,
+            "metrics": {name: found[label] for name, found in measured.items()},
+        }
+    scans = {name: asdict(config) for name, config in SCANS.items()}
+    return {"version": 1, "training_scan": asdict(TRAINING), "test_scans": scans, "artifacts": entries}
+
+
+def tables(artifacts: dict[str, Any]) -> dict[str, str]:
+    """The parts of `README.md` that follow from the record, by the name of their marker."""
+    figures = [
+        "| network | parameters | amplitude SSIM | amplitude Pearson | phase SSIM | phase Pearson "
+        "| amplitude only: SSIM | parity | epochs | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    recipe = ["```", "ptychonnx simulate lines --train-grid 64 --out data"]
+    hashes = ["| file | MB | sha256 |", "|---|---|---|"]
+    for label, entry in artifacts.items():
+        test, plain, training = (
+            entry["metrics"]["test"],
+            entry["metrics"]["amplitude_only"],
+            entry["training"],
+        )
+        figures.append(
+            f"| `{label}` | {entry['parameters']:,} "
+            f"| {test['amplitude']['ssim']:.3f} | {test['amplitude']['pearson']:.3f} "
+            f"| {test['phase']['ssim']:.3f} | {test['phase']['pearson']:.3f} | {plain['amplitude']['ssim']:.3f} "
+            f"| {entry['parity']:.0e} | {training['epochs']} | {entry['minutes']:g} |"
+        )
+        recipe += [
+            f"ptychonnx train {entry['architecture']} --data data --out runs/{label} "
+            f"--epochs {training['epochs']} --seed {training['seed']}",
+            f"ptychonnx export runs/{label} --out zoo/{label}.onnx",
+        ]
+        hashes.append(f"| `{entry['file']}` | {entry['bytes'] / 1e6:.1f} | `{entry['sha256']}` |")
+    recipe += ["PYTHONPATH=. python zoo/record.py runs", "```"]
+    return {"figures": "\n".join(figures), "recipe": "\n".join(recipe), "hashes": "\n".join(hashes)}
+
+
+def main(runs: Path) -> None:
+    """Write both files."""
+    content = record(runs)
+    write_text(ZOO / "zoo.json", json.dumps(content, indent=1) + "\n")
+    page = (ZOO / "README.md").read_text(encoding="utf-8")
+    for name, table in tables(content["artifacts"]).items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        page = re.sub(
+            pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", page, flags=re.DOTALL
+        )
+    write_text(ZOO / "README.md", page)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
