@@ -14,12 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.iterative import check_iterative
+from harness.methods import Method, methods_of, row_of
 from harness.metrics.alignment import apply_alignment
 from harness.metrics.canvas import reference_on_canvas
 from harness.metrics.comparison import compare, sample
 from harness.metrics.confidence import Confidence, confidence
 from harness.metrics.profile_ptychopinn import compare_as_ptychopinn
 from harness.metrics.region import Rectangle, RegionRule, declare_region
+from harness.refinement import refine as refine_object
 from harness.report.curves import frc_figure, psd_figure
 from harness.report.figures import comparison_figure, error_figure, panels_of, reconstruction_figure
 from harness.report.page import render_page
@@ -52,6 +55,8 @@ def evaluate(
     placement: Placement | None = None,
     synchronise: bool = False,
     batch: int | None = DEFAULT_BATCH,
+    iterations: int = 0,
+    refine: int = 0,
     references: Sequence[Path | None] | None = None,
     region: RegionRule | None = None,
     plane: bool = False,
@@ -76,6 +81,10 @@ def evaluate(
     provider, weighting, placement, synchronise, batch
         See `runtime.session.Session` (for files) and `runtime.reconstruct.reconstruct`; without a batch, each
         artifact gets its own from `runtime.tuning.tuned`, on the first scan.
+    iterations
+        Epochs of an iterative reconstruction that starts from vacuum, in a row of its own; 0 for none.
+    refine
+        Epochs of one that starts from the object of each network, in a row beside it; 0 for none.
     references
         For each scan a file with the object to compare with, or None for the one that the scan brings along.
     region
@@ -97,7 +106,7 @@ def evaluate(
         If an artifact or a scan cannot be used, does not fit the other, or two of a kind cannot be told
         apart.
     """
-    if not artifacts or not scans:
+    if not (artifacts or iterations) or not scans:
         raise InputError(
             f"evaluate: got {len(artifacts)} artifacts and {len(scans)} scans, expected one at least"
         )
@@ -110,38 +119,51 @@ def evaluate(
     loaded = _load(scans, references)
     for scan in loaded:
         check_whole(scan.positions, scan.size, None, f"{scan.name}: evaluate takes the whole object")
-        for session in sessions:
-            session.check_scan(scan)
-            patch_weight(weighting or session.contract.stitching.weighting, scan.size, scan.probe)
+        if iterations or refine:
+            check_iterative(scan)
+        for network in sessions:
+            network.check_scan(scan)
+            patch_weight(weighting or network.contract.stitching.weighting, scan.size, scan.probe)
     batches = [DEFAULT_BATCH if batch is None else batch] * len(sessions)
     if batch is None:
-        for number, session in enumerate(sessions):
-            if not isinstance(session, Session):
+        for number, network in enumerate(sessions):
+            if not isinstance(network, Session):
                 raise InputError(
-                    f"{session.name}: --batch auto is for artifacts, expected a number with servers"
+                    f"{network.name}: --batch auto is for artifacts, expected a number with servers"
                 )
-            sessions[number], batches[number] = tuned(session, loaded[0], log=log)
-    total = len(sessions) * sum(len(scan) for scan in loaded)
+            sessions[number], batches[number] = tuned(network, loaded[0], log=log)
+    networks = [
+        Method(label, network, batch=size, is_tuned=batch is None)
+        for label, network, size in zip(labels, sessions, batches, strict=True)
+    ]
+    methods = methods_of(networks, refine, iterations)
+    total = (len(sessions) * (1 + refine) + iterations) * sum(len(scan) for scan in loaded)
     done = 0
 
     summaries = []
-    results: list[dict[str, ScanResult]] = [{} for _ in sessions]
+    results: list[dict[str, ScanResult]] = [{} for _ in methods]
     for scan in loaded:
-        made = []
-        for session, label, size in zip(sessions, labels, batches, strict=True):
+        made: list[Reconstruction] = []
+        for method in methods:
 
-            def report(groups: int, label: str = label) -> None:
+            def report(groups: int, label: str = method.label) -> None:
                 nonlocal done
                 done += groups
                 progress(label, done, total)
 
-            _warm_up(session, scan, size)
+            session = method.session
+            if session is None or method.epochs:
+                # The row of the network is the one before.
+                start = None if session is None else made[-1]
+                made.append(refine_object(scan, start, method.epochs, lambda _: report(len(scan))))  # noqa: B023
+                continue
+            _warm_up(session, scan, method.batch)
             made.append(
                 reconstruct(
                     session,
                     scan,
                     weighting,
-                    size,
+                    method.batch,
                     report,
                     placement=placement,
                     synchronise=synchronise,
@@ -149,14 +171,12 @@ def evaluate(
             )
         summary = summarise(scan, made, region)
         summaries.append(summary)
-        for found, session, reconstruction in zip(results, sessions, made, strict=True):
-            found[scan.name] = _judge(session, scan, reconstruction, summary, plane, register, ptychopinn)
+        for found, method, reconstruction in zip(results, methods, made, strict=True):
+            found[scan.name] = _judge(
+                method.session, scan, reconstruction, summary, plane, register, ptychopinn
+            )
 
-    tuned_batches = [None] * len(sessions) if batch is not None else batches
-    rows = tuple(
-        Row(label, session.name, session.contract, session.provider, found, _row_notes(label, session, size))
-        for label, session, found, size in zip(labels, sessions, results, tuned_batches, strict=True)
-    )
+    rows = tuple(row_of(method, found) for method, found in zip(methods, results, strict=True))
     evaluation = Evaluation(
         tuple(summaries),
         rows,
@@ -173,7 +193,7 @@ def evaluate(
 
 def _software() -> dict[str, str]:
     """Versions of what the figures depend on."""
-    names = ("ptychonnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scikit-image", "scipy")
+    names = ("ptychonnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scikit-image", "scipy", "cdtools-py")
     found = {"python": platform.python_version()}
     for name in names:
         with contextlib.suppress(PackageNotFoundError):
@@ -268,7 +288,7 @@ def summarise(scan: Scan, made: Sequence[Reconstruction], rule: RegionRule | Non
 
 
 def _judge(
-    session: Network,
+    session: Network | None,
     scan: Scan,
     reconstruction: Reconstruction,
     summary: ScanSummary,
@@ -281,12 +301,14 @@ def _judge(
     image = stitched.object
     comparison = profile = None
     notes = []
-    trained_with = session.contract.probe.sha256
+    trained_with = None if session is None else session.contract.probe.sha256
     if scan.probe is not None and trained_with is not None and trained_with != scan.probe_sha256():
         notes.append("the probe of the scan is not the one that the network was trained with")
     if reconstruction.requests is not None and len(reconstruction.requests.versions) > 1:
         versions = " and ".join(reconstruction.requests.versions)
         notes.append(f"the server changed the model during the scan: versions {versions} answered")
+    if reconstruction.refinement:
+        notes.append(reconstruction.refinement)
     if summary.reference is None:
         notes.append("no reference: reconstructed, not compared")
     else:
@@ -333,20 +355,6 @@ def _confidence(summary: ScanSummary, rows: Sequence[Row]) -> Confidence | None:
         if result.comparison is not None and result.comparison.alignment is not None:
             samples[row.label] = sample(result.object, reference, summary.region, result.comparison)
     return confidence(samples)
-
-
-def _row_notes(label: str, session: Network, tuned_batch: int | None) -> tuple[str, ...]:
-    notes = []
-    if label != session.contract.label:
-        notes.append(
-            f"several artifacts are labelled {session.contract.label!r}: told apart by the names of the files or "
-            "servers"
-        )
-    if tuned_batch is not None and isinstance(session, Session):
-        count = session.threads
-        threads = "" if count is None else f" and {count} thread{'s' * (count > 1)}"
-        notes.append(f"ran in a batch of {tuned_batch}{threads}, which was fastest in trials")
-    return tuple(notes)
 
 
 def _figures(scans: Sequence[ScanSummary], rows: Sequence[Row]) -> dict[str, bytes]:

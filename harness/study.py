@@ -41,6 +41,7 @@ def plan_lines(
     *,
     simulate_options: Sequence[str] = (),
     train_options: Sequence[str] = (),
+    evaluate_options: Sequence[str] = (),
     seed: int = 0,
 ) -> StudyPlan:
     """Commands of the lines study.
@@ -65,9 +66,8 @@ def plan_lines(
         commands.append(("export", run, "--out", str(model)))
     report, recipe = out / "report", out / "recipe.sh"
     scan = str(data / "test.npz")
-    commands.append(
-        ("evaluate", *map(str, models), "--scan", scan, "--out", str(report), "--recipe", str(recipe))
-    )
+    options = ("--scan", scan, "--out", str(report), *evaluate_options, "--recipe", str(recipe))
+    commands.append(("evaluate", *map(str, models), *options))
     return StudyPlan(tuple(commands), models, report / "report.html", recipe)
 
 

@@ -8,6 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from runtime.amplitudes import LazyAmplitudes
 from runtime.contract import Contract, Placement
 from runtime.formats.products import Product, write_product
@@ -33,6 +36,10 @@ class Reconstruction:
         Time that stitching took, most of it beside the network.
     requests
         How a server answered; None if the network ran in this process.
+    refinement
+        What was done to the object after it was stitched, in words; empty if nothing was.
+    probe
+        complex64 [modes, N, N], if it was refined.
     """
 
     stitched: Stitched | StitchedTiles
@@ -43,6 +50,8 @@ class Reconstruction:
     requests: RequestStatistics | None = None
     placement: str = "bilinear"
     synchronised: bool = False
+    refinement: str = ""
+    probe: NDArray[np.complex64] | None = None
 
 
 def reconstruct(
@@ -114,5 +123,14 @@ def write_reconstruction(
     path: Path, reconstruction: Reconstruction, scan: Scan, contract: Contract
 ) -> list[Path]:
     """Write an object in the format that the ending of `path` names, see `runtime.formats.products`."""
-    product = Product(reconstruction.stitched, scan.settled(), reconstruction.weighting, contract.to_json())
+    scan = scan.settled()
+    if reconstruction.probe is not None:
+        scan = replace(scan, probe=reconstruction.probe)
+    product = Product(
+        reconstruction.stitched,
+        scan,
+        reconstruction.weighting,
+        contract.to_json(),
+        reconstruction.refinement,
+    )
     return write_product(path, product)

@@ -64,6 +64,18 @@ def evaluate(
     plane: Annotated[bool, typer.Option(help="Remove a phase ramp before comparing.")] = False,
     register: Annotated[bool, typer.Option(help="Remove a sub-pixel shift before comparing.")] = False,
     ptychopinn: Annotated[bool, typer.Option(help="Also report PtychoPINN's own definitions.")] = False,
+    iterations: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="K",
+            help="Add a row: an iterative reconstruction (ePIE) of K epochs from vacuum. Needs ptychonnx[iterative].",
+        ),
+    ] = 0,
+    refine: Annotated[
+        int,
+        typer.Option(min=0, metavar="K", help="Add a row for each network: K epochs from its object."),
+    ] = 0,
     recipe: Annotated[
         Path | None,
         typer.Option(help="Shell script whose commands the report lists, instead of this one alone."),
@@ -136,6 +148,8 @@ def evaluate(
             placement=placement,
             synchronise=synchronise,
             batch=batch,
+            iterations=iterations,
+            refine=refine,
             plane=plane,
             register=register,
             ptychopinn=ptychopinn,

@@ -12,7 +12,9 @@ from harness.cli.console import output, progress_bar
 from harness.cli.options import Batch
 from harness.cli.reading import note, with_reading
 from harness.cli.servers import ServerOptions, remote_sessions, with_connection
+from harness.iterative import check_iterative
 from harness.metrics.region import RegionRule, declare_region
+from harness.refinement import refine as refine_object
 from harness.report.figures import Panel, reconstruction_figure
 from runtime.atomic import atomic_path
 from runtime.contract import Placement, Weighting
@@ -71,6 +73,19 @@ def reconstruct(
             show_default=False,
         ),
     ] = None,
+    refine: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="K",
+            rich_help_panel="Iterations",
+            help="Follow the network by K epochs of ePIE, which start from its object. Needs ptychonnx[iterative].",
+        ),
+    ] = 0,
+    refine_probe: Annotated[
+        bool,
+        typer.Option("--refine-probe", rich_help_panel="Iterations", help="Let them move the probe too."),
+    ] = False,
     server: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +111,10 @@ def reconstruct(
         )
     if server and batch is None:
         raise InputError("--batch auto: is for artifacts, expected a number with --server")
+    if refine_probe and not refine:
+        raise InputError(
+            "--refine-probe: there are no iterations to refine the probe, expected --refine K too"
+        )
     *artifacts, scan = files
     check_ending(out)
     with ExitStack() as stack:
@@ -107,11 +126,17 @@ def reconstruct(
         )
         loaded = read_scan(scan, probe=probe, options=reading, log=note, estimate_probe=True)
         memory = None if canvas_memory is None else int(1e9 * canvas_memory)
-        for path, whole in ((out, out.suffix not in ENDINGS_OF_TILES), (picture, picture is not None)):
+        for path, whole in (
+            (out, out.suffix not in ENDINGS_OF_TILES),
+            (picture, picture is not None),
+            ("--refine", refine > 0),
+        ):
             if whole:
                 check_whole(loaded.positions, loaded.size, memory, f"{path}: takes the whole object")
         if batch is None and isinstance(session, Session):
             session, batch = tuned(session, loaded, log=note)
+        if refine:
+            check_iterative(loaded)
         with progress_bar() as bar:
             task = bar.add_task(f"Reconstructing {loaded.name}", total=len(loaded))
             result = run_reconstruction(
@@ -124,6 +149,17 @@ def reconstruct(
                 synchronise=synchronise,
                 canvas_memory=memory,
             )
+        network_seconds = result.inference_seconds
+        if refine:
+            with progress_bar() as bar:
+                task = bar.add_task(f"Refining {loaded.name}", total=refine)
+                result = refine_object(
+                    loaded,
+                    result,
+                    refine,
+                    lambda epoch: bar.update(task, completed=epoch),
+                    refine_probe=refine_probe,
+                )
     written = write_reconstruction(out, result, loaded, session.contract)
     if picture is not None:
         lit, _ = declare_region(loaded, result.stitched.covered, result.stitched.origin, RegionRule())
@@ -135,8 +171,11 @@ def reconstruct(
     names = " and ".join(map(str, written))
     output.print(
         f"{names}: {rows} x {columns} pixels from {result.patterns} patterns on {session.provider}, "
-        f"{1e3 * result.inference_seconds / result.patterns:.2f} ms a pattern, weighting {result.weighting}",
+        f"{1e3 * network_seconds / result.patterns:.2f} ms a pattern, weighting {result.weighting}",
         soft_wrap=True,
     )
+    if result.refinement:
+        seconds = result.inference_seconds - network_seconds
+        output.print(f"{result.refinement}, {seconds:.1f} s", soft_wrap=True)
     if result.requests is not None:
         output.print(str(result.requests), soft_wrap=True)

@@ -50,6 +50,14 @@ def lines(
     step: Annotated[int | None, typer.Option(help="Raster step, pixels.")] = None,
     train_grid: Annotated[int | None, typer.Option(help="Training scan: grid x grid positions.")] = None,
     test_grid: Annotated[int | None, typer.Option(help="Test scan: grid x grid positions.")] = None,
+    iterations: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="K",
+            help="Also an iterative reconstruction of K epochs. Needs ptychonnx[iterative].",
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of the dataset, the weights and the order of the patterns.")] = 0,
     *,
     settings: dict[str, Any],
@@ -76,6 +84,7 @@ def lines(
         out,
         simulate_options=typed_options(given),
         train_options=[*typed_options(settings), *(["--resume"] if resume else [])],
+        evaluate_options=["--iterations", str(iterations)] if iterations else [],
         seed=seed,
     )
     write_text(out / _OPTIONS_NAME, resolved_yaml(context, {**asdict(LinesConfig()), **given, "seed": seed}))

@@ -4,15 +4,16 @@ HDF5 and CXI take an object of any size, block by block; the others need it whol
 
 HDF5
     `object` complex64 [rows, columns], `weight` float32, `origin_px` [2], the (row, column) of pixel [0, 0] in the
-    coordinates of the scan; attributes `scan`, `weighting`, `contract`. If the size of a pixel is known, the file is a
-    product of ptychodus too: positions in metres, x = column, y = row, meaning the geometric middle of a window; the
-    probe [1, modes, N, N]; what is not known of the experiment is 0, as in ptychodus.
+    coordinates of the scan; attributes `scan`, `weighting`, `contract` and, if iterations followed the network,
+    `refinement`. If the size of a pixel is known, the file is a product of ptychodus too: positions in metres,
+    x = column, y = row, meaning the geometric middle of a window; the probe [1, modes, N, N]; what is not known of the
+    experiment is 0, as in ptychodus.
 CXI
     `entry_1/image_1` the probe, `entry_1/image_2` the object, `sample_1/geometry_1/translation` in metres, as ptychodus
     lays them out, so that it opens them; `entry_1/ptychonnx` has `origin_px`, `weight`, and the same attributes.
 NPZ
     `object`, `weight`, `origin` [2], `positions` [n, 2] (row, column) in pixels, `probe`, `pixel_size`, `wavelength`,
-    `contract`, `weighting`, `scan`.
+    `contract`, `weighting`, `scan`, `refinement`.
 TIFF
     `<name>_amplitude.tif` and `<name>_phase.tif`, float32, phase in radians in (-pi, pi], with the resolution in pixels
     per centimetre.
@@ -56,12 +57,15 @@ class Product:
         Where positions, probe, pixel size and wavelength come from.
     weighting, contract
         How patches were merged, and the contract of the artifact as JSON.
+    refinement
+        What was done to the object afterwards, in words; empty if nothing was.
     """
 
     stitched: Stitched | StitchedTiles
     scan: Scan
     weighting: str
     contract: str
+    refinement: str = ""
 
     def metres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Middles of the windows [n, 2] and of the object [2], (row, column) in metres, if a pixel's size is known."""
@@ -182,6 +186,7 @@ def _write_npz(path: Path, product: Product) -> None:
         weighting=np.array(product.weighting),
         contract=np.array(product.contract),
         scan=np.array(scan.name),
+        refinement=np.array(product.refinement),
         **{key: np.asarray(value) for key, value in known.items() if value is not None},
     )
 
@@ -203,7 +208,9 @@ def _write_tiff(path: Path, product: Product) -> list[Path]:
                 photometric="minisblack",
                 resolution=resolution,
                 resolutionunit="NONE" if pixel is None else "CENTIMETER",
-                description=f"{name} of {product.scan.name}, ptychonnx",
+                description=", ".join(
+                    filter(None, (f"{name} of {product.scan.name}", product.refinement, "ptychonnx"))
+                ),
             )
         written.append(one)
     return written
@@ -227,6 +234,8 @@ def _write_history(group: h5py.Group, product: Product) -> None:
     group.attrs["scan"] = product.scan.name
     group.attrs["weighting"] = product.weighting
     group.attrs["contract"] = product.contract
+    if product.refinement:
+        group.attrs["refinement"] = product.refinement
 
 
 def _probe(scan: Scan) -> NDArray[np.complex64]:

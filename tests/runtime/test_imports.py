@@ -6,7 +6,7 @@ from pathlib import Path
 
 PROGRAM = """
 import importlib, importlib.util, pkgutil, sys
-for name in ("torch", "tensorflow", "keras", "lightning", "neuralop", "tf2onnx", "onnxscript", "onnx_ir"):
+for name in ("torch", "tensorflow", "keras", "lightning", "neuralop", "tf2onnx", "onnxscript", "onnx_ir", "cdtools"):
     sys.modules[name] = None  # importing it fails, as where it is not installed
 import runtime, harness
 for module in pkgutil.walk_packages(runtime.__path__, "runtime."):

@@ -1,0 +1,238 @@
+"""Iterative reconstruction without a network: ePIE, by the package cdtools, from vacuum or from a network's object.
+
+The extended ptychographic iterative engine visits one pattern after the other and moves the object in its window by
+
+    O <- O + beta conj(P) (psi' - psi) / max(sum_modes |P|^2)
+
+where psi = P O is the exit wave and psi' the same with the measured amplitude on the detector (Maiden and Rodenburg,
+Ultramicroscopy 109, 1256, 2009). That is a step of length beta / (2 max |P|^2) down the gradient of the squared error
+of the amplitudes of one pattern, and so it is run here: the forward model, its gradient and the descent are those of
+`cdtools.models.FancyPtycho` and `cdtools.reconstructors.SGDReconstructor`.
+
+cdtools computes |fft2(ifftshift(P O))|, whose magnitude is that of `runtime.physics.forward`, with DC at
+[N // 2, N // 2]. It takes positions as corners of the windows in units of a basis: here rows and columns of pixels,
+so that the sample's geometry in metres, with its signs, does not enter. Fractions of a pixel shift the probe by a phase
+ramp on its Fourier transform.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import InputError
+from runtime.physics import window_corners
+from runtime.scan import Scan
+from runtime.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
+
+__all__ = ["Iterations", "check_iterative", "iterate", "vacuum"]
+
+# cdtools computes corners in single precision: a corner that comes out as -1e-7 must still lie on the canvas.
+_MARGIN = 1
+_ROWS_AND_COLUMNS = np.eye(3, 2, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Iterations:
+    """What iterations made of an object.
+
+    Attributes
+    ----------
+    stitched
+        The object on the canvas it started on; weights as they were at the start.
+    probe
+        complex64 [modes, N, N], as given, or refined.
+    misfit
+        After each epoch ``sqrt(sum (A - measured)^2 / sum measured^2)`` over the trusted pixels of all patterns, A as
+        the pattern was visited.
+    seconds
+        Time of the epochs, one by one; preparation is part of the first.
+    text
+        What was done, in words.
+    """
+
+    stitched: Stitched
+    probe: NDArray[np.complex64]
+    misfit: tuple[float, ...]
+    seconds: tuple[float, ...]
+    text: str
+
+
+def check_iterative(scan: Scan) -> None:
+    """Refuse a scan that cannot be iterated on, before any work is done.
+
+    Raises
+    ------
+    InputError
+        If the package is not installed or the probe is unknown.
+    """
+    try:
+        import cdtools  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"iterations need the package cdtools, which does not load ({error}): pip install ptychonnx[iterative]"
+        ) from error
+    if scan.probe is None:
+        raise InputError(f"{scan.name}: iterations need a probe and the scan has none: give one with --probe")
+
+
+def vacuum(scan: Scan) -> Stitched | StitchedTiles:
+    """An object of ones on the canvas of a scan, weighted by the illumination as stitched patches are."""
+    stitcher = Stitcher(scan.positions, patch_weight("probe", scan.size, scan.probe))
+    patch = np.ones((1, scan.size, scan.size), dtype=np.complex64)
+    for position in scan.positions:
+        stitcher.add(patch, position[None])
+    return stitcher.result()
+
+
+def iterate(
+    scan: Scan,
+    epochs: int,
+    start: Stitched | StitchedTiles | None = None,
+    *,
+    refine_probe: bool = False,
+    step: float = 1.0,
+    seed: int = 0,
+    watch: Callable[[int, Callable[[], NDArray[np.complex64]]], None] = lambda epoch, image: None,
+) -> Iterations:
+    """Run epochs of ePIE on a scan, on the CPU.
+
+    Parameters
+    ----------
+    scan
+        With a probe that is scaled to the counts. Pixels outside the mask do not pull.
+    epochs
+        How many times each pattern is visited.
+    start
+        The object to begin with, such as a network's; vacuum (`vacuum`) if None. Pixels that no patch reached begin
+        as vacuum.
+    refine_probe
+        Move the probe too, by the rule of the object with the two exchanged. It is held otherwise.
+    step
+        beta, in (0, 2): 1 solves each pattern's brightest pixel at once.
+    seed
+        Of the order of the patterns, which changes from epoch to epoch.
+    watch
+        Called after each epoch with its number (from 1) and a function that gives the object as it is, complex64
+        [rows, columns]. Its time is not counted.
+
+    Raises
+    ------
+    InputError
+        If the package is missing, the scan has no probe, an option is out of range, the canvas is kept in tiles, or
+        the iterations diverge.
+
+    Notes
+    -----
+    All intensities, float32 [n, N, N], are in memory.
+    """
+    check_iterative(scan)
+    if epochs < 1:
+        raise InputError(f"iterations: got {epochs} epochs, expected one at least")
+    if not 0 < step < 2:
+        raise InputError(f"iterations: got a step of {step:g}, expected one between 0 and 2")
+    scan = scan.settled()
+    began = time.perf_counter()
+    start = start or vacuum(scan)
+    first = np.where(start.covered, start.object, 1).astype(np.complex64)
+    problem = _Problem(scan, first, start.origin, refine_probe, seed)
+    misfit, seconds = [], []
+    for epoch, error in enumerate(problem.epochs(epochs, step), start=1):
+        seconds.append(time.perf_counter() - began)
+        if not np.isfinite(error):
+            raise InputError(
+                f"{scan.name}: the iterations diverged in epoch {epoch}, expected a probe that is scaled to the counts"
+            )
+        misfit.append(error)
+        watch(epoch, problem.object)
+        began = time.perf_counter()
+    text = (
+        f"{epochs} epoch{'s' if epochs > 1 else ''} of ePIE, step {step:g}, probe "
+        f"{'refined' if refine_probe else 'held'}, cdtools-py {version('cdtools-py')}"
+    )
+    done = Stitched(problem.object(), start.weight, start.origin)
+    return Iterations(done, problem.probe(), tuple(misfit), tuple(seconds), text)
+
+
+class _OneByOne:
+    """The patterns of a dataset in a new order each epoch, one at a time, as a loader of cdtools' reconstructors.
+
+    Its own loader draws the order from the global generator of torch.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self._dataset, self._random = dataset, np.random.default_rng(seed)
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in self._random.permutation(len(self._dataset)):
+            yield self._dataset[[int(index)]]
+
+
+class _Problem:
+    """A scan as a model and a dataset of cdtools."""
+
+    def __init__(
+        self,
+        scan: Scan,
+        first: NDArray[np.complex64],
+        origin: tuple[float, float],
+        refine_probe: bool,
+        seed: int,
+    ) -> None:
+        from cdtools.datasets import Ptycho2DDataset
+        from cdtools.models import FancyPtycho
+
+        assert scan.probe is not None
+        count, size = len(scan), scan.size
+        corners = np.zeros((count, 3), dtype=np.float32)
+        corners[:, :2] = window_corners(scan.positions, size) - np.asarray(origin) + _MARGIN
+        amplitudes = np.asarray(scan.diffraction[:], dtype=np.float32)
+        trusted = np.ones((size, size), dtype=bool) if scan.mask is None else scan.mask
+        self._dataset = Ptycho2DDataset(corners, np.square(amplitudes))
+        self._model = FancyPtycho(
+            1.0,
+            {"distance": 1.0, "basis": _ROWS_AND_COLUMNS},
+            _ROWS_AND_COLUMNS,
+            scan.probe,
+            np.pad(first, _MARGIN, constant_values=1),
+            background=np.zeros((size, size), dtype=np.float32),
+            weights=np.ones(count, dtype=np.float32),
+            mask=None if trusted.all() else trusted,
+            plot_level=0,
+        )
+        moved = {"obj", "probe"} if refine_probe else {"obj"}
+        for name, parameter in self._model.named_parameters():
+            parameter.requires_grad = name in moved
+        self._loader = _OneByOne(self._dataset, seed)
+        # cdtools reports the mean squared error of a pixel.
+        measured = float(np.mean(np.square(amplitudes[:, trusted], dtype=np.float64)))
+        self._measured = measured if measured > 0 else 1.0
+        # cdtools keeps the probe over its largest value: its gradient, and its distance, are in that unit.
+        unit = float(self._model.probe_norm)
+        self._light = float(np.sum(np.abs(scan.probe.astype(np.complex128)) ** 2, axis=0).max())
+        self._probe_factor = self._light / (unit**2 * max(float(np.abs(first).max()) ** 2, 1e-12))
+
+    def epochs(self, count: int, step: float) -> Iterator[float]:
+        """Run, and give the misfit of each epoch."""
+        from cdtools.reconstructors import SGDReconstructor
+
+        descent = SGDReconstructor(self._model, self._dataset)
+        descent.adjust_optimizer(lr=step / (2 * self._light), lr_factors={"probe": self._probe_factor})
+        descent.data_loader = self._loader
+        for _ in range(count):
+            yield float(np.sqrt(float(descent.run_epoch(calculation_width=1)) / self._measured))
+
+    def object(self) -> NDArray[np.complex64]:
+        """As it is now, [rows, columns]."""
+        inner = slice(_MARGIN, -_MARGIN)
+        return self._model.obj.detach().numpy()[inner, inner].astype(np.complex64)
+
+    def probe(self) -> NDArray[np.complex64]:
+        """As it is now, [modes, N, N]."""
+        return (self._model.probe.detach() * self._model.probe_norm).numpy().astype(np.complex64)

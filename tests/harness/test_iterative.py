@@ -1,0 +1,194 @@
+"""Iterations find a known object, stay at it, and get there sooner from an object that is nearly right."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.iterative import iterate, vacuum
+from runtime.errors import InputError
+from runtime.physics import cut_windows, forward, window_corners
+from runtime.scan import Reference, Scan
+from runtime.stitching import Stitched
+
+SIZE = 16
+
+
+def known_scan(fraction: float = 0.0, modes: int = 1, photons: float = 1e6) -> Scan:
+    """Noise-free patterns of an object without any symmetry, at 5 x 6 places that are no grid."""
+    rng = np.random.default_rng(5)
+    rows, columns = 30, 38
+    spectrum = np.fft.fft2(rng.normal(size=(rows, columns)) + 1j * rng.normal(size=(rows, columns)))
+    low = (np.abs(np.fft.fftfreq(rows)) < 0.2)[:, None] & (np.abs(np.fft.fftfreq(columns)) < 0.2)
+    noise = np.fft.ifft2(spectrum * low)
+    amplitude = 1 - 0.4 * noise.real**2 / np.max(noise.real**2)
+    truth = (amplitude * np.exp(0.8j * noise.imag / np.abs(noise.imag).max())).astype(np.complex64)
+    row, column = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    envelope = np.exp(-((row - 1) ** 2 + column**2 / 2) / (SIZE / 5) ** 2)
+    first = envelope * np.exp(1j * (0.03 * row**2 - 0.02 * column**2 + 0.1 * row))
+    probe = np.stack([first, 0.4 * column / SIZE * first][:modes])
+    probe = (probe * np.sqrt(photons / np.sum(np.abs(probe) ** 2))).astype(np.complex64)
+    places = np.stack(np.meshgrid(np.arange(9, 22, 3), np.arange(9, 30, 4), indexing="ij"), axis=-1)
+    positions = (places.reshape(-1, 2) + rng.integers(-1, 2, (places.size // 2, 2))).astype(np.float64)
+    # The canvas begins elsewhere, and the object too.
+    origin = (7.0, -11.0)
+    if fraction:
+        # Far from the borders the probe is 0, so that it may be shifted instead of the object.
+        ramp = np.exp(-2j * np.pi * fraction * (np.fft.fftfreq(SIZE)[:, None] + 2 * np.fft.fftfreq(SIZE)))
+        lit = np.fft.ifft2(np.fft.fft2(probe) * ramp)
+    else:
+        lit = probe
+    patches = cut_windows(truth, positions, SIZE)
+    return Scan(
+        diffraction=forward(patches, lit).astype(np.float32),
+        positions=positions + np.array(origin) + np.array([fraction, 2 * fraction]),
+        probe=probe,
+        reference=Reference(truth, origin),
+        name="known",
+    )
+
+
+def on_canvas(scan: Scan, image: np.ndarray | None = None) -> Stitched:
+    """The reference (or an image of its shape) on the canvas of the scan, 1 outside."""
+    start = vacuum(scan)
+    assert scan.reference is not None
+    known = scan.reference.object if image is None else image
+    at = np.rint(np.subtract(start.origin, scan.reference.origin)).astype(int)
+    rows, columns = start.object.shape
+    canvas = np.ones_like(start.object)
+    cut = known[at[0] : at[0] + rows, at[1] : at[1] + columns]
+    canvas[: cut.shape[0], : cut.shape[1]] = cut
+    return replace(start, object=canvas)
+
+
+def error(found: Stitched, scan: Scan) -> float:
+    """Complex root mean square error over that of the reference, after one global phase, where light fell."""
+    truth = on_canvas(scan).object
+    lit = found.weight > 0.3 * found.weight.max()
+    image, known = found.object[lit], truth[lit]
+    turn = np.vdot(image, known)
+    return float(np.linalg.norm(image * turn / abs(turn) - known) / np.linalg.norm(known))
+
+
+def test_the_known_object_comes_back_from_vacuum():
+    scan = known_scan()
+    done = iterate(scan, 25, step=1.7)
+    assert error(vacuum(scan), scan) > 0.2
+    assert error(done.stitched, scan) < 0.03
+    assert done.misfit[-1] < 0.1 * done.misfit[0]
+
+
+def test_no_mirror_image_and_no_other_place_of_the_direct_beam_explains_the_patterns():
+    scan = known_scan()
+    right = iterate(scan, 15).misfit[-1]
+    turned = replace(scan, positions=scan.positions[:, ::-1].copy())
+    mirrored = replace(scan, diffraction=scan.diffraction[:, ::-1].copy())
+    cornered = replace(scan, diffraction=np.fft.fftshift(scan.diffraction, axes=(1, 2)))
+    for wrong in (turned, mirrored, cornered):
+        assert iterate(wrong, 15).misfit[-1] > 3 * right
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_at_the_known_object_they_stay(fraction: float, modes: int):
+    scan = known_scan(fraction, modes)
+    done = iterate(scan, 2, on_canvas(scan))
+    # The shifted probe is cut off at the borders, a little differently here and there.
+    assert done.misfit[0] < (3e-3 if fraction else 1e-5)
+    assert error(done.stitched, scan) < (2e-3 if fraction else 1e-5)
+
+
+def test_fractions_of_a_pixel_count():
+    scan = known_scan(0.3)
+    whole = replace(scan, positions=np.floor(scan.positions))
+    assert iterate(whole, 1, on_canvas(whole)).misfit[0] > 10 * iterate(scan, 1, on_canvas(scan)).misfit[0]
+
+
+def test_from_an_object_that_is_nearly_right_they_need_fewer_epochs():
+    scan = known_scan()
+    rng = np.random.default_rng(0)
+    assert scan.reference is not None
+    shape = scan.reference.object.shape
+    noise = 0.05 * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
+    near = on_canvas(scan, (scan.reference.object + noise).astype(np.complex64))
+    for epochs in (1, 3):
+        assert error(iterate(scan, epochs, near).stitched, scan) < 0.6 * error(
+            iterate(scan, epochs).stitched, scan
+        )
+
+
+def test_pixels_outside_the_mask_do_not_pull():
+    scan = known_scan()
+    spoilt, mask = scan.diffraction.copy(), np.ones((SIZE, SIZE), dtype=bool)
+    spoilt[:, 9, 8], mask[9, 8] = 3 * spoilt.max(), False
+    broken = replace(scan, diffraction=spoilt)
+    assert error(iterate(broken, 10).stitched, scan) > 0.15
+    assert error(iterate(replace(broken, mask=mask), 10).stitched, scan) < 0.1
+
+
+def test_a_probe_that_is_wrong_is_refined_only_if_that_is_asked_for():
+    scan = known_scan()
+    assert scan.probe is not None
+    row, column = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    wrong = replace(scan, probe=(scan.probe * np.exp(0.02j * (row**2 - column**2))).astype(np.complex64))
+    held, refined = iterate(wrong, 10), iterate(wrong, 10, refine_probe=True)
+    np.testing.assert_allclose(held.probe, wrong.probe, rtol=1e-5)
+    assert refined.misfit[-1] < 0.6 * held.misfit[-1]
+    patches = cut_windows(refined.stitched.object, wrong.positions, SIZE, refined.stitched.origin)
+    misfit = np.linalg.norm(forward(patches, refined.probe) - wrong.diffraction)
+    assert misfit < 1.2 * refined.misfit[-1] * np.linalg.norm(wrong.diffraction)
+    assert "refined" in refined.text
+    assert "held" in held.text
+
+
+def test_one_epoch_is_epie_written_out():
+    scan = known_scan(modes=2)
+    assert scan.probe is not None
+    done = iterate(scan, 1, step=0.7, seed=4)
+    canvas = np.ones(done.stitched.object.shape, dtype=np.complex128)
+    probe = scan.probe.astype(np.complex128)
+    corners = np.rint(window_corners(scan.positions, SIZE) - done.stitched.origin).astype(int)
+    for index in np.random.default_rng(4).permutation(len(scan)):
+        row, column = corners[index]
+        window = canvas[row : row + SIZE, column : column + SIZE]
+        waves = np.fft.fft2(window * probe, norm="ortho")
+        measured = np.fft.ifftshift(scan.diffraction[index])
+        modelled = np.sqrt(np.sum(np.abs(waves) ** 2, axis=0))
+        corrected = np.fft.ifft2(waves * measured / modelled, norm="ortho")
+        change = np.sum(probe.conj() * (corrected - window * probe), axis=0)
+        window += 0.7 * change / np.sum(np.abs(probe) ** 2, axis=0).max()
+    np.testing.assert_allclose(done.stitched.object, canvas, atol=1e-3)
+    assert np.abs(canvas - 1).max() > 0.1
+
+
+def test_the_same_seed_gives_the_same_object_and_another_one_another():
+    scan = known_scan()
+    one, same, other = (iterate(scan, 2, seed=seed).stitched.object for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 1e-4
+
+
+def test_the_object_can_be_watched():
+    scan = known_scan()
+    seen = {}
+    done = iterate(scan, 3, watch=lambda epoch, image: seen.update({epoch: image().copy()}))
+    assert list(seen) == [1, 2, 3]
+    np.testing.assert_array_equal(seen[3], done.stitched.object)
+    assert np.abs(seen[1] - seen[3]).max() > 1e-3
+    assert len(done.seconds) == len(done.misfit) == 3
+
+
+def test_what_cannot_be_iterated_on_is_refused(monkeypatch: pytest.MonkeyPatch):
+    scan = known_scan()
+    with pytest.raises(InputError, match=r"known: iterations need a probe .* --probe"):
+        iterate(replace(scan, probe=None), 1)
+    with pytest.raises(InputError, match="got 0 epochs"):
+        iterate(scan, 0)
+    with pytest.raises(InputError, match="got a step of 2"):
+        iterate(scan, 1, step=2.0)
+    monkeypatch.setitem(sys.modules, "cdtools", None)
+    with pytest.raises(InputError, match=r"pip install ptychonnx\[iterative\]"):
+        iterate(scan, 1)

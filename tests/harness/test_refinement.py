@@ -1,0 +1,124 @@
+"""Iterations in a report, after a network, and in the files that come of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from harness.evaluate import evaluate
+from harness.refinement import refine
+from harness.study import plan_lines
+from runtime.formats import write_scan
+from runtime.reconstruct import reconstruct
+from runtime.scan import Scan
+from runtime.session import Session
+
+
+@pytest.fixture
+def few(scan_of) -> Scan:
+    """25 patterns of a known object."""
+    return scan_of(grid=5)
+
+
+@pytest.fixture
+def blurred(oracle, few: Scan, degradations, tmp_path: Path) -> Path:
+    """A network that is not quite right."""
+    return oracle(tmp_path / "blurred.onnx", few, "pinn_fno", degradations["blurred"])
+
+
+@pytest.fixture
+def scan_file(few: Scan, tmp_path: Path) -> Path:
+    path = tmp_path / "scan.npz"
+    write_scan(path, few)
+    return path
+
+
+def test_iterations_are_rows_beside_the_networks(run, blurred, scan_file, tmp_path):
+    out = tmp_path / "report"
+    code, text, err = run(
+        "evaluate", blurred, "--scan", scan_file, "--out", out, "--iterations", 3, "--refine", 2
+    )
+    assert code == 0, err
+    rows = json.loads((out / "metrics.json").read_text())["rows"]
+    assert list(rows) == ["pinn_fno", "pinn_fno + ePIE 2", "iterative (ePIE 3)"]
+    network, refined, iterative = rows.values()
+    assert refined["phase"]["mae"] < 0.8 * network["phase"]["mae"]
+    assert refined["phase"]["mae"] < iterative["phase"]["mae"]
+    assert network["parity"] is not None
+    for row in (refined, iterative):
+        assert row["parity"] is None
+        assert row["kind"] == "iterations"
+        assert row["timing"]["ms_per_pattern"] > 0
+        assert any("ePIE" in note and "cdtools-py" in note for note in row["notes"])
+    assert "from vacuum" in " ".join(iterative["notes"])
+    assert refined["timing"]["ms_per_pattern"] > network["timing"]["ms_per_pattern"]
+    assert "iterative (ePIE 3)" in text
+    page = (out / "report.html").read_text()
+    assert "3 epochs of ePIE" in page
+    assert "none weights" not in page
+
+
+def test_iterations_alone_make_a_report(few, tmp_path):
+    seen = []
+    found = evaluate([], [few], None, iterations=2, progress=lambda *each: seen.append(each))
+    (row,) = found.rows
+    assert row.contract is None
+    assert seen[-1] == (row.label, 50, 50)
+
+
+def test_a_refined_reconstruction_says_what_was_done(run, blurred, scan_file, few, tmp_path):
+    written = {}
+    for name, options in (
+        ("plain", []),
+        ("refined", ["--refine", 3]),
+        ("both", ["--refine", 3, "--refine-probe"]),
+    ):
+        for ending in ("h5", "npz"):
+            path = tmp_path / f"{name}.{ending}"
+            code, out, err = run("reconstruct", blurred, scan_file, "--out", path, *options)
+            assert code == 0, err
+        assert ("3 epochs of ePIE" in out) == (name != "plain")
+        with np.load(path, allow_pickle=False) as file:
+            written[name] = {key: file[key] for key in ("object", "probe", "refinement")}
+        with h5py.File(path.with_suffix(".h5")) as file:
+            assert file.attrs.get("refinement", "") == str(written[name]["refinement"])
+    assert str(written["plain"]["refinement"]) == ""
+    assert "probe held" in str(written["refined"]["refinement"])
+    assert "probe refined" in str(written["both"]["refinement"])
+    assert np.abs(written["refined"]["object"] - written["plain"]["object"]).max() > 0.01
+    np.testing.assert_array_equal(written["refined"]["probe"], few.probe)
+    assert np.abs(written["both"]["probe"] - few.probe).max() > 1e-3 * np.abs(few.probe).max()
+
+
+def test_the_time_of_iterations_is_added_to_that_of_the_network(blurred, few):
+    network = reconstruct(Session(blurred), few)
+    both = refine(few, network, 1)
+    assert both.inference_seconds > network.inference_seconds
+    assert both.stitching_seconds == network.stitching_seconds
+    np.testing.assert_array_equal(both.stitched.weight, network.stitched.weight)
+
+
+def test_what_cannot_be_iterated_on_is_refused_before_anything_runs(run, blurred, few, tmp_path):
+    path, out = tmp_path / "dark.npz", tmp_path / "out"
+    write_scan(path, replace(few, probe=None))
+    for command in (
+        ["evaluate", blurred, "--scan", path, "--out", out, "--iterations", 1, "--weighting", "window"],
+        ["reconstruct", blurred, path, "--out", out / "object.h5", "--refine", 1, "--weighting", "window"],
+    ):
+        code, _, err = run(*command)
+        assert code == 2
+        assert "iterations need a probe" in err
+        assert not out.exists()
+    code, _, err = run("reconstruct", blurred, path, "--out", out / "object.h5", "--refine-probe")
+    assert code == 2
+    assert "expected --refine K too" in err
+
+
+def test_a_study_passes_the_iterations_on(tmp_path):
+    plan = plan_lines(["fno"], tmp_path, evaluate_options=["--iterations", "5"])
+    assert "--iterations 5" in plan.lines[-1]
