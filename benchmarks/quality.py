@@ -52,7 +52,7 @@ def figures(
 def retrieved(scan: Scan, steps: int) -> NDArray[np.complex64]:
     """The first guess of every pattern by itself."""
     scale = scan.size / np.sqrt(scan.flux)
-    retrieval = Retrieval(first_guess(scan.probe, scale, scan.mask))
+    retrieval = Retrieval(first_guess(scan.probe, scale, scan.mask, steps=steps, final_steps=0))
     found = []
     with torch.inference_mode():
         for start in range(0, len(scan), CHUNK):

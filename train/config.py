@@ -31,6 +31,9 @@ class NetworkConfig:
     modes
         Fourier modes kept along each axis; capped at N. A low frequency of a diffraction pattern is a short lag
         in the object, so few modes see few pixels of it.
+    first_steps, final_steps
+        Steps of phase retrieval before a physics-informed network and after it, see `train.first_guess`. More of them
+        explain the pattern better and take longer.
     """
 
     n: int = Field(default=64, ge=16)
@@ -38,6 +41,8 @@ class NetworkConfig:
     width: int = Field(default=16, ge=4)
     blocks: int = Field(default=3, ge=1)
     modes: int = Field(default=20, ge=2)
+    first_steps: int = Field(default=12, ge=1)
+    final_steps: int = Field(default=16, ge=0)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

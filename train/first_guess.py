@@ -47,6 +47,8 @@ _FAINT = 0.1
 
 _POWER_ITERATIONS = 100
 
+_TRAINING_STEPS = 4
+
 
 @dataclass(frozen=True)
 class FirstGuess:
@@ -99,9 +101,8 @@ def first_guess(
     scale: float,
     mask: NDArray[np.bool_] | None = None,
     *,
-    steps: int = 12,
-    final_steps: int = 16,
-    training_steps: int = 4,
+    steps: int,
+    final_steps: int,
 ) -> FirstGuess:
     """Constants for a probe complex [modes, N, N] in sqrt(photons), and the scale of `train.dataset.SCALE_RULE`.
 
@@ -109,8 +110,8 @@ def first_guess(
     ----------
     mask
         bool [N, N], True where the detector is trusted; everywhere if None.
-    steps, final_steps, training_steps
-        Before the network, after it, and after it in training.
+    steps, final_steps
+        Before the network and after it, see `train.config.NetworkConfig`.
     """
     size = probe.shape[-1]
     modes = probe.astype(np.complex128) * scale
@@ -124,7 +125,7 @@ def first_guess(
         scale=scale,
         steps=steps,
         final_steps=final_steps,
-        training_steps=training_steps,
+        training_steps=min(final_steps, _TRAINING_STEPS),
         probe=_pairs(modes),
         back=_pairs(np.conj(modes) * spread / _curvature(density, spread, smoothing)),
         forward=_block(transform),

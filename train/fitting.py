@@ -22,6 +22,7 @@ from runtime.scan import Scan
 from runtime.settings import checked
 from train.config import NetworkConfig, TrainingConfig
 from train.dataset import TrainingData, prepare
+from train.first_guess import FirstGuess, first_guess
 from train.plan import RunPlan
 from train.progress import Progress
 from train.registry import Architecture, import_framework_module
@@ -62,6 +63,17 @@ class Job:
     def initial(self) -> Path | None:
         """Folder of the checkpoint to start from."""
         return self.folder / INITIAL_NAME if self.fine_tuned else None
+
+    def first_guess(self) -> FirstGuess:
+        """What the network starts from."""
+        data, network = self.data, self.network
+        return first_guess(
+            data.probe,
+            data.scale,
+            data.mask,
+            steps=network.first_steps,
+            final_steps=network.final_steps,
+        )
 
     def require_shares(self) -> None:
         """Refuse a step that the devices cannot share equally.

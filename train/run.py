@@ -195,4 +195,7 @@ def recorded_guess(folder: Path, record: RunRecord) -> FirstGuess:
         raise InputError(
             f"{folder}: {HELD_OUT_NAME} has no probe, expected a folder written by `ptychonnx train`"
         )
-    return first_guess(scan.probe, record.scale, scan.mask)
+    network = record.network
+    return first_guess(
+        scan.probe, record.scale, scan.mask, steps=network.first_steps, final_steps=network.final_steps
+    )

@@ -30,6 +30,13 @@ def _training(
     modes: Annotated[
         int | None, typer.Option(help="Fourier modes along each axis.", rich_help_panel=_NETWORK)
     ] = None,
+    first_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of phase retrieval before the network.", rich_help_panel=_NETWORK),
+    ] = None,
+    final_steps: Annotated[
+        int | None, typer.Option(help="Steps of phase retrieval after the network.", rich_help_panel=_NETWORK)
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the scan.", rich_help_panel=_TRAINING)
     ] = None,

@@ -40,7 +40,9 @@ def some_probe(n):
 
 def network(architecture, n, **settings):
     config = NetworkConfig(n=n, width=8, blocks=2, modes=12, **settings)
-    native = build_network(architecture, config, first_guess(some_probe(n), 0.05), seed=1)
+    native = build_network(
+        architecture, config, first_guess(some_probe(n), 0.05, steps=2, final_steps=2), seed=1
+    )
     with torch.no_grad():
         for parameter in native.module.parameters():
             # Zeros that an architecture starts from would hide a head that is not connected.
@@ -76,7 +78,10 @@ def test_an_architecture_gives_the_same_through_onnxruntime(architecture, n, gri
 
 def test_resampling_to_the_size_that_is_there_leaves_no_trace():
     # One level: every layer, and every skip connection, keeps the size.
-    module = uno.build(NetworkConfig(n=16, width=4, blocks=1, modes=4), first_guess(some_probe(16), 0.05))
+    module = uno.build(
+        NetworkConfig(n=16, width=4, blocks=1, modes=4),
+        first_guess(some_probe(16), 0.05, steps=2, final_steps=2),
+    )
     converted = convert_module(module, np.ones((2, 1, 16, 16), np.float32))
     assert "Resize" not in operators(converted.model)
 

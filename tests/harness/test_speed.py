@@ -60,7 +60,7 @@ def trained(lines_scan, tmp_path_factory):
     """A tiny run and its artifact."""
     pytest.importorskip("tf2onnx")
     folder = tmp_path_factory.mktemp("speed")
-    config = NetworkConfig(n=16, width=4, blocks=1)
+    config = NetworkConfig(n=16, width=4, blocks=1, first_steps=2, final_steps=1)
     train(lines_scan, get_architecture("baseline"), config, TrainingConfig(epochs=1, batch=8), folder / "run")
     return folder / "run", export_run(folder / "run", folder / "baseline.onnx").path
 

@@ -40,7 +40,7 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsi
         tmp_path,
         simulate_options=["--n", "32", "--train-grid", "9", "--test-grid", "6", "--step", "4"],
         train_options=[
-            *("--epochs", "2", "--width", "8", "--blocks", "2", "--modes", "12"),
+            *("--epochs", "2", "--width", "8", "--blocks", "2", "--modes", "12", "--final-steps", "2"),
             *("--gridsize", str(gridsize)),
         ],
     )

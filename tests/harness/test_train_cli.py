@@ -16,7 +16,16 @@ from train.history import read_history
 
 pytest.importorskip("lightning")
 
-SMALL = {"epochs": 2, "width": 8, "blocks": 2, "modes": 8, "batch": 4, "overlap": 1}
+SMALL = {
+    "epochs": 2,
+    "width": 8,
+    "blocks": 2,
+    "modes": 8,
+    "first_steps": 3,
+    "final_steps": 2,
+    "batch": 4,
+    "overlap": 1,
+}
 
 
 @pytest.fixture(scope="module")

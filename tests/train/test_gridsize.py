@@ -21,7 +21,7 @@ tf = pytest.importorskip("tensorflow")
 from train.tensorflow import training as tensorflow_training  # noqa: E402
 from train.torch import training as torch_training  # noqa: E402
 
-NETWORK, TRAINING = NetworkConfig(n=32, gridsize=2), TrainingConfig()
+NETWORK, TRAINING = NetworkConfig(n=32, gridsize=2, first_steps=3, final_steps=2), TrainingConfig()
 ROWS = np.array([0, 7, 20])
 
 Patches = NDArray[np.complex64]

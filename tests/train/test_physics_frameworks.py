@@ -194,7 +194,7 @@ def test_first_guesses_agree_with_their_formula(size: int, modes: int) -> None:
     amplitude = forward(complex_noise(rng, 3, size, size), probe).astype(np.float32)
     mask = rng.random((size, size)) < 0.9
     scale = 0.013
-    guess = first_guess(probe, scale, mask, steps=5)
+    guess = first_guess(probe, scale, mask, steps=5, final_steps=1)
     by_torch = (
         torch_blocks.Features(guess)(torch.from_numpy(amplitude[:, None])).numpy().transpose(0, 2, 3, 1)
     )
@@ -213,7 +213,7 @@ def test_the_last_steps_agree_with_their_formula() -> None:
     rng = np.random.default_rng(6)
     probe, parts = complex_noise(rng, 1, 16, 16), rng.normal(size=(1, 16, 16, 2, 2)).astype(np.float32)
     amplitude = forward(complex_noise(rng, 2, 16, 16), probe).astype(np.float32)[None]
-    guess = first_guess(probe, 1.5, final_steps=3, training_steps=2)
+    guess = first_guess(probe, 1.5, steps=1, final_steps=6)
 
     class Constant(torch.nn.Module):
         def forward(self, _: object) -> object:
@@ -225,7 +225,7 @@ def test_the_last_steps_agree_with_their_formula() -> None:
             refined.train(training)(torch.from_numpy(amplitude)).numpy(),
             refinement(tf.constant(parts), tf.constant(amplitude), training=training).numpy(),
         )
-        for training, steps in ((False, 3), (True, 2))
+        for training, steps in ((False, 6), (True, 4))
     }
     start = parts.astype(np.float64) @ [1, 1j]
     scaled, everywhere = 1.5 * probe.astype(np.complex128), np.ones((16, 16), dtype=bool)
@@ -241,7 +241,7 @@ def test_the_true_object_is_not_changed() -> None:
     rng = np.random.default_rng(7)
     probe, known = complex_noise(rng, 2, 32, 32), complex_noise(rng, 1, 32, 32)
     amplitude = torch.from_numpy(forward(known, probe).astype(np.float32)[None])
-    retrieval = Retrieval(first_guess(probe, 1.0))
+    retrieval = Retrieval(first_guess(probe, 1.0, steps=1, final_steps=1))
     real, imaginary = (torch.from_numpy(part.copy())[None] for part in (known.real, known.imag))
     real, imaginary = retrieval(real, imaginary, amplitude, 8)
     assert np.abs(real.numpy() + 1j * imaginary.numpy() - known).max() < 1e-3
@@ -254,7 +254,7 @@ def test_every_step_explains_the_pattern_better() -> None:
     probe = make_probe("zone-plate", 64) * 64
     known = lines_object((64, 64), np.random.default_rng(8))
     amplitude = forward(known[None], probe).astype(np.float32)
-    retrieval = Retrieval(first_guess(probe, 1.0))
+    retrieval = Retrieval(first_guess(probe, 1.0, steps=1, final_steps=1))
     errors = []
     for steps in range(13):
         real, imaginary = retrieval(
@@ -269,5 +269,7 @@ def test_every_step_explains_the_pattern_better() -> None:
 def test_the_first_guess_of_an_empty_object_is_empty() -> None:
     probe = (100 * complex_noise(np.random.default_rng(5), 1, 32, 32)).astype(np.complex64)
     amplitude = forward(np.ones((1, 32, 32), np.complex64), probe).astype(np.float32)
-    features = torch_blocks.Features(first_guess(probe, 0.01))(torch.from_numpy(amplitude[:, None])).numpy()
+    features = torch_blocks.Features(first_guess(probe, 0.01, steps=12, final_steps=1))(
+        torch.from_numpy(amplitude[:, None])
+    ).numpy()
     assert np.abs(features[:, :2]).max() < 1e-3

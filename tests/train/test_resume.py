@@ -25,7 +25,17 @@ from train.source import find_source
 from train.unfinished import locked
 
 FRAMEWORK = {"fno": "lightning", "cnn": "tensorflow"}
-SMALL = {"n": 32, "width": 8, "blocks": 2, "modes": 12, "batch": 4, "overlap": 1, "learning_rate": 1e-3}
+SMALL = {
+    "n": 32,
+    "width": 8,
+    "blocks": 2,
+    "modes": 12,
+    "first_steps": 3,
+    "final_steps": 2,
+    "batch": 4,
+    "overlap": 1,
+    "learning_rate": 1e-3,
+}
 STEPS = 12  # in an epoch of the tiny scan
 
 

@@ -23,7 +23,17 @@ PACKAGES = {"torch": "lightning", "tensorflow": "tensorflow"}
 FRAMEWORK = {name: PACKAGES[architecture.framework] for name, architecture in architectures().items()}
 TORCH = [name for name, package in FRAMEWORK.items() if package == "lightning"]
 KERAS = [name for name, package in FRAMEWORK.items() if package == "tensorflow"]
-SMALL = {"n": 32, "width": 8, "blocks": 2, "modes": 12, "batch": 4, "overlap": 1, "learning_rate": 1e-3}
+SMALL = {
+    "n": 32,
+    "width": 8,
+    "blocks": 2,
+    "modes": 12,
+    "first_steps": 3,
+    "final_steps": 2,
+    "batch": 4,
+    "overlap": 1,
+    "learning_rate": 1e-3,
+}
 
 
 def train_tiny(scan, name, out, **values):
@@ -127,7 +137,9 @@ def test_torch_networks_take_an_odd_size(name):
 
     network, _ = settings_for(get_architecture(name), {**SMALL, "n": 33})
     probe = np.ones((1, 33, 33), dtype=np.complex64)
-    built = build_network(get_architecture(name), network, first_guess(probe, 1.0), seed=0)
+    built = build_network(
+        get_architecture(name), network, first_guess(probe, 1.0, steps=2, final_steps=2), seed=0
+    )
     assert built.predict(np.ones((2, 1, 33, 33), dtype=np.float32)).shape == (2, 33, 33, 1, 2)
 
 

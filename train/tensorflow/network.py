@@ -140,11 +140,10 @@ def build_network(
     try:
         with scope or nullcontext():
             model = build(config, guess)
-            network = KerasNetwork(model if architecture.supervised else refined(model, guess))
+            check_output(architecture, config, KerasNetwork(model))
+            return KerasNetwork(model if architecture.supervised else refined(model, guess))
     finally:
         keras.config.set_dtype_policy("float32")
-    check_output(architecture, config, network)
-    return network
 
 
 def initial_network(folder: Path, record: RunRecord) -> KerasNetwork:

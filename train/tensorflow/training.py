@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from runtime.errors import InputError
 from train.config import TrainingConfig
 from train.dataset import TrainingData
-from train.first_guess import first_guess
 from train.fitting import Fitted, Job
 from train.run import fingerprint
 from train.tensorflow.network import KerasNetwork, build_network, save_weights
@@ -136,7 +135,7 @@ def fit(job: Job) -> Fitted:
     native = build_network(
         job.architecture,
         job.network,
-        first_guess(job.data.probe, job.data.scale, job.data.mask),
+        job.first_guess(),
         training.seed,
         policy=_POLICIES[training.precision],
         scope=strategy.scope(),

@@ -131,9 +131,8 @@ def build_network(
             # Models of neuraloperator add to their weights what they were built with, functions included, which no
             # file without pickles can hold.
             layer.state_dict = MethodType(nn.Module.state_dict, layer)
-    network = TorchNetwork(module if architecture.supervised else Refined(module, guess))
-    check_output(architecture, config, network)
-    return network
+    check_output(architecture, config, TorchNetwork(module))
+    return TorchNetwork(module if architecture.supervised else Refined(module, guess))
 
 
 def initial_network(folder: Path, record: RunRecord) -> TorchNetwork:

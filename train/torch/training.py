@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from runtime.errors import InputError
 from train.config import TrainingConfig
 from train.dataset import TrainingData
-from train.first_guess import first_guess
 from train.fitting import Fitted, Job
 from train.run import fingerprint
 from train.torch.blocks import Features
@@ -152,8 +151,7 @@ def fit(job: Job) -> Fitted:
     """
     training, data, progress = job.training, job.data, job.progress
     job.require_shares()
-    guess = first_guess(data.probe, data.scale, data.mask)
-    native = build_network(job.architecture, job.network, guess, training.seed)
+    native = build_network(job.architecture, job.network, job.first_guess(), training.seed)
     if job.initial is not None:
         native.load(job.initial)
     initial = fingerprint(native.tensors())
