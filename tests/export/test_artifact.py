@@ -220,7 +220,9 @@ def test_one_spoilt_weight_leaves_what_was_there_before(runs, tmp_path, monkeypa
     sabotage(monkeypatch, "torch", spoil_one_weight)
     out = tmp_path / "fno.onnx"
     out.write_text("the old one")
-    said = r"^parity: .* worst element .*; the first layer that differs is network.head.project; .*refused.txt"
+    said = (
+        r"^parity: .* worst element .*; the first layer that differs is network.head.project; .*refused.txt"
+    )
     with pytest.raises(VerificationError, match=said):
         export_run(runs("fno"), out)
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -59,3 +59,14 @@ def test_multiplications_of_a_gemm(transposed):
     node = helper.make_node("Gemm", ["x", "w"], ["y"], transA=transposed)
     x = [6, 8] if transposed else [8, 6]
     assert multiply_adds(model_of([node], [("x", x)], [("y", [8, 7])], [("w", zeros(6, 7))])) == 8 * 6 * 7
+
+
+def test_rows_that_follow_from_the_batch_are_counted():
+    nodes = [
+        helper.make_node("Reshape", ["x", "rows"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    constants = [("rows", np.array([-1, 6])), ("w", zeros(6, 7))]
+    model = model_of(nodes, [("x", ["batch", 3, 8, 6])], [("y", ["rows", 7])], constants)
+    model.graph.value_info.append(helper.make_tensor_value_info("flat", 1, ["rows", 6]))
+    assert multiply_adds(model) == 3 * 8 * 6 * 7
