@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.evaluate import evaluate
 from harness.report.levels import Curves, levels_figure
-from harness.simulate.conditions import AXES, NOMINAL, Condition, conditions
+from harness.simulate.conditions import AXES, NOMINAL, Axis, Condition, conditions
 from runtime.atomic import atomic_path, write_text
 from runtime.errors import InputError
 from runtime.network import DEFAULT_BATCH
@@ -98,17 +98,20 @@ def robustness(
     return scores
 
 
-def _columns(made: Sequence[Condition], axis: str) -> list[tuple[str, str]]:
-    """(heading, name of the condition), the nominal one first."""
-    return [
-        (condition.heading, condition.scan.name) for condition in made if condition.axis in (NOMINAL, axis)
+def _columns(made: Sequence[Condition], axis: Axis) -> list[tuple[str, str]]:
+    """(heading, name of the condition), the nominal one where it belongs."""
+    nominal, *varied = [
+        (condition.heading, condition.scan.name)
+        for condition in made
+        if condition.axis in (NOMINAL, axis.name)
     ]
+    return [*varied[: axis.below], nominal, *varied[axis.below :]]
 
 
 def _curves(scores: Scores, made: Sequence[Condition]) -> list[Curves]:
     found = []
     for axis in AXES:
-        columns = _columns(made, axis.name)
+        columns = _columns(made, axis)
         found.append(
             Curves(
                 axis.name,
@@ -124,7 +127,7 @@ def _tables(scores: Scores, made: Sequence[Condition]) -> str:
     """One Markdown table an axis: SSIM of amplitude and of phase."""
     lines = ["SSIM of the amplitude / SSIM of the phase; *c*: collapsed.", ""]
     for axis in AXES:
-        columns = _columns(made, axis.name)
+        columns = _columns(made, axis)
         lines += [f"**{axis.name}**: {axis.meaning}", ""]
         lines.append("| network | " + " | ".join(heading for heading, _ in columns) + " |")
         lines.append("|---" * (len(columns) + 1) + "|")

@@ -25,11 +25,14 @@ _LARGEST_IN_SIGMAS = 3
 
 @dataclass(frozen=True)
 class Axis:
-    """One thing that is varied: its name, what it is in words, and its levels in that unit."""
+    """One thing that is varied: its name, what it is in words, its levels in that unit, and how many of them stand
+    before the nominal one.
+    """
 
     name: str
     meaning: str
     levels: tuple[float | str, ...]
+    below: int = 0
 
 
 AXES = (
@@ -48,7 +51,7 @@ AXES = (
         "root mean square of a complex noise in the beam that the known probe has not, over that of the probe",
         (0.05, 0.1, 0.2, 0.4),
     ),
-    Axis("brightness", "power of the beam over that of the known probe", (0.5, 0.8, 1.25, 2.0)),
+    Axis("brightness", "power of the beam over that of the known probe", (0.5, 0.8, 1.25, 2.0), below=2),
     Axis(
         "positions",
         "standard deviation of unknown errors of position along each axis, pixels (rounded to whole ones)",
