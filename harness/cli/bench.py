@@ -13,7 +13,7 @@ from harness.bench import LoadPoint, to_json
 from harness.bench import bench as run_bench
 from harness.cli.console import output, progress_bar
 from harness.cli.options import Batch
-from harness.cli.reading import note
+from harness.cli.reading import note, read_if_given, with_reading
 from harness.cli.servers import (
     Ca,
     Certificate,
@@ -29,7 +29,7 @@ from harness.speed.measure import measure_speed
 from harness.speed.results import SpeedReport, write_report
 from runtime.atomic import atomic_path, write_text
 from runtime.errors import InputError
-from runtime.formats import read_scan
+from runtime.formats import ReadOptions
 from runtime.network import DEFAULT_BATCH, Network
 from runtime.providers import Provider
 from runtime.session import Session
@@ -40,6 +40,7 @@ __all__ = ["bench"]
 _SPEED_ROUNDS, _LOAD_ROUNDS = 30, 3
 
 
+@with_reading
 def bench(
     artifacts: Annotated[
         list[Path] | None, typer.Argument(help="ONNX artifacts to run on this machine.")
@@ -116,6 +117,8 @@ def bench(
     tls_cert: Certificate = None,
     tls_key: Key = None,
     token_file: TokenFile = None,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Measure the **speed** of artifacts, or with `--scan` the latency of networks under **load**.
 
@@ -133,7 +136,8 @@ def bench(
     """
     if not artifacts and not server:
         raise InputError("bench: got no network, expected artifacts or --server URL")
-    if scan is None:
+    loaded = read_if_given(scan, reading)
+    if loaded is None:
         if server or concurrency or rate or picture is not None or provider not in ("auto", "cpu"):
             raise InputError("bench: load is measured with the patterns of a scan, expected --scan FILE")
         if batch is None:
@@ -163,7 +167,6 @@ def bench(
     options = ServerOptions(contract, 1, timeout, 0.0, tls_ca, tls_cert, tls_key, token_file)
     with remote_sessions(server or [], options) as remote:
         local = [Session(path, provider, threads) for path in artifacts or []]
-        loaded = read_scan(scan)
         batches: int | list[int] = batch or []
         if batch is None:
             choices = [tuned(session, loaded, log=note) for session in local]

@@ -36,6 +36,7 @@ def load_figure(points: Sequence[LoadPoint]) -> bytes:
             **style,
         )
     closed.set(xlabel="clients, each waiting for its answer", ylabel="patterns a second", title="closed loop")
+    closed.locator_params(axis="x", integer=True)  # there is no half client
     closed.set_ylim(bottom=0)
     closed.spines[["top", "right"]].set_visible(False)
     if is_open:

@@ -82,7 +82,11 @@ def test_a_scan_that_may_be_left_out_is_read_likewise(run, plain, theirs):
 
 
 def test_saying_how_to_read_no_scan_is_refused(run, theirs, tmp_path):
-    for command in (theirs, ("export", tmp_path, "--out", tmp_path / "o.onnx")):
+    for command in (
+        theirs,
+        ("export", tmp_path, "--out", tmp_path / "o.onnx"),
+        ("bench", tmp_path / "m.onnx"),
+    ):
         code, _, err = run(*command, *OPTIONS)
         assert code == 2
         assert err == "Error: options about reading a scan were given, expected --scan FILE with them\n"

@@ -8,21 +8,11 @@ import sys
 from pathlib import Path
 
 from runtime.formats import read_scan
+from tests.train.tiny import SMALL
 from train.fitting import settings_for, train
 from train.registry import get_architecture
 
 name, scan, out, last = sys.argv[1:]
-SMALL = {
-    "n": 32,
-    "width": 8,
-    "blocks": 2,
-    "modes": 12,
-    "first_steps": 3,
-    "final_steps": 2,
-    "batch": 4,
-    "overlap": 1,
-    "learning_rate": 1e-3,
-}
 
 
 def on_step(done: int, total: int) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from runtime.errors import InputError
 from runtime.formats import read_scan, write_scan
+from tests.train.tiny import SMALL
 from train.fitting import settings_for, train
 from train.history import read_history
 from train.registry import get_architecture
@@ -25,17 +26,6 @@ from train.source import find_source
 from train.unfinished import locked
 
 FRAMEWORK = {"fno": "lightning", "cnn": "tensorflow"}
-SMALL = {
-    "n": 32,
-    "width": 8,
-    "blocks": 2,
-    "modes": 12,
-    "first_steps": 3,
-    "final_steps": 2,
-    "batch": 4,
-    "overlap": 1,
-    "learning_rate": 1e-3,
-}
 STEPS = 12  # in an epoch of the tiny scan
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from runtime.errors import InputError
 from runtime.formats import write_scan
+from tests.train.tiny import SMALL
 from train.fitting import settings_for, train
 from train.history import read_history
 from train.network import initial_network, load_network
@@ -23,17 +24,6 @@ PACKAGES = {"torch": "lightning", "tensorflow": "tensorflow"}
 FRAMEWORK = {name: PACKAGES[architecture.framework] for name, architecture in architectures().items()}
 TORCH = [name for name, package in FRAMEWORK.items() if package == "lightning"]
 KERAS = [name for name, package in FRAMEWORK.items() if package == "tensorflow"]
-SMALL = {
-    "n": 32,
-    "width": 8,
-    "blocks": 2,
-    "modes": 12,
-    "first_steps": 3,
-    "final_steps": 2,
-    "batch": 4,
-    "overlap": 1,
-    "learning_rate": 1e-3,
-}
 
 
 def train_tiny(scan, name, out, **values):

@@ -12,20 +12,9 @@ tf.config.set_visible_devices([], "GPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 from runtime.formats import read_scan  # noqa: E402
+from tests.train.tiny import SMALL  # noqa: E402
 from train.fitting import settings_for, train  # noqa: E402
 from train.registry import get_architecture  # noqa: E402
-
-SMALL = {
-    "n": 32,
-    "width": 8,
-    "blocks": 2,
-    "modes": 12,
-    "first_steps": 3,
-    "final_steps": 2,
-    "batch": 4,
-    "overlap": 1,
-    "learning_rate": 1e-3,
-}
 
 scan, out = map(Path, sys.argv[1:])
 network, training = settings_for(get_architecture("cnn"), {**SMALL, "epochs": 6, "devices": 2})
