@@ -41,8 +41,8 @@ class NetworkConfig:
     width: int = Field(default=16, ge=4)
     blocks: int = Field(default=3, ge=1)
     modes: int = Field(default=20, ge=2)
-    first_steps: int = Field(default=12, ge=1)
-    final_steps: int = Field(default=16, ge=0)
+    first_steps: int = Field(default=9, ge=1)
+    final_steps: int = Field(default=12, ge=0)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -5,7 +5,8 @@ propagates what that changed back: the gradient of ``sum (|FFT(P O)| - A)^2 / 2`
 Maiden and Rodenburg, Ultramicroscopy 109, 1256 (2009)). The gradient is preconditioned with the covariance that the
 object is expected to have, a Gaussian over a few pixels: where the light is too faint to say more, the result
 continues what lies beside it (of all objects that explain the pattern, the one of least energy under that prior).
-Steps carry momentum (Polyak, USSR Computational Mathematics and Mathematical Physics 4, 1 (1964)).
+Steps carry momentum, and the gradient is taken where it leads to (Nesterov, Soviet Mathematics Doklady 27, 372
+(1983)).
 
 Everything is a product of real matrices with the constants made here, so that each framework writes it alike and the
 compiled network needs no Fourier operator.
@@ -35,6 +36,10 @@ AMPLITUDE_GAIN = 2
 
 MOMENTUM = 0.9
 
+# Length of a step, over the largest curvature c. On a quadratic function a step s with momentum m multiplies by the
+# roots of z^2 - (1 - s c) ((1 + m) z - m), which stay inside the unit circle up to s c = (2 + 2 m) / (1 + 2 m) = 1.36.
+_STEP = 4 / 3
+
 # Added to the intensity of the scaled patterns (mean 1) before the square root: keeps the phase of a dark pixel, which
 # nothing determines, from being amplified.
 INTENSITY_FLOOR = 1e-5
@@ -52,10 +57,14 @@ _TRAINING_STEPS = 4
 
 @dataclass(frozen=True)
 class FirstGuess:
-    """Constants, float32, of phase retrieval from a scaled amplitude ``A`` [N, N]. Pairs are (real, imaginary).
+    """Constants, float32, of phase retrieval from a scaled amplitude ``A`` [N, N]. Parts are (real, imaginary).
 
     For an object ``O``: ``psi_m = FFT(P_m O)``, ``q = A / sqrt(floor + sum_m |psi_m|^2) - 1`` (0 where the detector
-    is not trusted), ``G = sum_m back_m IFFT(q psi_m)``, and the step is ``spread * (smoothing G smoothing)``.
+    is not trusted), ``G = sum_m B_m IFFT(q psi_m)``, and the step is ``spread * (smoothing G smoothing)``.
+
+    The transform of an image with parts is a product from the left, over [part, row], and one from the right, over
+    [part, column]. Between them lies an image whose rows are [row, part] as the left matrix has it, and so
+    [part, column] is in one line as the right matrix has it: nothing is moved.
 
     Attributes
     ----------
@@ -65,13 +74,13 @@ class FirstGuess:
         Steps before the network, from an empty object, and after it, from the network's.
     training_steps
         Steps after the network while it is trained: gradients pass through them, and few are enough to learn from.
-    probe
-        [modes, 2, N, N], P, scaled.
+    probe, lit
+        [2, modes, 2, N, N], products with P, scaled, and with ``P * spread``: see `product`.
     back
-        [modes, 2, N, N], ``conj(P) * spread``, over the largest curvature, so that a step never overshoots.
-    forward, inverse
-        [2N, 2N], the unitary Fourier transform of the last axis of ``[real | imaginary]``, to a centred spectrum and
-        from one.
+        [2, modes, 2, N, N], products with B: ``conj(P)`` times the largest step that momentum bears.
+    rows_to_detector, columns_to_detector, columns_to_object, rows_to_object
+        [2N, 2N], the unitary Fourier transform to a centred spectrum, and back. Rows multiply from the left,
+        columns from the right.
     smoothing
         [N, N], symmetric: the expected covariance along either axis.
     spread
@@ -87,9 +96,12 @@ class FirstGuess:
     final_steps: int
     training_steps: int
     probe: NDArray[np.float32]
+    lit: NDArray[np.float32]
     back: NDArray[np.float32]
-    forward: NDArray[np.float32]
-    inverse: NDArray[np.float32]
+    rows_to_detector: NDArray[np.float32]
+    columns_to_detector: NDArray[np.float32]
+    columns_to_object: NDArray[np.float32]
+    rows_to_object: NDArray[np.float32]
     smoothing: NDArray[np.float32]
     spread: NDArray[np.float32]
     trusted: NDArray[np.float32]
@@ -119,21 +131,29 @@ def first_guess(
     spread = (density / density.max() + _FAINT) ** -0.25
     distance = np.subtract.outer(np.arange(size), np.arange(size))
     smoothing = np.exp(-0.5 * (distance / _CORRELATION) ** 2)
+    step = _STEP / _curvature(density, spread, smoothing)
     transform = np.fft.fftshift(np.fft.fft(np.eye(size), axis=0, norm="ortho"), axes=0)
+    inverse = transform.conj().T
     light = np.sqrt(density)
+    exact = {
+        "probe": _product(modes),
+        "lit": _product(modes * spread),
+        "back": _product(np.conj(modes) * spread * step),
+        "rows_to_detector": _turned_rows(_real(transform)),
+        "columns_to_detector": _real(transform).T,
+        "columns_to_object": _real(inverse).T,
+        "rows_to_object": _turned_rows(_real(inverse).T).T,
+        "smoothing": smoothing,
+        "spread": spread,
+        "trusted": np.ones((size, size)) if mask is None else mask,
+        "light": light / light.max(),
+    }
     return FirstGuess(
         scale=scale,
         steps=steps,
         final_steps=final_steps,
         training_steps=min(final_steps, _TRAINING_STEPS),
-        probe=_pairs(modes),
-        back=_pairs(np.conj(modes) * spread / _curvature(density, spread, smoothing)),
-        forward=_block(transform),
-        inverse=_block(transform.conj().T),
-        smoothing=smoothing.astype(np.float32),
-        spread=spread.astype(np.float32),
-        trusted=np.ones((size, size), np.float32) if mask is None else mask.astype(np.float32),
-        light=(light / light.max()).astype(np.float32),
+        **{name: np.ascontiguousarray(values, dtype=np.float32) for name, values in exact.items()},
     )
 
 
@@ -150,11 +170,20 @@ def _curvature(
     return value
 
 
-def _block(matrix: NDArray[np.complexfloating]) -> NDArray[np.float32]:
-    """The real matrix that multiplies ``[real | imaginary]`` from the right as `matrix` multiplies the last axis."""
-    real, imaginary = matrix.real.T, matrix.imag.T
-    return np.block([[real, imaginary], [-imaginary, real]]).astype(np.float32)
+def _product(factor: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    """Constants [2, ..., 2, N, N] whose first multiplies the parts of an image, and whose second the exchanged parts:
+    their sum is the complex product with `factor` [..., N, N].
+    """
+    same = np.stack([factor.real, factor.real], axis=-3)
+    exchanged = np.stack([-factor.imag, factor.imag], axis=-3)
+    return np.stack([same, exchanged])
 
 
-def _pairs(modes: NDArray[np.complexfloating]) -> NDArray[np.float32]:
-    return np.stack([modes.real, modes.imag], axis=1).astype(np.float32)
+def _real(matrix: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    """The real matrix [2N, 2N] that multiplies (real, imaginary) from the left as `matrix` does complex values."""
+    return np.block([[matrix.real, -matrix.imag], [matrix.imag, matrix.real]])
+
+
+def _turned_rows(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows [part, row] as [row, part]."""
+    return matrix.reshape(2, -1, len(matrix)).swapaxes(0, 1).reshape(matrix.shape)

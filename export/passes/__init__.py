@@ -31,6 +31,7 @@ from export.passes.sinking import TransposeSinkingPass
 from export.passes.subpixel import SubpixelPass
 from export.passes.subpixel_head import SubpixelHeadPass
 from export.passes.transpose import TransposeCancellationPass
+from export.passes.turned import TurnedProductPass
 from export.passes.views import ViewJoiningPass
 
 __all__ = ["Cleaned", "clean", "pipeline"]
@@ -73,6 +74,7 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
         SimplificationPass(),
         TransposeCancellationPass(),
         TransposeSinkingPass(),
+        TurnedProductPass(),
         ConcatenationSplittingPass(),
         SubpixelHeadPass(),
         SubpixelPass(),

@@ -27,7 +27,23 @@ def _neutral(operator: str, value: float) -> RewriteRule:
     return RewriteRule(pattern, lambda op, x, **_: op.Identity(x), check, name=f"{operator}{value:g}")
 
 
+def _single_sum() -> RewriteRule:
+    """``ReduceSum`` over axes of one element is a view."""
+
+    def pattern(op: Any, x: Any, axes: Any) -> Any:
+        return op.ReduceSum(x, axes, keepdims=0)
+
+    def check(context: Any, x: ir.Value, axes: ir.Value) -> bool:
+        tensor, shape = ir.convenience.get_const_tensor(axes), x.shape
+        if tensor is None or tensor.size == 0 or shape is None:
+            return False
+        return all(shape[int(axis)] == 1 for axis in tensor.numpy())
+
+    return RewriteRule(pattern, lambda op, x, axes: op.Squeeze(x, axes), check, name="single_sum")
+
+
 _RULES = (
+    _single_sum(),
     *(_neutral(operator, value) for operator, value in (("Mul", 1), ("Div", 1), ("Add", 0), ("Sub", 0))),
     common.no_op_cast_rule,
     common.cast_cast_rule,
@@ -48,6 +64,7 @@ class SimplificationPass(ir.passes.InPlacePass):
 
     * ``Cast`` to the type that is there already, ``Transpose`` that moves nothing, ``Expand`` to the same size,
       ``Slice`` of everything, ``Dropout`` in inference, ``x * 1``, ``x / 1``, ``x + 0`` and ``x - 0`` go.
+    * ``ReduceSum`` over axes of one element becomes a view.
     * ``Cast, Cast``, ``Reshape, Reshape`` and ``Unsqueeze, Unsqueeze`` become one node.
     """
 

@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-__all__ = ["ViewEliminationPass", "ViewJoiningPass"]
+__all__ = ["VIEWS", "ViewEliminationPass", "ViewJoiningPass", "known_sizes"]
 
 logger = logging.getLogger(__name__)
 
-_VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 
 
 class ViewEliminationPass(ir.passes.InPlacePass):
@@ -37,7 +37,7 @@ class ViewJoiningPass(ir.passes.InPlacePass):
 
 
 def _until_none_fits(model: ir.Model, rule: Callable[[ir.Graph, ir.Node], bool]) -> ir.passes.PassResult:
-    if not any(node.op_type in _VIEWS for node in model.graph):
+    if not any(node.op_type in VIEWS for node in model.graph):
         return ir.passes.PassResult(model, modified=False)
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     modified = False
@@ -47,10 +47,10 @@ def _until_none_fits(model: ir.Model, rule: Callable[[ir.Graph, ir.Node], bool])
 
 
 def _remove(graph: ir.Graph, node: ir.Node) -> bool:
-    source, target = (node.inputs[0], node.outputs[0]) if node.op_type in _VIEWS else (None, None)
+    source, target = (node.inputs[0], node.outputs[0]) if node.op_type in VIEWS else (None, None)
     if source is None or target is None or target.is_graph_output():
         return False
-    before, after = _sizes(source), _sizes(target)
+    before, after = known_sizes(source), known_sizes(target)
     if before is None or before != after:
         return False
     logger.debug("%s: gives the shape that is there", node.name)
@@ -60,18 +60,18 @@ def _remove(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def _join(graph: ir.Graph, node: ir.Node) -> bool:
-    if node.op_type not in _VIEWS or node.inputs[0] is None:
+    if node.op_type not in VIEWS or node.inputs[0] is None:
         return False
     middle, target = node.inputs[0], node.outputs[0]
     previous = middle.producer()
     if (
         previous is None
-        or previous.op_type not in _VIEWS
+        or previous.op_type not in VIEWS
         or len(middle.uses()) != 1
         or middle.is_graph_output()
     ):
         return False
-    sizes = _sizes(target)
+    sizes = known_sizes(target)
     # A size of 0 would mean "as before" in a target.
     if sizes is None or 0 in sizes:
         return False
@@ -88,7 +88,7 @@ def _join(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
-def _sizes(value: ir.Value) -> Sequence[int] | None:
+def known_sizes(value: ir.Value) -> Sequence[int] | None:
     """All sizes, with -1 for one that is not known; None if more are not known."""
     if value.shape is None:
         return None

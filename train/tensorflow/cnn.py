@@ -6,7 +6,7 @@ import keras
 
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
-from train.tensorflow.layers import Features, ToObject, check_size, convolutions, decoder, encoder
+from train.tensorflow.layers import Features, ToObject, check_size, decoder, encoder
 
 __all__ = ["build"]
 
@@ -26,8 +26,17 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
     code = encoder(features, config)
     corrections = []
     for part in ("real", "imaginary"):
-        detail = keras.layers.Concatenate(name=f"{part}_skip")([decoder(code, config, part), features])
-        detail = convolutions(detail, config.width, f"{part}_detail")
+        # What a convolution of both, concatenated, would be; processors compute channels in blocks, and none is lost.
+        decoded = keras.layers.Conv2D(config.width, 3, padding="same", name=f"{part}_decoded")(
+            decoder(code, config, part)
+        )
+        skipped = keras.layers.Conv2D(config.width, 3, padding="same", use_bias=False, name=f"{part}_skip")(
+            features
+        )
+        detail = keras.layers.Activation("relu")(keras.layers.Add()([decoded, skipped]))
+        detail = keras.layers.Conv2D(
+            config.width, 3, padding="same", activation="relu", name=f"{part}_detail"
+        )(detail)
         correction = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer="zeros", name=part)
         corrections.append(correction(detail))
     return keras.Model(diffraction, ToObject(name="object")(corrections, features), name="cnn")

@@ -50,8 +50,9 @@ class Features(ExactLayer):
     def call(self, diffraction: tf.Tensor) -> tf.Tensor:
         amplitude = diffraction * self.scale
         nothing = amplitude * 0  # zeros_like would leave shape arithmetic in the graph
-        real, imaginary = self.retrieval(nothing + 1, nothing, amplitude, self.steps)
-        real, imaginary, amplitude = (tf.transpose(x, [0, 2, 3, 1]) for x in (real, imaginary, amplitude))
+        guess = self.retrieval(tf.stack([nothing + 1, nothing], axis=2), amplitude, self.steps)
+        images = (guess[:, :, 0], guess[:, :, 1], amplitude)
+        real, imaginary, amplitude = (tf.transpose(image, [0, 2, 3, 1]) for image in images)
         features = [
             (real - 1) * CONTRAST_GAIN,
             imaginary * CONTRAST_GAIN,
@@ -87,9 +88,8 @@ class Refinement(ExactLayer):
 
     def call(self, parts: tf.Tensor, diffraction: tf.Tensor, training: bool = False) -> tf.Tensor:
         steps = self.training_steps if training else self.final_steps
-        real, imaginary = (tf.transpose(parts[..., part], [0, 3, 1, 2]) for part in range(2))
-        real, imaginary = self.retrieval(real, imaginary, diffraction * self.scale, steps)
-        return tf.stack([tf.transpose(part, [0, 2, 3, 1]) for part in (real, imaginary)], axis=-1)
+        better = self.retrieval(tf.transpose(parts, [0, 3, 4, 1, 2]), diffraction * self.scale, steps)
+        return tf.transpose(better, [0, 3, 4, 1, 2])
 
 
 @keras.saving.register_keras_serializable("ptychonnx")

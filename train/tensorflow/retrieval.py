@@ -10,68 +10,63 @@ __all__ = ["Retrieval"]
 
 
 class Retrieval:
-    """Steps that bring an object (real and imaginary part, each [B, C, N, N]) closer to scaled amplitudes."""
+    """Steps that bring an object [B, C, 2, N, N] (real and imaginary part) closer to scaled amplitudes [B, C, N, N]."""
 
     def __init__(self, guess: FirstGuess) -> None:
-        self.probe = [tf.constant(mode) for mode in guess.probe]
-        self.back = [tf.constant(mode) for mode in guess.back]
-        self.to_detector = tf.constant(guess.forward)
-        self.to_object = tf.constant(guess.inverse)
+        self.probe = tf.constant(guess.probe)
+        self.lit = tf.constant(guess.lit)
+        self.back = tf.constant(guess.back)
+        self.rows_to_detector = tf.constant(guess.rows_to_detector.T)
+        self.columns_to_detector = tf.constant(guess.columns_to_detector)
+        self.columns_to_object = tf.constant(guess.columns_to_object)
+        self.rows_to_object = tf.constant(guess.rows_to_object.T)
         self.smoothing = tf.constant(guess.smoothing)
         self.spread = tf.constant(guess.spread)
         self.trusted = tf.constant(guess.trusted)
 
-    def __call__(
-        self, real: tf.Tensor, imaginary: tf.Tensor, amplitude: tf.Tensor, steps: int
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def __call__(self, parts: tf.Tensor, amplitude: tf.Tensor, steps: int) -> tf.Tensor:
         """That many steps, with momentum."""
-        ahead = last = (real, imaginary)
-        for number in range(steps):
-            now = self.step(*ahead, amplitude)
-            if number < steps - 1:
-                ahead = (now[0] + MOMENTUM * (now[0] - last[0]), now[1] + MOMENTUM * (now[1] - last[1]))
-            last = now
-        return last
+        if not steps:
+            return parts
+        size = parts.shape[-1]
+        start = _product(tf.reshape(parts, [-1, 1, 2, size, size]), self.probe)
+        wanted = self.trusted * tf.reshape(amplitude, [-1, size, size])
+        # Sums of gradients; the object changes by their smoothed values.
+        change = velocity = self._gradient(start, wanted)
+        for _ in range(steps - 1):
+            velocity = MOMENTUM * velocity
+            change = change + velocity
+            waves = start + _product(tf.expand_dims(self._smooth(change), 1), self.lit)
+            gradient = self._gradient(waves, wanted)
+            velocity, change = velocity + gradient, change + gradient
+        return parts + tf.reshape(self.spread * self._smooth(change), [-1, *parts.shape[1:]])
 
-    def step(
-        self, real: tf.Tensor, imaginary: tf.Tensor, amplitude: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step."""
-        waves = [_transform(*_product(real, imaginary, mode), self.to_detector) for mode in self.probe]
-        intensity = tf.add_n([a * a + b * b for a, b in waves]) + INTENSITY_FLOOR
-        change = self.trusted * (amplitude / tf.sqrt(intensity) - 1)
-        updates = [
-            _product(*_transform(change * a, change * b, self.to_object), mode)
-            for (a, b), mode in zip(waves, self.back, strict=True)
-        ]
-        up, down = (tf.add_n(parts) for parts in zip(*updates, strict=True))
-        return real + self._smooth(up), imaginary + self._smooth(down)
+    def _gradient(self, waves: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+        """Direction [B C, 2, N, N] in which exit waves [B C, modes, 2, N, N] explain the trusted amplitudes better."""
+        modes, size = waves.shape[1], waves.shape[-1]
+        lines = _times_rows(tf.reshape(waves, [-1, 2 * size, size]), self.rows_to_detector)
+        far = tf.reshape(lines, [-1, 2 * size]) @ self.columns_to_detector
+        far = tf.reshape(far, [-1, modes, size, 2, size])
+        intensity = tf.reduce_sum(far * far, axis=[1, 3]) + INTENSITY_FLOOR
+        factor = tf.reshape(wanted / tf.sqrt(intensity) - self.trusted, [-1, 1, size, 1, size])
+        lines = tf.reshape(far * factor, [-1, 2 * size]) @ self.columns_to_object
+        change = _times_rows(tf.reshape(lines, [-1, 2 * size, size]), self.rows_to_object)
+        return tf.reduce_sum(_product(tf.reshape(change, [-1, modes, 2, size, size]), self.back), axis=1)
 
-    def _smooth(self, part: tf.Tensor) -> tf.Tensor:
-        for _ in range(2):
-            part = _turned(_times(part, self.smoothing))
-        return self.spread * part
-
-
-def _product(real: tf.Tensor, imaginary: tf.Tensor, factor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Product with a complex constant [2, N, N]."""
-    return real * factor[0] - imaginary * factor[1], real * factor[1] + imaginary * factor[0]
-
-
-def _transform(real: tf.Tensor, imaginary: tf.Tensor, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Fourier transform of both axes: twice of the last one, which is then turned into the other."""
-    for _ in range(2):
-        both = _times(tf.concat([real, imaginary], axis=-1), matrix)
-        real, imaginary = (_turned(part) for part in tf.split(both, 2, axis=-1))
-    return real, imaginary
+    def _smooth(self, parts: tf.Tensor) -> tf.Tensor:
+        size = parts.shape[-1]
+        images = _times_rows(tf.reshape(parts, [-1, size, size]), self.smoothing)
+        return tf.reshape(tf.reshape(images, [-1, size]) @ self.smoothing, [-1, 2, size, size])
 
 
-def _times(values: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    """Matrix product along the last axis; a tf.matmul that broadcasts over the batch crashes TensorFlow 2.21 on some
-    processors.
+def _product(parts: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    return parts * factor[0] + tf.gather(parts, [1, 0], axis=2) * factor[1]
+
+
+def _times_rows(images: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
+    """Product of images [B, rows, columns] with a matrix from the left, which is given turned. As a plain product of
+    two matrices: one that broadcasts crashes TensorFlow 2.21 on some processors.
     """
-    return tf.reshape(tf.reshape(values, [-1, values.shape[-1]]) @ matrix, [-1, *values.shape[1:]])
-
-
-def _turned(values: tf.Tensor) -> tf.Tensor:
-    return tf.transpose(values, [0, 1, 3, 2])
+    _, rows, columns = images.shape
+    lines = tf.reshape(tf.transpose(images, [0, 2, 1]), [-1, rows]) @ turned
+    return tf.transpose(tf.reshape(lines, [-1, columns, turned.shape[1]]), [0, 2, 1])

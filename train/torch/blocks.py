@@ -33,11 +33,11 @@ class Features(nn.Module):
     def forward(self, diffraction: Tensor) -> Tensor:
         amplitude = diffraction * self.scale
         nothing = amplitude * 0  # an expand would leave shape arithmetic in the graph
-        real, imaginary = self.retrieval(nothing + 1, nothing, amplitude, self.steps)
+        guess = self.retrieval(torch.stack([nothing + 1, nothing], dim=2), amplitude, self.steps)
         return torch.cat(
             [
-                (real - 1) * CONTRAST_GAIN,
-                imaginary * CONTRAST_GAIN,
+                (guess[:, :, 0] - 1) * CONTRAST_GAIN,
+                guess[:, :, 1] * CONTRAST_GAIN,
                 torch.log1p(amplitude) * AMPLITUDE_GAIN,
                 nothing[:, :1] + self.light,
             ],

@@ -10,59 +10,74 @@ from train.first_guess import INTENSITY_FLOOR, MOMENTUM, FirstGuess
 
 __all__ = ["Refined", "Retrieval"]
 
+_CONSTANTS = (
+    "probe",
+    "lit",
+    "back",
+    "rows_to_detector",
+    "columns_to_detector",
+    "columns_to_object",
+    "rows_to_object",
+    "smoothing",
+    "spread",
+    "trusted",
+)
+
 
 class Retrieval(nn.Module):
-    """Steps that bring an object (real and imaginary part, each [B, C, N, N]) closer to scaled amplitudes."""
+    """Steps that bring an object [B, C, 2, N, N] (real and imaginary part) closer to scaled amplitudes [B, C, N, N]."""
 
     probe: Tensor
+    lit: Tensor
     back: Tensor
-    to_detector: Tensor
-    to_object: Tensor
+    rows_to_detector: Tensor
+    columns_to_detector: Tensor
+    columns_to_object: Tensor
+    rows_to_object: Tensor
     smoothing: Tensor
     spread: Tensor
     trusted: Tensor
+    exchange: Tensor
 
     def __init__(self, guess: FirstGuess) -> None:
         super().__init__()
-        constants = {
-            "probe": guess.probe,
-            "back": guess.back,
-            "to_detector": guess.forward,
-            "to_object": guess.inverse,
-            "smoothing": guess.smoothing,
-            "spread": guess.spread,
-            "trusted": guess.trusted,
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, torch.from_numpy(value), persistent=False)
+        for name in _CONSTANTS:
+            self.register_buffer(name, torch.from_numpy(getattr(guess, name)), persistent=False)
+        self.register_buffer("exchange", torch.tensor([1, 0]), persistent=False)
 
-    def forward(
-        self, real: Tensor, imaginary: Tensor, amplitude: Tensor, steps: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, parts: Tensor, amplitude: Tensor, steps: int) -> Tensor:
         """That many steps, with momentum."""
-        ahead = last = (real, imaginary)
-        for number in range(steps):
-            now = self.step(*ahead, amplitude)
-            if number < steps - 1:
-                ahead = (now[0] + MOMENTUM * (now[0] - last[0]), now[1] + MOMENTUM * (now[1] - last[1]))
-            last = now
-        return last
+        if not steps:
+            return parts
+        size = parts.shape[-1]
+        start = self._product(parts.reshape(-1, 1, 2, size, size), self.probe)
+        wanted = self.trusted * amplitude.reshape(-1, size, size)
+        # Sums of gradients; the object changes by their smoothed values.
+        change = velocity = self._gradient(start, wanted)
+        for _ in range(steps - 1):
+            velocity = MOMENTUM * velocity
+            change = change + velocity
+            waves = start + self._product(self._smooth(change)[:, None], self.lit)
+            gradient = self._gradient(waves, wanted)
+            velocity, change = velocity + gradient, change + gradient
+        return parts + (self.spread * self._smooth(change)).reshape(parts.shape)
 
-    def step(self, real: Tensor, imaginary: Tensor, amplitude: Tensor) -> tuple[Tensor, Tensor]:
-        """One step."""
-        waves = [_transform(*_product(real, imaginary, mode), self.to_detector) for mode in self.probe]
-        first, *others = (a * a + b * b for a, b in waves)
-        intensity = sum(others, first) + INTENSITY_FLOOR
-        change = self.trusted * (amplitude / torch.sqrt(intensity) - 1)
-        updates = [
-            _product(*_transform(change * a, change * b, self.to_object), mode)
-            for (a, b), mode in zip(waves, self.back, strict=True)
-        ]
-        up, down = (sum(parts) for parts in zip(*updates, strict=True))
-        return real + self._smooth(up), imaginary + self._smooth(down)
+    def _gradient(self, waves: Tensor, wanted: Tensor) -> Tensor:
+        """Direction [B C, 2, N, N] in which exit waves [B C, modes, 2, N, N] explain the trusted amplitudes better."""
+        modes, size = waves.shape[1], waves.shape[-1]
+        lines = self.rows_to_detector @ waves.reshape(-1, 2 * size, size)
+        far = (lines.reshape(-1, size, 2 * size) @ self.columns_to_detector).reshape(-1, modes, size, 2, size)
+        intensity = (far * far).sum(dim=(1, 3)) + INTENSITY_FLOOR
+        factor = (wanted / torch.sqrt(intensity) - self.trusted).reshape(-1, 1, size, 1, size)
+        lines = (far * factor).reshape(-1, size, 2 * size) @ self.columns_to_object
+        change = (self.rows_to_object @ lines.reshape(-1, 2 * size, size)).reshape(-1, modes, 2, size, size)
+        return self._product(change, self.back).sum(dim=1)
 
-    def _smooth(self, part: Tensor) -> Tensor:
-        return self.spread * ((part @ self.smoothing).mT @ self.smoothing).mT
+    def _product(self, parts: Tensor, factor: Tensor) -> Tensor:
+        return parts * factor[0] + parts.index_select(2, self.exchange) * factor[1]
+
+    def _smooth(self, parts: Tensor) -> Tensor:
+        return self.smoothing @ parts @ self.smoothing
 
 
 class Refined(nn.Module):
@@ -77,19 +92,5 @@ class Refined(nn.Module):
 
     def forward(self, diffraction: Tensor) -> Tensor:
         steps = self.training_steps if self.training else self.final_steps
-        parts = self.network(diffraction).permute(0, 3, 1, 2, 4)
-        real, imaginary = self.retrieval(parts[..., 0], parts[..., 1], diffraction * self.scale, steps)
-        return torch.stack([real, imaginary], dim=-1).permute(0, 2, 3, 1, 4)
-
-
-def _product(real: Tensor, imaginary: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Product with a complex constant [2, N, N]."""
-    return real * factor[0] - imaginary * factor[1], real * factor[1] + imaginary * factor[0]
-
-
-def _transform(real: Tensor, imaginary: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Fourier transform of both axes: twice of the last one, which is then turned into the other."""
-    for _ in range(2):
-        real, imaginary = (torch.cat([real, imaginary], dim=-1) @ matrix).chunk(2, dim=-1)
-        real, imaginary = real.mT, imaginary.mT
-    return real, imaginary
+        parts = self.network(diffraction).permute(0, 3, 4, 1, 2)
+        return self.retrieval(parts, diffraction * self.scale, steps).permute(0, 3, 4, 1, 2)
