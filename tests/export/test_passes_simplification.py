@@ -47,3 +47,19 @@ def test_only_what_does_nothing_goes(nodes, constants, left):
     assert result.modified == (len(left) < len(nodes))
     assert kinds(after) == [*left, "Relu"]
     np.testing.assert_array_equal(run(after, x=X)[0], run(model, x=X)[0])
+
+
+@pytest.mark.parametrize(
+    ("axes", "left"), [([1], ["Squeeze"]), ([2], ["ReduceSum"]), ([1, 2], ["ReduceSum"])]
+)
+def test_a_sum_of_one_is_a_view(axes, left):
+    summed = [size for axis, size in enumerate(["batch", 1, 8]) if axis not in axes]
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["s"], keepdims=0),
+        helper.make_node("Neg", ["s"], ["y"]),
+    ]
+    model = model_of(nodes, [("x", ["batch", 1, 8])], [("y", summed)], [("axes", np.array(axes))])
+    after = ir.to_proto(SimplificationPass()(ir.from_proto(model)).model)
+    assert kinds(after) == [*left, "Neg"]
+    x = X.reshape(3, 1, 8)
+    np.testing.assert_array_equal(run(after, x=x)[0], run(model, x=x)[0])
