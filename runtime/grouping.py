@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from runtime.errors import InputError
 
@@ -37,12 +38,27 @@ def nearest_groups(positions: NDArray[np.float64], members: int) -> NDArray[np.i
         return np.arange(n)[:, None]
     if n < members:
         raise InputError(f"a group needs {members} patterns, the scan has {n}")
-    groups = np.empty((n, members), dtype=np.intp)
-    for seed, centre in enumerate(positions):
-        distance = np.sum((positions - centre) ** 2, axis=1)
-        nearest = np.argsort(distance, kind="stable")[:members]
-        # Half a step of jitter must not reorder a row of the raster.
-        step = max(np.sqrt(distance[nearest].max()) / 2, 1e-9)
-        rows = np.rint((positions[nearest, 0] - positions[nearest, 0].min()) / step)
-        groups[seed] = nearest[np.lexsort((positions[nearest, 1], rows))]
-    return groups
+    nearest = _nearest(positions, members)
+    rows, columns = positions[nearest, 0], positions[nearest, 1]
+    # Half a step of jitter must not reorder a row of the raster.
+    distance = np.hypot(rows - positions[:, :1], columns - positions[:, 1:])
+    step = np.maximum(distance.max(axis=1, keepdims=True) / 2, 1e-9)
+    lines = np.rint((rows - rows.min(axis=1, keepdims=True)) / step)
+    return np.take_along_axis(nearest, np.lexsort((columns, lines)), axis=1)
+
+
+def _nearest(positions: NDArray[np.float64], members: int) -> NDArray[np.intp]:
+    """Indices [n, members] of the nearest patterns, the nearest first; of equally near ones the first of the scan."""
+    # More than are wanted, so that equally near ones are among them.
+    asked = min(2 * members + 8, len(positions))
+    candidates = np.sort(KDTree(positions).query(positions, asked)[1], axis=1)
+    distance = np.sum((positions[candidates] - positions[:, None]) ** 2, axis=2)
+    order = np.argsort(distance, axis=1, kind="stable")
+    nearest = np.take_along_axis(candidates, order, axis=1)[:, :members]
+    distance = np.take_along_axis(distance, order, axis=1)
+    if asked < len(positions):
+        # The last one may have others as near behind it.
+        for row in np.flatnonzero(distance[:, members - 1] * (1 + 1e-9) >= distance[:, -1]):
+            from_row = np.sum((positions - positions[row]) ** 2, axis=1)
+            nearest[row] = np.argsort(from_row, kind="stable")[:members]
+    return nearest

@@ -37,9 +37,9 @@ def test_every_client_waits_for_its_answer(four_artifacts, lines_scan):
     assert most == 3
     assert point.requests > 6
     assert point.median_ms <= point.p90_ms <= point.p99_ms <= point.longest_ms
-    # Three clients that wait for nothing but their answers.
-    mean_seconds = 3 * 4 / point.patterns_per_second
-    assert mean_seconds == pytest.approx(point.median_ms / 1000, rel=0.5)
+    # An answer takes 10 ms at least, and three clients wait for one at a time.
+    assert point.median_ms >= 10
+    assert point.patterns_per_second <= 3 * 4 / 0.01
 
 
 def test_the_command_measures_in_turns_and_writes_its_figures(four_artifacts, lines_scan, run, tmp_path):

@@ -50,3 +50,17 @@ def test_too_few_patterns_are_refused():
 
 def test_patterns_at_one_position_can_be_grouped():
     assert sorted(group_neighbours(np.zeros((4, 2)), 2)[0].tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("gridsize", [2, 3, 4])
+@pytest.mark.parametrize("place", ["raster", "scattered", "repeated"])
+def test_of_equally_near_patterns_the_first_are_taken(gridsize, place):
+    positions = {
+        "raster": raster(12, 12),
+        "scattered": np.random.default_rng(3).uniform(0, 60, (200, 2)),
+        "repeated": np.repeat(raster(2, 2), 50, axis=0),
+    }[place]
+    for pattern, group in enumerate(group_neighbours(positions, gridsize)):
+        distance = np.sum((positions - positions[pattern]) ** 2, axis=1)
+        expected = np.argsort(distance, kind="stable")[: gridsize**2]
+        assert sorted(group.tolist()) == sorted(expected.tolist())
