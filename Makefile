@@ -11,11 +11,12 @@ DEMO ?= demo
 TRITON ?= .triton
 MLSERVER ?= .mlserver
 KSERVE ?= .kserve
+PTYCHODUS ?= .ptychodus
 REPOSITORY ?= repo
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench test test-triton serve-triton test-mlserver test-kserve lint types install clean
+.PHONY: demo bench test test-triton serve-triton test-mlserver test-kserve test-ptychodus lint types install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
 	$(BIN)/ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out $(DEMO)
@@ -41,6 +42,9 @@ test-mlserver: $(STAMP) $(MLSERVER)/installed  ## networks on MLServer, on this 
 
 test-kserve: $(STAMP) $(KSERVE)/installed $(TRITON)/installed  ## KServe's own parts on what `deploy kserve` writes, on this machine's loopback
 	PTYCHONNX_KSERVE=$(abspath $(KSERVE)) PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m kserve tests/guides tests/export/test_targets_kserve.py
+
+test-ptychodus: $(PTYCHODUS)/installed  ## files that we write, opened by ptychodus, and the other way round
+	$(PTYCHODUS)/bin/python -m pytest tests/runtime/test_products.py tests/runtime/test_formats_ptychodus.py
 
 lint: $(STAMP)  ## format, style, and the direction of imports
 	$(BIN)/ruff format --check .
@@ -72,6 +76,11 @@ $(MLSERVER)/installed: tests/export/mlserver.txt
 $(KSERVE)/installed: tests/export/kserve.txt
 	$(PYTHON) -m venv $(KSERVE)
 	$(KSERVE)/bin/python -m pip install --quiet $(PIP_FLAGS) -r tests/export/kserve.txt
+	touch $@
+
+$(PTYCHODUS)/installed: tests/runtime/ptychodus.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(PTYCHODUS)
+	$(PTYCHODUS)/bin/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -r tests/runtime/ptychodus.txt -e .
 	touch $@
 
 clean:
