@@ -27,7 +27,9 @@ __all__ = [
     "INTENSITY_FLOOR",
     "MOMENTUM",
     "FirstGuess",
+    "Preconditioner",
     "first_guess",
+    "preconditioner",
 ]
 
 # Bring the features of a weakly absorbing object to the order of one.
@@ -53,6 +55,25 @@ _FAINT = 0.1
 _POWER_ITERATIONS = 100
 
 _TRAINING_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Preconditioner:
+    """What makes a step of a gradient ``G``: ``step * spread * (smoothing @ (spread * G) @ smoothing)``.
+
+    Attributes
+    ----------
+    spread
+        [..., N, N], larger where there is less light.
+    smoothing
+        [N, N], symmetric: the expected covariance along either axis.
+    step
+        [..., 1, 1], the largest that momentum bears.
+    """
+
+    spread: NDArray[np.float64]
+    smoothing: NDArray[np.float64]
+    step: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -128,23 +149,20 @@ def first_guess(
     size = probe.shape[-1]
     modes = probe.astype(np.complex128) * scale
     density = illumination(modes)
-    spread = (density / density.max() + _FAINT) ** -0.25
-    distance = np.subtract.outer(np.arange(size), np.arange(size))
-    smoothing = np.exp(-0.5 * (distance / _CORRELATION) ** 2)
-    step = _STEP / _curvature(density, spread, smoothing)
+    expected = preconditioner(density)
     transform = np.fft.fftshift(np.fft.fft(np.eye(size), axis=0, norm="ortho"), axes=0)
     inverse = transform.conj().T
     light = np.sqrt(density)
     exact = {
         "probe": _product(modes),
-        "lit": _product(modes * spread),
-        "back": _product(np.conj(modes) * spread * step),
+        "lit": _product(modes * expected.spread),
+        "back": _product(modes.conj() * (expected.step * expected.spread)),
         "rows_to_detector": _turned_rows(_real(transform)),
         "columns_to_detector": _real(transform).T,
         "columns_to_object": _real(inverse).T,
         "rows_to_object": _turned_rows(_real(inverse).T).T,
-        "smoothing": smoothing,
-        "spread": spread,
+        "smoothing": expected.smoothing,
+        "spread": expected.spread,
         "trusted": np.ones((size, size)) if mask is None else mask,
         "light": light / light.max(),
     }
@@ -157,15 +175,29 @@ def first_guess(
     )
 
 
+def preconditioner(density: NDArray[np.float64]) -> Preconditioner:
+    """The preconditioner of objects lit by a photon density [..., N, N], which bounds the curvature of the error.
+
+    For windows of one object the density is the sum of theirs, each at its place.
+    """
+    size = density.shape[-1]
+    spread = (density / density.max(axis=(-2, -1), keepdims=True) + _FAINT) ** -0.25
+    distance = np.subtract.outer(np.arange(size), np.arange(size))
+    smoothing = np.exp(-0.5 * (distance / _CORRELATION) ** 2)
+    return Preconditioner(spread, smoothing, _STEP / _curvature(density, spread, smoothing))
+
+
 def _curvature(
     density: NDArray[np.float64], spread: NDArray[np.float64], smoothing: NDArray[np.float64]
-) -> float:
-    """Largest eigenvalue of the preconditioned curvature, by power iteration; a trusted mask can only lower it."""
+) -> NDArray[np.float64]:
+    """Largest eigenvalue [..., 1, 1] of the preconditioned curvature, by power iteration; a trusted mask can only
+    lower it.
+    """
     # All factors are positive, hence so is the eigenvector (Perron and Frobenius).
-    vector, value = np.ones_like(density), 0.0
+    vector, value = np.ones_like(density), np.ones((1, 1))
     for _ in range(_POWER_ITERATIONS):
         vector = spread * (smoothing @ (spread * density * vector) @ smoothing)
-        value = float(np.linalg.norm(vector))
+        value = np.linalg.norm(vector, axis=(-2, -1), keepdims=True)
         vector /= value
     return value
 

@@ -1,0 +1,132 @@
+"""The steps of `train.first_guess` on several neighbouring patterns at once: one object explains them all.
+
+Without a network and without the matrices that a graph needs: the transforms are FFTs. The preconditioner is that of
+`train.first_guess`, of the light of all windows of an object together. With one window, the steps are those of
+`train.torch.retrieval.Retrieval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from runtime.grouping import nearest_groups
+from runtime.physics import illumination, window_corners
+from runtime.scan import Scan
+from train.first_guess import INTENSITY_FLOOR, MOMENTUM, preconditioner
+
+__all__ = ["JointRetrieval", "retrieved_jointly"]
+
+# Windows that are worked on at once: few enough for a processor's cache.
+_WINDOWS = 64
+
+
+class JointRetrieval:
+    """Steps that bring G objects [G, S, S] closer to the scaled amplitudes [G, k, N, N] of their k windows."""
+
+    def __init__(
+        self,
+        probe: NDArray[np.complexfloating],
+        corners: NDArray[np.integer],
+        side: int,
+        mask: NDArray[np.bool_],
+    ) -> None:
+        """Say where the windows lie.
+
+        Parameters
+        ----------
+        probe
+            complex [modes, N, N], scaled as the amplitudes are.
+        corners
+            [G, k, 2], (row, column) of the upper left corner of each window in its object, whole pixels.
+        side
+            S. What no window covers does not change the others.
+        mask
+            bool [N, N], True where the detector is trusted.
+        """
+        self._size = probe.shape[-1]
+        self._shape = (len(corners), side, side)
+        self._windows = [
+            (index, slice(row, row + self._size), slice(column, column + self._size))
+            for index, group in enumerate(corners.tolist())
+            for row, column in group
+        ]
+        expected = preconditioner(self._laid(illumination(probe)[None].repeat(len(self._windows), axis=0)))
+        self._spread = torch.from_numpy(expected.spread.astype(np.float32))
+        self._step = torch.from_numpy((expected.step * expected.spread).astype(np.float32))
+        self._smoothing = torch.from_numpy(expected.smoothing.astype(np.complex64))
+        self._probe = torch.from_numpy(probe.astype(np.complex64))
+        self._trusted = torch.from_numpy(_corner(mask).astype(np.float32))
+
+    def steps(self, start: NDArray[np.complex64], amplitude: NDArray[np.float32]) -> Iterator[Tensor]:
+        """The objects after each step, without end; Nesterov's momentum."""
+        wanted = self._trusted * torch.from_numpy(_corner(amplitude).reshape(-1, self._size, self._size))
+        ahead = last = torch.from_numpy(start)
+        while True:
+            gradient = self._spread * self._gradient(ahead, wanted)
+            now = ahead + self._step * (self._smoothing @ gradient @ self._smoothing)
+            ahead, last = now + MOMENTUM * (now - last), now
+            yield now
+
+    def _gradient(self, objects: Tensor, wanted: Tensor) -> Tensor:
+        """Direction [G, S, S] in which objects explain the trusted amplitudes [G k, N, N] of all windows better."""
+        known = objects.numpy()
+        patches = torch.from_numpy(np.stack([known[window] for window in self._windows]))
+        far = torch.fft.fft2(self._probe * patches[:, None], norm="ortho")
+        intensity = (far.real.square() + far.imag.square()).sum(dim=1) + INTENSITY_FLOOR
+        factor = wanted / torch.sqrt(intensity) - self._trusted
+        change = torch.fft.ifft2(far * factor[:, None], norm="ortho")
+        return torch.from_numpy(self._laid((self._probe.conj() * change).sum(dim=1).numpy()))
+
+    def _laid(self, images: NDArray) -> NDArray:
+        """Sums [G, S, S] of images [G k, N, N], each at its window."""
+        total = np.zeros(self._shape, dtype=images.dtype)
+        for window, image in zip(self._windows, images, strict=True):
+            total[window] += image
+        return total
+
+
+def _corner(images: NDArray) -> NDArray:
+    """DC from the centre to the first pixel, where the FFT has it."""
+    return np.fft.ifftshift(images, axes=(-2, -1))
+
+
+def retrieved_jointly(scan: Scan, members: int, steps: Collection[int]) -> dict[int, NDArray[np.complex64]]:
+    """The patch [n, N, N] of each pattern, from it and its nearest neighbours, after each of these numbers of steps.
+
+    Each pattern has an object of its own, which begins empty and explains `members` patterns, its own and those nearest
+    to it. Of that object the window of the pattern is kept. Patterns with the same members share an object; so do all
+    if the members are the whole scan.
+
+    Raises
+    ------
+    InputError
+        If the scan has fewer patterns.
+    """
+    size = scan.size
+    scale = np.float32(size / np.sqrt(scan.flux))
+    groups, group_of = np.unique(
+        np.sort(nearest_groups(scan.positions, members), axis=1), axis=0, return_inverse=True
+    )
+    corners = np.rint(window_corners(scan.positions, size)).astype(int)
+    origins = corners[groups].min(axis=1)
+    places = corners[groups] - origins[:, None]
+    own = corners - origins[group_of]
+    side = int(places.max()) + size
+    found = {number: np.empty((len(scan), size, size), dtype=np.complex64) for number in steps}
+    together = max(1, _WINDOWS // members)
+    for first in range(0, len(groups), together):
+        some = slice(first, first + together)
+        retrieval = JointRetrieval(scan.probe * scale, places[some], side, scan.mask)
+        empty = np.ones((len(groups[some]), side, side), dtype=np.complex64)
+        kept = np.flatnonzero((group_of >= first) & (group_of < first + together))
+        objects = retrieval.steps(empty, scale * scan.diffraction[groups[some]])
+        for number, after in zip(range(1, max(steps) + 1), objects, strict=False):
+            if number in found:
+                windows = np.lib.stride_tricks.sliding_window_view(after.numpy(), (size, size), axis=(1, 2))
+                found[number][kept] = windows[group_of[kept] - first, own[kept, 0], own[kept, 1]]
+    return found
