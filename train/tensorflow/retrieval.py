@@ -47,7 +47,8 @@ class Retrieval:
         lines = _times_rows(tf.reshape(waves, [-1, 2 * size, size]), self.rows_to_detector)
         far = tf.reshape(lines, [-1, 2 * size]) @ self.columns_to_detector
         far = tf.reshape(far, [-1, modes, size, 2, size])
-        intensity = tf.reduce_sum(far * far, axis=[1, 3]) + INTENSITY_FLOOR
+        real, imaginary = tf.unstack(far, axis=3)
+        intensity = tf.reduce_sum(real * real + imaginary * imaginary, axis=1) + INTENSITY_FLOOR
         factor = tf.reshape(wanted / tf.sqrt(intensity) - self.trusted, [-1, 1, size, 1, size])
         lines = tf.reshape(far * factor, [-1, 2 * size]) @ self.columns_to_object
         change = _times_rows(tf.reshape(lines, [-1, 2 * size, size]), self.rows_to_object)

@@ -67,7 +67,8 @@ class Retrieval(nn.Module):
         modes, size = waves.shape[1], waves.shape[-1]
         lines = self.rows_to_detector @ waves.reshape(-1, 2 * size, size)
         far = (lines.reshape(-1, size, 2 * size) @ self.columns_to_detector).reshape(-1, modes, size, 2, size)
-        intensity = (far * far).sum(dim=(1, 3)) + INTENSITY_FLOOR
+        real, imaginary = far.unbind(dim=3)
+        intensity = (real * real + imaginary * imaginary).sum(dim=1) + INTENSITY_FLOOR
         factor = (wanted / torch.sqrt(intensity) - self.trusted).reshape(-1, 1, size, 1, size)
         lines = (far * factor).reshape(-1, size, 2 * size) @ self.columns_to_object
         change = (self.rows_to_object @ lines.reshape(-1, 2 * size, size)).reshape(-1, modes, 2, size, size)
