@@ -1,0 +1,82 @@
+"""The networks of the zoo on objects that were made after every setting was fixed.
+
+`python -m benchmarks.new_objects` writes its part of `docs/quality.json` and its table in `docs/quality.md`. About two
+minutes on one core.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from benchmarks.neighbours import DOCS, ZOO, Row, found, predicted
+from benchmarks.quality import RESULTS, figures
+from harness.simulate.lines import LinesConfig, simulate_scan
+from runtime.atomic import write_text
+
+SEEDS = (101, 102, 103)
+PHASE_SHIFTS = {"complex": LinesConfig().phase_shift, "amplitude only": 0.0}
+FIGURES = {
+    "amplitude_ssim": "amplitude SSIM",
+    "amplitude_pearson": "amplitude Pearson",
+    "phase_ssim": "phase SSIM",
+    "phase_pearson": "phase Pearson",
+}
+
+
+def measured() -> Iterator[Row]:
+    """Figures of each network on each object, patches as they are and synchronised."""
+    for objects, phase_shift in PHASE_SHIFTS.items():
+        for seed in SEEDS:
+            config = LinesConfig(seed=seed, phase_shift=phase_shift)
+            scan = simulate_scan(config, config.test_grid, np.random.SeedSequence([seed, 1]), "test")
+            for artifact in sorted(ZOO.glob("*.onnx")):
+                patches = predicted(scan, artifact)
+                for synchronised in (False, True):
+                    row = {"network": artifact.stem, "seed": seed, "objects": objects}
+                    row |= {"synchronised": synchronised}
+                    yield row | figures(scan, patches, synchronise=synchronised)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: ranges over the objects."""
+    lines = ["| network | objects | " + " | ".join(FIGURES.values()) + " | phase SSIM, synchronised |"]
+    lines.append("|---" * (len(FIGURES) + 3) + "|")
+    for objects in PHASE_SHIFTS:
+        for network in dict.fromkeys(row["network"] for row in rows):
+            wanted = {"objects": objects, "network": network}
+            plain, turned = (found(rows, **wanted, synchronised=either) for either in (False, True))
+            cells = [_range(plain, name) for name in FIGURES]
+            lines.append(
+                f"| `{network}` | {objects} | " + " | ".join(cells) + f" | {_range(turned, 'phase_ssim')} |"
+            )
+    return "\n".join(lines)
+
+
+def _range(rows: Sequence[Row], name: str) -> str:
+    values = [row[name] for row in rows]
+    return "–" if None in values else f"{min(values):.3f} to {max(values):.3f}"
+
+
+def main() -> None:
+    rows = []
+    for row in measured():
+        print(row, flush=True)
+        rows.append(row)
+    content = json.loads(RESULTS.read_text(encoding="utf-8")) | {"new_objects": rows}
+    write_text(RESULTS, json.dumps(content, indent=1) + "\n")
+    page = (DOCS / "quality.md").read_text(encoding="utf-8")
+    page = re.sub(
+        r"(<!-- objects -->\n).*?(<!-- end -->)",
+        lambda old: f"{old[1]}{table(rows)}\n{old[2]}",
+        page,
+        flags=re.DOTALL,
+    )
+    write_text(DOCS / "quality.md", page)
+
+
+if __name__ == "__main__":
+    main()
