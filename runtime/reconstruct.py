@@ -33,7 +33,7 @@ class Reconstruction:
     inference_seconds
         Time spent waiting for patches. Patterns are read, and earlier patches stitched, meanwhile.
     stitching_seconds
-        Time that stitching took, most of it beside the network.
+        Time that stitching took, most of it beside the network. Synchronising phases comes after it.
     requests
         How a server answered; None if the network ran in this process.
     refinement
@@ -93,8 +93,14 @@ def reconstruct(
     weighting = weighting or session.contract.stitching.weighting
     weight = patch_weight(weighting, scan.size, scan.probe)
     placement = placement or session.contract.stitching.placement
-    stitcher = Stitcher(scan.positions, weight, placement, synchronise=synchronise, memory=canvas_memory)
     groups = group_neighbours(scan.positions, session.contract.gridsize)
+    stitcher = Stitcher(
+        scan.positions[groups.reshape(-1)],
+        weight,
+        placement,
+        synchronise=synchronise,
+        memory=canvas_memory,
+    )
     inference = 0.0
     with ExitStack() as stages:
         stitching = stages.enter_context(WorkBehind(stitcher.add, "stitch"))
@@ -107,12 +113,14 @@ def reconstruct(
             progress(len(index))
             mark = time.perf_counter()
         stitching.finish()
+    mark = time.perf_counter()
+    stitched = stitcher.result()
     return Reconstruction(
-        stitcher.result(),
+        stitched,
         weighting,
         len(scan),
         inference,
-        stitching.seconds,
+        stitching.seconds + time.perf_counter() - mark,
         session.requests,
         placement,
         synchronise,

@@ -59,7 +59,9 @@ def evaluate(
     ] = None,
     synchronise: Annotated[
         bool,
-        typer.Option("--synchronise", help="Bring the global phase of each patch to that of its neighbours."),
+        typer.Option(
+            "--synchronise", help="Turn each patch by one phase so that all agree where they overlap."
+        ),
     ] = False,
     plane: Annotated[bool, typer.Option(help="Remove a phase ramp before comparing.")] = False,
     register: Annotated[bool, typer.Option(help="Remove a sub-pixel shift before comparing.")] = False,

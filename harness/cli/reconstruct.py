@@ -57,7 +57,9 @@ def reconstruct(
     ] = None,
     synchronise: Annotated[
         bool,
-        typer.Option("--synchronise", help="Bring the global phase of each patch to that of its neighbours."),
+        typer.Option(
+            "--synchronise", help="Turn each patch by one phase so that all agree where they overlap."
+        ),
     ] = False,
     probe: Annotated[
         Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scan.")

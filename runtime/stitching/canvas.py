@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import InputError
+from runtime.stitching.scratch import holding
 
 __all__ = ["BYTES_PER_PIXEL", "MAX_CANVAS_PIXELS", "TILE", "Canvas", "Sums", "TiledCanvas", "canvas_memory"]
 
@@ -22,6 +21,7 @@ MAX_CANVAS_PIXELS = 2**34
 BYTES_PER_PIXEL = 24
 # Side of a tile in pixels: larger than most patches, so that most touch one or two of them.
 TILE = 256
+_HELD = "the tiles of the canvas"
 
 
 def canvas_memory() -> int:
@@ -38,17 +38,8 @@ def canvas_memory() -> int:
 class Sums(Protocol):
     """What a stitcher adds to: `Canvas` or `TiledCanvas`."""
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-
     def add(self, row: int, column: int, values: NDArray[np.complex128], weight: NDArray[np.float64]) -> None:
         """Add weighted values [h, w] and their weight, the first of them at (row, column)."""
-
-    def region(
-        self, row: int, column: int, shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-        """The sums of a region, to read."""
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
         """(first row, first column, weighted values, weights) of all parts that may hold something, each once."""
@@ -71,25 +62,12 @@ class Canvas:
         self.values = self.cells[: 2 * pixels].view(np.complex128).reshape(rows, columns)
         self.weights = self.cells[2 * pixels :].reshape(rows, columns)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        rows, columns = self.weights.shape
-        return rows, columns
-
     def add(self, row: int, column: int, values: NDArray[np.complex128], weight: NDArray[np.float64]) -> None:
         """Add weighted values [h, w] and their weight, the first of them at (row, column)."""
         here = slice(row, row + weight.shape[0]), slice(column, column + weight.shape[1])
         region, weights = self.values[here], self.weights[here]
         np.add(region, values, out=region)
         np.add(weights, weight, out=weights)
-
-    def region(
-        self, row: int, column: int, shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-        """Views of a region."""
-        here = slice(row, row + shape[0]), slice(column, column + shape[1])
-        return self.values[here], self.weights[here]
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
         """All of it."""
@@ -124,50 +102,27 @@ class TiledCanvas:
         self._tiles: OrderedDict[tuple[int, int], Canvas] = OrderedDict()
         self._changed: set[tuple[int, int]] = set()
         self._slots: dict[tuple[int, int], int] = {}
-        try:
+        with holding(_HELD):
             self._file = tempfile.TemporaryFile(prefix="ptychonnx-canvas-")  # noqa: SIM115 - lives as long as this
-        except OSError as error:
-            raise InputError(f"no temporary file for the canvas ({error}): set TMPDIR") from error
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self._shape
 
-    def check_disk(self, pixels: NDArray[np.intp], shape: tuple[int, ...]) -> None:
-        """Refuse regions of one shape, with first pixels [n, 2], if their tiles do not fit on the disk.
-
-        Raises
-        ------
-        InputError
-            If the folder for temporary files has less space left.
-        """
+    def needed_disk(self, pixels: NDArray[np.intp], shape: tuple[int, ...]) -> int:
+        """Bytes of the tiles under regions of one shape, with first pixels [n, 2]."""
         first, last = pixels // self._side, (pixels + shape - 1) // self._side
         reached = np.zeros(last.max(axis=0) + 1, dtype=bool)
         for top, left, bottom, right in np.unique(np.hstack([first, last]), axis=0).tolist():
             reached[top : bottom + 1, left : right + 1] = True
-        needed = int(reached.sum()) * BYTES_PER_PIXEL * self._side**2
-        folder = tempfile.gettempdir()
-        if (free := shutil.disk_usage(folder).free) < needed:
-            raise InputError(
-                f"{folder}: the canvas of {self._shape[0]} x {self._shape[1]} pixels takes {needed / 1e9:.1f} GB of "
-                f"temporary files and {free / 1e9:.1f} GB are free: set TMPDIR to a folder with more"
-            )
+        return int(reached.sum()) * BYTES_PER_PIXEL * self._side**2
 
     def add(self, row: int, column: int, values: NDArray[np.complex128], weight: NDArray[np.float64]) -> None:
         """Add weighted values [h, w] and their weight, the first of them at (row, column)."""
         for key, inside, part in self._parts(row, column, weight.shape):
             self._tile(key).add(*inside, values[part], weight[part])
             self._changed.add(key)
-
-    def region(
-        self, row: int, column: int, shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-        """A copy of a region."""
-        values, weights = np.empty(shape, dtype=np.complex128), np.empty(shape)
-        for key, inside, part in self._parts(row, column, shape):
-            values[part], weights[part] = self._tile(key).region(*inside, weights[part].shape)
-        return values, weights
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
         """The tiles that a patch reached, row by row."""
@@ -194,17 +149,13 @@ class TiledCanvas:
         if key in self._tiles:
             self._tiles.move_to_end(key)
             return self._tiles[key]
-        try:
+        with holding(_HELD):
             tile = self._room()
             if key in self._slots:
                 self._file.seek(self._slots[key] * tile.cells.nbytes)
                 self._file.readinto(tile.cells.data)
             else:
                 tile.cells.fill(0)
-        except OSError as error:
-            raise InputError(
-                f"{tempfile.gettempdir()}: cannot hold the tiles of the canvas ({error.strerror}): set TMPDIR"
-            ) from error
         self._tiles[key] = tile
         return tile
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
 import numpy as np
@@ -19,8 +20,11 @@ from runtime.stitching.canvas import (
     TiledCanvas,
     canvas_memory,
 )
+from runtime.stitching.kept import KEPT, KeptPatches
+from runtime.stitching.scratch import check_disk
 from runtime.stitching.stitched import Stitched, StitchedTiles, merged, too_large
 from runtime.stitching.subpixel import bilinear, fourier, shifted_weights, weight_basis
+from runtime.stitching.synchronisation import turns
 
 __all__ = ["Stitcher", "check_whole"]
 
@@ -41,9 +45,9 @@ class Stitcher:
       interpolation blurs. Exact for what is band-limited and even at the borders, so best where the weight
       fades there. Weights are moved bilinearly: they must stay positive.
 
-    A single pattern fixes the phase of its patch only up to a constant. With `synchronise`, each patch is turned by
-    the one phase that brings it closest, by weight, to what lies under it already; the first one decides, and the
-    order of the patches matters a little.
+    A single pattern fixes the phase of its patch only up to a constant. With `synchronise`, all patches are kept, and
+    added up for each result, after each was turned by the phase that makes it agree with those it overlaps with, see
+    `runtime.stitching.synchronisation`. The phase of the whole stays; the order of the patches does not matter.
 
     Patches are moved in single precision, which they come in; products with the weight and all sums are double.
     A canvas that takes more memory than allowed is kept in tiles on disk, with the same result bit by bit.
@@ -70,7 +74,7 @@ class Stitcher:
         placement
             How patches come to lie between pixels.
         synchronise
-            Bring the global phase of each patch to that of its neighbours.
+            Bring the global phases of patches together where they overlap.
         memory
             Bytes that the sums may take; those of a larger canvas are kept in tiles. `canvas_memory()` if None.
         tile
@@ -79,14 +83,13 @@ class Stitcher:
         Raises
         ------
         InputError
-            If the placement is unknown, the canvas would be larger than `MAX_CANVAS_PIXELS`, or its tiles do not
-            fit on the disk.
+            If the placement is unknown, the canvas would be larger than `MAX_CANVAS_PIXELS`, or its tiles and the
+            patches that are kept do not fit on the disk.
         """
         if placement not in get_args(Placement):
             known = ", ".join(get_args(Placement))
             raise InputError(f"placement {placement!r} is unknown, expected one of {known}")
         self._placement = placement
-        self._synchronise = synchronise
         self._size = weight.shape[0]
         # Where the weight is 0 nothing needs to be added; one pixel more takes what a fraction moves there.
         self._support = _support(np.any(weight, axis=1)), _support(np.any(weight, axis=0))
@@ -97,15 +100,17 @@ class Stitcher:
         self._prepared = np.empty(
             (max(1, _PREPARED_BYTES // (16 * height * width)), height, width), dtype=np.complex128
         )
-        self._larger, self._known = np.empty((height, width)), np.empty((height, width), dtype=np.complex128)
-        self._low, shape = _layout(positions, self._size)
-        memory = canvas_memory() if memory is None else memory
-        self._canvas: Sums
-        if shape[0] * shape[1] * BYTES_PER_PIXEL <= memory:
-            self._canvas = Canvas(*shape)
-        else:
-            self._canvas = tiled = TiledCanvas(*shape, memory, tile)
-            tiled.check_disk(self._place(positions)[0], self._weight.shape)
+        self._low, self._shape = _layout(positions, self._size)
+        self._memory, self._tile = canvas_memory() if memory is None else memory, tile
+        self._canvas = self._empty_canvas()
+        self._kept = KeptPatches(self._weight.shape) if synchronise else None
+        needed = {}
+        if isinstance(self._canvas, TiledCanvas):
+            name = f"the canvas of {self._shape[0]} x {self._shape[1]} pixels"
+            needed[name] = self._canvas.needed_disk(self._place(positions)[0], self._weight.shape)
+        if self._kept is not None:
+            needed[KEPT] = self._kept.needed_disk(len(positions))
+        check_disk(needed)
 
     def add(self, patches: NDArray[np.complexfloating], positions: NDArray[np.float64]) -> None:
         """Add patches [m, N, N] centred at positions [m, 2]; any number of times, in any order.
@@ -116,17 +121,45 @@ class Stitcher:
             If a patch lies outside the canvas, or a tile cannot be stored.
         """
         pixels, fractions = self._place(positions)
-        if len(pixels) and (pixels.min() < 0 or (pixels + self._weight.shape > self._canvas.shape).any()):
+        if len(pixels) and (pixels.min() < 0 or (pixels + self._weight.shape > self._shape).any()):
             raise InputError("a patch lies outside the canvas: its position is not among those laid out")
         patches = np.ascontiguousarray(patches, dtype=np.complex64)
+        for some in self._portions(len(patches)):
+            moved = self._moved(patches[some], fractions[some])
+            if self._kept is not None:
+                self._kept.append(moved, pixels[some], fractions[some])
+            else:
+                self._sum(*self._weighted(moved, fractions[some]), pixels[some])
+
+    def result(self) -> Stitched | StitchedTiles:
+        """The weighted mean so far; unless patches are synchronised, tiles are to be read before more are added.
+
+        Raises
+        ------
+        InputError
+            If patches that were kept cannot be read back, or a tile cannot be stored.
+        """
+        if self._kept is not None:
+            self._canvas = self._empty_canvas()
+            self._sum_synchronised(self._kept)
+        origin = float(self._low[0]), float(self._low[1])
+        if isinstance(self._canvas, TiledCanvas):
+            return StitchedTiles(self._canvas, origin)
+        ((_, _, values, weights),) = self._canvas.blocks()
+        return Stitched(merged(values, weights), weights.copy(), origin)
+
+    def _empty_canvas(self) -> Sums:
+        """In memory if it may take so much."""
+        rows, columns = self._shape
+        if rows * columns * BYTES_PER_PIXEL <= self._memory:
+            return Canvas(rows, columns)
+        return TiledCanvas(rows, columns, self._memory, self._tile)
+
+    def _portions(self, count: int) -> Iterator[slice]:
+        """As many of so many patches as are prepared at once."""
         step = len(self._prepared)
-        for start in range(0, len(patches), step):
-            some = slice(start, start + step)
-            products, weights = self._weighted(patches[some], fractions[some])
-            for product, weight, (row, column) in zip(products, weights, pixels[some].tolist(), strict=True):
-                if self._synchronise:
-                    self._turn(product, weight, row, column)
-                self._canvas.add(row, column, product, weight)
+        for start in range(0, count, step):
+            yield slice(start, min(start + step, count))
 
     def _place(self, positions: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """First pixel [m, 2] on the canvas of the part of each patch that has a weight, and its fraction [m, 2]."""
@@ -134,50 +167,53 @@ class Stitcher:
         whole = np.floor(corners)
         return whole.astype(np.intp) + [axis.start for axis in self._support], corners - whole
 
-    def _weighted(
-        self, patches: NDArray[np.complex64], fractions: NDArray[np.float64]
-    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-        """Weighted values and weights [m, h, w] of patches moved by their fractions, where there is any weight."""
-        products = self._prepared[: len(patches)]
-        # Real and imaginary parts side by side: they are converted and multiplied faster than complex numbers.
-        parts = products.view(np.float64)
+    def _moved(self, patches: NDArray[np.complex64], fractions: NDArray[np.float64]) -> NDArray[np.complex64]:
+        """Patches [m, h, w] moved by their fractions, where there is any weight."""
         inside = patches[:, *self._support]
         if not fractions.any():
-            parts[...] = inside.view(np.float32)
+            return inside
+        if self._placement == "fourier":
+            return fourier(patches, fractions, self._support)
+        return bilinear(np.ascontiguousarray(inside), fractions)
+
+    def _weighted(
+        self, moved: NDArray[np.complex64], fractions: NDArray[np.float64]
+    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+        """Weighted values and weights [m, h, w] of patches that were moved by their fractions."""
+        products = self._prepared[: len(moved)]
+        # Real and imaginary parts side by side: they are converted and multiplied faster than complex numbers.
+        parts = products.view(np.float64)
+        parts[...] = moved.view(np.float32)
+        if not fractions.any():
             np.multiply(parts, self._weight_of_parts, out=parts)
             return products, np.broadcast_to(self._weight, products.shape)
-        if self._placement == "fourier":
-            moved = fourier(patches, fractions, self._support)
-        else:
-            moved = bilinear(np.ascontiguousarray(inside), fractions)
-        parts[...] = moved.view(np.float32)
-        weights = shifted_weights(self._basis, (inside.shape[1], inside.shape[2]), fractions)
+        weights = shifted_weights(self._basis, self._weight.shape, fractions)
         np.multiply(products, weights, out=products)
         return products, weights
 
-    def _turn(
-        self, product: NDArray[np.complex128], weight: NDArray[np.float64], row: int, column: int
+    def _sum(
+        self, products: NDArray[np.complex128], weights: NDArray[np.float64], pixels: NDArray[np.intp]
     ) -> None:
-        """Turn a weighted patch, in place, to the phase of the mean under it; not at all where nothing lies yet.
+        """Add weighted values and weights to the canvas."""
+        for product, weight, (row, column) in zip(products, weights, pixels.tolist(), strict=True):
+            self._canvas.add(row, column, product, weight)
 
-        The phase is that of sum(conj(patch) * mean * min(weight, total)), with mean = sum / total, which for the
-        weighted patch is sum(conj(product) * sum / max(weight, total)).
-        """
-        values, total = self._canvas.region(row, column, weight.shape)
-        np.maximum(weight, total, out=self._larger)
-        np.maximum(self._larger, np.finfo(np.float64).tiny, out=self._larger)
-        np.divide(values, self._larger, out=self._known)
-        overlap = np.vdot(product, self._known)
-        if overlap:
-            np.multiply(product, overlap / abs(overlap), out=product)
+    def _sum_synchronised(self, kept: KeptPatches) -> None:
+        """Add all patches that were kept, each turned by its phase."""
+        pixels, fractions = kept.places()
 
-    def result(self) -> Stitched | StitchedTiles:
-        """The weighted mean so far; tiles are to be read before more patches are added."""
-        origin = float(self._low[0]), float(self._low[1])
-        if isinstance(self._canvas, TiledCanvas):
-            return StitchedTiles(self._canvas, origin)
-        ((_, _, values, weights),) = self._canvas.blocks()
-        return Stitched(merged(values, weights), weights.copy(), origin)
+        def weighted(index: NDArray[np.intp]) -> NDArray[np.complex128]:
+            found = np.empty((len(index), *self._weight.shape), dtype=np.complex128)
+            for some in self._portions(len(index)):
+                found[some] = self._weighted(kept.read(index[some]), fractions[index[some]])[0]
+            return found
+
+        factors = turns(pixels, fractions, kept.order(), self._weight.shape, weighted)
+        for some in self._portions(len(kept)):
+            moved = kept.read(np.arange(some.start, some.stop))
+            products, weights = self._weighted(moved, fractions[some])
+            np.multiply(products, factors[some, None, None], out=products)
+            self._sum(products, weights, pixels[some])
 
 
 def check_whole(positions: NDArray[np.float64], size: int, memory: int | None, wanted: str) -> None:

@@ -80,57 +80,6 @@ def test_fourier_placement_keeps_what_bilinear_placement_blurs(probe):
     assert errors["fourier"] < 0.3 * errors["bilinear"]
 
 
-# The cropped patches of these positions do not all touch.
-@pytest.mark.parametrize("placement", ["bilinear", "fourier"])
-@pytest.mark.parametrize("weighting", ["probe", "window", "uniform"])
-def test_oracle_patches_of_any_phase_give_the_object_back_up_to_one_phase(
-    truth, probe, positions, weighting, placement
-):
-    turns = np.exp(1j * np.random.default_rng(5).uniform(-np.pi, np.pi, len(positions)))
-    patches = cut_windows(truth, positions, SIZE) * turns[:, None, None]
-    weight = patch_weight(weighting, SIZE, probe)
-    apart = Stitcher(positions, weight, placement)
-    together = Stitcher(positions, weight, placement, synchronise=True)
-    for stitcher in (apart, together):
-        stitcher.add(patches, positions)
-    rows, columns = np.nonzero(together.result().covered)
-    origin = np.array(together.result().origin, dtype=int)
-    expected = truth[rows + origin[0], columns + origin[1]] * turns[0]
-    assert np.abs(together.result().object[rows, columns] - expected).max() < 1e-5
-    assert np.abs(apart.result().object[rows, columns] - expected).max() > 0.1
-
-
-def test_a_patch_that_touches_no_other_keeps_its_phase():
-    positions = np.array([[0.0, 0.0], [40.0, 40.0]])
-    patches = np.ones((2, SIZE, SIZE)) * np.exp(1j * np.array([0.3, 2.0]))[:, None, None]
-    stitcher = Stitcher(positions, np.ones((SIZE, SIZE)), synchronise=True)
-    stitcher.add(patches, positions)
-    found = stitcher.result().object
-    np.testing.assert_allclose(np.angle([found[3, 3], found[50, 50]]), [0.3, 2.0], atol=1e-6)
-
-
-def test_the_phase_of_a_patch_is_found_by_the_smaller_of_the_two_weights():
-    rng = np.random.default_rng(3)
-    patches = rng.normal(size=(3, SIZE, SIZE)) + 1j * rng.normal(size=(3, SIZE, SIZE))
-    weight = rng.uniform(0.1, 1, (SIZE, SIZE))
-    positions = np.array([[0.0, 0.0], [0.0, 0.0], [6.0, -4.0]])
-    stitcher = Stitcher(positions, weight, synchronise=True)
-    stitcher.add(patches, positions)
-
-    def turned(patch, mean, least):
-        overlap = np.sum(patch.conj() * mean * least)
-        return patch * overlap / abs(overlap)
-
-    second = turned(patches[1], patches[0], weight)
-    # The third begins 6 rows below and 4 columns to the left of the others.
-    under, total = ((patches[0] + second) / 2)[6:, :-4], 2 * weight[6:, :-4]
-    mean, least = np.zeros((2, SIZE, SIZE), complex)
-    mean[:-6, 4:], least[:-6, 4:] = under, np.minimum(weight[:-6, 4:], total)
-    third = turned(patches[2], mean, least)
-    found = stitcher.result().object
-    np.testing.assert_allclose(found[16 : 6 + SIZE, :SIZE], third[10:], atol=1e-6)
-
-
 @pytest.mark.parametrize("placement", ["bilinear", "fourier"])
 @pytest.mark.parametrize("fraction", [(0.3, 0.0), (0.0, 0.8), (0.45, 0.6)])
 def test_a_weight_with_a_border_of_zeros_moves_without_loss(fraction, placement):

@@ -76,7 +76,8 @@ def test_a_disk_that_is_too_small_is_found_before_any_work(monkeypatch):
     near, far = scattered(400, 300), scattered(400, 3000)
     Stitcher(near, np.ones((SIZE, SIZE)), memory=1)
     with pytest.raises(
-        InputError, match=r"3\d\d\d x 3\d\d\d pixels takes 0\.2 GB .* 0\.0 GB are free: set TMPDIR"
+        InputError,
+        match=r"0\.2 GB .* the canvas of 3\d\d\d x 3\d\d\d pixels, and 0\.0 GB are free: set TMPDIR",
     ):
         Stitcher(far, np.ones((SIZE, SIZE)), memory=1)
 
