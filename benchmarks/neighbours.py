@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,15 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.joint_retrieval import retrieved_jointly
-from benchmarks.quality import RESULTS, figures
+from benchmarks.quality import DOCS, RESULTS, figures, record
 from harness.report.figures import COLOURS, as_png, blank_figure
 from harness.simulate.lines import LinesConfig, simulate_scan
-from runtime.atomic import atomic_path, write_text
+from runtime.atomic import atomic_path
 from runtime.physics import cut_windows, illumination
 from runtime.scan import Scan
 from runtime.session import Session
 
-DOCS = RESULTS.parent
 ZOO = DOCS.parent / "zoo"
 GOAL = 0.97
 SEED, OTHER_SEEDS = 0, (101, 102)
@@ -178,17 +176,10 @@ def _draw_networks(panel: Any, rows: Sequence[Row], name: str) -> None:
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Write figure and tables."""
+    """Write the rows, the tables and the picture."""
     with atomic_path(DOCS / "images" / "neighbours.png") as partial:
         partial.write_bytes(draw(rows))
-    page = (DOCS / "quality.md").read_text(encoding="utf-8")
-    page = re.sub(
-        r"(<!-- neighbours -->\n).*?(<!-- end -->)",
-        lambda old: f"{old[1]}{tables(rows)}\n{old[2]}",
-        page,
-        flags=re.DOTALL,
-    )
-    write_text(DOCS / "quality.md", page)
+    record("neighbours", rows, tables(rows))
 
 
 def main() -> None:
@@ -203,8 +194,6 @@ def main() -> None:
         rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
         print(rounded, flush=True)
         rows.append(row)
-    content["neighbours"] = rows
-    write_text(RESULTS, json.dumps(content, indent=1) + "\n")
     show(rows)
 
 

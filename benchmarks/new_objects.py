@@ -6,25 +6,16 @@ minutes on one core.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from benchmarks.neighbours import DOCS, ZOO, Row, found, predicted
-from benchmarks.quality import RESULTS, figures
+from benchmarks.neighbours import ZOO, Row, found, predicted
+from benchmarks.quality import FIGURES, figures, record
 from harness.simulate.lines import LinesConfig, simulate_scan
-from runtime.atomic import write_text
 
 SEEDS = (101, 102, 103)
 PHASE_SHIFTS = {"complex": LinesConfig().phase_shift, "amplitude only": 0.0}
-FIGURES = {
-    "amplitude_ssim": "amplitude SSIM",
-    "amplitude_pearson": "amplitude Pearson",
-    "phase_ssim": "phase SSIM",
-    "phase_pearson": "phase Pearson",
-}
 
 
 def measured() -> Iterator[Row]:
@@ -66,16 +57,7 @@ def main() -> None:
     for row in measured():
         print(row, flush=True)
         rows.append(row)
-    content = json.loads(RESULTS.read_text(encoding="utf-8")) | {"new_objects": rows}
-    write_text(RESULTS, json.dumps(content, indent=1) + "\n")
-    page = (DOCS / "quality.md").read_text(encoding="utf-8")
-    page = re.sub(
-        r"(<!-- objects -->\n).*?(<!-- end -->)",
-        lambda old: f"{old[1]}{table(rows)}\n{old[2]}",
-        page,
-        flags=re.DOTALL,
-    )
-    write_text(DOCS / "quality.md", page)
+    record("new_objects", rows, table(rows))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """What limits a reconstruction from single patterns: bounds without any trained network, on the lines dataset.
 
-`python -m benchmarks.quality` measures them and writes them into `docs/quality.json`, beside what training brought
-(which it leaves as it is). A few minutes on one core.
+`python -m benchmarks.quality` measures them and writes its part of `docs/quality.json` and its table in
+`docs/quality.md`. A few minutes on one core.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,14 @@ from runtime.stitching import Stitcher, patch_weight
 from train.first_guess import first_guess
 from train.torch.retrieval import Retrieval
 
-RESULTS = Path(__file__).parents[1] / "docs" / "quality.json"
+DOCS = Path(__file__).parents[1] / "docs"
+RESULTS = DOCS / "quality.json"
+FIGURES = {
+    "amplitude_ssim": "amplitude SSIM",
+    "amplitude_pearson": "amplitude Pearson",
+    "phase_ssim": "phase SSIM",
+    "phase_pearson": "phase Pearson",
+}
 CHUNK = 50
 
 
@@ -47,6 +56,16 @@ def figures(
         for quantity in ("amplitude", "phase")
         for metric in ("ssim", "pearson")
     }
+
+
+def record(part: str, rows: Sequence[Mapping[str, Any]], table: str) -> None:
+    """Write a part of `quality.json`, and its table between the marks of that name in `quality.md`."""
+    content = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    write_text(RESULTS, json.dumps(content | {part: rows}, indent=1) + "\n")
+    page = (DOCS / "quality.md").read_text(encoding="utf-8")
+    marked = rf"(<!-- {part} -->\n).*?(<!-- end -->)"
+    page = re.sub(marked, lambda old: f"{old[1]}{table}\n{old[2]}", page, flags=re.DOTALL)
+    write_text(DOCS / "quality.md", page)
 
 
 def retrieved(scan: Scan, steps: int) -> NDArray[np.complex64]:
@@ -99,24 +118,29 @@ def bounds() -> Iterator[tuple[str, dict[str, float | None]]]:
         yield f"{kind}: each pattern alone, rPIE, 40 sweeps", figures(scan, explained(scan, 40, joint=False))
         for steps in (1, 4, 12, 24, 48, 96):
             patches = retrieved(scan, steps)
-            yield f"{kind}: each pattern alone, first guess, {steps} steps", figures(scan, patches)
+            number = "1 step" if steps == 1 else f"{steps} steps"
+            yield f"{kind}: each pattern alone, first guess, {number}", figures(scan, patches)
         yield (
             f"{kind}: each pattern alone, first guess, {steps} steps, global phases synchronised",
             figures(scan, patches, synchronise=True),
         )
 
 
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown."""
+    lines = ["| setting | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    for row in rows:
+        cells = ("–" if row[name] is None else f"{row[name]:.3f}" for name in FIGURES)
+        lines.append(f"| {row['setting']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    content = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    content["bounds"] = []
+    rows = []
     for setting, found in bounds():
-        print(
-            setting,
-            {name: value if value is None else round(value, 3) for name, value in found.items()},
-            flush=True,
-        )
-        content["bounds"].append({"setting": setting, **found})
-    write_text(RESULTS, json.dumps(content, indent=1) + "\n")
+        print(setting, found, flush=True)
+        rows.append({"setting": setting, **found})
+    record("bounds", rows, table(rows))
 
 
 if __name__ == "__main__":
