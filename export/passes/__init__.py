@@ -24,6 +24,7 @@ from export.passes.folding import ConstantFoldingPass
 from export.passes.gelu import GeluPass
 from export.passes.metadata import MetadataPass
 from export.passes.order import CanonicalOrderPass
+from export.passes.resampling import ResamplingPass
 from export.passes.reshape import ConstantReshapePass
 from export.passes.resize import RepeatToResizePass, SizesToScalesPass
 from export.passes.simplification import SimplificationPass
@@ -65,6 +66,7 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
         GeluPass(),
         RepeatToResizePass(),
         SizesToScalesPass(),
+        ResamplingPass(),
         ConstantReshapePass(),
         ConstantFoldingPass(),
         SimplificationPass(),
