@@ -26,8 +26,8 @@ class ResamplingPass(ir.passes.InPlacePass):
     """``Resize`` of mode ``cubic``, of images [B, C, rows, columns] of known size, becomes ``R x C``.
 
     Interpolation is linear and treats rows and columns alike, each by itself: R and C are what the operator makes of
-    images of single rows and columns. Engines compute it value by value (onnxruntime 50 times as long as the
-    products at 64 x 64 pixels), and not every GPU provider has it. Sums are taken in another order, so outputs differ
+    images of single rows and columns. Engines compute it value by value: a UNO that takes 1.7 ms a pattern in
+    onnxruntime took 25. Not every GPU provider has it. Sums are taken in another order, so outputs differ
     by rounding.
     """
 
