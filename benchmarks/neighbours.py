@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.joint_retrieval import retrieved_jointly
-from benchmarks.quality import DOCS, RESULTS, figures, record
+from benchmarks.quality import DOCS, RESULTS, figures, record, test_scan
 from harness.report.figures import COLOURS, as_png, blank_figure
-from harness.simulate.lines import LinesConfig, simulate_scan
+from harness.simulate.lines import LinesConfig
 from runtime.atomic import atomic_path
 from runtime.physics import cut_windows, illumination
 from runtime.scan import Scan
@@ -43,11 +43,6 @@ PHASES = {
 NETWORKS = -0.75  # where they stand in the figure, left of one pattern
 
 Row = dict[str, Any]
-
-
-def test_scan(seed: int) -> Scan:
-    config = LinesConfig(seed=seed)
-    return simulate_scan(config, config.test_grid, np.random.SeedSequence([seed, 1]), "test")
 
 
 def judged(scan: Scan, patches: NDArray[np.complex64]) -> Row:
@@ -75,7 +70,7 @@ def predicted(scan: Scan, artifact: Path) -> NDArray[np.complex64]:
 def networks_measured() -> Iterator[Row]:
     """Each object and network."""
     for seed in (SEED, *OTHER_SEEDS):
-        scan = test_scan(seed)
+        scan = test_scan(LinesConfig(seed=seed))
         for artifact in sorted(ZOO.glob("*.onnx")):
             yield {"seed": seed, "network": artifact.stem} | judged(scan, predicted(scan, artifact))
 
@@ -83,7 +78,7 @@ def networks_measured() -> Iterator[Row]:
 def retrieval_measured() -> Iterator[Row]:
     """Each object, number of patterns and number of steps."""
     for seed in (SEED, *OTHER_SEEDS):
-        scan = test_scan(seed)
+        scan = test_scan(LinesConfig(seed=seed))
         for members in MEMBERS if seed == SEED else REPEATED:
             steps = STEPS + MORE_STEPS if seed == SEED and members == 1 else STEPS
             for number, patches in retrieved_jointly(scan, members, steps).items():

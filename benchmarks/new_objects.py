@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from benchmarks.neighbours import ZOO, Row, found, predicted
-from benchmarks.quality import FIGURES, figures, record
-from harness.simulate.lines import LinesConfig, simulate_scan
+from benchmarks.quality import FIGURES, figures, record, test_scan
+from harness.simulate.lines import LinesConfig
 
 SEEDS = (101, 102, 103)
 PHASE_SHIFTS = {"complex": LinesConfig().phase_shift, "amplitude only": 0.0}
@@ -22,8 +20,7 @@ def measured() -> Iterator[Row]:
     """Figures of each network on each object, patches as they are and synchronised."""
     for objects, phase_shift in PHASE_SHIFTS.items():
         for seed in SEEDS:
-            config = LinesConfig(seed=seed, phase_shift=phase_shift)
-            scan = simulate_scan(config, config.test_grid, np.random.SeedSequence([seed, 1]), "test")
+            scan = test_scan(LinesConfig(seed=seed, phase_shift=phase_shift))
             for artifact in sorted(ZOO.glob("*.onnx")):
                 patches = predicted(scan, artifact)
                 for synchronised in (False, True):

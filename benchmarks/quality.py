@@ -58,6 +58,11 @@ def figures(
     }
 
 
+def test_scan(config: LinesConfig) -> Scan:
+    """The test scan of a simulated dataset."""
+    return simulate_scan(config, config.test_grid, np.random.SeedSequence([config.seed, 1]), "test")
+
+
 def record(part: str, rows: Sequence[Mapping[str, Any]], table: str) -> None:
     """Write a part of `quality.json`, and its table between the marks of that name in `quality.md`."""
     content = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
@@ -105,7 +110,7 @@ def explained(scan: Scan, sweeps: int, *, joint: bool) -> NDArray[np.complex128]
 def bounds() -> Iterator[tuple[str, dict[str, float | None]]]:
     """Each setting and its figures."""
     for kind, config in (("complex", LinesConfig()), ("amplitude only", LinesConfig(phase_shift=0))):
-        scan = simulate_scan(config, config.test_grid, np.random.SeedSequence([config.seed, 1]), "test")
+        scan = test_scan(config)
         known = scan.reference.object
         for blur in (0.5, 0.7, 1.0):
             blurred = gaussian_filter(known.real, blur) + 1j * gaussian_filter(known.imag, blur)

@@ -96,9 +96,10 @@ class FirstGuess:
     training_steps
         Steps after the network while it is trained: gradients pass through them, and few are enough to learn from.
     probe, lit
-        [2, modes, 2, N, N], products with P, scaled, and with ``P * spread``: see `product`.
+        [2, modes, 2, N, N], complex products with P, scaled, and with ``P * spread``: the first of the two multiplies
+        the parts of an image, the second the exchanged parts, and their sum is the product.
     back
-        [2, modes, 2, N, N], products with B: ``conj(P)`` times the largest step that momentum bears.
+        [2, modes, 2, N, N], the same for B: ``conj(P) * spread`` times the largest step that momentum bears.
     rows_to_detector, columns_to_detector, columns_to_object, rows_to_object
         [2N, 2N], the unitary Fourier transform to a centred spectrum, and back. Rows multiply from the left,
         columns from the right.
