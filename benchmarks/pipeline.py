@@ -44,7 +44,7 @@ import onnxruntime as ort
 from runtime.atomic import write_text
 from runtime.formats import read_scan
 from runtime.grouping import group_neighbours
-from runtime.network import network_input
+from runtime.network import network_inputs
 from runtime.reconstruct import reconstruct
 from runtime.scan import Scan
 from runtime.session import Session
@@ -98,7 +98,7 @@ def end_to_end(artifact: Path, path: Path, arguments: argparse.Namespace) -> dic
     loaded = read_scan(path)
     loaded = replace(loaded, diffraction=np.asarray(loaded.diffraction))
     groups = group_neighbours(loaded.positions, contract.gridsize)
-    inputs = network_input(contract, session.name, loaded, groups)
+    (inputs,) = network_inputs(contract, session.name, loaded, groups)
     batches = [inputs[start : start + arguments.batch] for start in range(0, len(inputs), arguments.batch)]
 
     def run_bare() -> None:

@@ -81,8 +81,7 @@ def retrieved(scan: Scan, steps: int) -> NDArray[np.complex64]:
     with torch.inference_mode():
         for start in range(0, len(scan), CHUNK):
             amplitude = torch.from_numpy(scan.diffraction[start : start + CHUNK, None]) * float(scale)
-            empty = torch.stack([torch.ones_like(amplitude), torch.zeros_like(amplitude)], dim=2)
-            real, imaginary = retrieval(empty, amplitude, steps)[:, 0].unbind(dim=1)
+            real, imaginary = retrieval(amplitude, steps)[:, 0].unbind(dim=2)
             found.append(torch.complex(real, imaginary).numpy())
     return np.concatenate(found)
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export.conversion import Converted
+from export.conversion import INPUT_NAME, OFFSETS_NAME, Converted
 from export.difference import locate
 from export.engines import installed_engines, open_onnxruntime
 from export.graph import check_graph, operators
@@ -23,7 +23,7 @@ from export.portability import require
 from export.precision import Judge, ReducedArtifact, reduce_artifact
 from export.publish import publish
 from export.report import write_refusal, write_report
-from export.trials import amplitude_trials, count_trials
+from export.trials import amplitude_trials, count_trials, with_offsets
 from export.variants import counts_input, fix_batch
 from export.verdict import verdict
 from export.verify import (
@@ -39,14 +39,17 @@ from runtime.contract import (
     Contract,
     Conversion,
     NetworkInput,
+    OffsetsInput,
     Provenance,
+    Stitching,
     TrainingProbe,
 )
 from runtime.errors import InputError
-from runtime.grouping import nearest_groups
+from runtime.grouping import group_offsets, nearest_groups
 from runtime.scan import Scan
 from train.dataset import SCALE_RULE
 from train.network import initial_network, load_network
+from train.registry import get_architecture
 from train.run import NativeNetwork, RunRecord, held_out_scan, read_run
 
 __all__ = ["ExportResult", "export_network", "export_run"]
@@ -157,23 +160,27 @@ def export_network(
         raise InputError(f"{out}: expected a name that ends in .onnx")
     if options.precision != "fp32" and judge is None:
         raise InputError(f"precision {options.precision} needs a judge of reconstructions")
-    channels = record.network.gridsize**2
-    groups = nearest_groups(scan.positions, channels)
-    diffraction = scan.diffraction[groups[:_COMPARED]]
+    groups = nearest_groups(scan.positions, record.network.channels)[:_COMPARED]
+    diffraction = scan.diffraction[groups]
+    takes_offsets = get_architecture(record.architecture).takes_offsets(record.network)
+    offsets = group_offsets(scan.positions, groups)
+    example = (diffraction, offsets) if takes_offsets else (diffraction,)
     origin = f"{len(diffraction)} patterns of {record.scan} that training did not see"
 
     # Imported here, and with it the framework.
     converter = importlib.import_module(f"export.{record.framework}.convert")
-    converted: Converted = converter.convert_network(network, diffraction, opset=options.opset)
+    converted: Converted = converter.convert_network(network, *example, opset=options.opset)
     # Needs onnx-ir, which comes with the frameworks.
     cleaned = importlib.import_module("export.passes").clean(to_opset(converted.model, options.opset))
     model: onnx.ModelProto = cleaned.model
 
     published = vary(model, options, scan)
     data = published.SerializeToString(deterministic=True)
-    check_graph(data, batch=options.batch)
+    check_graph(data, inputs=(INPUT_NAME, OFFSETS_NAME)[: len(example)], batch=options.batch)
     native = _native(network, options, scan)
     trials = (count_trials if options.input == "counts" else amplitude_trials)(diffraction, origin)
+    if takes_offsets:
+        trials = with_offsets(trials, offsets)
     report = verify(
         record.label,
         {name: partial(load, data) for name, load in installed_engines().items()},
@@ -181,13 +188,17 @@ def export_network(
         trials,
         tolerance=options.tolerance,
         batches=BATCHES if options.batch is None else (options.batch,),
-        locate=locate(data, lambda inputs: network.layers(_amplitude(inputs, scan)), options.tolerance),
+        locate=locate(
+            data, lambda given, *rest: network.layers(_amplitude(given, scan), *rest), options.tolerance
+        ),
     )
     if report.refusals:
         report.raise_on_refusal(f"; all figures are in {write_refusal(report, out)}")
     engine = open_onnxruntime(model.SerializeToString(deterministic=True))
-    distance = relative_difference(initial.predict(diffraction), engine(diffraction))
-    contract = _contract(record, scan, converted, published, cleaned.passes, options).model_copy(
+    distance = relative_difference(initial.predict(*example), engine(*example))
+    contract = _contract(
+        record, scan, converted, published, cleaned.passes, options, takes_offsets=takes_offsets
+    ).model_copy(
         update={
             "parity": parity_of(report),
             "weights": prove_weights(record, network.tensors(), model, distance, options.tolerance),
@@ -233,7 +244,7 @@ def _amplitude(inputs: NDArray, scan: Scan) -> NDArray[np.float32]:
 def _native(network: NativeNetwork, options: ExportOptions, scan: Scan) -> Predict:
     if options.input == "amplitude":
         return network.predict
-    return lambda inputs: network.predict(_amplitude(inputs, scan))
+    return lambda given, *rest: network.predict(_amplitude(given, scan), *rest)
 
 
 def _contract(
@@ -243,6 +254,8 @@ def _contract(
     model: onnx.ModelProto,
     passes: list[str],
     options: ExportOptions,
+    *,
+    takes_offsets: bool,
 ) -> Contract:
     counts = options.input == "counts"
     return Contract(
@@ -257,6 +270,9 @@ def _contract(
             scale=record.scale,
             scale_rule=SCALE_RULE,
         ),
+        offsets=OffsetsInput(name=OFFSETS_NAME) if takes_offsets else None,
+        # One object explains the patterns of a group, up to a phase that nothing in them fixes.
+        stitching=Stitching(synchronise=takes_offsets),
         probe=TrainingProbe(
             sha256=record.probe_sha256,
             modes=0 if scan.probe is None else len(scan.probe),

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import onnx
 
-__all__ = ["INPUT_NAME", "OUTPUT_NAME", "Converted", "quiet"]
+__all__ = ["INPUT_NAME", "OFFSETS_NAME", "OUTPUT_NAME", "Converted", "quiet"]
 
 INPUT_NAME = "diffraction"
+OFFSETS_NAME = "offsets"
 OUTPUT_NAME = "object"
 
 
@@ -24,7 +25,8 @@ class Converted:
     Attributes
     ----------
     model
-        First axis dynamic. A network of this project has one input `INPUT_NAME` and one output `OUTPUT_NAME`.
+        First axis dynamic. A network of this project has the input `INPUT_NAME`, perhaps `OFFSETS_NAME` as well, and
+        the output `OUTPUT_NAME`.
     exporter
         Name and version.
     lowering

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.description import MODULE_KEY, ModuleDescription
 from export.engines import open_onnxruntime
-from export.verify import reference_input, reference_pair
+from export.verify import reference_input, reference_offsets, reference_pair
 from runtime.contract import CONTRACT_KEY, Contract, ReferencePair
 from runtime.errors import InputError, VerificationError
 from runtime.integrity import (
@@ -56,17 +56,21 @@ class Check:
 
 
 def contract_input(contract: Contract) -> tuple[str, list[NDArray]]:
-    """The reference input of an artifact, which anyone can make again from its contract.
+    """The reference inputs of an artifact, which anyone can make again from its contract.
 
     Returns
     -------
-    (rule in words, the one input [batch, C, N, N])
+    (rule in words, patterns [batch, C, N, N] and, if it takes them, offsets [batch, C, 2])
     """
-    rule, inputs = reference_input(contract.channels, contract.n, contract.probe.flux, contract.input.dtype)
+    rule, patterns = reference_input(contract.channels, contract.n, contract.probe.flux, contract.input.dtype)
+    inputs = [patterns]
+    if contract.offsets is not None:
+        how, offsets = reference_offsets(contract.gridsize, contract.n)
+        rule, inputs = f"{rule}; {how}", [patterns, offsets]
     if contract.batch is None:
-        return rule, [inputs]
-    repeated = inputs.take(range(contract.batch), axis=0, mode="wrap")
-    return f"{rule}, repeated to a batch of {contract.batch}", [repeated]
+        return rule, inputs
+    repeated = [each.take(range(contract.batch), axis=0, mode="wrap") for each in inputs]
+    return f"{rule}, repeated to a batch of {contract.batch}", repeated
 
 
 def module_input(model: onnx.ModelProto) -> tuple[str, list[NDArray]]:

@@ -51,7 +51,10 @@ def publish(model: onnx.ModelProto, contract: Contract, out: Path) -> Contract:
     with atomic_path(out) as partial:
         partial.write_bytes(stamp(model, contract))
         data = partial.read_bytes()
-        names = {"inputs": [contract.input.name], "outputs": [contract.output.name]}
+        names = {
+            "inputs": [tensor.name for tensor in contract.inputs],
+            "outputs": [contract.output.name],
+        }
         if graph_sha256(check_graph(data, **names, batch=contract.batch)) != contract.graph_sha256:
             raise VerificationError("the file does not hold the graph that was verified")
         if reference_pair(open_onnxruntime(data), rule, *inputs) != contract.reference:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Trial", "amplitude_trials", "count_trials", "module_trials"]
+__all__ = ["Trial", "amplitude_trials", "count_trials", "module_trials", "with_offsets"]
 
 # Patterns of each kind but the first; batches take them in turn, from the start again after the last.
 _PATTERNS = 16
@@ -26,17 +26,16 @@ class Trial:
     rule
         How they were made, in words.
     inputs
-        [n, ...], the first axis is the batch; a tuple of such arrays for a network of several inputs.
+        Arrays [n, ...], one for each input of the network; the first axis is the batch.
     """
 
     kind: str
     rule: str
-    inputs: NDArray | tuple[NDArray, ...]
+    inputs: tuple[NDArray, ...]
 
     def batch(self, start: int, size: int) -> tuple[NDArray, ...]:
         """All inputs for a batch, from the start again after the last."""
-        every = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
-        return tuple(part.take(range(start, start + size), axis=0, mode="wrap") for part in every)
+        return tuple(part.take(range(start, start + size), axis=0, mode="wrap") for part in self.inputs)
 
 
 def amplitude_trials(held_out: NDArray[np.float32], origin: str) -> list[Trial]:
@@ -54,11 +53,13 @@ def amplitude_trials(held_out: NDArray[np.float32], origin: str) -> list[Trial]:
     # The legacy generator, since its numbers never change.
     noise = np.abs(np.random.RandomState(0).standard_normal(some.shape) * rms).astype(np.float32)
     return [
-        Trial("held-out", origin, held_out),
-        Trial("random", f"absolute values of seeded normal noise of root mean square {rms:.4g}", noise),
-        Trial("all-zero", "no photon anywhere", np.zeros_like(some)),
-        Trial("faint", "held-out amplitudes / 1000, so a millionth of the photons", some / np.float32(1000)),
-        Trial("bright", "held-out amplitudes x 100, so 10,000 times the photons", some * np.float32(100)),
+        Trial("held-out", origin, (held_out,)),
+        Trial("random", f"absolute values of seeded normal noise of root mean square {rms:.4g}", (noise,)),
+        Trial("all-zero", "no photon anywhere", (np.zeros_like(some),)),
+        Trial(
+            "faint", "held-out amplitudes / 1000, so a millionth of the photons", (some / np.float32(1000),)
+        ),
+        Trial("bright", "held-out amplitudes x 100, so 10,000 times the photons", (some * np.float32(100),)),
     ]
 
 
@@ -70,12 +71,29 @@ def count_trials(held_out: NDArray[np.float32], origin: str) -> list[Trial]:
     noise = generator.randint(0, int(some.max()) + 1, some.shape).astype(np.uint16)
     faint = generator.poisson(0.05, some.shape).astype(np.uint16)
     return [
-        Trial("held-out", f"{origin}, as counts of at most {_MOST_COUNTS}", counts),
-        Trial("random", f"seeded uniform counts up to {some.max()}", noise),
-        Trial("all-zero", "no photon anywhere", np.zeros_like(some)),
-        Trial("faint", "seeded Poisson counts of mean 0.05", faint),
-        Trial("bright", f"every pixel at {_MOST_COUNTS}", np.full_like(some, _MOST_COUNTS)),
+        Trial("held-out", f"{origin}, as counts of at most {_MOST_COUNTS}", (counts,)),
+        Trial("random", f"seeded uniform counts up to {some.max()}", (noise,)),
+        Trial("all-zero", "no photon anywhere", (np.zeros_like(some),)),
+        Trial("faint", "seeded Poisson counts of mean 0.05", (faint,)),
+        Trial("bright", f"every pixel at {_MOST_COUNTS}", (np.full_like(some, _MOST_COUNTS),)),
     ]
+
+
+def with_offsets(trials: Sequence[Trial], offsets: NDArray[np.float32]) -> list[Trial]:
+    """The same trials for a network that takes offsets float32 [n, C, 2] too, those of the held-out patterns.
+
+    Random patterns get random offsets, of up to half a window, so that groups are tried that no scan has.
+    """
+    most = trials[0].inputs[0].shape[-1] / 2
+    some = _wrapped(offsets)
+    anywhere = np.random.RandomState(0).uniform(-most, most, some.shape).astype(np.float32)
+    found = []
+    for trial in trials:
+        values, words = offsets if trial is trials[0] else some, "their own offsets"
+        if trial.kind == "random":
+            values, words = anywhere, f"seeded random offsets of up to {most:g} pixels"
+        found.append(Trial(trial.kind, f"{trial.rule}; {words}", (*trial.inputs, values)))
+    return found
 
 
 def module_trials(shapes: Sequence[tuple[int, ...]], seed: int = 0) -> list[Trial]:

@@ -23,7 +23,7 @@ def counts_input(model: onnx.ModelProto, mask: NDArray[np.bool_] | None = None) 
     Parameters
     ----------
     model
-        Of one input `INPUT_NAME`, float32 [batch, C, N, N], amplitudes; left as it is.
+        With an input `INPUT_NAME`, float32 [batch, C, N, N], amplitudes; left as it is.
     mask
         bool [N, N], True = trust. Other pixels count as 0, whatever the detector says. None trusts all.
 
@@ -39,7 +39,7 @@ def counts_input(model: onnx.ModelProto, mask: NDArray[np.bool_] | None = None) 
     """
     made = copy.deepcopy(model)
     graph = made.graph
-    (value,) = graph.input
+    (value,) = (given for given in graph.input if given.name == INPUT_NAME)
     size = [axis.dim_value for axis in value.type.tensor_type.shape.dim[-2:]]
     for node in graph.node:
         for index, name in enumerate(node.input):
@@ -68,7 +68,7 @@ def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     Parameters
     ----------
     model
-        With a dynamic first axis of its input and output; left as it is.
+        With a dynamic first axis of its inputs and output; left as it is.
 
     Raises
     ------

@@ -24,6 +24,7 @@ __all__ = [
     "compare",
     "parity_of",
     "reference_input",
+    "reference_offsets",
     "reference_pair",
     "relative_difference",
     "verify",
@@ -316,6 +317,16 @@ def reference_input(channels: int, n: int, flux: float, dtype: str = "float32") 
         most = np.iinfo(np.uint16).max
         return f"uint16, at most {most}, of {drawn}", np.minimum(counts, most).astype(np.uint16)
     return f"float32 square root of {drawn}", np.sqrt(counts).astype(np.float32)
+
+
+def reference_offsets(gridsize: int, n: int) -> tuple[str, NDArray[np.float32]]:
+    """Offsets [2, gridsize ** 2, 2] to go with `reference_input`, and the rule in words."""
+    step = n / 8 + 0.25
+    rows, columns = np.divmod(np.arange(gridsize**2), gridsize)
+    grid = np.stack([rows, columns], axis=1) * np.float32(step)
+    return f"offsets on a grid of {step:g} pixels, then of {step / 2:g}", np.stack([grid, grid / 2]).astype(
+        np.float32
+    )
 
 
 def reference_pair(artifact: Predict, rule: str, *inputs: NDArray) -> ReferencePair:

@@ -15,7 +15,7 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.grouping import group_neighbours
-from runtime.network import Network, network_input
+from runtime.network import Network, network_inputs
 from runtime.scan import Scan
 
 __all__ = ["LoadPoint", "bench", "to_json"]
@@ -103,7 +103,7 @@ def bench(
         network.check_scan(scan)
     inputs = [_requests(network, scan, size) for network, size in zip(networks, batches, strict=True)]
     for network, values in zip(networks, inputs, strict=True):
-        network.predict(values[0])
+        network.predict(*values[0])
     loads: list[tuple[int, float | None]] = [
         *((clients, None) for clients in sorted(concurrency)),
         *((max(concurrency), rate) for rate in sorted(rates)),
@@ -137,16 +137,20 @@ def to_json(points: Sequence[LoadPoint], scan: Scan, seconds: float, rounds: int
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def _requests(network: Network, scan: Scan, batch: int) -> list[np.ndarray]:
-    """Full batches only, [batch, C, N, N] each; a scan of fewer patterns is repeated."""
+def _requests(network: Network, scan: Scan, batch: int) -> list[tuple[np.ndarray, ...]]:
+    """Inputs of full batches only; a scan of fewer patterns is repeated."""
     groups = group_neighbours(scan.positions, network.contract.gridsize)
     count = max(1, len(groups) // batch)
     index = np.resize(np.arange(len(groups)), count * batch).reshape(count, batch)
-    return [network_input(network.contract, network.name, scan, groups[each]) for each in index]
+    return [network_inputs(network.contract, network.name, scan, groups[each]) for each in index]
 
 
 def _measure(
-    network: Network, values: Sequence[np.ndarray], clients: int, rate: float | None, seconds: float
+    network: Network,
+    values: Sequence[tuple[np.ndarray, ...]],
+    clients: int,
+    rate: float | None,
+    seconds: float,
 ) -> tuple[list[float], float]:
     """Latencies in seconds, and the time from the first request to the last answer.
 
@@ -173,11 +177,11 @@ def _measure(
         if rate is None:
             end = time.perf_counter() + seconds
             while (sent := time.perf_counter()) < end:
-                network.predict(next(own))
+                network.predict(*next(own))
                 found.append(time.perf_counter() - sent)
         else:
             while (due := arrive()) is not None:
-                network.predict(next(own))
+                network.predict(*next(own))
                 found.append(time.perf_counter() - due)
         ended.append(time.perf_counter())
         return found

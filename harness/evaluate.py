@@ -53,7 +53,7 @@ def evaluate(
     provider: str = "auto",
     weighting: str | None = None,
     placement: Placement | None = None,
-    synchronise: bool = False,
+    synchronise: bool | None = None,
     batch: int | None = DEFAULT_BATCH,
     iterations: int = 0,
     refine: int = 0,

@@ -20,7 +20,7 @@ _KEPT = 2
 
 
 class BoundRun:
-    """An input and an output buffer on a device, filled, run and read again for every batch of one size.
+    """Input and output buffers on a device, filled, run and read again for every batch of one size.
 
     Nothing is allocated on the device after the first run, and addresses never change, which the replay of a CUDA
     graph relies on. Copies go from and to ordinary memory: onnxruntime's Python has no pinned memory for its CUDA
@@ -38,30 +38,35 @@ class BoundRun:
         self._session = session
         self._contract = contract
         self._device = device
-        self._buffers: dict[int, tuple[ort.IOBinding, ort.OrtValue, ort.OrtValue]] = {}
+        self._buffers: dict[int, tuple[ort.IOBinding, list[ort.OrtValue], ort.OrtValue]] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, patterns: NDArray) -> NDArray[np.float32]:
-        """Output [batch, N, N, C, 2] of patterns [batch, C, N, N], in memory of its own; from any thread."""
+    def __call__(self, *inputs: NDArray) -> NDArray[np.float32]:
+        """Output [batch, N, N, C, 2] of the contract's inputs, in memory of its own; from any thread."""
         with self._lock:
-            binding, given, taken = self._bound(len(patterns))
-            given.update_inplace(np.ascontiguousarray(patterns))
+            binding, given, taken = self._bound(len(inputs[0]))
+            for buffer, values in zip(given, inputs, strict=True):
+                buffer.update_inplace(np.ascontiguousarray(values))
             self._session.run_with_iobinding(binding)
             # On the CPU `numpy()` shows the buffer itself, which the next run overwrites.
             parts = taken.numpy()
             return parts.copy() if self._device == "cpu" else parts
 
-    def _bound(self, batch: int) -> tuple[ort.IOBinding, ort.OrtValue, ort.OrtValue]:
+    def _bound(self, batch: int) -> tuple[ort.IOBinding, list[ort.OrtValue], ort.OrtValue]:
         if batch in self._buffers:
             return self._buffers[batch]
         if len(self._buffers) == _KEPT:
             del self._buffers[next(iter(self._buffers))]
         n, channels = self._contract.n, self._contract.channels
         create = ort.OrtValue.ortvalue_from_shape_and_type
-        given = create([batch, channels, n, n], np.dtype(self._contract.input.dtype).type, self._device)
+        given = [
+            create([batch, *each.shape], np.dtype(each.dtype).type, self._device)
+            for each in self._contract.inputs
+        ]
         taken = create([batch, n, n, channels, 2], np.float32, self._device)
         binding = self._session.io_binding()
-        binding.bind_ortvalue_input(self._contract.input.name, given)
+        for tensor, buffer in zip(self._contract.inputs, given, strict=True):
+            binding.bind_ortvalue_input(tensor.name, buffer)
         binding.bind_ortvalue_output(self._contract.output.name, taken)
         self._buffers[batch] = binding, given, taken
         return self._buffers[batch]

@@ -7,6 +7,7 @@ It travels inside the ONNX file, as JSON in `metadata_props["ptychonnx.contract"
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,8 +18,10 @@ __all__ = [
     "CONTRACT_KEY",
     "Contract",
     "Conversion",
+    "InputTensor",
     "NetworkInput",
     "NetworkOutput",
+    "OffsetsInput",
     "Parity",
     "Placement",
     "Provenance",
@@ -54,6 +57,32 @@ class NetworkInput(_Part):
     scale_rule: str = Field(description="how the scale was found, in words")
 
 
+class OffsetsInput(_Part):
+    """What else the graph takes if it finds one object for all patterns of a group: where they lie."""
+
+    name: str = "offsets"
+    dtype: Literal["float32"] = "float32"
+    layout: Literal["BC2"] = Field(default="BC2", description="[batch, channel, (row, column)]")
+    unit: Literal["pixel"] = Field(
+        default="pixel", description="of the object; from any origin, only distances inside a group matter"
+    )
+
+
+@dataclass(frozen=True)
+class InputTensor:
+    """An input of the graph as an engine or a server sees it.
+
+    Attributes
+    ----------
+    shape
+        Without the batch, which comes first.
+    """
+
+    name: str
+    dtype: Literal["float32", "uint16"]
+    shape: tuple[int, ...]
+
+
 class NetworkOutput(_Part):
     """What the graph gives."""
 
@@ -71,6 +100,9 @@ class Stitching(_Part):
 
     weighting: Weighting = "probe"
     placement: Placement = "bilinear"
+    synchronise: bool = Field(
+        default=False, description="whether each patch is turned by one phase so that all agree"
+    )
 
 
 class TrainingProbe(_Part):
@@ -174,6 +206,7 @@ class Contract(_Part):
     gridsize: int = Field(default=1, gt=0, description="g: the network sees g * g neighbouring patterns")
     batch: int | None = Field(default=None, gt=0, description="the only batch it takes; null if any")
     input: NetworkInput
+    offsets: OffsetsInput | None = Field(default=None, description="null if the graph takes patterns alone")
     output: NetworkOutput = NetworkOutput()
     stitching: Stitching = Stitching()
     probe: TrainingProbe
@@ -191,6 +224,14 @@ class Contract(_Part):
     def channels(self) -> int:
         """C = gridsize squared: patterns in, patches out."""
         return self.gridsize**2
+
+    @property
+    def inputs(self) -> tuple[InputTensor, ...]:
+        """Every input of the graph, in order: patterns [C, N, N] and, if it takes them, offsets [C, 2]."""
+        patterns = InputTensor(self.input.name, self.input.dtype, (self.channels, self.n, self.n))
+        if self.offsets is None:
+            return (patterns,)
+        return patterns, InputTensor(self.offsets.name, self.offsets.dtype, (self.channels, 2))
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys, the form that is stamped into the artifact."""

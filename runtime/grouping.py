@@ -8,12 +8,40 @@ from scipy.spatial import KDTree
 
 from runtime.errors import InputError
 
-__all__ = ["group_neighbours", "nearest_groups"]
+__all__ = ["covering_groups", "group_neighbours", "group_offsets", "nearest_groups"]
 
 
 def group_neighbours(positions: NDArray[np.float64], gridsize: int) -> NDArray[np.intp]:
     """Groups [n, gridsize**2] of neighbouring patterns, one for each pattern; see `nearest_groups`."""
     return nearest_groups(positions, gridsize**2)
+
+
+def covering_groups(positions: NDArray[np.float64], gridsize: int) -> NDArray[np.intp]:
+    """Groups [m, gridsize**2] of `group_neighbours`, as few as it takes to have every pattern in one at least.
+
+    Chosen greedily: first groups of patterns that no chosen group has, then those that lack one, and so on. On a raster
+    about a third of the groups are chosen.
+    """
+    groups = group_neighbours(positions, gridsize)
+    members = groups.shape[1]
+    if members == 1:
+        return groups
+    every, covered, chosen = groups.tolist(), bytearray(len(groups)), []
+    for seen in range(members):
+        for index, group in enumerate(every):
+            if sum(covered[pattern] for pattern in group) <= seen:
+                chosen.append(index)
+                for pattern in group:
+                    covered[pattern] = 1
+    return groups[np.sort(chosen)]
+
+
+def group_offsets(positions: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Where the patterns of each group lie, [n, members, 2] (row, column), pixels from the first of the group.
+
+    A network that takes them knows distances inside a group only.
+    """
+    return (positions[groups] - positions[groups[:, :1]]).astype(np.float32)
 
 
 def nearest_groups(positions: NDArray[np.float64], members: int) -> NDArray[np.intp]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from runtime.contract import Contract
 from runtime.errors import InputError
+from runtime.grouping import group_offsets
 from runtime.requests import RequestStatistics
 from runtime.scan import Scan
 
-__all__ = ["DEFAULT_BATCH", "Network", "check_patterns", "check_scan", "network_input", "transmission"]
+__all__ = ["DEFAULT_BATCH", "Network", "check_inputs", "check_scan", "network_inputs", "transmission"]
 
 DEFAULT_BATCH = 16
 
@@ -44,10 +45,10 @@ class Network(Protocol):
     def check_scan(self, scan: Scan) -> None:
         """Refuse a scan that does not fit the contract."""
 
-    def predict(
-        self, diffraction: NDArray[np.floating] | NDArray[np.unsignedinteger]
-    ) -> NDArray[np.complex64]:
-        """Patches complex64 [batch, C, N, N] of patterns [batch, C, N, N]. Safe to call from any thread."""
+    def predict(self, *inputs: NDArray) -> NDArray[np.complex64]:
+        """Patches complex64 [batch, C, N, N] of the inputs in the contract: patterns [batch, C, N, N] and perhaps
+        offsets [batch, C, 2]. Safe to call from any thread.
+        """
 
     def batches(
         self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH
@@ -85,29 +86,33 @@ def check_scan(contract: Contract, name: str, scan: Scan) -> None:
         )
 
 
-def check_patterns(contract: Contract, name: str, diffraction: NDArray) -> None:
-    """Refuse an array that the network called `name` does not take: [batch, C, N, N] of the contract's type.
+def check_inputs(contract: Contract, name: str, inputs: Sequence[NDArray]) -> None:
+    """Refuse arrays that the network called `name` does not take: those of `Contract.inputs`, of one batch.
 
     Raises
     ------
     InputError
-        On another shape or data type: amplitudes and counts are never converted in silence.
+        On another number, shape or data type: amplitudes and counts are never converted in silence.
     """
-    if diffraction.dtype != np.dtype(contract.input.dtype):
-        raise InputError(
-            f"{name}: takes {contract.input.domain} as {contract.input.dtype}, got {diffraction.dtype}"
-        )
-    expected = (contract.channels, contract.n, contract.n)
-    if diffraction.ndim != 4 or diffraction.shape[1:] != expected:
-        raise InputError(
-            f"{name}: got an array of shape {diffraction.shape}, expected [batch, {', '.join(map(str, expected))}]"
-        )
+    expected = contract.inputs
+    if len(inputs) != len(expected):
+        names = " and ".join(each.name for each in expected)
+        raise InputError(f"{name}: got {len(inputs)} array{'s' * (len(inputs) != 1)}, expected {names}")
+    for tensor, given in zip(expected, inputs, strict=True):
+        if given.dtype != np.dtype(tensor.dtype):
+            what = contract.input.domain if tensor.name == contract.input.name else tensor.name
+            raise InputError(f"{name}: takes {what} as {tensor.dtype}, got {given.dtype}")
+        if given.shape != (len(inputs[0]), *tensor.shape):
+            batch = "batch" if tensor.name == contract.input.name else len(inputs[0])
+            raise InputError(
+                f"{name}: got an array of shape {given.shape}, expected [{batch}, {', '.join(map(str, tensor.shape))}]"
+            )
 
 
-def network_input(
+def network_inputs(
     contract: Contract, name: str, scan: Scan, index: NDArray[np.intp]
-) -> NDArray[np.float32] | NDArray[np.uint16]:
-    """Patterns of a scan as the network called `name` takes them.
+) -> tuple[NDArray[np.float32] | NDArray[np.uint16], ...]:
+    """What the network called `name` takes of a scan.
 
     Parameters
     ----------
@@ -116,13 +121,21 @@ def network_input(
 
     Returns
     -------
-    [m, C, N, N]: float32 amplitudes, or uint16 counts if the contract's domain is ``counts``.
+    Patterns [m, C, N, N]: float32 amplitudes, or uint16 counts if the contract's domain is ``counts``; and offsets
+    float32 [m, C, 2] if it takes them.
 
     Raises
     ------
     InputError
         If a count does not fit the contract's type.
     """
+    patterns = _patterns(contract, name, scan, index)
+    return (patterns,) if contract.offsets is None else (patterns, group_offsets(scan.positions, index))
+
+
+def _patterns(
+    contract: Contract, name: str, scan: Scan, index: NDArray[np.intp]
+) -> NDArray[np.float32] | NDArray[np.uint16]:
     amplitude = scan.diffraction[index]
     if contract.input.domain != "counts":
         return amplitude

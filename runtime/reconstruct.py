@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from runtime.amplitudes import LazyAmplitudes
 from runtime.contract import Contract, Placement
 from runtime.formats.products import Product, write_product
-from runtime.grouping import group_neighbours
+from runtime.grouping import covering_groups
 from runtime.network import DEFAULT_BATCH, Network
 from runtime.pipeline import ReadAhead, WorkBehind
 from runtime.requests import RequestStatistics
@@ -62,7 +62,7 @@ def reconstruct(
     progress: Callable[[int], None] = lambda patterns: None,
     *,
     placement: Placement | None = None,
-    synchronise: bool = False,
+    synchronise: bool | None = None,
     canvas_memory: int | None = None,
 ) -> Reconstruction:
     """Run every pattern of a scan through a network and stitch the patches.
@@ -79,7 +79,7 @@ def reconstruct(
     progress
         Called after each batch with the number of groups done in it.
     placement, synchronise
-        See `runtime.stitching.Stitcher`; the contract's own placement if None.
+        See `runtime.stitching.Stitcher`; the contract's own if None.
     canvas_memory
         Bytes that the canvas may take; a larger one is kept in tiles on disk. A quarter of the memory if None.
 
@@ -93,7 +93,9 @@ def reconstruct(
     weighting = weighting or session.contract.stitching.weighting
     weight = patch_weight(weighting, scan.size, scan.probe)
     placement = placement or session.contract.stitching.placement
-    groups = group_neighbours(scan.positions, session.contract.gridsize)
+    if synchronise is None:
+        synchronise = session.contract.stitching.synchronise
+    groups = covering_groups(scan.positions, session.contract.gridsize)
     stitcher = Stitcher(
         scan.positions[groups.reshape(-1)],
         weight,

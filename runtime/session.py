@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from runtime.binding import BoundRun, check_capture
 from runtime.contract import CONTRACT_KEY, Contract
 from runtime.errors import InputError
 from runtime.integrity import check_model_file
-from runtime.network import DEFAULT_BATCH, check_patterns, check_scan, network_input, transmission
+from runtime.network import DEFAULT_BATCH, check_inputs, check_scan, network_inputs, transmission
 from runtime.providers import preload_cuda, provider_list
 from runtime.scan import Scan
 
@@ -102,11 +102,14 @@ class Session:
         contract = self.contract
         inputs = {value.name: value for value in self._session.get_inputs()}
         outputs = {value.name: value for value in self._session.get_outputs()}
-        side, channels = contract.n, contract.channels
-        kinds = {"input": {"float32": "float", "uint16": "uint16"}[contract.input.dtype], "output": "float"}
-        for kind, name, values, expected in (
-            ("input", contract.input.name, inputs, [channels, side, side]),
-            ("output", contract.output.name, outputs, [side, side, channels, 2]),
+        types = {"float32": "float", "uint16": "uint16"}
+        if unknown := set(inputs) - {tensor.name for tensor in contract.inputs}:
+            raise InputError(
+                f"{self.path}: the graph takes {', '.join(sorted(unknown))} too, which the contract does not name"
+            )
+        for kind, name, values, expected, dtype in (
+            *(("input", each.name, inputs, [*each.shape], types[each.dtype]) for each in contract.inputs),
+            ("output", contract.output.name, outputs, [*self._output_shape], "float"),
         ):
             if name not in values:
                 raise InputError(
@@ -123,9 +126,9 @@ class Session:
                     f"{self.path}: contract promises {kind} {name!r} of shape [batch, "
                     f"{', '.join(map(str, expected))}], the graph has {values[name].shape}"
                 )
-            if values[name].type != f"tensor({kinds[kind]})":
+            if values[name].type != f"tensor({dtype})":
                 raise InputError(
-                    f"{self.path}: contract promises {kind} {name!r} of type {kinds[kind]}, the graph has "
+                    f"{self.path}: contract promises {kind} {name!r} of type {dtype}, the graph has "
                     f"{values[name].type}"
                 )
 
@@ -167,15 +170,14 @@ class Session:
         """
         check_scan(self.contract, self.name, scan)
 
-    def predict(
-        self, diffraction: NDArray[np.floating] | NDArray[np.unsignedinteger]
-    ) -> NDArray[np.complex64]:
+    def predict(self, *inputs: NDArray) -> NDArray[np.complex64]:
         """Patches of one batch.
 
         Parameters
         ----------
-        diffraction
-            [batch, C, N, N]: float32 amplitudes, or uint16 counts if the contract's domain is ``counts``.
+        inputs
+            Patterns [batch, C, N, N], float32 amplitudes or uint16 counts if the contract's domain is ``counts``; and
+            offsets float32 [batch, C, 2] if the contract has them, see `runtime.grouping.group_offsets`.
 
         Returns
         -------
@@ -184,30 +186,32 @@ class Session:
         Raises
         ------
         InputError
-            On another shape or data type: amplitudes and counts are never converted in silence.
+            On another number, shape or data type: amplitudes and counts are never converted in silence.
         """
         contract = self.contract
-        check_patterns(contract, self.name, diffraction)
-        if contract.batch is None or contract.batch == len(diffraction):
-            parts = self._run(diffraction)
+        check_inputs(contract, self.name, inputs)
+        if contract.batch is None or contract.batch == len(inputs[0]):
+            parts = self._run(inputs)
         else:
-            parts = self._run_fixed(diffraction, contract.batch)
+            parts = self._run_fixed(inputs, contract.batch)
         return transmission(parts)
 
-    def _run(self, diffraction: NDArray) -> NDArray[np.float32]:
+    def _run(self, inputs: Sequence[NDArray]) -> NDArray[np.float32]:
         if self._bound is not None:
-            return self._bound(diffraction)
-        feed = {self.contract.input.name: np.ascontiguousarray(diffraction)}
+            return self._bound(*inputs)
+        names = (tensor.name for tensor in self.contract.inputs)
+        feed = dict(zip(names, map(np.ascontiguousarray, inputs), strict=True))
         (parts,) = self._session.run([self.contract.output.name], feed)
         return parts
 
-    def _run_fixed(self, diffraction: NDArray, batch: int) -> NDArray[np.float32]:
+    def _run_fixed(self, inputs: Sequence[NDArray], batch: int) -> NDArray[np.float32]:
         """In batches of one size; the last is filled up with its own last patterns, whose patches are dropped."""
-        found = np.empty((len(diffraction), *self._output_shape), dtype=np.float32)
-        for start in range(0, len(diffraction), batch):
-            inputs = diffraction[start : start + batch]
-            padded = inputs.take(range(batch), axis=0, mode="clip")
-            found[start : start + batch] = self._run(padded)[: len(inputs)]
+        patterns = len(inputs[0])
+        found = np.empty((patterns, *self._output_shape), dtype=np.float32)
+        for start in range(0, patterns, batch):
+            some = [each[start : start + batch] for each in inputs]
+            padded = [each.take(range(batch), axis=0, mode="clip") for each in some]
+            found[start : start + batch] = self._run(padded)[: len(some[0])]
         return found
 
     @property
@@ -233,7 +237,7 @@ class Session:
             raise InputError(f"batch is {batch}, expected at least 1")
         for start in range(0, len(groups), batch):
             index = groups[start : start + batch]
-            yield index, self.predict(network_input(self.contract, self.name, scan, index))
+            yield index, self.predict(*network_inputs(self.contract, self.name, scan, index))
 
     def close(self) -> None:
         """Nothing to do: onnxruntime frees its session with the last reference."""

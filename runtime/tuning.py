@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from runtime.atomic import write_text
 from runtime.errors import InputError
 from runtime.grouping import group_neighbours
-from runtime.network import network_input
+from runtime.network import network_inputs
 from runtime.scan import Scan
 from runtime.session import Session
 
@@ -147,7 +147,7 @@ def _try(session: Session, scan: Scan, key: dict[str, str], seconds: float) -> T
     groups = group_neighbours(scan.positions, session.contract.gridsize)
     batches = _BATCHES if session.contract.batch is None else (session.contract.batch,)
     index = np.resize(np.arange(len(groups)), max(batches))
-    patterns = network_input(session.contract, session.name, scan, groups[index])
+    inputs = network_inputs(session.contract, session.name, scan, groups[index])
     sessions = {
         count: Session(session.path, session.wanted_provider, count) for count in _thread_counts(session)
     }
@@ -162,9 +162,10 @@ def _try(session: Session, scan: Scan, key: dict[str, str], seconds: float) -> T
                 break
             for count, one in sessions.items():
                 time.sleep(_REST_SECONDS)
-                one.predict(patterns[:batch])  # wakes its threads, and allocates the first time
+                some = [each[:batch] for each in inputs]
+                one.predict(*some)  # wakes its threads, and allocates the first time
                 start = time.perf_counter()
-                one.predict(patterns[:batch])
+                one.predict(*some)
                 times.setdefault((count, batch), []).append((time.perf_counter() - start) / batch)
     medians = {form: statistics.median(values) for form, values in times.items()}
     threads, batch = _fastest(medians)

@@ -23,7 +23,8 @@ class NetworkConfig:
     n
         Side of a diffraction pattern, pixels.
     gridsize
-        g: the network sees C = g * g neighbouring patterns and gives C patches.
+        g: the network sees C = g * g neighbouring patterns and gives C patches. A physics-informed one is told where
+        they lie, and finds one object for all of them.
     width
         Channels of the (first) hidden layer.
     blocks
@@ -44,6 +45,11 @@ class NetworkConfig:
     first_steps: int = Field(default=9, ge=1)
     final_steps: int = Field(default=12, ge=0)
 
+    @property
+    def channels(self) -> int:
+        """C: patterns that the network sees at a time."""
+        return self.gridsize**2
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainingConfig:
@@ -57,8 +63,8 @@ class TrainingConfig:
         Of a physics-informed network: ``mae`` of amplitudes, or ``poisson`` negative log-likelihood of counts.
         The supervised network ignores it and learns the simulated object.
     overlap
-        Neighbouring patterns whose patches are merged before the loss, so that they must agree where they
-        overlap; 1 trains each pattern by itself. The trained network still runs one pattern at a time.
+        Neighbouring patterns (with gridsize above 1, groups of them) whose patches are merged before the loss, so that
+        they must agree where they overlap; 1 trains each by itself. The trained network still runs one at a time.
     validation
         Fraction of the patterns that are held out, at least 16; verification at export uses them.
     seed

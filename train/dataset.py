@@ -10,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError
-from runtime.grouping import nearest_groups
+from runtime.grouping import group_offsets, nearest_groups
 from runtime.physics import cut_windows, illumination
 from runtime.scan import Scan
 from train.config import NetworkConfig, TrainingConfig
 from train.disagreement import NEIGHBOURS, overlap_disagreement
+from train.registry import Architecture
 
 __all__ = ["SCALE_RULE", "TrainingData", "prepare"]
 
 SCALE_RULE = "N / sqrt(mean photons in a training pattern): the scaled amplitude has a root mean square of 1"
 _MIN_HELD_OUT = 16
+_BLOCK = 9  # held-out patterns that lie together
 _DARKEST = 1e-4
 _MAX_NEIGHBOURHOODS = 64
 _NEIGHBOURHOODS_AT_ONCE = 8
@@ -42,6 +44,8 @@ class TrainingData:
         complex64 [modes, N, N], in sqrt(photons).
     mask
         bool [N, N].
+    channels, takes_offsets
+        C: patterns that the network sees at a time; whether it is told where they lie.
     train, held_out
         int [groups, members], indices into the patterns; no pattern is in both.
     neighbourhoods
@@ -59,6 +63,8 @@ class TrainingData:
     positions: NDArray[np.float64]
     probe: NDArray[np.complex64]
     mask: NDArray[np.bool_]
+    channels: int
+    takes_offsets: bool
     train: NDArray[np.intp]
     held_out: NDArray[np.intp]
     neighbourhoods: NDArray[np.intp]
@@ -102,21 +108,27 @@ class TrainingData:
         positions = np.rint(self.positions[groups]).astype(np.int64)
         return positions - positions.min(axis=1, keepdims=True)
 
-    def disagreement(
-        self, predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], channels: int
-    ) -> float:
+    def inputs(self, groups: NDArray[np.intp]) -> tuple[NDArray[np.float32], ...]:
+        """What the network takes for groups [groups, members]: amplitudes [B, C, N, N] and, if it takes them, offsets
+        [B, C, 2].
+        """
+        seen = groups.reshape(-1, self.channels)
+        amplitude = self.diffraction[seen]
+        return (amplitude, group_offsets(self.positions, seen)) if self.takes_offsets else (amplitude,)
+
+    def disagreement(self, predict: Callable[..., NDArray[np.float32]]) -> float:
         """How much the patches of `neighbourhoods` disagree, see `train.disagreement`.
 
         Parameters
         ----------
         predict
-            Object parts [B, N, N, C, 2] of amplitudes [B, C, N, N].
+            Object parts [B, N, N, C, 2] of `inputs`.
         """
         size, members = self.diffraction.shape[-1], self.neighbourhoods.shape[1]
         patches = []
         for first in range(0, len(self.neighbourhoods), _NEIGHBOURHOODS_AT_ONCE):
             groups = self.neighbourhoods[first : first + _NEIGHBOURHOODS_AT_ONCE]
-            parts = predict(self.diffraction[groups].reshape(-1, channels, size, size)).astype(np.float64)
+            parts = predict(*self.inputs(groups)).astype(np.float64)
             found = np.moveaxis(parts[..., 0] + 1j * parts[..., 1], -1, 1)
             patches.append(found.reshape(-1, members, size, size))
         offsets = self.offsets(self.neighbourhoods)
@@ -129,11 +141,12 @@ class TrainingData:
 
 
 def prepare(
-    scan: Scan, network: NetworkConfig, training: TrainingConfig, *, supervised: bool
+    scan: Scan, network: NetworkConfig, training: TrainingConfig, architecture: Architecture
 ) -> TrainingData:
     """Check a scan against the settings and split it.
 
-    Held-out patterns are drawn at random with the seed. A group that trains holds none of them.
+    Held-out patterns are drawn with the seed, each with its neighbours: only patterns that overlap show whether their
+    patches agree. A group that trains holds none of them.
 
     Raises
     ------
@@ -150,34 +163,54 @@ def prepare(
     diffraction = np.asarray(scan.diffraction)
     if scan.flux == 0:
         raise InputError(f"{scan.name}: every pattern is zero, expected photons")
-    labels = _labels(scan) if supervised else None
-    channels = network.gridsize**2
-    members = channels if supervised or channels > 1 else training.overlap
+    labels = _labels(scan) if architecture.supervised else None
+    channels = network.channels
+    neighbours = 1 if architecture.supervised else training.overlap
     held_out_count = max(_MIN_HELD_OUT, round(len(scan) * training.validation))
-    if len(scan) < held_out_count + max(members, _MIN_HELD_OUT):
+    needed = held_out_count + max(channels, neighbours, _MIN_HELD_OUT)
+    if len(scan) < needed:
         raise InputError(
-            f"{scan.name}: {len(scan)} patterns are too few, expected at least "
-            f"{held_out_count + max(members, _MIN_HELD_OUT)} ({held_out_count} of them are held out)"
+            f"{scan.name}: {len(scan)} patterns are too few, expected at least {needed} "
+            f"({held_out_count} of them are held out)"
         )
-    order = np.random.default_rng(training.seed).permutation(len(scan))
-    held_out, train = np.sort(order[:held_out_count]), np.sort(order[held_out_count:])
+    held_out, train = _split(scan.positions, held_out_count, training.seed)
     return TrainingData(
         diffraction=diffraction,
         positions=scan.positions,
         probe=scan.probe,
         mask=np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask,
-        train=train[nearest_groups(scan.positions[train], members)],
-        held_out=held_out[nearest_groups(scan.positions[held_out], members)],
-        neighbourhoods=_neighbourhoods(scan, held_out, channels if channels > 1 else NEIGHBOURS),
+        channels=channels,
+        takes_offsets=architecture.takes_offsets(network),
+        train=train[_groups(scan.positions[train], channels, neighbours)],
+        held_out=held_out[_groups(scan.positions[held_out], channels, neighbours)],
+        neighbourhoods=_groups(scan.positions, channels, NEIGHBOURS)[_chosen(held_out)],
         scale=float(scan.size / np.sqrt(scan.flux)),
         labels=labels,
         sha256=_sha256(diffraction, scan),
     )
 
 
-def _neighbourhoods(scan: Scan, held_out: NDArray[np.intp], members: int) -> NDArray[np.intp]:
-    chosen = held_out[np.linspace(0, len(held_out) - 1, min(len(held_out), _MAX_NEIGHBOURHOODS)).astype(int)]
-    return nearest_groups(scan.positions, members)[chosen]
+def _split(
+    positions: NDArray[np.float64], held_out: int, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of held-out patterns, whole neighbourhoods of patterns drawn at random, and of the others."""
+    near = nearest_groups(positions, min(_BLOCK, len(positions)))
+    order = near[np.random.default_rng(seed).permutation(len(positions))].ravel()
+    _, first = np.unique(order, return_index=True)
+    chosen = order[np.sort(first)]
+    return np.sort(chosen[:held_out]), np.sort(chosen[held_out:])
+
+
+def _groups(positions: NDArray[np.float64], channels: int, neighbours: int) -> NDArray[np.intp]:
+    """Indices [n, neighbours * channels]: for each pattern those that the network sees with it, and then what it sees
+    with the nearest other patterns.
+    """
+    seen = nearest_groups(positions, channels)
+    return seen[nearest_groups(positions, neighbours)].reshape(len(positions), -1)
+
+
+def _chosen(held_out: NDArray[np.intp]) -> NDArray[np.intp]:
+    return held_out[np.linspace(0, len(held_out) - 1, min(len(held_out), _MAX_NEIGHBOURHOODS)).astype(int)]
 
 
 def _labels(scan: Scan) -> NDArray[np.complex64]:

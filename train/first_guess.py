@@ -8,7 +8,12 @@ continues what lies beside it (of all objects that explain the pattern, the one 
 Steps carry momentum, and the gradient is taken where it leads to (Nesterov, Soviet Mathematics Doklady 27, 372
 (1983)).
 
-Everything is a product of real matrices with the constants made here, so that each framework writes it alike and the
+A network that sees several patterns at a time (gridsize above 1) finds one object for all of them: the covariance
+reaches from the window of each pattern into those of the others, by the distance between them, which is an input of
+the network (`docs/decisions/0018-joint-retrieval.md`). For pixels r of window c and r' of window c' it is the Gaussian
+of ``r + offset_c - r' - offset_c'``, whole pixels or not, so that patches agree where they overlap.
+
+Everything is a product of real matrices, made here or from the offsets, so that each framework writes it alike and the
 compiled network needs no Fourier operator.
 """
 
@@ -24,6 +29,9 @@ from runtime.physics import illumination
 __all__ = [
     "AMPLITUDE_GAIN",
     "CONTRAST_GAIN",
+    "CORRELATION",
+    "DARKEST",
+    "FAINT",
     "INTENSITY_FLOOR",
     "MOMENTUM",
     "FirstGuess",
@@ -47,10 +55,17 @@ _STEP = 4 / 3
 INTENSITY_FLOOR = 1e-5
 
 # Correlation length of the object that is expected, pixels (standard deviation of the Gaussian).
-_CORRELATION = 2.0
+CORRELATION = 2.0
 
 # Faint places take larger steps, in proportion to (light + this fraction of the brightest) to the power -1/2.
-_FAINT = 0.1
+FAINT = 0.1
+
+# Of several patterns at a time: the largest curvature is that of one, times how much brighter the brightest place is,
+# within 2 % for all distances between them (measured for the simulated zone plate, tests/train/test_joint.py).
+_JOINT_STEP = 1.3
+
+# Added to the light of a window, at most 1, so that patches are merged where there is none.
+DARKEST = 1e-4
 
 _POWER_ITERATIONS = 100
 
@@ -83,9 +98,10 @@ class FirstGuess:
     For an object ``O``: ``psi_m = FFT(P_m O)``, ``q = A / sqrt(floor + sum_m |psi_m|^2) - 1`` (0 where the detector
     is not trusted), ``G = sum_m B_m IFFT(q psi_m)``, and the step is ``spread * (smoothing G smoothing)``.
 
-    The transform of an image with parts is a product from the left, over [part, row], and one from the right, over
-    [part, column]. Between them lies an image whose rows are [row, part] as the left matrix has it, and so
-    [part, column] is in one line as the right matrix has it: nothing is moved.
+    An image with parts is [row, part, column]. Its transform is a product from the left, over [row, part], and one
+    from the right, over [part, column], and so is the way back: nothing is moved. With several patterns at a time,
+    `spread`, `smoothing` and the length of the step depend on the distances between them; `lit` and `back` then hold
+    the probe alone.
 
     Attributes
     ----------
@@ -95,11 +111,13 @@ class FirstGuess:
         Steps before the network, from an empty object, and after it, from the network's.
     training_steps
         Steps after the network while it is trained: gradients pass through them, and few are enough to learn from.
+    members
+        Patterns that are explained together: C = gridsize ** 2.
     probe, lit
-        [2, modes, 2, N, N], complex products with P, scaled, and with ``P * spread``: the first of the two multiplies
+        [2, modes, N, 2, N], complex products with P, scaled, and with ``P * spread``: the first of the two multiplies
         the parts of an image, the second the exchanged parts, and their sum is the product.
     back
-        [2, modes, 2, N, N], the same for B: ``conj(P) * spread`` times the largest step that momentum bears.
+        [2, modes, N, 2, N], the same for B: ``conj(P) * spread`` times the largest step that momentum bears.
     rows_to_detector, columns_to_detector, columns_to_object, rows_to_object
         [2N, 2N], the unitary Fourier transform to a centred spectrum, and back. Rows multiply from the left,
         columns from the right.
@@ -111,12 +129,15 @@ class FirstGuess:
         [N, N], 1 where the detector is trusted, 0 elsewhere.
     light
         [N, N], amplitude of the illumination, at most 1.
+    step
+        Length of a step for several patterns at a time, times how much brighter the brightest place is than with one.
     """
 
     scale: float
     steps: int
     final_steps: int
     training_steps: int
+    members: int
     probe: NDArray[np.float32]
     lit: NDArray[np.float32]
     back: NDArray[np.float32]
@@ -128,6 +149,7 @@ class FirstGuess:
     spread: NDArray[np.float32]
     trusted: NDArray[np.float32]
     light: NDArray[np.float32]
+    step: float
 
 
 def first_guess(
@@ -137,6 +159,7 @@ def first_guess(
     *,
     steps: int,
     final_steps: int,
+    members: int = 1,
 ) -> FirstGuess:
     """Constants for a probe complex [modes, N, N] in sqrt(photons), and the scale of `train.dataset.SCALE_RULE`.
 
@@ -146,6 +169,8 @@ def first_guess(
         bool [N, N], True where the detector is trusted; everywhere if None.
     steps, final_steps
         Before the network and after it, see `train.config.NetworkConfig`.
+    members
+        Patterns that are explained together.
     """
     size = probe.shape[-1]
     modes = probe.astype(np.complex128) * scale
@@ -154,14 +179,15 @@ def first_guess(
     transform = np.fft.fftshift(np.fft.fft(np.eye(size), axis=0, norm="ortho"), axes=0)
     inverse = transform.conj().T
     light = np.sqrt(density)
+    alone = members == 1
     exact = {
         "probe": _product(modes),
-        "lit": _product(modes * expected.spread),
-        "back": _product(modes.conj() * (expected.step * expected.spread)),
-        "rows_to_detector": _turned_rows(_real(transform)),
+        "lit": _product(modes * expected.spread if alone else modes),
+        "back": _product(modes.conj() * (expected.step * expected.spread if alone else 1)),
+        "rows_to_detector": _rows(transform),
         "columns_to_detector": _real(transform).T,
         "columns_to_object": _real(inverse).T,
-        "rows_to_object": _turned_rows(_real(inverse).T).T,
+        "rows_to_object": _rows(inverse),
         "smoothing": expected.smoothing,
         "spread": expected.spread,
         "trusted": np.ones((size, size)) if mask is None else mask,
@@ -172,6 +198,8 @@ def first_guess(
         steps=steps,
         final_steps=final_steps,
         training_steps=min(final_steps, _TRAINING_STEPS),
+        members=members,
+        step=expected.step.item() * _JOINT_STEP / _STEP,
         **{name: np.ascontiguousarray(values, dtype=np.float32) for name, values in exact.items()},
     )
 
@@ -182,9 +210,9 @@ def preconditioner(density: NDArray[np.float64]) -> Preconditioner:
     For windows of one object the density is the sum of theirs, each at its place.
     """
     size = density.shape[-1]
-    spread = (density / density.max(axis=(-2, -1), keepdims=True) + _FAINT) ** -0.25
+    spread = (density / density.max(axis=(-2, -1), keepdims=True) + FAINT) ** -0.25
     distance = np.subtract.outer(np.arange(size), np.arange(size))
-    smoothing = np.exp(-0.5 * (distance / _CORRELATION) ** 2)
+    smoothing = np.exp(-0.5 * (distance / CORRELATION) ** 2)
     return Preconditioner(spread, smoothing, _STEP / _curvature(density, spread, smoothing))
 
 
@@ -204,11 +232,11 @@ def _curvature(
 
 
 def _product(factor: NDArray[np.complexfloating]) -> NDArray[np.float64]:
-    """Constants [2, ..., 2, N, N] whose first multiplies the parts of an image, and whose second the exchanged parts:
+    """Constants [2, ..., N, 2, N] whose first multiplies the parts of an image, and whose second the exchanged parts:
     their sum is the complex product with `factor` [..., N, N].
     """
-    same = np.stack([factor.real, factor.real], axis=-3)
-    exchanged = np.stack([-factor.imag, factor.imag], axis=-3)
+    same = np.stack([factor.real, factor.real], axis=-2)
+    exchanged = np.stack([-factor.imag, factor.imag], axis=-2)
     return np.stack([same, exchanged])
 
 
@@ -217,6 +245,7 @@ def _real(matrix: NDArray[np.complexfloating]) -> NDArray[np.float64]:
     return np.block([[matrix.real, -matrix.imag], [matrix.imag, matrix.real]])
 
 
-def _turned_rows(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows [part, row] as [row, part]."""
-    return matrix.reshape(2, -1, len(matrix)).swapaxes(0, 1).reshape(matrix.shape)
+def _rows(matrix: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    """The same for rows that are [row, part] instead of [part, row]."""
+    size = len(matrix)
+    return _real(matrix).reshape(2, size, 2, size).transpose(1, 0, 3, 2).reshape(2 * size, 2 * size)

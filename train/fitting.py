@@ -73,6 +73,7 @@ class Job:
             data.mask,
             steps=network.first_steps,
             final_steps=network.final_steps,
+            members=network.channels,
         )
 
     def require_shares(self) -> None:
@@ -169,7 +170,7 @@ def train(
         If the scan does not fit the settings, the framework is missing, an interrupted training is there and
         `resume` is not given, a file cannot be written, or the loss stops being finite.
     """
-    data = prepare(scan, network, training, supervised=architecture.supervised)
+    data = prepare(scan, network, training, architecture)
     if source is not None:
         source.require_same(architecture.name, network)
     init_sha256 = None if source is None else source.sha256

@@ -41,8 +41,11 @@ def check_output(architecture: Architecture, config: NetworkConfig, network: Nat
     InputError
         With the shapes that were found and expected.
     """
-    channels = config.gridsize**2
-    output = network.predict(np.zeros((_BATCH, channels, config.n, config.n), dtype=np.float32))
+    channels = config.channels
+    inputs = [np.zeros((_BATCH, channels, config.n, config.n), dtype=np.float32)]
+    if architecture.takes_offsets(config):
+        inputs.append(np.zeros((_BATCH, channels, 2), dtype=np.float32))
+    output = network.predict(*inputs)
     expected = (_BATCH, config.n, config.n, channels, 2)
     if output.shape != expected or output.dtype != np.float32:
         raise InputError(

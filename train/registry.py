@@ -10,6 +10,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Literal
 
 from runtime.errors import InputError
+from train.config import NetworkConfig
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -35,7 +36,8 @@ class Architecture:
     builder
         ``module:function`` that takes a `train.config.NetworkConfig` and a `train.first_guess.FirstGuess`, and gives
         the network: a `torch.nn.Module` or a `keras.Model` from amplitudes [B, C, N, N] to real and imaginary parts
-        [B, N, N, C, 2].
+        [B, N, N, C, 2]. Where `takes_offsets`, from amplitudes and offsets [B, C, 2] (row, column) of the windows,
+        pixels, which it hands to `Features`.
     summary
         One line for `ptychonnx train --list`.
     supervised
@@ -55,6 +57,10 @@ class Architecture:
     def label(self) -> str:
         """Run label: `pinn_<architecture>`, or `baseline` for the supervised network."""
         return self.name if self.supervised else f"pinn_{self.name}"
+
+    def takes_offsets(self, config: NetworkConfig) -> bool:
+        """Whether the network is told where its patterns lie: several of them, and the physics that joins them."""
+        return config.channels > 1 and not self.supervised
 
     def load_builder(self) -> Callable[..., Any]:
         """Import the builder, and with it the framework.

@@ -74,16 +74,18 @@ class LayerOutput:
 class NativeNetwork(Protocol):
     """A trained network in its own framework, behind one face for export and tests."""
 
-    def predict(self, diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Object parts float32 [B, N, N, C, 2] of measured amplitudes float32 [B, C, N, N]."""
+    def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Object parts float32 [B, N, N, C, 2] of measured amplitudes float32 [B, C, N, N] and, if the network takes
+        them, offsets float32 [B, C, 2].
+        """
         ...
 
     def tensors(self) -> dict[str, NDArray]:
         """Every trainable tensor by name."""
         ...
 
-    def layers(self, diffraction: NDArray[np.float32]) -> list[LayerOutput]:
-        """What every layer gives for an input, none before those it reads from."""
+    def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
+        """What every layer gives for the inputs of `predict`, none before those it reads from."""
         ...
 
 
@@ -197,5 +199,10 @@ def recorded_guess(folder: Path, record: RunRecord) -> FirstGuess:
         )
     network = record.network
     return first_guess(
-        scan.probe, record.scale, scan.mask, steps=network.first_steps, final_steps=network.final_steps
+        scan.probe,
+        record.scale,
+        scan.mask,
+        steps=network.first_steps,
+        final_steps=network.final_steps,
+        members=network.channels,
     )

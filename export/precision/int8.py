@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ _LAYERS = {"Conv", "ConvTranspose", "Gemm"}
 _BETWEEN = {"Relu", "MaxPool", "Resize"}
 
 
-def eight_bit(model: onnx.ModelProto, batches: Iterable[NDArray]) -> Reduction:
+def eight_bit(model: onnx.ModelProto, batches: Iterable[Sequence[NDArray]]) -> Reduction:
     """Reduce convolutions to 8-bit integers with onnxruntime's static quantisation (QDQ format).
 
     Weights are int8, symmetric, with a scale for each channel; activations are uint8 with an offset, which
@@ -38,7 +38,7 @@ def eight_bit(model: onnx.ModelProto, batches: Iterable[NDArray]) -> Reduction:
     model
         From `with_named_nodes`; left as it is.
     batches
-        Inputs of the graph, in batches that it takes.
+        All inputs of the graph, in batches that it takes.
     """
     constants = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
     layers = tuple(
@@ -55,16 +55,18 @@ def eight_bit(model: onnx.ModelProto, batches: Iterable[NDArray]) -> Reduction:
 class _Reader:
     """Feeds batches to onnxruntime's calibrator, which knows it by its only method."""
 
-    def __init__(self, name: str, batches: Iterable[NDArray]) -> None:
+    def __init__(self, names: Sequence[str], batches: Iterable[Sequence[NDArray]]) -> None:
         self._batches = iter(batches)
-        self._name = name
+        self._names = names
 
     def get_next(self) -> dict[str, NDArray] | None:
         batch = next(self._batches, None)
-        return None if batch is None else {self._name: np.ascontiguousarray(batch)}
+        if batch is None:
+            return None
+        return dict(zip(self._names, map(np.ascontiguousarray, batch), strict=True))
 
 
-def _calibrate(model: onnx.ModelProto, batches: Iterable[NDArray]) -> object:
+def _calibrate(model: onnx.ModelProto, batches: Iterable[Sequence[NDArray]]) -> object:
     """Smallest and largest value of everything that a layer reads or gives."""
     from onnxruntime.quantization import create_calibrator
 
@@ -74,7 +76,7 @@ def _calibrate(model: onnx.ModelProto, batches: Iterable[NDArray]) -> object:
         calibrator = create_calibrator(
             source, sorted(_LAYERS | _BETWEEN), augmented_model_path=str(Path(folder) / "augmented.onnx")
         )
-        calibrator.collect_data(_Reader(model.graph.input[0].name, batches))
+        calibrator.collect_data(_Reader([value.name for value in model.graph.input], batches))
         return calibrator.compute_data()
 
 

@@ -22,7 +22,7 @@ from export.precision.text import reduction_lines
 from export.publish import publish, stamp
 from runtime.contract import Contract, Quality
 from runtime.errors import InputError, VerificationError
-from runtime.grouping import group_neighbours
+from runtime.grouping import group_neighbours, group_offsets
 from runtime.scan import Scan
 from runtime.session import Session
 
@@ -122,7 +122,7 @@ def reduce_artifact(
     session.check_scan(scan)
     model = with_named_nodes(onnx.load(parent))
     batches = _batches(contract, scan, patterns)
-    if not np.isfinite(open_onnxruntime(model.SerializeToString())(batches[0])).all():
+    if not np.isfinite(open_onnxruntime(model.SerializeToString())(*batches[0])).all():
         raise InputError(f"{parent}: gives NaN or infinity for {scan.name}, expected a network that works")
     progress(f"Calibrating {precision}")
     reduction = half_precision(model) if precision == "fp16" else eight_bit(model, batches)
@@ -221,17 +221,20 @@ class _Trials:
         )
 
 
-def _batches(contract: Contract, scan: Scan, patterns: int) -> list[NDArray]:
+def _batches(contract: Contract, scan: Scan, patterns: int) -> list[tuple[NDArray, ...]]:
     """Inputs of the network, evenly spread over a scan, in batches that it takes."""
     groups = group_neighbours(scan.positions, contract.gridsize)
     chosen = np.unique(np.linspace(0, len(groups) - 1, min(patterns, len(groups))).round().astype(np.intp))
-    inputs: NDArray = scan.diffraction[groups[chosen]]
+    given: NDArray = scan.diffraction[groups[chosen]]
     if contract.input.domain == "counts":
-        counts = np.rint(np.square(inputs, dtype=np.float64))
-        inputs = np.minimum(counts, np.iinfo(np.uint16).max).astype(np.uint16)
+        counts = np.rint(np.square(given, dtype=np.float64))
+        given = np.minimum(counts, np.iinfo(np.uint16).max).astype(np.uint16)
+    inputs = [given]
+    if contract.offsets is not None:
+        inputs.append(group_offsets(scan.positions, groups[chosen]))
     size = contract.batch or _BATCH
     return [
         # A fixed batch is filled up from the start again.
-        inputs.take(range(start, start + size), axis=0, mode="wrap")
-        for start in range(0, len(inputs), size)
+        tuple(each.take(range(start, start + size), axis=0, mode="wrap") for each in inputs)
+        for start in range(0, len(given), size)
     ]

@@ -26,7 +26,7 @@ def output_change(found: NDArray, expected: NDArray) -> float:
 def sensitivities(
     model: onnx.ModelProto,
     reduction: Reduction,
-    inputs: NDArray,
+    inputs: Sequence[NDArray],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
     """How much the output changes when one layer alone is reduced, for each layer.
@@ -36,7 +36,7 @@ def sensitivities(
     model
         The graph in float32.
     inputs
-        One batch for it.
+        One batch for it, every input.
     progress
         Called with the layers done and those in all.
 
@@ -44,11 +44,11 @@ def sensitivities(
     -------
     `output_change` by layer, in the order of the graph.
     """
-    expected = open_onnxruntime(model.SerializeToString())(inputs)
+    expected = open_onnxruntime(model.SerializeToString())(*inputs)
     found = {}
     for number, layer in enumerate(reduction.layers, start=1):
         engine = open_onnxruntime(reduction.emulate([layer]).SerializeToString())
-        found[layer] = output_change(engine(inputs), expected)
+        found[layer] = output_change(engine(*inputs), expected)
         progress(number, len(reduction.layers))
     return found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.integrity import check_artifact, raise_on_difference
-from runtime.contract import CONTRACT_KEY, Contract
+from runtime.contract import CONTRACT_KEY, Contract, InputTensor
 from runtime.errors import InputError
 from runtime.integrity import check_model_file, external_tensors
 from runtime.session import Session
@@ -27,14 +27,16 @@ class Interface:
     ----------
     batch
         The only batch; None if any.
-    input_shape, output_shape
+    inputs
+        Patterns first.
+    domain
+        Of the patterns: ``amplitude`` or ``counts``.
+    output_shape
         Without the batch.
     """
 
-    input_name: str
-    input_type: str
-    input_domain: str
-    input_shape: tuple[int, ...]
+    inputs: tuple[InputTensor, ...]
+    domain: str
     output_name: str
     output_shape: tuple[int, ...]
     batch: int | None
@@ -44,10 +46,8 @@ class Interface:
         """The interface that a contract promises."""
         n, channels = contract.n, contract.channels
         return cls(
-            input_name=contract.input.name,
-            input_type=contract.input.dtype,
-            input_domain=contract.input.domain,
-            input_shape=(channels, n, n),
+            inputs=contract.inputs,
+            domain=contract.input.domain,
             output_name=contract.output.name,
             output_shape=(n, n, channels, 2),
             batch=contract.batch,
@@ -55,8 +55,11 @@ class Interface:
 
     def __str__(self) -> str:
         batch = "batch" if self.batch is None else str(self.batch)
-        axes = ", ".join(map(str, (batch, *self.input_shape)))
-        return f"{self.input_name}: {self.input_domain} {self.input_type} [{axes}]"
+        patterns, *others = (
+            f"{each.dtype} [{', '.join(map(str, (batch, *each.shape)))}]" for each in self.inputs
+        )
+        named = [f"{each.name}: {rest}" for each, rest in zip(self.inputs[1:], others, strict=True)]
+        return "; ".join([f"{self.inputs[0].name}: {self.domain} {patterns}", *named])
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,8 @@ def _model_settings(artifact: Deployable, version: int, options: DeployOptions) 
         "implementation": f"{_RUNTIME.stem}.OnnxModel",
         "platform": "onnxruntime_onnx",
         "inputs": [
-            {
-                "name": interface.input_name,
-                "datatype": _TYPES[interface.input_type],
-                "shape": [batch, *interface.input_shape],
-            }
+            {"name": each.name, "datatype": _TYPES[each.dtype], "shape": [batch, *each.shape]}
+            for each in interface.inputs
         ],
         "outputs": [
             {"name": interface.output_name, "datatype": "FP32", "shape": [batch, *interface.output_shape]}

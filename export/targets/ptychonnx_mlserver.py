@@ -23,7 +23,7 @@ _TYPES: dict[str, np.dtype] = {"tensor(float)": np.dtype(np.float32), "tensor(ui
 
 
 class OnnxModel(MLModel):
-    """One artifact: one input, one output."""
+    """One artifact, of one output."""
 
     async def load(self) -> bool:
         """Open the artifact and run it once, so that the first request is not the slowest."""
@@ -37,11 +37,9 @@ class OnnxModel(MLModel):
         # onnxruntime falls back to the CPU in silence.
         if self._session.get_providers()[0] != providers[0]:
             raise RuntimeError(f"{path}: {providers[0]} did not start, expected a GPU and its libraries")
-        (self._input,) = self._session.get_inputs()
+        self._inputs = {given.name: given for given in self._session.get_inputs()}
         (self._output,) = self._session.get_outputs()
-        self._dtype = _TYPES[self._input.type]
-        first = [axis if isinstance(axis, int) else 1 for axis in self._input.shape]
-        self._run(np.zeros(first, self._dtype))
+        self._run({name: _zeros(given) for name, given in self._inputs.items()})
         return True
 
     async def metadata(self) -> MetadataModelResponse:
@@ -62,21 +60,35 @@ class OnnxModel(MLModel):
             outputs=[NumpyCodec.encode_output(self._output.name, output)],
         )
 
-    def _decode(self, payload: InferenceRequest) -> np.ndarray:
+    def _decode(self, payload: InferenceRequest) -> dict[str, np.ndarray]:
         names = [given.name for given in payload.inputs]
-        if names != [self._input.name]:
-            raise InferenceError(f"got inputs {names}, expected {[self._input.name]}")
-        array = np.asarray(self.decode(payload.inputs[0], default_codec=NumpyCodec))
-        # Amplitudes and counts are never converted in silence.
-        if array.dtype != self._dtype:
-            raise InferenceError(f"{self._input.name} is {array.dtype}, expected {self._dtype}")
-        fits = array.ndim == len(self._input.shape) and all(
-            not isinstance(axis, int) or axis == size
-            for axis, size in zip(self._input.shape, array.shape, strict=False)
-        )
-        if not fits or not array.size:
-            raise InferenceError(f"{self._input.name} has shape {array.shape}, expected {self._input.shape}")
-        return array
+        if sorted(names) != sorted(self._inputs):
+            raise InferenceError(f"got inputs {names}, expected {list(self._inputs)}")
+        arrays = {
+            given.name: np.asarray(self.decode(given, default_codec=NumpyCodec)) for given in payload.inputs
+        }
+        for name, array in arrays.items():
+            _check(array, self._inputs[name])
+        batches = {name: len(array) for name, array in arrays.items()}
+        if len(set(batches.values())) > 1:
+            raise InferenceError(f"got batches of different sizes: {batches}")
+        return arrays
 
-    def _run(self, array: np.ndarray) -> np.ndarray:
-        return self._session.run([self._output.name], {self._input.name: array})[0]
+    def _run(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
+        return self._session.run([self._output.name], arrays)[0]
+
+
+def _zeros(given: ort.NodeArg) -> np.ndarray:
+    return np.zeros([axis if isinstance(axis, int) else 1 for axis in given.shape], _TYPES[given.type])
+
+
+def _check(array: np.ndarray, given: ort.NodeArg) -> None:
+    # Amplitudes and counts are never converted in silence.
+    if array.dtype != _TYPES[given.type]:
+        raise InferenceError(f"{given.name} is {array.dtype}, expected {_TYPES[given.type]}")
+    fits = array.ndim == len(given.shape) and all(
+        not isinstance(axis, int) or axis == size
+        for axis, size in zip(given.shape, array.shape, strict=False)
+    )
+    if not fits or not array.size:
+        raise InferenceError(f"{given.name} has shape {array.shape}, expected {given.shape}")

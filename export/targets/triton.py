@@ -10,7 +10,7 @@ from export.targets.artifacts import Deployable
 from export.targets.folder import ModelPlan, Plan
 from export.targets.options import DeployOptions
 from export.targets.readme import readme
-from export.targets.triton_config import WARMUP_FILE, config_text
+from export.targets.triton_config import config_text, warmup_file
 from export.targets.versions import MODEL_FILE, plan_versions
 from runtime.contract import Contract
 
@@ -46,7 +46,7 @@ def _plan_model(root: Path, artifact: Deployable, options: DeployOptions) -> Mod
         version=versions.new,
         version_files={MODEL_FILE: artifact.data},
         files={
-            f"warmup/{WARMUP_FILE}": _warm_up(artifact.contract),
+            **_warm_up(artifact.contract),
             "README.md": readme(artifact, versions.new, _README),
             "config.pbtxt": config.encode(),
         },
@@ -54,7 +54,10 @@ def _plan_model(root: Path, artifact: Deployable, options: DeployOptions) -> Mod
     )
 
 
-def _warm_up(contract: Contract) -> bytes:
-    """The first pattern of the reference input, or the whole batch where only one fits."""
-    _, (inputs,) = contract_input(contract)
-    return (inputs[:1] if contract.batch is None else inputs).tobytes()
+def _warm_up(contract: Contract) -> dict[str, bytes]:
+    """A file for each input: the first of the reference, or the whole batch where only one fits."""
+    _, values = contract_input(contract)
+    return {
+        f"warmup/{warmup_file(tensor.name)}": (each[:1] if contract.batch is None else each).tobytes()
+        for tensor, each in zip(contract.inputs, values, strict=True)
+    }

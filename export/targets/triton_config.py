@@ -14,12 +14,16 @@ from export.targets.versions import MODEL_FILE
 from runtime.contract import CONTRACT_KEY, Contract
 from runtime.errors import InputError
 
-__all__ = ["WARMUP_FILE", "config_text", "model_config", "parse_config"]
+__all__ = ["config_text", "model_config", "parse_config", "warmup_file"]
 
-WARMUP_FILE = "reference_input.bin"
 _TYPES = {"float32": "TYPE_FP32", "uint16": "TYPE_UINT16"}
 # A network that was verified in float32 is not asked for in 16 bits.
 _TENSORRT_PRECISION = {"fp32": "FP32", "fp16": "FP16"}
+
+
+def warmup_file(name: str) -> str:
+    """The file that holds the reference values of an input."""
+    return f"reference_{name}.bin"
 
 
 def config_text(name: str, contracts: Mapping[int, Stamped], options: DeployOptions) -> str:
@@ -74,11 +78,8 @@ def model_config(name: str, contracts: Mapping[int, Stamped], options: DeployOpt
     )
     # Named one by one, versions change together with everything else in this file: see decision 8.
     config.version_policy.specific.versions.extend(contracts)
-    config.input.add(
-        name=interface.input_name,
-        data_type=_TYPES[interface.input_type],
-        dims=(*batch, *interface.input_shape),
-    )
+    for tensor in interface.inputs:
+        config.input.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=(*batch, *tensor.shape))
     config.output.add(
         name=interface.output_name, data_type="TYPE_FP32", dims=(*batch, *interface.output_shape)
     )
@@ -112,11 +113,11 @@ def _publish(config: Any, contracts: Mapping[int, Stamped]) -> None:
 def _warm_up(config: Any, size: int) -> None:
     """One run of the reference input; Triton puts `size` requests of one element together."""
     warmup = config.model_warmup.add(name=f"reference_{size}", batch_size=size)
-    (given,) = config.input
-    entry = warmup.inputs[given.name]
-    entry.data_type = given.data_type
-    entry.dims.extend(given.dims)
-    entry.input_data_file = WARMUP_FILE
+    for given in config.input:
+        entry = warmup.inputs[given.name]
+        entry.data_type = given.data_type
+        entry.dims.extend(given.dims)
+        entry.input_data_file = warmup_file(given.name)
 
 
 def _accelerate(config: Any, name: str, contract: Contract, options: DeployOptions) -> None:
@@ -138,15 +139,11 @@ def _accelerate(config: Any, name: str, contract: Contract, options: DeployOptio
     if contract.batch is None:
         best = max(options.preferred_batch, default=options.max_batch)
         for which, size in (("min", 1), ("opt", best), ("max", options.max_batch)):
-            shape = _shape(size, Interface.of(contract))
-            accelerator.parameters[f"trt_profile_{which}_shapes"] = f"{contract.input.name}:{shape}"
+            shapes = (f"{each.name}:{'x'.join(map(str, (size, *each.shape)))}" for each in contract.inputs)
+            accelerator.parameters[f"trt_profile_{which}_shapes"] = ",".join(shapes)
     if options.engine_cache is not None:
         accelerator.parameters["trt_engine_cache_enable"] = "1"
         accelerator.parameters["trt_engine_cache_path"] = _cache(options.engine_cache, name, contract)
-
-
-def _shape(batch: int, interface: Interface) -> str:
-    return "x".join(map(str, (batch, *interface.input_shape)))
 
 
 def _cache(folder: str, name: str, contract: Contract) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -14,7 +15,7 @@ import tf2onnx
 from numpy.typing import NDArray
 from tf2onnx.graph import Graph, Node
 
-from export.conversion import INPUT_NAME, OUTPUT_NAME, Converted, quiet
+from export.conversion import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME, Converted, quiet
 from export.opset import DEFAULT_OPSET
 from export.passes.views import ViewEliminationPass
 from runtime.errors import InputError
@@ -31,36 +32,46 @@ OPSET = 18
 
 
 def convert_network(
-    network: KerasNetwork, example: NDArray[np.float32], opset: int = DEFAULT_OPSET
+    network: KerasNetwork, *examples: NDArray[np.float32], opset: int = DEFAULT_OPSET
 ) -> Converted:
-    """`convert_model` for a network of `train.tensorflow`, which knows its sizes without an example.
+    """`convert_model` for a network of `train.tensorflow`, which knows its sizes without examples.
 
     The graph is written in `OPSET` and raised by `export.opset.to_opset`.
     """
-    return convert_model(network.model)
+    return convert_model(network.model, (INPUT_NAME, OFFSETS_NAME)[: len(network.model.inputs)])
 
 
-def convert_model(model: keras.Model) -> Converted:
-    """Convert a Keras model of one input and one output; the first axis stays dynamic.
+def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> Converted:
+    """Convert a Keras model of one output; the first axis stays dynamic.
+
+    Parameters
+    ----------
+    inputs
+        Names of its inputs, in order.
 
     Raises
     ------
     InputError
-        If the model has several inputs or outputs, an axis of unknown size beside the first, or operations
+        If the model has other inputs or several outputs, an axis of unknown size beside the first, or operations
         that ONNX does not have, complex numbers above all.
     """
-    for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
-        if len(tensors) != 1:
-            raise InputError(f"the Keras model has {len(tensors)} {kind}s, expected one")
-    shape = model.inputs[0].shape[1:]
-    if None in shape:
-        raise InputError(f"the Keras model takes [batch, {', '.join(map(str, shape))}], expected fixed sizes")
-    signature = (tf.TensorSpec([None, *shape], tf.float32, name=INPUT_NAME),)
+    for kind, tensors, count in (("input", model.inputs, len(inputs)), ("output", model.outputs, 1)):
+        if len(tensors) != count:
+            expected = "one" if count == 1 else count
+            raise InputError(f"the Keras model has {len(tensors)} {kind}s, expected {expected}")
+    signature = []
+    for name, tensor in zip(inputs, model.inputs, strict=True):
+        shape = tensor.shape[1:]
+        if None in shape:
+            raise InputError(
+                f"the Keras model takes [batch, {', '.join(map(str, shape))}], expected fixed sizes"
+            )
+        signature.append(tf.TensorSpec([None, *shape], tf.float32, name=name))
 
     @tf.function(input_signature=signature)
-    def named(diffraction: tf.Tensor) -> dict[str, tf.Tensor]:
+    def named(*given: tf.Tensor) -> dict[str, tf.Tensor]:
         # A dictionary names the output.
-        return {OUTPUT_NAME: model(diffraction, training=False)}
+        return {OUTPUT_NAME: model([*given] if len(given) > 1 else given[0], training=False)}
 
     try:
         with quiet() as printed:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,13 +16,13 @@ __all__ = ["native_forms"]
 
 
 def native_forms(
-    network: KerasNetwork, example: NDArray[np.float32], threads: int | None = None
-) -> dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
-    """Functions from amplitudes [B, C, N, N] to object parts, by name; ``eager`` first.
+    network: KerasNetwork, examples: Sequence[NDArray[np.float32]], threads: int | None = None
+) -> dict[str, Callable[..., NDArray[np.float32]]]:
+    """Functions from the network's inputs to object parts, by name; ``eager`` first.
 
     Parameters
     ----------
-    example
+    examples
         Not needed here.
     threads
         Inside an operator, of this process. TensorFlow takes it only before its first operation, so loading the
@@ -33,8 +35,13 @@ def native_forms(
     model = network.model
     graph = tf.function(lambda batch: model(batch, training=False))
     xla = tf.function(lambda batch: model(batch, training=False), jit_compile=True)
-    return {
-        "eager": lambda batch: model(tf.constant(batch), training=False).numpy(),
-        "tf.function": lambda batch: graph(tf.constant(batch)).numpy(),
-        "XLA": lambda batch: xla(tf.constant(batch)).numpy(),
-    }
+
+    def form(call: Callable[[Any], tf.Tensor]) -> Callable[..., NDArray[np.float32]]:
+        def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+            tensors = [tf.constant(each) for each in inputs]
+            return call(tensors if len(tensors) > 1 else tensors[0]).numpy()
+
+        return run
+
+    eager = partial(model, training=False)
+    return {"eager": form(eager), "tf.function": form(graph), "XLA": form(xla)}

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.conversion import INPUT_NAME, OUTPUT_NAME, Converted, quiet
+from export.conversion import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME, Converted, quiet
 from export.opset import DEFAULT_OPSET
 from export.torch.failure import reason
 from export.torch.resampling import real_resampling
@@ -30,10 +30,11 @@ logger = logging.getLogger(__name__)
 
 
 def convert_network(
-    network: TorchNetwork, example: NDArray[np.float32], opset: int = DEFAULT_OPSET
+    network: TorchNetwork, *examples: NDArray[np.float32], opset: int = DEFAULT_OPSET
 ) -> Converted:
     """`convert_module` for a network of `train.torch`."""
-    return convert_module(network.module, example, opset=opset)
+    names = (INPUT_NAME, OFFSETS_NAME)[: len(examples)]
+    return convert_module(network.module, *examples, opset=opset, inputs=names)
 
 
 def convert_module(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,14 @@ __all__ = ["native_forms"]
 
 
 def native_forms(
-    network: TorchNetwork, example: NDArray[np.float32], threads: int | None = None
-) -> dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
-    """Functions from amplitudes [B, C, N, N] to object parts, by name; ``eager`` first.
+    network: TorchNetwork, examples: Sequence[NDArray[np.float32]], threads: int | None = None
+) -> dict[str, Callable[..., NDArray[np.float32]]]:
+    """Functions from the network's inputs to object parts, by name; ``eager`` first.
 
     Parameters
     ----------
-    example
-        A batch of amplitudes, by which the sizes of Fourier layers are found.
+    examples
+        A batch of every input, by which the sizes of Fourier layers are found.
     threads
         Of this process, from here on; torch's own choice if None.
 
@@ -34,12 +34,12 @@ def native_forms(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    lowered = lower_spectral(network.module, torch.from_numpy(example[:2])).module
+    lowered = lower_spectral(network.module, *(torch.from_numpy(each[:2]) for each in examples)).module
 
-    def form(call: Any) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def form(call: Any) -> Callable[..., NDArray[np.float32]]:
+        def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
             with torch.no_grad():
-                return call(torch.from_numpy(batch)).numpy()
+                return call(*map(torch.from_numpy, inputs)).numpy()
 
         return run
 

@@ -58,11 +58,12 @@ def evaluate(
         typer.Option(help="How patches come to lie between pixels; the contract's own if not given."),
     ] = None,
     synchronise: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--synchronise", help="Turn each patch by one phase so that all agree where they overlap."
+            "--synchronise/--no-synchronise",
+            help="Turn each patch by one phase so that all agree where they overlap; the artifact's own if not given.",
         ),
-    ] = False,
+    ] = None,
     plane: Annotated[bool, typer.Option(help="Remove a phase ramp before comparing.")] = False,
     register: Annotated[bool, typer.Option(help="Remove a sub-pixel shift before comparing.")] = False,
     ptychopinn: Annotated[bool, typer.Option(help="Also report PtychoPINN's own definitions.")] = False,

@@ -19,7 +19,7 @@ from export.portability import Portability, Target, portability
 from export.signing import verify_signature
 from export.verdict import verdict
 from harness.cli.console import output
-from runtime.contract import CONTRACT_KEY, Contract
+from runtime.contract import CONTRACT_KEY, Contract, Stitching
 from runtime.errors import InputError
 from runtime.integrity import check_model_file
 from runtime.providers import Provider
@@ -125,6 +125,10 @@ def _print(check: Check) -> None:
     output.print(f"{check.name:<24}{_STATES[check.passed]:<13}{check.finding}", soft_wrap=True, markup=False)
 
 
+def _stitching(stitching: Stitching) -> str:
+    return f"{stitching.weighting}, {stitching.placement}" + ", phases synchronised" * stitching.synchronise
+
+
 def _summary(contract: Contract) -> Table:
     made = contract.provenance
     batch = "batch" if contract.batch is None else str(contract.batch)
@@ -139,12 +143,23 @@ def _summary(contract: Contract) -> Table:
             f"[{batch}, {contract.channels}, {contract.n}, {contract.n}], DC at the {contract.input.dc}",
         ),
         ("scale", f"{contract.input.scale:.6g} in the graph: {contract.input.scale_rule}"),
+        *(
+            []
+            if contract.offsets is None
+            else [
+                (
+                    "and",
+                    f"{contract.offsets.name}: {contract.offsets.dtype} [{batch}, {contract.channels}, 2], "
+                    f"(row, column) of each pattern of a group, {contract.offsets.unit}s from any origin",
+                )
+            ]
+        ),
         (
             "output",
             f"{contract.output.name}: {contract.output.quantity} as {contract.output.representation}, float32 "
             f"[{batch}, {contract.n}, {contract.n}, {contract.channels}, 2]",
         ),
-        ("stitching", f"{contract.stitching.weighting}, {contract.stitching.placement}"),
+        ("stitching", _stitching(contract.stitching)),
         ("trained on", _training(contract)),
         ("loss", "unknown" if made.loss is None else f"{made.loss}, {made.final_loss:.4g} at the end"),
         *([] if made.origin is None else [("origin", made.origin)]),

@@ -56,11 +56,12 @@ def reconstruct(
         typer.Option(help="How patches come to lie between pixels; the contract's own if not given."),
     ] = None,
     synchronise: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--synchronise", help="Turn each patch by one phase so that all agree where they overlap."
+            "--synchronise/--no-synchronise",
+            help="Turn each patch by one phase so that all agree where they overlap; the artifact's own if not given.",
         ),
-    ] = False,
+    ] = None,
     probe: Annotated[
         Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scan.")
     ] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ GEMM_SIDE = 1024
 GEMM_OPERATIONS = 2 * GEMM_SIDE**3
 
 
-def load_native(run: Path, inputs: NDArray[np.float32], threads: int) -> Loaded:
+def load_native(run: Path, inputs: Sequence[NDArray[np.float32]], threads: int) -> Loaded:
     """The network of a run folder in its own framework, eager and compiled.
 
     The note is the serialised graph as the exporter writes it, before any pass.
@@ -32,18 +32,18 @@ def load_native(run: Path, inputs: NDArray[np.float32], threads: int) -> Loaded:
     # Needs the extra of the framework.
     made = importlib.import_module(f"export.{record.framework}.forms").native_forms(network, inputs, threads)
     converter = importlib.import_module(f"export.{record.framework}.convert")
-    exported = converter.convert_network(network, inputs).model.SerializeToString()
-    forms: dict[str, Form] = {name: partial(form, inputs) for name, form in made.items()}
+    exported = converter.convert_network(network, *inputs).model.SerializeToString()
+    forms: dict[str, Form] = {name: partial(form, *inputs) for name, form in made.items()}
     return Loaded(forms, exported)
 
 
-def load_onnx(graphs: Mapping[str, bytes], inputs: NDArray, threads: int) -> Loaded:
+def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: int) -> Loaded:
     """Graphs in onnxruntime's CPU provider, and a product of large matrices (``gemm``) in the same."""
     forms: dict[str, Form] = {}
     for name, data in graphs.items():
         session = _session(data, threads)
-        (given,) = (value.name for value in session.get_inputs())
-        forms[name] = partial(_run, session, {given: inputs})
+        names = (value.name for value in session.get_inputs())
+        forms[name] = partial(_run, session, dict(zip(names, inputs, strict=True)))
     generator = np.random.default_rng(0)
     feed = {name: generator.random((GEMM_SIDE, GEMM_SIDE), dtype=np.float32) for name in ("a", "b")}
     product = _session(_gemm(), threads)

@@ -31,6 +31,7 @@ from harness.speed.results import ArtifactSpeed, FormSpeed, SpeedReport
 from harness.speed.worker import Loaded, Worker
 from runtime.errors import InputError, VerificationError
 from runtime.grouping import nearest_groups
+from runtime.network import network_inputs
 from runtime.scan import Scan
 from runtime.session import Session
 from train.run import hash_of, held_out_scan, installed_versions, read_run
@@ -136,7 +137,7 @@ def _measure(
 ) -> ArtifactSpeed:
     name, data = session.name, session.path.read_bytes()
     scan = None if run is None else held_out_scan(run)
-    inputs = _patterns(session, scan, batch)
+    inputs = _inputs(session, scan, batch)
     graphs, judged, precisions = {"artifact": data}, {}, openvino_precisions()
     if scan is not None and reduced:
         progress(f"{name}: making and judging forms of lower precision")
@@ -205,15 +206,16 @@ def _measure(
     )
 
 
-def _patterns(session: Session, scan: Scan | None, batch: int) -> NDArray[np.float32]:
-    """[batch, C, N, N]: measured ones if there is a scan; speed does not depend on them, agreement does."""
+def _inputs(session: Session, scan: Scan | None, batch: int) -> tuple[NDArray, ...]:
+    """A batch: measured if there is a scan; speed does not depend on the values, agreement does."""
     contract = session.contract
     if scan is None:
-        shape = (batch, contract.channels, contract.n, contract.n)
-        return np.random.default_rng(_PATTERN_SEED).gamma(1.0, 10.0, shape).astype(np.float32)
+        random = np.random.default_rng(_PATTERN_SEED)
+        return tuple(
+            random.gamma(1.0, 10.0, (batch, *each.shape)).astype(np.float32) for each in contract.inputs
+        )
     groups = nearest_groups(scan.positions, contract.channels)
-    patterns = scan.diffraction[groups.take(range(batch), axis=0, mode="wrap")]
-    return np.ascontiguousarray(patterns, dtype=np.float32)
+    return network_inputs(contract, session.name, scan, groups.take(range(batch), axis=0, mode="wrap"))
 
 
 def _eight_bit(path: Path, scan: Scan) -> tuple[bytes | None, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,23 +38,25 @@ class OpenVinoSession(Session):
         super().__init__(path, "cpu", threads)
         self._compiled = _compile(path.read_bytes(), precision, threads)
 
-    def _run(self, diffraction: NDArray) -> NDArray[np.float32]:
-        return self._compiled(np.ascontiguousarray(diffraction))
+    def _run(self, inputs: Sequence[NDArray]) -> NDArray[np.float32]:
+        return self._compiled(*map(np.ascontiguousarray, inputs))
 
 
-def load_openvino(data: bytes, inputs: NDArray, threads: int, precisions: list[Precision]) -> Loaded:
+def load_openvino(
+    data: bytes, inputs: Sequence[NDArray], threads: int, precisions: list[Precision]
+) -> Loaded:
     """A graph in each precision."""
     forms: dict[str, Form] = {
-        _FORMS[precision]: partial(_compile(data, precision, threads), inputs) for precision in precisions
+        _FORMS[precision]: partial(_compile(data, precision, threads), *inputs) for precision in precisions
     }
     return Loaded(forms)
 
 
-def _compile(data: bytes, precision: Precision, threads: int) -> Callable[[NDArray], NDArray[np.float32]]:
+def _compile(data: bytes, precision: Precision, threads: int) -> Callable[..., NDArray[np.float32]]:
     import openvino
 
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled: Any = core.compile_model(core.read_model(data), "CPU", settings)
     # The result lives in a buffer that the next run overwrites.
-    return lambda values: np.array(compiled(values)[0])
+    return lambda *inputs: np.array(compiled(inputs)[0])

@@ -53,7 +53,7 @@ def check_metadata(
     side, channels = contract.n, contract.channels
     largest = config.max_batch
     for kind, tensors, name, datatype, expected in (
-        ("input", metadata.inputs, contract.input.name, _TYPES[contract.input.dtype], (channels, side, side)),
+        *(("input", metadata.inputs, each.name, _TYPES[each.dtype], each.shape) for each in contract.inputs),
         ("output", metadata.outputs, contract.output.name, "FP32", (side, side, channels, 2)),
     ):
         found = {tensor.name: tensor for tensor in tensors}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,14 +89,16 @@ class GrpcConnection:
                 return ModelConfig()
             raise
 
-    def infer(self, name: str, values: NDArray, output: str) -> tuple[NDArray[np.float32], str]:
+    def infer(self, inputs: Mapping[str, NDArray], output: str) -> tuple[NDArray[np.float32], str]:
         """See `runtime.remote.protocol.Connection`."""
-        tensor = triton.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
-        tensor.set_data_from_numpy(values)
+        tensors = []
+        for name, values in inputs.items():
+            tensor = triton.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
+            tensors.append(tensor.set_data_from_numpy(values))
         with _translated():
             result = self._client.infer(
                 self._address.model,
-                [tensor],
+                tensors,
                 self._address.version,
                 [triton.InferRequestedOutput(output)],
                 **self._call(),

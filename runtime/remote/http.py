@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ssl import SSLCertVerificationError
 from typing import Any
@@ -72,16 +72,18 @@ class HttpConnection:
                 return ModelConfig()
             raise
 
-    def infer(self, name: str, values: NDArray, output: str) -> tuple[NDArray[np.float32], str]:
+    def infer(self, inputs: Mapping[str, NDArray], output: str) -> tuple[NDArray[np.float32], str]:
         """See `runtime.remote.protocol.Connection`."""
         binary = self._takes_binary()
-        tensor = triton.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
-        tensor.set_data_from_numpy(values, binary_data=binary)
+        tensors = []
+        for name, values in inputs.items():
+            tensor = triton.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
+            tensors.append(tensor.set_data_from_numpy(values, binary_data=binary))
         wanted = triton.InferRequestedOutput(output, binary_data=binary)
         with self._client() as client:
             result = client.infer(
                 self._address.model,
-                [tensor],
+                tensors,
                 self._address.version,
                 [wanted],
                 headers=self._access.headers(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -75,7 +76,7 @@ class Connection(Protocol):
     def config(self) -> ModelConfig:
         """Triton's configuration of the model; empty on another server."""
 
-    def infer(self, name: str, values: NDArray, output: str) -> tuple[NDArray[np.float32], str]:
+    def infer(self, inputs: Mapping[str, NDArray], output: str) -> tuple[NDArray[np.float32], str]:
         """Run one batch: the output's values, and the version that answered. Safe to call from any thread."""
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from runtime.contract import Contract
 from runtime.errors import InputError
-from runtime.network import DEFAULT_BATCH, check_patterns, check_scan, network_input, transmission
+from runtime.network import DEFAULT_BATCH, check_inputs, check_scan, network_inputs, transmission
 from runtime.remote.access import Access
 from runtime.remote.address import Address
 from runtime.remote.agreement import agreed_contract, check_metadata
@@ -121,23 +121,22 @@ class RemoteSession:
         """Refuse a scan that does not fit the contract; see `runtime.network.check_scan`."""
         check_scan(self.contract, self.name, scan)
 
-    def predict(
-        self, diffraction: NDArray[np.floating] | NDArray[np.unsignedinteger]
-    ) -> NDArray[np.complex64]:
+    def predict(self, *inputs: NDArray) -> NDArray[np.complex64]:
         """Patches of one batch, as `runtime.session.Session.predict`; may be called from several threads.
 
         Raises
         ------
         InputError
-            On another shape or data type, or if the server fails for good.
+            On another number, shape or data type, or if the server fails for good.
         """
-        check_patterns(self.contract, self.name, diffraction)
-        size = self.contract.batch or self._largest or max(1, len(diffraction))
-        found = np.empty(diffraction.shape, np.complex64)
+        check_inputs(self.contract, self.name, inputs)
+        patterns = len(inputs[0])
+        size = self.contract.batch or self._largest or max(1, patterns)
+        found = np.empty(inputs[0].shape, np.complex64)
         try:
-            for start in range(0, len(diffraction), size):
-                inputs = diffraction[start : start + size]
-                found[start : start + size] = self._answer(inputs, RequestLog(1), self._stopped)
+            for start in range(0, patterns, size):
+                some = [each[start : start + size] for each in inputs]
+                found[start : start + size] = self._answer(some, RequestLog(1), self._stopped)
         except ServerFailure as failure:
             raise InputError(f"{self.address}: {failure}") from failure
         return found
@@ -167,7 +166,7 @@ class RemoteSession:
         try:
             for start in range(0, len(groups), size):
                 index = groups[start : start + size]
-                inputs = network_input(self.contract, self.name, scan, index)
+                inputs = network_inputs(self.contract, self.name, scan, index)
                 waiting.append((index, self._workers.submit(self._answer, inputs, log, stopped)))
                 # One more than is on its way, so that no worker idles while the oldest is handed out.
                 if len(waiting) > self._in_flight:
@@ -196,29 +195,32 @@ class RemoteSession:
         self._workers.shutdown(cancel_futures=True)
         self._connection.close()
 
-    def _answer(self, inputs: NDArray, log: RequestLog, stopped: threading.Event) -> NDArray[np.complex64]:
+    def _answer(
+        self, inputs: Sequence[NDArray], log: RequestLog, stopped: threading.Event
+    ) -> NDArray[np.complex64]:
         """Send one batch until it is answered: complex64 [m, C, N, N]. Runs in a worker."""
         contract = self.contract
-        values = inputs
+        patterns = len(inputs[0])
         if contract.batch is not None:
             # The rest of the batch is filled with the last patterns, whose patches are dropped.
-            values = inputs.take(range(contract.batch), axis=0, mode="clip")
-        values = np.ascontiguousarray(values)
+            inputs = [each.take(range(contract.batch), axis=0, mode="clip") for each in inputs]
+        names = (tensor.name for tensor in contract.inputs)
+        values = dict(zip(names, map(np.ascontiguousarray, inputs), strict=True))
         sent = time.perf_counter()
         parts, version = persist(
-            lambda: self._connection.infer(contract.input.name, values, contract.output.name),
+            lambda: self._connection.infer(values, contract.output.name),
             self._patience,
             stopped,
             log.repeated,
         )
-        expected = (len(values), contract.n, contract.n, contract.channels, 2)
+        expected = (len(inputs[0]), contract.n, contract.n, contract.channels, 2)
         if parts.shape != expected or parts.dtype != np.float32:
             raise ServerFailure(
                 "refused",
                 f"answered with {parts.dtype} {list(parts.shape)}, expected float32 {list(expected)}",
             )
-        log.answered(sent, len(inputs), version)
-        return transmission(parts[: len(inputs)])
+        log.answered(sent, patterns, version)
+        return transmission(parts[:patterns])
 
 
 def _found(connection: Connection, address: Address) -> tuple[ModelMetadata, ModelConfig]:

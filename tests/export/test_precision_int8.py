@@ -25,7 +25,7 @@ def batches():
 
 @pytest.fixture(scope="module")
 def reduction(model, batches):
-    return eight_bit(model, batches)
+    return eight_bit(model, [(batch,) for batch in batches])
 
 
 def test_weights_take_seven_bits_with_a_scale_for_each_channel(reduction, model):
@@ -73,6 +73,6 @@ def test_pooling_and_enlarging_between_layers_work_on_integers(reduction):
 def test_nothing_is_printed_and_no_file_is_left(model, batches, capfd, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    eight_bit(model, batches[:1]).build(LAYERS)
+    eight_bit(model, [(batches[0],)]).build(LAYERS)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []

@@ -46,8 +46,8 @@ def test_a_change_is_relative_to_the_contrast_and_infinite_if_not_finite():
 def test_the_layer_that_cannot_bear_it_stands_out(precision, trap):
     model = with_named_nodes(small_network(trap))
     inputs = scan_of_noise().diffraction[:4, None]
-    reduction = half_precision(model) if precision == "fp16" else eight_bit(model, [inputs])
-    found = sensitivities(model, reduction, inputs)
+    reduction = half_precision(model) if precision == "fp16" else eight_bit(model, [(inputs,)])
+    found = sensitivities(model, reduction, (inputs,))
     assert list(found) == ["first", "second", "third"]
     assert found["second"] > 0.3
     assert max(found["first"], found["third"]) < 0.02

@@ -35,7 +35,7 @@ def test_the_service_is_the_golden_one(tmp_path):
         "small/1/model.onnx",
         "small/README.md",
         "small/config.pbtxt",
-        "small/warmup/reference_input.bin",
+        "small/warmup/reference_diffraction.bin",
     }
 
 

@@ -53,7 +53,7 @@ def test_the_repository_is_the_golden_one(tmp_path):
         "small/1/model.onnx",
         "small/README.md",
         "small/config.pbtxt",
-        "small/warmup/reference_input.bin",
+        "small/warmup/reference_diffraction.bin",
     }
     contract = Session(root / "small" / "1" / "model.onnx", "cpu").contract
     assert_golden("triton.pbtxt", config_of(root), contract)
@@ -79,7 +79,7 @@ def test_a_client_reads_the_very_text_of_the_contract(tmp_path):
 def test_the_warm_up_is_the_reference_input(tmp_path):
     root = deploy(tmp_path / "repo", artifact(tmp_path / "small.onnx"), max_batch=8)
     _, (inputs,) = contract_input(Session(root / "small" / "1" / "model.onnx", "cpu").contract)
-    data = (root / "small" / "warmup" / "reference_input.bin").read_bytes()
+    data = (root / "small" / "warmup" / "reference_diffraction.bin").read_bytes()
     np.testing.assert_array_equal(np.frombuffer(data, np.float32).reshape(1, 16, 16), inputs[0])
     config = config_of(root)
     assert [warmup.batch_size for warmup in config.model_warmup] == [1, 8]
@@ -95,7 +95,7 @@ def test_counts_are_uint16(tmp_path):
     types = type(config.input[0]).DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
     assert types[config.input[0].data_type].name == "TYPE_UINT16"
     assert types[config.output[0].data_type].name == "TYPE_FP32"
-    assert (root / "small" / "warmup" / "reference_input.bin").stat().st_size == 2 * 16 * 16
+    assert (root / "small" / "warmup" / "reference_diffraction.bin").stat().st_size == 2 * 16 * 16
 
 
 def test_a_fixed_batch_is_served_as_it_is(tmp_path):
@@ -107,7 +107,7 @@ def test_a_fixed_batch_is_served_as_it_is(tmp_path):
     assert [*config.output[0].dims] == [4, 16, 16, 1, 2]
     (warmup,) = config.model_warmup
     assert warmup.batch_size == 1
-    assert (root / "small" / "warmup" / "reference_input.bin").stat().st_size == 4 * 4 * 16 * 16
+    assert (root / "small" / "warmup" / "reference_diffraction.bin").stat().st_size == 4 * 4 * 16 * 16
 
 
 def test_a_lower_precision_is_deployed_the_same(tmp_path):

@@ -11,19 +11,21 @@ from runtime.errors import InputError
 from runtime.physics import cut_windows
 from train.config import NetworkConfig, TrainingConfig
 from train.dataset import prepare
+from train.registry import get_architecture
 
 NETWORK = NetworkConfig(n=32)
+PHYSICS, BASELINE = get_architecture("fno"), get_architecture("baseline")
 
 
 def test_held_out_patterns_are_never_trained_on(tiny_scan):
-    data = prepare(tiny_scan, NETWORK, TrainingConfig(), supervised=False)
+    data = prepare(tiny_scan, NETWORK, TrainingConfig(), PHYSICS)
     assert not set(data.train.ravel()) & set(data.held_out.ravel())
     assert set(data.train.ravel()) | set(data.held_out.ravel()) == set(range(len(tiny_scan)))
     assert len(np.unique(data.held_out)) >= 16
 
 
 def test_groups_hold_neighbours_and_offsets_place_their_windows(tiny_scan):
-    data = prepare(tiny_scan, NETWORK, TrainingConfig(overlap=4), supervised=False)
+    data = prepare(tiny_scan, NETWORK, TrainingConfig(overlap=4), PHYSICS)
     offsets = data.offsets(data.train)
     assert offsets.min() == 0
     assert np.median(offsets.max(axis=1)) <= 4 * 4
@@ -33,13 +35,13 @@ def test_groups_hold_neighbours_and_offsets_place_their_windows(tiny_scan):
 
 
 def test_the_scaled_amplitude_has_a_root_mean_square_of_one(tiny_scan):
-    data = prepare(tiny_scan, NETWORK, TrainingConfig(), supervised=False)
+    data = prepare(tiny_scan, NETWORK, TrainingConfig(), PHYSICS)
     assert np.sqrt(np.mean((tiny_scan.diffraction * data.scale) ** 2)) == pytest.approx(1, rel=1e-5)
     assert data.flux == pytest.approx(tiny_scan.flux)
 
 
 def test_labels_are_the_windows_of_the_known_object(tiny_scan):
-    data = prepare(tiny_scan, NETWORK, TrainingConfig(), supervised=True)
+    data = prepare(tiny_scan, NETWORK, TrainingConfig(), BASELINE)
     expected = cut_windows(tiny_scan.reference.object, tiny_scan.positions, 32, tiny_scan.reference.origin)
     assert np.array_equal(data.labels, expected)
     assert data.train.shape[1] == 1
@@ -47,13 +49,13 @@ def test_labels_are_the_windows_of_the_known_object(tiny_scan):
 
 def test_physics_needs_no_known_object_but_the_baseline_does(tiny_scan):
     blind = replace(tiny_scan, reference=None)
-    assert prepare(blind, NETWORK, TrainingConfig(), supervised=False).labels is None
+    assert prepare(blind, NETWORK, TrainingConfig(), PHYSICS).labels is None
     with pytest.raises(InputError, match="has no known object"):
-        prepare(blind, NETWORK, TrainingConfig(), supervised=True)
+        prepare(blind, NETWORK, TrainingConfig(), BASELINE)
 
 
 def test_gridsize_two_groups_four_patterns(tiny_scan):
-    data = prepare(tiny_scan, NetworkConfig(n=32, gridsize=2), TrainingConfig(overlap=1), supervised=False)
+    data = prepare(tiny_scan, NetworkConfig(n=32, gridsize=2), TrainingConfig(overlap=1), PHYSICS)
     assert data.train.shape[1] == 4
 
 
@@ -67,15 +69,15 @@ def test_gridsize_two_groups_four_patterns(tiny_scan):
 )
 def test_a_scan_that_cannot_train_is_refused(tiny_scan, change, message):
     with pytest.raises(InputError, match=message):
-        prepare(change(tiny_scan), NETWORK, TrainingConfig(), supervised=False)
+        prepare(change(tiny_scan), NETWORK, TrainingConfig(), PHYSICS)
 
 
 def test_patterns_of_another_size_are_refused(tiny_scan):
     with pytest.raises(InputError, match="32 x 32 pixels, the network has n = 64"):
-        prepare(tiny_scan, NetworkConfig(n=64), TrainingConfig(), supervised=False)
+        prepare(tiny_scan, NetworkConfig(n=64), TrainingConfig(), PHYSICS)
 
 
 def test_a_known_object_smaller_than_the_scan_is_refused(tiny_scan):
     moved = replace(tiny_scan, positions=tiny_scan.positions + 100)
     with pytest.raises(InputError, match="outside the object"):
-        prepare(moved, NETWORK, TrainingConfig(), supervised=True)
+        prepare(moved, NETWORK, TrainingConfig(), BASELINE)

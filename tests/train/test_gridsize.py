@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.grouping import group_offsets
 from runtime.physics import cut_windows, forward
 from runtime.scan import Scan
 from train.config import NetworkConfig, TrainingConfig
 from train.dataset import TrainingData, prepare
+from train.registry import get_architecture
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
@@ -21,7 +23,7 @@ tf = pytest.importorskip("tensorflow")
 from train.tensorflow import training as tensorflow_training  # noqa: E402
 from train.torch import training as torch_training  # noqa: E402
 
-NETWORK, TRAINING = NetworkConfig(n=32, gridsize=2, first_steps=3, final_steps=2), TrainingConfig()
+NETWORK, TRAINING = NetworkConfig(n=32, gridsize=2, first_steps=3, final_steps=2), TrainingConfig(overlap=1)
 ROWS = np.array([0, 7, 20])
 
 Patches = NDArray[np.complex64]
@@ -44,23 +46,27 @@ def parts_of(patches: Patches) -> NDArray[np.float32]:
 
 def by_torch(data: TrainingData, groups: NDArray[np.intp], answer: Patches) -> float:
     class Oracle(torch.nn.Module):
-        def forward(self, diffraction):
+        def forward(self, diffraction, offsets):
             assert torch.equal(diffraction, torch.from_numpy(data.diffraction[groups]))
+            assert np.array_equal(offsets, group_offsets(data.positions, groups))
             return torch.from_numpy(parts_of(answer))
 
-    task = torch_training.ReconstructionTask(Oracle(), data, TRAINING, channels=4)
+    task = torch_training.ReconstructionTask(Oracle(), data, TRAINING)
     return task.score((torch.from_numpy(groups), torch.from_numpy(data.offsets(groups)))).item()
 
 
 def by_tensorflow(data: TrainingData, groups: NDArray[np.intp], answer: Patches) -> float:
-    def oracle(diffraction, training):
+    def oracle(given, training):
+        diffraction, offsets = given
         assert np.array_equal(diffraction, data.diffraction[groups])
+        assert np.array_equal(offsets, group_offsets(data.positions, groups))
         return tf.constant(parts_of(answer))
 
-    task = tensorflow_training.ReconstructionTask(oracle, data, TRAINING, 4)
+    task = tensorflow_training.ReconstructionTask(oracle, data, TRAINING)
     batch = {
         "amplitude": tf.constant(data.diffraction[groups]),
         "offsets": tf.constant(data.offsets(groups)),
+        "places": tf.constant(group_offsets(data.positions, groups)),
     }
     return float(task.compute_loss(x=batch, training=False))
 
@@ -68,7 +74,7 @@ def by_tensorflow(data: TrainingData, groups: NDArray[np.intp], answer: Patches)
 def score(noise_free: tuple[Scan, Patches], change: Callable[[Patches], Patches]) -> float:
     """Loss of three groups whose true patches were changed; the same in both frameworks."""
     scan, patches = noise_free
-    data = prepare(scan, NETWORK, TRAINING, supervised=False)
+    data = prepare(scan, NETWORK, TRAINING, get_architecture("hybrid"))
     groups = data.train[ROWS]
     answer = change(patches[groups].copy())
     found = by_torch(data, groups, answer)
@@ -104,6 +110,20 @@ def test_a_phase_that_all_patches_share_changes_nothing(noise_free):
 
 def test_a_group_holds_each_pattern_with_its_nearest_neighbours(noise_free):
     scan, _ = noise_free
-    data = prepare(scan, NETWORK, TRAINING, supervised=False)
-    assert data.train.shape[1] == data.held_out.shape[1] == data.neighbourhoods.shape[1] == 4
+    data = prepare(scan, NETWORK, TRAINING, get_architecture("hybrid"))
+    assert data.train.shape[1] == data.held_out.shape[1] == 4
     assert all(len(set(group)) == 4 for group in data.train)
+
+
+def test_overlap_adds_the_groups_of_the_nearest_patterns(noise_free):
+    scan, _ = noise_free
+    architecture = get_architecture("hybrid")
+    alone = prepare(scan, NETWORK, TRAINING, architecture)
+    data = prepare(scan, NETWORK, TrainingConfig(overlap=3), architecture)
+    groups = {tuple(group) for group in alone.train}
+    assert data.train.shape[1] == 12
+    assert all(tuple(part) in groups for group in data.train for part in group.reshape(3, 4))
+    assert [
+        tuple(group) in {tuple(p) for p in row.reshape(3, 4)}
+        for group, row in zip(alone.train, data.train, strict=True)
+    ]

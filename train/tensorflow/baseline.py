@@ -37,7 +37,7 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
         If N cannot be halved `blocks` times.
     """
     check_size(config)
-    channels = config.gridsize**2
+    channels = config.channels
     diffraction = keras.Input((channels, config.n, config.n), name="diffraction")
     code = encoder(ScaledPatterns(guess.scale, name="scaled")(diffraction), config)
     heads = []

@@ -6,7 +6,7 @@ import keras
 
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
-from train.tensorflow.layers import Features, ToObject, check_size, decoder, encoder
+from train.tensorflow.layers import Features, ToObject, check_size, decoder, encoder, given
 
 __all__ = ["build"]
 
@@ -20,9 +20,8 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
         If N cannot be halved `blocks` times.
     """
     check_size(config)
-    channels = config.gridsize**2
-    diffraction = keras.Input((channels, config.n, config.n), name="diffraction")
-    features = Features(guess, name="features")(diffraction)
+    taken = given(config)
+    features = Features(guess, name="features")(taken)
     code = encoder(features, config)
     corrections = []
     for part in ("real", "imaginary"):
@@ -37,6 +36,8 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
         detail = keras.layers.Conv2D(
             config.width, 3, padding="same", activation="relu", name=f"{part}_detail"
         )(detail)
-        correction = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer="zeros", name=part)
+        correction = keras.layers.Conv2D(
+            config.channels, 3, padding="same", kernel_initializer="zeros", name=part
+        )
         corrections.append(correction(detail))
-    return keras.Model(diffraction, ToObject(name="object")(corrections, features), name="cnn")
+    return keras.Model(taken, ToObject(name="object")(corrections, features), name="cnn")

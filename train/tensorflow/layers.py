@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import keras
 import tensorflow as tf
 
@@ -21,8 +23,12 @@ __all__ = [
     "convolutions",
     "decoder",
     "encoder",
+    "given",
     "refined",
 ]
+
+
+Given: TypeAlias = "tf.Tensor | list[tf.Tensor]"
 
 
 class ExactLayer(keras.layers.Layer):
@@ -34,7 +40,7 @@ class ExactLayer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("ptychonnx")
 class Features(ExactLayer):
-    """Measured amplitudes [B, C, N, N] to features [B, N, N, 3 C + 1].
+    """What `given` gives to features [B, N, N, 3 C + 1].
 
     Real and imaginary part of what the first guess (see `train.first_guess`) adds to an empty object, logarithm of
     the scaled amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
@@ -47,11 +53,11 @@ class Features(ExactLayer):
         self.retrieval = Retrieval(guess)
         self.light = tf.constant(guess.light[..., None])
 
-    def call(self, diffraction: tf.Tensor) -> tf.Tensor:
+    def call(self, given: Given) -> tf.Tensor:
+        diffraction, offsets = _apart(given)
         amplitude = diffraction * self.scale
-        nothing = amplitude * 0  # zeros_like would leave shape arithmetic in the graph
-        guess = self.retrieval(tf.stack([nothing + 1, nothing], axis=2), amplitude, self.steps)
-        images = (guess[:, :, 0], guess[:, :, 1], amplitude)
+        guess = self.retrieval(amplitude, self.steps, offsets)
+        images = (guess[:, :, :, 0], guess[:, :, :, 1], amplitude)
         real, imaginary, amplitude = (tf.transpose(image, [0, 2, 3, 1]) for image in images)
         features = [
             (real - 1) * CONTRAST_GAIN,
@@ -76,8 +82,8 @@ class ScaledPatterns(ExactLayer):
 
 @keras.saving.register_keras_serializable("ptychonnx")
 class Refinement(ExactLayer):
-    """The last retrieval steps, fewer in training: object parts [B, N, N, C, 2] and measured amplitudes [B, C, N, N]
-    to better parts.
+    """The last retrieval steps, fewer in training: object parts [B, N, N, C, 2] and what `given` gives, to better
+    parts.
     """
 
     def __init__(self, guess: FirstGuess, **options: object) -> None:
@@ -86,10 +92,12 @@ class Refinement(ExactLayer):
         self.final_steps, self.training_steps = guess.final_steps, guess.training_steps
         self.retrieval = Retrieval(guess)
 
-    def call(self, parts: tf.Tensor, diffraction: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, parts: tf.Tensor, given: Given, training: bool = False) -> tf.Tensor:
+        diffraction, offsets = _apart(given)
         steps = self.training_steps if training else self.final_steps
-        better = self.retrieval(tf.transpose(parts, [0, 3, 4, 1, 2]), diffraction * self.scale, steps)
-        return tf.transpose(better, [0, 3, 4, 1, 2])
+        images = tf.transpose(parts, [0, 3, 1, 4, 2])
+        better = self.retrieval(diffraction * self.scale, steps, offsets, images)
+        return tf.transpose(better, [0, 2, 4, 1, 3])
 
 
 @keras.saving.register_keras_serializable("ptychonnx")
@@ -136,10 +144,25 @@ def decoder(x: keras.KerasTensor, config: NetworkConfig, name: str) -> keras.Ker
 
 def refined(model: keras.Model, guess: FirstGuess) -> keras.Model:
     """The network, then the last retrieval steps, which make its object explain the pattern."""
-    diffraction = model.inputs[0]
-    return keras.Model(
-        diffraction, Refinement(guess, name="refined")(model.outputs[0], diffraction), name=model.name
-    )
+    taken = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    return keras.Model(taken, Refinement(guess, name="refined")(model.outputs[0], taken), name=model.name)
+
+
+def given(config: NetworkConfig) -> keras.KerasTensor | list[keras.KerasTensor]:
+    """What a physics-informed network takes: measured amplitudes [B, C, N, N], and with them, if C > 1, offsets
+    [B, C, 2] (row, column) of the windows, pixels.
+    """
+    diffraction = keras.Input((config.channels, config.n, config.n), name="diffraction")
+    if config.channels == 1:
+        return diffraction
+    return [diffraction, keras.Input((config.channels, 2), name="offsets")]
+
+
+def _apart(given: Given) -> tuple[tf.Tensor, tf.Tensor | None]:
+    if isinstance(given, list | tuple):
+        diffraction, offsets = given
+        return diffraction, offsets
+    return given, None
 
 
 def check_size(config: NetworkConfig) -> None:

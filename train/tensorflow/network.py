@@ -31,24 +31,26 @@ CHECKPOINT_NAME = "checkpoint.weights.h5"
 
 
 class KerasNetwork:
-    """A `keras.Model` from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
+    """A `keras.Model` from amplitudes [B, C, N, N], and perhaps offsets [B, C, 2], to object parts [B, N, N, C, 2]."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
 
-    def predict(self, diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Object parts float32 [B, N, N, C, 2] of measured amplitudes float32 [B, C, N, N]."""
-        return np.asarray(self.model(np.ascontiguousarray(diffraction), training=False), dtype=np.float32)
+    def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `train.run.NativeNetwork`."""
+        given = [np.ascontiguousarray(each) for each in inputs]
+        parts = self.model(given if len(given) > 1 else given[0], training=False)
+        return np.asarray(parts, dtype=np.float32)
 
     def tensors(self) -> dict[str, NDArray]:
         """Every trainable variable by path."""
         return {variable.path: variable.numpy() for variable in self.model.trainable_variables}
 
-    def layers(self, diffraction: NDArray[np.float32]) -> list[LayerOutput]:
-        """What every layer gives for an input, none before those it reads from."""
+    def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
+        """What every layer gives for the inputs of `predict`, none before those it reads from."""
         inside = [layer for layer in self.model.layers if not isinstance(layer, keras.layers.InputLayer)]
         every = keras.Model(self.model.inputs, [layer.output for layer in inside])
-        outputs = every([np.ascontiguousarray(diffraction)], training=False)
+        outputs = every([np.ascontiguousarray(each) for each in inputs], training=False)
         return [
             LayerOutput(layer.name, np.asarray(part), _read_from(layer))
             for layer, output in zip(inside, outputs, strict=True)

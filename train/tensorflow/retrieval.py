@@ -1,18 +1,20 @@
-"""Phase retrieval steps in TensorFlow; same definition as `train.first_guess`."""
+"""Phase retrieval steps in TensorFlow; same definition as `train.first_guess`. Images are [row, part, column]."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
 from train.first_guess import INTENSITY_FLOOR, MOMENTUM, FirstGuess
+from train.tensorflow.neighbours import Neighbours
 
 __all__ = ["Retrieval"]
 
 
 class Retrieval:
-    """Steps that bring an object [B, C, 2, N, N] (real and imaginary part) closer to scaled amplitudes [B, C, N, N]."""
+    """Steps that bring an object [B, C, N, 2, N] closer to scaled amplitudes [B, C, N, N]."""
 
     def __init__(self, guess: FirstGuess) -> None:
+        self.guess = guess
         self.probe = tf.constant(guess.probe)
         self.lit = tf.constant(guess.lit)
         self.back = tf.constant(guess.back)
@@ -24,25 +26,49 @@ class Retrieval:
         self.spread = tf.constant(guess.spread)
         self.trusted = tf.constant(guess.trusted)
 
-    def __call__(self, parts: tf.Tensor, amplitude: tf.Tensor, steps: int) -> tf.Tensor:
-        """That many steps, with momentum."""
+    def __call__(
+        self,
+        amplitude: tf.Tensor,
+        steps: int,
+        offsets: tf.Tensor | None = None,
+        parts: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """That many steps, with momentum.
+
+        Parameters
+        ----------
+        offsets
+            [B, C, 2], where the windows of the C patterns lie in one object, see `train.tensorflow.neighbours`; each
+            has an object of its own if None.
+        parts
+            What they begin with, patches made to agree first; an empty object if None.
+        """
+        neighbours = None if offsets is None else Neighbours(self.guess, offsets)
+        if parts is None:
+            nothing = amplitude * 0  # zeros_like would leave shape arithmetic in the graph
+            parts = tf.stack([nothing + 1, nothing], axis=3)
+        elif neighbours is not None:
+            parts = neighbours.merge(parts)
         if not steps:
             return parts
         size = parts.shape[-1]
-        start = _product(tf.reshape(parts, [-1, 1, 2, size, size]), self.probe)
+        start = _product(tf.reshape(parts, [-1, 1, size, 2, size]), self.probe)
         wanted = self.trusted * tf.reshape(amplitude, [-1, size, size])
         # Sums of gradients; the object changes by their smoothed values.
         change = velocity = self._gradient(start, wanted)
         for _ in range(steps - 1):
             velocity = MOMENTUM * velocity
             change = change + velocity
-            waves = start + _product(tf.expand_dims(self._smooth(change), 1), self.lit)
+            waves = start + _product(tf.expand_dims(self._smooth(change, neighbours), 1), self.lit)
             gradient = self._gradient(waves, wanted)
             velocity, change = velocity + gradient, change + gradient
-        return parts + tf.reshape(self.spread * self._smooth(change), [-1, *parts.shape[1:]])
+        smooth = self._smooth(change, neighbours)
+        if neighbours is None:
+            smooth = tf.expand_dims(self.spread, 1) * smooth
+        return parts + tf.reshape(smooth, [-1, *parts.shape[1:]])
 
     def _gradient(self, waves: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-        """Direction [B C, 2, N, N] in which exit waves [B C, modes, 2, N, N] explain the trusted amplitudes better."""
+        """Direction [B C, N, 2, N] in which exit waves [B C, modes, N, 2, N] explain the trusted amplitudes better."""
         modes, size = waves.shape[1], waves.shape[-1]
         lines = _times_rows(tf.reshape(waves, [-1, 2 * size, size]), self.rows_to_detector)
         far = tf.reshape(lines, [-1, 2 * size]) @ self.columns_to_detector
@@ -52,16 +78,19 @@ class Retrieval:
         factor = tf.reshape(wanted / tf.sqrt(intensity) - self.trusted, [-1, 1, size, 1, size])
         lines = tf.reshape(far * factor, [-1, 2 * size]) @ self.columns_to_object
         change = _times_rows(tf.reshape(lines, [-1, 2 * size, size]), self.rows_to_object)
-        return tf.reduce_sum(_product(tf.reshape(change, [-1, modes, 2, size, size]), self.back), axis=1)
+        return tf.reduce_sum(_product(tf.reshape(change, [-1, modes, size, 2, size]), self.back), axis=1)
 
-    def _smooth(self, parts: tf.Tensor) -> tf.Tensor:
+    def _smooth(self, parts: tf.Tensor, neighbours: Neighbours | None) -> tf.Tensor:
+        """What the object changes by, [B C, N, 2, N], but for `spread` where there are no neighbours."""
+        if neighbours is not None:
+            return neighbours.smooth(parts)
         size = parts.shape[-1]
-        images = _times_rows(tf.reshape(parts, [-1, size, size]), self.smoothing)
-        return tf.reshape(tf.reshape(images, [-1, size]) @ self.smoothing, [-1, 2, size, size])
+        lines = _times_rows(tf.reshape(parts, [-1, size, 2 * size]), self.smoothing)
+        return tf.reshape(tf.reshape(lines, [-1, size]) @ self.smoothing, [-1, size, 2, size])
 
 
 def _product(parts: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    return parts * factor[0] + tf.gather(parts, [1, 0], axis=2) * factor[1]
+    return parts * factor[0] + tf.gather(parts, [1, 0], axis=3) * factor[1]
 
 
 def _times_rows(images: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:

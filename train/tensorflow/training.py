@@ -11,10 +11,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from runtime.errors import InputError
+from runtime.grouping import group_offsets
 from train.config import TrainingConfig
 from train.dataset import TrainingData
 from train.fitting import Fitted, Job
 from train.run import fingerprint
+from train.tensorflow.layers import Given
 from train.tensorflow.network import KerasNetwork, build_network, save_weights
 from train.tensorflow.physics import physics_loss, supervised_loss
 
@@ -27,21 +29,18 @@ _POLICIES = {"32": "float32", "bf16-mixed": "mixed_bfloat16", "16-mixed": "mixed
 class ReconstructionTask(keras.Model):
     """Predict the patches of each group and score them, against the patterns or against known objects."""
 
-    def __init__(
-        self, model: keras.Model, data: TrainingData, training: TrainingConfig, channels: int
-    ) -> None:
+    def __init__(self, model: keras.Model, data: TrainingData, training: TrainingConfig) -> None:
         super().__init__()
         self.model = model
         self.training_config = training
-        self.channels = channels
         self.data = data
         self.weight = tf.constant(data.weight())
         self.probe = tf.constant(data.probe)
         self.mask = tf.constant(data.mask)
         self.built = True
 
-    def call(self, diffraction: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return self.model(diffraction, training=training)
+    def call(self, given: Given, training: bool = False) -> tf.Tensor:
+        return self.model(given, training=training)
 
     def compute_loss(
         self,
@@ -53,8 +52,11 @@ class ReconstructionTask(keras.Model):
     ) -> tf.Tensor:
         amplitude, offsets, labels = x["amplitude"], x["offsets"], x.get("labels")
         members, size = amplitude.shape[1], amplitude.shape[-1]
-        parts = self.model(tf.reshape(amplitude, [-1, self.channels, size, size]), training=training)
-        parts = tf.cast(parts, tf.float32)
+        channels = self.data.channels
+        given = tf.reshape(amplitude, [-1, channels, size, size])
+        if self.data.takes_offsets:
+            given = [given, tf.reshape(x["places"], [-1, channels, 2])]
+        parts = tf.cast(self.model(given, training=training), tf.float32)
         patches = tf.complex(parts[..., 0], parts[..., 1])
         patches = tf.reshape(tf.transpose(patches, [0, 3, 1, 2]), [-1, members, size, size])
         if labels is not None:
@@ -104,7 +106,7 @@ class Reporter(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = {} if logs is None else logs
-        logs["disagreement"] = self.job.data.disagreement(self.network.predict, self.task.channels)
+        logs["disagreement"] = self.job.data.disagreement(self.network.predict)
 
         def write(folder: Path) -> None:
             self.network.save(folder)
@@ -160,7 +162,7 @@ def fit(job: Job) -> Fitted:
 def _run(job: Job, native: KerasNetwork) -> None:
     training, data, progress = job.training, job.data, job.progress
     steps = data.steps(training)
-    task = ReconstructionTask(native.model, data, training, job.network.gridsize**2)
+    task = ReconstructionTask(native.model, data, training)
     schedule = keras.optimizers.schedules.CosineDecay(
         training.learning_rate / 25,
         steps,
@@ -197,14 +199,21 @@ def _run(job: Job, native: KerasNetwork) -> None:
 
 
 def _dataset(data: TrainingData, groups: NDArray[np.intp], rows: tf.data.Dataset) -> tf.data.Dataset:
-    """Of rows of `groups`: amplitudes [groups, members, N, N], their offsets and, if there are any, labels."""
+    """Of rows of `groups`: amplitudes [groups, members, N, N], their offsets in whole pixels and as they are, and, if
+    there are any, labels.
+    """
     diffraction, index = tf.constant(data.diffraction), tf.constant(groups)
     offsets = tf.constant(data.offsets(groups))
+    places = tf.constant(group_offsets(data.positions, groups))
     labels = None if data.labels is None else tf.constant(data.labels)
 
     def gather(row: tf.Tensor) -> dict[str, tf.Tensor]:
         patterns = tf.gather(index, row)
-        found = {"amplitude": tf.gather(diffraction, patterns), "offsets": tf.gather(offsets, row)}
+        found = {
+            "amplitude": tf.gather(diffraction, patterns),
+            "offsets": tf.gather(offsets, row),
+            "places": tf.gather(places, row),
+        }
         if labels is not None:
             found["labels"] = tf.gather(labels, patterns)
         return found

@@ -6,7 +6,7 @@ import keras
 
 from train.config import NetworkConfig
 from train.first_guess import FirstGuess
-from train.tensorflow.layers import Features, ToObject, check_size, convolutions
+from train.tensorflow.layers import Features, ToObject, check_size, convolutions, given
 
 __all__ = ["build"]
 
@@ -23,9 +23,8 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
         If N cannot be halved `blocks` times.
     """
     check_size(config)
-    channels = config.gridsize**2
-    diffraction = keras.Input((channels, config.n, config.n), name="diffraction")
-    features = Features(guess, name="features")(diffraction)
+    taken = given(config)
+    features = Features(guess, name="features")(taken)
     x, skips = features, []
     for level in range(config.blocks):
         x = convolutions(x, config.width * 2**level, f"encoder{level}")
@@ -39,7 +38,7 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
         x = keras.layers.Concatenate(name=f"decoder{level}_skip")([skips[level], x])
         x = convolutions(x, width, f"decoder{level}")
     corrections = [
-        keras.layers.Conv2D(channels, 1, kernel_initializer="zeros", name=part)(x)
+        keras.layers.Conv2D(config.channels, 1, kernel_initializer="zeros", name=part)(x)
         for part in ("real", "imaginary")
     ]
-    return keras.Model(diffraction, ToObject(name="object")(corrections, features), name="unet")
+    return keras.Model(taken, ToObject(name="object")(corrections, features), name="unet")

@@ -15,7 +15,7 @@ __all__ = ["Features", "ObjectHead", "PtychoBlock", "convolutions", "feature_cha
 
 
 class Features(nn.Module):
-    """Measured amplitudes [B, C, N, N] to features [B, 3 C + 1, N, N].
+    """Measured amplitudes [B, C, N, N], and offsets [B, C, 2] if C > 1, to features [B, 3 C + 1, N, N].
 
     Real and imaginary part of what the first guess (see `train.first_guess`) adds to an empty object, logarithm of
     the scaled amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
@@ -30,16 +30,15 @@ class Features(nn.Module):
         self.retrieval = Retrieval(guess)
         self.register_buffer("light", torch.from_numpy(guess.light), persistent=False)
 
-    def forward(self, diffraction: Tensor) -> Tensor:
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
         amplitude = diffraction * self.scale
-        nothing = amplitude * 0  # an expand would leave shape arithmetic in the graph
-        guess = self.retrieval(torch.stack([nothing + 1, nothing], dim=2), amplitude, self.steps)
+        guess = self.retrieval(amplitude, self.steps, offsets)
         return torch.cat(
             [
-                (guess[:, :, 0] - 1) * CONTRAST_GAIN,
-                guess[:, :, 1] * CONTRAST_GAIN,
+                (guess[:, :, :, 0] - 1) * CONTRAST_GAIN,
+                guess[:, :, :, 1] * CONTRAST_GAIN,
                 torch.log1p(amplitude) * AMPLITUDE_GAIN,
-                nothing[:, :1] + self.light,
+                amplitude[:, :1] * 0 + self.light,  # an expand would leave shape arithmetic in the graph
             ],
             dim=1,
         )
@@ -47,7 +46,7 @@ class Features(nn.Module):
 
 def feature_channels(config: NetworkConfig) -> int:
     """Channels that `Features` gives."""
-    return 3 * config.gridsize**2 + 1
+    return 3 * config.channels + 1
 
 
 class PtychoBlock(nn.Module):
@@ -72,7 +71,7 @@ class ObjectHead(nn.Module):
 
     def __init__(self, hidden: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.channels = config.gridsize**2
+        self.channels = config.channels
         self.project = nn.Conv2d(hidden, 2 * self.channels, 1, bias=False)
         nn.init.zeros_(self.project.weight)
 

@@ -60,8 +60,8 @@ class Ffno(nn.Module):
         self.refiner = convolutions(config.width, config.width)
         self.head = ObjectHead(config.width, config)
 
-    def forward(self, diffraction: Tensor) -> Tensor:
-        features = self.features(diffraction)
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
+        features = self.features(diffraction, offsets)
         return self.head(self.refiner(self.blocks(self.lifter(features))), features)
 
 

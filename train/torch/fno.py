@@ -24,8 +24,8 @@ class Fno(nn.Module):
         self.refiner = convolutions(config.width, config.width)
         self.head = ObjectHead(config.width, config)
 
-    def forward(self, diffraction: Tensor) -> Tensor:
-        features = self.features(diffraction)
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
+        features = self.features(diffraction, offsets)
         return self.head(self.refiner(self.blocks(self.lifter(features))), features)
 
 

@@ -32,8 +32,8 @@ class VanillaFno(nn.Module):
         )
         self.head = ObjectHead(config.width, config)
 
-    def forward(self, diffraction: Tensor) -> Tensor:
-        features = self.features(diffraction)
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
+        features = self.features(diffraction, offsets)
         return self.head(self.operator(features), features)
 
 

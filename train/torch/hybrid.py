@@ -36,8 +36,8 @@ class Hybrid(nn.Module):
             width //= 2
         self.head = ObjectHead(width, config)
 
-    def forward(self, diffraction: Tensor) -> Tensor:
-        features = self.features(diffraction)
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
+        features = self.features(diffraction, offsets)
         x = self.lifter(features)
         skips = []
         for block, down in zip(self.blocks, self.down, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from types import MethodType
 
@@ -36,23 +37,25 @@ CHECKPOINT_NAME = "checkpoint.pt"
 
 
 class TorchNetwork:
-    """A `torch.nn.Module` from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
+    """A `torch.nn.Module` from amplitudes [B, C, N, N], and perhaps offsets [B, C, 2], to object parts
+    [B, N, N, C, 2].
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module.eval()
 
-    def predict(self, diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Object parts float32 [B, N, N, C, 2] of measured amplitudes float32 [B, C, N, N]."""
+    def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `train.run.NativeNetwork`."""
         with torch.inference_mode():
-            return self.module(torch.from_numpy(np.ascontiguousarray(diffraction))).numpy()
+            return self.module(*_tensors(inputs)).numpy()
 
     def tensors(self) -> dict[str, NDArray]:
         """Every trainable parameter by name."""
         return {name: value.detach().numpy() for name, value in self.module.named_parameters()}
 
-    def layers(self, diffraction: NDArray[np.float32]) -> list[LayerOutput]:
-        """What every module inside gives for an input, in the order in which they finish."""
-        return layer_outputs(self.module, torch.from_numpy(np.ascontiguousarray(diffraction)))
+    def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
+        """What every module inside gives for the inputs of `predict`, in the order in which they finish."""
+        return layer_outputs(self.module, *_tensors(inputs))
 
     def spectral_operator(self) -> str | None:
         """Import path of the Fourier layer inside, if there is one."""
@@ -86,6 +89,10 @@ class TorchNetwork:
             raise InputError(
                 f"{path}: not the weights of this network ({str(error).splitlines()[0]})"
             ) from error
+
+
+def _tensors(inputs: Sequence[NDArray]) -> list[Tensor]:
+    return [torch.from_numpy(np.ascontiguousarray(each)) for each in inputs]
 
 
 @torch.no_grad()

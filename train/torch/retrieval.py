@@ -1,4 +1,4 @@
-"""Phase retrieval steps in Torch; same definition as `train.first_guess`."""
+"""Phase retrieval steps in Torch; same definition as `train.first_guess`. Images are [row, part, column]."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from train.first_guess import INTENSITY_FLOOR, MOMENTUM, FirstGuess
+from train.torch.neighbours import Neighbourhood, Neighbours
 
 __all__ = ["Refined", "Retrieval"]
 
@@ -25,7 +26,7 @@ _CONSTANTS = (
 
 
 class Retrieval(nn.Module):
-    """Steps that bring an object [B, C, 2, N, N] (real and imaginary part) closer to scaled amplitudes [B, C, N, N]."""
+    """Steps that bring an object [B, C, N, 2, N] closer to scaled amplitudes [B, C, N, N]."""
 
     probe: Tensor
     lit: Tensor
@@ -44,26 +45,47 @@ class Retrieval(nn.Module):
         for name in _CONSTANTS:
             self.register_buffer(name, torch.from_numpy(getattr(guess, name)), persistent=False)
         self.register_buffer("exchange", torch.tensor([1, 0]), persistent=False)
+        self.neighbourhood = Neighbourhood(guess)
 
-    def forward(self, parts: Tensor, amplitude: Tensor, steps: int) -> Tensor:
-        """That many steps, with momentum."""
+    def forward(
+        self, amplitude: Tensor, steps: int, offsets: Tensor | None = None, parts: Tensor | None = None
+    ) -> Tensor:
+        """That many steps, with momentum.
+
+        Parameters
+        ----------
+        offsets
+            [B, C, 2], where the windows of the C patterns lie in one object, see `train.torch.neighbours`; each has
+            an object of its own if None.
+        parts
+            What they begin with, patches made to agree first; an empty object if None.
+        """
+        neighbours = None if offsets is None else self.neighbourhood(offsets)
+        if parts is None:
+            nothing = amplitude * 0  # an expand would leave shape arithmetic in the graph
+            parts = torch.stack([nothing + 1, nothing], dim=3)
+        elif neighbours is not None:
+            parts = neighbours.merge(parts)
         if not steps:
             return parts
         size = parts.shape[-1]
-        start = self._product(parts.reshape(-1, 1, 2, size, size), self.probe)
+        start = self._product(parts.reshape(-1, 1, size, 2, size), self.probe)
         wanted = self.trusted * amplitude.reshape(-1, size, size)
         # Sums of gradients; the object changes by their smoothed values.
         change = velocity = self._gradient(start, wanted)
         for _ in range(steps - 1):
             velocity = MOMENTUM * velocity
             change = change + velocity
-            waves = start + self._product(self._smooth(change)[:, None], self.lit)
+            waves = start + self._product(self._smooth(change, neighbours)[:, None], self.lit)
             gradient = self._gradient(waves, wanted)
             velocity, change = velocity + gradient, change + gradient
-        return parts + (self.spread * self._smooth(change)).reshape(parts.shape)
+        smooth = self._smooth(change, neighbours)
+        if neighbours is None:
+            smooth = self.spread[:, None] * smooth
+        return parts + smooth.reshape(parts.shape)
 
     def _gradient(self, waves: Tensor, wanted: Tensor) -> Tensor:
-        """Direction [B C, 2, N, N] in which exit waves [B C, modes, 2, N, N] explain the trusted amplitudes better."""
+        """Direction [B C, N, 2, N] in which exit waves [B C, modes, N, 2, N] explain the trusted amplitudes better."""
         modes, size = waves.shape[1], waves.shape[-1]
         lines = self.rows_to_detector @ waves.reshape(-1, 2 * size, size)
         far = (lines.reshape(-1, size, 2 * size) @ self.columns_to_detector).reshape(-1, modes, size, 2, size)
@@ -71,14 +93,19 @@ class Retrieval(nn.Module):
         intensity = (real * real + imaginary * imaginary).sum(dim=1) + INTENSITY_FLOOR
         factor = (wanted / torch.sqrt(intensity) - self.trusted).reshape(-1, 1, size, 1, size)
         lines = (far * factor).reshape(-1, size, 2 * size) @ self.columns_to_object
-        change = (self.rows_to_object @ lines.reshape(-1, 2 * size, size)).reshape(-1, modes, 2, size, size)
+        change = (self.rows_to_object @ lines.reshape(-1, 2 * size, size)).reshape(-1, modes, size, 2, size)
         return self._product(change, self.back).sum(dim=1)
 
     def _product(self, parts: Tensor, factor: Tensor) -> Tensor:
-        return parts * factor[0] + parts.index_select(2, self.exchange) * factor[1]
+        return parts * factor[0] + parts.index_select(3, self.exchange) * factor[1]
 
-    def _smooth(self, parts: Tensor) -> Tensor:
-        return self.smoothing @ parts @ self.smoothing
+    def _smooth(self, parts: Tensor, neighbours: Neighbours | None) -> Tensor:
+        """What the object changes by, [B C, N, 2, N], but for `spread` where there are no neighbours."""
+        if neighbours is not None:
+            return neighbours.smooth(parts)
+        size = parts.shape[-1]
+        lines = self.smoothing @ parts.reshape(-1, size, 2 * size)
+        return (lines.reshape(-1, 2 * size, size) @ self.smoothing).reshape(parts.shape)
 
 
 class Refined(nn.Module):
@@ -91,7 +118,8 @@ class Refined(nn.Module):
         self.scale = np.float32(guess.scale).item()
         self.final_steps, self.training_steps = guess.final_steps, guess.training_steps
 
-    def forward(self, diffraction: Tensor) -> Tensor:
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
         steps = self.training_steps if self.training else self.final_steps
-        parts = self.network(diffraction).permute(0, 3, 4, 1, 2)
-        return self.retrieval(parts, diffraction * self.scale, steps).permute(0, 3, 4, 1, 2)
+        given = (diffraction,) if offsets is None else (diffraction, offsets)
+        parts = self.network(*given).permute(0, 3, 1, 4, 2)
+        return self.retrieval(diffraction * self.scale, steps, offsets, parts).permute(0, 2, 4, 1, 3)

@@ -36,26 +36,23 @@ _STATE_NAME = "state.ckpt"
 class ReconstructionTask(LightningModule):
     """Predict the patches of each group and score them, against the patterns or against known objects."""
 
-    def __init__(
-        self, module: nn.Module, data: TrainingData, training: TrainingConfig, channels: int
-    ) -> None:
+    def __init__(self, module: nn.Module, data: TrainingData, training: TrainingConfig) -> None:
         super().__init__()
         self.module = module
         self.training_config = training
-        self.channels = channels
         self.data = data
         constants = {"probe": data.probe, "weight": data.weight(), "mask": data.mask}
         for name, value in constants.items():
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
-        self.diffraction = torch.from_numpy(data.diffraction)
         self.labels = None if data.labels is None else torch.from_numpy(data.labels)
 
     def score(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         index, offsets = batch
         groups, members = index.shape
-        size = self.diffraction.shape[-1]
-        amplitude = self.diffraction[index.cpu()].to(self.device)
-        parts = self.module(amplitude.reshape(-1, self.channels, size, size))
+        size = self.data.diffraction.shape[-1]
+        inputs = [torch.from_numpy(each).to(self.device) for each in self.data.inputs(index.cpu().numpy())]
+        amplitude = inputs[0].reshape(groups, members, size, size)
+        parts = self.module(*inputs)
         patches = torch.view_as_complex(parts.float().contiguous()).movedim(-1, 1)
         patches = patches.reshape(groups, members, size, size)
         if self.labels is not None:
@@ -80,12 +77,13 @@ class ReconstructionTask(LightningModule):
         self.log("validation_loss", self.score(batch), batch_size=len(batch[0]), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("disagreement", self.data.disagreement(self.predict, self.channels), sync_dist=True)
+        self.log("disagreement", self.data.disagreement(self.predict), sync_dist=True)
 
-    def predict(self, diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Object parts [B, N, N, C, 2] of amplitudes [B, C, N, N], with the weights as they are now."""
+    def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Object parts [B, N, N, C, 2] of `TrainingData.inputs`, with the weights as they are now."""
         with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
-            return self.module(torch.from_numpy(diffraction).to(self.device)).float().cpu().numpy()
+            tensors = (torch.from_numpy(each).to(self.device) for each in inputs)
+            return self.module(*tensors).float().cpu().numpy()
 
     def train_dataloader(self) -> DataLoader:
         # Made anew for each epoch, whose number decides the order. Every device takes its share of each step.
@@ -159,7 +157,7 @@ def fit(job: Job) -> Fitted:
         if isinstance(module, Features | Retrieval):
             _compute_exactly(module)
     if not progress.finished:
-        _run(job, ReconstructionTask(native.module.train(), data, training, job.network.gridsize**2))
+        _run(job, ReconstructionTask(native.module.train(), data, training))
     native = TorchNetwork(native.module.cpu())
     native.load(progress.best_folder)
     native.save(job.folder)

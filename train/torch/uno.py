@@ -24,8 +24,8 @@ class Uno(nn.Module):
         self.operator = _operator(config)
         self.head = ObjectHead(config.width, config)
 
-    def forward(self, diffraction: Tensor) -> Tensor:
-        features = self.features(diffraction)
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
+        features = self.features(diffraction, offsets)
         return self.head(self.operator(features), features)
 
 

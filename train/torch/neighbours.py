@@ -1,0 +1,91 @@
+"""One object for several neighbouring patterns, in Torch; same definition as `train.first_guess`.
+
+Images are [row, part, column]. Windows may lie anywhere: what lies between whole pixels is carried over exactly by the
+covariance, and interpolated linearly where values are merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from train.first_guess import CORRELATION, DARKEST, FAINT, FirstGuess
+
+__all__ = ["Neighbourhood", "Neighbours"]
+
+
+class Neighbourhood(nn.Module):
+    """What is known of a group of patterns before it is known where they lie; gives `Neighbours`."""
+
+    density: Tensor
+    distance: Tensor
+
+    def __init__(self, guess: FirstGuess) -> None:
+        super().__init__()
+        self.step = guess.step
+        density = torch.from_numpy(guess.light).square() + DARKEST
+        axis = torch.arange(len(density), dtype=torch.float32)
+        self.register_buffer("density", density, persistent=False)
+        self.register_buffer("distance", axis[:, None] - axis, persistent=False)
+
+    def forward(self, offsets: Tensor) -> Neighbours:
+        """For offsets [B, C, 2] (row, column), pixels, from any origin."""
+        return Neighbours(offsets, self.density, self.distance, self.step)
+
+
+class Neighbours:
+    """Windows of groups of patterns, at known distances from each other."""
+
+    def __init__(self, offsets: Tensor, density: Tensor, distance: Tensor, step: float) -> None:
+        self._shape = (-1, offsets.shape[1], len(density))
+        # How far each window [B, to, from, 1, 1] lies beyond each other one, along rows and along columns.
+        rows, columns = (offsets[:, :, None] - offsets[:, None])[..., None, None].unbind(dim=3)
+        self._rows = rows.transpose(1, 2) + distance  # [B, from, to, row there, row here]
+        self._columns = columns - distance  # [B, to, from, column here, column there]
+        self._covariance = self._carriers(_gaussian)
+        self._values = self._carriers(_triangle)
+        self._density = density[:, None]
+        every = (
+            offsets[:, :, :1, None, None] * 0 + self._density
+        )  # an expand would leave shape arithmetic in the graph
+        self._total = self._carry(every, self._values)
+        brightest = self._total.amax(dim=(1, 2, 3, 4), keepdim=True)
+        self._spread = torch.rsqrt(torch.sqrt(self._total / brightest + FAINT))
+        self._step = step / brightest
+
+    def merge(self, parts: Tensor) -> Tensor:
+        """Patches [B, C, N, 2, N] that agree where they overlap: means, weighted by the light that fell there."""
+        return self._carry(parts * self._density, self._values) / self._total
+
+    def smooth(self, gradient: Tensor) -> Tensor:
+        """What the object changes by, [B C, N, 2, N], for gradients of that shape at each of its windows."""
+        spread = self._spread
+        gradient = gradient.reshape(*self._shape, 2, gradient.shape[-1]) * spread
+        change = self._carry(gradient, self._covariance) * (spread * self._step)
+        return change.reshape(-1, *change.shape[2:])
+
+    def _carriers(self, kernel: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Matrices [B, from, (to, row), row] and [B, to, (from, column), column]."""
+        _, members, size = self._shape
+        shape = (-1, members, members * size, size)
+        return kernel(self._rows).reshape(shape), kernel(self._columns).reshape(shape)
+
+    def _carry(self, images: Tensor, carriers: tuple[Tensor, Tensor]) -> Tensor:
+        """Images [B, C, N, parts, N] of each window, at the places of every window, added up."""
+        _, members, size = self._shape
+        parts = images.shape[3]
+        rows, columns = carriers
+        lines = rows @ images.reshape(-1, members, size, parts * size)
+        lines = lines.reshape(-1, members, members, size, parts, size).permute(0, 2, 3, 4, 1, 5)
+        carried = lines.reshape(-1, members, size * parts, members * size) @ columns
+        return carried.reshape(-1, members, size, parts, size)
+
+
+def _gaussian(distance: Tensor) -> Tensor:
+    return torch.exp(distance * distance * (-0.5 / CORRELATION**2))
+
+
+def _triangle(distance: Tensor) -> Tensor:
+    return torch.relu(1 - distance.abs())
