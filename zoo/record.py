@@ -1,6 +1,7 @@
 """Measure the artifacts beside this file and write `zoo.json` and the tables of `README.md`.
 
-`PYTHONPATH=. python zoo/record.py RUNS`, from the root of the project; RUNS holds the run folders, by label.
+`PYTHONPATH=. python zoo/record.py RUNS`, from the root of the project; RUNS holds the run folders, by name. What is
+known of a network that has none there is kept.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from harness.evaluate import evaluate
 from harness.simulate.lines import LinesConfig, build_lines
 from runtime.atomic import write_text
 from runtime.session import Session
+from train.config import NetworkConfig, TrainingConfig
+from train.registry import get_architecture
 from train.run import read_run
 
 ZOO = Path(__file__).parent
-LABELS = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "baseline")
+NAMES = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "pinn_hybrid_grid2", "baseline")
 TRAINING = LinesConfig(train_grid=64)
+OF_RUN = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
     "test": LinesConfig(train_grid=2),
     "quick": LinesConfig(train_grid=2, test_grid=9),
@@ -31,7 +35,7 @@ SCANS = {
 
 
 def metrics_on(config: LinesConfig, artifacts: list[Path]) -> dict[str, dict[str, Any]]:
-    """Metrics of every artifact, by label, on the test scan of a simulated dataset."""
+    """Metrics of every artifact, by name, on the test scan of a simulated dataset."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = build_lines(config, Path(folder))
         rows = evaluate(artifacts, [dataset.test], Path(folder) / "report").as_json()["rows"]
@@ -44,26 +48,45 @@ def metrics_on(config: LinesConfig, artifacts: list[Path]) -> dict[str, dict[str
     }
 
 
+def of_run(folder: Path) -> dict[str, Any]:
+    """What only the run knows of a network: `OF_RUN`."""
+    run = read_run(folder)
+    return {
+        "architecture": run.architecture,
+        "network": asdict(run.network),
+        "training": asdict(run.training),
+        "parameters": run.parameters,
+        "minutes": round(run.seconds / 60, 1),
+    }
+
+
+def options(entry: dict[str, Any]) -> str:
+    """Those of `ptychonnx train` by which a network differs from its architecture's defaults; the seed always."""
+    architecture = get_architecture(entry["architecture"])
+    defaults = asdict(NetworkConfig()) | asdict(TrainingConfig()) | dict(architecture.defaults)
+    given = entry["network"] | entry["training"]
+    changed = {key: value for key, value in given.items() if value != defaults[key] and key != "tensorboard"}
+    return " ".join(
+        f"--{key.replace('_', '-')} {value}" for key, value in {**changed, "seed": given["seed"]}.items()
+    )
+
+
 def record(runs: Path) -> dict[str, Any]:
     """The content of `zoo.json`."""
-    artifacts = [ZOO / f"{label}.onnx" for label in LABELS]
-    measured = {name: metrics_on(config, artifacts) for name, config in SCANS.items()}
+    known = json.loads((ZOO / "zoo.json").read_text(encoding="utf-8"))["artifacts"]
+    artifacts = [ZOO / f"{name}.onnx" for name in NAMES]
+    measured = {scan: metrics_on(config, artifacts) for scan, config in SCANS.items()}
     entries = {}
-    for label, artifact in zip(LABELS, artifacts, strict=True):
-        run = read_run(runs / label)
+    for name, artifact in zip(NAMES, artifacts, strict=True):
         content = artifact.read_bytes()
         parity = Session(artifact, "cpu").contract.parity
-        entries[label] = {
+        entries[name] = {
             "file": artifact.name,
             "sha256": hashlib.sha256(content).hexdigest(),
             "bytes": len(content),
-            "architecture": run.architecture,
-            "network": asdict(run.network),
-            "training": asdict(run.training),
-            "parameters": run.parameters,
-            "minutes": round(run.seconds / 60, 1),
+            **(of_run(runs / name) if (runs / name).is_dir() else {key: known[name][key] for key in OF_RUN}),
             "parity": None if parity is None else parity.max_relative_error,
-            "metrics": {name: found[label] for name, found in measured.items()},
+            "metrics": {scan: found[name] for scan, found in measured.items()},
         }
     scans = {name: asdict(config) for name, config in SCANS.items()}
     return {"version": 1, "training_scan": asdict(TRAINING), "test_scans": scans, "artifacts": entries}
@@ -91,8 +114,7 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
             f"| {entry['parity']:.0e} | {training['epochs']} | {entry['minutes']:g} |"
         )
         recipe += [
-            f"ptychonnx train {entry['architecture']} --data data --out runs/{label} "
-            f"--epochs {training['epochs']} --seed {training['seed']}",
+            f"ptychonnx train {entry['architecture']} --data data --out runs/{label} {options(entry)}",
             f"ptychonnx export runs/{label} --out zoo/{label}.onnx",
         ]
         hashes.append(f"| `{entry['file']}` | {entry['bytes'] / 1e6:.1f} | `{entry['sha256']}` |")

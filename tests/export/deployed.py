@@ -39,23 +39,39 @@ def counts_artifact(path: Path) -> Path:
     return _write(path, model, contract_of(path.stem, input=given))
 
 
-def group_artifact(path: Path) -> Path:
-    """An artifact of gridsize 2: each patch is its own pattern, times a complex number."""
+def group_artifact(path: Path, *, offsets: bool = False) -> Path:
+    """An artifact of gridsize 2: each patch is its own pattern, times a complex number; with offsets, plus a
+    hundredth of row + i column.
+    """
     nodes = [
         helper.make_node("Transpose", ["diffraction"], ["last"], perm=[0, 2, 3, 1]),
         helper.make_node("Unsqueeze", ["last", "axis"], ["pixels"]),
-        helper.make_node("Mul", ["pixels", "factor"], ["object"]),
+        helper.make_node("Mul", ["pixels", "factor"], ["parts" if offsets else "object"]),
     ]
     constants = {"axis": np.array([4]), "factor": np.array([0.05, 0.02], dtype=np.float32)}
+    inputs = [helper.make_tensor_value_info("diffraction", TensorProto.FLOAT, ["batch", 4, N, N])]
+    if offsets:
+        inputs.append(helper.make_tensor_value_info("offsets", TensorProto.FLOAT, ["batch", 4, 2]))
+        constants |= {"plane": np.array([1, 2]), "hundredth": np.array(0.01, dtype=np.float32)}
+        nodes += [
+            helper.make_node("Unsqueeze", ["offsets", "plane"], ["places"]),
+            helper.make_node("Mul", ["places", "hundredth"], ["moved"]),
+            helper.make_node("Add", ["parts", "moved"], ["object"]),
+        ]
     graph = helper.make_graph(
         nodes,
         "group",
-        [helper.make_tensor_value_info("diffraction", TensorProto.FLOAT, ["batch", 4, N, N])],
+        inputs,
         [helper.make_tensor_value_info("object", TensorProto.FLOAT, ["batch", N, N, 4, 2])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return _write(path, model, contract_of(path.stem, gridsize=2))
+    return _write(path, model, contract_of(path.stem, gridsize=2, offsets={} if offsets else None))
+
+
+def offsets_artifact(path: Path) -> Path:
+    """An artifact of gridsize 2 that takes offsets."""
+    return group_artifact(path, offsets=True)
 
 
 def _write(path: Path, model: ModelProto, contract: Contract) -> Path:

@@ -147,7 +147,9 @@ def test_a_network_of_four_patterns_exports_and_reconstructs(name, tmp_path):
     training = TrainingConfig(epochs=2, batch=4, learning_rate=1e-2)
     train(scan, get_architecture(name), config, training, tmp_path / "run")
     result = export_run(tmp_path / "run", tmp_path / "four.onnx")
-    assert result.contract.channels == 4
+    assert [each.shape for each in result.contract.inputs] == [(4, 32, 32), (4, 2)]
+    assert result.contract.stitching.synchronise
+    assert set(result.report.inputs) == {"held-out", "random", "all-zero", "faint", "bright"}
     assert result.contract.parity.max_relative_error <= 1e-5
     stitched = reconstruct(Session(result.path, "cpu"), scan).stitched
     start = np.array(stitched.origin).astype(int)

@@ -30,7 +30,14 @@ from runtime.remote import RemoteSession
 from runtime.scan import Reference
 from runtime.session import Session
 from runtime.settings import checked
-from tests.export.deployed import artifact, counts_artifact, files_of, fixed_artifact, golden
+from tests.export.deployed import (
+    artifact,
+    counts_artifact,
+    files_of,
+    fixed_artifact,
+    golden,
+    offsets_artifact,
+)
 from tests.export.small_network import scan_of_noise
 
 VERSION_FILES = ("model.onnx", "model-settings.json", "ptychonnx_mlserver.py")
@@ -129,7 +136,7 @@ def body(array: np.ndarray, datatype: str = "FP32") -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, int]]:
-    """MLServer with four models, one of them in two versions: (folder, base of addresses, gRPC port)."""
+    """MLServer with five models, one of them in two versions: (folder, base of addresses, gRPC port)."""
     executable = os.environ.get("PTYCHONNX_MLSERVER")
     if not executable:
         pytest.skip("PTYCHONNX_MLSERVER names no mlserver, see `make test-mlserver`")
@@ -140,6 +147,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
         artifact(folder / "small.onnx"),
         fixed_artifact(folder / "fixed.onnx", 4),
         counts_artifact(folder / "counts.onnx"),
+        offsets_artifact(folder / "offsets.onnx"),
     ]
     deploy(
         root, *paths, server=MLServerOptions(http_port=http, grpc_port=grpc, metrics_port=metrics), threads=1
@@ -180,6 +188,19 @@ def test_rest_answers_like_the_artifact(served, name, datatype):
 
 
 @pytest.mark.mlserver
+def test_inputs_of_different_batches_are_refused(served):
+    root, base, _ = served
+    _, (patterns, offsets) = contract_input(Session(root / "offsets" / "1" / "model.onnx", "cpu").contract)
+    tensors = [
+        {"name": name, "shape": values.shape, "datatype": "FP32", "data": values.ravel().tolist()}
+        for name, values in (("diffraction", patterns), ("offsets", offsets[:1]))
+    ]
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        ask(f"{base}/models/offsets/infer", {"inputs": tensors})
+    assert "batches of different sizes" in refusal.value.read().decode()
+
+
+@pytest.mark.mlserver
 def test_grpc_answers_like_the_artifact(served):
     grpc = pytest.importorskip("tritonclient.grpc")
     root, _, port = served
@@ -196,7 +217,7 @@ def test_grpc_answers_like_the_artifact(served):
 
 @pytest.mark.mlserver
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-@pytest.mark.parametrize("name", ["small", "fixed", "counts"])
+@pytest.mark.parametrize("name", ["small", "fixed", "counts", "offsets"])
 def test_a_scan_is_judged_on_the_server_as_it_is_here(served, name, protocol, tmp_path):
     pytest.importorskip("tritonclient")
     root, base, grpc = served

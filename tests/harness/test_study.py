@@ -31,7 +31,7 @@ def test_a_study_of_nothing_known_is_refused(tmp_path, names, message):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("framework", "gridsize"), [("torch", 2), ("tensorflow", 1)])
+@pytest.mark.parametrize(("framework", "gridsize"), [("torch", 2), ("tensorflow", 2), ("tensorflow", 1)])
 def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsize):
     package, name = FRAMEWORK[framework]
     pytest.importorskip(package)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import InputError
-from runtime.grouping import group_neighbours
+from runtime.grouping import covering_groups, group_neighbours, group_offsets
 
 
 def raster(rows=5, columns=6, step=8.0):
@@ -64,3 +64,25 @@ def test_of_equally_near_patterns_the_first_are_taken(gridsize, place):
         distance = np.sum((positions - positions[pattern]) ** 2, axis=1)
         expected = np.argsort(distance, kind="stable")[: gridsize**2]
         assert sorted(group.tolist()) == sorted(expected.tolist())
+
+
+@pytest.mark.parametrize("gridsize", [1, 2, 3])
+@pytest.mark.parametrize("place", ["raster", "scattered"])
+def test_covering_groups_hold_every_pattern_and_are_few(gridsize, place):
+    positions = raster(12, 12) if place == "raster" else np.random.default_rng(5).uniform(0, 90, (144, 2))
+    groups = covering_groups(positions, gridsize)
+    assert set(groups.ravel().tolist()) == set(range(144))
+    every = {tuple(group) for group in group_neighbours(positions, gridsize).tolist()}
+    assert all(tuple(group) in every for group in groups.tolist())
+    assert len(groups) * gridsize**2 <= 2 * 144
+    # Taking one away leaves something uncovered, for most of them.
+    members = np.bincount(groups.ravel(), minlength=144)
+    needed = [any(members[pattern] == 1 for pattern in group) for group in groups]
+    assert np.mean(needed) > 0.8
+
+
+def test_offsets_are_counted_from_the_first_member():
+    positions = np.array([[5.0, 7.0], [6.5, 7.0], [5.0, 9.25]])
+    offsets = group_offsets(positions, np.array([[0, 1], [2, 0]]))
+    assert offsets.dtype == np.float32
+    assert offsets.tolist() == [[[0, 0], [1.5, 0]], [[0, 0], [0, -2.25]]]

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtime.contract import CONTRACT_KEY, Contract
 from runtime.errors import InputError
+from runtime.grouping import nearest_groups
 from runtime.physics import cut_windows
 from runtime.providers import available
 from runtime.reconstruct import reconstruct
@@ -51,8 +52,12 @@ def contract(gridsize=1, n=SIZE, **parts) -> Contract:
     )
 
 
-def write_identity(path, stamp, gridsize=1, n=SIZE, counts=False, graph_n=None, output="object"):
-    """A network whose patch is its input, times 1 + 0.5i; with counts, of their square root."""
+def write_identity(
+    path, stamp, gridsize=1, n=SIZE, counts=False, graph_n=None, output="object", offsets=False
+):
+    """A network whose patch is its input, times 1 + 0.5i; with counts, of their square root; with offsets, plus
+    row + i column.
+    """
     side, channels = graph_n or n, gridsize**2
     dtype = TensorProto.UINT16 if counts else TensorProto.FLOAT
     nodes = [
@@ -61,15 +66,21 @@ def write_identity(path, stamp, gridsize=1, n=SIZE, counts=False, graph_n=None, 
         helper.make_node("Transpose", ["amplitude"], ["last"], perm=[0, 2, 3, 1]),
         helper.make_node("Unsqueeze", ["last", "axis"], ["real"]),
         helper.make_node("Mul", ["real", "half"], ["imag"]),
-        helper.make_node("Concat", ["real", "imag"], [output], axis=4),
+        helper.make_node("Concat", ["real", "imag"], ["parts" if offsets else output], axis=4),
     ]
+    inputs = [helper.make_tensor_value_info("diffraction", dtype, ["batch", channels, side, side])]
+    if offsets:
+        inputs.append(helper.make_tensor_value_info("offsets", TensorProto.FLOAT, ["batch", channels, 2]))
+        nodes.append(helper.make_node("Unsqueeze", ["offsets", "plane"], ["places"]))
+        nodes.append(helper.make_node("Add", ["parts", "places"], [output]))
     graph = helper.make_graph(
         nodes,
         "identity",
-        [helper.make_tensor_value_info("diffraction", dtype, ["batch", channels, side, side])],
+        inputs,
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", side, side, channels, 2])],
         [
             numpy_helper.from_array(np.array([4], np.int64), "axis"),
+            numpy_helper.from_array(np.array([1, 2], np.int64), "plane"),
             numpy_helper.from_array(np.array(0.5, np.float32), "half"),
         ],
     )
@@ -294,3 +305,65 @@ def test_a_replayed_cuda_graph_agrees_with_the_cpu(artifact):
     for seed in range(5):
         patterns = np.random.default_rng(seed).random((7, 1, SIZE, SIZE), dtype=np.float32)
         assert np.abs(replayed.predict(patterns) - on_cpu.predict(patterns)).max() < 1e-5
+
+
+def patches_with_offsets(patterns, offsets):
+    """What `write_identity` gives for them."""
+    places = offsets[..., 0] + 1j * offsets[..., 1]
+    return patterns * np.complex64(1 + 0.5j) + places[..., None, None]
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize("bound", [False, True])
+def test_offsets_reach_the_graph_with_their_patterns(tmp_path, batch, bound):
+    path = write_identity(tmp_path / "o.onnx", contract(2, offsets={}), 2, offsets=True)
+    if batch is not None:
+        model = onnx.load(path)
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+        helper.set_model_props(model, {CONTRACT_KEY: contract(2, offsets={}, batch=batch).to_json()})
+        onnx.save(model, path)
+    rng = np.random.default_rng(3)
+    patterns = rng.random((6, 4, SIZE, SIZE), dtype=np.float32)
+    offsets = rng.normal(size=(6, 4, 2)).astype(np.float32)
+    found = Session(path, "cpu", bound=bound).predict(patterns, offsets)
+    np.testing.assert_allclose(found, patches_with_offsets(patterns, offsets), rtol=1e-6, atol=1e-6)
+
+
+def test_a_scan_gives_the_offsets_of_each_group(tmp_path):
+    rng = np.random.default_rng(4)
+    positions = rng.uniform(20, 60, (9, 2))
+    scan = Scan(rng.random((9, SIZE, SIZE), dtype=np.float32), positions, name="scan")
+    session = Session(write_identity(tmp_path / "o.onnx", contract(2, offsets={}), 2, offsets=True), "cpu")
+    groups = nearest_groups(positions, 4)
+    for index, patches in session.batches(scan, groups, 4):
+        moved = (positions[index] - positions[index[:, :1]]).astype(np.float32)
+        expected = patches_with_offsets(scan.diffraction[index], moved)
+        np.testing.assert_allclose(patches, expected, rtol=1e-6, atol=1e-5)
+
+
+def test_inputs_that_the_contract_does_not_have_are_refused(tmp_path):
+    path = write_identity(tmp_path / "o.onnx", contract(2, offsets={}), 2, offsets=True)
+    session, patterns = Session(path, "cpu"), np.zeros((3, 4, SIZE, SIZE), np.float32)
+    with pytest.raises(InputError, match="got 1 array, expected diffraction and offsets"):
+        session.predict(patterns)
+    with pytest.raises(InputError, match=r"shape \(2, 4, 2\), expected \[3, 4, 2\]"):
+        session.predict(patterns, np.zeros((2, 4, 2), np.float32))
+    with pytest.raises(InputError, match="takes offsets as float32, got float64"):
+        session.predict(patterns, np.zeros((3, 4, 2)))
+    undeclared = write_identity(tmp_path / "u.onnx", contract(2), 2, offsets=True)
+    with pytest.raises(InputError, match="the graph takes offsets too, which the contract does not name"):
+        Session(undeclared, "cpu")
+    missing = write_identity(tmp_path / "m.onnx", contract(2, offsets={}), 2)
+    with pytest.raises(InputError, match="contract names input 'offsets', the graph has"):
+        Session(missing, "cpu")
+
+
+def test_groups_that_cover_the_scan_are_enough(tmp_path):
+    session = Session(write_identity(tmp_path / "i.onnx", contract(2), 2), "cpu")
+    scan = Scan(
+        np.ones((100, SIZE, SIZE), np.float32), np.argwhere(np.ones((10, 10))) * 4.0 + 20, name="raster"
+    )
+    asked = []
+    reconstruct(session, scan, progress=asked.append)
+    assert 25 <= sum(asked) <= 45

@@ -17,7 +17,7 @@ from runtime.contract import CONTRACT_KEY, Contract
 from runtime.reconstruct import reconstruct
 from runtime.remote import RemoteSession
 from runtime.session import Session
-from tests.export.deployed import counts_artifact, group_artifact
+from tests.export.deployed import counts_artifact, group_artifact, offsets_artifact
 from tests.export.small_network import scan_of_noise
 from tests.harness.conftest import make_contract, write_oracle
 
@@ -123,7 +123,11 @@ def name_a_corrupt_version(folder: Path, version: int) -> None:
     )
 
 
-@pytest.mark.parametrize("make", [counts_artifact, group_artifact], ids=["counts", "gridsize 2"])
+@pytest.mark.parametrize(
+    "make",
+    [counts_artifact, group_artifact, offsets_artifact],
+    ids=["counts", "gridsize 2", "gridsize 2 with offsets"],
+)
 def test_counts_and_groups_are_reconstructed_as_here(triton, run, make, tmp_path):
     path = make(tmp_path / "net.onnx")
     code, _, err = run("deploy", "triton", path, "--repository", tmp_path / "repository")
