@@ -92,6 +92,7 @@ def export_run(
     *,
     judge: Judge | None = None,
     calibration: Scan | None = None,
+    final_steps: int | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> ExportResult:
     """Convert the trained network of a run folder, verify it, and write `out`.
@@ -108,17 +109,22 @@ def export_run(
     judge, calibration
         For a lower precision: who decides whether it is good enough, and the scan whose patterns set the
         ranges; the held-out patterns of the run if None. See `export.precision.reduce_artifact`.
+    final_steps
+        Last steps of phase retrieval of the artifact, and of the native network that it is compared with; as many as
+        the run says if None.
     progress
         Called with what is done next, in words.
 
     Raises
     ------
     InputError
-        If the folder is no finished run, or its network cannot be converted.
+        If the folder is no finished run, or its network cannot be converted or has no last steps to choose.
     VerificationError
         If the artifact fails a check; nothing is written.
     """
     record = read_run(run)
+    if final_steps is not None:
+        record = record.with_final_steps(final_steps)
     scan = held_out_scan(run)
     initial = initial_network(run, record)
     return export_network(
@@ -295,6 +301,7 @@ def _contract(
             opset=opset_of(model),
             ir_version=model.ir_version,
             lowering=converted.lowering_text(),
+            final_steps=record.final_steps,
             passes=passes,
             operators_before=dict(sorted(operators(converted.model).items())),
         ),

@@ -138,6 +138,12 @@ class Conversion(_Part):
     opset: int
     ir_version: int
     lowering: str = Field(description="what replaced the spectral convolutions, or 'none'")
+    final_steps: int | None = Field(
+        default=None,
+        ge=0,
+        description="steps of phase retrieval after the network, chosen at export or as trained; null if it has none, "
+        "or if the artifact is older than this entry",
+    )
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     float_layers: list[str] = Field(
         default=[], description="nodes kept in float32 because a lower precision cost too much"

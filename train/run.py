@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, Protocol
@@ -129,6 +129,26 @@ class RunRecord(BaseModel):
     git_commit: str | None
     initial_tensors: dict[str, str]
     trained_tensors: dict[str, str]
+
+    @property
+    def final_steps(self) -> int | None:
+        """Steps of phase retrieval that the network ends with; None if it learned from known objects and has none."""
+        return None if self.loss_name == "supervised" else self.network.final_steps
+
+    def with_final_steps(self, steps: int) -> RunRecord:
+        """The same weights with another number of last steps of phase retrieval, which hold no weights.
+
+        Raises
+        ------
+        InputError
+            If the network ends with no such steps.
+        """
+        if self.final_steps is None:
+            raise InputError(
+                f"--final-steps {steps}: {self.label} learned from known objects and ends with no steps of phase "
+                "retrieval, expected a physics-informed network"
+            )
+        return self.model_copy(update={"network": replace(self.network, final_steps=steps)})
 
 
 def write_run(folder: Path, record: RunRecord) -> None:

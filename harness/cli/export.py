@@ -54,6 +54,14 @@ def export(
         int | None,
         typer.Option(min=1, help="The only batch it takes, for CUDA graphs and TensorRT; any if not given."),
     ] = None,
+    final_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Steps of phase retrieval after the network: more explain the pattern better and take longer. "
+            "As many as the run says if not given.",
+        ),
+    ] = None,
     opset: Annotated[
         int, typer.Option(min=LOWEST_OPSET, max=HIGHEST_OPSET, help="Version of the ONNX operators.")
     ] = DEFAULT_OPSET,
@@ -99,6 +107,7 @@ def export(
             options,
             judge=None if judged is None else Gate(judged, allowed),
             calibration=judged,
+            final_steps=final_steps,
             progress=status.update,
         )
     output.print(f"[bold]{out}[/]", soft_wrap=True)

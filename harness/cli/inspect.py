@@ -130,7 +130,7 @@ def _stitching(stitching: Stitching) -> str:
 
 
 def _summary(contract: Contract) -> Table:
-    made = contract.provenance
+    made, steps = contract.provenance, contract.conversion.final_steps
     batch = "batch" if contract.batch is None else str(contract.batch)
     versions = ", ".join(f"{name} {number}" for name, number in made.versions.items()) or "unknown"
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -166,6 +166,7 @@ def _summary(contract: Contract) -> Table:
         ("Fourier layer", made.spectral_operator or "none"),
         ("converted by", f"{contract.conversion.exporter}, opset {contract.conversion.opset}"),
         ("lowering", contract.conversion.lowering),
+        *([] if steps is None else [("last steps", f"{steps} of phase retrieval")]),
         ("precision", _precision(contract)),
         ("versions", versions),
     ):

@@ -22,12 +22,23 @@ GEMM_SIDE = 1024
 GEMM_OPERATIONS = 2 * GEMM_SIDE**3
 
 
-def load_native(run: Path, inputs: Sequence[NDArray[np.float32]], threads: int) -> Loaded:
+def load_native(
+    run: Path, inputs: Sequence[NDArray[np.float32]], threads: int, final_steps: int | None = None
+) -> Loaded:
     """The network of a run folder in its own framework, eager and compiled.
 
+    Parameters
+    ----------
+    final_steps
+        Last steps of phase retrieval, if the artifact was exported with another number than the run says.
+
+    Returns
+    -------
     The note is the serialised graph as the exporter writes it, before any pass.
     """
     record = read_run(run)
+    if final_steps is not None:
+        record = record.with_final_steps(final_steps)
     network = load_network(run, record)
     # Needs the extra of the framework.
     made = importlib.import_module(f"export.{record.framework}.forms").native_forms(network, inputs, threads)

@@ -158,7 +158,8 @@ def _measure(
 
         if run is not None:
             progress(f"{name}: loading and compiling the network in its framework")
-            framework = start(partial(load_native, run, inputs, threads))
+            steps = session.contract.conversion.final_steps
+            framework = start(partial(load_native, run, inputs, threads, steps))
             native = framework.outputs
             expected = native["eager"]
             graphs["as exported"] = framework.notes

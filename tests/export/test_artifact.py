@@ -265,6 +265,34 @@ def test_variants_answer_like_the_trained_network(name, options, runs, tmp_path)
     assert np.abs(patches[:, 0].imag - native[..., 0, 1]).max() < 1e-4
 
 
+@pytest.mark.parametrize("name", ["cnn", "hybrid"])
+def test_the_last_retrieval_steps_are_chosen_at_export(name, runs, results, tmp_path):
+    run, steps = runs(name), 8
+    trained = results(name)
+    more = export_run(run, tmp_path / "more.onnx", final_steps=steps)
+    assert (trained.contract.conversion.final_steps, more.contract.conversion.final_steps) == (2, steps)
+    # Other steps, the same weights.
+    assert more.contract.weights.checkpoint_sha256 == trained.contract.weights.checkpoint_sha256
+    scan = some_scan()
+    # Without noise, which nothing explains.
+    diffraction = forward(cut_windows(scan.reference.object, scan.positions[:5], N), scan.probe)
+    diffraction = diffraction.astype(np.float32)
+    native = load_network(run, read_run(run).with_final_steps(steps)).predict(diffraction[:, None])
+    few, many = (
+        Session(path, "cpu").predict(diffraction[:, None])[:, 0] for path in (trained.path, more.path)
+    )
+    assert np.abs(many - (native[..., 0, 0] + 1j * native[..., 0, 1])).max() < 1e-4
+    unexplained = [np.abs(forward(found, scan.probe) - diffraction).mean() for found in (few, many)]
+    assert unexplained[1] < 0.95 * unexplained[0]
+
+
+def test_a_supervised_network_has_no_last_steps_to_choose(runs, results, tmp_path):
+    assert results("baseline").contract.conversion.final_steps is None
+    with pytest.raises(InputError, match=r"^--final-steps 4: baseline learned from known objects"):
+        export_run(runs("baseline"), tmp_path / "baseline.onnx", final_steps=4)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_artifact_that_a_required_target_cannot_run_is_refused(runs, tmp_path):
     out = tmp_path / "fno.onnx"
     with pytest.raises(VerificationError, match=r"tensorrt.*Cast"):

@@ -111,6 +111,20 @@ def test_an_artifact_is_measured_against_every_form_of_its_network(trained, tmp_
     assert found.gflop_executed < found.gflop_trained
 
 
+def test_the_native_network_does_as_many_last_steps_as_the_artifact(lines_scan, tmp_path, run):
+    pytest.importorskip("tf2onnx")
+    config = NetworkConfig(n=16, width=4, blocks=1, first_steps=2, final_steps=1)
+    training = TrainingConfig(epochs=1, batch=8, overlap=1, learning_rate=0.02)
+    train(lines_scan, get_architecture("cnn"), config, training, tmp_path / "run")
+    artifact = tmp_path / "cnn.onnx"
+    code, _, error = run("export", tmp_path / "run", "--out", artifact, "--final-steps", 5)
+    assert code == 0, error
+    assert "5 of phase retrieval" in run("inspect", artifact)[1]
+    report = measure_speed([artifact], [tmp_path / "run"], batch=2, rounds=1, threads=1, reduced=False)
+    forms = report.artifacts["cnn"].forms
+    assert all(forms[name].relative_error < 1e-4 for name in ("tf.function", "artifact", "as exported"))
+
+
 def test_without_its_run_an_artifact_is_measured_against_a_matrix_product(four_artifacts):
     report = measure_speed(four_artifacts[:1], batch=2, rounds=2, threads=1)
     found = report.artifacts["pinn_cnn"]
