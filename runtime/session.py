@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from runtime.integrity import check_model_file
 from runtime.network import DEFAULT_BATCH, check_inputs, check_scan, network_inputs, transmission
 from runtime.providers import preload_cuda, provider_list
 from runtime.scan import Scan
+from runtime.sharing import SharedRun, cores, is_worth_sharing
 
 __all__ = ["DEFAULT_BATCH", "Session"]
 
@@ -50,7 +52,8 @@ class Session:
         provider
             ``auto``, ``tensorrt``, ``cuda``, ``cuda-graph`` or ``cpu``; see `runtime.providers`.
         threads
-            Threads inside an operator on the CPU; onnxruntime's own choice if None.
+            Threads on the CPU, which share a batch among them if it is large enough (see `runtime.sharing`), and every
+            operator otherwise; if None, one for each core, and onnxruntime's own choice inside an operator.
         max_bytes
             Largest file that is opened; see `runtime.integrity.check_model_file`.
         bound
@@ -67,11 +70,8 @@ class Session:
         self.wanted_provider = provider
         self.threads = threads
         check_model_file(self.path, max_bytes)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options = _options(threads)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
         providers = provider_list(provider)
         if providers[0][0] != "CPUExecutionProvider":
             preload_cuda()
@@ -97,6 +97,9 @@ class Session:
         self._bound = None
         if bound or (bound is None and not on_cpu):
             self._bound = BoundRun(self._session, self.contract, "cpu" if on_cpu else "cuda")
+        self._sharing = (threads or cores()) if on_cpu and self._bound is None else 1
+        self._shared: SharedRun | None = None
+        self._loading = threading.Lock()
 
     def _check_graph(self) -> None:
         contract = self.contract
@@ -199,10 +202,22 @@ class Session:
     def _run(self, inputs: Sequence[NDArray]) -> NDArray[np.float32]:
         if self._bound is not None:
             return self._bound(*inputs)
+        if self.contract.batch is None and is_worth_sharing(len(inputs[0]), self._sharing):
+            return self._share()(*inputs)
         names = (tensor.name for tensor in self.contract.inputs)
         feed = dict(zip(names, map(np.ascontiguousarray, inputs), strict=True))
         (parts,) = self._session.run([self.contract.output.name], feed)
         return parts
+
+    def _share(self) -> SharedRun:
+        """The artifact once more, with one thread inside an operator; loaded when it is first needed."""
+        with self._loading:
+            if self._shared is None:
+                session = ort.InferenceSession(
+                    str(self.path), _options(1), providers=["CPUExecutionProvider"]
+                )
+                self._shared = SharedRun(session, self._sharing)
+            return self._shared
 
     def _run_fixed(self, inputs: Sequence[NDArray], batch: int) -> NDArray[np.float32]:
         """In batches of one size; the last is filled up with its own last patterns, whose patches are dropped."""
@@ -240,7 +255,19 @@ class Session:
             yield index, self.predict(*network_inputs(self.contract, self.name, scan, index))
 
     def close(self) -> None:
-        """Nothing to do: onnxruntime frees its session with the last reference."""
+        """End the threads that share batches; onnxruntime frees its session with the last reference."""
+        with self._loading:
+            if self._shared is not None:
+                self._shared.close()
+                self._shared = None
+
+
+def _options(threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
 
 
 def _batch(size: int | None) -> str:

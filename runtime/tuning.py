@@ -27,6 +27,7 @@ from runtime.grouping import group_neighbours
 from runtime.network import network_inputs
 from runtime.scan import Scan
 from runtime.session import Session
+from runtime.sharing import cores
 
 __all__ = ["CACHE_VARIABLE", "Tuning", "cache_folder", "tuned"]
 
@@ -116,7 +117,7 @@ def _key(session: Session) -> dict[str, str]:
     return {
         "artifact": artifact,
         "processor": _processor(),
-        "cores": str(_cores()),
+        "cores": str(cores()),
         "onnxruntime": ort.__version__,
         "provider": session.wanted_provider if session.wanted_provider != "auto" else session.provider,
         "threads": "free" if session.threads is None else str(session.threads),
@@ -183,15 +184,8 @@ def _thread_counts(session: Session) -> list[int | None]:
     """Powers of two up to the cores, and the cores; what was given, or a GPU's own, alone."""
     if session.threads is not None or session.provider != "CPUExecutionProvider":
         return [session.threads]
-    cores = _cores()
-    return sorted({cores, *(2**power for power in range(cores.bit_length()) if 2**power <= cores)})
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    most = cores()
+    return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
 
 
 def _processor() -> str:

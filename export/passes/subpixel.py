@@ -11,7 +11,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from export.passes.convolution import Convolution, doubled, make_constant, read_convolution
 
-__all__ = ["PARITY_TAPS", "SubpixelPass", "interleaved", "is_worth_subpixels", "pointwise_reader"]
+__all__ = ["PARITY_TAPS", "SubpixelPass", "is_worth_subpixels", "pointwise_reader"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _POINTWISE = {"Relu", "LeakyRelu", "Gelu", "Sigmoid", "Tanh"}
 
 
 class SubpixelPass(ir.passes.InPlacePass):
-    """``Resize, Conv`` becomes ``Conv, Reshape, Transpose, Reshape, Transpose, Reshape, Slice``.
+    """``Resize, Conv`` becomes ``Conv, Transpose, Reshape, Transpose, Reshape, Slice, Transpose``.
 
     The `Resize` repeats each row and column once (nearest), the convolution is 3 x 3 with zeros around. Of nine
     pixels under its kernel four are different, so that 2 x 2 convolutions of the small image, one for each parity
@@ -32,7 +32,11 @@ class SubpixelPass(ir.passes.InPlacePass):
     differ by rounding (below 1e-6 of the largest), at the borders too: around n rows there are n + 1 places for
     the 2 x 2 kernel, each of which gives the rows 2 i - 1 and 2 i, and the outermost rows are cut off.
 
-    An activation behind the convolution goes before the transpositions, so that engines can fuse the two.
+    Pixels are put into their places with the channels last, so that whole pixels are moved: exchanging single numbers
+    takes onnxruntime many times as long, most of all on several threads. The transpositions to that layout and back
+    are part of what onnxruntime does before and after a convolution anyway. An activation behind the convolution goes
+    before them, so that engines can fuse the two.
+
     Images of fewer than 32 channels are left as they are.
 
     Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
@@ -60,43 +64,6 @@ def pointwise_reader(value: ir.Value) -> ir.Node | None:
     return uses[0].node
 
 
-def interleaved(
-    graph: ir.Graph, value: ir.Value, channels: int, rows: int, columns: int, *, cut: bool, label: str | None
-) -> list[ir.Node]:
-    """Nodes that put the pixels of four images into one.
-
-    Parameters
-    ----------
-    value
-        [B, (channel, row parity, column parity), rows, columns].
-    cut
-        Whether the outermost rows and columns of the result go.
-    label
-        Beginning of the names of new constants.
-
-    Returns
-    -------
-    Of which the last gives [B, channels, 2 rows, 2 columns], or two less of both.
-    """
-
-    def constant(kind: str, *numbers: int) -> ir.Value:
-        return make_constant(graph, f"{label}.{kind}", np.array(numbers, dtype=np.int64))
-
-    # Columns first: runs of pixels are then copied as whole rows.
-    nodes = [ir.node("Reshape", [value, constant("parities", 0, 2 * channels, 2, rows * columns)])]
-    nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": [0, 1, 3, 2]}))
-    shape = constant("columns", 0, channels, 2, rows, 2 * columns)
-    nodes.append(ir.node("Reshape", [*nodes[-1].outputs, shape]))
-    nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": [0, 1, 3, 2, 4]}))
-    shape = constant("pixels", 0, channels, 2 * rows, 2 * columns)
-    nodes.append(ir.node("Reshape", [*nodes[-1].outputs, shape]))
-    if cut:
-        ends = constant("ends", 2 * rows - 1, 2 * columns - 1)
-        inputs = [*nodes[-1].outputs, constant("starts", 1, 1), ends, constant("axes", 2, 3)]
-        nodes.append(ir.node("Slice", inputs))
-    return nodes
-
-
 def _replace(graph: ir.Graph, node: ir.Node) -> bool:
     layer = read_convolution(node)
     if layer is None or not is_worth_subpixels(layer, node.inputs[0]):
@@ -109,22 +76,14 @@ def _replace(graph: ir.Graph, node: ir.Node) -> bool:
         make_constant(graph, f"{label}.subpixels", _weights(layer.weight)),
     ]
     if layer.bias is not None:
-        inputs.append(make_constant(graph, f"{label}.repeated", np.repeat(layer.bias, 4)))
+        inputs.append(make_constant(graph, f"{label}.repeated", np.tile(layer.bias, 4)))
     nodes = [ir.node("Conv", inputs, {"kernel_shape": [2, 2], "pads": [1, 1, 1, 1]})]
     replaced = [node]
     activation = pointwise_reader(target)
     if activation is not None:
         nodes.append(ir.node(activation.op_type, nodes[-1].outputs, dict(activation.attributes)))
         replaced, target = [activation, node], activation.outputs[0]
-    nodes += interleaved(
-        graph,
-        nodes[-1].outputs[0],
-        len(layer.weight),
-        small.rows + 1,
-        small.columns + 1,
-        cut=True,
-        label=label,
-    )
+    nodes += _placed(graph, nodes[-1].outputs[0], len(layer.weight), small.rows + 1, small.columns + 1, label)
     ir.convenience.replace_nodes_and_values(
         graph, replaced[0], replaced, nodes, [target], [nodes[-1].outputs[0]]
     )
@@ -132,8 +91,41 @@ def _replace(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
+def _placed(
+    graph: ir.Graph, value: ir.Value, channels: int, rows: int, columns: int, label: str | None
+) -> list[ir.Node]:
+    """Nodes that put the pixels of four images into one, without its outermost rows and columns.
+
+    Parameters
+    ----------
+    value
+        [B, (row parity, column parity, channel), rows, columns].
+    label
+        Beginning of the names of new constants.
+
+    Returns
+    -------
+    Of which the last gives [B, channels, 2 rows - 2, 2 columns - 2].
+    """
+
+    def constant(kind: str, *numbers: int) -> ir.Value:
+        return make_constant(graph, f"{label}.{kind}", np.array(numbers, dtype=np.int64))
+
+    nodes = [ir.node("Transpose", [value], {"perm": [0, 2, 3, 1]})]
+    shape = constant("parities", 0, rows, columns, 2, 2 * channels)
+    nodes.append(ir.node("Reshape", [*nodes[-1].outputs, shape]))
+    nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": [0, 1, 3, 2, 4]}))
+    shape = constant("pixels", 0, 2 * rows, 2 * columns, channels)
+    nodes.append(ir.node("Reshape", [*nodes[-1].outputs, shape]))
+    ends = constant("ends", 2 * rows - 1, 2 * columns - 1)
+    inputs = [*nodes[-1].outputs, constant("starts", 1, 1), ends, constant("axes", 1, 2)]
+    nodes.append(ir.node("Slice", inputs))
+    nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": [0, 3, 1, 2]}))
+    return nodes
+
+
 def _weights(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[O, I, 3, 3] to [(O, row parity, column parity), I, 2, 2]."""
+    """[O, I, 3, 3] to [(row parity, column parity, O), I, 2, 2]."""
     outputs, inputs = weight.shape[:2]
-    small = np.einsum("aps,bqt,oist->oabipq", PARITY_TAPS, PARITY_TAPS, weight.astype(np.float64))
+    small = np.einsum("aps,bqt,oist->aboipq", PARITY_TAPS, PARITY_TAPS, weight.astype(np.float64))
     return small.reshape(4 * outputs, inputs, 2, 2).astype(np.float32)

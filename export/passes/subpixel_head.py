@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from export.passes.convolution import Convolution, doubled, make_constant, read_convolution
-from export.passes.subpixel import PARITY_TAPS, interleaved, pointwise_reader
+from export.passes.subpixel import PARITY_TAPS, pointwise_reader
 
 __all__ = ["SubpixelHeadPass", "is_worth_parities"]
 
@@ -114,11 +114,42 @@ def _replace(graph: ir.Graph, node: ir.Node) -> bool:
             nodes.append(ir.node("Add", [total, part]))
         total = nodes[-1].outputs[0]
     assert total is not None
-    nodes += interleaved(graph, total, outputs, small.rows, small.columns, cut=False, label=label)
+    nodes += _interleaved(graph, total, outputs, small.rows, small.columns, label)
     replaced = [node, *([] if activation is None else [activation]), first]
     ir.convenience.replace_nodes_and_values(graph, node, replaced, nodes, [target], [nodes[-1].outputs[0]])
     logger.debug("%s: computed from the parities of rows and columns", label)
     return True
+
+
+def _interleaved(
+    graph: ir.Graph, value: ir.Value, channels: int, rows: int, columns: int, label: str | None
+) -> list[ir.Node]:
+    """Nodes that put the pixels of four images into one.
+
+    Parameters
+    ----------
+    value
+        [B, (channel, row parity, column parity), rows, columns].
+    label
+        Beginning of the names of new constants.
+
+    Returns
+    -------
+    Of which the last gives [B, channels, 2 rows, 2 columns].
+    """
+
+    def constant(kind: str, *numbers: int) -> ir.Value:
+        return make_constant(graph, f"{label}.{kind}", np.array(numbers, dtype=np.int64))
+
+    # Columns first: runs of pixels are then copied as whole rows.
+    nodes = [ir.node("Reshape", [value, constant("parities", 0, 2 * channels, 2, rows * columns)])]
+    nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": [0, 1, 3, 2]}))
+    shape = constant("columns", 0, channels, 2, rows, 2 * columns)
+    nodes.append(ir.node("Reshape", [*nodes[-1].outputs, shape]))
+    nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": [0, 1, 3, 2, 4]}))
+    shape = constant("pixels", 0, channels, 2 * rows, 2 * columns)
+    nodes.append(ir.node("Reshape", [*nodes[-1].outputs, shape]))
+    return nodes
 
 
 def _bias(node: ir.Node) -> ir.Value | None:

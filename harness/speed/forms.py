@@ -13,6 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from harness.speed.worker import Form, Loaded
+from runtime.sharing import SharedRun, is_worth_sharing
 from train.network import load_network
 from train.run import read_run
 
@@ -49,12 +50,21 @@ def load_native(
 
 
 def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: int) -> Loaded:
-    """Graphs in onnxruntime's CPU provider, and a product of large matrices (``gemm``) in the same."""
+    """Graphs in onnxruntime's CPU provider, and a product of large matrices (``gemm``) in the same.
+
+    Graphs run as `runtime.session.Session` runs them; ``session.run`` is the artifact with all threads inside each
+    operator, which is onnxruntime's own way.
+    """
     forms: dict[str, Form] = {}
+    is_shared = is_worth_sharing(len(inputs[0]), threads)
     for name, data in graphs.items():
-        session = _session(data, threads)
-        names = (value.name for value in session.get_inputs())
-        forms[name] = partial(_run, session, dict(zip(names, inputs, strict=True)))
+        forms[name] = (
+            partial(SharedRun(_session(data, 1), threads), *inputs)
+            if is_shared
+            else _plain(data, inputs, threads)
+        )
+    if is_shared:
+        forms["session.run"] = _plain(graphs["artifact"], inputs, threads)
     generator = np.random.default_rng(0)
     feed = {name: generator.random((GEMM_SIDE, GEMM_SIDE), dtype=np.float32) for name in ("a", "b")}
     product = _session(_gemm(), threads)
@@ -63,6 +73,12 @@ def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: i
         product.run(None, feed)
 
     return Loaded({**forms, "gemm": gemm})
+
+
+def _plain(data: bytes, inputs: Sequence[NDArray], threads: int) -> Form:
+    session = _session(data, threads)
+    names = (value.name for value in session.get_inputs())
+    return partial(_run, session, dict(zip(names, inputs, strict=True)))
 
 
 def _run(session: ort.InferenceSession, feed: dict[str, NDArray]) -> NDArray[np.float32]:

@@ -19,7 +19,8 @@ __all__ = [
     "valid_values",
 ]
 
-
+# float32 holds all whole numbers up to this one.
+_EXACT_IN_FLOAT32 = 2**24
 _SAMPLE = 32
 
 
@@ -44,9 +45,12 @@ def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
 
 
 def root_of_counts(counts: NDArray) -> NDArray[np.float32]:
-    """Square root of counts. float32 holds whole counts up to 2**24 only, others are taken through float64."""
-    if counts.dtype.kind in "iu" and counts.dtype.itemsize <= 2:
-        return np.sqrt(counts, dtype=np.float32)
+    """Square root of counts, as if taken in float64: where float32 holds the counts, its own root is the same."""
+    if counts.dtype.kind in "iu" and (
+        counts.dtype.itemsize <= 2 or counts.max(initial=0) <= _EXACT_IN_FLOAT32
+    ):
+        exact = counts.astype(np.float32)
+        return np.sqrt(exact, out=exact)
     return np.sqrt(counts, dtype=np.float64).astype(np.float32)
 
 

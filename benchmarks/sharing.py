@@ -1,0 +1,105 @@
+"""A batch shared among threads (`runtime.sharing`) against onnxruntime's own way, which shares each operator.
+
+Both run once in each round, in an order that changes, with a float32 product of 1024 x 1024 matrices among them.
+``times_as_fast`` is the median of the ratios within a round. ``best_fraction`` compares the best round of the artifact
+with the best of the product, operations as executed: work of others on the machine slows the product more than a
+network, so that the medians of a busy machine flatter.
+
+    python -m benchmarks.sharing zoo/*.onnx --out benchmarks/results/sharing.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from export.operations import multiply_adds
+from harness.speed.forms import GEMM_OPERATIONS, load_onnx
+from harness.speed.machine import processor
+from runtime.atomic import write_text
+
+REST = 0.03
+
+
+def measured(artifact: Path, batch: int, threads: int, rounds: int) -> dict[str, Any]:
+    data = artifact.read_bytes()
+    model = onnx.load_from_string(data)
+    shapes = [
+        [axis.dim_value for axis in value.type.tensor_type.shape.dim[1:]] for value in model.graph.input
+    ]
+    random_numbers = np.random.default_rng(0)
+    inputs = [random_numbers.gamma(1.0, 10.0, (batch, *shape)).astype(np.float32) for shape in shapes]
+    forms = load_onnx({"artifact": data}, inputs, threads).forms
+    expected, found = forms["session.run"](), forms["artifact"]()
+    assert expected is not None
+    assert found is not None
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    shuffled = random.Random(0)
+    for _ in range(rounds):
+        order = list(forms)
+        shuffled.shuffle(order)
+        for name in order:
+            time.sleep(REST)
+            forms[name]()
+            start = time.perf_counter()
+            forms[name]()
+            times[name].append(time.perf_counter() - start)
+    rate = GEMM_OPERATIONS / min(times["gemm"])
+    fraction = partial(_fraction, 2 * multiply_adds(model) * batch, rate)
+    return {
+        "milliseconds": {
+            name: 1e3 * statistics.median(times[name]) / batch for name in ("session.run", "artifact")
+        },
+        "times_as_fast": statistics.median(
+            own / shared for own, shared in zip(times["session.run"], times["artifact"], strict=True)
+        ),
+        "best_fraction": {name: fraction(times[name]) for name in ("session.run", "artifact")},
+        "best_gemm_gflop_per_second": rate / 1e9,
+        "relative_difference": float(np.abs(found - expected).max() / np.abs(expected).max()),
+    }
+
+
+def _fraction(operations: float, rate: float, times: list[float]) -> float:
+    return operations / min(times) / rate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("artifacts", nargs="+", type=Path)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    found = {}
+    for artifact in arguments.artifacts:
+        each = found[artifact.stem] = measured(artifact, arguments.batch, arguments.threads, arguments.rounds)
+        best = each["best_fraction"]
+        print(
+            f"{artifact.stem}: {each['times_as_fast']:.2f} times as fast, {best['session.run']:.2f} and "
+            f"{best['artifact']:.2f} of the matrix product, differs by {each['relative_difference']:.0e}"
+        )
+    if arguments.out:
+        document = {
+            "batch": arguments.batch,
+            "threads": arguments.threads,
+            "rounds": arguments.rounds,
+            "processor": processor(),
+            "onnxruntime": version("onnxruntime-gpu"),
+            "artifacts": found,
+        }
+        write_text(arguments.out, json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
