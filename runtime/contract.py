@@ -206,7 +206,10 @@ class Contract(_Part):
     """Everything a runtime, a server or a reader needs to know about one artifact."""
 
     version: Literal[1] = 1
-    label: str = Field(description="run label: pinn_<architecture> or baseline", min_length=1)
+    label: str = Field(
+        description="run label: pinn_<architecture> or baseline, _grid<g> behind it for a gridsize above 1",
+        min_length=1,
+    )
     architecture: str
     n: int = Field(gt=0, description="side of a diffraction pattern in pixels")
     gridsize: int = Field(default=1, gt=0, description="g: the network sees g * g neighbouring patterns")

@@ -234,7 +234,7 @@ def _record(
 ) -> RunRecord:
     best = progress.best
     return RunRecord(
-        label=architecture.label,
+        label=architecture.run_label(plan.network),
         architecture=architecture.name,
         framework=architecture.framework,
         network=plan.network,

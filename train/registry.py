@@ -55,8 +55,12 @@ class Architecture:
 
     @property
     def label(self) -> str:
-        """Run label: `pinn_<architecture>`, or `baseline` for the supervised network."""
+        """`pinn_<architecture>`, or `baseline` for the supervised network."""
         return self.name if self.supervised else f"pinn_{self.name}"
+
+    def run_label(self, config: NetworkConfig) -> str:
+        """The label, with the gridsize if it is not 1: `pinn_<architecture>_grid2` sees 2 x 2 patterns."""
+        return self.label if config.gridsize == 1 else f"{self.label}_grid{config.gridsize}"
 
     def takes_offsets(self, config: NetworkConfig) -> bool:
         """Whether the network is told where its patterns lie: several of them, and the physics that joins them."""
