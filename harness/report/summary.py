@@ -38,9 +38,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row on a scan."""
+    """A row on a scan; `note` says what to know before comparing it with others."""
 
     label: str
+    note: str
     scan: str
     collapsed: bool
     parity: Cell
@@ -87,6 +88,7 @@ def _line(evaluation: Evaluation, row: Row, scan: str, result: ScanResult) -> Li
     parity = row.parity
     return Line(
         label=row.label,
+        note=_note(row, result),
         scan=scan,
         collapsed=found is not None and found.collapsed,
         parity=Cell(_UNDEFINED)
@@ -94,6 +96,11 @@ def _line(evaluation: Evaluation, row: Row, scan: str, result: ScanResult) -> Li
         else Cell(f"{parity.max_relative_error:.1e}", sort=parity.max_relative_error),
         cells=(*cells, Cell(f"{speed:.2f}", sort=speed, starts=True)),
     )
+
+
+def _note(row: Row, result: ScanResult) -> str:
+    several = "" if row.contract is None or row.contract.channels == 1 else f"{row.contract.channels} patterns"
+    return ", ".join(filter(None, (several, "synchronised" if result.synchronised else "")))
 
 
 def _cells(metrics: MetricSet | None, name: str, intervals: dict[str, Interval]) -> list[Cell]:
