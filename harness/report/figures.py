@@ -36,7 +36,7 @@ __all__ = [
 # Okabe and Ito's palette, which the colour-blind can tell apart, with a line style each for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
-_MAX_COLUMNS = 5
+_MAX_COLUMNS = 6
 _PANEL_INCHES, _GAP_INCHES, _BAR_INCHES, _LINE_INCHES = 2.3, 0.08, 0.85, 0.17
 _LONG_NAME = 28
 _DPI = 150
@@ -83,13 +83,13 @@ def error_figure(
 
 
 def _grid(lines: Sequence[Quantity], title: str) -> bytes:
-    """A column an object, a line a quantity, with one colour bar a line; wrapped after `_MAX_COLUMNS`.
+    """A column an object, a line a quantity, with one colour bar a line; in equal blocks of at most `_MAX_COLUMNS`.
 
     Every length is known beforehand, so nothing is left to a layout engine, which takes seconds for many
     panels.
     """
     blocks = math.ceil(len(lines[0].images) / _MAX_COLUMNS)
-    across = min(len(lines[0].images), _MAX_COLUMNS)
+    across = math.ceil(len(lines[0].images) / blocks)
     rows, breadth = lines[0].images[0].shape
     panel = _PANEL_INCHES * min(max(rows / breadth, 0.4), 2.0)
     heads = [_LINE_INCHES * (2.4 if number == 0 else 1.4) for number in range(len(lines))]
@@ -106,7 +106,7 @@ def _grid(lines: Sequence[Quantity], title: str) -> bytes:
         figure.text(0.5, 1 - 0.3 * top / height, title, ha="center", va="top", fontsize=11)
     above = top
     for block in range(blocks):
-        chosen = range(block * _MAX_COLUMNS, min((block + 1) * _MAX_COLUMNS, len(lines[0].images)))
+        chosen = range(block * across, min((block + 1) * across, len(lines[0].images)))
         for number, quantity in enumerate(lines):
             above += heads[number]
             left = _GAP_INCHES

@@ -99,7 +99,9 @@ def _line(evaluation: Evaluation, row: Row, scan: str, result: ScanResult) -> Li
 
 
 def _note(row: Row, result: ScanResult) -> str:
-    several = "" if row.contract is None or row.contract.channels == 1 else f"{row.contract.channels} patterns"
+    several = (
+        "" if row.contract is None or row.contract.channels == 1 else f"{row.contract.channels} patterns"
+    )
     return ", ".join(filter(None, (several, "synchronised" if result.synchronised else "")))
 
 
