@@ -39,13 +39,20 @@ def check_output(architecture: Architecture, config: NetworkConfig, network: Nat
     Raises
     ------
     InputError
-        With the shapes that were found and expected.
+        With the shapes that were found and expected, or if it takes no offsets with a gridsize above 1.
     """
     channels = config.channels
-    inputs = [np.zeros((_BATCH, channels, config.n, config.n), dtype=np.float32)]
+    patterns = np.zeros((_BATCH, channels, config.n, config.n), dtype=np.float32)
     if architecture.takes_offsets(config):
-        inputs.append(np.zeros((_BATCH, channels, 2), dtype=np.float32))
-    output = network.predict(*inputs)
+        try:
+            output = network.predict(patterns, np.zeros((_BATCH, channels, 2), dtype=np.float32))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"architecture {architecture.name!r}: its network does not take amplitudes and offsets, as --gridsize "
+                f"{config.gridsize} wants it ({str(error).strip().splitlines()[0]})"
+            ) from error
+    else:
+        output = network.predict(patterns)
     expected = (_BATCH, config.n, config.n, channels, 2)
     if output.shape != expected or output.dtype != np.float32:
         raise InputError(

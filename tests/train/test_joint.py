@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,7 +12,9 @@ from harness.simulate.objects import lines_object
 from harness.simulate.probes import make_probe
 from runtime.grouping import group_offsets, nearest_groups
 from runtime.physics import cut_windows, forward, illumination
+from train.config import NetworkConfig
 from train.first_guess import CORRELATION, DARKEST, FAINT, FirstGuess, first_guess
+from train.registry import architectures, get_architecture
 
 torch = pytest.importorskip("torch")
 tf = pytest.importorskip("tensorflow")
@@ -229,3 +233,17 @@ def test_groups_of_a_scan_are_retrieved_better_than_scattered_ones(probe, guess)
     groups = nearest_groups(positions, 4)
     right = group_offsets(positions, groups)
     assert error(groups, right) < 0.5 * error(groups, right[::-1].copy())
+
+
+@pytest.mark.parametrize("name", [name for name, each in architectures().items() if not each.supervised])
+def test_every_architecture_finds_one_object_for_four_patterns(probe, name):
+    architecture = get_architecture(name)
+    config = NetworkConfig(n=N, gridsize=2, width=4, blocks=2, modes=8, first_steps=3, final_steps=3)
+    guess = first_guess(probe, 1.0, steps=3, final_steps=3, members=4)
+    build = import_module(f"train.{architecture.framework}.network").build_network
+    amplitude = forward(windows(lines(8), SQUARE), probe).astype(np.float32)[None]
+    parts = build(architecture, config, guess, 0).predict(amplitude, SQUARE[None])
+    patches = np.moveaxis(parts[0, ..., 0] + 1j * parts[0, ..., 1], -1, 0)
+    # The second window lies seven columns beside the first.
+    assert np.abs(patches[0, :, 7:] - patches[1, :, :-7]).max() < 1e-3
+    assert np.abs(patches - 1).max() > 0.05

@@ -141,6 +141,15 @@ def test_a_network_of_another_shape_is_refused_before_it_trains():
         network.build_network(architecture, NetworkConfig(n=16), guess=None, seed=0)
 
 
+def test_a_network_that_takes_no_offsets_sees_one_pattern_at_a_time():
+    network = pytest.importorskip("train.torch.network")
+    architecture = Architecture("mine", "torch", f"{__name__}:channels_first", "")
+    with pytest.raises(
+        InputError, match="'mine': its network does not take amplitudes and offsets, as --gridsize 2"
+    ):
+        network.build_network(architecture, NetworkConfig(n=16, gridsize=2), guess=None, seed=0)
+
+
 def test_without_neuraloperator_a_fourier_network_is_an_error_and_no_fallback():
     program = (
         "import sys; sys.modules['neuralop'] = None\n"

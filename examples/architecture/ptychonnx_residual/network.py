@@ -17,8 +17,8 @@ class Residual(nn.Module):
         self.blocks = nn.ModuleList(convolutions(config.width, config.width) for _ in range(config.blocks))
         self.head = ObjectHead(config.width, config)
 
-    def forward(self, diffraction: Tensor) -> Tensor:
-        features = self.features(diffraction)
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
+        features = self.features(diffraction, offsets)
         x = self.lifter(features)
         for block in self.blocks:
             x = x + block(x)
