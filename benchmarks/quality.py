@@ -67,10 +67,14 @@ def record(part: str, rows: Sequence[Mapping[str, Any]], table: str) -> None:
     """Write a part of `quality.json`, and its table between the marks of that name in `quality.md`."""
     content = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     write_text(RESULTS, json.dumps(content | {part: rows}, indent=1) + "\n")
-    page = (DOCS / "quality.md").read_text(encoding="utf-8")
+    mark("quality.md", part, table)
+
+
+def mark(page: str, part: str, table: str) -> None:
+    """Write a table between the marks of that name in a page of `docs`."""
+    text = (DOCS / page).read_text(encoding="utf-8")
     marked = rf"(<!-- {part} -->\n).*?(<!-- end -->)"
-    page = re.sub(marked, lambda old: f"{old[1]}{table}\n{old[2]}", page, flags=re.DOTALL)
-    write_text(DOCS / "quality.md", page)
+    write_text(DOCS / page, re.sub(marked, lambda old: f"{old[1]}{table}\n{old[2]}", text, flags=re.DOTALL))
 
 
 def retrieved(scan: Scan, steps: int) -> NDArray[np.complex64]:

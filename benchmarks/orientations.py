@@ -1,0 +1,103 @@
+"""The networks of the zoo on turned patterns and with bounded amplitudes: what they have not learned, without training.
+
+The simulated probe is the same after every flip and transposition, so that a pattern turned in one of these eight ways
+is the pattern of the turned object. `python -m benchmarks.orientations` shows each network the test scan in all eight
+and turns its patches back. It writes its part of `docs/quality.json` and its table in `docs/quality.md`. About three
+minutes on one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.neighbours import ZOO, Row
+from benchmarks.quality import FIGURES, figures, record, test_scan
+from harness.simulate.lines import LinesConfig
+from runtime.scan import Scan
+from runtime.session import Session
+
+CHUNK = 50
+TRANSPOSED = 4
+ORIENTATIONS = range(8)
+COLUMNS = FIGURES | {"phase_ssim_synchronised": "phase SSIM, synchronised"}
+
+
+def turned(images: NDArray, orientation: int) -> NDArray:
+    """Images [..., N, N] flipped along rows (1) and columns (2) about pixel N // 2, then transposed (4).
+
+    The first row or column, which has no mirror image, stays where it is: it is where the light ends.
+    """
+    for bit, axis in ((1, -2), (2, -1)):
+        if orientation & bit:
+            images = np.roll(np.flip(images, axis), 1, axis)
+    return images.swapaxes(-2, -1) if orientation & TRANSPOSED else images
+
+
+def turned_back(images: NDArray, orientation: int) -> NDArray:
+    """What `turned` undoes."""
+    if orientation & TRANSPOSED:
+        images = images.swapaxes(-2, -1)
+    return turned(images, orientation & ~TRANSPOSED)
+
+
+def predicted(session: Session, scan: Scan, orientation: int) -> NDArray[np.complex64]:
+    """Patches [n, N, N] of a network that sees turned patterns, turned back."""
+    patterns = np.ascontiguousarray(turned(scan.diffraction, orientation))[:, None]
+    found = [session.predict(patterns[start : start + CHUNK])[:, 0] for start in range(0, len(scan), CHUNK)]
+    return np.ascontiguousarray(turned_back(np.concatenate(found), orientation))
+
+
+def measured() -> Iterator[Row]:
+    """Each network in each orientation, the mean of all eight, and with amplitudes of at most 1."""
+    scan = test_scan(LinesConfig())
+    for artifact in sorted(ZOO.glob("*.onnx")):
+        session = Session(artifact, "cpu", 1)
+        all_turned = [predicted(session, scan, orientation) for orientation in ORIENTATIONS]
+        limited = all_turned[0] / np.maximum(np.abs(all_turned[0]), 1)
+        ways = {
+            **{f"orientation {number}": patches for number, patches in enumerate(all_turned)},
+            "mean of eight": np.mean(all_turned, axis=0),
+            "amplitude at most 1": limited,
+        }
+        for way, patches in ways.items():
+            found = figures(scan, patches)
+            found["phase_ssim_synchronised"] = figures(scan, patches, synchronise=True)["phase_ssim"]
+            yield {"network": artifact.stem, "way": way} | found
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: the seven turned scans as ranges."""
+    lines = ["| network | patterns | " + " | ".join(COLUMNS.values()) + " |"]
+    lines.append("|---" * (len(COLUMNS) + 2) + "|")
+    names = {
+        "as they are": ("orientation 0",),
+        "turned, in seven ways": tuple(f"orientation {number}" for number in ORIENTATIONS[1:]),
+        "mean of all eight (8 times the time)": ("mean of eight",),
+        "as they are; amplitudes of the patches at most 1": ("amplitude at most 1",),
+    }
+    for network in dict.fromkeys(row["network"] for row in rows):
+        for name, ways in names.items():
+            wanted = [row for row in rows if row["network"] == network and row["way"] in ways]
+            cells = [_range([row[column] for row in wanted]) for column in COLUMNS]
+            lines.append(f"| `{network}` | {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3f}", f"{max(values):.3f}"
+    return low if len(values) == 1 else f"{low} to {high}"
+
+
+def main() -> None:
+    rows = []
+    for row in measured():
+        print(row, flush=True)
+        rows.append(row)
+    record("orientations", rows, table(rows))
+
+
+if __name__ == "__main__":
+    main()
