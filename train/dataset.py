@@ -141,12 +141,18 @@ class TrainingData:
 
 
 def prepare(
-    scan: Scan, network: NetworkConfig, training: TrainingConfig, architecture: Architecture
+    scan: Scan,
+    network: NetworkConfig,
+    training: TrainingConfig,
+    architecture: Architecture,
+    *,
+    distilled: bool = False,
 ) -> TrainingData:
     """Check a scan against the settings and split it.
 
     Held-out patterns are drawn with the seed, each with its neighbours: only patterns that overlap show whether their
-    patches agree. A group that trains holds none of them.
+    patches agree. A group that trains holds none of them. A `distilled` network learns from labels, whatever its
+    architecture.
 
     Raises
     ------
@@ -163,9 +169,10 @@ def prepare(
     diffraction = np.asarray(scan.diffraction)
     if scan.flux == 0:
         raise InputError(f"{scan.name}: every pattern is zero, expected photons")
-    labels = _labels(scan) if architecture.supervised else None
+    supervised = architecture.supervised or distilled
+    labels = _labels(scan) if supervised else None
     channels = network.channels
-    neighbours = 1 if architecture.supervised else training.overlap
+    neighbours = 1 if supervised else training.overlap
     held_out_count = max(_MIN_HELD_OUT, round(len(scan) * training.validation))
     needed = held_out_count + max(channels, neighbours, _MIN_HELD_OUT)
     if len(scan) < needed:

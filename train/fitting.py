@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime.atomic import write_text
 from runtime.errors import InputError
@@ -26,7 +27,15 @@ from train.first_guess import FirstGuess, first_guess
 from train.plan import RunPlan
 from train.progress import Progress
 from train.registry import Architecture, import_framework_module
-from train.run import HELD_OUT_NAME, INITIAL_NAME, RunRecord, installed_versions, write_run
+from train.run import (
+    HELD_OUT_NAME,
+    INITIAL_NAME,
+    RunRecord,
+    fingerprint,
+    hash_of,
+    installed_versions,
+    write_run,
+)
 from train.source import Source
 from train.unfinished import finished_already, locked, open_unfinished, publish_run, unfinished_folder
 
@@ -149,6 +158,7 @@ def train(
     source: Source | None = None,
     resume: bool = False,
     files: Mapping[str, str] | None = None,
+    labels: NDArray[np.complex64] | None = None,
 ) -> RunRecord:
     """Train one network and leave a run folder (see `train.run`). An earlier run there is replaced at the end.
 
@@ -163,6 +173,9 @@ def train(
         that is finished is left as it is.
     files
         Text files to leave in the run folder, by name.
+    labels
+        complex64 [n, N, N], a patch for each pattern, which a physics-informed network learns instead of explaining the
+        patterns: those that a larger network gives (distillation).
 
     Raises
     ------
@@ -170,7 +183,11 @@ def train(
         If the scan does not fit the settings, the framework is missing, an interrupted training is there and
         `resume` is not given, a file cannot be written, or the loss stops being finite.
     """
-    data = prepare(scan, network, training, architecture)
+    if labels is not None:
+        scan = replace(scan, labels=labels)
+    data = prepare(scan, network, training, architecture, distilled=labels is not None)
+    if labels is not None:
+        data = replace(data, sha256=hash_of({"scan": data.sha256, **fingerprint({"labels": labels})}))
     if source is not None:
         source.require_same(architecture.name, network)
     init_sha256 = None if source is None else source.sha256
@@ -202,7 +219,9 @@ def train(
             fitted: Fitted = fit(job)
             held_out = np.unique(data.held_out)
             write_scan(folder / HELD_OUT_NAME, replace(scan.subset(held_out), reference=None, labels=None))
-            record = _record(scan, architecture, plan, data, progress, fitted)
+            learned = "supervised" if architecture.supervised else training.loss
+            loss = learned if labels is None else "distilled"
+            record = _record(scan, architecture, plan, data, progress, fitted, loss)
             write_run(folder, record)
             publish_run(folder, out)
         except BaseException as error:
@@ -231,6 +250,7 @@ def _record(
     data: TrainingData,
     progress: Progress,
     fitted: Fitted,
+    loss: str,
 ) -> RunRecord:
     best = progress.best
     return RunRecord(
@@ -244,7 +264,7 @@ def _record(
         probe_sha256=scan.probe_sha256() or "",
         flux=data.flux,
         scale=data.scale,
-        loss_name="supervised" if architecture.supervised else plan.training.loss,
+        loss_name=loss,
         final_loss=best.loss,
         validation_loss=best.validation_loss,
         disagreement=best.disagreement if math.isfinite(best.disagreement) else None,

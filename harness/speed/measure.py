@@ -36,12 +36,12 @@ from runtime.scan import Scan
 from runtime.session import Session
 from train.run import hash_of, held_out_scan, installed_versions, read_run
 
-__all__ = ["measure_speed"]
+__all__ = ["ALLOWED_ERROR", "in_turns", "measure_speed"]
 
 # Thread pools spin for a while after their work, at the cost of whoever comes next.
 _REST = 0.03
 # Of the largest output: a fast form that is wrong is no form to compare with.
-_ALLOWED_ERROR = 1e-3
+ALLOWED_ERROR = 1e-3
 _PATTERN_SEED = 0
 
 
@@ -169,13 +169,13 @@ def _measure(
             start(partial(load_openvino, data, inputs, threads, precisions))
         outputs = {form: worker.outputs[form] for form, worker in owner.items()}
         progress(f"{name}: {len(owner)} forms, {rounds} rounds")
-        times = _rounds(owner, rounds)
+        times = in_turns(owner, rounds)
     executed = 2 * multiply_adds(onnx.load_from_string(data))
     rates = GEMM_OPERATIONS / times.pop("gemm")
     errors = {
         form: _error(outputs[form], outputs["artifact"] if expected is None else expected) for form in times
     }
-    compiled = [form for form in native if form != "eager" and errors[form] <= _ALLOWED_ERROR]
+    compiled = [form for form in native if form != "eager" and errors[form] <= ALLOWED_ERROR]
     best = min(compiled, key=lambda form: float(np.median(times[form] / times["artifact"])), default=None)
     forms = {
         form: _form(
@@ -183,7 +183,7 @@ def _measure(
             times["artifact"] / batch,
             None if best is None else times[best] / batch,
             errors[form],
-            None if form in judged else errors[form] <= _ALLOWED_ERROR,
+            None if form in judged else errors[form] <= ALLOWED_ERROR,
         )
         for form, seconds in times.items()
     }
@@ -240,8 +240,8 @@ def _bfloat16(path: Path, scan: Scan, threads: int) -> str:
     return "accepted"
 
 
-def _rounds(owner: Mapping[str, Worker], rounds: int) -> dict[str, NDArray[np.float64]]:
-    """Seconds of each form in each round."""
+def in_turns(owner: Mapping[str, Worker], rounds: int) -> dict[str, NDArray[np.float64]]:
+    """Seconds of each form in each round: one after the other, in an order that changes."""
     times: dict[str, list[float]] = {form: [] for form in owner}
     shuffled = random.Random(0)
     for _ in range(rounds):

@@ -12,6 +12,7 @@ import pytest
 
 from runtime.errors import InputError
 from runtime.formats import write_scan
+from runtime.physics import cut_windows
 from tests.train.tiny import SMALL
 from train.fitting import settings_for, train
 from train.history import read_history
@@ -106,6 +107,23 @@ def test_other_settings_train_too(tiny_scan, tmp_path, name, values):
     channels = record.network.gridsize**2
     patterns = np.repeat(tiny_scan.diffraction[:2, None], channels, axis=1)
     assert network.predict(patterns).shape == (2, 32, 32, channels, 2)
+
+
+@pytest.mark.parametrize("name", ["fno", "cnn"])
+def test_a_physics_informed_network_learns_the_patches_of_another(tiny_scan, tmp_path, name):
+    pytest.importorskip(FRAMEWORK[name])
+    architecture, out = get_architecture(name), tmp_path / "run"
+    network, training = settings_for(architecture, {**SMALL, "epochs": 3, "learning_rate": 1e-2})
+    # Half the true object explains none of the patterns: only the labels teach it.
+    known = cut_windows(tiny_scan.reference.object, tiny_scan.positions, 32, tiny_scan.reference.origin)
+    record = train(tiny_scan, architecture, network, training, out, labels=known / 2)
+    assert record.loss_name == "distilled"
+    assert record.final_steps == SMALL["final_steps"]
+    history = read_history(out / "history.csv")
+    assert history[-1].loss < 0.7 * history[0].loss
+    # The labels are part of what was trained on.
+    with pytest.raises(InputError, match="another scan"):
+        train(tiny_scan, architecture, network, training, out, labels=known, resume=True)
 
 
 @pytest.mark.parametrize("name", ["fno", "cnn"])
