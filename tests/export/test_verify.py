@@ -52,7 +52,9 @@ def report_of(artifact, network=native, **settings):
         artifact.name = "onnxruntime, or what stands for it"
         return artifact
 
-    return verify("some", {"onnxruntime": load}, network, [Trial("held-out", "seeded", INPUTS)], **settings)
+    return verify(
+        "some", {"onnxruntime": load}, network, [Trial("held-out", "seeded", (INPUTS,))], **settings
+    )
 
 
 def test_parity_of_equal_networks_is_measured_on_every_batch():
@@ -116,7 +118,11 @@ def test_tiny_outputs_are_judged_on_the_scale_of_the_first_kind():
         return native(x) + np.float32(1e-9)
 
     artifact.name = "onnxruntime"
-    trials = [Trial("held-out", "", INPUTS), Trial("all-zero", "", 0 * INPUTS), Trial("faint", "", faint)]
+    trials = [
+        Trial("held-out", "", (INPUTS,)),
+        Trial("all-zero", "", (0 * INPUTS,)),
+        Trial("faint", "", (faint,)),
+    ]
     report = verify("some", {"onnxruntime": lambda: artifact}, native, trials)
     assert not report.failures
     by_kind = {case.inputs: case.scale for case in report.cases if case.batch == 16}

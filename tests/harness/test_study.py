@@ -41,7 +41,7 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsi
         simulate_options=["--n", "32", "--train-grid", "9", "--test-grid", "6", "--step", "4"],
         train_options=[
             *("--epochs", "2", "--width", "8", "--blocks", "2", "--modes", "12", "--final-steps", "2"),
-            *("--gridsize", str(gridsize)),
+            *("--gridsize", str(gridsize), "--overlap", "1", "--learning-rate", "1e-2"),
         ],
     )
     announced = []
@@ -49,8 +49,10 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsi
     assert len(announced) == 4
     (model,) = plan.models
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
-    row = metrics["rows"][model.stem]
-    assert Session(model).contract.gridsize == gridsize
+    contract = Session(model).contract
+    assert contract.gridsize == gridsize
+    assert contract.label == model.stem + (f"_grid{gridsize}" if gridsize > 1 else "")
+    row = metrics["rows"][contract.label]
     assert row["parity"]["max_relative_error"] < 1e-4
     assert -1 <= row["amplitude"]["pearson"] <= 1
     page = plan.report.read_text()
