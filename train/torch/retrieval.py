@@ -45,6 +45,7 @@ class Retrieval(nn.Module):
         for name in _CONSTANTS:
             self.register_buffer(name, torch.from_numpy(getattr(guess, name)), persistent=False)
         self.register_buffer("exchange", torch.tensor([1, 0]), persistent=False)
+        self.members = guess.members
         self.neighbourhood = Neighbourhood(guess)
 
     def forward(
@@ -59,7 +60,16 @@ class Retrieval(nn.Module):
             an object of its own if None.
         parts
             What they begin with, patches made to agree first; an empty object if None.
+
+        Raises
+        ------
+        ValueError
+            If several patterns come without offsets, or one at a time with them.
         """
+        if (offsets is None) != (self.members == 1):
+            raise ValueError(
+                f"{self.members} patterns at a time, expected offsets if more than one, none otherwise"
+            )
         neighbours = None if offsets is None else self.neighbourhood(offsets)
         if parts is None:
             nothing = amplitude * 0  # an expand would leave shape arithmetic in the graph
