@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
-import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,10 +23,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from export.passes.subpixel import SubpixelPass
 from export.passes.subpixel_head import SubpixelHeadPass
+from harness.speed.turns import in_turns, timed
 from runtime.atomic import write_text
 
 GEMM = 1024
@@ -103,7 +104,7 @@ def after(model: onnx.ModelProto, step: ir.passes.PassBase) -> onnx.ModelProto:
 
 def measure(
     models: dict[str, onnx.ModelProto], batch: int, rounds: int, threads: int
-) -> dict[str, list[float]]:
+) -> dict[str, NDArray[np.float64]]:
     """Seconds of each model in each round."""
     generator, forms = np.random.default_rng(0), {}
     for name, model in models.items():
@@ -111,19 +112,8 @@ def measure(
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         shape = [size if isinstance(size, int) else batch for size in session.get_inputs()[0].shape]
-        forms[name] = (session, {"x": generator.random(shape, dtype=np.float32)})
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    shuffled = random.Random(0)
-    for _ in range(rounds):
-        order = list(forms)
-        shuffled.shuffle(order)
-        for name in order:
-            session, feed = forms[name]
-            session.run(None, feed)
-            start = time.perf_counter()
-            session.run(None, feed)
-            times[name].append(time.perf_counter() - start)
-    return times
+        forms[name] = partial(session.run, None, {"x": generator.random(shape, dtype=np.float32)})
+    return in_turns({name: partial(timed, form) for name, form in forms.items()}, rounds, rest=0)
 
 
 def main() -> None:

@@ -30,7 +30,8 @@ from harness.gate import AllowedFall, Gate, falls
 from harness.simulate.lines import LinesConfig, simulate_scan
 from harness.speed.forms import load_native, load_onnx
 from harness.speed.machine import processor, vector_instructions
-from harness.speed.measure import ALLOWED_ERROR, in_turns
+from harness.speed.measure import ALLOWED_ERROR
+from harness.speed.turns import in_turns
 from harness.speed.worker import Loaded, Worker
 from runtime.atomic import write_text
 from runtime.errors import VerificationError
@@ -152,7 +153,7 @@ def measured(architecture: str, out: Path, threads: int) -> Iterator[Row]:
         Worker(partial(load_onnx, graphs, inputs, threads), threads) as artifacts,
     ):
         owner = {form: worker for worker in (framework, artifacts) for form in worker.outputs}
-        times = in_turns(owner, ROUNDS)
+        times = in_turns({form: partial(worker.time, form) for form, worker in owner.items()}, ROUNDS)
         native = framework.outputs
     largest = np.abs(native["eager"]).max()
     right = [

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
-import time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,9 +24,8 @@ import onnx
 from export.operations import multiply_adds
 from harness.speed.forms import GEMM_OPERATIONS, load_onnx
 from harness.speed.machine import processor
+from harness.speed.turns import in_turns, timed
 from runtime.atomic import write_text
-
-REST = 0.03
 
 
 def measured(artifact: Path, batch: int, threads: int, rounds: int) -> dict[str, Any]:
@@ -43,17 +40,7 @@ def measured(artifact: Path, batch: int, threads: int, rounds: int) -> dict[str,
     expected, found = forms["session.run"](), forms["artifact"]()
     assert expected is not None
     assert found is not None
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    shuffled = random.Random(0)
-    for _ in range(rounds):
-        order = list(forms)
-        shuffled.shuffle(order)
-        for name in order:
-            time.sleep(REST)
-            forms[name]()
-            start = time.perf_counter()
-            forms[name]()
-            times[name].append(time.perf_counter() - start)
+    times = in_turns({name: partial(timed, form) for name, form in forms.items()}, rounds)
     rate = GEMM_OPERATIONS / min(times["gemm"])
     fraction = partial(_fraction, 2 * multiply_adds(model) * batch, rate)
     return {

@@ -25,10 +25,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import random
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,7 @@ from export.torch.convert import convert_lowered
 from export.torch.fourier import FourierChain, RowsFirstChain, convolution_axes
 from export.torch.mixing import Factors, ModeMixing, forms
 from export.torch.spectral import Lowering, lower_spectral
+from harness.speed.turns import in_turns, timed
 from runtime.atomic import write_text
 
 # Channels, side of the image, modes.
@@ -60,7 +60,6 @@ FACTORISED = [
     (32, 64, 12, "cp", 0.05),
     (32, 64, 12, "tt", 0.05),
 ]
-REST = 0.02
 
 Run = Callable[[], Any]
 
@@ -244,17 +243,8 @@ def measure(models: dict[str, onnx.ModelProto], x: Tensor, rounds: int) -> dict[
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         runs[name] = lambda session=session: session.run(None, {"diffraction": x.numpy()})
         runs[name]()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    shuffled = random.Random(0)
-    for _ in range(rounds):
-        order = list(runs)
-        shuffled.shuffle(order)
-        for name in order:
-            time.sleep(REST)
-            runs[name]()
-            start = time.perf_counter()
-            runs[name]()
-            times[name].append(1e3 * (time.perf_counter() - start) / len(x))
+    seconds = in_turns({name: partial(timed, run) for name, run in runs.items()}, rounds)
+    times = {name: 1e3 * values / len(x) for name, values in seconds.items()}
     base = next(iter(times.values()))
     return {
         name: {

@@ -96,7 +96,7 @@ def evaluate(
     commands
         How to reproduce the evaluation, for the page.
     progress
-        Called after each batch with the label of the artifact, the groups done and those in all.
+        Called after each batch with the label of the artifact, the patterns done and those in all.
     log
         Told which batch was chosen for which artifact.
 
@@ -146,9 +146,9 @@ def evaluate(
         made: list[Reconstruction] = []
         for method in methods:
 
-            def report(groups: int, label: str = method.label) -> None:
+            def report(patterns: int, label: str = method.label) -> None:
                 nonlocal done
-                done += groups
+                done += patterns
                 progress(label, done, total)
 
             session = method.session

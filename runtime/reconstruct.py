@@ -77,7 +77,7 @@ def reconstruct(
     weighting
         See `runtime.stitching.patch_weight`; the contract's own if None.
     progress
-        Called after each batch with the number of groups done in it.
+        Called after each batch with the number of patterns done in it; they add up to those of the scan.
     placement, synchronise
         See `runtime.stitching.Stitcher`; the contract's own if None.
     canvas_memory
@@ -103,7 +103,7 @@ def reconstruct(
         synchronise=synchronise,
         memory=canvas_memory,
     )
-    inference = 0.0
+    inference, done = 0.0, 0
     with ExitStack() as stages:
         stitching = stages.enter_context(WorkBehind(stitcher.add, "stitch"))
         if isinstance(scan.diffraction, LazyAmplitudes):
@@ -112,7 +112,8 @@ def reconstruct(
         for index, patches in session.batches(scan, groups, batch):
             inference += time.perf_counter() - mark
             stitching.hand(patches.reshape(-1, scan.size, scan.size), scan.positions[index.reshape(-1)])
-            progress(len(index))
+            before, done = done, done + len(index)
+            progress(len(scan) * done // len(groups) - len(scan) * before // len(groups))
             mark = time.perf_counter()
         stitching.finish()
     mark = time.perf_counter()

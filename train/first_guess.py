@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.physics import illumination
+from train.config import NetworkConfig
 
 __all__ = [
     "AMPLITUDE_GAIN",
@@ -37,6 +38,7 @@ __all__ = [
     "FirstGuess",
     "Preconditioner",
     "first_guess",
+    "first_guess_of",
     "preconditioner",
 ]
 
@@ -201,6 +203,23 @@ def first_guess(
         members=members,
         step=expected.step.item() * _JOINT_STEP / _STEP,
         **{name: np.ascontiguousarray(values, dtype=np.float32) for name, values in exact.items()},
+    )
+
+
+def first_guess_of(
+    network: NetworkConfig,
+    probe: NDArray[np.complexfloating],
+    scale: float,
+    mask: NDArray[np.bool_] | None,
+) -> FirstGuess:
+    """The constants for a network of these settings."""
+    return first_guess(
+        probe,
+        scale,
+        mask,
+        steps=network.first_steps,
+        final_steps=network.final_steps,
+        members=network.channels,
     )
 
 

@@ -23,7 +23,7 @@ from runtime.scan import Scan
 from runtime.settings import checked
 from train.config import NetworkConfig, TrainingConfig
 from train.dataset import TrainingData, prepare
-from train.first_guess import FirstGuess, first_guess
+from train.first_guess import FirstGuess, first_guess_of
 from train.plan import RunPlan
 from train.progress import Progress
 from train.registry import Architecture, import_framework_module
@@ -75,15 +75,7 @@ class Job:
 
     def first_guess(self) -> FirstGuess:
         """What the network starts from."""
-        data, network = self.data, self.network
-        return first_guess(
-            data.probe,
-            data.scale,
-            data.mask,
-            steps=network.first_steps,
-            final_steps=network.final_steps,
-            members=network.channels,
-        )
+        return first_guess_of(self.network, self.data.probe, self.data.scale, self.data.mask)
 
     def require_shares(self) -> None:
         """Refuse a step that the devices cannot share equally.

@@ -29,7 +29,7 @@ from runtime.errors import InputError
 from runtime.formats import read_scan
 from runtime.scan import Scan
 from train.config import NetworkConfig, TrainingConfig
-from train.first_guess import FirstGuess, first_guess
+from train.first_guess import FirstGuess, first_guess_of
 
 __all__ = [
     "CONFIG_NAME",
@@ -217,12 +217,4 @@ def recorded_guess(folder: Path, record: RunRecord) -> FirstGuess:
         raise InputError(
             f"{folder}: {HELD_OUT_NAME} has no probe, expected a folder written by `ptychonnx train`"
         )
-    network = record.network
-    return first_guess(
-        scan.probe,
-        record.scale,
-        scan.mask,
-        steps=network.first_steps,
-        final_steps=network.final_steps,
-        members=network.channels,
-    )
+    return first_guess_of(record.network, scan.probe, record.scale, scan.mask)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -28,6 +26,7 @@ from harness.speed.forms import GEMM_OPERATIONS, load_native, load_onnx
 from harness.speed.machine import processor, vector_instructions
 from harness.speed.openvino import BFLOAT16, OpenVinoSession, load_openvino, openvino_precisions
 from harness.speed.results import ArtifactSpeed, FormSpeed, SpeedReport
+from harness.speed.turns import in_turns
 from harness.speed.worker import Loaded, Worker
 from runtime.errors import InputError, VerificationError
 from runtime.grouping import nearest_groups
@@ -36,10 +35,8 @@ from runtime.scan import Scan
 from runtime.session import Session
 from train.run import hash_of, held_out_scan, installed_versions, read_run
 
-__all__ = ["ALLOWED_ERROR", "in_turns", "measure_speed"]
+__all__ = ["ALLOWED_ERROR", "measure_speed"]
 
-# Thread pools spin for a while after their work, at the cost of whoever comes next.
-_REST = 0.03
 # Of the largest output: a fast form that is wrong is no form to compare with.
 ALLOWED_ERROR = 1e-3
 _PATTERN_SEED = 0
@@ -169,7 +166,7 @@ def _measure(
             start(partial(load_openvino, data, inputs, threads, precisions))
         outputs = {form: worker.outputs[form] for form, worker in owner.items()}
         progress(f"{name}: {len(owner)} forms, {rounds} rounds")
-        times = in_turns(owner, rounds)
+        times = in_turns({form: partial(worker.time, form) for form, worker in owner.items()}, rounds)
     executed = 2 * multiply_adds(onnx.load_from_string(data))
     rates = GEMM_OPERATIONS / times.pop("gemm")
     errors = {
@@ -238,19 +235,6 @@ def _bfloat16(path: Path, scan: Scan, threads: int) -> str:
     except VerificationError as error:
         return f"refused: {error}"
     return "accepted"
-
-
-def in_turns(owner: Mapping[str, Worker], rounds: int) -> dict[str, NDArray[np.float64]]:
-    """Seconds of each form in each round: one after the other, in an order that changes."""
-    times: dict[str, list[float]] = {form: [] for form in owner}
-    shuffled = random.Random(0)
-    for _ in range(rounds):
-        order = list(owner)
-        shuffled.shuffle(order)
-        for form in order:
-            time.sleep(_REST)
-            times[form].append(owner[form].time(form))
-    return {form: np.array(values) for form, values in times.items()}
 
 
 def _error(output: NDArray[np.float32] | None, expected: NDArray[np.float32] | None) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.speed.turns import timed
 from runtime.errors import InputError
 
 __all__ = ["Form", "Loaded", "Worker"]
@@ -129,7 +129,4 @@ def _serve(connection: Connection, load: Callable[[], Loaded], threads: int) -> 
             form = loaded.forms[connection.recv()]
         except EOFError:
             return
-        form()
-        start = time.perf_counter()
-        form()
-        connection.send(("took", time.perf_counter() - start))
+        connection.send(("took", timed(form)))

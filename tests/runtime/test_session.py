@@ -359,11 +359,17 @@ def test_inputs_that_the_contract_does_not_have_are_refused(tmp_path):
         Session(missing, "cpu")
 
 
-def test_groups_that_cover_the_scan_are_enough(tmp_path):
+def test_groups_that_cover_the_scan_are_enough(tmp_path, monkeypatch):
     session = Session(write_identity(tmp_path / "i.onnx", contract(2), 2), "cpu")
     scan = Scan(
         np.ones((100, SIZE, SIZE), np.float32), np.argwhere(np.ones((10, 10))) * 4.0 + 20, name="raster"
     )
-    asked = []
-    reconstruct(session, scan, progress=asked.append)
+    asked, done = [], []
+    predict = Session.predict
+    monkeypatch.setattr(
+        Session, "predict", lambda self, patterns: asked.append(len(patterns)) or predict(self, patterns)
+    )
+    reconstruct(session, scan, progress=done.append)
     assert 25 <= sum(asked) <= 45
+    assert len(done) == len(asked)
+    assert sum(done) == 100
