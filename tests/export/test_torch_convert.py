@@ -20,7 +20,7 @@ from export.conversion import INPUT_NAME, OUTPUT_NAME  # noqa: E402
 from export.engines import open_onnxruntime  # noqa: E402
 from export.graph import check_graph, operators  # noqa: E402
 from export.passes import clean  # noqa: E402
-from export.torch.convert import convert_module  # noqa: E402
+from export.torch.convert import convert_module, convert_network  # noqa: E402
 from export.verify import relative_difference  # noqa: E402
 from runtime.errors import InputError  # noqa: E402
 from train.config import NetworkConfig  # noqa: E402
@@ -40,9 +40,8 @@ def some_probe(n):
 
 def network(architecture, n, **settings):
     config = NetworkConfig(n=n, width=8, blocks=2, modes=12, **settings)
-    native = build_network(
-        architecture, config, first_guess(some_probe(n), 0.05, steps=2, final_steps=2), seed=1
-    )
+    guess = first_guess(some_probe(n), 0.05, steps=2, final_steps=2, members=config.channels)
+    native = build_network(architecture, config, guess, seed=1)
     with torch.no_grad():
         for parameter in native.module.parameters():
             # Zeros that an architecture starts from would hide a head that is not connected.
@@ -56,17 +55,20 @@ def test_an_architecture_gives_the_same_through_onnxruntime(architecture, n, gri
     native = network(architecture, n, gridsize=gridsize)
     state = copy.deepcopy(native.module.state_dict())
     counts = np.random.default_rng(0).poisson(3, (7, gridsize**2, n, n))
-    diffraction = np.sqrt(counts).astype(np.float32)
-    converted = convert_module(native.module, diffraction)
+    given = [np.sqrt(counts).astype(np.float32)]
+    if gridsize > 1:
+        given.append(np.random.default_rng(1).uniform(-9, 9, (7, gridsize**2, 2)).astype(np.float32))
+    converted = convert_network(native, *given)
     assert capfd.readouterr() == ("", "")
     assert all(torch.equal(value, state[name]) for name, value in native.module.state_dict().items())
     layers = [name for name, layer in native.module.named_modules() if isinstance(layer, SpectralConv)]
     assert sorted(converted.layers) == sorted(layers)
     assert converted.lowering != "none"
-    model = check_graph(clean(converted.model).model.SerializeToString())
+    names = ("diffraction", "offsets")[: len(given)]
+    model = check_graph(clean(converted.model).model.SerializeToString(), inputs=names)
     engine = open_onnxruntime(model.SerializeToString())
-    assert engine(diffraction[:5]).shape == (5, n, n, gridsize**2, 2)
-    assert relative_difference(engine(diffraction), native.predict(diffraction)) < 1e-5
+    assert engine(*(each[:5] for each in given)).shape == (5, n, n, gridsize**2, 2)
+    assert relative_difference(engine(*given), native.predict(*given)) < 1e-5
     found = operators(model)
     assert found["Gelu"]
     assert not {"DFT", "STFT", "If", "Loop", "Erf"} & set(found)
