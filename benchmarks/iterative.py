@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluate import summarise
-from harness.iterative import iterate, vacuum
+from harness.iterative import ALPHA, iterate, vacuum
 from harness.metrics.comparison import compare
 from harness.report.figures import COLOURS, DASHES, as_png, blank_figure
 from harness.report.results import ScanSummary
@@ -74,7 +74,7 @@ def quality(image: NDArray[np.complex64], summary: ScanSummary) -> dict[str, flo
     return found
 
 
-def run(method: Method, scan: Scan, epochs: int, step: float) -> tuple[Reconstruction, list[NDArray]]:
+def run(method: Method, scan: Scan, epochs: int, alpha: float) -> tuple[Reconstruction, list[NDArray]]:
     """One round of a method: the start, then the object after each epoch."""
     began = time.perf_counter()
     if method.session is None:
@@ -85,7 +85,7 @@ def run(method: Method, scan: Scan, epochs: int, step: float) -> tuple[Reconstru
         method.start_seconds.append(time.perf_counter() - began)
     images = [made.stitched.object]
     done = iterate(
-        scan, epochs, made.stitched, step=step, watch=lambda epoch, image: images.append(image().copy())
+        scan, epochs, made.stitched, alpha=alpha, watch=lambda epoch, image: images.append(image().copy())
     )
     method.epoch_seconds.append(done.seconds)
     return made, images
@@ -113,14 +113,14 @@ def measure(artifacts: Sequence[Path], scan: Scan, arguments: argparse.Namespace
     methods[VACUUM] = Method(None)
     shuffled = random.Random(0)
     for method in methods.values():  # not counted: first runs also allocate, and import
-        run(method, scan.subset(slice(0, min(32, len(scan)))), 1, arguments.step)
+        run(method, scan.subset(slice(0, min(32, len(scan)))), 1, arguments.alpha)
         method.start_seconds.clear(), method.epoch_seconds.clear()
     summary = None
     for number in range(arguments.rounds):
         order = list(methods)
         shuffled.shuffle(order)
         for name in order:
-            made, images = run(methods[name], scan, arguments.epochs, arguments.step)
+            made, images = run(methods[name], scan, arguments.epochs, arguments.alpha)
             if number == 0:
                 summary = summary or summarise(scan, [made], None)
                 methods[name].quality = [quality(image, summary) for image in images]
@@ -165,7 +165,7 @@ def draw(methods: dict[str, Any], title: str) -> bytes:
                 marker=".",
                 markersize=4,
             )
-            lines[f"{name}, then ePIE" if from_network else "ePIE from vacuum"] = line
+            lines[f"{name}, then rPIE" if from_network else "rPIE from vacuum"] = line
             if from_network:
                 (point,) = axes.plot(
                     times[0], values[0], "o", color=colour, markersize=8, markerfacecolor="white"
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, help="object to compare with, if the scan has none")
     parser.add_argument("--probe", type=Path, help="NPZ whose probe replaces that of the scan")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--step", type=float, default=1.0)
+    parser.add_argument("--alpha", type=float, default=ALPHA, help="of rPIE; 1 is ePIE")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
@@ -216,7 +216,7 @@ def main() -> None:
         "patterns": len(scan),
         "n": scan.size,
         "epochs": arguments.epochs,
-        "step": arguments.step,
+        "alpha": arguments.alpha,
         "rounds": arguments.rounds,
         "threads": arguments.threads,
         "machine": platform.processor() or platform.machine(),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.iterative import check_iterative
+from harness.iterative import ALPHA, check_iterative
 from harness.methods import Method, methods_of, row_of
 from harness.metrics.alignment import apply_alignment
 from harness.metrics.canvas import reference_on_canvas
@@ -57,6 +57,7 @@ def evaluate(
     batch: int | None = DEFAULT_BATCH,
     iterations: int = 0,
     refine: int = 0,
+    alpha: float = ALPHA,
     references: Sequence[Path | None] | None = None,
     region: RegionRule | None = None,
     plane: bool = False,
@@ -85,6 +86,8 @@ def evaluate(
         Epochs of an iterative reconstruction that starts from vacuum, in a row of its own; 0 for none.
     refine
         Epochs of one that starts from the object of each network, in a row beside it; 0 for none.
+    alpha
+        Of these iterations, see `harness.iterative.iterate`.
     references
         For each scan a file with the object to compare with, or None for the one that the scan brings along.
     region
@@ -120,7 +123,7 @@ def evaluate(
     for scan in loaded:
         check_whole(scan.positions, scan.size, None, f"{scan.name}: evaluate takes the whole object")
         if iterations or refine:
-            check_iterative(scan)
+            check_iterative(scan, alpha)
         for network in sessions:
             network.check_scan(scan)
             patch_weight(weighting or network.contract.stitching.weighting, scan.size, scan.probe)
@@ -155,7 +158,15 @@ def evaluate(
             if session is None or method.epochs:
                 # The row of the network is the one before.
                 start = None if session is None else made[-1]
-                made.append(refine_object(scan, start, method.epochs, lambda _: report(len(scan))))  # noqa: B023
+                made.append(
+                    refine_object(
+                        scan,
+                        start,
+                        method.epochs,
+                        lambda _: report(len(scan)),  # noqa: B023
+                        alpha=alpha,
+                    )
+                )
                 continue
             _warm_up(session, scan, method.batch)
             made.append(

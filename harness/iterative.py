@@ -1,13 +1,15 @@
-"""Iterative reconstruction without a network: ePIE, by the package cdtools, from vacuum or from a network's object.
+"""Iterative reconstruction without a network: rPIE, by the package cdtools, from vacuum or from a network's object.
 
-The extended ptychographic iterative engine visits one pattern after the other and moves the object in its window by
+The regularised ptychographic iterative engine visits one pattern after the other and moves the object in its window by
 
-    O <- O + beta conj(P) (psi' - psi) / max(sum_modes |P|^2)
+    O <- O + beta conj(P) (psi' - psi) / ((1 - alpha) |P|^2 + alpha max |P|^2)
 
-where psi = P O is the exit wave and psi' the same with the measured amplitude on the detector (Maiden and Rodenburg,
-Ultramicroscopy 109, 1256, 2009). That is a step of length beta / (2 max |P|^2) down the gradient of the squared error
-of the amplitudes of one pattern, and so it is run here: the forward model, its gradient and the descent are those of
-`cdtools.models.FancyPtycho` and `cdtools.reconstructors.SGDReconstructor`.
+where psi = P O is the exit wave, psi' the same with the measured amplitude on the detector, and |P|^2 the sum over the
+modes of the probe (Maiden, Johnson and Li, Optica 4, 736, 2017). With alpha = 1 that is ePIE (Maiden and Rodenburg,
+Ultramicroscopy 109, 1256, 2009): a step of length beta / (2 max |P|^2) down the gradient of the squared error of the
+amplitudes of one pattern. So it is run here: the forward model, its gradient and the descent are those of
+`cdtools.models.FancyPtycho` and `cdtools.reconstructors.SGDReconstructor`, and the gradient of the object is
+multiplied by max |P|^2 over the denominator before the step.
 
 cdtools computes |fft2(ifftshift(P O))|, whose magnitude is that of `runtime.physics.forward`, with DC at
 [N // 2, N // 2]. It takes positions as corners of the windows in units of a basis: here rows and columns of pixels,
@@ -31,11 +33,14 @@ from runtime.physics import window_corners
 from runtime.scan import Scan
 from runtime.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
 
-__all__ = ["Iterations", "check_iterative", "iterate", "vacuum"]
+__all__ = ["ALPHA", "Iterations", "check_iterative", "iterate", "vacuum"]
 
 # cdtools computes corners in single precision: a corner that comes out as -1e-7 must still lie on the canvas.
 _MARGIN = 1
 _ROWS_AND_COLUMNS = np.eye(3, 2, dtype=np.float32)
+
+# As Maiden et al. recommend (0.05 to 0.15). Few photons want a larger one (docs/iterative.md).
+ALPHA = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,13 @@ class Iterations:
     text: str
 
 
-def check_iterative(scan: Scan) -> None:
-    """Refuse a scan that cannot be iterated on, before any work is done.
+def check_iterative(scan: Scan, alpha: float = ALPHA) -> None:
+    """Refuse what cannot be iterated, before any work is done.
 
     Raises
     ------
     InputError
-        If the package is not installed or the probe is unknown.
+        If the package is not installed, the probe is unknown, or `alpha` is not in (0, 1].
     """
     try:
         import cdtools  # noqa: F401
@@ -80,6 +85,8 @@ def check_iterative(scan: Scan) -> None:
         ) from error
     if scan.probe is None:
         raise InputError(f"{scan.name}: iterations need a probe and the scan has none: give one with --probe")
+    if not 0 < alpha <= 1:
+        raise InputError(f"iterations: got an alpha of {alpha:g}, expected one above 0 and at most 1")
 
 
 def vacuum(scan: Scan) -> Stitched | StitchedTiles:
@@ -98,10 +105,11 @@ def iterate(
     *,
     refine_probe: bool = False,
     step: float = 1.0,
+    alpha: float = ALPHA,
     seed: int = 0,
     watch: Callable[[int, Callable[[], NDArray[np.complex64]]], None] = lambda epoch, image: None,
 ) -> Iterations:
-    """Run epochs of ePIE on a scan, on the CPU.
+    """Run epochs of rPIE on a scan, on the CPU.
 
     Parameters
     ----------
@@ -113,9 +121,11 @@ def iterate(
         The object to begin with, such as a network's; vacuum (`vacuum`) if None. Pixels that no patch reached begin
         as vacuum.
     refine_probe
-        Move the probe too, by the rule of the object with the two exchanged. It is held otherwise.
+        Move the probe too, by the rule of ePIE with object and probe exchanged. It is held otherwise.
     step
         beta, in (0, 2): 1 solves each pattern's brightest pixel at once.
+    alpha
+        In (0, 1]: the smaller, the more a faint place of the probe moves the object. 1 is ePIE.
     seed
         Of the order of the patterns, which changes from epoch to epoch.
     watch
@@ -132,7 +142,7 @@ def iterate(
     -----
     All intensities, float32 [n, N, N], are in memory.
     """
-    check_iterative(scan)
+    check_iterative(scan, alpha)
     if epochs < 1:
         raise InputError(f"iterations: got {epochs} epochs, expected one at least")
     if not 0 < step < 2:
@@ -141,7 +151,7 @@ def iterate(
     began = time.perf_counter()
     start = start or vacuum(scan)
     first = np.where(start.covered, start.object, 1).astype(np.complex64)
-    problem = _Problem(scan, first, start.origin, refine_probe, seed)
+    problem = _Problem(scan, first, start.origin, refine_probe, alpha, seed)
     misfit, seconds = [], []
     for epoch, error in enumerate(problem.epochs(epochs, step), start=1):
         seconds.append(time.perf_counter() - began)
@@ -153,7 +163,7 @@ def iterate(
         watch(epoch, problem.object)
         began = time.perf_counter()
     text = (
-        f"{epochs} epoch{'s' if epochs > 1 else ''} of ePIE, step {step:g}, probe "
+        f"{epochs} epoch{'s' if epochs > 1 else ''} of rPIE, alpha {alpha:g}, step {step:g}, probe "
         f"{'refined' if refine_probe else 'held'}, cdtools-py {version('cdtools-py')}"
     )
     done = Stitched(problem.object(), start.weight, start.origin)
@@ -168,10 +178,49 @@ class _OneByOne:
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self._dataset, self._random = dataset, np.random.default_rng(seed)
+        self.current = 0
 
     def __iter__(self) -> Iterator[Any]:
         for index in self._random.permutation(len(self._dataset)):
-            yield self._dataset[[int(index)]]
+            self.current = int(index)
+            yield self._dataset[[self.current]]
+
+
+class _Preconditioner:
+    """What the gradient of the object is multiplied by, for the window of the pattern that is visited."""
+
+    def __init__(
+        self, probe: NDArray[np.complexfloating], corners: NDArray[np.floating], alpha: float
+    ) -> None:
+        self._whole = np.floor(corners).astype(int)
+        self._fractions = corners - self._whole
+        self._waves = np.fft.fft2(probe.astype(np.complex64))
+        self._frequencies = np.fft.fftfreq(probe.shape[-1])
+        self._alpha = alpha
+        self.brightest = float(_density(probe).max())
+        self._unmoved = self._factor(probe)
+
+    def __call__(self, gradient: Any, index: int) -> Any:
+        """The gradient [rows, columns], which is zero outside the window of pattern `index`, times the factor."""
+        row, column = self._whole[index]
+        factor = self._unmoved
+        if self._fractions[index].any():
+            phase = np.add.outer(*np.multiply.outer(self._fractions[index], self._frequencies))
+            factor = self._factor(np.fft.ifft2(self._waves * np.exp(-2j * np.pi * phase)))
+        size = len(factor)
+        scaled = gradient.clone()
+        scaled[row : row + size, column : column + size] *= gradient.new_tensor(factor)
+        return scaled
+
+    def _factor(self, probe: NDArray[np.complexfloating]) -> NDArray[np.float32]:
+        light = _density(probe)
+        return (self.brightest / ((1 - self._alpha) * light + self._alpha * self.brightest)).astype(
+            np.float32
+        )
+
+
+def _density(probe: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    return np.sum(np.abs(probe.astype(np.complex128)) ** 2, axis=0)
 
 
 class _Problem:
@@ -183,6 +232,7 @@ class _Problem:
         first: NDArray[np.complex64],
         origin: tuple[float, float],
         refine_probe: bool,
+        alpha: float,
         seed: int,
     ) -> None:
         from cdtools.datasets import Ptycho2DDataset
@@ -210,12 +260,15 @@ class _Problem:
         for name, parameter in self._model.named_parameters():
             parameter.requires_grad = name in moved
         self._loader = _OneByOne(self._dataset, seed)
+        preconditioner = _Preconditioner(scan.probe, corners[:, :2], alpha)
+        self._light = preconditioner.brightest
+        if alpha < 1:
+            self._model.obj.register_hook(lambda gradient: preconditioner(gradient, self._loader.current))
         # cdtools reports the mean squared error of a pixel.
         measured = float(np.mean(np.square(amplitudes[:, trusted], dtype=np.float64)))
         self._measured = measured if measured > 0 else 1.0
         # cdtools keeps the probe over its largest value: its gradient, and its distance, are in that unit.
         unit = float(self._model.probe_norm)
-        self._light = float(np.sum(np.abs(scan.probe.astype(np.complex128)) ** 2, axis=0).max())
         self._probe_factor = self._light / (unit**2 * max(float(np.abs(first).max()) ** 2, 1e-12))
 
     def epochs(self, count: int, step: float) -> Iterator[float]:

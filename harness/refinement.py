@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from harness.iterative import iterate, vacuum
+from harness.iterative import ALPHA, iterate, vacuum
 from runtime.reconstruct import Reconstruction
 from runtime.scan import Scan
 
 __all__ = ["ALGORITHM", "refine"]
 
-ALGORITHM = "ePIE"
+ALGORITHM = "rPIE"
 
 
 def refine(
@@ -21,12 +21,13 @@ def refine(
     progress: Callable[[int], None] = lambda epoch: None,
     *,
     refine_probe: bool = False,
+    alpha: float = ALPHA,
 ) -> Reconstruction:
     """Iterate from the object of a reconstruction, or from vacuum.
 
     Parameters
     ----------
-    scan, epochs, refine_probe
+    scan, epochs, refine_probe, alpha
         See `harness.iterative.iterate`.
     reconstruction
         Of this scan; vacuum if None.
@@ -50,6 +51,7 @@ def refine(
         epochs,
         begin.stitched,
         refine_probe=refine_probe,
+        alpha=alpha,
         watch=lambda epoch, image: progress(epoch),
     )
     return replace(

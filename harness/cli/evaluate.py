@@ -16,6 +16,7 @@ from harness.cli.reading import note, with_reading
 from harness.cli.servers import ServerOptions, remote_sessions, with_connection
 from harness.evaluate import comparison_table
 from harness.evaluate import evaluate as run_evaluation
+from harness.iterative import ALPHA
 from harness.report.formats import as_csv, as_markdown
 from harness.report.results import Evaluation
 from runtime.atomic import write_text
@@ -72,13 +73,20 @@ def evaluate(
         typer.Option(
             min=0,
             metavar="K",
-            help="Add a row: an iterative reconstruction (ePIE) of K epochs from vacuum. Needs ptychonnx[iterative].",
+            help="Add a row: an iterative reconstruction (rPIE) of K epochs from vacuum. Needs ptychonnx[iterative].",
         ),
     ] = 0,
     refine: Annotated[
         int,
         typer.Option(min=0, metavar="K", help="Add a row for each network: K epochs from its object."),
     ] = 0,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            metavar="A",
+            help="Of the iterations, above 0: the smaller, the faster, and the more noise; 1 is ePIE.",
+        ),
+    ] = ALPHA,
     recipe: Annotated[
         Path | None,
         typer.Option(help="Shell script whose commands the report lists, instead of this one alone."),
@@ -153,6 +161,7 @@ def evaluate(
             batch=batch,
             iterations=iterations,
             refine=refine,
+            alpha=alpha,
             plane=plane,
             register=register,
             ptychopinn=ptychopinn,

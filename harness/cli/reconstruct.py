@@ -12,7 +12,7 @@ from harness.cli.console import output, progress_bar
 from harness.cli.options import Batch
 from harness.cli.reading import note, with_reading
 from harness.cli.servers import ServerOptions, remote_sessions, with_connection
-from harness.iterative import check_iterative
+from harness.iterative import ALPHA, check_iterative
 from harness.metrics.region import RegionRule, declare_region
 from harness.refinement import refine as refine_object
 from harness.report.figures import Panel, reconstruction_figure
@@ -82,13 +82,21 @@ def reconstruct(
             min=0,
             metavar="K",
             rich_help_panel="Iterations",
-            help="Follow the network by K epochs of ePIE, which start from its object. Needs ptychonnx[iterative].",
+            help="Follow the network by K epochs of rPIE, which start from its object. Needs ptychonnx[iterative].",
         ),
     ] = 0,
     refine_probe: Annotated[
         bool,
         typer.Option("--refine-probe", rich_help_panel="Iterations", help="Let them move the probe too."),
     ] = False,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            metavar="A",
+            rich_help_panel="Iterations",
+            help="Of the iterations, above 0: the smaller, the faster, and the more noise; 1 is ePIE.",
+        ),
+    ] = ALPHA,
     server: Annotated[
         str | None,
         typer.Option(
@@ -139,7 +147,7 @@ def reconstruct(
         if batch is None and isinstance(session, Session):
             session, batch = tuned(session, loaded, log=note)
         if refine:
-            check_iterative(loaded)
+            check_iterative(loaded, alpha)
         with progress_bar() as bar:
             task = bar.add_task(f"Reconstructing {loaded.name}", total=len(loaded))
             result = run_reconstruction(
@@ -162,6 +170,7 @@ def reconstruct(
                     refine,
                     lambda epoch: bar.update(task, completed=epoch),
                     refine_probe=refine_probe,
+                    alpha=alpha,
                 )
     written = write_reconstruction(out, result, loaded, session.contract)
     if picture is not None:

@@ -83,12 +83,12 @@ def test_the_known_object_comes_back_from_vacuum():
 
 def test_no_mirror_image_and_no_other_place_of_the_direct_beam_explains_the_patterns():
     scan = known_scan()
-    right = iterate(scan, 15).misfit[-1]
+    right = iterate(scan, 15, alpha=1).misfit[-1]
     turned = replace(scan, positions=scan.positions[:, ::-1].copy())
     mirrored = replace(scan, diffraction=scan.diffraction[:, ::-1].copy())
     cornered = replace(scan, diffraction=np.fft.fftshift(scan.diffraction, axes=(1, 2)))
     for wrong in (turned, mirrored, cornered):
-        assert iterate(wrong, 15).misfit[-1] > 3 * right
+        assert iterate(wrong, 15, alpha=1).misfit[-1] > 3 * right
 
 
 @pytest.mark.parametrize("modes", [1, 2])
@@ -144,13 +144,19 @@ def test_a_probe_that_is_wrong_is_refined_only_if_that_is_asked_for():
     assert "held" in held.text
 
 
-def test_one_epoch_is_epie_written_out():
-    scan = known_scan(modes=2)
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+@pytest.mark.parametrize("alpha", [1.0, 0.1])
+def test_one_epoch_is_rpie_written_out(alpha: float, fraction: float):
+    scan = known_scan(fraction, modes=2)
     assert scan.probe is not None
-    done = iterate(scan, 1, step=0.7, seed=4)
+    done = iterate(scan, 1, step=0.7, alpha=alpha, seed=4)
     canvas = np.ones(done.stitched.object.shape, dtype=np.complex128)
-    probe = scan.probe.astype(np.complex128)
-    corners = np.rint(window_corners(scan.positions, SIZE) - done.stitched.origin).astype(int)
+    # All windows lie the same fraction of a pixel off the grid.
+    ramp = np.exp(-2j * np.pi * fraction * (np.fft.fftfreq(SIZE)[:, None] + 2 * np.fft.fftfreq(SIZE)))
+    probe = np.fft.ifft2(np.fft.fft2(scan.probe.astype(np.complex128)) * ramp)
+    light = np.sum(np.abs(probe) ** 2, axis=0)
+    brightest = np.sum(np.abs(scan.probe.astype(np.complex128)) ** 2, axis=0).max()
+    corners = np.floor(window_corners(scan.positions, SIZE) - done.stitched.origin + 1e-6).astype(int)
     for index in np.random.default_rng(4).permutation(len(scan)):
         row, column = corners[index]
         window = canvas[row : row + SIZE, column : column + SIZE]
@@ -159,7 +165,7 @@ def test_one_epoch_is_epie_written_out():
         modelled = np.sqrt(np.sum(np.abs(waves) ** 2, axis=0))
         corrected = np.fft.ifft2(waves * measured / modelled, norm="ortho")
         change = np.sum(probe.conj() * (corrected - window * probe), axis=0)
-        window += 0.7 * change / np.sum(np.abs(probe) ** 2, axis=0).max()
+        window += 0.7 * change / ((1 - alpha) * light + alpha * brightest)
     np.testing.assert_allclose(done.stitched.object, canvas, atol=1e-3)
     assert np.abs(canvas - 1).max() > 0.1
 
@@ -189,6 +195,11 @@ def test_what_cannot_be_iterated_on_is_refused(monkeypatch: pytest.MonkeyPatch):
         iterate(scan, 0)
     with pytest.raises(InputError, match="got a step of 2"):
         iterate(scan, 1, step=2.0)
+    for alpha in (0.0, 1.5):
+        with pytest.raises(
+            InputError, match=f"got an alpha of {alpha:g}, expected one above 0 and at most 1"
+        ):
+            iterate(scan, 1, alpha=alpha)
     monkeypatch.setitem(sys.modules, "cdtools", None)
     with pytest.raises(InputError, match=r"pip install ptychonnx\[iterative\]"):
         iterate(scan, 1)

@@ -12,6 +12,7 @@ import pytest
 
 from harness.evaluate import evaluate
 from harness.refinement import refine
+from harness.simulate.lines import LinesConfig, simulate_scan
 from harness.study import plan_lines
 from runtime.formats import write_scan
 from runtime.reconstruct import reconstruct
@@ -45,7 +46,7 @@ def test_iterations_are_rows_beside_the_networks(run, blurred, scan_file, tmp_pa
     )
     assert code == 0, err
     rows = json.loads((out / "metrics.json").read_text())["rows"]
-    assert list(rows) == ["pinn_fno", "pinn_fno + ePIE 2", "iterative (ePIE 3)"]
+    assert list(rows) == ["pinn_fno", "pinn_fno + rPIE 2", "iterative (rPIE 3)"]
     network, refined, iterative = rows.values()
     assert refined["phase"]["mae"] < 0.8 * network["phase"]["mae"]
     assert refined["phase"]["mae"] < iterative["phase"]["mae"]
@@ -54,13 +55,25 @@ def test_iterations_are_rows_beside_the_networks(run, blurred, scan_file, tmp_pa
         assert row["parity"] is None
         assert row["kind"] == "iterations"
         assert row["timing"]["ms_per_pattern"] > 0
-        assert any("ePIE" in note and "cdtools-py" in note for note in row["notes"])
+        assert any("rPIE" in note and "cdtools-py" in note for note in row["notes"])
     assert "from vacuum" in " ".join(iterative["notes"])
     assert refined["timing"]["ms_per_pattern"] > network["timing"]["ms_per_pattern"]
-    assert "iterative (ePIE 3)" in text
+    assert "iterative (rPIE 3)" in text
     page = (out / "report.html").read_text()
-    assert "3 epochs of ePIE" in page
+    assert "3 epochs of rPIE" in page
     assert "none weights" not in page
+
+
+def test_with_many_photons_a_smaller_alpha_needs_fewer_epochs():
+    config = LinesConfig(test_grid=10)
+    scan = simulate_scan(config, config.test_grid, np.random.SeedSequence([0, 1]), "lines")
+    errors = {}
+    for alpha in (1.0, 0.3, 0.1):
+        (row,) = evaluate([], [scan], None, iterations=3, alpha=alpha).rows
+        (result,) = row.results.values()
+        errors[alpha] = result.comparison.phase.mae
+    assert errors[0.1] < 0.7 * errors[0.3]
+    assert errors[0.3] < 0.8 * errors[1.0]
 
 
 def test_iterations_alone_make_a_report(few, tmp_path):
@@ -82,7 +95,7 @@ def test_a_refined_reconstruction_says_what_was_done(run, blurred, scan_file, fe
             path = tmp_path / f"{name}.{ending}"
             code, out, err = run("reconstruct", blurred, scan_file, "--out", path, *options)
             assert code == 0, err
-        assert ("3 epochs of ePIE" in out) == (name != "plain")
+        assert ("3 epochs of rPIE" in out) == (name != "plain")
         with np.load(path, allow_pickle=False) as file:
             written[name] = {key: file[key] for key in ("object", "probe", "refinement")}
         with h5py.File(path.with_suffix(".h5")) as file:
