@@ -9,15 +9,17 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtime.atomic import write_text
 from runtime.errors import InputError, VerificationError
+from train.fitting import settings_for
 from train.registry import get_architecture
 
-__all__ = ["StudyPlan", "plan_lines", "run_plan"]
+__all__ = ["StudyPlan", "plan_lines", "run_plan", "typed_options"]
 
 
 @dataclass(frozen=True)
@@ -40,28 +42,42 @@ def plan_lines(
     out: Path,
     *,
     simulate_options: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
     train_options: Sequence[str] = (),
     evaluate_options: Sequence[str] = (),
     seed: int = 0,
 ) -> StudyPlan:
     """Commands of the lines study.
 
+    Parameters
+    ----------
+    settings
+        Of network and training, for every architecture instead of its own defaults.
+    train_options
+        What `train` is asked for besides.
+
     Raises
     ------
     InputError
-        If an architecture is unknown, or named twice.
+        If an architecture is unknown, or named twice, or a setting is out of range.
     """
     if not architectures:
         raise InputError("study lines: no architecture named, expected one at least")
     if len(set(architectures)) != len(architectures):
         raise InputError(f"study lines: an architecture is named twice in {','.join(architectures)}")
-    labels = [get_architecture(name).label for name in architectures]
+    settings = {} if settings is None else settings
+    labels = []
+    for name in architectures:
+        architecture = get_architecture(name)
+        network, _ = settings_for(architecture, settings)
+        labels.append(architecture.run_label(network))
+    typed = typed_options(settings)
     data, models = out / "data", tuple(out / "models" / f"{label}.onnx" for label in labels)
     commands = [("simulate", "lines", "--out", str(data), "--seed", str(seed), *simulate_options)]
     for name, label, model in zip(architectures, labels, models, strict=True):
         run = str(out / "runs" / label)
         commands.append(
-            ("train", name, "--data", str(data), "--out", run, "--seed", str(seed), *train_options)
+            ("train", name, "--data", str(data), "--out", run, "--seed", str(seed), *typed, *train_options)
         )
         commands.append(("export", run, "--out", str(model)))
     report, recipe = out / "report", out / "recipe.sh"
@@ -69,6 +85,18 @@ def plan_lines(
     options = ("--scan", scan, "--out", str(report), *evaluate_options, "--recipe", str(recipe))
     commands.append(("evaluate", *map(str, models), *options))
     return StudyPlan(tuple(commands), models, report / "report.html", recipe)
+
+
+def typed_options(values: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line."""
+    words = []
+    for name, value in values.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", str(value)]
+    return words
 
 
 def run_plan(plan: StudyPlan, announce: Callable[[str], None]) -> None:

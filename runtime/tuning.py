@@ -46,7 +46,7 @@ class Tuning(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2  # 1 was tried before threads shared a batch
     key: dict[str, str] = Field(description="artifact, machine and provider that it holds for")
     batch: int = Field(gt=0)
     threads: int | None = Field(default=None, gt=0, description="None where a GPU computes")

@@ -11,10 +11,10 @@ import typer
 from harness.cli.console import output
 from harness.cli.reading import note, with_reading
 from harness.cli.settings_file import ConfigFile, resolved_yaml
-from harness.cli.training import typed_options, with_training
+from harness.cli.training import with_training
 from harness.robustness import robustness as run_robustness
 from harness.simulate.lines import LinesConfig
-from harness.study import plan_lines, run_plan
+from harness.study import plan_lines, run_plan, typed_options
 from runtime.atomic import write_text
 from runtime.formats import ReadOptions, read_scan
 from runtime.network import DEFAULT_BATCH
@@ -83,7 +83,8 @@ def lines(
         [name.strip() for name in architectures.split(",") if name.strip()],
         out,
         simulate_options=typed_options(given),
-        train_options=[*typed_options(settings), *(["--resume"] if resume else [])],
+        settings=settings,
+        train_options=["--resume"] if resume else [],
         evaluate_options=["--iterations", str(iterations)] if iterations else [],
         seed=seed,
     )

@@ -9,7 +9,7 @@ import typer
 from harness.cli.options import with_options
 from train.config import Loss, Monitor, Precision
 
-__all__ = ["typed_options", "with_training"]
+__all__ = ["with_training"]
 
 _NETWORK = "Network"
 _TRAINING = "Training"
@@ -98,15 +98,3 @@ def _training(
 
 # A command gets those that were given as one argument `settings: dict[str, Any]`.
 with_training = with_options("settings", _training)
-
-
-def typed_options(values: dict[str, Any]) -> list[str]:
-    """Options as words of a command line."""
-    words = []
-    for name, value in values.items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            words += [f"--{option}", str(value)]
-    return words

@@ -30,6 +30,19 @@ def test_a_study_of_nothing_known_is_refused(tmp_path, names, message):
         plan_lines(names, tmp_path)
 
 
+def test_networks_of_several_patterns_have_it_in_the_names_of_their_files(tmp_path):
+    plan = plan_lines(["hybrid"], tmp_path, settings={"gridsize": 2})
+    assert plan.models == (tmp_path / "models" / "pinn_hybrid_grid2.onnx",)
+    (training,) = (command for command in plan.commands if command[0] == "train")
+    assert str(tmp_path / "runs" / "pinn_hybrid_grid2") in training
+    assert " --gridsize 2" in " ".join(training)
+
+
+def test_a_setting_out_of_range_is_refused_before_anything_is_simulated(tmp_path):
+    with pytest.raises(InputError, match="gridsize"):
+        plan_lines(["hybrid"], tmp_path, settings={"gridsize": 9})
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(("framework", "gridsize"), [("torch", 2), ("tensorflow", 2), ("tensorflow", 1)])
 def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsize):
@@ -39,10 +52,10 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsi
         [name],
         tmp_path,
         simulate_options=["--n", "32", "--train-grid", "9", "--test-grid", "6", "--step", "4"],
-        train_options=[
-            *("--epochs", "2", "--width", "8", "--blocks", "2", "--modes", "12", "--final-steps", "2"),
-            *("--gridsize", str(gridsize), "--overlap", "1", "--learning-rate", "1e-2"),
-        ],
+        settings={
+            **{"epochs": 2, "width": 8, "blocks": 2, "modes": 12, "final_steps": 2},
+            **{"gridsize": gridsize, "overlap": 1, "learning_rate": 1e-2},
+        },
     )
     announced = []
     run_plan(plan, announced.append)
@@ -51,7 +64,7 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsi
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     contract = Session(model).contract
     assert contract.gridsize == gridsize
-    assert contract.label == model.stem + (f"_grid{gridsize}" if gridsize > 1 else "")
+    assert contract.label == model.stem
     row = metrics["rows"][contract.label]
     assert row["parity"]["max_relative_error"] < 1e-4
     assert -1 <= row["amplitude"]["pearson"] <= 1

@@ -84,7 +84,7 @@ def test_another_artifact_or_provider_has_a_choice_of_its_own(artifact, scan, ca
         lambda text: text[: len(text) // 2],
         lambda text: "[1, 2]",
         lambda text: text.replace('"batch": ', '"batch": -'),
-        lambda text: text.replace('"version": 1', '"version": 2'),
+        lambda text: text.replace('"version": 2', '"version": 1'),
         lambda text: text.replace('"cores": "', '"cores": "1'),
     ],
 )
