@@ -18,6 +18,7 @@ __all__ = ["CONFIG_FILE", "plan_openvino"]
 
 CONFIG_FILE = "config.json"
 _LIST = "model_config_list"
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _README = (
     "OpenVINO Model Server serves the newest versions, as many as `config.json` says, and watches the folder. It does "
     "not give the contract to clients: read it here, or in the metadata of `model.onnx`."
@@ -30,7 +31,8 @@ def plan_openvino(root: Path, artifacts: Sequence[Deployable], options: DeployOp
     Raises
     ------
     InputError
-        If a model exists and `append_version` is not set, or an existing `config.json` is not understood.
+        If bfloat16 is asked for an artifact that is not float32, a model exists and `append_version` is not set, or
+        an existing `config.json` is not understood.
     """
     options.check()
     models = []
@@ -54,9 +56,12 @@ def plan_openvino(root: Path, artifacts: Sequence[Deployable], options: DeployOp
 
 def _entry(artifact: Deployable, options: DeployOptions) -> dict[str, Any]:
     plugin = {}
-    if artifact.contract.conversion.precision == "fp32":
+    precision = artifact.contract.conversion.precision
+    if precision == "fp32":
         # Left alone, GPUs and some Xeons compute in 16 bits, which no parity figure covers.
-        plugin["INFERENCE_PRECISION_HINT"] = "f32"
+        plugin["INFERENCE_PRECISION_HINT"] = _HINTS[options.compute]
+    elif options.compute == "bfloat16":
+        raise InputError(f"--compute bfloat16 is for float32 artifacts, {artifact.name} is {precision}")
     if options.instances > 1:
         plugin["NUM_STREAMS"] = str(options.instances)
     if options.threads is not None:

@@ -8,10 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from runtime.errors import InputError
 
-__all__ = ["Accelerator", "DeployOptions", "Device", "KServeOptions", "MLServerOptions"]
+__all__ = ["Accelerator", "Compute", "DeployOptions", "Device", "KServeOptions", "MLServerOptions"]
 
 Device = Literal["cpu", "gpu"]
 Accelerator = Literal["tensorrt", "cuda"]
+Compute = Literal["float32", "bfloat16"]
 
 _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -42,6 +43,7 @@ class DeployOptions(BaseModel):
     threads: int | None = Field(
         default=None, ge=1, description="of one copy on a CPU; the engine's choice if None"
     )
+    compute: Compute = Field(default="float32", description="what OpenVINO computes a float32 artifact in")
     accelerator: Accelerator | None = None
     engine_cache: Annotated[str | None, AfterValidator(_absolute)] = Field(
         default=None, description="folder on the server for the engines of TensorRT"

@@ -12,7 +12,7 @@ from export.targets.folder import Plan, apply
 from export.targets.kserve import plan_kserve
 from export.targets.mlserver import plan_mlserver
 from export.targets.openvino import plan_openvino
-from export.targets.options import Accelerator, DeployOptions, Device, KServeOptions, MLServerOptions
+from export.targets.options import Accelerator, Compute, DeployOptions, Device, KServeOptions, MLServerOptions
 from export.targets.triton import plan_triton
 from harness.cli.console import errors, output
 from harness.cli.options import with_options
@@ -112,10 +112,15 @@ def openvino(
     device: DeviceChoice = _OPTIONS.device,
     instances: Instances = _OPTIONS.instances,
     threads: Threads = None,
+    compute: Annotated[
+        Compute,
+        typer.Option(help="What float32 artifacts are computed in; `bench` says which bear bfloat16."),
+    ] = _OPTIONS.compute,
 ) -> None:
     """A folder of **OpenVINO Model Server**: numbered versions and `config.json`.
 
-    Models that `config.json` already lists stay in it. float32 artifacts are computed in float32.
+    Models that `config.json` already lists stay in it. float32 artifacts are computed in float32, unless `--compute`
+    says otherwise.
 
     Example: `ptychonnx deploy openvino models/*.onnx --repository ovms`
     """
@@ -128,6 +133,7 @@ def openvino(
             "device": device,
             "instances": instances,
             "threads": threads,
+            "compute": compute,
         },
     )
     _carry_out(plan_openvino(repository, _read(artifacts, options), options), dry_run)

@@ -69,6 +69,28 @@ def test_only_float32_is_held_to_float32(tmp_path):
     assert config_of(root)["small"]["target_device"] == "GPU"
 
 
+def test_bfloat16_is_what_openvino_computes_in_if_that_is_asked_for(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    path = artifact(tmp_path / "small.onnx")
+    config = config_of(deploy(tmp_path / "ovms", path, compute="bfloat16"))["small"]
+    assert config["plugin_config"] == {"INFERENCE_PRECISION_HINT": "bf16"}
+    core = openvino.Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor does not compute in bfloat16")
+    compiled = core.compile_model(
+        tmp_path / "ovms" / "small" / "1" / "model.onnx", "CPU", config["plugin_config"]
+    )
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
+
+
+def test_bfloat16_of_what_is_no_longer_float32_is_refused(tmp_path):
+    changed = {"exporter": "x", "opset": 20, "ir_version": 10, "lowering": "none", "passes": []}
+    path = artifact(tmp_path / "small.onnx", conversion=changed | {"precision": "fp16"})
+    with pytest.raises(InputError, match="--compute bfloat16 is for float32 artifacts, small is fp16"):
+        deploy(tmp_path / "ovms", path, compute="bfloat16")
+    assert not (tmp_path / "ovms").exists()
+
+
 @pytest.mark.parametrize(
     "text",
     ["{", "[]", "{}", '{"model_config_list": [{}]}', '{"model_config_list": [{"config": {"name": 3}}]}'],
