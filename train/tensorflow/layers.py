@@ -70,14 +70,14 @@ class Features(ExactLayer):
 
 @keras.saving.register_keras_serializable("ptychonnx")
 class ScaledPatterns(ExactLayer):
-    """Measured amplitudes [B, C, N, N] to the logarithm of the scaled amplitude [B, N, N, C]."""
+    """Measured amplitudes [B, C, N, N] to scaled amplitudes [B, N, N, C]."""
 
     def __init__(self, scale: float, **options: object) -> None:
         super().__init__(trainable=False, **options)
         self.scale = scale
 
     def call(self, diffraction: tf.Tensor) -> tf.Tensor:
-        return tf.transpose(tf.math.log1p(diffraction * self.scale) * AMPLITUDE_GAIN, [0, 2, 3, 1])
+        return tf.transpose(diffraction * (self.scale * AMPLITUDE_GAIN), [0, 2, 3, 1])
 
 
 @keras.saving.register_keras_serializable("ptychonnx")
