@@ -45,23 +45,25 @@ class Setting:
     ----------
     options
         Of `ptychonnx train`.
-    change
-        A name of `CHANGES`.
+    changes
+        Names of `CHANGES`.
     patterns
         Of the training scan, a square number.
     """
 
     words: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    change: str | None = None
+    changes: tuple[str, ...] = ()
     patterns: int = PATTERNS
 
 
 AS_IT_IS = Setting("as it is")
 SEEDS = (Setting("seed 1", {"seed": 1}), Setting("seed 2", {"seed": 2}))
-AMPLITUDE = Setting("amplitude as input, not its logarithm", change="linear_input")
-CONSTANT = Setting("constant learning rate after the warm-up", change="constant_rate")
-AVERAGED = Setting("weights averaged over the last hundred steps (exponentially)", change="averaged_weights")
+AMPLITUDE = Setting("amplitude as input, not its logarithm", changes=("linear_input",))
+CONSTANT = Setting("constant learning rate after the warm-up", changes=("constant_rate",))
+AVERAGED = Setting(
+    "weights averaged over the last hundred steps (exponentially)", changes=("averaged_weights",)
+)
 PHYSICS = (
     Setting("learning rate 1e-3", {"learning_rate": 1e-3}),
     Setting("learning rate 4e-3", {"learning_rate": 4e-3}),
@@ -73,8 +75,10 @@ PHYSICS = (
     AMPLITUDE,
     AVERAGED,
     Setting("1 first step: a linear guess as input", {"first_steps": 1}),
-    Setting("output as a factor, exp of log-amplitude and phase, instead of a sum", change="factor_output"),
-    Setting("without the amplitude of the probe among the features", change="unlit_features"),
+    Setting(
+        "output as a factor, exp of log-amplitude and phase, instead of a sum", changes=("factor_output",)
+    ),
+    Setting("without the amplitude of the probe among the features", changes=("unlit_features",)),
 )
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "cnn": (
@@ -96,26 +100,36 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         *SEEDS,
         CONSTANT,
         AMPLITUDE,
-        Setting(f"two networks, {STAGE_STEPS} steps of phase retrieval between them", change="two_stages"),
+        Setting(
+            f"two networks, {STAGE_STEPS} steps of phase retrieval between them", changes=("two_stages",)
+        ),
     ),
     "baseline": (
         AS_IT_IS,
         *SEEDS,
-        Setting("learning rate 5e-4", {"learning_rate": 5e-4}),
-        Setting("learning rate 2e-3", {"learning_rate": 2e-3}),
-        CONSTANT,
-        AMPLITUDE,
-        Setting("square root of the amplitude as input", change="root_input"),
-        Setting("the amplitude of the probe as a second input", change="lit_input"),
-        AVERAGED,
-        Setting("2 halvings", {"blocks": 2}),
-        Setting("400 patterns, 24 epochs (as many steps)", {"epochs": 24}, patterns=400),
-        Setting("9,604 patterns, 1 epoch (as many steps)", {"epochs": 1}, patterns=9604),
-        Setting("9,604 patterns, 2 epochs (twice as many steps)", {"epochs": 2}, patterns=9604),
         *(
-            replace(AMPLITUDE, words=f"{AMPLITUDE.words}; seed {seed}", options={"seed": seed})
-            for seed in (1, 2)
+            Setting(
+                f"logarithm of the amplitude as input{words}",
+                options,
+                ("logarithm_input", *changes),
+                patterns,
+            )
+            for words, options, changes, patterns in (
+                ("", {}, (), PATTERNS),
+                ("; seed 1", {"seed": 1}, (), PATTERNS),
+                ("; seed 2", {"seed": 2}, (), PATTERNS),
+                ("; learning rate 5e-4", {"learning_rate": 5e-4}, (), PATTERNS),
+                ("; learning rate 2e-3", {"learning_rate": 2e-3}, (), PATTERNS),
+                ("; constant learning rate after the warm-up", {}, ("constant_rate",), PATTERNS),
+                ("; the amplitude of the probe as a second input", {}, ("lit_input",), PATTERNS),
+                ("; weights averaged over the last hundred steps", {}, ("averaged_weights",), PATTERNS),
+                ("; 2 halvings", {"blocks": 2}, (), PATTERNS),
+                ("; 400 patterns, 24 epochs (as many steps)", {"epochs": 24}, (), 400),
+                ("; 9,604 patterns, 1 epoch (as many steps)", {"epochs": 1}, (), 9604),
+                ("; 9,604 patterns, 2 epochs (twice as many steps)", {"epochs": 2}, (), 9604),
+            )
         ),
+        Setting("square root of the amplitude as input", changes=("root_input",)),
     ),
 }
 
@@ -129,10 +143,28 @@ def linear_input() -> None:
 
 
 def root_input() -> None:
-    """What a network sees of a pattern is the square root of its scaled amplitude."""
+    """What `baseline` sees of a pattern is the square root of its scaled amplitude."""
     import tensorflow as tf
 
-    tf.math.log1p = tf.sqrt
+    _see(tf.sqrt)
+
+
+def logarithm_input() -> None:
+    """What `baseline` sees of a pattern is the logarithm of one and its scaled amplitude."""
+    import tensorflow as tf
+
+    _see(tf.math.log1p)
+
+
+def _see(transform: Callable[[Any], Any]) -> None:
+    import tensorflow as tf
+
+    from train.first_guess import AMPLITUDE_GAIN
+    from train.tensorflow.layers import ScaledPatterns
+
+    ScaledPatterns.call = lambda self, diffraction: tf.transpose(
+        transform(diffraction * self.scale) * AMPLITUDE_GAIN, [0, 2, 3, 1]
+    )
 
 
 def constant_rate() -> None:
@@ -308,6 +340,7 @@ CHANGES: dict[str, Change] = {
     for change in (
         linear_input,
         root_input,
+        logarithm_input,
         constant_rate,
         averaged_weights,
         unlit_features,
@@ -322,8 +355,8 @@ def measure(network: str, setting: Setting, out: Path) -> dict[str, Any]:
     """Train with one setting and judge the network on the test scan. Changes the code of this process."""
     import importlib
 
-    if setting.change is not None:
-        CHANGES[setting.change]()
+    for change in setting.changes:
+        CHANGES[change]()
     config = replace(LinesConfig(), train_grid=round(setting.patterns**0.5))
     scan = simulate_scan(config, config.train_grid, np.random.SeedSequence([config.seed, 0]), "train")
     architecture = get_architecture(network)

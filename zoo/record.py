@@ -25,7 +25,9 @@ from train.run import read_run
 
 ZOO = Path(__file__).parent
 NAMES = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "pinn_hybrid_grid2", "baseline")
-TRAINING = LinesConfig(train_grid=64)
+# Which training scan each network learned from, by the folder of the recipe.
+TRAINING = {"data": LinesConfig(train_grid=64), "data_large": LinesConfig(train_grid=128)}
+LARGE = ("baseline",)
 OF_RUN = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
     "test": LinesConfig(train_grid=2),
@@ -82,14 +84,19 @@ def record(runs: Path) -> dict[str, Any]:
         parity = Session(artifact, "cpu").contract.parity
         entries[name] = {
             "file": artifact.name,
+            "trained_on": "data_large" if name in LARGE else "data",
             "sha256": hashlib.sha256(content).hexdigest(),
             "bytes": len(content),
             **(of_run(runs / name) if (runs / name).is_dir() else {key: known[name][key] for key in OF_RUN}),
             "parity": None if parity is None else parity.max_relative_error,
             "metrics": {scan: found[name] for scan, found in measured.items()},
         }
-    scans = {name: asdict(config) for name, config in SCANS.items()}
-    return {"version": 1, "training_scan": asdict(TRAINING), "test_scans": scans, "artifacts": entries}
+    return {
+        "version": 2,
+        "training_scans": {name: asdict(config) for name, config in TRAINING.items()},
+        "test_scans": {name: asdict(config) for name, config in SCANS.items()},
+        "artifacts": entries,
+    }
 
 
 def tables(artifacts: dict[str, Any]) -> dict[str, str]:
@@ -99,7 +106,11 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
         "| amplitude only: SSIM | parity | epochs | minutes |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    recipe = ["```", "ptychonnx simulate lines --train-grid 64 --out data"]
+    recipe = ["```"]
+    recipe += [
+        f"ptychonnx simulate lines --train-grid {config.train_grid} --out {folder}"
+        for folder, config in TRAINING.items()
+    ]
     hashes = ["| file | MB | sha256 |", "|---|---|---|"]
     for label, entry in artifacts.items():
         test, plain, training = (
@@ -114,7 +125,7 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
             f"| {entry['parity']:.0e} | {training['epochs']} | {entry['minutes']:g} |"
         )
         recipe += [
-            f"ptychonnx train {entry['architecture']} --data data --out runs/{label} {options(entry)}",
+            f"ptychonnx train {entry['architecture']} --data {entry['trained_on']} --out runs/{label} {options(entry)}",
             f"ptychonnx export runs/{label} --out zoo/{label}.onnx",
         ]
         hashes.append(f"| `{entry['file']}` | {entry['bytes'] / 1e6:.1f} | `{entry['sha256']}` |")
