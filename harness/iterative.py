@@ -213,8 +213,9 @@ class _Preconditioner:
         return scaled
 
     def _factor(self, probe: NDArray[np.complexfloating]) -> NDArray[np.float32]:
-        light = np.sum(probe.real**2 + probe.imag**2, axis=0, dtype=np.float32)
-        return self.brightest / ((1 - self._alpha) * light + np.float32(self._alpha * self.brightest))
+        light = np.sum(probe.real**2 + probe.imag**2, axis=0)
+        factor = self.brightest / ((1 - self._alpha) * light + self._alpha * self.brightest)
+        return np.asarray(factor, dtype=np.float32)
 
 
 class _Problem:
