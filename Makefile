@@ -26,7 +26,7 @@ PIPELINE := benchmarks/results/pipeline.json
 
 bench: $(STAMP)  ## speed of the networks of the demo against their frameworks: benchmarks/results/bench.json
 	$(BIN)/ptychonnx bench $(wildcard $(DEMO)/models/*.onnx) $(addprefix --run ,$(wildcard $(DEMO)/runs/*)) \
-		$(if $(wildcard $(PIPELINE)),--pipeline $(PIPELINE)) --json benchmarks/results/bench.json
+		--judge-on $(DEMO)/data/test.npz $(if $(wildcard $(PIPELINE)),--pipeline $(PIPELINE)) --json benchmarks/results/bench.json
 
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest

@@ -94,6 +94,10 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("32 modes", {"modes": 32}),
         *PHYSICS,
         Setting("2 blocks", {"blocks": 2}),
+        *(
+            replace(CONSTANT, words=f"{CONSTANT.words}; seed {seed}", options={"seed": seed})
+            for seed in (1, 2)
+        ),
     ),
     "hybrid": (
         AS_IT_IS,

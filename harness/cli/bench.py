@@ -63,6 +63,14 @@ def bench(
         bool,
         typer.Option(rich_help_panel="Speed", help="Also make, judge and measure forms of lower precision."),
     ] = True,
+    judge_on: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel="Speed",
+            help="Scan to judge lower precisions on, by its known object if there is one; held-out patterns if not "
+            "given.",
+        ),
+    ] = None,
     pipeline: Annotated[
         Path | None,
         typer.Option(
@@ -149,15 +157,16 @@ def bench(
             rounds=rounds or _SPEED_ROUNDS,
             threads=threads,
             reduced=reduced,
+            judged_on=read_if_given(judge_on, reading),
             progress=note,
         )
         if out is not None:
             write_report(report, out, pipeline)
         output.print(_speed_table(report))
         return
-    if run or pipeline is not None:
+    if run or pipeline is not None or judge_on is not None:
         raise InputError(
-            "bench: --run and --pipeline measure speed, --scan measures load; expected one of them"
+            "bench: --run, --judge-on and --pipeline measure speed, --scan measures load; expected one of them"
         )
     rounds = rounds or _LOAD_ROUNDS
     if server and batch is None:

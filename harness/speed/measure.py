@@ -50,6 +50,7 @@ def measure_speed(
     rounds: int = 30,
     threads: int | None = None,
     reduced: bool = True,
+    judged_on: Scan | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> SpeedReport:
     """Measure artifacts on the CPU.
@@ -66,6 +67,9 @@ def measure_speed(
         Of every form and of the matrix product; all processors that this process may use if None.
     reduced
         Whether to make, judge and measure forms of lower precision too, of artifacts with a run.
+    judged_on
+        The scan whose reconstruction says whether a lower precision is accepted, by its own object if it has one; the
+        held-out patterns of each run if None.
     progress
         Called with what is done next, in words.
 
@@ -86,12 +90,13 @@ def measure_speed(
     measured = {}
     for session in sessions:
         measured[session.path.stem] = _measure(
-            session, found.get(session.path), batch, rounds, threads, reduced, progress
+            session, found.get(session.path), batch, rounds, threads, reduced, judged_on, progress
         )
     return SpeedReport(
         batch=batch,
         rounds=rounds,
         threads=threads,
+        judged_on=None if judged_on is None else judged_on.name,
         processor=processor(),
         vector_instructions=vector_instructions(),
         versions=installed_versions("onnxruntime-gpu", "onnxruntime", "torch", "tensorflow"),
@@ -130,6 +135,7 @@ def _measure(
     rounds: int,
     threads: int,
     reduced: bool,
+    judged_on: Scan | None,
     progress: Callable[[str], None],
 ) -> ArtifactSpeed:
     name, data = session.name, session.path.read_bytes()
@@ -138,10 +144,11 @@ def _measure(
     graphs, judged, precisions = {"artifact": data}, {}, openvino_precisions()
     if scan is not None and reduced:
         progress(f"{name}: making and judging forms of lower precision")
-        eight_bit, judged["int8"] = _eight_bit(session.path, scan)
+        gate = Gate(judged_on or scan)
+        eight_bit, judged["int8"] = _eight_bit(session.path, scan, gate)
         graphs |= {} if eight_bit is None else {"int8": eight_bit}
         if "bf16" in precisions:
-            judged[BFLOAT16] = _bfloat16(session.path, scan, threads)
+            judged[BFLOAT16] = _bfloat16(session.path, gate, threads)
     if not judged.get(BFLOAT16, "").startswith("accepted"):
         precisions = [precision for precision in precisions if precision != "bf16"]
     trained, expected, native = None, None, {}
@@ -216,22 +223,22 @@ def _inputs(session: Session, scan: Scan | None, batch: int) -> tuple[NDArray, .
     return network_inputs(contract, session.name, scan, groups.take(range(batch), axis=0, mode="wrap"))
 
 
-def _eight_bit(path: Path, scan: Scan) -> tuple[bytes | None, str]:
-    """The 8-bit artifact that the gate accepts, and what was reduced."""
+def _eight_bit(path: Path, scan: Scan, gate: Gate) -> tuple[bytes | None, str]:
+    """The 8-bit artifact, calibrated on a scan, that the gate accepts, and what was reduced."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / path.name
         try:
-            made = reduce_artifact(path, out, "int8", scan, Gate(scan))
+            made = reduce_artifact(path, out, "int8", scan, gate)
         except VerificationError as error:
             return None, f"refused: {error}"
         kept = len(made.contract.conversion.float_layers)
         return out.read_bytes(), f"accepted, {len(made.layers) - kept} of {len(made.layers)} layers reduced"
 
 
-def _bfloat16(path: Path, scan: Scan, threads: int) -> str:
+def _bfloat16(path: Path, gate: Gate, threads: int) -> str:
     """What the gate says of the artifact in OpenVINO, in bfloat16."""
     try:
-        Gate(scan).weigh(path, OpenVinoSession(path, "bf16", threads))
+        gate.weigh(path, OpenVinoSession(path, "bf16", threads))
     except VerificationError as error:
         return f"refused: {error}"
     return "accepted"

@@ -79,6 +79,10 @@ class SpeedReport(_Part):
     batch: int
     rounds: int
     threads: int
+    judged_on: str | None = Field(
+        default=None,
+        description="scan that lower precisions were judged on; null: the held-out patterns of each run",
+    )
     processor: str
     vector_instructions: list[str] = Field(description="those that 8-bit and wide kernels depend on")
     versions: dict[str, str]

@@ -12,9 +12,13 @@ import pytest
 
 from export.artifact import export_run
 from harness.speed.measure import measure_speed
+from harness.speed.openvino import load_openvino
 from harness.speed.results import ArtifactSpeed, SpeedReport, write_report
 from harness.speed.worker import Loaded, Worker
 from runtime.errors import InputError
+from runtime.formats import write_scan
+from runtime.network import network_inputs
+from runtime.session import Session
 from train.config import NetworkConfig, TrainingConfig
 from train.fitting import train
 from train.registry import get_architecture
@@ -109,6 +113,49 @@ def test_an_artifact_is_measured_against_every_form_of_its_network(trained, tmp_
     by_hand = 16 * 16 * 9 * (4 + 16) + 2 * (8 * 8 * 9 * 2 * 16 + 16 * 16 * 9 * (16 + 4))
     assert found.gflop_trained == pytest.approx(2e-9 * by_hand)
     assert found.gflop_executed < found.gflop_trained
+
+
+def test_lower_precisions_are_judged_on_the_scan_that_is_given(trained, lines_scan, scan_of, tmp_path, run):
+    folder, artifact = trained
+    scans = {"fitting": lines_scan, "wrong": scan_of(size=32)}
+    for name, scan in scans.items():
+        write_scan(tmp_path / f"{name}.npz", scan)
+    options = [
+        "--run",
+        folder,
+        "--rounds",
+        1,
+        "--batch",
+        2,
+        "--threads",
+        1,
+        "--json",
+        tmp_path / "bench.json",
+    ]
+    code, _, error = run("bench", artifact, *options, "--judge-on", tmp_path / "fitting.npz")
+    assert code == 0, error
+    assert json.loads((tmp_path / "bench.json").read_text())["judged_on"] == "fitting.npz"
+    code, _, error = run("bench", artifact, *options, "--judge-on", tmp_path / "wrong.npz")
+    assert code == 2
+    assert "wrong.npz" in error
+
+
+@pytest.mark.parametrize(("patterns", "threads"), [(8, 2), (9, 2), (3, 2), (2, 1)])
+def test_openvino_gives_what_onnxruntime_gives_shared_among_streams_or_not(
+    four_artifacts, lines_scan, patterns, threads
+):
+    pytest.importorskip("openvino")
+    session = Session(four_artifacts[0], "cpu", 1)
+    groups = np.arange(2 * patterns).reshape(2, patterns, 1)
+    (first,), (other,) = (network_inputs(session.contract, "lines", lines_scan, each) for each in groups)
+    (form,) = load_openvino(four_artifacts[0].read_bytes(), [first], threads, ["f32"]).forms.values()
+    found = form()
+    np.testing.assert_allclose(found, session._run([first]), rtol=1e-5, atol=1e-5)
+    again = form.func(other)
+    np.testing.assert_allclose(again, session._run([other]), rtol=1e-5, atol=1e-5)
+    # What was given before is not overwritten by the next run.
+    np.testing.assert_allclose(found, session._run([first]), rtol=1e-5, atol=1e-5)
+    assert np.abs(found - again).max() > 1e-3
 
 
 def test_the_native_network_does_as_many_last_steps_as_the_artifact(lines_scan, tmp_path, run):
