@@ -86,6 +86,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         *SEEDS,
         *PHYSICS,
         Setting("2 halvings", {"blocks": 2}),
+        Setting("2 halvings; seed 1", {"blocks": 2, "seed": 1}),
+        Setting("2 halvings; seed 2", {"blocks": 2, "seed": 2}),
     ),
     "fno": (
         AS_IT_IS,
