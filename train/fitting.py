@@ -185,6 +185,7 @@ def train(
     init_sha256 = None if source is None else source.sha256
     plan = RunPlan(
         architecture=architecture.name,
+        revision=architecture.revision,
         network=network,
         training=training,
         data_sha256=data.sha256,
@@ -248,6 +249,7 @@ def _record(
     return RunRecord(
         label=architecture.run_label(plan.network),
         architecture=architecture.name,
+        revision=architecture.revision,
         framework=architecture.framework,
         network=plan.network,
         training=plan.training,

@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.errors import InputError
 from train.config import NetworkConfig
-from train.registry import Architecture, import_framework_module
+from train.registry import Architecture, get_architecture, import_framework_module
 from train.run import NativeNetwork, RunRecord
 
 __all__ = ["check_output", "initial_network", "load_network"]
@@ -23,13 +23,22 @@ def load_network(folder: Path, record: RunRecord) -> NativeNetwork:
     Raises
     ------
     InputError
-        If the framework is not installed, or the checkpoint is missing or does not fit.
+        If the framework is not installed, the checkpoint is missing or does not fit, or its weights meant another
+        network when they were trained.
     """
+    _require_revision(folder, record)
     return _module(record).load_network(folder, record)
 
 
 def initial_network(folder: Path, record: RunRecord) -> NativeNetwork:
-    """The network of a run as it was before training, built again from the seed."""
+    """The network of a run as it was before training, built again from the seed.
+
+    Raises
+    ------
+    InputError
+        As `load_network`.
+    """
+    _require_revision(folder, record)
     return _module(record).initial_network(folder, record)
 
 
@@ -59,6 +68,15 @@ def check_output(architecture: Architecture, config: NetworkConfig, network: Nat
             f"architecture {architecture.name!r}: for patterns [{_BATCH}, {channels}, {config.n}, {config.n}] its "
             f"network gives {output.dtype} {list(output.shape)}, expected float32 {list(expected)}: "
             "real and imaginary part of the object last"
+        )
+
+
+def _require_revision(folder: Path, record: RunRecord) -> None:
+    now = get_architecture(record.architecture).revision
+    if record.revision != now:
+        raise InputError(
+            f"{folder}: was trained with revision {record.revision} of the architecture {record.architecture!r}, "
+            f"which is at {now} now: train it again"
         )
 
 

@@ -27,6 +27,7 @@ class RunPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     architecture: str
+    revision: int = 1
     network: NetworkConfig
     training: TrainingConfig
     data_sha256: str
@@ -38,6 +39,8 @@ class RunPlan(BaseModel):
         for name, value in mine.items():
             if value != theirs[name]:
                 yield f"{name} = {value}, not {theirs[name]}"
+        if self.revision != other.revision:
+            yield f"revision {self.revision} of {self.architecture}, not {other.revision}"
         if self.data_sha256 != other.data_sha256:
             yield "another scan (or another probe)"
         if self.init_sha256 != other.init_sha256:
@@ -56,6 +59,7 @@ def plan_of(record: RunRecord) -> RunPlan:
     """What a finished run was asked for."""
     return RunPlan(
         architecture=record.architecture,
+        revision=record.revision,
         network=record.network,
         training=record.training,
         data_sha256=record.data_sha256,

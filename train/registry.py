@@ -44,6 +44,8 @@ class Architecture:
         Whether it learns from the known object instead of from the patterns alone.
     defaults
         Settings of `NetworkConfig` or `TrainingConfig` that differ from the general ones.
+    revision
+        To be raised when the same weights begin to mean another network: runs of an earlier one are refused then.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Architecture:
     summary: str
     supervised: bool = False
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    revision: int = 1
 
     @property
     def label(self) -> str:
@@ -117,6 +120,7 @@ _BUILT_IN = (
             "batch": 8,
             "learning_rate": 1e-3,
         },  # without a first guess it has more to learn
+        revision=2,  # 1 saw the logarithm of the amplitude
     ),
     Architecture("fno", "torch", "train.torch.fno:build", "Fourier blocks, then a convolutional refiner"),
     Architecture(

@@ -98,6 +98,8 @@ class RunRecord(BaseModel):
         Of the epoch whose weights were kept.
     epochs_done, best_epoch
         Epochs that were trained, and the one whose weights were kept.
+    revision
+        Of the architecture, see `train.registry.Architecture`.
     init_sha256
         Of the checkpoint that training started from; None if from the seed alone.
     """
@@ -107,6 +109,7 @@ class RunRecord(BaseModel):
     version: Literal[1] = 1
     label: str
     architecture: str
+    revision: int = 1
     framework: Literal["torch", "tensorflow"]
     network: NetworkConfig
     training: TrainingConfig

@@ -315,6 +315,16 @@ def test_a_run_that_was_never_trained_is_refused(runs, tmp_path):
     assert not out.exists()
 
 
+def test_a_run_whose_weights_meant_another_network_is_refused(runs, tmp_path):
+    run = shutil.copytree(runs("baseline"), tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    assert config.pop("revision") == 2
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"run: was trained with revision 1 of the architecture 'baseline'"):
+        export_run(run, tmp_path / "a.onnx")
+    assert not (tmp_path / "a.onnx").exists()
+
+
 def test_bad_requests_are_refused(runs, tmp_path):
     with pytest.raises(InputError, match=r"no config.json inside"):
         export_run(tmp_path, tmp_path / "a.onnx")

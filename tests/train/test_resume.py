@@ -20,6 +20,7 @@ from runtime.formats import read_scan, write_scan
 from tests.train.tiny import SMALL
 from train.fitting import settings_for, train
 from train.history import read_history
+from train.plan import PLAN_NAME
 from train.registry import get_architecture
 from train.run import read_run
 from train.source import find_source
@@ -159,6 +160,12 @@ def test_an_interrupted_training_is_neither_forgotten_nor_mixed_with_another(tin
         train_tiny(tiny_scan, "fno", out, resume=True, learning_rate=2e-3)
     with pytest.raises(InputError, match="it has another scan"):
         train_tiny(tiny_scan.subset(slice(0, 60)), "fno", out, resume=True)
+    plan = tmp_path / "run.unfinished" / PLAN_NAME
+    ours = plan.read_text()
+    plan.write_text(ours.replace('"revision": 1', '"revision": 0'))
+    with pytest.raises(InputError, match="it has revision 0 of fno, not 1"):
+        train_tiny(tiny_scan, "fno", out, resume=True)
+    plan.write_text(ours)
     with (
         locked(tmp_path / "run.unfinished"),
         pytest.raises(InputError, match="another process is training there"),
