@@ -7,8 +7,7 @@ within one chunk. The patches of consecutive chunks come from a store larger tha
 another. With `--clock cpu`, the processor's time for this thread counts, which other programs disturb less.
 
 `before` is the plain form of the same sums: every patch by itself, moved with temporary arrays, Fourier placement
-by two transforms of four times as many pixels. With numba installed, which is no dependency of ptychonnx, a loop that
-it compiles is measured too, on one thread, and with the clock of the wall on two.
+by two transforms of four times as many pixels.
 
 The least that has to be moved for a patch: it is read (8 bytes a pixel), the sums are read and written (2 x 24 bytes);
 a copy moves 2 x 8. So no form can be faster than 3.5 copies, unless the sums stay in a cache.
@@ -26,7 +25,6 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,40 +73,6 @@ def fourier_alone(image: np.ndarray, down: float, right: float) -> np.ndarray:
     return np.fft.ifft2(modes * ramp)[: size + 1, : size + 1]
 
 
-def compiled(shape: tuple[int, int], weight: np.ndarray, most: int) -> dict[str, Add]:
-    """Whole-pixel sums in loops that numba compiles, if it is there."""
-    try:
-        import numba
-    except ImportError:
-        return {}
-
-    def loops(parts, corners, weight, total_sum, total, threads):  # type: ignore[no-untyped-def]
-        for thread in numba.prange(threads):
-            for k in range(len(parts)):
-                first, column = corners[k]
-                for i in range(len(weight)):
-                    # Bands of 32 rows of the canvas in turns: no two threads touch the same.
-                    if (first + i) // 32 % threads != thread:
-                        continue
-                    for j in range(weight.shape[1]):
-                        total_sum[first + i, 2 * (column + j)] += weight[i, j] * parts[k, i, 2 * j]
-                        total_sum[first + i, 2 * (column + j) + 1] += weight[i, j] * parts[k, i, 2 * j + 1]
-                        total[first + i, column + j] += weight[i, j]
-
-    found: dict[str, Add] = {}
-    for threads in range(1, most + 1):
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-        kernel = numba.njit(loops, parallel=threads > 1, nogil=True)
-        sums = np.zeros((shape[0], 2 * shape[1])), np.zeros(shape)
-
-        def add(patches: np.ndarray, corners: np.ndarray, kernel=kernel, sums=sums, threads=threads) -> None:  # type: ignore[no-untyped-def]
-            kernel(patches.view(np.float32), corners.astype(np.int64), weight, *sums, threads)
-
-        add(np.zeros((1, *weight.shape), dtype=np.complex64), np.zeros((1, 2)))
-        found[f"whole pixels, numba, {threads} thread{'s' * (threads > 1)}"] = add
-    return found
-
-
 def measure(patches: int, size: int, chunk: int, store: int, clock: str) -> dict[str, Any]:
     now = time.perf_counter if clock == "wall" else time.thread_time
     rng = np.random.default_rng(0)
@@ -137,9 +101,6 @@ def measure(patches: int, size: int, chunk: int, store: int, clock: str) -> dict
             lambda values, corners, after=after: after.add(values, corners + size // 2),
             fractional,
         )
-    forms |= {
-        name: (add, False) for name, add in compiled(shape, weight, 2 if clock == "wall" else 1).items()
-    }
 
     source = np.empty((store, size, size), dtype=np.complex64)
     target = np.empty_like(source)
@@ -206,7 +167,7 @@ def main() -> None:
             "clock": arguments.clock,
             "least_copies": LEAST_COPIES,
             "machine": platform.processor() or platform.machine(),
-            "versions": {name: version(name) for name in ("numpy", "numba") if find_spec(name)},
+            "versions": {name: version(name) for name in ("numpy", "numba")},
             "results": results,
         }
         write_text(arguments.out, json.dumps(document, indent=2) + "\n")

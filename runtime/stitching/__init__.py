@@ -6,10 +6,11 @@ Each pixel is the weighted mean of the patches that reach it; where none does, t
 
 * `stitcher`: adds patches; the one class that callers need.
 * `weight`: what each pixel of a patch counts.
-* `subpixel`: moves patches and weights by fractions of a pixel.
+* `fourier`: moves patches by fractions of a pixel on their Fourier modes.
 * `synchronisation`: the phases that patches are turned by so that they agree.
 * `kept`: the patches until their phases are known, in memory or on disk.
 * `canvas`: the sums, in memory or in tiles on disk.
+* `kernel`: the loop that adds patches to sums, interpolated between pixels, compiled.
 * `scratch`: where what is on disk goes, and what is said if it does not fit.
 * `stitched`: the object that comes out, whole or in tiles.
 """

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 
 from runtime.stitching.scratch import holding
 
-__all__ = ["BYTES_PER_PIXEL", "MAX_CANVAS_PIXELS", "TILE", "Canvas", "Sums", "TiledCanvas", "canvas_memory"]
+__all__ = [
+    "BYTES_PER_PIXEL",
+    "MAX_CANVAS_PIXELS",
+    "TILE",
+    "Canvas",
+    "Placed",
+    "Sums",
+    "TiledCanvas",
+    "canvas_memory",
+]
 
 # 131072 x 131072: no microscope scans that far, so the positions are surely not in pixels.
 MAX_CANVAS_PIXELS = 2**34
@@ -35,11 +45,45 @@ def canvas_memory() -> int:
         return 2**31
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Patches and where they lie on a canvas.
+
+    Attributes
+    ----------
+    patches
+        complex64 [m, N, N], contiguous.
+    first
+        (row, column) of the pixel of a patch that its weight begins with.
+    corners
+        [m, 2] (row, column), the pixels of the canvas under those.
+    fractions
+        float64 [m, 2] in [0, 1), how much further down and to the right the patches lie.
+    interpolate
+        Whether they are moved by the fractions when they are added, or have been before.
+    """
+
+    patches: NDArray[np.complex64]
+    first: tuple[int, int]
+    corners: NDArray[np.intp]
+    fractions: NDArray[np.float64]
+    interpolate: bool
+
+    def seen_from(self, origin: NDArray[np.intp], some: NDArray[np.intp]) -> Placed:
+        """Some of the patches, on a canvas that begins at another pixel."""
+        return replace(
+            self,
+            patches=self.patches[some],
+            corners=self.corners[some] - origin,
+            fractions=self.fractions[some],
+        )
+
+
 class Sums(Protocol):
     """What a stitcher adds to: `Canvas` or `TiledCanvas`."""
 
-    def add(self, row: int, column: int, values: NDArray[np.complex128], weight: NDArray[np.float64]) -> None:
-        """Add weighted values [h, w] and their weight, the first of them at (row, column)."""
+    def add(self, placed: Placed, weight: NDArray[np.float64]) -> None:
+        """Add patches with a weight [h, w], one after the other."""
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
         """(first row, first column, weighted values, weights) of all parts that may hold something, each once."""
@@ -62,12 +106,22 @@ class Canvas:
         self.values = self.cells[: 2 * pixels].view(np.complex128).reshape(rows, columns)
         self.weights = self.cells[2 * pixels :].reshape(rows, columns)
 
-    def add(self, row: int, column: int, values: NDArray[np.complex128], weight: NDArray[np.float64]) -> None:
-        """Add weighted values [h, w] and their weight, the first of them at (row, column)."""
-        here = slice(row, row + weight.shape[0]), slice(column, column + weight.shape[1])
-        region, weights = self.values[here], self.weights[here]
-        np.add(region, values, out=region)
-        np.add(weights, weight, out=weights)
+    def add(self, placed: Placed, weight: NDArray[np.float64]) -> None:
+        """Add patches with a weight [h, w], one after the other; what lies outside is left out."""
+        from runtime.stitching.kernel import (
+            add_patches,
+        )  # numba takes long to load, and not all who stitch add
+
+        add_patches(
+            self.values.view(np.float64),
+            self.weights,
+            placed.patches.view(np.float32),
+            weight,
+            placed.first,
+            placed.corners,
+            placed.fractions,
+            placed.interpolate,
+        )
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
         """All of it."""
@@ -112,16 +166,15 @@ class TiledCanvas:
 
     def needed_disk(self, pixels: NDArray[np.intp], shape: tuple[int, ...]) -> int:
         """Bytes of the tiles under regions of one shape, with first pixels [n, 2]."""
-        first, last = pixels // self._side, (pixels + shape - 1) // self._side
-        reached = np.zeros(last.max(axis=0) + 1, dtype=bool)
-        for top, left, bottom, right in np.unique(np.hstack([first, last]), axis=0).tolist():
-            reached[top : bottom + 1, left : right + 1] = True
-        return int(reached.sum()) * BYTES_PER_PIXEL * self._side**2
+        return len(self._under(pixels, pixels + shape)) * BYTES_PER_PIXEL * self._side**2
 
-    def add(self, row: int, column: int, values: NDArray[np.complex128], weight: NDArray[np.float64]) -> None:
-        """Add weighted values [h, w] and their weight, the first of them at (row, column)."""
-        for key, inside, part in self._parts(row, column, weight.shape):
-            self._tile(key).add(*inside, values[part], weight[part])
+    def add(self, placed: Placed, weight: NDArray[np.float64]) -> None:
+        """Add patches with a weight [h, w], tile by tile."""
+        low, high = placed.corners, placed.corners + weight.shape
+        for key in self._under(low, high):
+            origin = np.array(key) * self._side
+            reaching = np.flatnonzero(((low < origin + self._side) & (high > origin)).all(axis=1))
+            self._tile(key).add(placed.seen_from(origin, reaching), weight)
             self._changed.add(key)
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
@@ -132,17 +185,17 @@ class TiledCanvas:
             tile = self._tile(key)
             yield row, column, tile.values[:rows, :columns], tile.weights[:rows, :columns]
 
-    def _parts(
-        self, row: int, column: int, shape: tuple[int, ...]
-    ) -> Iterator[tuple[tuple[int, int], tuple[int, int], tuple[slice, slice]]]:
-        """Tiles under a region: which one, its first pixel inside the region, and what part of the region it is."""
-        side = self._side
-        for down in range(row // side, (row + shape[0] - 1) // side + 1):
-            top, bottom = max(row, down * side), min(row + shape[0], (down + 1) * side)
-            for right in range(column // side, (column + shape[1] - 1) // side + 1):
-                left, end = max(column, right * side), min(column + shape[1], (right + 1) * side)
-                part = slice(top - row, bottom - row), slice(left - column, end - column)
-                yield (down, right), (top - down * side, left - right * side), part
+    def _under(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> list[tuple[int, int]]:
+        """The tiles under regions from `low` to `high` [m, 2], row by row."""
+        ends = np.unique(np.hstack([low // self._side, (high - 1) // self._side]), axis=0).tolist()
+        return sorted(
+            {
+                (row, column)
+                for top, left, bottom, right in ends
+                for row in range(top, bottom + 1)
+                for column in range(left, right + 1)
+            }
+        )
 
     def _tile(self, key: tuple[int, int]) -> Canvas:
         """One tile, in memory until others push it out."""

@@ -16,19 +16,20 @@ from runtime.stitching.canvas import (
     MAX_CANVAS_PIXELS,
     TILE,
     Canvas,
+    Placed,
     Sums,
     TiledCanvas,
     canvas_memory,
 )
+from runtime.stitching.fourier import shifted
 from runtime.stitching.kept import KEPT, KeptPatches
 from runtime.stitching.scratch import check_disk
 from runtime.stitching.stitched import Stitched, StitchedTiles, merged, too_large
-from runtime.stitching.subpixel import bilinear, fourier, shifted_weights, weight_basis
 from runtime.stitching.synchronisation import turns
 
 __all__ = ["Stitcher", "check_whole"]
 
-# Weighted patches that are prepared at once: they stay in a processor's own cache until they are added.
+# Patches that are moved or read at once: they stay in a processor's own cache until they are added.
 _PREPARED_BYTES = 2**19
 
 
@@ -49,7 +50,8 @@ class Stitcher:
     added up for each result, after each was turned by the phase that makes it agree with those it overlaps with, see
     `runtime.stitching.synchronisation`. The phase of the whole stays; the order of the patches does not matter.
 
-    Patches are moved in single precision, which they come in; products with the weight and all sums are double.
+    Patches are moved and turned in single precision, which they come in; products with the weight and all sums are
+    double.
     A canvas that takes more memory than allowed is kept in tiles on disk, with the same result bit by bit.
     """
 
@@ -94,12 +96,6 @@ class Stitcher:
         # Where the weight is 0 nothing needs to be added; one pixel more takes what a fraction moves there.
         self._support = _support(np.any(weight, axis=1)), _support(np.any(weight, axis=0))
         self._weight = np.ascontiguousarray(weight[self._support], dtype=np.float64)
-        self._weight_of_parts = np.repeat(self._weight, 2, axis=1)
-        self._basis = weight_basis(self._weight)
-        height, width = self._weight.shape
-        self._prepared = np.empty(
-            (max(1, _PREPARED_BYTES // (16 * height * width)), height, width), dtype=np.complex128
-        )
         self._low, self._shape = _layout(positions, self._size)
         self._memory, self._tile = canvas_memory() if memory is None else memory, tile
         self._canvas = self._empty_canvas()
@@ -124,12 +120,16 @@ class Stitcher:
         if len(pixels) and (pixels.min() < 0 or (pixels + self._weight.shape > self._shape).any()):
             raise InputError("a patch lies outside the canvas: its position is not among those laid out")
         patches = np.ascontiguousarray(patches, dtype=np.complex64)
+        if self._kept is None and self._placement == "bilinear":
+            first = self._support[0].start, self._support[1].start
+            self._canvas.add(Placed(patches, first, pixels, fractions, interpolate=True), self._weight)
+            return
         for some in self._portions(len(patches)):
-            moved = self._moved(patches[some], fractions[some])
-            if self._kept is not None:
-                self._kept.append(moved, pixels[some], fractions[some])
+            prepared = self._prepared(patches[some], fractions[some])
+            if self._kept is None:
+                self._canvas.add(self._placed(prepared, pixels[some], fractions[some]), self._weight)
             else:
-                self._sum(*self._weighted(moved, fractions[some]), pixels[some])
+                self._kept.append(prepared, pixels[some], fractions[some])
 
     def result(self) -> Stitched | StitchedTiles:
         """The weighted mean so far; unless patches are synchronised, tiles are to be read before more are added.
@@ -157,7 +157,7 @@ class Stitcher:
 
     def _portions(self, count: int) -> Iterator[slice]:
         """As many of so many patches as are prepared at once."""
-        step = len(self._prepared)
+        step = max(1, _PREPARED_BYTES // (8 * self._size**2))
         for start in range(0, count, step):
             yield slice(start, min(start + step, count))
 
@@ -167,53 +167,36 @@ class Stitcher:
         whole = np.floor(corners)
         return whole.astype(np.intp) + [axis.start for axis in self._support], corners - whole
 
-    def _moved(self, patches: NDArray[np.complex64], fractions: NDArray[np.float64]) -> NDArray[np.complex64]:
-        """Patches [m, h, w] moved by their fractions, where there is any weight."""
-        inside = patches[:, *self._support]
-        if not fractions.any():
-            return inside
-        if self._placement == "fourier":
-            return fourier(patches, fractions, self._support)
-        return bilinear(np.ascontiguousarray(inside), fractions)
+    def _prepared(
+        self, patches: NDArray[np.complex64], fractions: NDArray[np.float64]
+    ) -> NDArray[np.complex64]:
+        """What the sums or the file need of patches [m, N, N]: [m, h, w] with any weight, in the Fourier case moved."""
+        if self._placement == "fourier" and fractions.any():
+            return shifted(patches, fractions, self._support)
+        return np.ascontiguousarray(patches[:, *self._support])
 
-    def _weighted(
-        self, moved: NDArray[np.complex64], fractions: NDArray[np.float64]
-    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-        """Weighted values and weights [m, h, w] of patches that were moved by their fractions."""
-        products = self._prepared[: len(moved)]
-        # Real and imaginary parts side by side: they are converted and multiplied faster than complex numbers.
-        parts = products.view(np.float64)
-        parts[...] = moved.view(np.float32)
-        if not fractions.any():
-            np.multiply(parts, self._weight_of_parts, out=parts)
-            return products, np.broadcast_to(self._weight, products.shape)
-        weights = shifted_weights(self._basis, self._weight.shape, fractions)
-        np.multiply(products, weights, out=products)
-        return products, weights
-
-    def _sum(
-        self, products: NDArray[np.complex128], weights: NDArray[np.float64], pixels: NDArray[np.intp]
-    ) -> None:
-        """Add weighted values and weights to the canvas."""
-        for product, weight, (row, column) in zip(products, weights, pixels.tolist(), strict=True):
-            self._canvas.add(row, column, product, weight)
+    def _placed(
+        self, prepared: NDArray[np.complex64], corners: NDArray[np.intp], fractions: NDArray[np.float64]
+    ) -> Placed:
+        """Prepared patches [m, h, w] at corners [m, 2]."""
+        return Placed(prepared, (0, 0), corners, fractions, interpolate=self._placement == "bilinear")
 
     def _sum_synchronised(self, kept: KeptPatches) -> None:
         """Add all patches that were kept, each turned by its phase."""
         pixels, fractions = kept.places()
+        height, width = self._weight.shape
 
         def weighted(index: NDArray[np.intp]) -> NDArray[np.complex128]:
-            found = np.empty((len(index), *self._weight.shape), dtype=np.complex128)
-            for some in self._portions(len(index)):
-                found[some] = self._weighted(kept.read(index[some]), fractions[index[some]])[0]
-            return found
+            # Below each other, so that they do not overlap.
+            one_each = Canvas(len(index) * height, width)
+            corners = np.arange(len(index))[:, None] * [height, 0]
+            one_each.add(self._placed(kept.read(index), corners, fractions[index]), self._weight)
+            return one_each.values.reshape(-1, height, width)
 
-        factors = turns(pixels, fractions, kept.order(), self._weight.shape, weighted)
+        factors = turns(pixels, fractions, kept.order(), self._weight.shape, weighted).astype(np.complex64)
         for some in self._portions(len(kept)):
-            moved = kept.read(np.arange(some.start, some.stop))
-            products, weights = self._weighted(moved, fractions[some])
-            np.multiply(products, factors[some, None, None], out=products)
-            self._sum(products, weights, pixels[some])
+            turned = kept.read(np.arange(some.start, some.stop)) * factors[some, None, None]
+            self._canvas.add(self._placed(turned, pixels[some], fractions[some]), self._weight)
 
 
 def check_whole(positions: NDArray[np.float64], size: int, memory: int | None, wanted: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from runtime.physics import illumination
 from runtime.stitching import Stitched, Stitcher, patch_weight
-from runtime.stitching.subpixel import fourier_matrices
+from runtime.stitching.fourier import fourier_matrices
 from tests.runtime.conftest import gaussian_probe
 
 SIZE, PERIOD, STEP, GRID = 32, 16, 8, 5

@@ -14,7 +14,7 @@ import pytest
 
 from runtime.errors import InputError
 from runtime.stitching import Stitched, StitchedTiles, Stitcher, canvas_memory, check_whole
-from runtime.stitching.canvas import BYTES_PER_PIXEL, TiledCanvas
+from runtime.stitching.canvas import BYTES_PER_PIXEL, Placed, TiledCanvas
 
 SIZE = 32
 
@@ -86,10 +86,10 @@ def test_a_disk_that_fills_up_gives_one_line():
     canvas = TiledCanvas(1000, 1000, memory=1, side=64)
     canvas._file.close()
     canvas._file = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 - the canvas closes it
-    patch = np.ones((8, 8), complex), np.ones((8, 8))
-    canvas.add(0, 0, *patch)
+    patch, weight, here = np.ones((1, 8, 8), np.complex64), np.ones((8, 8)), np.zeros((1, 2))
+    canvas.add(Placed(patch, (0, 0), np.array([[0, 0]]), here, interpolate=True), weight)
     with pytest.raises(InputError, match=r"cannot hold the tiles of the canvas \(No space left on device\)"):
-        canvas.add(500, 500, *patch)
+        canvas.add(Placed(patch, (0, 0), np.array([[500, 500]]), here, interpolate=True), weight)
 
 
 # 5,000 x 5,000 pixels are 600 MB of sums, and 400 MB more as an object with its weight.
@@ -108,6 +108,9 @@ n = 2000
 positions = np.random.default_rng(0).uniform(0, 4968, (n, 2))
 scan = Scan(np.broadcast_to(np.float32(1), (n, 32, 32)), positions, name="large")
 batch = np.full((100, 32, 32), 0.5 - 0.5j, np.complex64)
+# What compiled the loop, or loaded it, has its own peak.
+warm = Stitcher(positions[:1], np.ones((32, 32)))
+warm.add(batch[:1], positions[:1])
 before = peak()
 stitcher = Stitcher(positions, np.ones((32, 32)), memory=int(sys.argv[2]))
 for start in range(0, n, 100):

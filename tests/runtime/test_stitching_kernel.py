@@ -1,0 +1,114 @@
+"""The compiled loop against sums written out in NumPy, and where its machine code is kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.stitching.canvas import Canvas, Placed
+
+SIZE, FIRST, SHAPE = 12, (2, 1), (9, 10)
+CANVAS = (20, 24)
+MARGIN = 16
+
+
+def bilinear(image: np.ndarray, down: float, right: float) -> np.ndarray:
+    """An image with its last row and column moved out; those that come in are not to be used."""
+    above, left = np.roll(image, 1, axis=-2), np.roll(image, 1, axis=-1)
+    corner = np.roll(above, 1, axis=-1)
+    return (1 - down) * ((1 - right) * image + right * left) + down * ((1 - right) * above + right * corner)
+
+
+def expected(placed: Placed, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums on a canvas with a margin, so that nothing lies outside; the margin is cut off at the end."""
+    shape = tuple(n + 2 * MARGIN for n in CANVAS)
+    values, weights = np.zeros(shape, complex), np.zeros(shape)
+    inside = tuple(slice(start, start + n) for start, n in zip(FIRST, SHAPE, strict=True))
+    for patch, (row, column), (down, right) in zip(
+        placed.patches.astype(complex), placed.corners, placed.fractions, strict=True
+    ):
+        part, share = patch[inside], bilinear(weight, down, right)
+        share[: int(down > 0)] = 0
+        share[:, : int(right > 0)] = 0
+        if placed.interpolate:
+            part = bilinear(part, down, right)
+        here = tuple(slice(MARGIN + x, MARGIN + x + n) for x, n in zip((row, column), SHAPE, strict=True))
+        values[here] += share * part
+        weights[here] += share
+    cut = (slice(MARGIN, -MARGIN),) * 2
+    return values[cut], weights[cut]
+
+
+@pytest.mark.parametrize("interpolate", [True, False])
+@pytest.mark.parametrize("fraction", ["whole", "rows", "columns", "both"])
+def test_sums_are_those_of_the_formula_wherever_patches_lie(fraction, interpolate):
+    rng = np.random.default_rng(3)
+    count = 60
+    patches = (rng.normal(size=(count, SIZE, SIZE, 2)) @ [1, 1j]).astype(np.complex64)
+    # Some inside, some across each border, some beyond.
+    corners = rng.integers(-12, 24, (count, 2))
+    fractions = (
+        rng.uniform(0.01, 0.99, (count, 2))
+        * {
+            "whole": [0, 0],
+            "rows": [1, 0],
+            "columns": [0, 1],
+            "both": [1, 1],
+        }[fraction]
+    )
+    weight = rng.random(SHAPE)
+    placed = Placed(patches, FIRST, corners, fractions, interpolate)
+    canvas = Canvas(*CANVAS)
+    canvas.add(placed, weight)
+    values, weights = expected(placed, weight)
+    assert (np.abs(weights) > 0).mean() > 0.95
+    # Three operations in single precision for each axis, on values of up to 4 that come together five times.
+    np.testing.assert_allclose(canvas.values, values, rtol=0, atol=0 if fraction == "whole" else 1e-5)
+    np.testing.assert_allclose(canvas.weights, weights, rtol=1e-14, atol=0)
+
+
+PROGRAM = """
+import numpy as np
+from runtime.stitching.canvas import Canvas, Placed
+from runtime.stitching.kernel import add_patches
+canvas = Canvas(8, 8)
+nowhere = np.zeros((1, 2))
+canvas.add(Placed(np.ones((1, 8, 8), np.complex64), (0, 0), nowhere.astype(int), nowhere, True), np.ones((8, 8)))
+print(canvas.values.sum().real, add_patches.stats.cache_path, sum(add_patches.stats.cache_hits.values()))
+"""
+
+
+def test_it_runs_where_no_folder_takes_the_machine_code():
+    # Of numba's places only the one inside zip archives is left, which this file is not in.
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["64.0", "None", "0"]
+
+
+def test_the_next_process_finds_the_machine_code(tmp_path):
+    for hits in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            cwd=Path(__file__).resolve().parents[2],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        value, folder, found = done.stdout.split()
+        assert value == "64.0"
+        assert Path(folder).is_relative_to(tmp_path)
+        assert found == hits
