@@ -57,6 +57,8 @@ class Setting:
 
 AS_IT_IS = Setting("as it is")
 SEEDS = (Setting("seed 1", {"seed": 1}), Setting("seed 2", {"seed": 2}))
+WIDE = Setting("width 32 (four times the parameters)", {"width": 32})
+THREE_HALVINGS = {"blocks": 3}
 AMPLITUDE = Setting("amplitude as input, not its logarithm", changes=("linear_input",))
 CONSTANT = Setting("constant learning rate after the warm-up", changes=("constant_rate",))
 AVERAGED = Setting(
@@ -82,14 +84,21 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     "cnn": (
         AS_IT_IS,
         *SEEDS,
-        *PHYSICS,
-        Setting("2 halvings", {"blocks": 2}),
-        Setting("2 halvings; seed 1", {"blocks": 2, "seed": 1}),
-        Setting("2 halvings; seed 2", {"blocks": 2, "seed": 2}),
+        WIDE,
+        Setting("3 halvings", THREE_HALVINGS),
+        *(
+            replace(
+                setting,
+                words=f"3 halvings; {setting.words}",
+                options={**THREE_HALVINGS, **setting.options},
+            )
+            for setting in (*SEEDS, *PHYSICS)
+        ),
     ),
     "fno": (
         AS_IT_IS,
         *SEEDS,
+        WIDE,
         Setting("8 modes", {"modes": 8}),
         Setting("32 modes", {"modes": 32}),
         *PHYSICS,
@@ -111,6 +120,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     "baseline": (
         AS_IT_IS,
         *SEEDS,
+        WIDE,
         *(
             Setting(
                 f"logarithm of the amplitude as input{words}",

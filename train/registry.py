@@ -107,7 +107,11 @@ def import_framework_module(module: str, framework: str) -> ModuleType:
 
 _BUILT_IN = (
     Architecture(
-        "cnn", "tensorflow", "train.tensorflow.cnn:build", "convolutional encoder with two decoders"
+        "cnn",
+        "tensorflow",
+        "train.tensorflow.cnn:build",
+        "convolutional encoder with two decoders",
+        defaults={"blocks": 2},  # a third one adds parameters, but nothing else (docs/quality.md)
     ),
     Architecture(
         "baseline",
