@@ -52,11 +52,9 @@ class Placed:
     Attributes
     ----------
     patches
-        complex64 [m, N, N], contiguous.
-    first
-        (row, column) of the pixel of a patch that its weight begins with.
+        complex64 [m, h, w], contiguous.
     corners
-        [m, 2] (row, column), the pixels of the canvas under those.
+        [m, 2] (row, column), the pixels of the canvas under their first ones.
     fractions
         float64 [m, 2] in [0, 1), how much further down and to the right the patches lie.
     interpolate
@@ -64,7 +62,6 @@ class Placed:
     """
 
     patches: NDArray[np.complex64]
-    first: tuple[int, int]
     corners: NDArray[np.intp]
     fractions: NDArray[np.float64]
     interpolate: bool
@@ -117,7 +114,6 @@ class Canvas:
             self.weights,
             placed.patches.view(np.float32),
             weight,
-            placed.first,
             placed.corners,
             placed.fractions,
             placed.interpolate,

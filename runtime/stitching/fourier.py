@@ -1,55 +1,81 @@
-"""Moving many patches at once by fractions of a pixel, on their Fourier modes."""
+"""Moving patches by fractions of a pixel on their Fourier modes, by products of real matrices.
+
+A patch is continued by its mirror images, so that it has no edge: the signal f of N samples has the period 2N by
+f[2N - 1 - n] = f[n]. Its mode at the Nyquist frequency is then 0, and a phase ramp on the others is a convolution with
+the Dirichlet kernel of that period, D(x) = sin(pi x) / (2N tan(pi x / 2N)). Sample n stands at n and at 2N - 1 - n, so
+a move by d is the matrix A[i, n] = D(i - d - n) + D(i - d + n + 1). A product with such a matrix for each axis is many
+times faster than transforms of four times as many pixels.
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-__all__ = ["fourier_matrices", "shifted"]
+from runtime.stitching.compiled import compiled
+
+__all__ = ["fourier_matrix", "shift"]
 
 
-def shifted(
-    patches: NDArray[np.complex64], fractions: NDArray[np.float64], support: tuple[slice, slice]
-) -> NDArray[np.complex64]:
-    """Patches [m, N, N] moved by fractions [m, 2] by a phase ramp on their Fourier modes; the pixels of `support`.
+@compiled
+def shift(patches: NDArray[np.float32], fractions: NDArray[np.float64], moved: NDArray[np.float32]) -> None:
+    """Move patches to `moved`, whose pixel i is the value at i - fraction, so that the last one moves out.
 
-    Pixel i is the value at i - fraction, so the last pixel moves out; a fraction of 0 changes no bit.
-
-    A patch is continued by its mirror images, so that it has no edge. The ramp between two transforms of one axis
-    is a real matrix, see `fourier_matrices`, and two products of matrices are many times faster than the transforms.
+    Parameters
+    ----------
+    patches, moved
+        [m, N, 2 * N], real and imaginary parts side by side.
+    fractions
+        [m, 2] (row, column) in [0, 1). Where one is 0, that axis changes no bit.
     """
-    rows, columns = (
-        fourier_matrices(patches.shape[-1], d, axis) for d, axis in zip(fractions.T, support, strict=True)
+    size = patches.shape[1]
+    kernel = np.empty(3 * size - 1, np.float32)
+    rows, columns = np.empty((size, size), np.float32), np.empty((size, size), np.float32)
+    # Each row of the real part and then that of the imaginary part: one product of matrices for each axis.
+    parts, down = np.empty((size, 2 * size), np.float32), np.empty((size, 2 * size), np.float32)
+    both = np.empty((2 * size, size), np.float32)
+    for patch in range(len(patches)):
+        fourier_matrix(fractions[patch, 0], kernel, rows)
+        fourier_matrix(fractions[patch, 1], kernel, columns)
+        for i in range(size):
+            for j in range(size):
+                parts[i, j] = patches[patch, i, 2 * j]
+                parts[i, size + j] = patches[patch, i, 2 * j + 1]
+        np.dot(rows, parts, down)
+        np.dot(down.reshape(2 * size, size), columns.T, both)
+        for i in range(size):
+            for j in range(size):
+                moved[patch, i, 2 * j] = both[2 * i, j]
+                moved[patch, i, 2 * j + 1] = both[2 * i + 1, j]
+
+
+@compiled
+def fourier_matrix(fraction: float, kernel: NDArray[np.float32], matrix: NDArray[np.float32]) -> None:
+    """Fill `matrix` [N, N], A for one fraction in [0, 1); `kernel` [3N - 1] is scratch.
+
+    The kernel has all distances: i - n from -(N - 1), then i + n + 1 up to 2N - 1. From the nearest whole pixel they
+    are p - e with |e| <= 1/2, so that sin(pi (p - e)) = -(-1)^p sin(pi e), and the tangent comes from sine and cosine
+    of p and of e without cancellation.
+    """
+    size = len(matrix)
+    nearest = 1 if fraction > 0.5 else 0
+    rest = fraction - nearest
+    angle = math.pi / (2 * size)
+    sine, cosine, scale = (
+        math.sin(angle * rest),
+        math.cos(angle * rest),
+        -math.sin(math.pi * rest) / (2 * size),
     )
-    # A row of the real and one of the imaginary part in turns: one product of matrices for each axis.
-    parts = np.stack([patches.real, patches.imag], axis=2)
-    down = rows @ parts.reshape(*patches.shape[:2], -1)
-    both = down.reshape(len(down), -1, patches.shape[2]) @ columns.swapaxes(1, 2)
-    both = both.reshape(*down.shape[:2], 2, -1)
-    values = np.empty((*down.shape[:2], both.shape[3]), dtype=np.complex64)
-    values.real, values.imag = both[:, :, 0], both[:, :, 1]
-    return values
-
-
-def fourier_matrices(
-    size: int, fractions: NDArray[np.float64], support: slice = slice(None)
-) -> NDArray[np.float32]:
-    """Rows `support` of the matrices [m, N, N] that move a signal of N samples by a fraction each.
-
-    The signal f is continued to the period 2N by f[2N - 1 - n] = f[n]. Its mode at the Nyquist frequency is then 0,
-    and a phase ramp on the others is a convolution with the Dirichlet kernel of that period,
-    D(x) = sin(pi x) / (2N tan(pi x / 2N)). Sample n stands at n and at 2N - 1 - n:
-    A[i, n] = D(i - d - n) + D(i - d + n + 1).
-    """
-    # One row of the kernel holds all distances: i - n from -(N - 1), then i + n + 1 up to 2N - 1.
-    distances = np.arange(-(size - 1), 2 * size) - fractions[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        kernel = np.sin(np.pi * distances) / (2 * size * np.tan(np.pi * distances / (2 * size)))
-    kernel[fractions == 0] = np.arange(-(size - 1), 2 * size) == 0
-    kernel = kernel.astype(np.float32)
-    step = kernel.strides[1]
-    shape = (len(fractions), size, size)
-    straight = as_strided(kernel[:, size - 1 :], shape, (kernel.strides[0], step, -step), writeable=False)
-    mirrored = as_strided(kernel[:, size:], shape, (kernel.strides[0], step, step), writeable=False)
-    return straight[:, support] + mirrored[:, support]
+    for index in range(3 * size - 1):
+        p = index - (size - 1) - nearest
+        if rest == 0:
+            kernel[index] = 1 if p == 0 else 0
+            continue
+        sine_p, cosine_p = math.sin(angle * p), math.cos(angle * p)
+        cotangent = (cosine_p * cosine + sine_p * sine) / (sine_p * cosine - cosine_p * sine)
+        kernel[index] = (scale if p % 2 == 0 else -scale) * cotangent
+    for i in range(size):
+        for n in range(size):
+            matrix[i, n] = kernel[size - 1 + i - n] + kernel[size + i + n]

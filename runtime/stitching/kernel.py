@@ -1,36 +1,25 @@
 """The loop that adds patches to sums, compiled: one pass over each patch, in the caches of a processor.
 
 What NumPy does in a pass for each operation (convert, interpolate, weigh, add) takes three to four times as long
-(docs/decisions/0011-cpu-runtime.md). Other threads run meanwhile.
+(docs/decisions/0011-cpu-runtime.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from runtime.stitching.compiled import compiled
 
 __all__ = ["add_patches"]
 
 
-def _compiled(function: Callable[..., None]) -> Any:
-    """Compiled when it is first called, and kept for the next process where there is a folder for that."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # numba found none
-        return njit(nogil=True, error_model="numpy")(function)
-
-
-@_compiled
+@compiled
 def add_patches(
     values: NDArray[np.float64],
     weights: NDArray[np.float64],
     patches: NDArray[np.float32],
     weight: NDArray[np.float64],
-    first: tuple[int, int],
     corners: NDArray[np.intp],
     fractions: NDArray[np.float64],
     interpolate: bool,
@@ -44,13 +33,11 @@ def add_patches(
     values, weights
         [rows, 2 * columns] and [rows, columns], the sums; real and imaginary parts side by side.
     patches
-        [m, N, 2 * N], real and imaginary parts side by side.
+        [m, h, 2 * w], real and imaginary parts side by side.
     weight
-        [h, w], that of the pixels of a patch from `first` on.
-    first
-        (row, column) of the pixel of a patch that `weight` begins with.
+        [h, w], that of each patch.
     corners
-        [m, 2] (row, column), where on the sums the pixel `first` of each patch lies.
+        [m, 2] (row, column), where on the sums the first pixel of each patch lies.
     fractions
         [m, 2] in [0, 1), how much further down and to the right. Weights are moved there bilinearly. The first row or
         column, where there is nothing to interpolate with, is left out.
@@ -81,10 +68,9 @@ def add_patches(
             for j in range(width):
                 share_of_parts[2 * j] = share[j]
                 share_of_parts[2 * j + 1] = share[j]
-            start = 2 * first[1]
-            line = patches[patch, first[0] + i, start : start + 2 * width]
+            line = patches[patch, i]
             if between and interpolate:
-                line_above = patches[patch, first[0] + max(i - 1, 0), start : start + 2 * width]
+                line_above = patches[patch, max(i - 1, 0)]
                 for j in range(2 * width):
                     between_rows[j + 2] = line[j] + down_single * (line_above[j] - line[j])
                 for j in range(2 * width):

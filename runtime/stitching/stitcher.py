@@ -21,7 +21,6 @@ from runtime.stitching.canvas import (
     TiledCanvas,
     canvas_memory,
 )
-from runtime.stitching.fourier import shifted
 from runtime.stitching.kept import KEPT, KeptPatches
 from runtime.stitching.scratch import check_disk
 from runtime.stitching.stitched import Stitched, StitchedTiles, merged, too_large
@@ -29,8 +28,8 @@ from runtime.stitching.synchronisation import turns
 
 __all__ = ["Stitcher", "check_whole"]
 
-# Patches that are moved or read at once: they stay in a processor's own cache until they are added.
-_PREPARED_BYTES = 2**19
+# Patches that are moved, read or added at once: many enough for one call, few enough for a processor's caches.
+_PREPARED_BYTES = 2**20
 
 
 class Stitcher:
@@ -120,10 +119,6 @@ class Stitcher:
         if len(pixels) and (pixels.min() < 0 or (pixels + self._weight.shape > self._shape).any()):
             raise InputError("a patch lies outside the canvas: its position is not among those laid out")
         patches = np.ascontiguousarray(patches, dtype=np.complex64)
-        if self._kept is None and self._placement == "bilinear":
-            first = self._support[0].start, self._support[1].start
-            self._canvas.add(Placed(patches, first, pixels, fractions, interpolate=True), self._weight)
-            return
         for some in self._portions(len(patches)):
             prepared = self._prepared(patches[some], fractions[some])
             if self._kept is None:
@@ -172,14 +167,18 @@ class Stitcher:
     ) -> NDArray[np.complex64]:
         """What the sums or the file need of patches [m, N, N]: [m, h, w] with any weight, in the Fourier case moved."""
         if self._placement == "fourier" and fractions.any():
-            return shifted(patches, fractions, self._support)
+            from runtime.stitching.fourier import shift  # numba takes long to load
+
+            moved = np.empty_like(patches)
+            shift(patches.view(np.float32), fractions, moved.view(np.float32))
+            patches = moved
         return np.ascontiguousarray(patches[:, *self._support])
 
     def _placed(
         self, prepared: NDArray[np.complex64], corners: NDArray[np.intp], fractions: NDArray[np.float64]
     ) -> Placed:
         """Prepared patches [m, h, w] at corners [m, 2]."""
-        return Placed(prepared, (0, 0), corners, fractions, interpolate=self._placement == "bilinear")
+        return Placed(prepared, corners, fractions, interpolate=self._placement == "bilinear")
 
     def _sum_synchronised(self, kept: KeptPatches) -> None:
         """Add all patches that were kept, each turned by its phase."""

@@ -1,4 +1,4 @@
-"""The compiled loop against sums written out in NumPy, and where its machine code is kept."""
+"""The compiled loops against the same written out in NumPy, and where their machine code is kept."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from runtime.stitching.canvas import Canvas, Placed
+from runtime.stitching.fourier import shift
 
-SIZE, FIRST, SHAPE = 12, (2, 1), (9, 10)
+SHAPE = 9, 10
 CANVAS = (20, 24)
 MARGIN = 16
 
@@ -28,11 +29,10 @@ def expected(placed: Placed, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Sums on a canvas with a margin, so that nothing lies outside; the margin is cut off at the end."""
     shape = tuple(n + 2 * MARGIN for n in CANVAS)
     values, weights = np.zeros(shape, complex), np.zeros(shape)
-    inside = tuple(slice(start, start + n) for start, n in zip(FIRST, SHAPE, strict=True))
     for patch, (row, column), (down, right) in zip(
         placed.patches.astype(complex), placed.corners, placed.fractions, strict=True
     ):
-        part, share = patch[inside], bilinear(weight, down, right)
+        part, share = patch, bilinear(weight, down, right)
         share[: int(down > 0)] = 0
         share[:, : int(right > 0)] = 0
         if placed.interpolate:
@@ -49,7 +49,7 @@ def expected(placed: Placed, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def test_sums_are_those_of_the_formula_wherever_patches_lie(fraction, interpolate):
     rng = np.random.default_rng(3)
     count = 60
-    patches = (rng.normal(size=(count, SIZE, SIZE, 2)) @ [1, 1j]).astype(np.complex64)
+    patches = (rng.normal(size=(count, *SHAPE, 2)) @ [1, 1j]).astype(np.complex64)
     # Some inside, some across each border, some beyond.
     corners = rng.integers(-12, 24, (count, 2))
     fractions = (
@@ -62,7 +62,7 @@ def test_sums_are_those_of_the_formula_wherever_patches_lie(fraction, interpolat
         }[fraction]
     )
     weight = rng.random(SHAPE)
-    placed = Placed(patches, FIRST, corners, fractions, interpolate)
+    placed = Placed(patches, corners, fractions, interpolate)
     canvas = Canvas(*CANVAS)
     canvas.add(placed, weight)
     values, weights = expected(placed, weight)
@@ -72,13 +72,29 @@ def test_sums_are_those_of_the_formula_wherever_patches_lie(fraction, interpolat
     np.testing.assert_allclose(canvas.weights, weights, rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("size", [12, 13])
+def test_fourier_placement_is_a_phase_ramp_on_the_mirrored_patch(size):
+    near = [0, 1e-9, 0.3, 0.5, np.nextafter(0.5, 1), 0.8, 1 - 1e-9, np.nextafter(1, 0)]
+    fractions = np.array([(d, e) for d in near for e in near])
+    rng = np.random.default_rng(5)
+    patches = (rng.normal(size=(len(fractions), size, size, 2)) @ [1, 1j]).astype(np.complex64)
+    moved = np.empty_like(patches)
+    shift(patches.view(np.float32), fractions, moved.view(np.float32))
+    frequency = np.fft.fftfreq(2 * size)
+    for patch, (down, right), found in zip(patches, fractions, moved, strict=True):
+        modes = np.fft.fft2(np.pad(patch.astype(complex), (0, size), mode="symmetric"))
+        ramp = np.exp(-2j * np.pi * (frequency[:, None] * down + frequency * right))
+        np.testing.assert_allclose(found, np.fft.ifft2(modes * ramp)[:size, :size], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(moved[0], patches[0])
+
+
 PROGRAM = """
 import numpy as np
 from runtime.stitching.canvas import Canvas, Placed
 from runtime.stitching.kernel import add_patches
 canvas = Canvas(8, 8)
 nowhere = np.zeros((1, 2))
-canvas.add(Placed(np.ones((1, 8, 8), np.complex64), (0, 0), nowhere.astype(int), nowhere, True), np.ones((8, 8)))
+canvas.add(Placed(np.ones((1, 8, 8), np.complex64), nowhere.astype(int), nowhere, True), np.ones((8, 8)))
 print(canvas.values.sum().real, add_patches.stats.cache_path, sum(add_patches.stats.cache_hits.values()))
 """
 

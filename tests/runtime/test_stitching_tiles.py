@@ -87,9 +87,9 @@ def test_a_disk_that_fills_up_gives_one_line():
     canvas._file.close()
     canvas._file = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 - the canvas closes it
     patch, weight, here = np.ones((1, 8, 8), np.complex64), np.ones((8, 8)), np.zeros((1, 2))
-    canvas.add(Placed(patch, (0, 0), np.array([[0, 0]]), here, interpolate=True), weight)
+    canvas.add(Placed(patch, np.array([[0, 0]]), here, interpolate=True), weight)
     with pytest.raises(InputError, match=r"cannot hold the tiles of the canvas \(No space left on device\)"):
-        canvas.add(Placed(patch, (0, 0), np.array([[500, 500]]), here, interpolate=True), weight)
+        canvas.add(Placed(patch, np.array([[500, 500]]), here, interpolate=True), weight)
 
 
 # 5,000 x 5,000 pixels are 600 MB of sums, and 400 MB more as an object with its weight.
