@@ -105,9 +105,7 @@ class Canvas:
 
     def add(self, placed: Placed, weight: NDArray[np.float64]) -> None:
         """Add patches with a weight [h, w], one after the other; what lies outside is left out."""
-        from runtime.stitching.kernel import (
-            add_patches,
-        )  # numba takes long to load, and not all who stitch add
+        from runtime.stitching.kernel import add_patches  # numba takes long to load
 
         add_patches(
             self.values.view(np.float64),
