@@ -27,7 +27,7 @@ ZOO = Path(__file__).parent
 NAMES = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "pinn_hybrid_grid2", "baseline")
 # Which training scan each network learned from, by the folder of the recipe.
 TRAINING = {"data": LinesConfig(train_grid=64), "data_large": LinesConfig(train_grid=128)}
-LARGE = ("pinn_cnn", "baseline")
+LARGE = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "baseline")
 OF_RUN = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
     "test": LinesConfig(train_grid=2),
