@@ -1,6 +1,6 @@
 """The loop that adds patches to sums, compiled: one pass over each patch, in the caches of a processor.
 
-What NumPy does in a pass for each operation (convert, interpolate, weigh, add) takes three to four times as long
+What NumPy does in a pass for each operation (convert, interpolate, weigh, add) takes about three times as long
 (docs/decisions/0011-cpu-runtime.md).
 """
 
