@@ -167,7 +167,9 @@ def _draw_networks(panel: Any, rows: Sequence[Row], name: str) -> None:
     for (value, network), height in zip(marks, heights, strict=True):
         panel.plot([NETWORKS - 0.25, NETWORKS + 0.25], [value, value], color="black", linewidth=2)
         words = network.removeprefix("pinn_").replace("_grid2", " x4")
-        panel.annotate(words, (NETWORKS - 0.35, height), ha="right", va="center", fontsize=8)
+        # In front of the line of the goal.
+        clear = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        panel.annotate(words, (NETWORKS - 0.35, height), ha="right", va="center", fontsize=8, bbox=clear)
     panel.axvline(NETWORKS + 0.4, color="black", linewidth=0.5, alpha=0.5)
 
 
