@@ -27,7 +27,7 @@ ZOO = Path(__file__).parent
 NAMES = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "pinn_hybrid_grid2", "baseline")
 # Which training scan each network learned from, by the folder of the recipe.
 TRAINING = {"data": LinesConfig(train_grid=64), "data_large": LinesConfig(train_grid=128)}
-LARGE = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "baseline")
+TRAINED_ON = dict.fromkeys(NAMES, "data_large") | {"pinn_hybrid_grid2": "data"}
 OF_RUN = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
     "test": LinesConfig(train_grid=2),
@@ -84,7 +84,7 @@ def record(runs: Path) -> dict[str, Any]:
         parity = Session(artifact, "cpu").contract.parity
         entries[name] = {
             "file": artifact.name,
-            "trained_on": "data_large" if name in LARGE else "data",
+            "trained_on": TRAINED_ON[name],
             "sha256": hashlib.sha256(content).hexdigest(),
             "bytes": len(content),
             **(of_run(runs / name) if (runs / name).is_dir() else {key: known[name][key] for key in OF_RUN}),

@@ -56,7 +56,7 @@ def turns(
     Parameters
     ----------
     pixels, fractions
-        [n, 2] (row, column), first pixel of each patch on the canvas and the fraction of a pixel it was moved by.
+        [n, 2] (row, column), first pixel of each patch on the canvas and the fraction of a pixel that it lies beyond.
     order
         Numbers [n] of the patches in an order that does not depend on how they came.
     shape

@@ -16,6 +16,7 @@ from runtime.stitching.fourier import shift
 SHAPE = 9, 10
 CANVAS = (20, 24)
 MARGIN = 16
+MOVED_AXES = {"whole": [0, 0], "rows": [1, 0], "columns": [0, 1], "both": [1, 1]}
 
 
 def bilinear(image: np.ndarray, down: float, right: float) -> np.ndarray:
@@ -45,22 +46,14 @@ def expected(placed: Placed, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize("interpolate", [True, False])
-@pytest.mark.parametrize("fraction", ["whole", "rows", "columns", "both"])
+@pytest.mark.parametrize("fraction", MOVED_AXES)
 def test_sums_are_those_of_the_formula_wherever_patches_lie(fraction, interpolate):
     rng = np.random.default_rng(3)
     count = 60
     patches = (rng.normal(size=(count, *SHAPE, 2)) @ [1, 1j]).astype(np.complex64)
     # Some inside, some across each border, some beyond.
     corners = rng.integers(-12, 24, (count, 2))
-    fractions = (
-        rng.uniform(0.01, 0.99, (count, 2))
-        * {
-            "whole": [0, 0],
-            "rows": [1, 0],
-            "columns": [0, 1],
-            "both": [1, 1],
-        }[fraction]
-    )
+    fractions = rng.uniform(0.01, 0.99, (count, 2)) * MOVED_AXES[fraction]
     weight = rng.random(SHAPE)
     placed = Placed(patches, corners, fractions, interpolate)
     canvas = Canvas(*CANVAS)
@@ -99,32 +92,28 @@ print(canvas.values.sum().real, add_patches.stats.cache_path, sum(add_patches.st
 """
 
 
-def test_it_runs_where_no_folder_takes_the_machine_code():
-    # Of numba's places only the one inside zip archives is left, which this file is not in.
+def printed(**environment: str) -> list[str]:
+    """The sum, the folder of the machine code and how often it was found there, as a new process prints them."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=Path(__file__).resolve().parents[2],
-        env={**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["64.0", "None", "0"]
+    return done.stdout.split()
+
+
+def test_it_runs_where_no_folder_takes_the_machine_code():
+    # Of numba's places only the one inside zip archives is left, which this file is not in.
+    assert printed(NUMBA_CACHE_LOCATOR_CLASSES="ZipCacheLocator") == ["64.0", "None", "0"]
 
 
 def test_the_next_process_finds_the_machine_code(tmp_path):
     for hits in ("0", "1"):
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM],
-            cwd=Path(__file__).resolve().parents[2],
-            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        value, folder, found = done.stdout.split()
+        value, folder, found = printed(NUMBA_CACHE_DIR=str(tmp_path))
         assert value == "64.0"
         assert Path(folder).is_relative_to(tmp_path)
         assert found == hits
