@@ -47,7 +47,7 @@ class KeptPatches:
     def append(
         self, patches: NDArray[np.complex64], pixels: NDArray[np.intp], fractions: NDArray[np.float64]
     ) -> None:
-        """Keep patches [m, h, w], their first pixels [m, 2] on the canvas and the fractions [m, 2] that they lie beyond.
+        """Keep patches [m, h, w], their first pixels [m, 2] on the canvas and the fractions [m, 2] they lie beyond.
 
         Raises
         ------
