@@ -106,6 +106,9 @@ class Stitcher:
         if self._kept is not None:
             needed[KEPT] = self._kept.needed_disk(len(positions))
         check_disk(needed)
+        # The loop is loaded, or compiled, before the first patch comes: the time for that is none of stitching.
+        nothing = np.empty((0, *self._weight.shape), dtype=np.complex64)
+        Canvas(1, 1).add(self._placed(nothing, *self._place(np.empty((0, 2)))), self._weight)
 
     def add(self, patches: NDArray[np.complexfloating], positions: NDArray[np.float64]) -> None:
         """Add patches [m, N, N] centred at positions [m, 2]; any number of times, in any order.

@@ -81,6 +81,7 @@ def test_fourier_placement_is_a_phase_ramp_on_the_mirrored_patch(size):
     np.testing.assert_array_equal(moved[0], patches[0])
 
 
+# The sum, the folder of the machine code, and how often it was found there.
 PROGRAM = """
 import numpy as np
 from runtime.stitching.canvas import Canvas, Placed
@@ -92,10 +93,23 @@ print(canvas.values.sum().real, add_patches.stats.cache_path, sum(add_patches.st
 """
 
 
-def printed(**environment: str) -> list[str]:
-    """The sum, the folder of the machine code and how often it was found there, as a new process prints them."""
+ADDED_TWICE = """
+import numpy as np
+from runtime.stitching import Stitcher
+from runtime.stitching.kernel import add_patches
+positions = np.array([[0.0, 0.0], [3.5, 4.25]])
+for _ in range(2):
+    stitcher = Stitcher(positions, np.ones((8, 8)))
+    before = len(add_patches.signatures)
+    stitcher.add(np.ones((2, 8, 8), np.complex64), positions)
+    print(before, len(add_patches.signatures))
+"""
+
+
+def printed(program: str, **environment: str) -> list[str]:
+    """The words that a program prints in a new process."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         cwd=Path(__file__).resolve().parents[2],
         env={**os.environ, **environment},
         capture_output=True,
@@ -106,14 +120,18 @@ def printed(**environment: str) -> list[str]:
     return done.stdout.split()
 
 
+def test_the_loop_is_compiled_before_the_first_patch_comes():
+    assert printed(ADDED_TWICE) == ["1"] * 4
+
+
 def test_it_runs_where_no_folder_takes_the_machine_code():
     # Of numba's places only the one inside zip archives is left, which this file is not in.
-    assert printed(NUMBA_CACHE_LOCATOR_CLASSES="ZipCacheLocator") == ["64.0", "None", "0"]
+    assert printed(PROGRAM, NUMBA_CACHE_LOCATOR_CLASSES="ZipCacheLocator") == ["64.0", "None", "0"]
 
 
 def test_the_next_process_finds_the_machine_code(tmp_path):
     for hits in ("0", "1"):
-        value, folder, found = printed(NUMBA_CACHE_DIR=str(tmp_path))
+        value, folder, found = printed(PROGRAM, NUMBA_CACHE_DIR=str(tmp_path))
         assert value == "64.0"
         assert Path(folder).is_relative_to(tmp_path)
         assert found == hits
