@@ -1,7 +1,7 @@
 """Whether bound buffers pay on the CPU: the ways to run a session, interleaved in one process.
 
-* `plain`: `InferenceSession.run`, as `runtime.session` does it on the CPU.
-* `bound`: `runtime.binding.BoundRun`, input copied into a buffer that is used again, output copied out of one.
+* `plain`: `InferenceSession.run`, as `ptychonnx.runtime.inference.session` does it on the CPU.
+* `bound`: `io_binding.BoundRun`, input copied into a buffer that is used again, output copied out of one.
 * `no copies`: one input and one output buffer bound for good, nothing copied. No program can use it so, since the next
   run overwrites its patches: it shows the most that binding could ever gain.
 
@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from runtime.atomic import write_text
-from runtime.binding import BoundRun
-from runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.inference.io_binding import BoundRun
 
 
 def measure(path: Path, batch: int, rounds: int, threads: int, clock: str) -> dict[str, Any]:

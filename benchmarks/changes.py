@@ -43,8 +43,8 @@ def logarithm_input() -> None:
 def _see(transform: Callable[[Any], Any]) -> None:
     import tensorflow as tf
 
-    from train.first_guess import AMPLITUDE_GAIN
-    from train.tensorflow.layers import ScaledPatterns
+    from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN
+    from ptychonnx.train.tensorflow.layers import ScaledPatterns
 
     ScaledPatterns.call = lambda self, diffraction: tf.transpose(
         transform(diffraction * self.scale) * AMPLITUDE_GAIN, [0, 2, 3, 1]
@@ -73,8 +73,8 @@ def averaged_weights() -> None:
     """What an epoch leaves is the exponential average of the weights."""
     import tensorflow as tf
 
-    from train.tensorflow import training as keras_training
-    from train.torch import training as torch_training
+    from ptychonnx.train.tensorflow import training as keras_training
+    from ptychonnx.train.torch import training as torch_training
 
     class Averaged(keras_training.Reporter):
         average: list[tf.Tensor] | None = None
@@ -117,10 +117,10 @@ def averaged_weights() -> None:
 
 def unlit_features() -> None:
     """A network is not told where the light is."""
-    import train.fitting
-    import train.run
+    import ptychonnx.train.fitting
+    import ptychonnx.train.run
 
-    for module in (train.fitting, train.run):
+    for module in (ptychonnx.train.fitting, ptychonnx.train.run):
         original = module.first_guess_of
         module.first_guess_of = lambda *given, original=original: replace(
             original(*given), light=original(*given).light * 0
@@ -132,9 +132,9 @@ def factor_output() -> None:
     import tensorflow as tf
     import torch
 
-    from train.first_guess import CONTRAST_GAIN
-    from train.tensorflow.layers import ToObject
-    from train.torch.blocks import ObjectHead
+    from ptychonnx.train.initial_retrieval import CONTRAST_GAIN
+    from ptychonnx.train.tensorflow.layers import ToObject
+    from ptychonnx.train.torch.blocks import ObjectHead
 
     def keras_call(self: Any, corrections: list[Any], features: Any) -> Any:
         channels = corrections[0].shape[-1]
@@ -161,7 +161,7 @@ def lit_input() -> None:
     """`baseline` sees the amplitude of the probe beside the pattern."""
     import tensorflow as tf
 
-    import train.tensorflow.baseline as baseline
+    import ptychonnx.train.tensorflow.baseline as baseline
 
     build, patterns = baseline.build, baseline.ScaledPatterns
 
@@ -184,9 +184,9 @@ def two_stages() -> None:
     import torch
     from torch import nn
 
-    import train.torch.hybrid as hybrid
-    from train.first_guess import AMPLITUDE_GAIN, CONTRAST_GAIN
-    from train.torch.retrieval import Retrieval
+    import ptychonnx.train.torch.hybrid as hybrid
+    from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN, CONTRAST_GAIN
+    from ptychonnx.train.torch.retrieval import Retrieval
 
     build = hybrid.build
 

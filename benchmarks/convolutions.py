@@ -26,10 +26,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.passes.subpixel import SubpixelPass
-from export.passes.subpixel_head import SubpixelHeadPass
-from harness.speed.turns import in_turns, timed
-from runtime.atomic import write_text
+from ptychonnx.export.passes.subpixel_convolution import SubpixelPass
+from ptychonnx.export.passes.subpixel_head import SubpixelHeadPass
+from ptychonnx.harness.bench.interleaved import in_turns, timed
+from ptychonnx.runtime.atomic import write_text
 
 GEMM = 1024
 LENGTH = 10

@@ -37,12 +37,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.precision import vector_instructions
-from export.engines import installed_engines, open_onnxruntime
-from export.integrity import contract_input
-from runtime.atomic import write_text
-from runtime.contract import CONTRACT_KEY, Contract
-from runtime.errors import InputError
-from runtime.integrity import check_model_file
+from ptychonnx.export.verification.engines import installed_engines, open_onnxruntime
+from ptychonnx.export.verification.published_file import contract_input
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.contract.integrity import check_model_file
+from ptychonnx.runtime.errors import InputError
 
 VERSIONS = (
     "1.17.3", "1.18.1", "1.19.2", "1.20.1", "1.21.1", "1.22.1", "1.23.2", "1.24.4", "1.25.1", "1.26.0", "1.27.0",

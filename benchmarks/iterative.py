@@ -29,16 +29,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evaluate import summarise
-from harness.iterative import ALPHA, iterate, vacuum
-from harness.metrics.comparison import compare
-from harness.report.figures import COLOURS, DASHES, as_png, blank_figure
-from harness.report.results import ScanSummary
-from runtime.atomic import atomic_path, write_text
-from runtime.formats import read_scan
-from runtime.reconstruct import Reconstruction, reconstruct
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.harness.evaluation.evaluate import summarise
+from ptychonnx.harness.evaluation.results import ScanSummary
+from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
+from ptychonnx.harness.metrics.comparison import compare
+from ptychonnx.harness.report.figures import COLOURS, DASHES, as_png, blank_figure
+from ptychonnx.runtime.atomic import atomic_path, write_text
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction, reconstruct
+from ptychonnx.runtime.scan import Scan
 
 NYQUIST = 0.5
 TARGETS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, NYQUIST)

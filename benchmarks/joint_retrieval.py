@@ -1,8 +1,8 @@
-"""The steps of `train.first_guess` on several neighbouring patterns at once: one object explains them all.
+"""The steps of `train.initial_retrieval` on several neighbouring patterns at once: one object explains them all.
 
 Without a network and without the matrices that a graph needs: the transforms are FFTs. The preconditioner is that of
-`train.first_guess`, of the light of all windows of an object together. With one window, the steps are those of
-`train.torch.retrieval.Retrieval`.
+`train.initial_retrieval`, of the light of all windows of an object together. With one window, the steps are those of
+`ptychonnx.train.torch.retrieval.Retrieval`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runtime.grouping import nearest_groups
-from runtime.physics import illumination, window_corners
-from runtime.scan import Scan
-from train.first_guess import INTENSITY_FLOOR, MOMENTUM, preconditioner
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import illumination, window_corners
+from ptychonnx.runtime.scan.grouping import nearest_groups
+from ptychonnx.train.initial_retrieval import INTENSITY_FLOOR, MOMENTUM, preconditioner
 
 __all__ = ["JointRetrieval", "retrieved_jointly"]
 

@@ -23,22 +23,22 @@ import numpy as np
 
 from benchmarks.pruning import pruned_source
 from benchmarks.quality import mark, test_scan
-from export.artifact import export_run
-from export.options import ExportOptions
-from export.precision import reduce_artifact
-from harness.gate import AllowedFall, Gate, falls
-from harness.simulate.lines import LinesConfig, simulate_scan
-from harness.speed.forms import load_native, load_onnx
-from harness.speed.machine import processor, vector_instructions
-from harness.speed.measure import ALLOWED_ERROR
-from harness.speed.turns import in_turns
-from harness.speed.worker import Loaded, Worker
-from runtime.atomic import write_text
-from runtime.errors import VerificationError
-from runtime.scan import Scan
-from runtime.session import Session
-from train.fitting import settings_for, train
-from train.registry import get_architecture
+from ptychonnx.export.artifact.export_options import ExportOptions
+from ptychonnx.export.artifact.export_run import export_run
+from ptychonnx.export.precision import reduce_artifact
+from ptychonnx.harness.bench.interleaved import in_turns
+from ptychonnx.harness.bench.machine import processor, vector_instructions
+from ptychonnx.harness.bench.native_networks import load_native, load_onnx
+from ptychonnx.harness.bench.speed import ALLOWED_ERROR
+from ptychonnx.harness.bench.worker import Loaded, Worker
+from ptychonnx.harness.evaluation.precision_gate import AllowedFall, Gate, falls
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.errors import VerificationError
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.train.fitting import settings_for, train
+from ptychonnx.train.registry import get_architecture
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "less.json"

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from benchmarks.joint_retrieval import retrieved_jointly
 from benchmarks.quality import DOCS, RESULTS, figures, record, test_scan
-from harness.report.figures import COLOURS, as_png, blank_figure
-from harness.simulate.lines import LinesConfig
-from runtime.atomic import atomic_path
-from runtime.grouping import group_neighbours
-from runtime.physics import cut_windows, illumination
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.harness.report.figures import COLOURS, as_png, blank_figure
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig
+from ptychonnx.runtime.atomic import atomic_path
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, illumination
+from ptychonnx.runtime.scan.grouping import group_neighbours
 
 ZOO = DOCS.parent / "zoo"
 GOAL = 0.97

@@ -1,6 +1,6 @@
 """Networks and layers of neuraloperator 2.0, exported and verified: the table of `docs/neuraloperator.md`.
 
-Each row is exported by `export.torch.module.export_module`, as `ptychonnx export-module` does it: lowered, cleaned, and
+Each row is exported by `export_module.export_module`, as `ptychonnx export-module` does it: lowered, cleaned, and
 compared with torch on random, all-zero, small and large inputs in batches of 1, 3 and 16, in every engine that is
 installed. The figure is the largest difference over the largest output, of all these. What is refused is a row too.
 
@@ -25,9 +25,9 @@ from neuralop.layers.spherical_convolution import SphericalConv
 from neuralop.models import CODANO, FNO, SFNO, TFNO, UNO, UQNO, LocalNO
 from torch import nn
 
-from export.torch.module import ModuleInput, ModuleOptions, export_module
-from runtime.atomic import write_text
-from runtime.errors import InputError, VerificationError
+from ptychonnx.export.artifact.export_module import ModuleInput, ModuleOptions, export_module
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.errors import InputError, VerificationError
 
 HEAD = """# neuraloperator
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.neighbours import ZOO, Row, found, predicted
 from benchmarks.quality import FIGURES, figures, record, test_scan
-from harness.simulate.lines import LinesConfig
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig
 
 SEEDS = (101, 102, 103)
 PHASE_SHIFTS = {"complex": LinesConfig().phase_shift, "amplitude only": 0.0}

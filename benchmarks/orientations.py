@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from benchmarks.neighbours import ZOO, Row
 from benchmarks.quality import FIGURES, figures, record, test_scan
-from harness.simulate.lines import LinesConfig
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.scan import Scan
 
 CHUNK = 50
 TRANSPOSED = 4

@@ -41,14 +41,14 @@ import hdf5plugin
 import numpy as np
 import onnxruntime as ort
 
-from runtime.atomic import write_text
-from runtime.formats import read_scan
-from runtime.grouping import group_neighbours
-from runtime.network import network_inputs
-from runtime.reconstruct import reconstruct
-from runtime.scan import Scan
-from runtime.session import Session
-from runtime.stitching import Stitcher, patch_weight
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.inference.model import network_inputs
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.grouping import group_neighbours
 
 # Thread pools spin for a while after their work, at the cost of whoever comes next.
 REST = 0.03
@@ -57,7 +57,7 @@ DETECTOR_PIXEL = 75e-6  # m
 CHILD = """
 import re, sys
 from pathlib import Path
-from harness.cli.app import main
+from ptychonnx.harness.cli.app import main
 sys.argv = ["ptychonnx", *sys.argv[1:]]
 try:
     main()

@@ -25,14 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from export.precision import reduce_artifact
-from harness.gate import Gate
-from runtime.atomic import write_text
-from runtime.errors import VerificationError
-from runtime.formats import read_scan
-from runtime.grouping import group_neighbours
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.export.precision import reduce_artifact
+from ptychonnx.harness.evaluation.precision_gate import Gate
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.errors import VerificationError
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.grouping import group_neighbours
 
 # Thread pools spin for a while after their work, at the cost of whoever comes next.
 REST = 0.03

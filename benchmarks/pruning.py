@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from train.config import NetworkConfig
-from train.registry import get_architecture
-from train.run import read_run, recorded_guess
-from train.source import Source
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.fine_tuning import Source
+from ptychonnx.train.registry import get_architecture
+from ptychonnx.train.run import read_run, recorded_guess
 
 __all__ = ["pruned_source"]
 
@@ -31,7 +31,7 @@ def pruned_source(parent: Path, network: NetworkConfig, folder: Path) -> Source:
     # Imported here, and with it the framework.
     import keras
 
-    from train.tensorflow.network import CHECKPOINT_NAME, build_network, load_network
+    from ptychonnx.train.tensorflow.network import CHECKPOINT_NAME, build_network, load_network
 
     record = read_run(parent)
     wide = load_network(parent, record).model

@@ -17,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from harness.metrics.canvas import reference_on_canvas
-from harness.metrics.comparison import compare
-from harness.metrics.region import declare_region
-from harness.simulate.lines import LinesConfig, simulate_scan
-from runtime.atomic import write_text
-from runtime.physics import cut_windows, window_corners
-from runtime.scan import Scan
-from runtime.stitching import Stitcher, patch_weight
-from train.first_guess import first_guess
-from train.torch.retrieval import Retrieval
+from ptychonnx.harness.metrics.comparison import compare
+from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
+from ptychonnx.harness.metrics.region import declare_region
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, window_corners
+from ptychonnx.train.initial_retrieval import first_guess
+from ptychonnx.train.torch.retrieval import Retrieval
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS / "quality.json"

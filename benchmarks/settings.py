@@ -25,12 +25,12 @@ import numpy as np
 
 from benchmarks.changes import CHANGES, STAGE_STEPS
 from benchmarks.quality import RESULTS, figures, record, test_scan
-from harness.simulate.lines import LinesConfig, simulate_scan
-from runtime.atomic import write_text
-from train.fitting import settings_for, train
-from train.network import load_network
-from train.registry import get_architecture
-from train.run import read_run
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.train.fitting import settings_for, train
+from ptychonnx.train.registry import get_architecture
+from ptychonnx.train.run import read_run
+from ptychonnx.train.trained_network import load_network
 
 PATTERNS = 1600
 

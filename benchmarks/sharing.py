@@ -1,4 +1,4 @@
-"""A batch shared among threads (`runtime.sharing`) against onnxruntime's own way, which shares each operator.
+"""A batch shared among threads (`inference.batch_sharing`) against onnxruntime's own way, which shares each operator.
 
 Both run once in each round, in an order that changes, with a float32 product of 1024 x 1024 matrices among them.
 ``times_as_fast`` is the median of the ratios within a round. ``best_fraction`` compares the best round of the artifact
@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from export.operations import multiply_adds
-from harness.speed.forms import GEMM_OPERATIONS, load_onnx
-from harness.speed.machine import processor
-from harness.speed.turns import in_turns, timed
-from runtime.atomic import write_text
+from ptychonnx.export.graph.operation_count import multiply_adds
+from ptychonnx.harness.bench.interleaved import in_turns, timed
+from ptychonnx.harness.bench.machine import processor
+from ptychonnx.harness.bench.native_networks import GEMM_OPERATIONS, load_onnx
+from ptychonnx.runtime.atomic import write_text
 
 
 def measured(artifact: Path, batch: int, threads: int, rounds: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ For each layer these forms are exported and timed; all give what the layer gives
 * ``DFT, forward only``: onnxruntime's operator for the two forward transforms alone, a lower bound. The inverse of real
   data is wrong in some versions of onnxruntime, and no GPU provider has the operator.
 
-A second table takes weights in factors, in all forms of `export.torch.mixing.forms`.
+A second table takes weights in factors, in all forms of `ptychonnx.export.lowering.torch.mode_mixing.forms`.
 
 Every form runs once in each round, in an order that changes from round to round. Figures are medians over the
 rounds, in milliseconds a pattern; ratios are medians of the ratios within one round.
@@ -40,13 +40,13 @@ from neuralop.layers.spectral_convolution import SpectralConv
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from export.passes import clean
-from export.torch.convert import convert_lowered
-from export.torch.fourier import FourierChain, RowsFirstChain, convolution_axes
-from export.torch.mixing import Factors, ModeMixing, forms
-from export.torch.spectral import Lowering, lower_spectral
-from harness.speed.turns import in_turns, timed
-from runtime.atomic import write_text
+from ptychonnx.export.lowering.torch.convert import convert_lowered
+from ptychonnx.export.lowering.torch.dft_matrices import FourierChain, RowsFirstChain, convolution_axes
+from ptychonnx.export.lowering.torch.mode_mixing import Factors, ModeMixing, forms
+from ptychonnx.export.lowering.torch.spectral import Lowering, lower_spectral
+from ptychonnx.export.passes import clean
+from ptychonnx.harness.bench.interleaved import in_turns, timed
+from ptychonnx.runtime.atomic import write_text
 
 # Channels, side of the image, modes.
 LAYERS = [

@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.atomic import write_text
-from runtime.stitching import Stitcher, patch_weight
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
 
 STEP = 10
 LEAST_COPIES = (8 + 2 * 24) / (2 * 8)

@@ -31,9 +31,9 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import laplacian
 from scipy.sparse.linalg import cg, splu
 
-from runtime.atomic import write_text
-from runtime.stitching import Stitcher, patch_weight
-from runtime.stitching.synchronisation import neighbours, phases_of_pairs
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
+from ptychonnx.runtime.reconstruction.stitching.synchronisation import neighbours, phases_of_pairs
 
 STEP = 10
 BATCH = 256

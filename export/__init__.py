@@ -1,0 +1,1 @@
+"""Compile trained networks to verified, self-describing ONNX artifacts, and deploy them."""

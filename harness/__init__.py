@@ -1,0 +1,1 @@
+"""Simulate, evaluate, compare and report; and the command line."""

@@ -1,0 +1,1 @@
+"""Read scans, run artifacts and stitch their patches; needs no training framework."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError
 
 __all__ = ["atomic_folder", "atomic_path", "check_replaceable", "put_folder", "write_text"]
 

@@ -1,0 +1,1 @@
+"""Train each architecture in the framework that it was written for."""

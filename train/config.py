@@ -33,7 +33,7 @@ class NetworkConfig:
         Fourier modes kept along each axis; capped at N. A low frequency of a diffraction pattern is a short lag
         in the object, so few modes see few pixels of it.
     first_steps, final_steps
-        Steps of phase retrieval before a physics-informed network and after it, see `train.first_guess`. More of them
+        Steps of phase retrieval before a physics-informed network and after it, see `initial_retrieval`. More of them
         explain the pattern better and take longer.
     """
 
@@ -71,7 +71,7 @@ class TrainingConfig:
         Of the initial weights and of the order of the patterns.
     monitor
         Which figure of the held-out patterns says which epoch was the best, whose weights are kept: ``loss``, or
-        ``disagreement`` of overlapping patches (see `train.disagreement`).
+        ``disagreement`` of overlapping patches (see `ptychonnx.train.overlap_consistency`).
     patience
         Epochs without a better figure after which training stops; None trains them all.
     precision

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import InputError
-from runtime.grouping import group_offsets, nearest_groups
-from runtime.physics import cut_windows, illumination
-from runtime.scan import Scan
-from train.config import NetworkConfig, TrainingConfig
-from train.disagreement import NEIGHBOURS, overlap_disagreement
-from train.registry import Architecture
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, illumination
+from ptychonnx.runtime.scan.grouping import group_offsets, nearest_groups
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
+from ptychonnx.train.overlap_consistency import NEIGHBOURS, overlap_disagreement
+from ptychonnx.train.registry import Architecture
 
 __all__ = ["SCALE_RULE", "TrainingData", "prepare"]
 
@@ -117,7 +117,7 @@ class TrainingData:
         return (amplitude, group_offsets(self.positions, seen)) if self.takes_offsets else (amplitude,)
 
     def disagreement(self, predict: Callable[..., NDArray[np.float32]]) -> float:
-        """How much the patches of `neighbourhoods` disagree, see `train.disagreement`.
+        """How much the patches of `neighbourhoods` disagree, see `ptychonnx.train.overlap_consistency`.
 
         Parameters
         ----------

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.atomic import write_text
-from runtime.errors import InputError
-from runtime.formats import write_scan
-from runtime.scan import Scan
-from runtime.settings import checked
-from train.config import NetworkConfig, TrainingConfig
-from train.dataset import TrainingData, prepare
-from train.first_guess import FirstGuess, first_guess_of
-from train.plan import RunPlan
-from train.progress import Progress
-from train.registry import Architecture, import_framework_module
-from train.run import (
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.validation import checked
+from ptychonnx.train.checkpoints import Progress
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
+from ptychonnx.train.dataset import TrainingData, prepare
+from ptychonnx.train.fine_tuning import Source
+from ptychonnx.train.initial_retrieval import FirstGuess, first_guess_of
+from ptychonnx.train.registry import Architecture, import_framework_module
+from ptychonnx.train.run import (
     HELD_OUT_NAME,
     INITIAL_NAME,
     RunRecord,
@@ -36,8 +36,14 @@ from train.run import (
     installed_versions,
     write_run,
 )
-from train.source import Source
-from train.unfinished import finished_already, locked, open_unfinished, publish_run, unfinished_folder
+from ptychonnx.train.training_plan import RunPlan
+from ptychonnx.train.unfinished_run import (
+    finished_already,
+    locked,
+    open_unfinished,
+    publish_run,
+    unfinished_folder,
+)
 
 __all__ = ["Fitted", "Job", "OnStep", "helps_another_process", "settings_for", "train"]
 
@@ -192,7 +198,9 @@ def train(
         init_sha256=init_sha256,
     )
     architecture.load_builder()
-    fit = import_framework_module(f"train.{architecture.framework}.training", architecture.framework).fit
+    fit = import_framework_module(
+        f"ptychonnx.train.{architecture.framework}.training", architecture.framework
+    ).fit
     helper = helps_another_process()
     if helper:
         folder = unfinished_folder(out)

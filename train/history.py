@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from runtime.errors import InputError
-from train.config import Monitor
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.config import Monitor
 
 __all__ = ["HISTORY_NAME", "Epoch", "best_epoch", "is_stale", "read_history", "write_history"]
 
@@ -27,7 +27,7 @@ class Epoch:
     loss, validation_loss
         Mean of the epoch, and of the held-out patterns after it.
     disagreement
-        Of overlapping patches, see `train.disagreement`.
+        Of overlapping patches, see `ptychonnx.train.overlap_consistency`.
     learning_rate
         Of the last step.
     seconds

@@ -9,8 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType, ModuleType
 from typing import Any, Literal
 
-from runtime.errors import InputError
-from train.config import NetworkConfig
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.config import NetworkConfig
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -34,7 +34,7 @@ class Architecture:
     framework
         ``torch`` or ``tensorflow``: chooses the training loop and the exporter.
     builder
-        ``module:function`` that takes a `train.config.NetworkConfig` and a `train.first_guess.FirstGuess`, and gives
+        ``module:function`` that takes a `config.NetworkConfig` and a `initial_retrieval.FirstGuess`, and gives
         the network: a `torch.nn.Module` or a `keras.Model` from amplitudes [B, C, N, N] to real and imaginary parts
         [B, N, N, C, 2]. Where `takes_offsets`, from amplitudes and offsets [B, C, 2] (row, column) of the windows,
         pixels, which it hands to `Features`.
@@ -109,14 +109,14 @@ _BUILT_IN = (
     Architecture(
         "cnn",
         "tensorflow",
-        "train.tensorflow.cnn:build",
+        "ptychonnx.train.tensorflow.cnn:build",
         "convolutional encoder with two decoders",
         defaults={"blocks": 2},  # a third one adds parameters, but nothing else (docs/quality.md)
     ),
     Architecture(
         "baseline",
         "tensorflow",
-        "train.tensorflow.baseline:build",
+        "ptychonnx.train.tensorflow.baseline:build",
         "the same kind of network trained on known objects, after PtychoNN",
         supervised=True,
         defaults={
@@ -126,33 +126,41 @@ _BUILT_IN = (
         },  # without a first guess it has more to learn
         revision=2,  # 1 saw the logarithm of the amplitude
     ),
-    Architecture("fno", "torch", "train.torch.fno:build", "Fourier blocks, then a convolutional refiner"),
+    Architecture(
+        "fno", "torch", "ptychonnx.train.torch.fno:build", "Fourier blocks, then a convolutional refiner"
+    ),
     Architecture(
         "hybrid",
         "torch",
-        "train.torch.hybrid:build",
+        "ptychonnx.train.torch.hybrid:build",
         "U-shaped Fourier encoder, convolutional decoder",
         defaults={"modes": 8},
     ),
     Architecture(
-        "fno_vanilla", "torch", "train.torch.fno_vanilla:build", "the FNO of neuraloperator, unchanged"
+        "fno_vanilla",
+        "torch",
+        "ptychonnx.train.torch.fno_vanilla:build",
+        "the FNO of neuraloperator, unchanged",
     ),
     Architecture(
         "ffno",
         "torch",
-        "train.torch.ffno:build",
+        "ptychonnx.train.torch.ffno:build",
         "Fourier blocks factorised into rows and columns, after F-FNO",
         defaults={"modes": 64},  # a weight for each frequency of an axis, so all of them are affordable
     ),
     Architecture(
         "uno",
         "torch",
-        "train.torch.uno:build",
+        "ptychonnx.train.torch.uno:build",
         "the U-shaped neural operator of neuraloperator",
         defaults={"modes": 12},
     ),
     Architecture(
-        "unet", "tensorflow", "train.tensorflow.unet:build", "convolutional U-Net with skip connections"
+        "unet",
+        "tensorflow",
+        "ptychonnx.train.tensorflow.unet:build",
+        "convolutional U-Net with skip connections",
     ),
 )
 
@@ -199,7 +207,7 @@ def _loaded(point: EntryPoint) -> Architecture:
     except Exception as error:  # a stranger's module may raise anything
         raise InputError(f"{where}: cannot be loaded ({type(error).__name__}: {error})") from error
     if not isinstance(architecture, Architecture):
-        raise InputError(f"{where}: expected a train.registry.Architecture")
+        raise InputError(f"{where}: expected a ptychonnx.train.registry.Architecture")
     if architecture.name != point.name:
         raise InputError(f"{where}: names its architecture {architecture.name!r}, expected {point.name!r}")
     return architecture

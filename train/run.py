@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from runtime.atomic import write_text
-from runtime.errors import InputError
-from runtime.formats import read_scan
-from runtime.scan import Scan
-from train.config import NetworkConfig, TrainingConfig
-from train.first_guess import FirstGuess, first_guess_of
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
+from ptychonnx.train.initial_retrieval import FirstGuess, first_guess_of
 
 __all__ = [
     "CONFIG_NAME",
@@ -99,7 +99,7 @@ class RunRecord(BaseModel):
     epochs_done, best_epoch
         Epochs that were trained, and the one whose weights were kept.
     revision
-        Of the architecture, see `train.registry.Architecture`.
+        Of the architecture, see `ptychonnx.train.registry.Architecture`.
     init_sha256
         Of the checkpoint that training started from; None if from the seed alone.
     """

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.evaluate import evaluate
-from harness.simulate.lines import LinesConfig, build_lines
-from runtime.atomic import write_text
-from runtime.session import Session
-from train.config import NetworkConfig, TrainingConfig
-from train.registry import get_architecture
-from train.run import read_run
+from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
+from ptychonnx.train.registry import get_architecture
+from ptychonnx.train.run import read_run
 
 ZOO = Path(__file__).parent
 NAMES = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "pinn_hybrid_grid2", "baseline")
@@ -139,10 +138,8 @@ def main(runs: Path) -> None:
     write_text(ZOO / "zoo.json", json.dumps(content, indent=1) + "\n")
     page = (ZOO / "README.md").read_text(encoding="utf-8")
     for name, table in tables(content["artifacts"]).items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        page = re.sub(
-            pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", page, flags=re.DOTALL
-        )
+        before, rest = page.split(f"<!-- {name} -->\n")
+        page = f"{before}<!-- {name} -->\n{table}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
     write_text(ZOO / "README.md", page)
 
 

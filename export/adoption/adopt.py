@@ -10,22 +10,29 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export.adoption.graph import foreign_names, patch_sides, wrap
-from export.adoption.native import native_network
-from export.adoption.specification import Layout, Specification
-from export.difference import locate
-from export.engines import installed_engines
-from export.graph import check_graph, operators
-from export.opset import DEFAULT_OPSET, LOWEST_OPSET, opset_of, to_opset
-from export.publish import publish
-from export.report import write_refusal, write_report
-from export.trials import amplitude_trials
-from export.verdict import verdict
-from export.verify import BATCHES, TOLERANCE, VerificationReport, parity_of, verify
-from runtime.contract import Contract, Conversion, NetworkInput, Provenance, Stitching, TrainingProbe
-from runtime.errors import InputError
-from runtime.integrity import check_model_file
-from runtime.scan import Scan
+from ptychonnx.export.adoption.foreign_graph import foreign_names, patch_sides, wrap
+from ptychonnx.export.adoption.numpy_reference import native_network
+from ptychonnx.export.adoption.sidecar import Layout, Specification
+from ptychonnx.export.artifact.publication import publish
+from ptychonnx.export.graph.inspection import check_graph, operators
+from ptychonnx.export.graph.opset import DEFAULT_OPSET, LOWEST_OPSET, opset_of, to_opset
+from ptychonnx.export.verification.engines import installed_engines
+from ptychonnx.export.verification.first_difference import locate
+from ptychonnx.export.verification.inputs import amplitude_trials
+from ptychonnx.export.verification.verdict import verdict
+from ptychonnx.export.verification.verification_report import write_refusal, write_report
+from ptychonnx.export.verification.verify import BATCHES, TOLERANCE, VerificationReport, parity_of, verify
+from ptychonnx.runtime.contract import (
+    Contract,
+    Conversion,
+    NetworkInput,
+    Provenance,
+    Stitching,
+    TrainingProbe,
+)
+from ptychonnx.runtime.contract.integrity import check_model_file
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan import Scan
 
 __all__ = ["AdoptionResult", "adopt"]
 

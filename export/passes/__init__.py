@@ -17,23 +17,23 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from export.passes.affine import AffineFoldingPass
-from export.passes.bias import BiasJoiningPass
-from export.passes.concatenation import ConcatenationSplittingPass
-from export.passes.folding import ConstantFoldingPass
-from export.passes.gelu import GeluPass
-from export.passes.metadata import MetadataPass
-from export.passes.order import CanonicalOrderPass
-from export.passes.resampling import ResamplingPass
-from export.passes.reshape import ConstantReshapePass
-from export.passes.resize import RepeatToResizePass, SizesToScalesPass
-from export.passes.simplification import SimplificationPass
-from export.passes.sinking import TransposeSinkingPass
-from export.passes.subpixel import SubpixelPass
-from export.passes.subpixel_head import SubpixelHeadPass
-from export.passes.transpose import TransposeCancellationPass
-from export.passes.turned import TurnedProductPass
-from export.passes.views import ViewJoiningPass
+from ptychonnx.export.passes.affine_folding import AffineFoldingPass
+from ptychonnx.export.passes.bias_merging import BiasJoiningPass
+from ptychonnx.export.passes.canonical_order import CanonicalOrderPass
+from ptychonnx.export.passes.concatenation_splitting import ConcatenationSplittingPass
+from ptychonnx.export.passes.constant_folding import ConstantFoldingPass
+from ptychonnx.export.passes.cubic_resize import ResamplingPass
+from ptychonnx.export.passes.gelu_fusion import GeluPass
+from ptychonnx.export.passes.metadata_removal import MetadataPass
+from ptychonnx.export.passes.nearest_resize import RepeatToResizePass, SizesToScalesPass
+from ptychonnx.export.passes.reshape_merging import ViewJoiningPass
+from ptychonnx.export.passes.reshape_targets import ConstantReshapePass
+from ptychonnx.export.passes.simplification import SimplificationPass
+from ptychonnx.export.passes.subpixel_convolution import SubpixelPass
+from ptychonnx.export.passes.subpixel_head import SubpixelHeadPass
+from ptychonnx.export.passes.transpose_elimination import TransposeCancellationPass
+from ptychonnx.export.passes.transpose_sinking import TransposeSinkingPass
+from ptychonnx.export.passes.transposed_products import TurnedProductPass
 
 __all__ = ["Cleaned", "clean", "pipeline"]
 

@@ -9,8 +9,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from export.passes.convolution import Convolution, doubled, make_constant, read_convolution
-from export.passes.subpixel import PARITY_TAPS, pointwise_reader
+from ptychonnx.export.passes.convolution_attributes import (
+    Convolution,
+    doubled,
+    make_constant,
+    read_convolution,
+)
+from ptychonnx.export.passes.subpixel_convolution import PARITY_TAPS, pointwise_reader
 
 __all__ = ["SubpixelHeadPass", "is_worth_parities"]
 
@@ -35,7 +40,7 @@ class SubpixelHeadPass(ir.passes.InPlacePass):
 
     The `Resize` repeats each row and column once (nearest), the convolutions are 3 x 3 with zeros around, and the
     second one gives four channels at most. The first is computed on the small image as in
-    `export.passes.subpixel.SubpixelPass`, each of its four parts by itself. They are never put together: the second
+    `subpixel_convolution.SubpixelPass`, each of its four parts by itself. They are never put together: the second
     convolution of the large image is a sum of 2 x 2 convolutions of the parts, whose few channels alone are
     interleaved. Outputs differ by rounding (below 1e-6 of the largest).
     """

@@ -1,8 +1,8 @@
 """Makes the data files of this package again.
 
-    python -m export.portability.refresh onnxruntime   # CPU and CUDA kernels of the onnxruntime installed here
-    python -m export.portability.refresh openvino      # asks the OpenVINO installed here, operator by operator
-    python -m export.portability.refresh tensorrt operators.md   # the table that onnx-tensorrt publishes
+    python -m ptychonnx.export.portability.refresh onnxruntime  # CPU and CUDA kernels of the onnxruntime installed here
+    python -m ptychonnx.export.portability.refresh openvino  # asks the OpenVINO installed here, operator by operator
+    python -m ptychonnx.export.portability.refresh tensorrt operators.md   # the table that onnx-tensorrt publishes
 
 The registry of onnxruntime-gpu can only be read where the libraries of CUDA, cuDNN and TensorRT can be loaded; a
 device is not needed to list what was compiled in. The package onnxruntime needs none of them, and lists the CPU.
@@ -22,9 +22,9 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from export.engines import open_onnxruntime
-from runtime.atomic import write_text
-from runtime.errors import VerificationError
+from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.errors import VerificationError
 
 __all__ = ["highest_opset", "kernels_of", "probe_openvino", "read_operators_table"]
 

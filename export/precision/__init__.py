@@ -7,7 +7,7 @@ GPUs only; on the CPU it computes such a graph in float32, slower than its paren
 Input and output keep their types. Nothing of the harness is imported: whoever reduces an artifact brings the judge.
 """
 
-from export.precision.reduce import Judge, Precision, ReducedArtifact, reduce_artifact
-from export.precision.text import quality_lines
+from ptychonnx.export.precision.cost_text import quality_lines
+from ptychonnx.export.precision.reduce import Judge, Precision, ReducedArtifact, reduce_artifact
 
 __all__ = ["Judge", "Precision", "ReducedArtifact", "quality_lines", "reduce_artifact"]

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.opset import opset_of
-from export.precision.layers import Reduction, element_types
+from ptychonnx.export.graph.opset import opset_of
+from ptychonnx.export.precision.reducible_layers import Reduction, element_types
 
 __all__ = ["half_precision"]
 

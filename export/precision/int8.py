@@ -12,8 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from export.conversion import quiet
-from export.precision.layers import Reduction
+from ptychonnx.export.lowering.converted_graph import quiet
+from ptychonnx.export.precision.reducible_layers import Reduction
 
 __all__ = ["eight_bit"]
 

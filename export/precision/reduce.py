@@ -12,19 +12,19 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export.engines import open_onnxruntime
-from export.portability import require as require_target
-from export.precision.fp16 import half_precision
-from export.precision.int8 import eight_bit
-from export.precision.layers import Reduction, describe_layer, with_named_nodes
-from export.precision.sensitivity import fewest_in_float, sensitivities
-from export.precision.text import reduction_lines
-from export.publish import publish, stamp
-from runtime.contract import Contract, Quality
-from runtime.errors import InputError, VerificationError
-from runtime.grouping import group_neighbours, group_offsets
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.export.artifact.publication import publish, stamp
+from ptychonnx.export.portability import require as require_target
+from ptychonnx.export.precision.cost_text import reduction_lines
+from ptychonnx.export.precision.fp16 import half_precision
+from ptychonnx.export.precision.int8 import eight_bit
+from ptychonnx.export.precision.reducible_layers import Reduction, describe_layer, with_named_nodes
+from ptychonnx.export.precision.sensitivity import fewest_in_float, sensitivities
+from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.runtime.contract import Contract, Quality
+from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.grouping import group_neighbours, group_offsets
 
 __all__ = ["Judge", "Precision", "ReducedArtifact", "reduce_artifact"]
 
@@ -94,12 +94,12 @@ def reduce_artifact(
     scan
         Patterns to calibrate with, and to measure the sensitivity of layers on.
     judge
-        Compares the reconstructions of a candidate with those of the parent, such as `harness.gate.judge` on
+        Compares the reconstructions of a candidate with those of the parent, such as `precision_gate.judge` on
         some scan. Raises VerificationError if the candidate is too poor.
     patterns
         How many patterns of the scan to calibrate with, evenly spread over it.
     require
-        Targets on which every node of the reduced graph must run, see `export.portability`.
+        Targets on which every node of the reduced graph must run, see `ptychonnx.export.portability`.
     progress
         Called with what is done next, in words.
 

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export.engines import open_onnxruntime
-from export.precision.layers import Reduction
+from ptychonnx.export.precision.reducible_layers import Reduction
+from ptychonnx.export.verification.engines import open_onnxruntime
 
 __all__ = ["fewest_in_float", "output_change", "sensitivities"]
 

@@ -1,5 +1,5 @@
 """The command line: one module a command, see `ptychonnx --help`."""
 
-from harness.cli.app import main
+from ptychonnx.harness.cli.app import main
 
 __all__ = ["main"]

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from export.adoption import adopt as adopt_network
-from export.adoption import read_specification
-from export.verify import TOLERANCE
-from harness.cli.console import errors, output
-from harness.cli.reading import read_if_given, with_reading
-from runtime.formats import ReadOptions
+from ptychonnx.export.adoption import adopt as adopt_network
+from ptychonnx.export.adoption import read_specification
+from ptychonnx.export.verification.verify import TOLERANCE
+from ptychonnx.harness.cli.console import errors, output
+from ptychonnx.harness.cli.scan_options import read_if_given, with_reading
+from ptychonnx.runtime.formats import ReadOptions
 
 __all__ = ["adopt"]
 

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from harness.cli import (
+from ptychonnx.harness.cli import (
     adopt,
     bench,
     deploy,
@@ -21,8 +21,8 @@ from harness.cli import (
     study,
     train,
 )
-from harness.cli.console import errors
-from runtime.errors import InputError, VerificationError
+from ptychonnx.harness.cli.console import errors
+from ptychonnx.runtime.errors import InputError, VerificationError
 
 __all__ = ["app", "main"]
 

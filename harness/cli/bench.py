@@ -9,12 +9,13 @@ import typer
 from rich import box
 from rich.table import Table
 
-from harness.bench import LoadPoint, to_json
-from harness.bench import bench as run_bench
-from harness.cli.console import output, progress_bar
-from harness.cli.options import Batch
-from harness.cli.reading import note, read_if_given, with_reading
-from harness.cli.servers import (
+from ptychonnx.harness.bench.load_test import LoadPoint, to_json
+from ptychonnx.harness.bench.load_test import bench as run_bench
+from ptychonnx.harness.bench.speed import measure_speed
+from ptychonnx.harness.bench.speed_results import SpeedReport, write_report
+from ptychonnx.harness.cli.console import output, progress_bar
+from ptychonnx.harness.cli.scan_options import note, read_if_given, with_reading
+from ptychonnx.harness.cli.server_options import (
     Ca,
     Certificate,
     ContractArtifacts,
@@ -24,16 +25,15 @@ from harness.cli.servers import (
     TokenFile,
     remote_sessions,
 )
-from harness.report.load import load_figure
-from harness.speed.measure import measure_speed
-from harness.speed.results import SpeedReport, write_report
-from runtime.atomic import atomic_path, write_text
-from runtime.errors import InputError
-from runtime.formats import ReadOptions
-from runtime.network import DEFAULT_BATCH, Network
-from runtime.providers import Provider
-from runtime.session import Session
-from runtime.tuning import tuned
+from ptychonnx.harness.cli.shared_options import Batch
+from ptychonnx.harness.report.load_chart import load_figure
+from ptychonnx.runtime.atomic import atomic_path, write_text
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions
+from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
+from ptychonnx.runtime.inference.providers import Provider
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference.tuning import tuned
 
 __all__ = ["bench"]
 

@@ -7,16 +7,23 @@ from typing import Annotated, Literal
 
 import typer
 
-from export.targets.artifacts import Deployable, read_artifacts
-from export.targets.folder import Plan, apply
-from export.targets.kserve import plan_kserve
-from export.targets.mlserver import plan_mlserver
-from export.targets.openvino import plan_openvino
-from export.targets.options import Accelerator, Compute, DeployOptions, Device, KServeOptions, MLServerOptions
-from export.targets.triton import plan_triton
-from harness.cli.console import errors, output
-from harness.cli.options import with_options
-from runtime.settings import checked
+from ptychonnx.export.deploy.deploy_options import (
+    Accelerator,
+    Compute,
+    DeployOptions,
+    Device,
+    KServeOptions,
+    MLServerOptions,
+)
+from ptychonnx.export.deploy.deployable import Deployable, read_artifacts
+from ptychonnx.export.deploy.kserve import plan_kserve
+from ptychonnx.export.deploy.mlserver import plan_mlserver
+from ptychonnx.export.deploy.openvino import plan_openvino
+from ptychonnx.export.deploy.triton import plan_triton
+from ptychonnx.export.deploy.versioned_folder import Plan, apply
+from ptychonnx.harness.cli.console import errors, output
+from ptychonnx.harness.cli.shared_options import with_options
+from ptychonnx.runtime.validation import checked
 
 __all__ = ["app"]
 

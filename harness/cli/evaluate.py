@@ -10,21 +10,21 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import errors, output, progress_bar
-from harness.cli.options import Batch
-from harness.cli.reading import note, with_reading
-from harness.cli.servers import ServerOptions, remote_sessions, with_connection
-from harness.evaluate import comparison_table
-from harness.evaluate import evaluate as run_evaluation
-from harness.iterative import ALPHA
-from harness.report.formats import as_csv, as_markdown
-from harness.report.results import Evaluation
-from runtime.atomic import write_text
-from runtime.contract import Placement, Weighting
-from runtime.errors import InputError
-from runtime.formats import ReadOptions, read_scan
-from runtime.network import DEFAULT_BATCH
-from runtime.providers import Provider
+from ptychonnx.harness.cli.console import errors, output, progress_bar
+from ptychonnx.harness.cli.scan_options import note, with_reading
+from ptychonnx.harness.cli.server_options import ServerOptions, remote_sessions, with_connection
+from ptychonnx.harness.cli.shared_options import Batch
+from ptychonnx.harness.evaluation.evaluate import comparison_table
+from ptychonnx.harness.evaluation.evaluate import evaluate as run_evaluation
+from ptychonnx.harness.evaluation.results import Evaluation
+from ptychonnx.harness.iterative.rpie import ALPHA
+from ptychonnx.harness.report.table_formats import as_csv, as_markdown
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.contract import Placement, Weighting
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.inference.model import DEFAULT_BATCH
+from ptychonnx.runtime.inference.providers import Provider
 
 __all__ = ["evaluate"]
 

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from export.artifact import export_run
-from export.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OPSET
-from export.options import Domain, ExportOptions, Precision
-from harness.cli.console import errors, output
-from harness.cli.reading import read_if_given, with_reading
-from harness.gate import AllowedFall, Gate
-from runtime.errors import InputError
-from runtime.formats import ReadOptions
-from runtime.settings import checked
-from train.run import held_out_scan
+from ptychonnx.export.artifact.export_options import Domain, ExportOptions, Precision
+from ptychonnx.export.artifact.export_run import export_run
+from ptychonnx.export.graph.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OPSET
+from ptychonnx.harness.cli.console import errors, output
+from ptychonnx.harness.cli.scan_options import read_if_given, with_reading
+from ptychonnx.harness.evaluation.precision_gate import AllowedFall, Gate
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions
+from ptychonnx.runtime.validation import checked
+from ptychonnx.train.run import held_out_scan
 
 __all__ = ["export"]
 

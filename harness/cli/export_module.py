@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from export.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OPSET
-from harness.cli.console import errors, output
-from runtime.errors import InputError
-from runtime.settings import checked
-from train.registry import import_framework_module
+from ptychonnx.export.graph.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OPSET
+from ptychonnx.harness.cli.console import errors, output
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.validation import checked
+from ptychonnx.train.registry import import_framework_module
 
 __all__ = ["export_module"]
 
@@ -60,8 +60,8 @@ def export_module(
     Example: `ptychonnx export-module net.py:build --shape 1,64,64 --out net.onnx`
     """
     inputs = [_parse(text) for text in shape]
-    loading = import_framework_module("export.torch.source", "torch")
-    exporting = import_framework_module("export.torch.module", "torch")
+    loading = import_framework_module("ptychonnx.export.lowering.torch.module_loading", "torch")
+    exporting = import_framework_module("ptychonnx.export.artifact.export_module", "torch")
     options = checked(
         exporting.ModuleOptions,
         {

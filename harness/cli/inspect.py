@@ -12,18 +12,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from export.description import MODULE_KEY, ModuleDescription
-from export.graph import operators
-from export.integrity import Check, check_artifact, raise_on_difference
-from export.portability import Portability, Target, portability
-from export.signing import verify_signature
-from export.verdict import verdict
-from harness.cli.console import output
-from runtime.contract import CONTRACT_KEY, Contract, Stitching
-from runtime.errors import InputError
-from runtime.integrity import check_model_file
-from runtime.providers import Provider
-from runtime.session import Session
+from ptychonnx.export.artifact.module_description import MODULE_KEY, ModuleDescription
+from ptychonnx.export.artifact.signing import verify_signature
+from ptychonnx.export.graph.inspection import operators
+from ptychonnx.export.portability import Portability, Target, portability
+from ptychonnx.export.verification.published_file import Check, check_artifact, raise_on_difference
+from ptychonnx.export.verification.verdict import verdict
+from ptychonnx.harness.cli.console import output
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract, Stitching
+from ptychonnx.runtime.contract.integrity import check_model_file
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.providers import Provider
+from ptychonnx.runtime.inference.session import Session
 
 __all__ = ["inspect"]
 

@@ -8,26 +8,26 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import output, progress_bar
-from harness.cli.options import Batch
-from harness.cli.reading import note, with_reading
-from harness.cli.servers import ServerOptions, remote_sessions, with_connection
-from harness.iterative import ALPHA, check_iterative
-from harness.metrics.region import RegionRule, declare_region
-from harness.refinement import refine as refine_object
-from harness.report.figures import Panel, reconstruction_figure
-from runtime.atomic import atomic_path
-from runtime.contract import Placement, Weighting
-from runtime.errors import InputError
-from runtime.formats import ReadOptions, read_scan
-from runtime.formats.products import ENDINGS_OF_TILES, check_ending
-from runtime.network import DEFAULT_BATCH, Network
-from runtime.providers import Provider
-from runtime.reconstruct import reconstruct as run_reconstruction
-from runtime.reconstruct import write_reconstruction
-from runtime.session import Session
-from runtime.stitching import check_whole
-from runtime.tuning import tuned
+from ptychonnx.harness.cli.console import output, progress_bar
+from ptychonnx.harness.cli.scan_options import note, with_reading
+from ptychonnx.harness.cli.server_options import ServerOptions, remote_sessions, with_connection
+from ptychonnx.harness.cli.shared_options import Batch
+from ptychonnx.harness.iterative.refinement import refine as refine_object
+from ptychonnx.harness.iterative.rpie import ALPHA, check_iterative
+from ptychonnx.harness.metrics.region import RegionRule, declare_region
+from ptychonnx.harness.report.figures import Panel, reconstruction_figure
+from ptychonnx.runtime.atomic import atomic_path
+from ptychonnx.runtime.contract import Placement, Weighting
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.formats.writers.reconstruction_file import ENDINGS_OF_TILES, check_ending
+from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
+from ptychonnx.runtime.inference.providers import Provider
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference.tuning import tuned
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct as run_reconstruction
+from ptychonnx.runtime.reconstruction.reconstruct import write_reconstruction
+from ptychonnx.runtime.reconstruction.stitching import check_whole
 
 __all__ = ["reconstruct"]
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from export.integrity import check_artifact, raise_on_difference
-from export.signing import sign as sign_file
-from harness.cli.console import output
+from ptychonnx.export.artifact.signing import sign as sign_file
+from ptychonnx.export.verification.published_file import check_artifact, raise_on_difference
+from ptychonnx.harness.cli.console import output
 
 __all__ = ["sign"]
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import errors, output
-from harness.simulate.lines import LinesConfig, build_lines
-from harness.simulate.probes import ProbeKind
-from runtime.settings import checked
+from ptychonnx.harness.cli.console import errors, output
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
+from ptychonnx.harness.simulate.probes import ProbeKind
+from ptychonnx.runtime.validation import checked
 
 __all__ = ["app"]
 

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.console import output
-from harness.cli.reading import note, with_reading
-from harness.cli.settings_file import ConfigFile, resolved_yaml
-from harness.cli.training import with_training
-from harness.robustness import robustness as run_robustness
-from harness.simulate.lines import LinesConfig
-from harness.study import plan_lines, run_plan, typed_options
-from runtime.atomic import write_text
-from runtime.formats import ReadOptions, read_scan
-from runtime.network import DEFAULT_BATCH
-from runtime.providers import Provider
+from ptychonnx.harness.cli.config_file import ConfigFile, resolved_yaml
+from ptychonnx.harness.cli.console import output
+from ptychonnx.harness.cli.scan_options import note, with_reading
+from ptychonnx.harness.cli.training_options import with_training
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig
+from ptychonnx.harness.study.lines_study import plan_lines, run_plan, typed_options
+from ptychonnx.harness.study.robustness import robustness as run_robustness
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.inference.model import DEFAULT_BATCH
+from ptychonnx.runtime.inference.providers import Provider
 
 __all__ = ["app"]
 

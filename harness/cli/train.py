@@ -10,17 +10,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console import errors, output, progress_bar
-from harness.cli.reading import note, with_reading
-from harness.cli.settings_file import ConfigFile, resolved_yaml
-from harness.cli.training import with_training
-from runtime.errors import InputError
-from runtime.formats import ReadOptions, read_scan
-from train.fitting import helps_another_process, settings_for
-from train.fitting import train as train_network
-from train.registry import architectures, get_architecture
-from train.source import find_source
-from train.unfinished import unfinished_folder
+from ptychonnx.harness.cli.config_file import ConfigFile, resolved_yaml
+from ptychonnx.harness.cli.console import errors, output, progress_bar
+from ptychonnx.harness.cli.scan_options import note, with_reading
+from ptychonnx.harness.cli.training_options import with_training
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.train.fine_tuning import find_source
+from ptychonnx.train.fitting import helps_another_process, settings_for
+from ptychonnx.train.fitting import train as train_network
+from ptychonnx.train.registry import architectures, get_architecture
+from ptychonnx.train.unfinished_run import unfinished_folder
 
 __all__ = ["train"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.metrics.region import largest_rectangle
+from ptychonnx.harness.metrics.region import largest_rectangle
 
 __all__ = [
     "Aligned",

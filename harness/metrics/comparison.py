@@ -8,14 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.metrics.alignment import Alignment, align, compared_region
-from harness.metrics.confidence import METRICS, Judged, Sample
-from harness.metrics.frc import RingCorrelation, fourier_ring_correlation
-from harness.metrics.image import SSIM_WINDOW, contrast_ratio, mae, ms_ssim, mse, pearson, psnr, ssim
-from harness.metrics.maps import UNWRAP_RANGE, amplitude_maps, phase_maps
-from harness.metrics.psd import PowerSpectrum, compare_power
-from harness.metrics.region import Rectangle, largest_rectangle
-from runtime.errors import InputError
+from ptychonnx.harness.metrics.alignment import Alignment, align, compared_region
+from ptychonnx.harness.metrics.amplitude_phase import UNWRAP_RANGE, amplitude_maps, phase_maps
+from ptychonnx.harness.metrics.bootstrap import METRICS, Judged, Sample
+from ptychonnx.harness.metrics.frc import RingCorrelation, fourier_ring_correlation
+from ptychonnx.harness.metrics.image import (
+    SSIM_WINDOW,
+    contrast_ratio,
+    mae,
+    ms_ssim,
+    mse,
+    pearson,
+    psnr,
+    ssim,
+)
+from ptychonnx.harness.metrics.psd import PowerSpectrum, compare_power
+from ptychonnx.harness.metrics.region import Rectangle, largest_rectangle
+from ptychonnx.runtime.errors import InputError
 
 __all__ = [
     "COLLAPSED_CONTRAST",
@@ -94,7 +103,7 @@ def compare(
     region
         bool [rows, columns] from `declare_region`; every pixel if None.
     plane, register
-        Also remove a phase ramp, or a sub-pixel shift; see `harness.metrics.alignment`. Off by default: with
+        Also remove a phase ramp, or a sub-pixel shift; see `ptychonnx.harness.metrics.alignment`. Off by default: with
         known positions and a known probe a ramp or a shift is an error of the network.
     pixel_size
         In metres, to state the resolution in metres too.
@@ -148,7 +157,7 @@ def sample(
     region: NDArray[np.bool_],
     comparison: Comparison,
 ) -> Sample:
-    """What `harness.metrics.confidence` needs to draw again from a comparison.
+    """What `ptychonnx.harness.metrics.bootstrap` needs to draw again from a comparison.
 
     Parameters
     ----------

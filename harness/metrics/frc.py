@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.metrics.spectrum import rings_of, windowed_transform
-from runtime.errors import InputError
+from ptychonnx.harness.metrics.fourier_rings import rings_of, windowed_transform
+from ptychonnx.runtime.errors import InputError
 
 __all__ = ["HALF", "SEVENTH", "Resolution", "RingCorrelation", "cutoff", "fourier_ring_correlation"]
 

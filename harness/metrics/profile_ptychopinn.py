@@ -1,7 +1,7 @@
 """PtychoPINN's own definitions, to set a number beside its published tables; never the default.
 
 Read in `ptycho/evaluation.py` of github.com/hoidn/PtychoPINN (2025) and in github.com/s-sajid-ali/FRC, from
-which its ring correlation comes. Where they differ from `harness.metrics.compare`, and why ours is preferred:
+which its ring correlation comes. Where they differ from `ptychonnx.harness.metrics.compare`, and why ours is preferred:
 
 * Region: the stitched image less a fixed margin. Ours is what the probe lit.
 * Amplitude is scaled by the ratio of the means. A blank image is then as bright as the truth, and so it is
@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from harness.metrics.image import MS_SSIM_WEIGHTS
-from runtime.errors import InputError
+from ptychonnx.harness.metrics.image import MS_SSIM_WEIGHTS
+from ptychonnx.runtime.errors import InputError
 
 __all__ = ["PtychoPinnComparison", "PtychoPinnMetrics", "compare_as_ptychopinn"]
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.metrics.spectrum import Rings, hann_window, rings_of, windowed_transform
-from runtime.errors import InputError
+from ptychonnx.harness.metrics.fourier_rings import Rings, hann_window, rings_of, windowed_transform
+from ptychonnx.runtime.errors import InputError
 
 __all__ = ["FLOOR_DB", "PowerSpectrum", "compare_power", "power_spectral_density"]
 

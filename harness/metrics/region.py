@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from runtime.errors import InputError
-from runtime.physics import illumination, window_corners
-from runtime.scan import Scan
-from runtime.stitching import patch_weight
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.reconstruction.stitching import patch_weight
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import illumination, window_corners
 
 __all__ = [
     "Rectangle",

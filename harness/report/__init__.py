@@ -1,9 +1,9 @@
 """What an evaluation found, as data, table, figures and a page."""
 
-from harness.report.formats import as_csv, as_markdown
-from harness.report.page import render_page
-from harness.report.results import Evaluation, Row, ScanResult, ScanSummary
-from harness.report.table import comparison_table
+from ptychonnx.harness.evaluation.results import Evaluation, Row, ScanResult, ScanSummary
+from ptychonnx.harness.report.page import render_page
+from ptychonnx.harness.report.table_formats import as_csv, as_markdown
+from ptychonnx.harness.report.terminal_table import comparison_table
 
 __all__ = [
     "Evaluation",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.metrics.comparison import MetricSet
-from harness.metrics.frc import HALF, SEVENTH
-from harness.report.display import Panel
-from harness.report.figures import COLOURS, DASHES, as_png, blank_figure
+from ptychonnx.harness.metrics.comparison import MetricSet
+from ptychonnx.harness.metrics.frc import HALF, SEVENTH
+from ptychonnx.harness.report.display import Panel
+from ptychonnx.harness.report.figures import COLOURS, DASHES, as_png, blank_figure
 
 __all__ = ["frc_figure", "psd_figure"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.comparison import Comparison, MetricSet
-from harness.metrics.image import wrap
+from ptychonnx.harness.metrics.comparison import Comparison, MetricSet
+from ptychonnx.harness.metrics.image import wrap
 
 __all__ = ["OUTSIDE", "Panel", "Quantity", "quantities"]
 

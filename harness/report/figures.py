@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.display import OUTSIDE, Panel, Quantity, quantities
+from ptychonnx.harness.report.display import OUTSIDE, Panel, Quantity, quantities
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from harness.report.results import Row, ScanSummary
+    from ptychonnx.harness.evaluation.results import Row, ScanSummary
 
 __all__ = [
     "COLOURS",

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from harness.metrics.comparison import COLLAPSED_CONTRAST, COLLAPSED_PEARSON
-from harness.report.display import quantities
-from harness.report.figures import panels_of
-from harness.report.summary import summary_columns, summary_lines
-from harness.report.views import strip_of
+from ptychonnx.harness.metrics.comparison import COLLAPSED_CONTRAST, COLLAPSED_PEARSON
+from ptychonnx.harness.report.display import quantities
+from ptychonnx.harness.report.figures import panels_of
+from ptychonnx.harness.report.summary import summary_columns, summary_lines
+from ptychonnx.harness.report.views import strip_of
 
 if TYPE_CHECKING:
-    from harness.metrics.confidence import Confidence
-    from harness.report.results import Evaluation, Row, ScanSummary
+    from ptychonnx.harness.evaluation.results import Evaluation, Row, ScanSummary
+    from ptychonnx.harness.metrics.bootstrap import Confidence
 
 __all__ = ["render_page"]
 
@@ -75,7 +75,7 @@ def render_page(evaluation: Evaluation, title: str = "Comparison of reconstructi
 
 
 def _asset(name: str) -> str:
-    return resources.files("harness.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("ptychonnx.harness.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _strips(evaluation: Evaluation, scan: ScanSummary) -> list[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.metrics.comparison import MetricSet
-from harness.metrics.confidence import Interval
-from harness.report.results import Evaluation, Row, ScanResult
+from ptychonnx.harness.evaluation.results import Evaluation, Row, ScanResult
+from ptychonnx.harness.metrics.bootstrap import Interval
+from ptychonnx.harness.metrics.comparison import MetricSet
 
 __all__ = ["Cell", "Column", "Line", "summary_columns", "summary_lines"]
 

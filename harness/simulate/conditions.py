@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.simulate.objects import make_object
-from runtime.errors import InputError
-from runtime.physics import cut_windows, forward, window_corners
-from runtime.scan import Reference, Scan
+from ptychonnx.harness.simulate.objects import make_object
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward, window_corners
 
 __all__ = ["AXES", "NOMINAL", "Axis", "Condition", "conditions", "defocused"]
 

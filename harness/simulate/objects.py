@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from skimage.draw import line_aa
 from skimage.filters import gaussian
 
-from runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError
 
 __all__ = ["ObjectKind", "cells_object", "lines_object", "make_object", "star_object"]
 

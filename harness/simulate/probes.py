@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError
 
 __all__ = ["PIXEL_SIZE", "WAVELENGTH", "ProbeKind", "disk_probe", "make_probe", "zone_plate_probe"]
 

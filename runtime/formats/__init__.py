@@ -1,8 +1,8 @@
 """Scan files: one module a format; `docs/formats.md` has them all in one table."""
 
-from runtime.formats.detect import FORMATS, ScanFormat, read_scan
-from runtime.formats.native import write_scan
-from runtime.formats.options import ReadOptions
-from runtime.formats.reference import read_reference
+from ptychonnx.runtime.formats.detection import FORMATS, ScanFormat, read_scan
+from ptychonnx.runtime.formats.read_options import ReadOptions
+from ptychonnx.runtime.formats.readers.native import write_scan
+from ptychonnx.runtime.formats.readers.reference import read_reference
 
 __all__ = ["FORMATS", "ReadOptions", "ScanFormat", "read_reference", "read_scan", "write_scan"]

@@ -20,7 +20,7 @@ from benchmarks.engine_versions import (
     times,
 )
 from benchmarks.engine_worker import relative_error
-from export.engines import open_onnxruntime
+from ptychonnx.export.verification.engines import open_onnxruntime
 from tests.export.small_network import N, contract_of, small_network, write_artifact
 
 

@@ -7,14 +7,14 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from harness.simulate.lines import LinesConfig, simulate_scan
-from runtime.physics import cut_windows, forward, illumination
-from train.first_guess import first_guess
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward, illumination
+from ptychonnx.train.initial_retrieval import first_guess
 
 torch = pytest.importorskip("torch")
 
 from benchmarks.joint_retrieval import JointRetrieval, retrieved_jointly  # noqa: E402
-from train.torch.retrieval import Retrieval  # noqa: E402
+from ptychonnx.train.torch.retrieval import Retrieval  # noqa: E402
 
 N = 32
 CORNERS = np.array([[[0, 0], [3, 9], [8, 2]], [[7, 7], [0, 4], [5, 0]]])

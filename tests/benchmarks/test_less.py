@@ -13,12 +13,12 @@ pytest.importorskip("tf2onnx")
 
 from benchmarks.less import RESULTS, ROOT, table
 from benchmarks.pruning import pruned_source
-from harness.simulate.lines import LinesConfig, simulate_scan
-from train.config import NetworkConfig, TrainingConfig
-from train.fitting import train
-from train.registry import get_architecture
-from train.run import read_run, recorded_guess
-from train.tensorflow.network import build_network, load_network
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
+from ptychonnx.train.fitting import train
+from ptychonnx.train.registry import get_architecture
+from ptychonnx.train.run import read_run, recorded_guess
+from ptychonnx.train.tensorflow.network import build_network, load_network
 
 
 def test_what_stays_of_a_network_are_its_largest_channels(tmp_path):

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from harness.simulate.lines import LinesConfig, simulate_scan
-from runtime.physics import cut_windows
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.runtime.scan.forward_model import cut_windows
 
 pytest.importorskip("torch")
 

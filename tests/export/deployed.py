@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from export.targets.artifacts import Deployable, read_artifacts
-from runtime.contract import Contract
+from ptychonnx.export.deploy.deployable import Deployable, read_artifacts
+from ptychonnx.runtime.contract import Contract
 from tests.export.small_network import N, contract_of, small_network, write_artifact
 
 GOLDEN = Path(__file__).with_name("golden")

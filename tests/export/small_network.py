@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.contract import CONTRACT_KEY, Contract
-from runtime.scan import Scan
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.scan import Scan
 
 N = 16
 LAYERS = ["first", "second", "third"]

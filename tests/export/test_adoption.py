@@ -13,18 +13,18 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from export.adoption import adopt, read_specification
-from export.adoption.builder import Builder
-from export.adoption.orientation import turn_image_in_graph, turn_pattern_in_graph
-from export.adoption.steps import STEPS
-from export.engines import open_onnxruntime
-from export.integrity import check_artifact
-from runtime.contract import Contract
-from runtime.errors import InputError, VerificationError
-from runtime.orientation import turn_image, turn_pattern
-from runtime.reconstruct import reconstruct
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.export.adoption import adopt, read_specification
+from ptychonnx.export.adoption.orientation_nodes import turn_image_in_graph, turn_pattern_in_graph
+from ptychonnx.export.adoption.preprocessing import STEPS
+from ptychonnx.export.graph.builder import Builder
+from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.export.verification.published_file import check_artifact
+from ptychonnx.runtime.contract import Contract
+from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.orientation import turn_image, turn_pattern
 
 N = 16
 ROOT = Path(__file__).parents[2]

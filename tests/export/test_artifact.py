@@ -19,24 +19,24 @@ pytest.importorskip("onnx_ir")
 
 from onnx import numpy_helper
 
-from export.artifact import export_run
-from export.options import ExportOptions
-from export.portability.table import NAMES, require
-from export.report import report_text
-from export.verify import VerificationReport
-from harness.simulate.lines import LinesConfig, simulate_scan
-from runtime.contract import CONTRACT_KEY
-from runtime.errors import InputError, VerificationError
-from runtime.integrity import CONTRACT_HASH_KEY
-from runtime.physics import cut_windows, forward
-from runtime.reconstruct import reconstruct
-from runtime.scan import Reference, Scan
-from runtime.session import Session
-from train.config import NetworkConfig, TrainingConfig
-from train.fitting import train
-from train.network import load_network
-from train.registry import architectures, get_architecture
-from train.run import held_out_scan, read_run, write_run
+from ptychonnx.export.artifact.export_options import ExportOptions
+from ptychonnx.export.artifact.export_run import export_run
+from ptychonnx.export.portability.operator_table import NAMES, require
+from ptychonnx.export.verification.verification_report import report_text
+from ptychonnx.export.verification.verify import VerificationReport
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.runtime.contract import CONTRACT_KEY
+from ptychonnx.runtime.contract.integrity import CONTRACT_HASH_KEY
+from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
+from ptychonnx.train.fitting import train
+from ptychonnx.train.registry import architectures, get_architecture
+from ptychonnx.train.run import held_out_scan, read_run, write_run
+from ptychonnx.train.trained_network import load_network
 
 PACKAGES = {"torch": "lightning", "tensorflow": "tf2onnx"}
 # Every registered architecture is tested.
@@ -186,7 +186,9 @@ def test_the_file_holds_no_path_and_is_the_same_every_time(name, runs, results, 
 
 @pytest.mark.parametrize("name", ["cnn", "hybrid"])
 def test_the_file_does_not_depend_on_the_order_in_which_a_process_walks_sets(name, runs, results, tmp_path):
-    program = "import sys; from pathlib import Path; from export.artifact import export_run\n"
+    program = (
+        "import sys; from pathlib import Path; from ptychonnx.export.artifact.export_run import export_run\n"
+    )
     program += "export_run(Path(sys.argv[1]), Path(sys.argv[2]))"
     for seed in ("0", "1"):
         out = tmp_path / f"{seed}.onnx"
@@ -197,7 +199,7 @@ def test_the_file_does_not_depend_on_the_order_in_which_a_process_walks_sets(nam
 
 def sabotage(monkeypatch, framework, change):
     """Change the graph between converter and verification."""
-    module = importlib.import_module(f"export.{framework}.convert")
+    module = importlib.import_module(f"ptychonnx.export.lowering.{framework}.convert")
     convert = module.convert_network
 
     def changed(network, example, **settings):
@@ -302,7 +304,7 @@ def test_an_artifact_that_a_required_target_cannot_run_is_refused(runs, tmp_path
 
 
 def test_a_run_that_was_never_trained_is_refused(runs, tmp_path):
-    from train.network import initial_network
+    from ptychonnx.train.trained_network import initial_network
 
     run = shutil.copytree(runs("fno"), tmp_path / "run")
     record = read_run(run)
@@ -337,7 +339,8 @@ def test_bad_requests_are_refused(runs, tmp_path):
 
 def test_importing_the_package_loads_no_framework():
     program = (
-        "import sys, export, export.artifact, export.verdict, export.verify\n"
+        "import sys, ptychonnx.export.artifact.export_run\n"
+        "import ptychonnx.export.verification.verdict, ptychonnx.export.verification.verify\n"
         "print({name.split('.')[0] for name in sys.modules} & {'torch', 'tensorflow', 'keras', 'onnx_ir'})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export.difference import first_different_layer, first_different_node
-from export.engines import open_onnxruntime, open_reference, open_values
+from ptychonnx.export.verification.engines import open_onnxruntime, open_reference, open_values
+from ptychonnx.export.verification.first_difference import first_different_layer, first_different_node
+from ptychonnx.train.run import LayerOutput
 from tests.export.graphs import model_of
-from train.run import LayerOutput
 
 GENERATOR = np.random.default_rng(0)
 WEIGHTS = [GENERATOR.normal(size=(6, 6)).astype(np.float32) for _ in range(3)]

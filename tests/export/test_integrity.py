@@ -9,15 +9,20 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export.description import MODULE_KEY
-from export.engines import open_onnxruntime
-from export.integrity import check_artifact, contract_input, module_input, raise_on_difference
-from export.publish import publish, stamp
-from export.variants import counts_input, fix_batch
-from export.verify import reference_pair
-from runtime.contract import CONTRACT_KEY, Contract
-from runtime.errors import InputError, VerificationError
-from runtime.integrity import CONTRACT_HASH_KEY, contract_sha256, graph_sha256
+from ptychonnx.export.artifact.module_description import MODULE_KEY
+from ptychonnx.export.artifact.publication import publish, stamp
+from ptychonnx.export.artifact.variants import counts_input, fix_batch
+from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.export.verification.published_file import (
+    check_artifact,
+    contract_input,
+    module_input,
+    raise_on_difference,
+)
+from ptychonnx.export.verification.verify import reference_pair
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.contract.integrity import CONTRACT_HASH_KEY, contract_sha256, graph_sha256
+from ptychonnx.runtime.errors import InputError, VerificationError
 from tests.export.small_network import contract_of, small_network
 
 ALL = ["contract", "graph", "reference input", "reference output"]

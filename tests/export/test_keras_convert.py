@@ -11,12 +11,12 @@ pytest.importorskip("tf2onnx")
 
 from keras import layers  # noqa: E402
 
-from export.engines import open_onnxruntime  # noqa: E402
-from export.graph import check_graph, operators  # noqa: E402
-from export.passes import clean  # noqa: E402
-from export.tensorflow.convert import convert_model  # noqa: E402
-from export.verify import relative_difference  # noqa: E402
-from runtime.errors import InputError  # noqa: E402
+from ptychonnx.export.graph.inspection import check_graph, operators  # noqa: E402
+from ptychonnx.export.lowering.tensorflow.convert import convert_model  # noqa: E402
+from ptychonnx.export.passes import clean  # noqa: E402
+from ptychonnx.export.verification.engines import open_onnxruntime  # noqa: E402
+from ptychonnx.export.verification.verify import relative_difference  # noqa: E402
+from ptychonnx.runtime.errors import InputError  # noqa: E402
 
 
 @keras.saving.register_keras_serializable("ptychonnx-tests")

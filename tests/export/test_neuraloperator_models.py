@@ -14,11 +14,11 @@ from neuralop.layers.spherical_convolution import SphericalConv  # noqa: E402
 from neuralop.models import FNO, SFNO, TFNO, UNO, UQNO, LocalNO  # noqa: E402
 from torch import nn  # noqa: E402
 
-from export.engines import open_onnxruntime  # noqa: E402
-from export.passes import clean  # noqa: E402
-from export.torch.convert import convert_module  # noqa: E402
-from export.verify import relative_difference  # noqa: E402
-from runtime.errors import InputError  # noqa: E402
+from ptychonnx.export.lowering.torch.convert import convert_module  # noqa: E402
+from ptychonnx.export.passes import clean  # noqa: E402
+from ptychonnx.export.verification.engines import open_onnxruntime  # noqa: E402
+from ptychonnx.export.verification.verify import relative_difference  # noqa: E402
+from ptychonnx.runtime.errors import InputError  # noqa: E402
 
 SQUARE, ODD, SPHERE, ODD_SPHERE, CUBE = (16, 16), (17, 15), (16, 32), (15, 31), (5, 7, 8)
 TWO_GRIDS = ["equiangular", "legendre-gauss"]

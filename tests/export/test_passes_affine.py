@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from export.passes.affine import AffineFoldingPass
+from ptychonnx.export.passes.affine_folding import AffineFoldingPass
 from tests.export.graphs import kinds, model_of, run
 
 GENERATOR = np.random.default_rng(0)

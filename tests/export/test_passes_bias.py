@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from export.passes.bias import BiasJoiningPass
+from ptychonnx.export.passes.bias_merging import BiasJoiningPass
 from tests.export.graphs import kinds, model_of, run
 
 GENERATOR = np.random.default_rng(0)

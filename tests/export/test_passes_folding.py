@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import helper
 
-from export.passes.folding import ConstantFoldingPass
+from ptychonnx.export.passes.constant_folding import ConstantFoldingPass
 from tests.export.graphs import kinds, model_of, run
 
 X = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from export.passes.gelu import GeluPass
+from ptychonnx.export.passes.gelu_fusion import GeluPass
 from tests.export.graphs import kinds, model_of, run
 
 X = np.linspace(-6, 6, 64, dtype=np.float32).reshape(2, 32)

@@ -9,8 +9,8 @@ ir = pytest.importorskip("onnx_ir")
 
 from onnx import helper  # noqa: E402
 
-from export.passes import clean  # noqa: E402
-from export.passes.metadata import MetadataPass  # noqa: E402
+from ptychonnx.export.passes import clean  # noqa: E402
+from ptychonnx.export.passes.metadata_removal import MetadataPass  # noqa: E402
 from tests.export.graphs import kinds, model_of, run  # noqa: E402
 
 SECRET = "/somewhere/site-packages/layer.py"

@@ -11,7 +11,7 @@ ir = pytest.importorskip("onnx_ir")
 
 from onnx import helper  # noqa: E402
 
-from export.passes.order import CanonicalOrderPass  # noqa: E402
+from ptychonnx.export.passes.canonical_order import CanonicalOrderPass  # noqa: E402
 from tests.export.graphs import kinds, model_of, run  # noqa: E402
 
 CONSTANTS = [("w", np.float32([2])), ("v", np.float32([3])), ("unread", np.float32([4]))]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from export.passes import clean
+from ptychonnx.export.passes import clean
 from tests.export.graphs import kinds, model_of, run
 
 X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)

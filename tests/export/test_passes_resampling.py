@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from export.passes.resampling import ResamplingPass
+from ptychonnx.export.passes.cubic_resize import ResamplingPass
 from tests.export.graphs import kinds, model_of, run
 
 X = np.random.default_rng(0).normal(size=(3, 2, 8, 9)).astype(np.float32)

@@ -10,7 +10,7 @@ ir = pytest.importorskip("onnx_ir")
 from onnx import helper  # noqa: E402
 from onnx_ir.passes.common import RemoveUnusedNodesPass  # noqa: E402
 
-from export.passes.resize import RepeatToResizePass, SizesToScalesPass  # noqa: E402
+from ptychonnx.export.passes.nearest_resize import RepeatToResizePass, SizesToScalesPass  # noqa: E402
 from tests.export.graphs import kinds, model_of, run  # noqa: E402
 
 INT = np.int64

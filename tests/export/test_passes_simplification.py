@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from export.passes.simplification import SimplificationPass
+from ptychonnx.export.passes.simplification import SimplificationPass
 from tests.export.graphs import kinds, model_of, run
 
 X = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import helper
 
-from export.passes.sinking import TransposeSinkingPass
+from ptychonnx.export.passes.transpose_sinking import TransposeSinkingPass
 from tests.export.graphs import kinds, model_of, run
 
 X = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)

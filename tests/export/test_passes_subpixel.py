@@ -7,10 +7,10 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
-from export.operations import multiply_adds
-from export.passes.concatenation import ConcatenationSplittingPass
-from export.passes.subpixel import SubpixelPass
-from export.passes.subpixel_head import SubpixelHeadPass
+from ptychonnx.export.graph.operation_count import multiply_adds
+from ptychonnx.export.passes.concatenation_splitting import ConcatenationSplittingPass
+from ptychonnx.export.passes.subpixel_convolution import SubpixelPass
+from ptychonnx.export.passes.subpixel_head import SubpixelHeadPass
 from tests.export.graphs import kinds, model_of, run
 
 GENERATOR = np.random.default_rng(0)

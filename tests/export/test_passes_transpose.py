@@ -9,7 +9,7 @@ ir = pytest.importorskip("onnx_ir")
 
 from onnx import helper  # noqa: E402
 
-from export.passes.transpose import TransposeCancellationPass  # noqa: E402
+from ptychonnx.export.passes.transpose_elimination import TransposeCancellationPass  # noqa: E402
 from tests.export.graphs import kinds, model_of, run  # noqa: E402
 
 LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from export.passes.turned import TurnedProductPass
+from ptychonnx.export.passes.transposed_products import TurnedProductPass
 from tests.export.graphs import kinds, model_of, run
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import helper
 
-from export.passes.views import ViewEliminationPass, ViewJoiningPass
+from ptychonnx.export.passes.reshape_merging import ViewEliminationPass, ViewJoiningPass
 from tests.export.graphs import kinds, model_of, run
 
 X = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)

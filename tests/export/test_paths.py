@@ -13,8 +13,8 @@ pytest.importorskip("neuralop")
 
 from neuralop.layers.spectral_convolution import SpectralConv  # noqa: E402
 
-from export.passes import clean  # noqa: E402
-from export.torch.convert import convert_module  # noqa: E402
+from ptychonnx.export.lowering.torch.convert import convert_module  # noqa: E402
+from ptychonnx.export.passes import clean  # noqa: E402
 
 
 def test_no_path_of_this_machine_is_left():

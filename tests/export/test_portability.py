@@ -8,12 +8,17 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from export.engines import open_onnxruntime
-from export.graph import operators
-from export.portability import portability, require, targets
-from export.portability.refresh import highest_opset, kernels_of, probe_openvino, read_operators_table
-from export.variants import counts_input
-from runtime.errors import InputError, VerificationError
+from ptychonnx.export.artifact.variants import counts_input
+from ptychonnx.export.graph.inspection import operators
+from ptychonnx.export.portability import portability, require, targets
+from ptychonnx.export.portability.refresh import (
+    highest_opset,
+    kernels_of,
+    probe_openvino,
+    read_operators_table,
+)
+from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.runtime.errors import InputError, VerificationError
 from tests.export.graphs import model_of
 
 TARGETS = {target.name: target for target in targets()}

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.engines import open_onnxruntime, open_reference
-from export.graph import check_graph
-from export.precision.fp16 import half_precision
-from export.precision.layers import describe_layer, element_types, with_named_nodes
-from runtime.errors import InputError
+from ptychonnx.export.graph.inspection import check_graph
+from ptychonnx.export.precision.fp16 import half_precision
+from ptychonnx.export.precision.reducible_layers import describe_layer, element_types, with_named_nodes
+from ptychonnx.export.verification.engines import open_onnxruntime, open_reference
+from ptychonnx.runtime.errors import InputError
 from tests.export.graphs import model_of
 from tests.export.small_network import LAYERS, scan_of_noise, small_network, weights_of
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.engines import open_onnxruntime, open_reference
-from export.graph import check_graph
-from export.precision.int8 import eight_bit
-from export.precision.layers import with_named_nodes
-from export.precision.sensitivity import output_change
+from ptychonnx.export.graph.inspection import check_graph
+from ptychonnx.export.precision.int8 import eight_bit
+from ptychonnx.export.precision.reducible_layers import with_named_nodes
+from ptychonnx.export.precision.sensitivity import output_change
+from ptychonnx.export.verification.engines import open_onnxruntime, open_reference
 from tests.export.small_network import LAYERS, scan_of_noise, small_network, weights_of
 
 

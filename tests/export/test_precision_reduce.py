@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from export.portability import require
-from export.precision import reduce_artifact
-from export.variants import counts_input, fix_batch
-from harness.gate import AllowedFall, Gate
-from runtime.errors import InputError, VerificationError
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.export.artifact.variants import counts_input, fix_batch
+from ptychonnx.export.portability import require
+from ptychonnx.export.precision import reduce_artifact
+from ptychonnx.harness.evaluation.precision_gate import AllowedFall, Gate
+from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.scan import Scan
 from tests.export.small_network import contract_of, scan_of_noise, small_network, write_artifact
 
 PRECISIONS = ["fp16", "int8"]
@@ -130,9 +130,9 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(parent, scan, tm
     np.savez(tmp_path / "scan.npz", diffraction=scan.diffraction, positions=scan.positions)
     program = (
         "import sys, numpy as np\n"
-        "from export.precision import reduce_artifact\n"
-        "from harness.gate import Gate\n"
-        "from runtime.scan import Scan\n"
+        "from ptychonnx.export.precision import reduce_artifact\n"
+        "from ptychonnx.harness.evaluation.precision_gate import Gate\n"
+        "from ptychonnx.runtime.scan.scan import Scan\n"
         "found = np.load(sys.argv[1] + '/scan.npz')\n"
         "scan = Scan(found['diffraction'], found['positions'], name='noise.npz')\n"
         "for precision in ('fp16', 'int8'):\n"

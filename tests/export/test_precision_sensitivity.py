@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from export.precision.fp16 import half_precision
-from export.precision.int8 import eight_bit
-from export.precision.layers import with_named_nodes
-from export.precision.sensitivity import fewest_in_float, output_change, sensitivities
+from ptychonnx.export.precision.fp16 import half_precision
+from ptychonnx.export.precision.int8 import eight_bit
+from ptychonnx.export.precision.reducible_layers import with_named_nodes
+from ptychonnx.export.precision.sensitivity import fewest_in_float, output_change, sensitivities
 from tests.export.small_network import scan_of_noise, small_network
 
 

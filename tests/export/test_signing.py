@@ -15,9 +15,9 @@ if shutil.which("openssl") is None:
 
 import onnx
 
-from export.publish import publish
-from export.signing import sign, signature_path, verify_signature
-from runtime.errors import InputError, VerificationError
+from ptychonnx.export.artifact.publication import publish
+from ptychonnx.export.artifact.signing import sign, signature_path, verify_signature
+from ptychonnx.runtime.errors import InputError, VerificationError
 from tests.export.small_network import contract_of, small_network
 
 # As `docs/integrity.md` and `ptychonnx sign --help` tell to do it.

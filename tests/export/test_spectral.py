@@ -12,9 +12,9 @@ from neuralop.layers.spectral_convolution import SpectralConv  # noqa: E402
 from neuralop.models import FNO, UNO  # noqa: E402
 from torch import nn  # noqa: E402
 
-from export.torch.fourier import FourierChain, RowsFirstChain  # noqa: E402
-from export.torch.spectral import LoweredSpectralConv, lower_spectral  # noqa: E402
-from runtime.errors import InputError, VerificationError  # noqa: E402
+from ptychonnx.export.lowering.torch.dft_matrices import FourierChain, RowsFirstChain  # noqa: E402
+from ptychonnx.export.lowering.torch.spectral import LoweredSpectralConv, lower_spectral  # noqa: E402
+from ptychonnx.runtime.errors import InputError, VerificationError  # noqa: E402
 
 
 def relative_error(found, expected):

@@ -14,11 +14,11 @@ from hypothesis import strategies as st  # noqa: E402
 from neuralop.layers.spectral_convolution import SpectralConv  # noqa: E402
 from torch import nn  # noqa: E402
 
-from export.engines import open_onnxruntime  # noqa: E402
-from export.passes import clean  # noqa: E402
-from export.torch.convert import convert_lowered  # noqa: E402
-from export.torch.mixing import forms, mix_channels  # noqa: E402
-from export.torch.spectral import Lowering, lower_spectral  # noqa: E402
+from ptychonnx.export.lowering.torch.convert import convert_lowered  # noqa: E402
+from ptychonnx.export.lowering.torch.mode_mixing import forms, mix_channels  # noqa: E402
+from ptychonnx.export.lowering.torch.spectral import Lowering, lower_spectral  # noqa: E402
+from ptychonnx.export.passes import clean  # noqa: E402
+from ptychonnx.export.verification.engines import open_onnxruntime  # noqa: E402
 
 # More, and other ones each time, if asked for.
 EXAMPLES = os.environ.get("PTYCHONNX_EXAMPLES")

@@ -11,9 +11,9 @@ pytest.importorskip("torch_harmonics")
 from neuralop.layers.spherical_convolution import SphericalConv  # noqa: E402
 from torch import nn  # noqa: E402
 
-from export.torch.spectral import lower_spectral  # noqa: E402
-from export.torch.spherical import LoweredSphericalConv  # noqa: E402
-from runtime.errors import InputError, VerificationError  # noqa: E402
+from ptychonnx.export.lowering.torch.spectral import lower_spectral  # noqa: E402
+from ptychonnx.export.lowering.torch.spherical import LoweredSphericalConv  # noqa: E402
+from ptychonnx.runtime.errors import InputError, VerificationError  # noqa: E402
 
 TWO_GRIDS = ["equiangular", "legendre-gauss"]
 

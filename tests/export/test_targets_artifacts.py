@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from export.targets.artifacts import read_artifacts, read_contract
-from export.targets.options import DeployOptions
-from runtime.errors import InputError, VerificationError
+from ptychonnx.export.deploy.deploy_options import DeployOptions
+from ptychonnx.export.deploy.deployable import read_artifacts, read_contract
+from ptychonnx.runtime.errors import InputError, VerificationError
 from tests.export.deployed import artifact, deployable, fixed_artifact
 from tests.export.small_network import contract_of, set_weights, small_network, write_artifact
 

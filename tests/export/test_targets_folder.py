@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from export.targets import folder
-from export.targets.folder import ModelPlan, Plan, apply, existing_versions
-from export.targets.options import DeployOptions
-from export.targets.versions import plan_versions
-from runtime.errors import InputError
+from ptychonnx.export.deploy import versioned_folder as folder
+from ptychonnx.export.deploy.deploy_options import DeployOptions
+from ptychonnx.export.deploy.versioned_folder import ModelPlan, Plan, apply, existing_versions
+from ptychonnx.export.deploy.versions import plan_versions
+from ptychonnx.runtime.errors import InputError
 from tests.export.deployed import artifact, deployable, files_of, fixed_artifact
 
 BIG = bytes(range(256)) * 4096

@@ -11,12 +11,12 @@ import yaml
 
 pytest.importorskip("tritonclient.grpc")
 
-from export.targets.artifacts import read_artifacts
-from export.targets.folder import apply
-from export.targets.kserve import plan_kserve
-from export.targets.options import DeployOptions, KServeOptions
-from runtime.errors import InputError
-from runtime.settings import checked
+from ptychonnx.export.deploy.deploy_options import DeployOptions, KServeOptions
+from ptychonnx.export.deploy.deployable import read_artifacts
+from ptychonnx.export.deploy.kserve import plan_kserve
+from ptychonnx.export.deploy.versioned_folder import apply
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.validation import checked
 from tests.export.deployed import artifact, files_of, golden
 
 

@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.integrity import contract_input
-from export.targets.artifacts import read_artifacts
-from export.targets.folder import apply
-from export.targets.mlserver import plan_mlserver
-from export.targets.options import DeployOptions, MLServerOptions
-from harness.evaluate import evaluate
-from runtime.contract import Contract
-from runtime.errors import InputError
-from runtime.remote import RemoteSession
-from runtime.scan import Reference
-from runtime.session import Session
-from runtime.settings import checked
+from ptychonnx.export.deploy.deploy_options import DeployOptions, MLServerOptions
+from ptychonnx.export.deploy.deployable import read_artifacts
+from ptychonnx.export.deploy.mlserver import plan_mlserver
+from ptychonnx.export.deploy.versioned_folder import apply
+from ptychonnx.export.verification.published_file import contract_input
+from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.runtime.contract import Contract
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.remote import RemoteSession
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.scan import Reference
+from ptychonnx.runtime.validation import checked
 from tests.export.deployed import (
     artifact,
     counts_artifact,

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from export.integrity import contract_input
-from export.targets.artifacts import read_artifacts
-from export.targets.folder import apply
-from export.targets.openvino import plan_openvino
-from export.targets.options import DeployOptions
-from runtime.errors import InputError
-from runtime.session import Session
+from ptychonnx.export.deploy.deploy_options import DeployOptions
+from ptychonnx.export.deploy.deployable import read_artifacts
+from ptychonnx.export.deploy.openvino import plan_openvino
+from ptychonnx.export.deploy.versioned_folder import apply
+from ptychonnx.export.verification.published_file import contract_input
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.session import Session
 from tests.export.deployed import artifact, counts_artifact, files_of, fixed_artifact, golden
 
 

@@ -11,15 +11,15 @@ from google.protobuf import text_format
 
 pytest.importorskip("tritonclient.grpc")
 
-from export.integrity import contract_input
-from export.targets.artifacts import Deployable, Stamped, read_artifacts
-from export.targets.folder import apply
-from export.targets.options import DeployOptions
-from export.targets.triton import plan_triton
-from export.targets.triton_config import parse_config
-from runtime.contract import Contract
-from runtime.errors import InputError
-from runtime.session import Session
+from ptychonnx.export.deploy.deploy_options import DeployOptions
+from ptychonnx.export.deploy.deployable import Deployable, Stamped, read_artifacts
+from ptychonnx.export.deploy.triton import plan_triton
+from ptychonnx.export.deploy.triton_config import parse_config
+from ptychonnx.export.deploy.versioned_folder import apply
+from ptychonnx.export.verification.published_file import contract_input
+from ptychonnx.runtime.contract import Contract
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.session import Session
 from tests.export.deployed import artifact, counts_artifact, files_of, fixed_artifact, golden, published
 
 GRAPH = "ab" * 32

@@ -16,18 +16,18 @@ from neuralop.layers.spectral_convolution import SpectralConv  # noqa: E402
 from neuralop.models import FNO  # noqa: E402
 from torch import nn  # noqa: E402
 
-from export.conversion import INPUT_NAME, OUTPUT_NAME  # noqa: E402
-from export.engines import open_onnxruntime  # noqa: E402
-from export.graph import check_graph, operators  # noqa: E402
-from export.passes import clean  # noqa: E402
-from export.torch.convert import convert_module, convert_network  # noqa: E402
-from export.verify import relative_difference  # noqa: E402
-from runtime.errors import InputError  # noqa: E402
-from train.config import NetworkConfig  # noqa: E402
-from train.first_guess import first_guess  # noqa: E402
-from train.registry import architectures  # noqa: E402
-from train.torch import uno  # noqa: E402
-from train.torch.network import build_network  # noqa: E402
+from ptychonnx.export.graph.inspection import check_graph, operators  # noqa: E402
+from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OUTPUT_NAME  # noqa: E402
+from ptychonnx.export.lowering.torch.convert import convert_module, convert_network  # noqa: E402
+from ptychonnx.export.passes import clean  # noqa: E402
+from ptychonnx.export.verification.engines import open_onnxruntime  # noqa: E402
+from ptychonnx.export.verification.verify import relative_difference  # noqa: E402
+from ptychonnx.runtime.errors import InputError  # noqa: E402
+from ptychonnx.train.config import NetworkConfig  # noqa: E402
+from ptychonnx.train.initial_retrieval import first_guess  # noqa: E402
+from ptychonnx.train.registry import architectures  # noqa: E402
+from ptychonnx.train.torch import uno  # noqa: E402
+from ptychonnx.train.torch.network import build_network  # noqa: E402
 
 TORCH = [architecture for architecture in architectures().values() if architecture.framework == "torch"]
 

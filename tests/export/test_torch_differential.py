@@ -10,8 +10,11 @@ pytest.importorskip("neuralop")
 from neuralop.layers.differential_conv import FiniteDifferenceConvolution  # noqa: E402
 from torch import nn  # noqa: E402
 
-from export.torch.differential import MergedFiniteDifference, merge_finite_differences  # noqa: E402
-from runtime.errors import VerificationError  # noqa: E402
+from ptychonnx.export.lowering.torch.finite_differences import (  # noqa: E402
+    MergedFiniteDifference,
+    merge_finite_differences,
+)
+from ptychonnx.runtime.errors import VerificationError  # noqa: E402
 
 
 @pytest.mark.parametrize("padding", ["periodic", "replicate", "reflect", "zeros"])

@@ -10,9 +10,9 @@ pytest.importorskip("neuralop")
 
 from torch import nn  # noqa: E402
 
-from export.torch.convert import convert_module  # noqa: E402
-from export.torch.failure import reason  # noqa: E402
-from runtime.errors import InputError  # noqa: E402
+from ptychonnx.export.lowering.torch.convert import convert_module  # noqa: E402
+from ptychonnx.export.lowering.torch.exporter_errors import reason  # noqa: E402
+from ptychonnx.runtime.errors import InputError  # noqa: E402
 
 
 class Spectrum(nn.Module):

@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.engines import open_onnxruntime, open_reference
-from export.graph import check_graph, operators
-from export.opset import opset_of, to_opset
-from export.variants import counts_input, fix_batch
-from runtime.errors import InputError, VerificationError
+from ptychonnx.export.artifact.variants import counts_input, fix_batch
+from ptychonnx.export.graph.inspection import check_graph, operators
+from ptychonnx.export.graph.opset import opset_of, to_opset
+from ptychonnx.export.verification.engines import open_onnxruntime, open_reference
+from ptychonnx.runtime.errors import InputError, VerificationError
 from tests.export.graphs import model_of
 
 COUNTS = np.random.default_rng(0).integers(0, 65536, (5, 1, 4, 4)).astype(np.uint16)

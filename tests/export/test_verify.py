@@ -11,15 +11,21 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export.engines import open_onnxruntime
-from export.graph import check_graph
-from export.report import report_text
-from export.trials import Trial
-from export.verify import parity_of, reference_input, reference_pair, relative_difference, verify
-from export.weights import count_found, prove_weights
-from runtime.errors import VerificationError
+from ptychonnx.export.graph.inspection import check_graph
+from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.export.verification.inputs import Trial
+from ptychonnx.export.verification.trained_weights import count_found, prove_weights
+from ptychonnx.export.verification.verification_report import report_text
+from ptychonnx.export.verification.verify import (
+    parity_of,
+    reference_input,
+    reference_pair,
+    relative_difference,
+    verify,
+)
+from ptychonnx.runtime.errors import VerificationError
+from ptychonnx.train.run import fingerprint
 from tests.export.graphs import model_of
-from train.run import fingerprint
 
 WEIGHT = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
 INPUTS = np.random.default_rng(1).normal(size=(20, 1, 4, 4)).astype(np.float32)

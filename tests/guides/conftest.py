@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.formats import write_scan
+from ptychonnx.runtime.formats import write_scan
 from tests.guides.page import ROOT
 from tests.harness.conftest import four_artifacts, lines_scan
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from runtime.reconstruct import reconstruct
-from runtime.session import Session
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
 from tests.guides.page import ROOT, commands
 
 PAGE = "docs/deploy.md"

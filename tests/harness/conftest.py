@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.cli import main
-from runtime.contract import CONTRACT_KEY, Contract
-from runtime.physics import cut_windows, forward
-from runtime.scan import Reference, Scan
+from ptychonnx.harness.cli import main
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
 Degrade = Callable[[np.ndarray], np.ndarray]
 Run = Callable[..., tuple[int, str, str]]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from skimage.io import imread
 
-from harness.bench import bench
-from runtime.errors import InputError
-from runtime.formats.native import write_scan
-from runtime.session import Session
+from ptychonnx.harness.bench.load_test import bench
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.readers.native import write_scan
+from ptychonnx.runtime.inference.session import Session
 
 
 def test_every_client_waits_for_its_answer(four_artifacts, lines_scan):

@@ -13,10 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.contract import Contract
-from runtime.formats import read_scan, write_scan
-from runtime.providers import available
-from runtime.scan import Scan
+from ptychonnx.runtime.contract import Contract
+from ptychonnx.runtime.formats import read_scan, write_scan
+from ptychonnx.runtime.inference.providers import available
+from ptychonnx.runtime.scan import Scan
 
 Run = Callable[..., tuple[int, str, str]]
 

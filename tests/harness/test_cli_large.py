@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.formats.native import write_scan
+from ptychonnx.runtime.formats.readers.native import write_scan
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.cli.app import app
+from ptychonnx.harness.cli.app import app
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.evaluate import comparison_table, evaluate
-from harness.metrics import RegionRule
-from harness.report.results import Evaluation
-from runtime.errors import InputError
-from runtime.formats import write_scan
-from runtime.scan import Reference, Scan
+from ptychonnx.harness.evaluation.evaluate import comparison_table, evaluate
+from ptychonnx.harness.evaluation.results import Evaluation
+from ptychonnx.harness.metrics import RegionRule
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.scan import Reference, Scan
 
 LABELS = ["pinn_cnn", "pinn_fno", "pinn_hybrid", "baseline"]
 
@@ -284,7 +284,7 @@ def test_the_table_fits_a_terminal_of_120_columns(
 
 def test_the_harness_loads_no_training_framework() -> None:
     unwanted = ("torch", "tensorflow", "keras")
-    code = f"import sys, harness.evaluate; print([m for m in {unwanted} if m in sys.modules])"
+    code = f"import sys, ptychonnx.harness.evaluation.evaluate; print([m for m in {unwanted} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

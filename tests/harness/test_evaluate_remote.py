@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed, extra [serve]")
 
-from harness.evaluate import evaluate
-from runtime.errors import InputError
-from runtime.formats.native import write_scan
-from runtime.remote import RemoteSession
+from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.readers.native import write_scan
+from ptychonnx.runtime.inference.remote import RemoteSession
 from tests.harness.conftest import make_contract
 from tests.runtime.failing_server import FailingGrpcServer, FailingHttpServer
 

@@ -11,7 +11,7 @@ pytest.importorskip("neuralop")
 pytest.importorskip("lightning")
 torch = pytest.importorskip("torch")
 
-from export.engines import open_onnxruntime  # noqa: E402
+from ptychonnx.export.verification.engines import open_onnxruntime  # noqa: E402
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fno.py"
 

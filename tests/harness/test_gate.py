@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 import pytest
 
-from harness.evaluate import evaluate
-from harness.gate import AllowedFall, Gate, falls, figures, judge
-from harness.report.results import Evaluation
-from runtime.contract import Quality
-from runtime.errors import InputError, VerificationError
-from runtime.integrity import graph_sha256
-from runtime.scan import Scan
-from runtime.settings import checked
+from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.harness.evaluation.precision_gate import AllowedFall, Gate, falls, figures, judge
+from ptychonnx.harness.evaluation.results import Evaluation
+from ptychonnx.runtime.contract import Quality
+from ptychonnx.runtime.contract.integrity import graph_sha256
+from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.validation import checked
 from tests.export.small_network import scan_of_noise, set_weights, small_network, weights_of, write_artifact
 
 Oracle = Callable[..., Path]

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import helper
 
-from export.description import MODULE_KEY
-from export.publish import publish
-from runtime.contract import CONTRACT_KEY, Quality
-from runtime.integrity import MAX_BYTES_VARIABLE, graph_sha256
+from ptychonnx.export.artifact.module_description import MODULE_KEY
+from ptychonnx.export.artifact.publication import publish
+from ptychonnx.runtime.contract import CONTRACT_KEY, Quality
+from ptychonnx.runtime.contract.integrity import MAX_BYTES_VARIABLE, graph_sha256
 from tests.export.small_network import contract_of, small_network
 
 HASHES = ["contract", "graph", "reference input", "reference output"]

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.iterative import iterate, vacuum
-from runtime.errors import InputError
-from runtime.physics import cut_windows, forward, window_corners
-from runtime.scan import Reference, Scan
-from runtime.stitching import Stitched
+from ptychonnx.harness.iterative.rpie import iterate, vacuum
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.reconstruction.stitching import Stitched
+from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward, window_corners
 
 SIZE = 16
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.metrics import RegionRule, align, declare_region, reference_on_canvas
-from harness.metrics.alignment import apply_alignment, shift_image
-from harness.metrics.region import Rectangle, accumulated_illumination, largest_rectangle
-from runtime.errors import InputError
-from runtime.scan import Reference, Scan
+from ptychonnx.harness.metrics import RegionRule, align, declare_region, reference_on_canvas
+from ptychonnx.harness.metrics.alignment import apply_alignment, shift_image
+from ptychonnx.harness.metrics.region import Rectangle, accumulated_illumination, largest_rectangle
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan import Reference, Scan
 
 
 def smooth_object(rows: int = 90, columns: int = 70, seed: int = 0) -> np.ndarray:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.metrics import align, compare
-from harness.metrics.comparison import sample
-from harness.metrics.confidence import (
+from ptychonnx.harness.metrics import align, compare
+from ptychonnx.harness.metrics.bootstrap import (
     METRICS,
     REPLICATES,
     Judged,
@@ -17,8 +16,9 @@ from harness.metrics.confidence import (
     _sums,
     confidence,
 )
-from harness.metrics.image import mae, pearson, ssim
-from harness.metrics.region import largest_rectangle
+from ptychonnx.harness.metrics.comparison import sample
+from ptychonnx.harness.metrics.image import mae, pearson, ssim
+from ptychonnx.harness.metrics.region import largest_rectangle
 
 SIDE = 96
 

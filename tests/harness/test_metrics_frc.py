@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.metrics.frc import cutoff, fourier_ring_correlation
-from runtime.errors import InputError
+from ptychonnx.harness.metrics.frc import cutoff, fourier_ring_correlation
+from ptychonnx.runtime.errors import InputError
 
 
 def sharing(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from harness.metrics import compare
-from harness.metrics.image import contrast_ratio, mae, ms_ssim, mse, pearson, psnr, ssim, wrap
-from harness.metrics.profile_ptychopinn import compare_as_ptychopinn
-from runtime.errors import InputError
+from ptychonnx.harness.metrics import compare
+from ptychonnx.harness.metrics.image import contrast_ratio, mae, ms_ssim, mse, pearson, psnr, ssim, wrap
+from ptychonnx.harness.metrics.profile_ptychopinn import compare_as_ptychopinn
+from ptychonnx.runtime.errors import InputError
 
 
 def lines(side: int = 96, phase: float = 1.0) -> np.ndarray:

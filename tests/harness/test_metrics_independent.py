@@ -13,12 +13,12 @@ import pytest
 from scipy import ndimage, signal, stats
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from harness.metrics import compare
-from harness.metrics.frc import fourier_ring_correlation
-from harness.metrics.image import ms_ssim
-from harness.metrics.profile_ptychopinn import compare_as_ptychopinn
-from harness.metrics.psd import compare_power, power_spectral_density
-from runtime.errors import InputError
+from ptychonnx.harness.metrics import compare
+from ptychonnx.harness.metrics.frc import fourier_ring_correlation
+from ptychonnx.harness.metrics.image import ms_ssim
+from ptychonnx.harness.metrics.profile_ptychopinn import compare_as_ptychopinn
+from ptychonnx.harness.metrics.psd import compare_power, power_spectral_density
+from ptychonnx.runtime.errors import InputError
 
 SHAPES = [(24, 24), (24, 35)]
 

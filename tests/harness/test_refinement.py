@@ -10,14 +10,14 @@ import h5py
 import numpy as np
 import pytest
 
-from harness.evaluate import evaluate
-from harness.refinement import refine
-from harness.simulate.lines import LinesConfig, simulate_scan
-from harness.study import plan_lines
-from runtime.formats import write_scan
-from runtime.reconstruct import reconstruct
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.harness.iterative.refinement import refine
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.harness.study.lines_study import plan_lines
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.scan import Scan
 
 
 @pytest.fixture

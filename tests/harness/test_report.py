@@ -18,14 +18,14 @@ from PIL import Image
 from rich.console import Console
 from skimage.io import imread
 
-from harness.evaluate import evaluate
-from harness.metrics import compare
-from harness.report import Evaluation, Row, as_csv, as_markdown, comparison_table, render_page
-from harness.report.curves import frc_figure, psd_figure
-from harness.report.display import Quantity
-from harness.report.figures import Panel, comparison_figure, error_figure
-from harness.report.views import LARGEST_SIDE, strip_of
-from runtime.scan import Scan
+from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.harness.metrics import compare
+from ptychonnx.harness.report import Evaluation, Row, as_csv, as_markdown, comparison_table, render_page
+from ptychonnx.harness.report.curves import frc_figure, psd_figure
+from ptychonnx.harness.report.display import Quantity
+from ptychonnx.harness.report.figures import Panel, comparison_figure, error_figure
+from ptychonnx.harness.report.views import LARGEST_SIDE, strip_of
+from ptychonnx.runtime.scan import Scan
 
 COMMANDS = ["ptychonnx evaluate models/*.onnx --scan 'a & b.npz' --out report/"]
 

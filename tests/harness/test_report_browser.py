@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.evaluate import evaluate
+from ptychonnx.harness.evaluation.evaluate import evaluate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

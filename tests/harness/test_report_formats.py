@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.evaluate import evaluate
-from harness.report import Evaluation, as_csv, as_markdown
-from runtime.formats import write_scan
-from runtime.scan import Scan
+from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.harness.report import Evaluation, as_csv, as_markdown
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.scan import Scan
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.simulate.conditions import AXES, NOMINAL, conditions, defocused
-from harness.simulate.lines import LinesConfig, simulate_scan
-from harness.simulate.objects import make_object
-from runtime.errors import InputError
-from runtime.formats import write_scan
-from runtime.physics import cut_windows, forward
+from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, conditions, defocused
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.harness.simulate.objects import make_object
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_scan_without_a_pixel_size_is_refused(base):
 def test_every_network_is_judged_under_every_condition(run, made, base, oracle, tmp_path, monkeypatch):
     # Two levels of two axes: what is drawn and written does not depend on how many there are.
     axes = [replace(axis, levels=axis.levels[-1:]) for axis in AXES if axis.name in ("photons", "positions")]
-    for module in ("harness.robustness", "harness.simulate.conditions"):
+    for module in ("ptychonnx.harness.study.robustness", "ptychonnx.harness.simulate.conditions"):
         monkeypatch.setattr(f"{module}.AXES", axes)
     network = oracle(tmp_path / "pinn_fno.onnx", made[NOMINAL].scan, "pinn_fno")
     scan = tmp_path / "scan.npz"

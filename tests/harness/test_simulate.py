@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from harness.simulate.lines import LinesConfig, build_lines, simulate_scan
-from harness.simulate.objects import lines_object
-from harness.simulate.probes import disk_probe, zone_plate_probe
-from runtime.errors import InputError
-from runtime.formats import read_scan
-from runtime.physics import cut_windows, forward
-from runtime.settings import checked
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines, simulate_scan
+from ptychonnx.harness.simulate.objects import lines_object
+from ptychonnx.harness.simulate.probes import disk_probe, zone_plate_probe
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
+from ptychonnx.runtime.validation import checked
 
 SMALL = {"n": 32, "step": 5, "train_grid": 4, "test_grid": 3}
 

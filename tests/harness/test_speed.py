@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import export_run
-from harness.speed.measure import measure_speed
-from harness.speed.openvino import load_openvino
-from harness.speed.results import ArtifactSpeed, SpeedReport, write_report
-from harness.speed.worker import Loaded, Worker
-from runtime.errors import InputError
-from runtime.formats import write_scan
-from runtime.network import network_inputs
-from runtime.session import Session
-from train.config import NetworkConfig, TrainingConfig
-from train.fitting import train
-from train.registry import get_architecture
+from ptychonnx.export.artifact.export_run import export_run
+from ptychonnx.harness.bench.openvino_networks import load_openvino
+from ptychonnx.harness.bench.speed import measure_speed
+from ptychonnx.harness.bench.speed_results import ArtifactSpeed, SpeedReport, write_report
+from ptychonnx.harness.bench.worker import Loaded, Worker
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.inference.model import network_inputs
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
+from ptychonnx.train.fitting import train
+from ptychonnx.train.registry import get_architecture
 
 
 def loaded(values=(1.0, 2.0), notes=None):

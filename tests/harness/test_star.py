@@ -20,7 +20,7 @@ pytestmark = [
 
 
 def ptychonnx(*arguments: object) -> str:
-    command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "ptychonnx.harness.cli", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

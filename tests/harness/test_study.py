@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from harness.study import plan_lines, run_plan
-from runtime.errors import InputError
-from runtime.session import Session
+from ptychonnx.harness.study.lines_study import plan_lines, run_plan
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.session import Session
 
 FRAMEWORK = {"torch": ("lightning", "fno"), "tensorflow": ("tensorflow", "baseline")}
 
@@ -76,7 +76,7 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsi
 
 def test_options_of_a_study_reach_every_training_and_a_file_can_hold_them(run, tmp_path, monkeypatch):
     plans = []
-    monkeypatch.setattr("harness.cli.study.run_plan", lambda plan, announce: plans.append(plan))
+    monkeypatch.setattr("ptychonnx.harness.cli.study.run_plan", lambda plan, announce: plans.append(plan))
     settings = tmp_path / "settings.yaml"
     settings.write_text("architectures: [fno, cnn]\ngridsize: 2\nstep: 4\nlearning_rate: 1e-3\nseed: 5\n")
     code, _, err = run("study", "lines", "--out", tmp_path, "--config", settings, "--seed", 7, "--resume")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runtime.formats import write_scan
-from train.history import read_history
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.train.history import read_history
 
 pytest.importorskip("lightning")
 
@@ -103,7 +103,7 @@ def test_two_processes_that_share_every_step_train_like_one(run, settings, tmp_p
     code, _, err = run("train", "--config", settings)
     assert code == 0, err
     done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", "train", "--config", str(settings)]
+        [sys.executable, "-m", "ptychonnx.harness.cli", "train", "--config", str(settings)]
         + ["--out", str(tmp_path / "shared"), "--devices", "2"],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},

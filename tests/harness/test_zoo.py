@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.simulate.lines import LinesConfig, build_lines
-from runtime.session import Session
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
+from ptychonnx.runtime.inference.session import Session
 
 ZOO = Path(__file__).parents[2] / "zoo"
 RECORD = json.loads((ZOO / "zoo.json").read_text(encoding="utf-8"))
 ARTIFACTS = RECORD["artifacts"]
 WITHOUT_FRAMEWORKS = (
     "import sys; sys.modules.update(dict.fromkeys(('torch', 'tensorflow', 'keras', 'neuralop')));"
-    "from harness.cli import main; main()"
+    "from ptychonnx.harness.cli import main; main()"
 )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.physics import cut_windows, forward
-from runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
 SIZE = 16
 

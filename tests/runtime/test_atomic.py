@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from runtime.atomic import atomic_folder, atomic_path, write_text
-from runtime.errors import InputError
+from ptychonnx.runtime.atomic import atomic_folder, atomic_path, write_text
+from ptychonnx.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt, SystemExit])

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from runtime.binding import check_capture
-from runtime.errors import InputError
-from runtime.reconstruct import reconstruct
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.io_binding import check_capture
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.scan import Scan
 from tests.runtime.test_session import SIZE, contract, fix_batch, write_identity
 
 

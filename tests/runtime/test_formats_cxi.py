@@ -4,9 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import ReadOptions, frames, read_scan
-from runtime.physics import cut_windows, forward
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.formats.conversion import frames
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
 DETECTOR = "entry_1/instrument_1/detector_1"
 SOURCE = "entry_1/instrument_1/source_1"

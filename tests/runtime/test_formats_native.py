@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import read_reference, read_scan, write_scan
-from runtime.scan import Scan
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_reference, read_scan, write_scan
+from ptychonnx.runtime.scan import Scan
 
 
 def edited(path, target, **changes):

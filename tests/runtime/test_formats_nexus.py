@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import ReadOptions, read_scan
-from runtime.scan import Scan
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.scan import Scan
 
 DISTANCE, DETECTOR_PIXEL, ENERGY = 2.0, 75e-6, 8000.0  # m, m, eV
 WAVELENGTH = 1.2398419843e-6 / ENERGY
@@ -77,7 +77,7 @@ def test_translations_are_read_with_their_unit(scan, explains, tmp_path, name):
 
 
 def test_a_raster_is_read_block_by_block(scan, explains, tmp_path, monkeypatch):
-    monkeypatch.setattr("runtime.formats.frames._BLOCK_BYTES", 3 * 16 * 16 * 8)
+    monkeypatch.setattr("ptychonnx.runtime.formats.conversion.frames._BLOCK_BYTES", 3 * 16 * 16 * 8)
     explains(read_scan(write(tmp_path / "s.nxs", scan, raster=(4, 5))))
 
 

@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import ReadOptions, read_scan, write_scan
-from runtime.formats.options import Orientation
-from runtime.physics import cut_windows, forward
-from runtime.scan import Scan
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan, write_scan
+from ptychonnx.runtime.formats.read_options import Orientation
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
 # How an image [rows, columns] is seen by a detector that is mounted so that the orientation puts it right:
 # the inverse, in NumPy's own words.
@@ -202,7 +202,7 @@ def test_our_own_files_take_options_too(scan, explains, tmp_path):
 
 
 def test_memory_holds_a_block_of_patterns(tmp_path, monkeypatch):
-    monkeypatch.setattr("runtime.formats.frames._BLOCK_BYTES", 2**20)
+    monkeypatch.setattr("ptychonnx.runtime.formats.conversion.frames._BLOCK_BYTES", 2**20)
     rng = np.random.default_rng(0)
     with h5py.File(tmp_path / "big.h5", "w") as file:
         data = file.create_dataset("data", (600, 128, 128), np.uint16, chunks=(1, 128, 128))

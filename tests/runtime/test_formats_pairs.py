@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
 
 PIXEL = 2e-8
 

@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import ReadOptions, read_scan
-from runtime.physics import cut_windows, forward
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
 PIXEL, CENTRE = 2e-8, (3.2e-6, -1.7e-6)  # centre (row, column) of the object in metres
 ORDER = np.random.default_rng(8).permutation(20)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import read_scan
-from runtime.physics import cut_windows, forward
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
 
 @pytest.fixture

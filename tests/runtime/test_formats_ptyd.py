@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import read_scan
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_scan
 
 DISTANCE, PSIZE, ENERGY = 2.0, 75e-6, 8.0  # m, m, keV
 WAVELENGTH = 1.2398419843e-9 / ENERGY

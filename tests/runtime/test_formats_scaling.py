@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.formats.scaling import root_of_counts
+from ptychonnx.runtime.formats.conversion.scaling import root_of_counts
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import bz2
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import read_scan
-from runtime.physics import cut_windows, forward
-from runtime.scan import Scan
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.grouping import covering_groups, group_neighbours, group_offsets
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan.grouping import covering_groups, group_neighbours, group_offsets
 
 
 def raster(rows=5, columns=6, step=8.0):

@@ -8,14 +8,14 @@ PROGRAM = """
 import importlib, importlib.util, pkgutil, sys
 for name in ("torch", "tensorflow", "keras", "lightning", "neuralop", "tf2onnx", "onnxscript", "onnx_ir", "cdtools"):
     sys.modules[name] = None  # importing it fails, as where it is not installed
-import runtime, harness
-for module in pkgutil.walk_packages(runtime.__path__, "runtime."):
+from ptychonnx import harness, runtime
+for module in pkgutil.walk_packages(runtime.__path__, "ptychonnx.runtime."):
     importlib.import_module(module.name)
-if importlib.util.find_spec("harness.cli"):
-    importlib.import_module("harness.cli")
+if importlib.util.find_spec("ptychonnx.harness.cli"):
+    importlib.import_module("ptychonnx.harness.cli")
 frameworks = {"torch", "tensorflow", "keras", "lightning", "neuralop"}
 heavy = {name.split(".")[0] for name, module in sys.modules.items() if module is not None} & frameworks
-print(",".join(sorted(heavy)), "runtime.session" in sys.modules)
+print(",".join(sorted(heavy)), "ptychonnx.runtime.inference.session" in sys.modules)
 """
 
 

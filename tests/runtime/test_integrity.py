@@ -11,9 +11,14 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.errors import InputError
-from runtime.integrity import MAX_BYTES_VARIABLE, check_model_file, external_tensors, graph_sha256
-from runtime.session import Session
+from ptychonnx.runtime.contract.integrity import (
+    MAX_BYTES_VARIABLE,
+    check_model_file,
+    external_tensors,
+    graph_sha256,
+)
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.session import Session
 
 SIZE = 4
 ORDINARY = helper.make_node("Add", ["x", "w"], ["y"])

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.amplitudes import LazyAmplitudes
-from runtime.errors import InputError
-from runtime.formats import ReadOptions, read_scan, write_scan
-from runtime.scan import Scan
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan, write_scan
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 from tests.runtime import (
     test_formats_cxi,
     test_formats_nexus,
@@ -107,9 +107,9 @@ INDEX = st.one_of(
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Three patterns at once, so that a scan has several blocks and the last is not full."""
-    monkeypatch.setattr("runtime.formats.frames._BLOCK_BYTES", 3 * 8 * 16 * 16)
+    monkeypatch.setattr("ptychonnx.runtime.formats.conversion.frames._BLOCK_BYTES", 3 * 8 * 16 * 16)
     for module in ("native", "ptychopinn"):
-        monkeypatch.setattr(f"runtime.formats.{module}._BLOCK", 3)
+        monkeypatch.setattr(f"ptychonnx.runtime.formats.{module}._BLOCK", 3)
 
 
 @pytest.mark.parametrize("kind", FILES)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.physics import cut_windows, forward, illumination, window_corners
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward, illumination, window_corners
 
 
 def test_photons_are_conserved(scan, probe):

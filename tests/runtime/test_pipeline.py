@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.amplitudes import LazyAmplitudes
-from runtime.errors import InputError
-from runtime.pipeline import ReadAhead, WorkBehind
-from runtime.reconstruct import reconstruct
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.pipeline import ReadAhead, WorkBehind
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 from tests.runtime.test_session import contract, write_identity
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 MEASURE = """
 import re, sys
 from pathlib import Path
-from runtime.formats import read_scan
-from runtime.reconstruct import reconstruct
-from runtime.session import Session
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.inference.session import Session
 scan = read_scan(Path(sys.argv[2]), estimate_probe=True)
 assert reconstruct(Session(Path(sys.argv[1]), "cpu"), scan).patterns == int(sys.argv[3])
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
@@ -102,7 +102,7 @@ def test_patterns_that_groups_share_are_read_once(patterns, positions, tmp_path)
 
 
 def test_forgotten_patterns_are_read_again(patterns, positions, tmp_path, monkeypatch):
-    monkeypatch.setattr("runtime.pipeline._KEPT_BYTES", 6 * patterns[0].nbytes)
+    monkeypatch.setattr("ptychonnx.runtime.reconstruction.pipeline._KEPT_BYTES", 6 * patterns[0].nbytes)
     session = Session(write_identity(tmp_path / "i.onnx", contract(2), 2))
     recorded = Recorded(patterns)
     found = reconstruct(session, Scan(recorded.amplitudes, positions), batch=5)
@@ -162,7 +162,7 @@ def test_an_error_of_the_stitcher_comes_out_as_it_is(patterns, positions, sessio
     def broken(self, patches, positions):
         raise ZeroDivisionError("stitcher")
 
-    monkeypatch.setattr("runtime.stitching.Stitcher.add", broken)
+    monkeypatch.setattr("ptychonnx.runtime.reconstruction.stitching.Stitcher.add", broken)
     with pytest.raises(ZeroDivisionError, match="stitcher"):
         reconstruct(session, Scan(Recorded(patterns).amplitudes, positions), batch=40)
 
@@ -189,7 +189,7 @@ def test_work_behind_waits_when_it_is_too_far_behind():
 
 
 def test_a_product_of_a_streamed_scan_has_the_exact_flux(patterns, positions, tmp_path, session):
-    from runtime.reconstruct import write_reconstruction
+    from ptychonnx.runtime.reconstruction.reconstruct import write_reconstruction
 
     recorded = Recorded(patterns)
     probe = np.ones((1, 16, 16), np.complex64)

@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import tifffile
 
-from runtime.errors import InputError
-from runtime.formats import read_reference
-from runtime.formats.products import ENDINGS, ENDINGS_OF_TILES, Product, check_ending, write_product
-from runtime.physics import cut_windows
-from runtime.stitching import Stitched, Stitcher, patch_weight
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_reference
+from ptychonnx.runtime.formats.writers.reconstruction_file import (
+    ENDINGS,
+    ENDINGS_OF_TILES,
+    Product,
+    check_ending,
+    write_product,
+)
+from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher, patch_weight
+from ptychonnx.runtime.scan.forward_model import cut_windows
 
 ORIGIN = (3.0, 5.0)
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import onnxruntime
 import pytest
 
-from runtime.errors import InputError
-from runtime.providers import available, provider_list
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.providers import available, provider_list
 
 
 def test_the_cpu_is_always_there_and_last():

@@ -14,13 +14,13 @@ import pytest
 
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed, extra [serve]")
 
-from runtime.errors import InputError
-from runtime.formats import read_scan
-from runtime.physics import cut_windows
-from runtime.reconstruct import reconstruct
-from runtime.remote import Access, RemoteSession
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.inference.remote import Access, RemoteSession
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows
 from tests.certificates import make_certificates
 from tests.runtime.failing_server import FailingGrpcServer, FailingHttpServer
 from tests.runtime.test_session import SIZE, contract, write_identity
@@ -299,7 +299,7 @@ def test_https_asks_for_a_certificate_that_is_trusted_and_shows_its_own(oracle, 
 PROGRAM = """
 import sys
 sys.modules["tritonclient"] = None  # importing it fails, as where it is not installed
-from runtime.remote import RemoteSession
+from ptychonnx.runtime.inference.remote import RemoteSession
 try:
     RemoteSession(sys.argv[1])
 except ValueError as error:

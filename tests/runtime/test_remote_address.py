@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.errors import InputError
-from runtime.remote.access import TOKEN_VARIABLE, Access, read_token
-from runtime.remote.address import Address
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.remote.address import Address
+from ptychonnx.runtime.inference.remote.authentication import TOKEN_VARIABLE, Access, read_token
 from tests.certificates import make_certificates
 
 

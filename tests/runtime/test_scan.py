@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.scan import Reference, Scan
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan import Reference, Scan
 
 
 def with_value(array, index, value):

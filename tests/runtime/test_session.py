@@ -7,14 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.contract import CONTRACT_KEY, Contract
-from runtime.errors import InputError
-from runtime.grouping import nearest_groups
-from runtime.physics import cut_windows
-from runtime.providers import available
-from runtime.reconstruct import reconstruct
-from runtime.scan import Scan
-from runtime.session import Session
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.providers import available
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows
+from ptychonnx.runtime.scan.grouping import nearest_groups
 
 SIZE = 16
 

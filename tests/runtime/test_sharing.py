@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from runtime.session import Session
-from runtime.sharing import SharedRun, is_worth_sharing
+from ptychonnx.runtime.inference.batch_sharing import SharedRun, is_worth_sharing
+from ptychonnx.runtime.inference.session import Session
 from tests.runtime.test_session import SIZE, contract, write_identity
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.physics import cut_windows
-from runtime.stitching import Stitcher, patch_weight
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
+from ptychonnx.runtime.scan.forward_model import cut_windows
 
 SIZE = 16
 WEIGHTINGS = ["probe", "window", "uniform", "crop"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.stitching.canvas import Canvas, Placed
-from runtime.stitching.fourier import shift
+from ptychonnx.runtime.reconstruction.stitching.canvas import Canvas, Placed
+from ptychonnx.runtime.reconstruction.stitching.fourier_shift import shift
 
 SHAPE = 9, 10
 CANVAS = (20, 24)
@@ -84,8 +84,8 @@ def test_fourier_placement_is_a_phase_ramp_on_the_mirrored_patch(size):
 # The sum, the folder of the machine code, and how often it was found there.
 PROGRAM = """
 import numpy as np
-from runtime.stitching.canvas import Canvas, Placed
-from runtime.stitching.kernel import add_patches
+from ptychonnx.runtime.reconstruction.stitching.canvas import Canvas, Placed
+from ptychonnx.runtime.reconstruction.stitching.kernel import add_patches
 canvas = Canvas(8, 8)
 nowhere = np.zeros((1, 2))
 canvas.add(Placed(np.ones((1, 8, 8), np.complex64), nowhere.astype(int), nowhere, True), np.ones((8, 8)))
@@ -95,8 +95,8 @@ print(canvas.values.sum().real, add_patches.stats.cache_path, sum(add_patches.st
 
 ADDED_TWICE = """
 import numpy as np
-from runtime.stitching import Stitcher
-from runtime.stitching.kernel import add_patches
+from ptychonnx.runtime.reconstruction.stitching import Stitcher
+from ptychonnx.runtime.reconstruction.stitching.kernel import add_patches
 positions = np.array([[0.0, 0.0], [3.5, 4.25]])
 for _ in range(2):
     stitcher = Stitcher(positions, np.ones((8, 8)))

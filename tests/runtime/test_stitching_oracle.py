@@ -14,9 +14,9 @@ import itertools
 import numpy as np
 import pytest
 
-from runtime.physics import illumination
-from runtime.stitching import Stitched, Stitcher, patch_weight
-from runtime.stitching.fourier import fourier_matrix
+from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher, patch_weight
+from ptychonnx.runtime.reconstruction.stitching.fourier_shift import fourier_matrix
+from ptychonnx.runtime.scan.forward_model import illumination
 from tests.runtime.conftest import gaussian_probe
 
 SIZE, PERIOD, STEP, GRID = 32, 16, 8, 5

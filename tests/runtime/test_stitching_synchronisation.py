@@ -13,10 +13,10 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 
-from runtime.errors import InputError
-from runtime.physics import cut_windows
-from runtime.stitching import Stitched, Stitcher, patch_weight
-from runtime.stitching.synchronisation import neighbours, overlaps, phases_of_pairs
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher, patch_weight
+from ptychonnx.runtime.reconstruction.stitching.synchronisation import neighbours, overlaps, phases_of_pairs
+from ptychonnx.runtime.scan.forward_model import cut_windows
 from tests.runtime.conftest import gaussian_probe
 
 SIZE = 16
@@ -137,7 +137,7 @@ def test_patches_on_disk_and_tiles_give_the_same_bits(monkeypatch):
     weight = patch_weight("window", SIZE)
     results = []
     for kept, memory in ((2**30, None), (1, None), (1, 1)):
-        monkeypatch.setattr("runtime.stitching.kept.KEPT_BYTES", kept)
+        monkeypatch.setattr("ptychonnx.runtime.reconstruction.stitching.patch_store.KEPT_BYTES", kept)
         stitcher = Stitcher(positions, weight, synchronise=True, memory=memory, tile=40)
         stitcher.add(patches, positions)
         assert stitcher._kept._file._rolled == (kept == 1)
@@ -360,7 +360,7 @@ def test_a_disk_that_fills_up_with_patches_gives_one_line():
 CHILD = """
 import resource, sys
 import numpy as np
-from runtime.stitching import Stitcher
+from ptychonnx.runtime.reconstruction.stitching import Stitcher
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -12,9 +12,15 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.stitching import Stitched, StitchedTiles, Stitcher, canvas_memory, check_whole
-from runtime.stitching.canvas import BYTES_PER_PIXEL, Placed, TiledCanvas
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.reconstruction.stitching import (
+    Stitched,
+    StitchedTiles,
+    Stitcher,
+    canvas_memory,
+    check_whole,
+)
+from ptychonnx.runtime.reconstruction.stitching.canvas import BYTES_PER_PIXEL, Placed, TiledCanvas
 
 SIZE = 32
 
@@ -97,9 +103,9 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from runtime.formats.products import Product, write_product
-from runtime.scan import Scan
-from runtime.stitching import Stitcher
+from ptychonnx.runtime.formats.writers.reconstruction_file import Product, write_product
+from ptychonnx.runtime.scan.scan import Scan
+from ptychonnx.runtime.reconstruction.stitching import Stitcher
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.scan import Scan
-from runtime.session import Session
-from runtime.tuning import _fastest, cache_folder, tuned
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference.tuning import _fastest, cache_folder, tuned
+from ptychonnx.runtime.scan import Scan
 from tests.runtime.test_session import SIZE, contract, fix_batch, write_identity
 
 

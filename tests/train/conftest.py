@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.simulate.lines import LinesConfig, simulate_scan
-from runtime.scan import Scan
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.runtime.scan import Scan
 
 
 @pytest.fixture(scope="session")

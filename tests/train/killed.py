@@ -7,10 +7,10 @@ import signal
 import sys
 from pathlib import Path
 
-from runtime.formats import read_scan
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.train.fitting import settings_for, train
+from ptychonnx.train.registry import get_architecture
 from tests.train.tiny import SMALL
-from train.fitting import settings_for, train
-from train.registry import get_architecture
 
 name, scan, out, last = sys.argv[1:]
 

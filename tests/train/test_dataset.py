@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.physics import cut_windows
-from train.config import NetworkConfig, TrainingConfig
-from train.dataset import prepare
-from train.registry import get_architecture
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan.forward_model import cut_windows
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
+from ptychonnx.train.dataset import prepare
+from ptychonnx.train.registry import get_architecture
 
 NETWORK = NetworkConfig(n=32)
 PHYSICS, BASELINE = get_architecture("fno"), get_architecture("baseline")

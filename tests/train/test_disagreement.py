@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.physics import cut_windows
-from train.disagreement import overlap_disagreement
+from ptychonnx.runtime.scan.forward_model import cut_windows
+from ptychonnx.train.overlap_consistency import overlap_disagreement
 
 RNG = np.random.default_rng(0)
 OFFSETS = np.array([[[0, 0], [0, 5], [4, 1], [5, 5]], [[0, 0], [3, 3], [6, 0], [6, 7]]])

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.grouping import group_offsets
-from runtime.physics import cut_windows, forward
-from runtime.scan import Scan
-from train.config import NetworkConfig, TrainingConfig
-from train.dataset import TrainingData, prepare
-from train.registry import get_architecture
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
+from ptychonnx.runtime.scan.grouping import group_offsets
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
+from ptychonnx.train.dataset import TrainingData, prepare
+from ptychonnx.train.registry import get_architecture
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 tf = pytest.importorskip("tensorflow")
 
-from train.tensorflow import training as tensorflow_training  # noqa: E402
-from train.torch import training as torch_training  # noqa: E402
+from ptychonnx.train.tensorflow import training as tensorflow_training  # noqa: E402
+from ptychonnx.train.torch import training as torch_training  # noqa: E402
 
 NETWORK, TRAINING = NetworkConfig(n=32, gridsize=2, first_steps=3, final_steps=2), TrainingConfig(overlap=1)
 ROWS = np.array([0, 7, 20])

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.simulate.objects import lines_object
-from harness.simulate.probes import make_probe
-from runtime.grouping import group_offsets, nearest_groups
-from runtime.physics import cut_windows, forward, illumination
-from train.config import NetworkConfig
-from train.first_guess import CORRELATION, DARKEST, FAINT, FirstGuess, first_guess
-from train.registry import architectures, get_architecture
+from ptychonnx.harness.simulate.objects import lines_object
+from ptychonnx.harness.simulate.probes import make_probe
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward, illumination
+from ptychonnx.runtime.scan.grouping import group_offsets, nearest_groups
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, FirstGuess, first_guess
+from ptychonnx.train.registry import architectures, get_architecture
 
 torch = pytest.importorskip("torch")
 tf = pytest.importorskip("tensorflow")
 
-from train.tensorflow.neighbours import Neighbours as TensorflowNeighbours  # noqa: E402
-from train.tensorflow.retrieval import Retrieval as TensorflowRetrieval  # noqa: E402
-from train.torch.neighbours import Neighbourhood  # noqa: E402
-from train.torch.retrieval import Retrieval as TorchRetrieval  # noqa: E402
+from ptychonnx.train.tensorflow.neighbours import Neighbours as TensorflowNeighbours  # noqa: E402
+from ptychonnx.train.tensorflow.retrieval import Retrieval as TensorflowRetrieval  # noqa: E402
+from ptychonnx.train.torch.neighbours import Neighbourhood  # noqa: E402
+from ptychonnx.train.torch.retrieval import Retrieval as TorchRetrieval  # noqa: E402
 
 N = 32
 SQUARE = np.array([[0, 0], [0, 7], [6, 0], [5, 8]], dtype=np.float32)
@@ -204,7 +204,7 @@ def test_no_distance_makes_the_steps_too_long(kind, distance):
         vector = neighbours.smooth(density.float()[:, None] * vector)
         value = vector.norm()
         vector = vector / value
-    # See the length of the step in train.first_guess: up to 1.36 over the largest curvature.
+    # See the length of the step in ptychonnx.train.initial_retrieval: up to 1.36 over the largest curvature.
     assert value < 1.36
 
 
@@ -240,7 +240,7 @@ def test_every_architecture_finds_one_object_for_four_patterns(probe, name):
     architecture = get_architecture(name)
     config = NetworkConfig(n=N, gridsize=2, width=4, blocks=2, modes=8, first_steps=3, final_steps=3)
     guess = first_guess(probe, 1.0, steps=3, final_steps=3, members=4)
-    build = import_module(f"train.{architecture.framework}.network").build_network
+    build = import_module(f"ptychonnx.train.{architecture.framework}.network").build_network
     amplitude = forward(windows(lines(8), SQUARE), probe).astype(np.float32)[None]
     parts = build(architecture, config, guess, 0).predict(amplitude, SQUARE[None])
     patches = np.moveaxis(parts[0, ..., 0] + 1j * parts[0, ..., 1], -1, 0)

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.physics import cut_windows, forward, illumination
-from runtime.stitching import Stitcher
+from ptychonnx.runtime.reconstruction.stitching import Stitcher
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward, illumination
 
 torch = pytest.importorskip("torch")
 tf = pytest.importorskip("tensorflow")
 
-from train.first_guess import CONTRAST_GAIN, first_guess  # noqa: E402
-from train.tensorflow import layers as tensorflow_layers  # noqa: E402
-from train.tensorflow import physics as tensorflow_physics  # noqa: E402
-from train.torch import blocks as torch_blocks  # noqa: E402
-from train.torch import physics as torch_physics  # noqa: E402
-from train.torch.retrieval import Refined, Retrieval  # noqa: E402
+from ptychonnx.train.initial_retrieval import CONTRAST_GAIN, first_guess  # noqa: E402
+from ptychonnx.train.tensorflow import layers as tensorflow_layers  # noqa: E402
+from ptychonnx.train.tensorflow import physics as tensorflow_physics  # noqa: E402
+from ptychonnx.train.torch import blocks as torch_blocks  # noqa: E402
+from ptychonnx.train.torch import physics as torch_physics  # noqa: E402
+from ptychonnx.train.torch.retrieval import Refined, Retrieval  # noqa: E402
 
 
 def complex_noise(rng: np.random.Generator, *shape: int) -> NDArray[np.complex64]:
@@ -248,8 +248,8 @@ def test_the_true_object_is_not_changed() -> None:
 
 
 def test_every_step_explains_the_pattern_better() -> None:
-    from harness.simulate.objects import lines_object
-    from harness.simulate.probes import make_probe
+    from ptychonnx.harness.simulate.objects import lines_object
+    from ptychonnx.harness.simulate.probes import make_probe
 
     probe = make_probe("zone-plate", 64) * 64
     known = lines_object((64, 64), np.random.default_rng(8))

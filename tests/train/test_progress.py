@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import InputError
-from train.config import TrainingConfig
-from train.history import Epoch, best_epoch, is_stale, read_history, write_history
-from train.progress import Progress
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.checkpoints import Progress
+from ptychonnx.train.config import TrainingConfig
+from ptychonnx.train.history import Epoch, best_epoch, is_stale, read_history, write_history
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from train.config import TrainingConfig
-from train.progress import Progress
+from ptychonnx.train.config import TrainingConfig
+from ptychonnx.train.checkpoints import Progress
 
 progress = Progress(Path(sys.argv[1]), TrainingConfig(epochs=5))
 

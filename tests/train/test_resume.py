@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import read_scan, write_scan
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_scan, write_scan
+from ptychonnx.train.fine_tuning import find_source
+from ptychonnx.train.fitting import settings_for, train
+from ptychonnx.train.history import read_history
+from ptychonnx.train.registry import get_architecture
+from ptychonnx.train.run import read_run
+from ptychonnx.train.training_plan import PLAN_NAME
+from ptychonnx.train.unfinished_run import locked
 from tests.train.tiny import SMALL
-from train.fitting import settings_for, train
-from train.history import read_history
-from train.plan import PLAN_NAME
-from train.registry import get_architecture
-from train.run import read_run
-from train.source import find_source
-from train.unfinished import locked
 
 FRAMEWORK = {"fno": "lightning", "cnn": "tensorflow"}
 STEPS = 12  # in an epoch of the tiny scan
@@ -214,8 +214,8 @@ def test_fine_tuning_starts_from_the_weights_of_a_run(name, scan_file, uninterru
     assert tuned.trained_tensors != record.trained_tensors
     # The scale of the new scan, not that of the old one, is in the network.
     assert tuned.validation_loss == pytest.approx(record.validation_loss, rel=0.02)
-    from train.network import initial_network
-    from train.run import fingerprint
+    from ptychonnx.train.run import fingerprint
+    from ptychonnx.train.trained_network import initial_network
 
     initial = initial_network(tmp_path / "run", tuned)
     assert fingerprint(initial.tensors()) == tuned.initial_tensors
@@ -240,7 +240,7 @@ def test_training_stops_when_nothing_improves_and_keeps_the_best_epoch(name, tin
     figures = [epoch.validation_loss for epoch in history]
     assert record.epochs_done == len(history) == record.best_epoch + 2 < 30
     assert record.validation_loss == min(figures) < figures[-1]
-    from train.network import load_network
-    from train.run import fingerprint
+    from ptychonnx.train.run import fingerprint
+    from ptychonnx.train.trained_network import load_network
 
     assert fingerprint(load_network(tmp_path / "run", record).tensors()) == record.trained_tensors

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import InputError
-from train import registry
-from train.config import NetworkConfig
-from train.fitting import settings_for
-from train.registry import Architecture, architectures, get_architecture
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train import registry
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.fitting import settings_for
+from ptychonnx.train.registry import Architecture, architectures, get_architecture
 
 
 def test_an_unknown_architecture_lists_those_there_are():
@@ -85,7 +85,7 @@ def test_an_installed_package_adds_an_architecture(monkeypatch):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (object(), "expected a train.registry.Architecture"),
+        (object(), "expected a ptychonnx.train.registry.Architecture"),
         (Architecture("cnn", "torch", "m:f", ""), "names its architecture 'cnn', expected 'extra'"),
         (AttributeError("no such thing"), r"cannot be loaded \(AttributeError: no such thing\)"),
     ],
@@ -107,9 +107,15 @@ def test_a_package_cannot_take_a_built_in_name(monkeypatch):
 @pytest.mark.parametrize(
     ("builder", "message"),
     [
-        ("train.torhc.mine:build", r"^train.torhc.mine: no such module \(train.torhc is not there\)"),
-        ("train.config:build", "its builder 'train.config:build' does not exist: train.config has no build"),
-        ("train.config", "has no function named behind a colon"),
+        (
+            "ptychonnx.torhc.mine:build",
+            r"^ptychonnx.torhc.mine: no such module \(ptychonnx.torhc is not there\)",
+        ),
+        (
+            "ptychonnx.train.config:build",
+            "its builder 'ptychonnx.train.config:build' does not exist: ptychonnx.train.config has no build",
+        ),
+        ("ptychonnx.train.config", "has no function named behind a colon"),
     ],
 )
 def test_a_builder_that_is_not_there_is_named(builder, message):
@@ -119,11 +125,11 @@ def test_a_builder_that_is_not_there_is_named(builder, message):
 
 def test_a_missing_framework_is_named_with_the_extra_that_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning", None)
-    monkeypatch.delitem(sys.modules, "train.torch.network", raising=False)
+    monkeypatch.delitem(sys.modules, "ptychonnx.train.torch.network", raising=False)
     with pytest.raises(
-        InputError, match=r'train.torch.network needs lightning.*pip install "ptychonnx\[torch\]"'
+        InputError, match=r'ptychonnx.train.torch.network needs lightning.*pip install "ptychonnx\[torch\]"'
     ):
-        Architecture("x", "torch", "train.torch.network:build", "").load_builder()
+        Architecture("x", "torch", "ptychonnx.train.torch.network:build", "").load_builder()
 
 
 def channels_first(config, guess):
@@ -133,7 +139,7 @@ def channels_first(config, guess):
 
 
 def test_a_network_of_another_shape_is_refused_before_it_trains():
-    network = pytest.importorskip("train.torch.network")
+    network = pytest.importorskip("ptychonnx.train.torch.network")
     architecture = Architecture("mine", "torch", f"{__name__}:channels_first", "")
     with pytest.raises(
         InputError, match=r"'mine'.* gives float32 \[3, 2, 16, 16\], expected .*\[3, 16, 16, 1, 2\]"
@@ -142,7 +148,7 @@ def test_a_network_of_another_shape_is_refused_before_it_trains():
 
 
 def test_a_network_that_takes_no_offsets_sees_one_pattern_at_a_time():
-    network = pytest.importorskip("train.torch.network")
+    network = pytest.importorskip("ptychonnx.train.torch.network")
     architecture = Architecture("mine", "torch", f"{__name__}:channels_first", "")
     with pytest.raises(
         InputError, match="'mine': its network does not take amplitudes and offsets, as --gridsize 2"
@@ -153,9 +159,9 @@ def test_a_network_that_takes_no_offsets_sees_one_pattern_at_a_time():
 def test_without_neuraloperator_a_fourier_network_is_an_error_and_no_fallback():
     program = (
         "import sys; sys.modules['neuralop'] = None\n"
-        "from train.registry import get_architecture\n"
+        "from ptychonnx.train.registry import get_architecture\n"
         "get_architecture('fno').load_builder()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "InputError: train.torch.fno needs neuralop" in done.stderr
+    assert "InputError: ptychonnx.train.torch.fno needs neuralop" in done.stderr

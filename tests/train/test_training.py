@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.formats import write_scan
-from runtime.physics import cut_windows
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.scan.forward_model import cut_windows
+from ptychonnx.train.fitting import settings_for, train
+from ptychonnx.train.history import read_history
+from ptychonnx.train.registry import architectures, get_architecture
+from ptychonnx.train.run import fingerprint, held_out_scan, read_run
+from ptychonnx.train.trained_network import initial_network, load_network
 from tests.train.tiny import SMALL
-from train.fitting import settings_for, train
-from train.history import read_history
-from train.network import initial_network, load_network
-from train.registry import architectures, get_architecture
-from train.run import fingerprint, held_out_scan, read_run
 
 PACKAGES = {"torch": "lightning", "tensorflow": "tensorflow"}
 # Every registered architecture is tested.
@@ -142,8 +142,8 @@ def test_mixed_precision_changes_the_arithmetic_and_leaves_weights_in_float32(ti
 @pytest.mark.parametrize("name", TORCH)
 def test_torch_networks_take_an_odd_size(name):
     pytest.importorskip("lightning")
-    from train.first_guess import first_guess
-    from train.torch.network import build_network
+    from ptychonnx.train.initial_retrieval import first_guess
+    from ptychonnx.train.torch.network import build_network
 
     network, _ = settings_for(get_architecture(name), {**SMALL, "n": 33})
     probe = np.ones((1, 33, 33), dtype=np.complex64)

@@ -11,10 +11,10 @@ import tensorflow as tf
 tf.config.set_visible_devices([], "GPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-from runtime.formats import read_scan  # noqa: E402
+from ptychonnx.runtime.formats import read_scan  # noqa: E402
+from ptychonnx.train.fitting import settings_for, train  # noqa: E402
+from ptychonnx.train.registry import get_architecture  # noqa: E402
 from tests.train.tiny import SMALL  # noqa: E402
-from train.fitting import settings_for, train  # noqa: E402
-from train.registry import get_architecture  # noqa: E402
 
 scan, out = map(Path, sys.argv[1:])
 network, training = settings_for(get_architecture("cnn"), {**SMALL, "epochs": 6, "devices": 2})

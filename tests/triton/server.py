@@ -16,8 +16,8 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.contract import CONTRACT_KEY, Contract
-from runtime.session import Session
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.inference.session import Session
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 

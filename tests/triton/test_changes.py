@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
-from runtime.reconstruct import reconstruct
-from runtime.remote import Access, RemoteSession
-from runtime.session import Session
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.remote import Access, RemoteSession
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
 from tests.certificates import make_certificates
 from tests.triton.server import add_model, add_version
 

@@ -13,10 +13,10 @@ import pytest
 # The server of `make test-triton`.
 pytest.importorskip("tests.triton.server")
 
-from runtime.contract import CONTRACT_KEY, Contract
-from runtime.reconstruct import reconstruct
-from runtime.remote import RemoteSession
-from runtime.session import Session
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.inference.remote import RemoteSession
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
 from tests.export.deployed import counts_artifact, group_artifact, offsets_artifact
 from tests.export.small_network import scan_of_noise
 from tests.harness.conftest import make_contract, write_oracle

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.evaluate import evaluate
-from runtime.formats import read_scan
-from runtime.reconstruct import reconstruct
-from runtime.remote import RemoteSession
-from runtime.session import Session
+from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.inference.remote import RemoteSession
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
 from tests.harness.conftest import make_contract, small_scan, write_oracle
 from tests.triton.server import add_model
 
@@ -147,7 +147,7 @@ def test_sessions_side_by_side_do_not_mix_their_answers(served, scheme, four_art
 def test_the_command_line_reconstructs_and_says_how_the_server_did(
     served, scheme, run, lines_scan, four_artifacts, tmp_path
 ):
-    from runtime.formats.native import write_scan
+    from ptychonnx.runtime.formats.readers.native import write_scan
 
     write_scan(tmp_path / "scan.npz", lines_scan)
     url = served.url(scheme, "pinn_fno")
@@ -167,7 +167,7 @@ def test_the_command_line_reconstructs_and_says_how_the_server_did(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_is_not_there_is_said_in_one_line(served, scheme, run, lines_scan, four_artifacts, tmp_path):
-    from runtime.formats.native import write_scan
+    from ptychonnx.runtime.formats.readers.native import write_scan
 
     write_scan(tmp_path / "scan.npz", lines_scan)
     other = small_scan(size=8)

@@ -10,9 +10,16 @@ import math
 import keras
 import tensorflow as tf
 
-from train.config import NetworkConfig
-from train.first_guess import FirstGuess
-from train.tensorflow.layers import ExactLayer, ScaledPatterns, ToObjectParts, check_size, decoder, encoder
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.tensorflow.layers import (
+    ExactLayer,
+    ScaledPatterns,
+    ToObjectParts,
+    check_size,
+    decoder,
+    encoder,
+)
 
 __all__ = ["build"]
 

@@ -7,10 +7,10 @@ from typing import TypeAlias
 import keras
 import tensorflow as tf
 
-from runtime.errors import InputError
-from train.config import NetworkConfig
-from train.first_guess import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
-from train.tensorflow.retrieval import Retrieval
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
+from ptychonnx.train.tensorflow.retrieval import Retrieval
 
 __all__ = [
     "ExactLayer",
@@ -42,7 +42,7 @@ class ExactLayer(keras.layers.Layer):
 class Features(ExactLayer):
     """What `given` gives to features [B, N, N, 3 C + 1].
 
-    Real and imaginary part of what the first guess (see `train.first_guess`) adds to an empty object, logarithm of
+    Real and imaginary part of what the first guess (see `initial_retrieval`) adds to an empty object, logarithm of
     the scaled amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
     """
 

@@ -1,4 +1,4 @@
-"""One object for several neighbouring patterns, in TensorFlow; same definition as `train.first_guess`.
+"""One object for several neighbouring patterns, in TensorFlow; same definition as `ptychonnx.train.initial_retrieval`.
 
 Images are [row, part, column]. Windows may lie anywhere: what lies between whole pixels is carried over exactly by the
 covariance, and interpolated linearly where values are merged.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from train.first_guess import CORRELATION, DARKEST, FAINT, FirstGuess
+from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, FirstGuess
 
 __all__ = ["Neighbours"]
 

@@ -10,13 +10,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import InputError
-from train.config import NetworkConfig
-from train.first_guess import FirstGuess
-from train.network import check_output
-from train.registry import Architecture, get_architecture
-from train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
-from train.tensorflow.layers import refined
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.registry import Architecture, get_architecture
+from ptychonnx.train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
+from ptychonnx.train.tensorflow.layers import refined
+from ptychonnx.train.trained_network import check_output
 
 __all__ = [
     "CHECKPOINT_NAME",
@@ -37,7 +37,7 @@ class KerasNetwork:
         self.model = model
 
     def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `train.run.NativeNetwork`."""
+        """See `ptychonnx.train.run.NativeNetwork`."""
         given = [np.ascontiguousarray(each) for each in inputs]
         parts = self.model(given if len(given) > 1 else given[0], training=False)
         return np.asarray(parts, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The forward model and the physics-informed losses in TensorFlow; same definitions as `runtime.physics`."""
+"""The forward model and the physics-informed losses in TensorFlow; same definitions as `scan.forward_model`."""
 
 from __future__ import annotations
 

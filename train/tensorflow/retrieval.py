@@ -1,11 +1,11 @@
-"""Phase retrieval steps in TensorFlow; same definition as `train.first_guess`. Images are [row, part, column]."""
+"""Phase retrieval steps in TensorFlow; same definition as `train.initial_retrieval`. Images are [row, part, column]."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from train.first_guess import INTENSITY_FLOOR, MOMENTUM, FirstGuess
-from train.tensorflow.neighbours import Neighbours
+from ptychonnx.train.initial_retrieval import INTENSITY_FLOOR, MOMENTUM, FirstGuess
+from ptychonnx.train.tensorflow.neighbours import Neighbours
 
 __all__ = ["Retrieval"]
 
@@ -38,7 +38,7 @@ class Retrieval:
         Parameters
         ----------
         offsets
-            [B, C, 2], where the windows of the C patterns lie in one object, see `train.tensorflow.neighbours`; each
+            [B, C, 2], where the windows of the C patterns lie in one object, see `tensorflow.neighbours`; each
             has an object of its own if None.
         parts
             What they begin with, patches made to agree first; an empty object if None.

@@ -10,15 +10,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from runtime.errors import InputError
-from runtime.grouping import group_offsets
-from train.config import TrainingConfig
-from train.dataset import TrainingData
-from train.fitting import Fitted, Job
-from train.run import fingerprint
-from train.tensorflow.layers import Given
-from train.tensorflow.network import KerasNetwork, build_network, save_weights
-from train.tensorflow.physics import physics_loss, supervised_loss
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan.grouping import group_offsets
+from ptychonnx.train.config import TrainingConfig
+from ptychonnx.train.dataset import TrainingData
+from ptychonnx.train.fitting import Fitted, Job
+from ptychonnx.train.run import fingerprint
+from ptychonnx.train.tensorflow.layers import Given
+from ptychonnx.train.tensorflow.network import KerasNetwork, build_network, save_weights
+from ptychonnx.train.tensorflow.physics import physics_loss, supervised_loss
 
 __all__ = ["fit"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from train.config import NetworkConfig
-from train.first_guess import FirstGuess
-from train.tensorflow.layers import Features, ToObject, check_size, convolutions, given
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.tensorflow.layers import Features, ToObject, check_size, convolutions, given
 
 __all__ = ["build"]
 

@@ -7,9 +7,9 @@ import torch
 from neuralop.layers.spectral_convolution import SpectralConv
 from torch import Tensor, nn
 
-from train.config import NetworkConfig
-from train.first_guess import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
-from train.torch.retrieval import Retrieval
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
+from ptychonnx.train.torch.retrieval import Retrieval
 
 __all__ = ["Features", "ObjectHead", "PtychoBlock", "convolutions", "feature_channels", "lifter"]
 
@@ -17,7 +17,7 @@ __all__ = ["Features", "ObjectHead", "PtychoBlock", "convolutions", "feature_cha
 class Features(nn.Module):
     """Measured amplitudes [B, C, N, N], and offsets [B, C, 2] if C > 1, to features [B, 3 C + 1, N, N].
 
-    Real and imaginary part of what the first guess (see `train.first_guess`) adds to an empty object, logarithm of
+    Real and imaginary part of what the first guess (see `initial_retrieval`) adds to an empty object, logarithm of
     the scaled amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
     """
 

@@ -11,9 +11,9 @@ from neuralop.layers.channel_mlp import ChannelMLP
 from neuralop.layers.spectral_convolution import SpectralConv
 from torch import Tensor, nn
 
-from train.config import NetworkConfig
-from train.first_guess import FirstGuess
-from train.torch.blocks import Features, ObjectHead, convolutions, feature_channels, lifter
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.torch.blocks import Features, ObjectHead, convolutions, feature_channels, lifter
 
 __all__ = ["build"]
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from train.config import NetworkConfig
-from train.first_guess import FirstGuess
-from train.torch.blocks import Features, ObjectHead, PtychoBlock, convolutions, feature_channels, lifter
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.torch.blocks import (
+    Features,
+    ObjectHead,
+    PtychoBlock,
+    convolutions,
+    feature_channels,
+    lifter,
+)
 
 __all__ = ["build"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from neuralop.models import FNO
 from torch import Tensor, nn
 
-from train.config import NetworkConfig
-from train.first_guess import FirstGuess
-from train.torch.blocks import Features, ObjectHead, feature_channels
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.torch.blocks import Features, ObjectHead, feature_channels
 
 __all__ = ["build"]
 

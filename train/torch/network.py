@@ -16,13 +16,13 @@ from neuralop.models.base_model import BaseModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from runtime.errors import InputError
-from train.config import NetworkConfig
-from train.first_guess import FirstGuess
-from train.network import check_output
-from train.registry import Architecture, get_architecture
-from train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
-from train.torch.retrieval import Refined
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.config import NetworkConfig
+from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.registry import Architecture, get_architecture
+from ptychonnx.train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
+from ptychonnx.train.torch.retrieval import Refined
+from ptychonnx.train.trained_network import check_output
 
 __all__ = [
     "CHECKPOINT_NAME",
@@ -45,7 +45,7 @@ class TorchNetwork:
         self.module = module.eval()
 
     def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `train.run.NativeNetwork`."""
+        """See `ptychonnx.train.run.NativeNetwork`."""
         with torch.inference_mode():
             return self.module(*_tensors(inputs)).numpy()
 

@@ -1,4 +1,4 @@
-"""Phase retrieval steps in Torch; same definition as `train.first_guess`. Images are [row, part, column]."""
+"""Phase retrieval steps in Torch; same definition as `train.initial_retrieval`. Images are [row, part, column]."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.first_guess import INTENSITY_FLOOR, MOMENTUM, FirstGuess
-from train.torch.neighbours import Neighbourhood, Neighbours
+from ptychonnx.train.initial_retrieval import INTENSITY_FLOOR, MOMENTUM, FirstGuess
+from ptychonnx.train.torch.neighbours import Neighbourhood, Neighbours
 
 __all__ = ["Refined", "Retrieval"]
 
@@ -56,7 +56,7 @@ class Retrieval(nn.Module):
         Parameters
         ----------
         offsets
-            [B, C, 2], where the windows of the C patterns lie in one object, see `train.torch.neighbours`; each has
+            [B, C, 2], where the windows of the C patterns lie in one object, see `torch.neighbours`; each has
             an object of its own if None.
         parts
             What they begin with, patches made to agree first; an empty object if None.

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from runtime.errors import InputError
-from train.config import TrainingConfig
-from train.dataset import TrainingData
-from train.fitting import Fitted, Job
-from train.run import fingerprint
-from train.torch.blocks import Features
-from train.torch.network import TorchNetwork, build_network
-from train.torch.physics import physics_loss, supervised_loss
-from train.torch.retrieval import Retrieval
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.config import TrainingConfig
+from ptychonnx.train.dataset import TrainingData
+from ptychonnx.train.fitting import Fitted, Job
+from ptychonnx.train.run import fingerprint
+from ptychonnx.train.torch.blocks import Features
+from ptychonnx.train.torch.network import TorchNetwork, build_network
+from ptychonnx.train.torch.physics import physics_loss, supervised_loss
+from ptychonnx.train.torch.retrieval import Retrieval
 
 __all__ = ["fit"]
 

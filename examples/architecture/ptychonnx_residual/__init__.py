@@ -1,6 +1,6 @@
 """`residual` for ptychonnx. No framework is imported here: listing the architectures imports this module."""
 
-from train.registry import Architecture
+from ptychonnx.train.registry import Architecture
 
 __all__ = ["ARCHITECTURE"]
 

@@ -1,0 +1,69 @@
+"""What a file of `ptychonnx export-module` says of itself: it is no network of this field and has no contract."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ptychonnx.runtime.contract import Parity, ReferencePair
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["MODULE_KEY", "ModuleDescription"]
+
+MODULE_KEY = "ptychonnx.module"
+
+
+class ModuleDescription(BaseModel):
+    """Stamped as JSON into `metadata_props["ptychonnx.module"]`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    source: str | None = Field(default=None, description="where the module came from, without its folder")
+    complex_values: list[str] = Field(
+        default=[], description="inputs and outputs whose last axis is real and imaginary part"
+    )
+    parameters: int | None = None
+    exporter: str | None = None
+    opset: int | None = None
+    lowering: str | None = None
+    passes: list[str] = []
+    operators_before: dict[str, int] = Field(default={}, description="before the passes")
+    versions: dict[str, str] = {}
+    parity: Parity | None = None
+    reference: ReferencePair | None = None
+    graph_sha256: str | None = None
+
+    def rows(self) -> dict[str, str]:
+        """What a person wants to know, by name; what is not known is left out."""
+        parity = self.parity
+        rows = {
+            "source": self.source,
+            "parameters": None if self.parameters is None else f"{self.parameters:,}",
+            "converted by": None if self.exporter is None else f"{self.exporter}, opset {self.opset}",
+            "lowering": self.lowering,
+            "passes": ", ".join(self.passes),
+            "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
+            "parity": None
+            if parity is None
+            else (
+                f"{parity.max_relative_error:.2e} of the largest output (allowed {parity.tolerance:.0e}), "
+                f"{parity.engine} on {parity.patterns}"
+            ),
+            "reference": None
+            if self.reference is None
+            else f"output {self.reference.output_sha256[:12]} for the {self.reference.rule}",
+        }
+        return {name: shown for name, shown in rows.items() if shown}
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> ModuleDescription:
+        """Parse a description; `where` names the file in the error.
+
+        Raises
+        ------
+        InputError
+            If the text is none.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"{where}: {MODULE_KEY} not understood: {error.errors()[0]['msg']}") from error

@@ -1,0 +1,101 @@
+"""Signatures beside artifacts: `model-signing` of the OpenSSF with a key on this machine, no online service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from ptychonnx.runtime.atomic import atomic_path
+from ptychonnx.runtime.contract.integrity import check_model_file, external_tensors
+from ptychonnx.runtime.errors import InputError, VerificationError
+
+__all__ = ["sign", "signature_path", "verify_signature"]
+
+_KEYS = "expected PEM of an elliptic curve key: P-256, P-384 or P-521, not encrypted"
+
+
+def signature_path(artifact: Path) -> Path:
+    """Where the signature of an artifact stands: ``<artifact>.sig``."""
+    return artifact.with_name(f"{artifact.name}.sig")
+
+
+def sign(artifact: Path, private_key: Path) -> Path:
+    """Sign every byte of an artifact, contract included; its name is free to change.
+
+    Parameters
+    ----------
+    private_key
+        PEM file, such as ``openssl ecparam -name prime256v1 -genkey -noout -out key.pem`` writes.
+
+    Returns
+    -------
+    The signature, a Sigstore bundle.
+
+    Raises
+    ------
+    InputError
+        If model-signing is not installed, the key is none, or the artifact is unsafe or in several files.
+    """
+    package = _package()
+    if any(True for _ in external_tensors(check_model_file(artifact))):
+        raise InputError(
+            f"{artifact}: keeps weights in other files, expected everything in the file to be signed"
+        )
+    try:
+        config = package.signing.Config().use_elliptic_key_signer(private_key=private_key)
+    except Exception as error:  # any of five types, depending on what is wrong with the key
+        raise InputError(f"{private_key}: no usable private key ({_reason(error)}), {_KEYS}") from error
+    with atomic_path(signature_path(artifact)) as partial:
+        config.sign(artifact.resolve(), partial)
+    return signature_path(artifact)
+
+
+def verify_signature(artifact: Path, public_key: Path) -> str:
+    """Check the signature beside an artifact, before anything in the artifact is read.
+
+    Returns
+    -------
+    What was found, in words.
+
+    Raises
+    ------
+    InputError
+        If model-signing is not installed, the artifact is missing, or the key is none.
+    VerificationError
+        If there is no signature, or it is not one of these bytes by this key.
+    """
+    package = _package()
+    if not artifact.is_file():
+        raise InputError(f"{artifact}: no such file, expected an ONNX artifact")
+    try:
+        config = package.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+    except Exception as error:  # as above
+        raise InputError(f"{public_key}: no usable public key ({_reason(error)}), {_KEYS}") from error
+    signature = signature_path(artifact)
+    if not signature.is_file():
+        raise VerificationError(f"{signature}: no such file, expected the signature of {artifact.name}")
+    try:
+        config.verify(artifact.resolve(), signature)
+    except Exception as error:  # ValueError, InvalidSignature, and whatever parsing a broken bundle raises
+        raise VerificationError(
+            f"{signature}: no signature of {artifact.name} by {public_key} ({_reason(error)})"
+        ) from error
+    return f"{signature.name} is one of this file by {public_key}"
+
+
+def _package() -> ModuleType:
+    try:
+        import model_signing
+    except ImportError as error:
+        raise InputError("model-signing is not installed: pip install 'ptychonnx[signing]'") from error
+    return model_signing
+
+
+def _reason(error: Exception) -> str:
+    """One short line; a mismatch of hashes prints them as bytes, which say nothing to a reader."""
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, AttributeError):
+        return "of another kind"
+    if text.startswith("Signature mismatch"):
+        return "the file was changed after it was signed"
+    return text.splitlines()[0].rstrip(". ")

@@ -1,0 +1,101 @@
+"""What may be chosen when artifacts are deployed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["Accelerator", "Compute", "DeployOptions", "Device", "KServeOptions", "MLServerOptions"]
+
+Device = Literal["cpu", "gpu"]
+Accelerator = Literal["tensorrt", "cuda"]
+Compute = Literal["float32", "bfloat16"]
+
+_LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+def _absolute(path: str | None) -> str | None:
+    if path is not None and (not path.startswith("/") or "\n" in path):
+        raise ValueError("expected an absolute path on the server")
+    return path
+
+
+class DeployOptions(BaseModel):
+    """Validated settings of a deployment, the same for all artifacts of one call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    append_version: bool = Field(default=False, description="add a version to models that are there already")
+    prune: int | None = Field(default=None, ge=1, description="keep this many versions of each model")
+    serve: int = Field(default=1, ge=1, description="how many of the newest versions answer")
+    max_batch: int = Field(default=16, ge=1, le=4096, description="largest batch of a dynamic artifact")
+    preferred_batch: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(), description="batches the server waits for first; any up to max_batch if empty"
+    )
+    queue_delay: int = Field(
+        default=500, ge=0, le=10_000_000, description="longest wait for a fuller batch, microseconds"
+    )
+    device: Device = "cpu"
+    instances: int = Field(default=1, ge=1, le=256, description="copies that run side by side")
+    threads: int | None = Field(
+        default=None, ge=1, description="of one copy on a CPU; the engine's choice if None"
+    )
+    compute: Compute = Field(default="float32", description="what OpenVINO computes a float32 artifact in")
+    accelerator: Accelerator | None = None
+    engine_cache: Annotated[str | None, AfterValidator(_absolute)] = Field(
+        default=None, description="folder on the server for the engines of TensorRT"
+    )
+
+    def check(self) -> None:
+        """Refuse settings that do not go together.
+
+        Raises
+        ------
+        InputError
+            In words of the command line.
+        """
+        too_large = [size for size in self.preferred_batch if size > self.max_batch]
+        if too_large:
+            raise InputError(f"--preferred-batch {too_large[0]} is larger than --max-batch {self.max_batch}")
+        if self.accelerator is not None and self.device != "gpu":
+            raise InputError(f"--accelerator {self.accelerator} runs on a GPU, expected --device gpu with it")
+        if self.engine_cache is not None and self.accelerator != "tensorrt":
+            raise InputError("--engine-cache is for TensorRT, expected --accelerator tensorrt with it")
+        if self.engine_cache is not None and self.serve > 1:
+            # A cached engine is found by names of the graph, which two trainings of one network share.
+            raise InputError("--engine-cache holds the engines of one version, expected --serve 1 with it")
+        if self.threads is not None and self.device == "gpu":
+            raise InputError("--threads is for CPUs, expected --device cpu with it")
+        if self.prune is not None and not self.append_version:
+            raise InputError("--prune removes old versions of a model, expected --append-version with it")
+        if self.prune is not None and self.prune < self.serve:
+            raise InputError(f"--prune {self.prune} keeps fewer versions than --serve {self.serve} needs")
+
+
+class KServeOptions(BaseModel):
+    """Of the InferenceService."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    storage_uri: str = Field(
+        pattern=r"^[a-z][a-z0-9+.-]*://\S+$",
+        description="where the folder will lie, such as s3://bucket/folder",
+    )
+    namespace: str = Field(default="default", pattern=_LABEL)
+    service: str = Field(default="ptychonnx", pattern=_LABEL)
+    runtime: str = Field(default="kserve-tritonserver", pattern=_LABEL)
+    protocol: Literal["v2", "grpc-v2"] = "v2"
+
+
+class MLServerOptions(BaseModel):
+    """Of the server that `settings.json` starts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", pattern=r"^[0-9A-Za-z.:_-]+$")
+    http_port: int = Field(default=8080, ge=1, le=65535)
+    grpc_port: int = Field(default=8081, ge=1, le=65535)
+    metrics_port: int = Field(default=8082, ge=1, le=65535)

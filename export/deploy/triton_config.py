@@ -1,0 +1,163 @@
+"""`config.pbtxt` of a Triton model, built as the protobuf message that Triton itself parses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from google.protobuf import text_format
+
+from ptychonnx.export.deploy.deploy_options import DeployOptions
+from ptychonnx.export.deploy.deployable import Interface, Stamped
+from ptychonnx.export.deploy.versions import MODEL_FILE
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["config_text", "model_config", "parse_config", "warmup_file"]
+
+_TYPES = {"float32": "TYPE_FP32", "uint16": "TYPE_UINT16"}
+# A network that was verified in float32 is not asked for in 16 bits.
+_TENSORRT_PRECISION = {"fp32": "FP32", "fp16": "FP16"}
+
+
+def warmup_file(name: str) -> str:
+    """The file that holds the reference values of an input."""
+    return f"reference_{name}.bin"
+
+
+def config_text(name: str, contracts: Mapping[int, Stamped], options: DeployOptions) -> str:
+    """The text of `config.pbtxt`, read back and compared with the message it came from.
+
+    Raises
+    ------
+    InputError
+        If tritonclient is not installed, or the options do not fit the artifact.
+    """
+    message = model_config(name, contracts, options)
+    text = text_format.MessageToString(message)
+    if parse_config(text) != message:
+        raise InputError(f"{name}: config.pbtxt does not read back as it was written")
+    return text
+
+
+def parse_config(text: str) -> Any:
+    """The message `inference.ModelConfig` of a text.
+
+    Raises
+    ------
+    InputError
+        If Triton would not understand the text.
+    """
+    try:
+        return text_format.Parse(text, _package().ModelConfig())
+    except text_format.ParseError as error:
+        raise InputError(f"config.pbtxt is no Triton model configuration: {error}") from error
+
+
+def model_config(name: str, contracts: Mapping[int, Stamped], options: DeployOptions) -> Any:
+    """The message for a model.
+
+    Parameters
+    ----------
+    contracts
+        Of the versions that answer, by number, the newest last. They share one interface.
+    """
+    package = _package()
+    newest = list(contracts)[-1]
+    contract = contracts[newest].contract
+    interface = Interface.of(contract)
+    dynamic = interface.batch is None
+    batch = () if interface.batch is None else (interface.batch,)
+    config = package.ModelConfig(
+        name=name,
+        backend="onnxruntime",
+        default_model_filename=MODEL_FILE,
+        # With a largest batch, dimensions leave the batch out; a graph of one batch has it written out.
+        max_batch_size=options.max_batch if dynamic else 0,
+    )
+    # Named one by one, versions change together with everything else in this file: see decision 8.
+    config.version_policy.specific.versions.extend(contracts)
+    for tensor in interface.inputs:
+        config.input.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=(*batch, *tensor.shape))
+    config.output.add(
+        name=interface.output_name, data_type="TYPE_FP32", dims=(*batch, *interface.output_shape)
+    )
+    if dynamic:
+        config.dynamic_batching.preferred_batch_size.extend(sorted(set(options.preferred_batch)))
+        config.dynamic_batching.max_queue_delay_microseconds = options.queue_delay
+    kind = "KIND_GPU" if options.device == "gpu" else "KIND_CPU"
+    config.instance_group.add(kind=kind, count=options.instances)
+    if options.accelerator is not None:
+        _accelerate(config, name, contract, options)
+    if options.threads is not None:
+        config.parameters["intra_op_thread_count"].string_value = str(options.threads)
+    _publish(config, contracts)
+    for size in sorted({1, options.max_batch}) if dynamic else [1]:
+        _warm_up(config, size)
+    return config
+
+
+def _publish(config: Any, contracts: Mapping[int, Stamped]) -> None:
+    """Contracts as parameters, which a client reads with the model configuration.
+
+    ``ptychonnx.contract`` is that of the newest version; where several answer, each has its own number behind it.
+    """
+    *_, newest = contracts.values()
+    config.parameters[CONTRACT_KEY].string_value = newest.text
+    if len(contracts) > 1:
+        for number, stamped in contracts.items():
+            config.parameters[f"{CONTRACT_KEY}.{number}"].string_value = stamped.text
+
+
+def _warm_up(config: Any, size: int) -> None:
+    """One run of the reference input; Triton puts `size` requests of one element together."""
+    warmup = config.model_warmup.add(name=f"reference_{size}", batch_size=size)
+    for given in config.input:
+        entry = warmup.inputs[given.name]
+        entry.data_type = given.data_type
+        entry.dims.extend(given.dims)
+        entry.input_data_file = warmup_file(given.name)
+
+
+def _accelerate(config: Any, name: str, contract: Contract, options: DeployOptions) -> None:
+    accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(
+        name=options.accelerator
+    )
+    precision = contract.conversion.precision
+    if options.accelerator == "cuda":
+        if precision == "fp32":
+            # Parity was measured without it; on by default, it keeps 10 bits of a factor.
+            accelerator.parameters["use_tf32"] = "0"
+        return
+    if precision not in _TENSORRT_PRECISION:
+        raise InputError(
+            f"{name}: TensorRT takes no 8-bit activations with an offset, expected a float32 or fp16 artifact, or "
+            "--accelerator cuda"
+        )
+    accelerator.parameters["precision_mode"] = _TENSORRT_PRECISION[precision]
+    if contract.batch is None:
+        best = max(options.preferred_batch, default=options.max_batch)
+        for which, size in (("min", 1), ("opt", best), ("max", options.max_batch)):
+            shapes = (f"{each.name}:{'x'.join(map(str, (size, *each.shape)))}" for each in contract.inputs)
+            accelerator.parameters[f"trt_profile_{which}_shapes"] = ",".join(shapes)
+    if options.engine_cache is not None:
+        accelerator.parameters["trt_engine_cache_enable"] = "1"
+        accelerator.parameters["trt_engine_cache_path"] = _cache(options.engine_cache, name, contract)
+
+
+def _cache(folder: str, name: str, contract: Contract) -> str:
+    """A folder of its own for each graph: onnxruntime finds engines by names of the graph, not by its weights."""
+    if contract.graph_sha256 is None:
+        raise InputError(f"{name}: its contract has no hash of the graph, which --engine-cache needs")
+    return f"{folder.rstrip('/')}/{name}/{contract.graph_sha256[:16]}"
+
+
+def _package() -> ModuleType:
+    try:
+        from tritonclient.grpc import model_config_pb2
+    except ImportError as error:
+        raise InputError(
+            f"deploying to Triton needs tritonclient and grpcio ({error}): pip install 'ptychonnx[serve]'"
+        ) from error
+    return model_config_pb2

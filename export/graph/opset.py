@@ -1,0 +1,67 @@
+"""The version of the operator set that an artifact is written in."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import helper, version_converter
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["DEFAULT_OPSET", "HIGHEST_OPSET", "LOWEST_OPSET", "check_opset", "opset_of", "to_opset"]
+
+# What tf2onnx writes, and the first that torch's exporter writes itself.
+LOWEST_OPSET = 18
+# The first with the operator Gelu. onnxruntime reads it since 1.17, and artifacts from torch, which are written in
+# IR version 10, since 1.18 (docs/portability.md); inference servers of 2025 do too.
+DEFAULT_OPSET = 20
+# The last that torch's exporter writes.
+HIGHEST_OPSET = 23
+
+
+def check_opset(opset: int) -> int:
+    """Give `opset` back.
+
+    Raises
+    ------
+    InputError
+        If the exporters cannot write it.
+    """
+    if not LOWEST_OPSET <= opset <= HIGHEST_OPSET:
+        raise InputError(f"opset is {opset}, expected {LOWEST_OPSET} to {HIGHEST_OPSET}")
+    return opset
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the standard operators in a model."""
+    (version,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return version
+
+
+def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The same graph in a later version of the standard operators.
+
+    Parameters
+    ----------
+    model
+        Written in `opset` or an earlier one; left as it is.
+
+    Raises
+    ------
+    InputError
+        If the version is out of range, or earlier than the model's: operators that came later have no
+        earlier form.
+    """
+    present = opset_of(model)
+    if check_opset(opset) < present:
+        raise InputError(f"the graph is written in opset {present}, expected at most {opset}")
+    if present == opset:
+        return model
+    try:
+        raised = version_converter.convert_version(model, opset)
+    except Exception as error:  # onnx raises bare RuntimeErrors
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"the graph cannot be raised from opset {present} to {opset}: {reason}") from error
+    # Readers refuse operators that are younger than the format they are written in.
+    oldest = helper.find_min_ir_version_for(list(raised.opset_import))
+    raised.ir_version = max(raised.ir_version, oldest)
+    return raised

@@ -1,0 +1,1 @@
+"""From a framework to an ONNX graph of real operators."""

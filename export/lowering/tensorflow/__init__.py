@@ -1,0 +1,1 @@
+"""Keras networks, by tf2onnx."""

@@ -1,0 +1,130 @@
+"""From a `torch.nn.Module` to an ONNX graph, Fourier layers included."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ptychonnx.export.graph.opset import DEFAULT_OPSET
+from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME, Converted, quiet
+from ptychonnx.export.lowering.torch.exporter_errors import reason
+from ptychonnx.export.lowering.torch.spectral import LOWERING, Lowering, lower_spectral
+from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
+from ptychonnx.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from ptychonnx.train.torch.network import TorchNetwork
+
+__all__ = ["convert_lowered", "convert_module", "convert_network"]
+
+logger = logging.getLogger(__name__)
+
+
+def convert_network(
+    network: TorchNetwork, *examples: NDArray[np.float32], opset: int = DEFAULT_OPSET
+) -> Converted:
+    """`convert_module` for a network of `ptychonnx.train.torch`."""
+    names = (INPUT_NAME, OFFSETS_NAME)[: len(examples)]
+    return convert_module(network.module, *examples, opset=opset, inputs=names)
+
+
+def convert_module(
+    module: nn.Module,
+    *examples: NDArray[np.float32],
+    opset: int = DEFAULT_OPSET,
+    inputs: Sequence[str] = (INPUT_NAME,),
+    outputs: Sequence[str] = (OUTPUT_NAME,),
+    batch: int | None = None,
+) -> Converted:
+    """Convert a module; the first axis of inputs and outputs stays dynamic, the others are fixed.
+
+    Parameters
+    ----------
+    module
+        Left as it is: a copy is converted, in evaluation mode, on the CPU.
+    examples
+        Inputs of the module, float32 [batch, ...]. Their values do not matter.
+    opset
+        Version of the operator set, see `ptychonnx.export.graph.opset`.
+    inputs, outputs
+        Their names, in order.
+    batch
+        The only batch; None keeps it dynamic.
+
+    Raises
+    ------
+    InputError
+        If a Fourier layer cannot be lowered, or the exporter cannot convert the module.
+    VerificationError
+        If a lowered layer does not give what its original gives.
+    """
+    # A dynamic batch of one would be taken for a constant.
+    given = tuple(torch.from_numpy(np.repeat(example[:1], batch or 2, axis=0)) for example in examples)
+    lowering = lower_spectral(copy.deepcopy(module).cpu(), *given)
+    return convert_lowered(lowering, *given, opset=opset, inputs=inputs, outputs=outputs, batch=batch)
+
+
+def convert_lowered(
+    lowering: Lowering,
+    *given: Tensor,
+    opset: int = DEFAULT_OPSET,
+    inputs: Sequence[str] = (INPUT_NAME,),
+    outputs: Sequence[str] = (OUTPUT_NAME,),
+    batch: int | None = None,
+) -> Converted:
+    """The second half of `convert_module`: from a module without Fourier layers to a graph.
+
+    Parameters
+    ----------
+    given
+        Inputs float32 of the module, in a batch of `batch`, or of 2 if it shall stay dynamic.
+
+    Raises
+    ------
+    InputError
+        If the exporter cannot convert the module.
+    """
+    frozen = lowering.module.requires_grad_(False)
+    try:
+        with quiet() as printed, real_resampling():
+            program = torch.onnx.export(
+                frozen,
+                given,
+                input_names=[*inputs],
+                output_names=[*outputs],
+                dynamic_shapes=None if batch else _dynamic_batch(lowering.module, len(given)),
+                opset_version=opset,
+                dynamo=True,
+                external_data=False,
+            )
+    except Exception as error:  # anything that the module or the exporter may raise
+        logger.debug("%s", printed.getvalue())
+        raise InputError(f"the torch exporter cannot convert this module: {reason(error)}") from error
+    assert program is not None
+    model = program.model_proto
+    if len(model.graph.output) != len(outputs):
+        raise InputError(f"the module gives {len(model.graph.output)} outputs, expected {len(outputs)}")
+    exporter = f"torch.onnx {version('torch').split('+')[0]}"
+    return Converted(
+        model, exporter, LOWERING if lowering.layers else "none", lowering.layers, lowering.notes
+    )
+
+
+def _dynamic_batch(module: nn.Module, count: int) -> tuple:
+    """A first axis of one unknown size for each argument, nested as those of `forward` are."""
+    axes = ({0: torch.export.Dim("batch")},) * count
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    is_variable = [parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters]
+    if True not in is_variable:
+        return axes
+    single = min(is_variable.index(True), count)
+    return (*axes[:single], axes[single:])

@@ -1,0 +1,233 @@
+"""Operators of a graph against the operators that an engine has."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal, get_args
+
+import onnx
+from onnx import TensorProto
+
+from ptychonnx.export.graph.inspection import graphs_inside
+from ptychonnx.export.graph.opset import opset_of
+from ptychonnx.runtime.errors import InputError, VerificationError
+
+__all__ = ["NAMES", "Operator", "Portability", "Target", "TargetName", "portability", "require", "targets"]
+
+TargetName = Literal["cpu", "cuda", "tensorrt", "openvino"]
+NAMES: tuple[TargetName, ...] = get_args(TargetName)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation of an operator.
+
+    Attributes
+    ----------
+    since, until
+        Versions of the operator that it implements; the last is None where it is open.
+    types
+        Element types that it takes, by the name of the type variable in the operator's schema; ``*`` is that
+        of the first input.
+    """
+
+    since: int
+    until: int | None
+    types: Mapping[str, frozenset[str]]
+
+    def implements(self, version: int) -> bool:
+        """Like onnxruntime, which takes an open kernel for the version it was written for and no later one."""
+        return self.since == version if self.until is None else self.since <= version <= self.until
+
+
+@dataclass(frozen=True)
+class Target:
+    """An engine on one kind of hardware.
+
+    Attributes
+    ----------
+    name, title
+        Short, and for people.
+    source, version
+        Where the list of operators comes from.
+    opsets
+        First and last version of the operator set that it reads.
+    kernels
+        By operator.
+    """
+
+    name: str
+    title: str
+    source: str
+    version: str
+    opsets: tuple[int, int]
+    kernels: Mapping[str, tuple[Kernel, ...]]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a graph with the element types it is used with.
+
+    Attributes
+    ----------
+    name, version, types
+        Operator, its version in the graph's operator set, and element types of its inputs as ONNX names them,
+        such as ``float``.
+    node
+        The first node of this kind.
+    count
+        How many nodes.
+    """
+
+    name: str
+    version: int
+    types: tuple[str, ...]
+    node: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Portability:
+    """The table of one graph.
+
+    Attributes
+    ----------
+    operators
+        Rows.
+    targets
+        Columns.
+    missing
+        Why a row cannot run in a column, by (row, name of the target); no entry where it can.
+    """
+
+    operators: tuple[Operator, ...]
+    targets: tuple[Target, ...]
+    missing: Mapping[tuple[Operator, str], str]
+
+    def runs_on(self, target: str) -> bool:
+        """Whether every node has a kernel there."""
+        return all(name != target for _, name in self.missing)
+
+
+@functools.cache
+def targets() -> tuple[Target, ...]:
+    """All targets, from the data files of the package."""
+    return tuple(_read(name) for name in NAMES)
+
+
+def portability(model: onnx.ModelProto) -> Portability:
+    """Look every operator of a graph up in every target.
+
+    An operator is found if the target implements its version for the types of its inputs. This is what the
+    engine's own lists say; it does not run anything.
+    """
+    rows = _operators(model)
+    opset = opset_of(model)
+    missing = {}
+    for target in targets():
+        for row in rows:
+            reason = _reason(row, target, opset)
+            if reason:
+                missing[row, target.name] = reason
+    return Portability(rows, targets(), missing)
+
+
+def require(model: onnx.ModelProto, target: str) -> None:
+    """Refuse a graph with a node that would not run on a target.
+
+    Raises
+    ------
+    InputError
+        If the target is unknown.
+    VerificationError
+        With the first such node, its operator, and why.
+    """
+    if target not in NAMES:
+        raise InputError(f"target {target!r} is unknown, expected one of {', '.join(NAMES)}")
+    table = portability(model)
+    lacking = [(row, reason) for (row, name), reason in table.missing.items() if name == target]
+    if lacking:
+        row, reason = lacking[0]
+        others = f" (and {len(lacking) - 1} more kinds of node)" if len(lacking) > 1 else ""
+        raise VerificationError(
+            f"{target}: node {row.node} ({row.name}) would not run there: {reason}{others}"
+        )
+
+
+def _read(name: str) -> Target:
+    text = (
+        resources.files("ptychonnx.export.portability").joinpath(f"{name}.json").read_text(encoding="utf-8")
+    )
+    data = json.loads(text)
+    kernels = {
+        operator: tuple(
+            Kernel(since, until, {variable: frozenset(types) for variable, types in allowed.items()})
+            for since, until, allowed in entries
+        )
+        for operator, entries in data["operators"].items()
+    }
+    return Target(name, data["title"], data["source"], data["version"], tuple(data["opsets"]), kernels)
+
+
+def _operators(model: onnx.ModelProto) -> tuple[Operator, ...]:
+    inferred = onnx.shape_inference.infer_shapes(model)
+    opset = opset_of(model)
+    first: dict[tuple[str, int, tuple[str, ...]], str] = {}
+    counts: Counter[tuple[str, int, tuple[str, ...]]] = Counter()
+    for node, types in _typed_nodes(inferred.graph, {}):
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+        key = (node.op_type, schema.since_version, types)
+        first.setdefault(key, node.name or node.output[0])
+        counts[key] += 1
+    return tuple(Operator(*key, first[key], counts[key]) for key in sorted(first))
+
+
+def _typed_nodes(
+    graph: onnx.GraphProto, outside: Mapping[str, int]
+) -> Iterator[tuple[onnx.NodeProto, tuple[str, ...]]]:
+    """Nodes with the types of their inputs; those in branches and loops see the values around them."""
+    kinds = {**outside, **{tensor.name: tensor.data_type for tensor in graph.initializer}}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        kinds[value.name] = value.type.tensor_type.elem_type
+    for node in graph.node:
+        yield node, tuple(_type_name(kinds.get(name, 0)) if name else "" for name in node.input)
+        for inner in graphs_inside(node):
+            yield from _typed_nodes(inner, kinds)
+
+
+def _type_name(kind: int) -> str:
+    return TensorProto.DataType.Name(kind).lower().replace("undefined", "unknown")
+
+
+def _reason(row: Operator, target: Target, opset: int) -> str | None:
+    if row.name == "Constant":
+        return None  # read when the graph is loaded, no kernel runs
+    low, high = target.opsets
+    if not low <= opset <= high:
+        return f"{target.title} reads opset {low} to {high}, the graph is in {opset}"
+    if row.name not in target.kernels:
+        return f"{target.title} has no {row.name}"
+    kernels = [kernel for kernel in target.kernels[row.name] if kernel.implements(row.version)]
+    if not kernels:
+        return f"{target.title} has {row.name}, but not version {row.version} of it"
+    reasons = [_wrong_type(row, kernel) for kernel in kernels]
+    if None in reasons:
+        return None
+    return f"{target.title} has no {row.name} for {reasons[0]}"
+
+
+def _wrong_type(row: Operator, kernel: Kernel) -> str | None:
+    formal = onnx.defs.get_schema(row.name, row.version).inputs
+    for index, kind in enumerate(row.types):
+        variable = formal[min(index, len(formal) - 1)].type_str
+        allowed = kernel.types.get(variable)
+        if allowed is None and "*" in kernel.types and variable == formal[0].type_str:
+            allowed = kernel.types["*"]
+        if kind and allowed is not None and kind not in allowed:
+            return kind
+    return None

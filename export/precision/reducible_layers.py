@@ -1,0 +1,92 @@
+"""What can be reduced: the layers of a graph, one node each, and the two forms of a graph with some of them reduced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["Reduction", "describe_layer", "element_types", "with_named_nodes"]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """One way to reduce a graph, layer by layer.
+
+    Attributes
+    ----------
+    layers
+        Names of the nodes that can be reduced, in the order of the graph.
+    build
+        The graph with the layers given reduced (one at least) and all others in float32.
+    emulate
+        The same network for onnxruntime's CPU provider, which rounds wherever the hardware that the reduced
+        graph is meant for would round. Where the provider does so by itself, it is `build`.
+    """
+
+    layers: tuple[str, ...]
+    build: Callable[[Collection[str]], onnx.ModelProto]
+    emulate: Callable[[Collection[str]], onnx.ModelProto]
+
+
+def with_named_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without metadata whose nodes all have a name of their own.
+
+    Raises
+    ------
+    InputError
+        If a node holds a graph of its own: values used inside it cannot be followed.
+    """
+    named = copy.deepcopy(model)
+    del named.metadata_props[:]
+    taken: set[str] = set()
+    for number, node in enumerate(named.graph.node):
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise InputError(
+                f"graph: {node.op_type} {node.name!r} branches or loops, expected a graph that does not"
+            )
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{number}"
+        while node.name in taken:
+            node.name += "_"
+        taken.add(node.name)
+    return named
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """ONNX element type of every value and initialiser.
+
+    Raises
+    ------
+    InputError
+        If the type of a value cannot be inferred.
+    """
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.input, *graph.output, *graph.value_info)
+    }
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for node in graph.node:
+        for name in filter(None, node.output):
+            if types.get(name, TensorProto.UNDEFINED) == TensorProto.UNDEFINED:
+                raise InputError(f"graph: the type of {name!r} is not known, expected one that follows")
+    return types
+
+
+def describe_layer(model: onnx.ModelProto, name: str) -> str:
+    """Name of a node with that of its weights, or with their shape if the framework gave them no name."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    (node,) = (node for node in model.graph.node if node.name == name)
+    weights = next((constants[value] for value in node.input if value in constants), None)
+    if weights is None:
+        return name
+    # The passes name what has no name of its own after the node that reads it.
+    if ".input_" in weights.name:
+        return f"{name} (weights {' x '.join(map(str, weights.dims))})"
+    return f"{name} ({weights.name})"

@@ -1,0 +1,1 @@
+"""Compare an artifact with the network that it was made from, in every installed engine."""

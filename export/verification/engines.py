@@ -1,0 +1,172 @@
+"""Inference engines that an artifact is run on, behind one face: bytes in, outputs out.
+
+They share nothing but the file: onnxruntime, OpenVINO (an extra), and the evaluator in NumPy that the ONNX
+project publishes as its reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError, VerificationError
+
+__all__ = [
+    "Engine",
+    "installed_engines",
+    "open_onnxruntime",
+    "open_openvino",
+    "open_reference",
+    "open_values",
+]
+
+
+class Engine(Protocol):
+    """A loaded graph. Of several outputs it gives the elements of all, one after the other, as one vector."""
+
+    name: str
+
+    def __call__(self, *inputs: NDArray) -> NDArray:
+        """Output for a batch, given all inputs in the order of the graph.
+
+        Raises
+        ------
+        VerificationError
+            If the engine cannot run it.
+        """
+        ...
+
+
+class _Engine:
+    """Turns whatever an engine raises into one line."""
+
+    def __init__(self, name: str, load: Callable[[], Callable[..., Sequence[NDArray]]]) -> None:
+        self.name = name
+        try:
+            self._run = load()
+        except Exception as error:  # engines raise a dozen types of their own
+            raise VerificationError(f"graph: {name} refuses it: {_reason(error)}") from error
+
+    def __call__(self, *inputs: NDArray) -> NDArray:
+        try:
+            outputs = self._run(*(np.ascontiguousarray(array) for array in inputs))
+        except Exception as error:  # as above
+            raise VerificationError(
+                f"graph: {self.name} does not run it on a batch of {len(inputs[0])}: {_reason(error)}"
+            ) from error
+        return outputs[0] if len(outputs) == 1 else np.concatenate([np.ravel(output) for output in outputs])
+
+
+def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
+    """Load in onnxruntime on the CPU.
+
+    Parameters
+    ----------
+    data
+        A serialised ONNX model.
+    optimised
+        Let onnxruntime fuse and reorder; without, each node runs as it is written.
+
+    Raises
+    ------
+    VerificationError
+        If it cannot be loaded.
+    """
+
+    def load() -> Callable[..., Sequence[NDArray]]:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_inputs()]
+        return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+
+    suffix = "" if optimised else " without optimisation"
+    return _Engine(f"onnxruntime {ort.__version__} CPUExecutionProvider{suffix}", load)
+
+
+def open_openvino(data: bytes) -> Engine:
+    """Load in OpenVINO on the CPU, in float32.
+
+    Raises
+    ------
+    InputError
+        If OpenVINO is not installed.
+    VerificationError
+        If it cannot be loaded.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise InputError("openvino is not installed: pip install 'ptychonnx[openvino]'") from error
+
+    def load() -> Callable[..., Sequence[NDArray]]:
+        core = openvino.Core()
+        # Processors with bfloat16 would otherwise compute in it.
+        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        compiled: Any = core.compile_model(core.read_model(data), "CPU", settings)
+        # The result lives in a buffer that the next run overwrites.
+        return lambda *inputs: [np.array(output) for output in compiled(list(inputs)).values()]
+
+    return _Engine(f"OpenVINO {openvino.__version__.split('-')[0]} CPU", load)
+
+
+def open_reference(data: bytes) -> Engine:
+    """Load in the reference evaluator of the ONNX project: exact to the letter of the standard, and slow.
+
+    Raises
+    ------
+    VerificationError
+        If it cannot be loaded.
+    """
+
+    def load() -> Callable[..., Sequence[NDArray]]:
+        from onnx.reference import ReferenceEvaluator
+
+        evaluator = ReferenceEvaluator(data)
+        names = evaluator.input_names
+        return lambda *inputs: evaluator.run(None, dict(zip(names, inputs, strict=True)))
+
+    return _Engine(f"onnx {onnx.__version__} reference evaluator", load)
+
+
+def open_values(data: bytes) -> Callable[..., dict[str, NDArray]]:
+    """Load in onnxruntime, without optimisation, such that a run gives every value inside the graph by name."""
+    model = onnx.load_from_string(data)
+    present = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        for name in node.output:
+            if name and name not in present:
+                model.graph.output.append(onnx.ValueInfoProto(name=name))
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    given = [value.name for value in session.get_inputs()]
+    return lambda *inputs: dict(
+        zip(names, session.run(None, dict(zip(given, inputs, strict=True))), strict=True)
+    )
+
+
+def installed_engines() -> dict[str, Callable[[bytes], Engine]]:
+    """Functions that load a graph, by the name of the engine; OpenVINO only if it is installed."""
+    engines: dict[str, Callable[[bytes], Engine]] = {
+        "onnxruntime": open_onnxruntime,
+        "openvino": open_openvino,
+        "reference": open_reference,
+    }
+    if find_spec("openvino") is None:
+        del engines["openvino"]
+    return engines
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,107 @@
+"""Forms that are measured, made inside the process that measures them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ptychonnx.harness.bench.worker import Form, Loaded
+from ptychonnx.runtime.inference.batch_sharing import SharedRun, is_worth_sharing
+from ptychonnx.train.run import read_run
+from ptychonnx.train.trained_network import load_network
+
+__all__ = ["GEMM_OPERATIONS", "GEMM_SIDE", "load_native", "load_onnx"]
+
+GEMM_SIDE = 1024
+GEMM_OPERATIONS = 2 * GEMM_SIDE**3
+
+
+def load_native(
+    run: Path, inputs: Sequence[NDArray[np.float32]], threads: int, final_steps: int | None = None
+) -> Loaded:
+    """The network of a run folder in its own framework, eager and compiled.
+
+    Parameters
+    ----------
+    final_steps
+        Last steps of phase retrieval, if the artifact was exported with another number than the run says.
+
+    Returns
+    -------
+    The note is the serialised graph as the exporter writes it, before any pass.
+    """
+    record = read_run(run)
+    if final_steps is not None:
+        record = record.with_final_steps(final_steps)
+    network = load_network(run, record)
+    # Needs the extra of the framework.
+    made = importlib.import_module(
+        f"ptychonnx.export.lowering.{record.framework}.execution_modes"
+    ).native_forms(network, inputs, threads)
+    converter = importlib.import_module(f"ptychonnx.export.lowering.{record.framework}.convert")
+    exported = converter.convert_network(network, *inputs).model.SerializeToString()
+    forms: dict[str, Form] = {name: partial(form, *inputs) for name, form in made.items()}
+    return Loaded(forms, exported)
+
+
+def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: int) -> Loaded:
+    """Graphs in onnxruntime's CPU provider, and a product of large matrices (``gemm``) in the same.
+
+    Graphs run as `session.Session` runs them; ``session.run`` is the artifact with all threads inside each
+    operator, which is onnxruntime's own way.
+    """
+    forms: dict[str, Form] = {}
+    is_shared = is_worth_sharing(len(inputs[0]), threads)
+    for name, data in graphs.items():
+        forms[name] = (
+            partial(SharedRun(_session(data, 1), threads), *inputs)
+            if is_shared
+            else _plain(data, inputs, threads)
+        )
+    if is_shared and "artifact" in graphs:
+        forms["session.run"] = _plain(graphs["artifact"], inputs, threads)
+    generator = np.random.default_rng(0)
+    feed = {name: generator.random((GEMM_SIDE, GEMM_SIDE), dtype=np.float32) for name in ("a", "b")}
+    product = _session(_gemm(), threads)
+
+    def gemm() -> None:
+        product.run(None, feed)
+
+    return Loaded({**forms, "gemm": gemm})
+
+
+def _plain(data: bytes, inputs: Sequence[NDArray], threads: int) -> Form:
+    session = _session(data, threads)
+    names = (value.name for value in session.get_inputs())
+    return partial(_run, session, dict(zip(names, inputs, strict=True)))
+
+
+def _run(session: ort.InferenceSession, feed: dict[str, NDArray]) -> NDArray[np.float32]:
+    return session.run(None, feed)[0]
+
+
+def _session(data: bytes, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _gemm() -> bytes:
+    make = onnx.helper.make_tensor_value_info
+    size = [GEMM_SIDE, GEMM_SIDE]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["a", "b"], ["c"])],
+        "gemm",
+        [make(name, onnx.TensorProto.FLOAT, size) for name in ("a", "b")],
+        [make("c", onnx.TensorProto.FLOAT, size)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString()

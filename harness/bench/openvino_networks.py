@@ -1,0 +1,89 @@
+"""Artifacts in OpenVINO, in float32 and in bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.harness.bench.worker import Form, Loaded
+from ptychonnx.runtime.inference.batch_sharing import is_worth_sharing
+from ptychonnx.runtime.inference.session import Session
+
+__all__ = ["BFLOAT16", "FLOAT32", "OpenVinoSession", "load_openvino", "openvino_precisions"]
+
+Precision = Literal["f32", "bf16"]
+Run = Callable[..., NDArray[np.float32]]
+FLOAT32, BFLOAT16 = "OpenVINO", "OpenVINO, bfloat16"
+_FORMS: dict[Precision, str] = {"f32": FLOAT32, "bf16": BFLOAT16}
+
+
+def openvino_precisions() -> list[Precision]:
+    """What OpenVINO computes in on this machine without emulation; nothing if it is not installed."""
+    if find_spec("openvino") is None:
+        return []
+    import openvino
+
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ["f32", "bf16"] if "BF16" in able else ["f32"]
+
+
+class OpenVinoSession(Session):
+    """An artifact that OpenVINO runs, so that a reconstruction can be judged like any other."""
+
+    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
+        super().__init__(path, "cpu", threads)
+        self._compile = partial(_compile, path.read_bytes(), precision, threads)
+        self._compiled: dict[int, Run] = {}
+
+    def _run(self, inputs: Sequence[NDArray]) -> NDArray[np.float32]:
+        patterns = len(inputs[0])
+        if patterns not in self._compiled:
+            self._compiled[patterns] = self._compile(inputs)
+        return self._compiled[patterns](*inputs)
+
+
+def load_openvino(
+    data: bytes, inputs: Sequence[NDArray], threads: int, precisions: list[Precision]
+) -> Loaded:
+    """A graph in each precision."""
+    forms: dict[str, Form] = {
+        _FORMS[precision]: partial(_compile(data, precision, threads, inputs), *inputs)
+        for precision in precisions
+    }
+    return Loaded(forms)
+
+
+def _compile(data: bytes, precision: Precision, threads: int, inputs: Sequence[NDArray]) -> Run:
+    """The graph for batches of the size of these inputs, in the fastest way that OpenVINO has for it: with fixed
+    sizes, and a stream for each thread, as far as the batch can be shared equally.
+    """
+    import openvino
+
+    core, patterns = openvino.Core(), len(inputs[0])
+    streams = threads if is_worth_sharing(patterns, threads) and patterns % threads == 0 else 1
+    model = core.read_model(data)
+    model.reshape({node.any_name: [patterns // streams, *node.partial_shape[1:]] for node in model.inputs})
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+    }
+    compiled: Any = core.compile_model(model, "CPU", settings)
+    requests = [compiled.create_infer_request() for _ in range(streams)]
+
+    def run(*inputs: NDArray) -> NDArray[np.float32]:
+        parts = zip(*(np.split(np.ascontiguousarray(each), streams) for each in inputs), strict=True)
+        # They hold what they were given, and what they give, until their next start.
+        for request, part in zip(requests, parts, strict=True):
+            request.start_async(dict(enumerate(part)), share_inputs=True)
+        for request in requests:
+            request.wait()
+        return np.concatenate([request.get_output_tensor().data for request in requests])
+
+    return run

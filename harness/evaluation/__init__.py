@@ -1,0 +1,1 @@
+"""Evaluate any number of artifacts on any number of scans, and hold the results."""

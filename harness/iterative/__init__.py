@@ -1,0 +1,1 @@
+"""Iterative reconstruction (rPIE), alone or after a network."""

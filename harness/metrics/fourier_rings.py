@@ -1,0 +1,76 @@
+"""Fourier transforms of images ring by ring: what ring correlation and power spectral density share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["SMALLEST_SIDE", "Rings", "hann_window", "rings_of", "windowed_transform"]
+
+SMALLEST_SIDE = 4
+
+
+@dataclass(frozen=True)
+class Rings:
+    """Rings of one Fourier pixel of the shorter side, from 1 up to the Nyquist frequency; no mean, no corners.
+
+    Attributes
+    ----------
+    frequency
+        [rings], middle of each in cycles per pixel; the last is 0.5 if the shorter side is even.
+    label
+        int [rows, columns], the number of the ring of each pixel of an unshifted transform; 0 is the mean, and
+        numbers above ``len(frequency)`` are the corners.
+    """
+
+    frequency: NDArray[np.float64]
+    label: NDArray[np.int64]
+
+    def sum(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sums over each ring [rings] of values [rows, columns]."""
+        found = np.bincount(self.label.ravel(), weights=values.ravel())
+        return found.astype(np.float64)[1 : len(self.frequency) + 1]
+
+    @property
+    def pixels(self) -> NDArray[np.float64]:
+        """Number of Fourier pixels of each ring [rings], both of a pair of Friedel mates counted."""
+        return self.sum(np.ones(self.label.shape))
+
+
+def rings_of(shape: tuple[int, ...]) -> Rings:
+    """The rings of images of a shape (rows, columns).
+
+    Raises
+    ------
+    InputError
+        If a side has less than `SMALLEST_SIDE` pixels.
+    """
+    if len(shape) != 2 or min(shape) < SMALLEST_SIDE:
+        raise InputError(
+            f"Fourier rings: got images of shape {shape}, expected [rows, columns] of at least {SMALLEST_SIDE} x "
+            f"{SMALLEST_SIDE}"
+        )
+    side = min(shape)
+    radius = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
+    return Rings(np.arange(1, side // 2 + 1) / side, np.rint(radius * side).astype(np.int64))
+
+
+def hann_window(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Hann window [rows, columns], sampled at half-pixels so that no pixel is thrown away."""
+    rows, columns = (np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2 for side in shape)
+    return np.outer(rows, columns)
+
+
+def windowed_transform(image: NDArray[np.floating]) -> NDArray[np.complex128]:
+    """Unshifted Fourier transform [rows, columns] of an image without its mean, behind a Hann window.
+
+    Without a window the jump between opposite borders would have power at every frequency; with the mean, the
+    window would smear it into the lowest rings.
+    """
+    values = image.astype(np.float64)
+    window = hann_window(values.shape)
+    return np.fft.fft2(window * (values - np.average(values, weights=window)))

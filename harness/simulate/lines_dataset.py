@@ -1,0 +1,146 @@
+"""The lines dataset: a training and a test scan of different random-lines objects, cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from ptychonnx.harness.simulate.objects import lines_object
+from ptychonnx.harness.simulate.probes import PIXEL_SIZE, WAVELENGTH, ProbeKind, make_probe
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
+
+__all__ = ["LinesConfig", "LinesDataset", "build_lines", "simulate_scan"]
+
+# Part of the cache key: raise it when the same parameters begin to give other data.
+_GENERATOR_VERSION = 1
+_CHUNK = 256
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class LinesConfig:
+    """Parameters of the lines dataset; two equal configurations give equal bytes.
+
+    Attributes
+    ----------
+    n
+        Side of a pattern, pixels.
+    probe
+        ``zone-plate`` or ``disk``.
+    photons
+        Mean photons in a pattern of a transparent object.
+    step, jitter
+        Raster step, and the largest random shift of each position, in whole pixels. The smaller the step,
+        the larger the overlap.
+    train_grid, test_grid
+        The scans are grid x grid positions.
+    absorption, phase_shift
+        Contrast of the object: see `ptychonnx.harness.simulate.objects.lines_object`.
+    seed
+        The training object comes from this seed, the test object and all noise from others derived from it.
+    """
+
+    n: int = Field(default=64, ge=16, le=1024)
+    probe: ProbeKind = "zone-plate"
+    photons: float = Field(default=1e9, gt=0)
+    step: int = Field(default=6, ge=1)
+    jitter: int = Field(default=1, ge=0)
+    train_grid: int = Field(default=40, ge=2)
+    test_grid: int = Field(default=20, ge=2)
+    absorption: float = Field(default=0.5, ge=0, le=1)
+    phase_shift: float = Field(default=1.2, ge=0, le=3.1)
+    seed: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True)
+class LinesDataset:
+    """Where the dataset lies, and whether it was built just now."""
+
+    train: Path
+    test: Path
+    manifest: Path
+    rebuilt: bool
+
+
+def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
+    """Write `train.npz`, `test.npz` and `manifest.json` into a folder, unless they are there already.
+
+    They are rebuilt if a parameter, the generator, or the bytes of a file differ from what the manifest says.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
+    """
+    dataset = LinesDataset(folder / "train.npz", folder / "test.npz", folder / "manifest.json", rebuilt=False)
+    wanted = {"generator": "lines", "version": _GENERATOR_VERSION, "parameters": asdict(config)}
+    if _is_current(dataset, wanted):
+        return dataset
+    dataset.manifest.unlink(missing_ok=True)  # until both files are new, the folder must not look current
+    for number, (path, grid) in enumerate(
+        [(dataset.train, config.train_grid), (dataset.test, config.test_grid)]
+    ):
+        write_scan(
+            path, simulate_scan(config, grid, np.random.SeedSequence([config.seed, number]), path.stem)
+        )
+    hashes = {path.name: _sha256(path) for path in (dataset.train, dataset.test)}
+    write_text(dataset.manifest, json.dumps({**wanted, "sha256": hashes}, indent=2) + "\n")
+    return LinesDataset(dataset.train, dataset.test, dataset.manifest, rebuilt=True)
+
+
+def simulate_scan(config: LinesConfig, grid: int, seed: np.random.SeedSequence, name: str) -> Scan:
+    """A raster scan of grid x grid positions over a lines object of its own, with Poisson noise."""
+    object_seed, position_seed, noise_seed = seed.spawn(3)
+    side = config.n + (grid - 1) * config.step + 2 * config.jitter
+    image = lines_object(
+        (side, side),
+        np.random.default_rng(object_seed),
+        absorption=config.absorption,
+        phase_shift=config.phase_shift,
+    )
+    axis = config.n // 2 + config.jitter + config.step * np.arange(grid)
+    raster = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    jitter = np.random.default_rng(position_seed).integers(-config.jitter, config.jitter + 1, raster.shape)
+    positions = (raster + jitter).astype(np.float64)
+    probe = make_probe(config.probe, config.n) * np.float32(np.sqrt(config.photons))
+    noise = np.random.default_rng(noise_seed)
+    amplitude = np.empty((len(positions), config.n, config.n), dtype=np.float32)
+    for start in range(0, len(positions), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        expected = forward(cut_windows(image, positions[chunk], config.n), probe) ** 2
+        amplitude[chunk] = np.sqrt(noise.poisson(expected))
+    return Scan(
+        diffraction=amplitude,
+        positions=positions,
+        probe=probe,
+        mask=np.ones((config.n, config.n), dtype=bool),
+        reference=Reference(image),
+        pixel_size=PIXEL_SIZE,
+        wavelength=WAVELENGTH,
+        name=name,
+    )
+
+
+def _is_current(dataset: LinesDataset, wanted: dict[str, Any]) -> bool:
+    try:
+        manifest = json.loads(dataset.manifest.read_text(encoding="utf-8"))
+        hashes = manifest.pop("sha256")
+        return manifest == wanted and all(
+            hashes[path.name] == _sha256(path) for path in (dataset.train, dataset.test)
+        )
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

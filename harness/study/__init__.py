@@ -1,0 +1,1 @@
+"""Whole experiments: the lines study and the robustness study."""

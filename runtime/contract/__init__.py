@@ -1,0 +1,39 @@
+"""The contract that every artifact carries, and the checks of a model file before an engine opens it."""
+
+from ptychonnx.runtime.contract.contract import (
+    CONTRACT_KEY,
+    Contract,
+    Conversion,
+    InputTensor,
+    NetworkInput,
+    NetworkOutput,
+    OffsetsInput,
+    Parity,
+    Placement,
+    Provenance,
+    Quality,
+    ReferencePair,
+    Stitching,
+    TrainingProbe,
+    Weighting,
+    WeightsProof,
+)
+
+__all__ = [
+    "CONTRACT_KEY",
+    "Contract",
+    "Conversion",
+    "InputTensor",
+    "NetworkInput",
+    "NetworkOutput",
+    "OffsetsInput",
+    "Parity",
+    "Placement",
+    "Provenance",
+    "Quality",
+    "ReferencePair",
+    "Stitching",
+    "TrainingProbe",
+    "Weighting",
+    "WeightsProof",
+]

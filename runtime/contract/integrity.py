@@ -1,0 +1,192 @@
+"""What is checked of a model file before an engine opens it, and hashes by which a changed file is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = [
+    "CONTRACT_HASH_KEY",
+    "DEFAULT_MAX_BYTES",
+    "MAX_BYTES_VARIABLE",
+    "check_model_file",
+    "contract_sha256",
+    "external_tensors",
+    "graph_sha256",
+]
+
+# Beside the contract in the metadata of an artifact: the hash of its text.
+CONTRACT_HASH_KEY = "ptychonnx.contract_sha256"
+
+# Networks of this field have some megabytes.
+DEFAULT_MAX_BYTES = 2**30
+MAX_BYTES_VARIABLE = "PTYCHONNX_MAX_MODEL_BYTES"
+_STANDARD = {"", "ai.onnx"}
+_IN_MEMORY = "_ORT_MEM_ADDR_"
+
+
+def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProto:
+    """Read the graph of a file and refuse what could do harm; no weight outside the file is read.
+
+    Parameters
+    ----------
+    path
+        An ONNX file.
+    max_bytes
+        Largest size of the file together with its external data; None takes the environment variable
+        ``PTYCHONNX_MAX_MODEL_BYTES``, or `DEFAULT_MAX_BYTES`.
+
+    Returns
+    -------
+    The model, its external data not loaded.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, too large or no ONNX model; if its external data lie outside its folder,
+        or are missing; if it asks for operators of other domains than ONNX's own, which would need a
+        library of code; or if a key stands twice in its metadata, so that readers may see different values.
+    """
+    path = Path(path)
+    limit = _limit() if max_bytes is None else max_bytes
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected an ONNX artifact")
+    total = path.stat().st_size
+    if total > limit:
+        raise InputError(
+            f"{path}: has {total} bytes, expected at most {limit} ({MAX_BYTES_VARIABLE} raises it)"
+        )
+    try:
+        # By its name alone, onnx would take a file for one of its text formats.
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: not a readable ONNX model ({reason})") from error
+    if not model.graph.node:
+        raise InputError(f"{path}: not a readable ONNX model (its graph is empty)")
+    _check_domains(path, model)
+    for key, times in Counter(entry.key for entry in model.metadata_props).items():
+        if times > 1:
+            raise InputError(f"{path}: metadata key {key!r} stands {times} times, expected once")
+    seen: dict[Path, int] = {}
+    for tensor in external_tensors(model):
+        file = _external_file(path, tensor)
+        seen[file] = file.stat().st_size
+    if total + sum(seen.values()) > limit:
+        raise InputError(
+            f"{path}: has {total + sum(seen.values())} bytes with its external data, expected at most {limit} "
+            f"({MAX_BYTES_VARIABLE} raises it)"
+        )
+    return model
+
+
+def graph_sha256(model: onnx.ModelProto) -> str:
+    """SHA-256 of a model without its metadata: of what it computes, not of what it says of itself.
+
+    Weights outside the file are not covered.
+    """
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.metadata_props[:]
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _limit() -> int:
+    text = os.environ.get(MAX_BYTES_VARIABLE)
+    if text is None:
+        return DEFAULT_MAX_BYTES
+    if not text.isdigit() or int(text) == 0:
+        raise InputError(f"{MAX_BYTES_VARIABLE} is {text!r}, expected a number of bytes")
+    return int(text)
+
+
+def contract_sha256(text: str) -> str:
+    """SHA-256 of a contract as it is stamped; since the contract holds the graph's hash, of the whole artifact."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Weights whose values lie in another file."""
+    for tensor in _tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            yield tensor
+
+
+def _check_domains(path: Path, model: onnx.ModelProto) -> None:
+    written_out = {(function.domain, function.name) for function in model.functions}
+    strange = {
+        f"{node.domain}.{node.op_type}"
+        for node in _nodes(model)
+        if node.domain not in _STANDARD and (node.domain, node.op_type) not in written_out
+    }
+    if strange:
+        raise InputError(
+            f"{path}: asks for the operators {', '.join(sorted(strange))}, expected ONNX's own: no library of "
+            "operators is loaded"
+        )
+
+
+def _external_file(path: Path, tensor: onnx.TensorProto) -> Path:
+    """The file of an external tensor, which lies in the model's folder even after every link is followed."""
+    locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
+    location = locations[0] if len(locations) == 1 else ""
+    # Not the folder that a link to the model points into: onnxruntime looks beside the link.
+    folder = path.parent.resolve()
+    file = folder / location
+    if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
+        raise InputError(
+            f"{path}: weight {tensor.name!r} lies in {', '.join(map(repr, locations)) or 'no file'}, expected one "
+            "file in the model's own folder"
+        )
+    # A name by which onnxruntime marks weights that are in memory already, at an address given in the file.
+    if _IN_MEMORY in location or not file.is_file():
+        raise InputError(f"{path}: weight {tensor.name!r} lies in {location!r}, which does not exist")
+    return file
+
+
+def _graphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    """Graphs inside nodes, such as the branches of an If, at any depth."""
+    for node in nodes:
+        for attribute in node.attribute:
+            inner = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+            for graph in inner:
+                yield graph
+                yield from _graphs(graph.node)
+
+
+def _all_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    roots = [model.graph]
+    for training in model.training_info:
+        roots += [training.initialization, training.algorithm]
+    for root in roots:
+        yield root
+        yield from _graphs(root.node)
+    for function in model.functions:
+        yield from _graphs(function.node)
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    for graph in _all_graphs(model):
+        yield from graph.node
+    for function in model.functions:
+        yield from function.node
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for graph in _all_graphs(model):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for node in _nodes(model):
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)

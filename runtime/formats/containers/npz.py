@@ -1,0 +1,171 @@
+"""NumPy archives (NPZ, also wrapped in bzip2), read without pickles; errors name file and key."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["Archive", "complex_array", "is_archive", "open_archive", "real_array"]
+
+_ZIP = b"PK\x03\x04"
+_BZIP2 = b"BZh"
+# Of a member of a zip archive; the lengths of its name and of what follows stand at the end.
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+
+
+class Archive:
+    """Arrays of an NPZ file, each loaded, or mapped into memory, when it is asked for.
+
+    Attributes
+    ----------
+    path
+        The file, for messages.
+    keys
+        Names of the arrays.
+    """
+
+    def __init__(self, path: Path, file: np.lib.npyio.NpzFile, *, plain: bool = True) -> None:
+        """`plain` says that the archive is the file as it is, and not packed once more."""
+        self.path = path
+        self.keys = frozenset(file.files)
+        self._file, self._plain = file, plain
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.keys
+
+    def array(self, key: str, expected: str) -> NDArray:
+        """Load one array; `expected` says in the error what should have been there.
+
+        Raises
+        ------
+        InputError
+            If the key is missing, the array is pickled, or the file is damaged.
+        """
+        if key not in self.keys:
+            found = ", ".join(sorted(self.keys)) or "nothing"
+            raise InputError(f"{self.path}: no key {key!r}, expected {expected} (the file has {found})")
+        try:
+            return self._file[key]
+        except ValueError as error:
+            if "allow_pickle" in str(error):
+                raise InputError(
+                    f"{self.path}: {key!r} is a pickled object, which is never loaded, expected {expected}"
+                ) from error
+            raise InputError(f"{self.path}: {key!r} is damaged ({error}), expected {expected}") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            raise InputError(f"{self.path}: {key!r} is damaged ({error}), expected {expected}") from error
+
+    def stack(self, key: str, expected: str) -> NDArray:
+        """A large array of real numbers: mapped from the file if it is not compressed, else loaded.
+
+        Raises
+        ------
+        InputError
+            As `array`, or if it holds no real numbers.
+        """
+        mapped = self._mapped(key) if self._plain else None
+        return real_array(self, key, expected) if mapped is None else _real(self, key, mapped, expected)
+
+    def _mapped(self, key: str) -> np.memmap | None:
+        """The member as a memory map; None if it is compressed, or anything but a plain array."""
+        if self._file.zip is None or f"{key}.npy" not in self._file.zip.NameToInfo:
+            return None
+        member = self._file.zip.NameToInfo[f"{key}.npy"]
+        if member.compress_type != zipfile.ZIP_STORED:
+            return None
+        try:
+            with self.path.open("rb") as file:
+                file.seek(member.header_offset)
+                header = file.read(_LOCAL_HEADER.size)
+                *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+                start = member.header_offset + len(header) + name_length + extra_length
+                file.seek(start)
+                major, minor = np.lib.format.read_magic(file)
+                if (major, minor) != (1, 0):
+                    return None
+                shape, column_major, dtype = np.lib.format.read_array_header_1_0(file)
+                offset = file.tell()
+        except (struct.error, ValueError, OSError):
+            return None
+        length = dtype.itemsize * math.prod(shape)
+        if dtype.hasobject or not length or offset + length > start + member.file_size:
+            return None
+        order: Literal["F", "C"] = "F" if column_major else "C"
+        return np.memmap(self.path, dtype, "r", offset, shape, order)
+
+
+def is_archive(path: Path) -> bool:
+    """True if the file begins like a zip archive or a bzip2 stream."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return start == _ZIP or start.startswith(_BZIP2)
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """Open an NPZ file, which may be compressed with bzip2 as a whole (then it is unpacked in memory).
+
+    Raises
+    ------
+    InputError
+        If the file is truncated or no NPZ archive.
+    """
+    with ExitStack() as stack:
+        try:
+            content: IO[bytes] = stack.enter_context(path.open("rb"))
+            packed = content.read(len(_BZIP2)) == _BZIP2
+            content.seek(0)
+            if packed:
+                content = io.BytesIO(bz2.decompress(content.read()))
+            loaded = np.load(content, allow_pickle=False)
+        except (zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+            raise InputError(
+                f"{path}: truncated or no NPZ archive ({error}), expected a complete file"
+            ) from error
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise InputError(f"{path}: holds a single array, expected an NPZ archive of named arrays")
+        yield Archive(path, stack.enter_context(loaded), plain=not packed)
+
+
+def real_array(archive: Archive, key: str, expected: str) -> NDArray:
+    """An array of real numbers or integers.
+
+    Raises
+    ------
+    InputError
+        Also if the numbers are complex or no numbers.
+    """
+    return _real(archive, key, archive.array(key, expected), expected)
+
+
+def _real(archive: Archive, key: str, array: NDArray, expected: str) -> NDArray:
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{archive.path}: {key!r} is {array.dtype}, expected {expected}")
+    return array
+
+
+def complex_array(archive: Archive, key: str, expected: str) -> NDArray[np.complex64]:
+    """An array of numbers, as complex64.
+
+    Raises
+    ------
+    InputError
+        Also if it holds no numbers.
+    """
+    array = archive.array(key, expected)
+    if array.dtype.kind not in "cfiu":
+        raise InputError(f"{archive.path}: {key!r} is {array.dtype}, expected {expected}")
+    return array.astype(np.complex64)

@@ -1,0 +1,295 @@
+"""What happens to every detector frame between the file and the scan: cut, turned, binned, bad pixels out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.stacks import Stack, patterns_together
+from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, valid_values
+from ptychonnx.runtime.formats.read_options import ReadOptions
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
+from ptychonnx.runtime.scan.orientation import turn_pattern
+
+__all__ = ["FramePlan", "Frames", "detect_dc", "lazy_frames"]
+
+# Frames that are read together, and converted together, in bytes of float64.
+_BLOCK_BYTES = 2**23
+# A block that the chunks of a file make larger ends here.
+_LARGEST_BLOCK_BYTES = 2**27
+# Patterns whose mean tells where the direct beam is.
+_SAMPLE = 16
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Amplitudes [n, N, N] with DC at the centre, still in the file, the mask [N, N], and notes on what is done."""
+
+    diffraction: LazyAmplitudes
+    mask: NDArray[np.bool_] | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """From a frame of the file to a pattern: cut, direct beam to the centre, turn, bin.
+
+    Attributes
+    ----------
+    rows, columns
+        Of the detector that are read from the file.
+    inner
+        Cut after the direct beam has gone to the centre, for files that have it in the corner.
+    corner, orientation, rebin
+        See `ptychonnx.runtime.formats.read_options.ReadOptions`.
+    full, size
+        Side of the square detector before cutting (None if it is none), and of the patterns N.
+    """
+
+    rows: slice
+    columns: slice
+    inner: slice
+    corner: bool
+    orientation: str
+    rebin: int
+    full: int | None
+    cut: int
+    size: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], corner: bool, options: ReadOptions, where: str) -> FramePlan:
+        """Plan for a stack of shape (n, rows, columns).
+
+        Raises
+        ------
+        InputError
+            If the cut leaves the frame, the frame is not square, or cannot be binned.
+        """
+        height, width = shape[1:]
+        if options.crop is None and options.crop_centre is not None:
+            raise InputError(f"{where}: a centre to crop around is given and no side, expected both")
+        if options.crop is None and height != width:
+            raise InputError(
+                f"{where} has shape {shape}, expected square patterns [n, N, N], or a side to --crop"
+            )
+        cut = options.crop or height
+        rows = columns = inner = slice(None)
+        if corner:
+            if options.crop_centre is not None or height != width or cut > height:
+                raise InputError(
+                    f"{where} has the direct beam in the corner of {height} x {width} frames, expected a crop of "
+                    f"at most {min(height, width)} pixels without a centre"
+                )
+            inner = _around(height // 2, cut, height, where)
+        elif options.crop is not None:
+            row, column = options.crop_centre or (height // 2, width // 2)
+            rows, columns = _around(row, cut, height, where), _around(column, cut, width, where)
+        if cut % options.rebin:
+            raise InputError(
+                f"{where}: {cut} pixels do not split into bins of {options.rebin}, expected a divisor"
+            )
+        return cls(
+            rows,
+            columns,
+            inner,
+            corner,
+            options.orientation,
+            options.rebin,
+            height if height == width else None,
+            cut,
+            cut // options.rebin,
+        )
+
+    def upright(self, block: NDArray) -> NDArray:
+        """Frames [..., rows, columns] as read: direct beam to the centre, cut, turned; not binned yet."""
+        if self.corner:
+            block = np.fft.fftshift(block, axes=(-2, -1))[..., self.inner, self.inner]
+        return turn_pattern(block, self.orientation)
+
+    def binned(self, amplitude: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Amplitudes of the photons added up over bins; bins start at pixel 0, so that DC stays in bin N // 2."""
+        if self.rebin == 1:
+            return amplitude
+        photons = np.zeros((len(amplitude), self.size, self.size))
+        # A sum of strided views is several times faster than one over two axes of a reshaped array.
+        for row in range(self.rebin):
+            for column in range(self.rebin):
+                photons += np.square(amplitude[:, row :: self.rebin, column :: self.rebin], dtype=np.float64)
+        return np.sqrt(photons).astype(np.float32)
+
+    def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A mask of the file [rows, columns], as the patterns lie; a bin is trusted if all of its pixels are."""
+        upright = self.upright(mask[self.rows, self.columns])
+        bins = upright.reshape(self.size, self.rebin, self.size, self.rebin)
+        return np.logical_and.reduce(bins, axis=(1, 3))
+
+
+def lazy_frames(
+    stack: Stack,
+    plan: FramePlan,
+    quantity: str,
+    mask: NDArray[np.bool_] | None,
+    bad_pixels: str,
+    where: str,
+    hint: str = "",
+    name: str = "scan",
+) -> Frames:
+    """Frames that are read and converted when somebody asks for the patterns.
+
+    Only the policies ``mask`` and ``zero`` for bad pixels look through all frames now, block by block: the first has
+    to know the pixels that are bad in any of them, both tell how many there are.
+
+    Parameters
+    ----------
+    mask
+        bool [rows, columns] of the file's frames, True = trust; other pixels may hold anything.
+    where, hint
+        File and key, and what else could be done about bad pixels, for errors.
+    name
+        What messages call the patterns.
+
+    Raises
+    ------
+    InputError
+        If the mask has another shape than the frames. When patterns are read: if values outside the mask are no
+        counts and the policy is ``refuse``, or the file is damaged.
+    """
+    n, height, width = stack.shape
+    if mask is not None and mask.shape != (height, width):
+        raise InputError(f"{where}: the mask has shape {mask.shape}, expected {(height, width)}")
+    trusted = None if mask is None else mask[plan.rows, plan.columns]
+    result = None if mask is None else plan.mask(mask)
+    source = _Frames(stack, plan, quantity, trusted, bad_pixels == "refuse", result, where, hint)
+    notes = []
+    if bad_pixels != "refuse":
+        count, ever = source.survey()
+        if count and bad_pixels == "mask":
+            bins = ever.reshape(plan.size, plan.rebin, plan.size, plan.rebin)
+            good = ~np.logical_or.reduce(bins, axis=(1, 3))
+            source = replace(source, good=good if source.good is None else source.good & good)
+            notes.append(f"bad pixels: {np.count_nonzero(ever)} of a frame masked in all patterns (given)")
+        elif count:
+            notes.append(f"bad pixels: {count} values set to 0 (given)")
+    shape = (n, plan.size, plan.size)
+    return Frames(LazyAmplitudes(shape, source.read, source.block, name), source.good, notes)
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Frames of a stack, and what makes patterns of them.
+
+    Attributes
+    ----------
+    trusted
+        bool, the mask of the file where it is read.
+    refuse
+        Whether values that are no counts are refused; else they become 0.
+    good
+        bool [N, N], the mask of the patterns.
+    """
+
+    stack: Stack
+    plan: FramePlan
+    quantity: str
+    trusted: NDArray[np.bool_] | None
+    refuse: bool
+    good: NDArray[np.bool_] | None
+    where: str
+    hint: str
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of a frame as it is read, in float64."""
+        height, width = (
+            len(range(length)[part])
+            for length, part in zip(self.stack.shape[1:], (self.plan.rows, self.plan.columns), strict=True)
+        )
+        return 8 * height * width
+
+    @property
+    def block(self) -> int:
+        """Number of frames to read together: what is stored together is not unpacked twice."""
+        together = patterns_together(self.stack)
+        if together * self.frame_bytes > _LARGEST_BLOCK_BYTES:
+            together = 1
+        return together * max(1, _BLOCK_BYTES // (together * self.frame_bytes))
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Patterns float32 [m, N, N]."""
+        frames = self._frames(start, stop)
+        patterns = np.empty((len(frames), self.plan.size, self.plan.size), dtype=np.float32)
+        step = max(1, _BLOCK_BYTES // self.frame_bytes)
+        for low in range(0, len(frames), step):
+            patterns[low : low + step] = self._converted(frames[low : low + step], start + low)
+        return patterns
+
+    def survey(self) -> tuple[int, NDArray[np.bool_]]:
+        """Number of values that are no counts, and where in an upright frame there ever is one."""
+        count, ever = 0, np.zeros((self.plan.cut, self.plan.cut), dtype=bool)
+        for start in range(0, self.stack.shape[0], self.block):
+            frames = self._frames(start, min(start + self.block, self.stack.shape[0]))
+            broken = self._broken(valid_values(frames, self.where))
+            count += int(np.count_nonzero(broken))
+            ever |= self.plan.upright(broken).any(axis=0)
+        return count, ever
+
+    def _frames(self, start: int, stop: int) -> NDArray:
+        try:
+            return np.asarray(self.stack[slice(start, stop), self.plan.rows, self.plan.columns])
+        except OSError as error:
+            raise InputError(
+                f"{self.where} is damaged or unreadable ({error}), expected a complete file"
+            ) from error
+
+    def _broken(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return ~valid if self.trusted is None else ~valid & self.trusted
+
+    def _converted(self, frames: NDArray, first: int) -> NDArray[np.float32]:
+        valid = valid_values(frames, self.where)
+        whole = bool(valid.all())
+        if self.refuse and not whole:
+            self._refuse(valid, first)
+        if not whole or self.trusted is not None:
+            used = valid if self.trusted is None else valid & self.trusted
+            frames = np.where(used, frames, frames.dtype.type(0))
+        amplitude = root_of_counts(frames) if self.quantity == "counts" else frames.astype(np.float32)
+        patterns = self.plan.binned(self.plan.upright(amplitude))
+        return patterns if self.good is None else patterns * self.good
+
+    def _refuse(self, valid: NDArray[np.bool_], first: int) -> None:
+        broken = np.count_nonzero(self._broken(valid), axis=(1, 2))
+        if broken.any():
+            index = int(np.argmax(broken > 0))
+            raise InputError(
+                f"{self.where}[{first + index}] has {broken[index]} pixels that are negative, NaN or saturated and not "
+                f"masked, expected photon {self.quantity}: {self.hint}--bad-pixels mask distrusts them"
+            )
+
+
+def detect_dc(stack: Stack, mask: NDArray[np.bool_] | None, where: str) -> tuple[str, str]:
+    """Where the direct beam is, by the brightest pixel of a mean pattern: (``centre`` or ``corner``, reason)."""
+    n, height, width = stack.shape
+    total = np.zeros((height, width))
+    for index in np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)):
+        frame = np.asarray(stack[slice(index, index + 1), slice(None), slice(None)])[0]
+        total += np.where(valid_values(frame, where), frame, 0)
+    if mask is not None and mask.shape == total.shape:
+        total[~mask] = 0
+    peak = np.array(np.unravel_index(np.argmax(total), total.shape))
+    sides = np.array(total.shape)
+    from_centre = np.abs(peak - sides // 2).max()
+    from_corner = np.minimum(peak, sides - peak).max()
+    place = "corner" if from_corner < from_centre else "centre"
+    return place, f"the brightest pixel of the mean pattern is [{peak[0]}, {peak[1]}]"
+
+
+def _around(centre: int, side: int, length: int, where: str) -> slice:
+    start = centre - side // 2
+    if start < 0 or start + side > length:
+        raise InputError(
+            f"{where}: a crop of {side} pixels around {centre} leaves the frame of {length}, expected it inside"
+        )
+    return slice(start, start + side)

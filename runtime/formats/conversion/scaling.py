@@ -1,0 +1,118 @@
+"""What several formats do to raw arrays: counts to amplitudes, a probe brought to their power."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan.amplitudes import photons
+from ptychonnx.runtime.scan.forward_model import cut_windows, illumination
+
+__all__ = [
+    "probe_with_power",
+    "root_of_counts",
+    "sample_of",
+    "sampled_flux",
+    "scaled_probe",
+    "valid_values",
+]
+
+# float32 holds all whole numbers up to this one.
+_EXACT_IN_FLOAT32 = 2**24
+_SAMPLE = 32
+
+
+def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
+    """True where a value is a photon count or an amplitude: not negative, NaN, infinite, or a detector's mark.
+
+    Raises
+    ------
+    InputError
+        If the values are not real numbers; `where` (file and key) begins the message.
+    """
+    if values.dtype.kind == "f":
+        return np.isfinite(values) & (values >= 0)
+    if values.dtype.kind == "i":
+        return values >= 0
+    if values.dtype.kind != "u":
+        raise InputError(f"{where} is {values.dtype}, expected photon counts, integers or floats")
+    # Detectors mark dead and saturated pixels with the largest value of 16 and 32 bits.
+    if values.dtype.itemsize == 1:
+        return np.ones(values.shape, dtype=bool)
+    return values != np.iinfo(values.dtype).max
+
+
+def root_of_counts(counts: NDArray) -> NDArray[np.float32]:
+    """Square root of counts, as if taken in float64: where float32 holds the counts, its own root is the same."""
+    if counts.dtype.kind in "iu" and (
+        counts.dtype.itemsize <= 2 or counts.max(initial=0) <= _EXACT_IN_FLOAT32
+    ):
+        exact = counts.astype(np.float32)
+        return np.sqrt(exact, out=exact)
+    return np.sqrt(counts, dtype=np.float64).astype(np.float32)
+
+
+def probe_with_power(
+    probe: NDArray[np.complex64], flux: float, transmission: float = 1.0
+) -> NDArray[np.complex64]:
+    """A probe [modes, N, N] scaled so that the mean pattern carries ``transmission * sum |P|^2`` photons.
+
+    A probe of no power at all is returned as it is, for `Scan` to refuse.
+
+    Parameters
+    ----------
+    flux
+        Photons in the mean pattern.
+    transmission
+        Share of the probe's photons that passes the object.
+    """
+    power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2)) * transmission
+    if not (np.isfinite(power) and power > 0):
+        return probe
+    return (probe * np.sqrt(flux / power)).astype(np.complex64)
+
+
+def scaled_probe(
+    scan: Scan,
+    labels: NDArray[np.complex64] | None,
+    reference: Reference | None,
+    *,
+    estimate: bool = False,
+) -> tuple[NDArray[np.complex64] | None, bool]:
+    """The probe of a scan, scaled so that it explains the power of the patterns, with the object if known.
+
+    Parameters
+    ----------
+    estimate
+        Take the power of a few patterns for that of all, where all would have to be read.
+
+    Returns
+    -------
+    (probe, whether its power is such an estimate)
+    """
+    if scan.probe is None:
+        return None, False
+    sample = sample_of(len(scan))
+    patches = None if labels is None else labels[sample]
+    if patches is None and reference is not None:
+        margin = scan.size
+        padded = np.pad(reference.object, margin)
+        patches = cut_windows(padded, scan.positions[sample], scan.size, (-margin, -margin))
+    if patches is None:
+        flux = sampled_flux(scan) if estimate else scan.flux
+        return probe_with_power(scan.probe, flux), estimate
+    density = illumination(scan.probe)
+    passed = float(np.mean(np.sum(np.abs(patches) ** 2 * density, axis=(1, 2)))) / float(density.sum())
+    return probe_with_power(scan.probe, sampled_flux(scan), passed), False
+
+
+def sampled_flux(scan: Scan) -> float:
+    """Photons in the mean of a few patterns."""
+    return float(np.mean(photons(scan.diffraction[sample_of(len(scan))])))
+
+
+def sample_of(n: int) -> NDArray[np.intp]:
+    """A few of n patterns, spread evenly: enough to decide on a scale or a meaning, and quick."""
+    return np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.intp))

@@ -1,0 +1,188 @@
+"""Scans of PtychoPINN: flat NPZ archives with coordinates, and the datasets of its grid-lines study.
+
+Keys
+----
+diffraction, or diff3d
+    [n, N, N], [n, N, N, C] or, in older files, [N, N, n]; DC at the centre. Floats are amplitudes, normalised
+    (not sqrt(photons): the photon number is a setting of the training, not in the file); integers are raw
+    counts.
+xcoords, ycoords
+    float [n], pixels: x is the **column**, y the **row** of the pixel of `objectGuess` on which pixel
+    [N // 2, N // 2] of the window lies; both grow with the index.
+coords_offsets
+    grid datasets only, [n, 1, 2, C]: here the **row comes first**, then the column, of the window's geometric
+    middle, corner + (N - 1) / 2; that is half a pixel less than our centre for even N. A dataset made of k
+    objects repeats each position k times in a row, while the patterns come object after object: the objects
+    are laid side by side on one canvas. `xcoords` and `ycoords` win if both are there.
+probeGuess
+    optional, complex [N, N] or [modes, N, N].
+objectGuess
+    optional, complex [rows, columns], becomes `Scan.reference`.
+Y_I and Y_phi, or Y
+    optional, shaped like `diffraction`: amplitude and phase, or the complex object, in each window.
+
+In the grid datasets `Y_I` is the amplitude **behind** the probe, |P| |O|, while `Y_phi` is the phase of the
+object alone; other files hold the bare object. The file does not say which: the one that explains the
+patterns better is taken, and where the probe is dark the object is then unknown and set to 0.
+
+The probe is scaled so that it explains the total power of the patterns, with the object if one is known.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.npz import Archive, complex_array, real_array
+from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, scaled_probe, valid_values
+from ptychonnx.runtime.formats.readers.ptychopinn_object import object_behind_probe, reference_object
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
+
+__all__ = ["matches", "read"]
+
+# Patterns that are read together.
+_BLOCK = 64
+
+
+def matches(archive: Archive) -> bool:
+    """True if the archive has patterns and one of the two kinds of coordinates."""
+    has_coordinates = {"xcoords", "ycoords"} <= archive.keys or "coords_offsets" in archive
+    return has_coordinates and ("diffraction" in archive or "diff3d" in archive)
+
+
+def read(archive: Archive) -> Scan:
+    """Read a scan.
+
+    Raises
+    ------
+    InputError
+        On wrong shapes, and for groups of patterns (C above 1) whose single positions the file does not give.
+    """
+    key = "diffraction" if "diffraction" in archive else "diff3d"
+    raw = archive.stack(key, "amplitudes [n, N, N]")
+    grid = "xcoords" not in archive or "ycoords" not in archive
+    coordinates = _grid_coordinates(archive) if grid else _flat_coordinates(archive)
+    patterns = _flat_patterns(archive, key, raw, coordinates.shape)
+    diffraction = _amplitudes(patterns, archive, key, mapped=isinstance(raw, np.memmap))
+    positions = coordinates.reshape(-1, 2)
+    if grid:
+        size = diffraction.shape[-1]
+        positions = _side_by_side(positions + (0.5 if size % 2 == 0 else 0.0), size, str(archive.path))
+    scan = Scan(diffraction, positions, probe=_probe(archive), name=archive.path.name)
+    labels = _labels(archive, coordinates.shape, scan)
+    reference = reference_object(archive, scan)
+    probe, _ = scaled_probe(scan, labels, reference)
+    return Scan(diffraction, positions, probe=probe, reference=reference, name=scan.name, labels=labels)
+
+
+def _amplitudes(patterns: NDArray, archive: Archive, key: str, *, mapped: bool) -> Amplitudes:
+    """Amplitudes of patterns [n, N, N]; they stay in the file if that is not compressed."""
+
+    def read(start: int, stop: int) -> NDArray[np.float32]:
+        block = patterns[start:stop]
+        if block.dtype.kind == "f":
+            return np.array(block, dtype=np.float32, order="C")
+        if not (valid := valid_values(block, f"{archive.path}: {key!r}")).all():
+            broken = np.count_nonzero(~valid, axis=(1, 2))
+            index = int(np.argmax(broken > 0))
+            raise InputError(
+                f"{archive.path}: {key!r}[{start + index}] has {broken[index]} negative or saturated pixels, expected "
+                "counts"
+            )
+        return np.ascontiguousarray(root_of_counts(block))
+
+    lazy = LazyAmplitudes(patterns.shape, read, _BLOCK, archive.path.name)
+    return lazy if mapped else np.asarray(lazy)
+
+
+def _flat_coordinates(archive: Archive) -> NDArray[np.float64]:
+    """(row, column) of each window's centre, [n, 1, 2]."""
+    x = real_array(archive, "xcoords", "columns in pixels [n]").astype(np.float64)
+    y = real_array(archive, "ycoords", "rows in pixels [n]").astype(np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise InputError(
+            f"{archive.path}: 'xcoords' and 'ycoords' have shapes {x.shape} and {y.shape}, expected [n]"
+        )
+    return np.stack([y, x], axis=1)[:, None]
+
+
+def _grid_coordinates(archive: Archive) -> NDArray[np.float64]:
+    """(row, column) of each window's middle, [n, C, 2]."""
+    offsets = real_array(archive, "coords_offsets", "(row, column) in pixels [n, 1, 2, C]").astype(np.float64)
+    if offsets.ndim == 2:
+        offsets = offsets[:, None, :, None]
+    if offsets.ndim != 4 or offsets.shape[1:3] != (1, 2):
+        raise InputError(f"{archive.path}: 'coords_offsets' has shape {offsets.shape}, expected [n, 1, 2, C]")
+    return np.moveaxis(offsets[:, 0], 1, 2)
+
+
+def _flat_patterns(archive: Archive, key: str, array: NDArray, coordinates: tuple[int, ...]) -> NDArray:
+    """The array as [n * C, N, N], in the order of the coordinates [n, C, 2]."""
+    n, channels = coordinates[:2]
+    shape = array.shape
+    if array.ndim == 3 and shape[0] != n and shape[2] == n:
+        array = np.moveaxis(array, 2, 0)
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or array.shape[0] != n or array.shape[1] != array.shape[2]:
+        raise InputError(
+            f"{archive.path}: {key!r} has shape {shape}, expected [n, N, N] with n = {n} coordinates"
+        )
+    if array.shape[3] != channels:
+        raise InputError(
+            f"{archive.path}: {key!r} holds groups of {array.shape[3]} patterns but the coordinates "
+            f"give {channels} position a group: expected one for each pattern, as with gridsize 1"
+        )
+    return np.moveaxis(array, 3, 1).reshape(-1, *array.shape[1:3])
+
+
+def _side_by_side(centres: NDArray[np.float64], size: int, where: str) -> NDArray[np.float64]:
+    """Positions of a grid dataset with its k objects next to each other along the columns, [n, 2]."""
+    _, first = np.unique(centres, axis=0, return_index=True)
+    unique = centres[np.sort(first)]
+    if len(unique) == 1 < len(centres):
+        raise InputError(
+            f"{where}: 'coords_offsets' gives the same position {len(centres)} times, expected a scan"
+        )
+    objects, rest = divmod(len(centres), len(unique))
+    as_repeated = np.repeat(unique, objects, axis=0)
+    as_tiled = np.tile(unique, (objects, 1))
+    if (
+        objects == 1
+        or rest
+        or not (np.array_equal(centres, as_repeated) or np.array_equal(centres, as_tiled))
+    ):
+        return centres
+    step = np.ceil(np.ptp(unique[:, 1])) + size + 1
+    as_tiled[:, 1] += step * np.repeat(np.arange(objects), len(unique))
+    return as_tiled
+
+
+def _probe(archive: Archive) -> NDArray[np.complex64] | None:
+    if "probeGuess" not in archive:
+        return None
+    probe = complex_array(archive, "probeGuess", "complex [N, N] or [modes, N, N]")
+    return probe[None] if probe.ndim == 2 else probe
+
+
+def _labels(archive: Archive, coordinates: tuple[int, ...], scan: Scan) -> NDArray[np.complex64] | None:
+    if "Y" in archive:
+        labels = _flat_patterns(archive, "Y", complex_array(archive, "Y", "complex [n, N, N]"), coordinates)
+    elif "Y_I" in archive and "Y_phi" in archive:
+        amplitude = real_array(archive, "Y_I", "amplitudes [n, N, N]")
+        phase = real_array(archive, "Y_phi", "phases in rad [n, N, N]")
+        if amplitude.shape != phase.shape:
+            raise InputError(f"{archive.path}: 'Y_phi' has shape {phase.shape}, expected {amplitude.shape}")
+        labels = _flat_patterns(archive, "Y_I", amplitude * np.exp(1j * phase), coordinates)
+    else:
+        return None
+    labels = labels.astype(np.complex64)
+    if labels.shape != scan.diffraction.shape:
+        raise InputError(
+            f"{archive.path}: labels have shape {labels.shape}, expected {scan.diffraction.shape}"
+        )
+    if not np.isfinite(labels).all():
+        raise InputError(f"{archive.path}: labels hold NaN or infinity, expected finite values")
+    return labels if scan.probe is None else object_behind_probe(labels, scan.probe, scan.diffraction)

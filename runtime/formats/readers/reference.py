@@ -1,0 +1,107 @@
+"""Objects to compare a scan with: an independent reconstruction, or the truth of a simulation.
+
+Forms
+-----
+NPZ with `object` complex [rows, columns] and `topleft_px` int [n, 2]
+    (row, column) in `object` of the top-left corner of each pattern's window.
+NPZ with `object` and `origin`
+    (row, column) of the object's pixel [0, 0] in the coordinates of `Scan.positions`, [2].
+HDF5 with `object` and `origin_px`, CXI with `entry_1/image_2/data` and `entry_1/ptychonnx/origin_px`
+    As `ptychonnx.runtime.formats.writers.reconstruction_file` writes them; `origin_px` has the meaning of `origin`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.npz import (
+    Archive,
+    complex_array,
+    is_archive,
+    open_archive,
+    real_array,
+)
+from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan.forward_model import window_corners
+
+__all__ = ["read_reference"]
+
+_HDF5 = ("object", "origin_px")
+_CXI = ("entry_1/image_2/data", "entry_1/ptychonnx/origin_px")
+# A corner in whole pixels is half a pixel off at most; more than this is another scan or another pixel size.
+_TOLERANCE_PX = 1.0
+
+
+def read_reference(path: Path, scan: Scan) -> Reference:
+    """Read an object and find where it lies on the canvas of a scan.
+
+    Raises
+    ------
+    InputError
+        If the file is none of these forms, or its window corners do not fit the positions of the scan.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected a reference object (NPZ or HDF5)")
+    if is_archive(path):
+        with open_archive(path) as archive:
+            return _from_archive(archive, scan)
+    if h5py.is_hdf5(path):
+        return _from_hdf5(path)
+    raise InputError(
+        f"{path}: neither NPZ nor HDF5, expected a reference with 'object' and 'topleft_px' or 'origin'"
+    )
+
+
+def _from_archive(archive: Archive, scan: Scan) -> Reference:
+    reference_object = complex_array(archive, "object", "complex [rows, columns]")
+    if "topleft_px" in archive:
+        corners = real_array(archive, "topleft_px", "window corners (row, column) [n, 2]")
+        origin = _origin_from_corners(archive.path, corners.astype(np.float64), scan)
+    else:
+        origin = real_array(archive, "origin", "(row, column) of the object's first pixel, or 'topleft_px'")
+    return _reference(archive.path, reference_object, origin)
+
+
+def _from_hdf5(path: Path) -> Reference:
+    try:
+        with h5py.File(path, "r") as file:
+            keys = _CXI if "entry_1" in file else _HDF5
+            for key in keys:
+                if not isinstance(file.get(key), h5py.Dataset):
+                    raise InputError(f"{path}: no dataset {key!r}, expected {keys[0]!r} and {keys[1]!r}")
+            return _reference(path, file[keys[0]][()], file[keys[1]][()])
+    except OSError as error:
+        raise InputError(f"{path}: truncated or damaged HDF5 ({error}), expected a complete file") from error
+
+
+def _origin_from_corners(path: Path, corners: NDArray[np.float64], scan: Scan) -> NDArray[np.float64]:
+    if corners.shape != scan.positions.shape:
+        raise InputError(
+            f"{path}: 'topleft_px' has shape {corners.shape}, expected {scan.positions.shape}, one for each "
+            f"pattern of {scan.name}"
+        )
+    origins = window_corners(scan.positions, scan.size) - corners
+    origin = np.median(origins, axis=0)
+    worst = float(np.abs(origins - origin).max())
+    if worst > _TOLERANCE_PX:
+        raise InputError(
+            f"{path}: 'topleft_px' differs from the positions of {scan.name} by up to {worst:.1f} pixels "
+            f"after the best shift, expected at most {_TOLERANCE_PX:g}: is it the same scan?"
+        )
+    return origin
+
+
+def _reference(path: Path, reference_object: NDArray, origin: NDArray) -> Reference:
+    if reference_object.ndim != 2 or reference_object.size == 0:
+        raise InputError(f"{path}: 'object' has shape {reference_object.shape}, expected [rows, columns]")
+    if not np.isfinite(reference_object).all():
+        raise InputError(f"{path}: 'object' holds NaN or infinity, expected finite values")
+    if np.shape(origin) != (2,) or not np.isfinite(origin).all():
+        raise InputError(f"{path}: origin is {np.asarray(origin).tolist()}, expected finite (row, column)")
+    return Reference(reference_object.astype(np.complex64), (float(origin[0]), float(origin[1])))

@@ -1,0 +1,1 @@
+"""Write reconstructions as files of other programs."""

@@ -1,0 +1,245 @@
+"""Reconstructions as files of other programs: ptychodus product (HDF5), CXI, NPZ, a pair of TIFF images.
+
+HDF5 and CXI take an object of any size, block by block; the others need it whole.
+
+HDF5
+    `object` complex64 [rows, columns], `weight` float32, `origin_px` [2], the (row, column) of pixel [0, 0] in the
+    coordinates of the scan; attributes `scan`, `weighting`, `contract` and, if iterations followed the network,
+    `refinement`. If the size of a pixel is known, the file is a product of ptychodus too: positions in metres,
+    x = column, y = row, meaning the geometric middle of a window; the probe [1, modes, N, N]; what is not known of the
+    experiment is 0, as in ptychodus.
+CXI
+    `entry_1/image_1` the probe, `entry_1/image_2` the object, `sample_1/geometry_1/translation` in metres, as ptychodus
+    lays them out, so that it opens them; `entry_1/ptychonnx` has `origin_px`, `weight`, and the same attributes.
+NPZ
+    `object`, `weight`, `origin` [2], `positions` [n, 2] (row, column) in pixels, `probe`, `pixel_size`, `wavelength`,
+    `contract`, `weighting`, `scan`, `refinement`.
+TIFF
+    `<name>_amplitude.tif` and `<name>_phase.tif`, float32, phase in radians in (-pi, pi], with the resolution in pixels
+    per centimetre.
+
+All but the last are taken by `read_reference`. Pixels that no patch reached are 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.atomic import atomic_path
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.hdf5 import PLANCK_TIMES_LIGHT
+from ptychonnx.runtime.formats.readers.ptychodus import ELECTRON_VOLT_METRES
+from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
+from ptychonnx.runtime.reconstruction.stitching.canvas import TILE
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["ENDINGS", "ENDINGS_OF_TILES", "Product", "check_ending", "write_product"]
+
+ENDINGS_OF_TILES = (".h5", ".hdf5", ".cxi")
+ENDINGS = (*ENDINGS_OF_TILES, ".npz", ".tif", ".tiff")
+_CXI_VERSION = 160
+
+
+@dataclass(frozen=True)
+class Product:
+    """A reconstruction and what it was made from.
+
+    Attributes
+    ----------
+    stitched
+        The object, its weight and where it lies.
+    scan
+        Where positions, probe, pixel size and wavelength come from.
+    weighting, contract
+        How patches were merged, and the contract of the artifact as JSON.
+    refinement
+        What was done to the object afterwards, in words; empty if nothing was.
+    """
+
+    stitched: Stitched | StitchedTiles
+    scan: Scan
+    weighting: str
+    contract: str
+    refinement: str = ""
+
+    def metres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Middles of the windows [n, 2] and of the object [2], (row, column) in metres, if a pixel's size is known."""
+        pixel = self.scan.pixel_size
+        if pixel is None:
+            return None
+        middle_of_window = 0.5 if self.scan.size % 2 == 0 else 0.0
+        middle_of_object = np.array(self.stitched.origin) + (np.array(self.stitched.shape) - 1) / 2
+        return (self.scan.positions - middle_of_window) * pixel, middle_of_object * pixel
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a name whose ending is no format, before any work is done."""
+    if path.suffix not in ENDINGS:
+        raise InputError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
+
+
+def write_product(path: Path, product: Product) -> list[Path]:
+    """Write a reconstruction in the format that the ending names, atomically; the files that were written.
+
+    Raises
+    ------
+    InputError
+        If the ending is unknown, the format needs the object whole and it is in tiles, or the file cannot be
+        written.
+    """
+    path = Path(path)
+    check_ending(path)
+    if path.suffix in (".tif", ".tiff"):
+        return _write_tiff(path, product)
+    write = {".npz": _write_npz, ".cxi": _write_cxi}.get(path.suffix, _write_hdf5)
+    with atomic_path(path) as partial:
+        write(partial, product)
+    return [path]
+
+
+def _write_hdf5(path: Path, product: Product) -> None:
+    scan, metres = product.scan, product.metres()
+    with h5py.File(path, "w") as file:
+        stored = _images(product, file, "object", file)
+        _write_history(file, product)
+        if metres is None or scan.pixel_size is None:
+            return
+        file["pixel_size_m"] = scan.pixel_size
+        positions, centre = metres
+        stored.attrs["center_y_m"], stored.attrs["center_x_m"] = centre
+        file["probe"] = _probe(scan)
+        for dataset in (stored, file["probe"]):
+            dataset.attrs["pixel_width_m"] = dataset.attrs["pixel_height_m"] = scan.pixel_size
+        file["probe_position_indexes"] = np.arange(len(scan))
+        file["probe_position_y_m"], file["probe_position_x_m"] = positions.T
+        file["object_layer_spacing_m"] = np.zeros(0)
+        file["loss_epochs"], file["loss_values"] = np.zeros(0, dtype=np.int64), np.zeros(0)
+        unknown = ("detector_object_distance_m", "exposure_time_s", "mass_attenuation_m2_per_kg")
+        numbers = dict.fromkeys(
+            (*unknown, "tomography_angle_deg", "focus_object_distance_m", "tilt_angle_deg"), 0.0
+        )
+        numbers["photon_energy_eV"] = (
+            0.0 if scan.wavelength is None else ELECTRON_VOLT_METRES / scan.wavelength
+        )
+        numbers["probe_photon_count"] = scan.flux
+        file.attrs.update(numbers)
+        file.attrs["far_field"] = True
+        file.attrs["name"] = scan.name
+        file.attrs["comments"] = "Written by ptychonnx; 0 stands for what is not known of the experiment."
+
+
+def _write_cxi(path: Path, product: Product) -> None:
+    scan, metres = product.scan, product.metres()
+    with h5py.File(path, "w") as file:
+        file["cxi_version"] = _CXI_VERSION
+        entry = file.create_group("entry_1")
+        entry["title"] = scan.name
+        source = entry.create_group("instrument_1/source_1")
+        if scan.wavelength is not None:
+            source["energy"] = PLANCK_TIMES_LIGHT / scan.wavelength
+        probe = _probe(scan)
+        entry.create_group("image_1").create_dataset(
+            "data", data=probe, compression="gzip" if probe.size else None
+        )
+        history = entry.create_group("ptychonnx")
+        _images(product, entry.create_group("image_2"), "data", history)
+        _write_history(history, product)
+        for name, title in (("image_1", "probe"), ("image_2", "object")):
+            image = entry[name]
+            image["title"] = title
+            image["data_space"] = "real"
+            image["source_1"] = h5py.SoftLink("/entry_1/instrument_1/source_1")
+            if scan.pixel_size is not None:
+                image["image_size"] = [scan.pixel_size * length for length in image["data"].shape[:-3:-1]] + [
+                    0.0
+                ]
+        if metres is None:
+            return
+        positions, centre = metres
+        entry["sample_1/geometry_1/translation"] = np.column_stack(
+            [positions[:, ::-1], np.zeros(len(positions))]
+        )
+        entry["data_1/translation"] = h5py.SoftLink("/entry_1/sample_1/geometry_1/translation")
+        extra = entry.create_group("ptychodus")
+        for kind in ("probe", "object"):
+            extra[f"{kind}_pixel_width_m"] = extra[f"{kind}_pixel_height_m"] = scan.pixel_size
+        extra["object_center_y_m"], extra["object_center_x_m"] = centre
+        extra["probe_position_indexes"] = np.arange(len(scan))
+        extra["probe_photon_count"] = scan.flux
+
+
+def _write_npz(path: Path, product: Product) -> None:
+    scan, stitched = product.scan, product.stitched
+    known = {"probe": scan.probe, "pixel_size": scan.pixel_size, "wavelength": scan.wavelength}
+    np.savez_compressed(
+        path,
+        allow_pickle=False,
+        object=stitched.object.astype(np.complex64),
+        weight=stitched.weight.astype(np.float32),
+        origin=np.asarray(stitched.origin, dtype=np.float64),
+        positions=scan.positions,
+        weighting=np.array(product.weighting),
+        contract=np.array(product.contract),
+        scan=np.array(scan.name),
+        refinement=np.array(product.refinement),
+        **{key: np.asarray(value) for key, value in known.items() if value is not None},
+    )
+
+
+def _write_tiff(path: Path, product: Product) -> list[Path]:
+    # Only here: reading and running need no image library.
+    import tifffile
+
+    pixel = product.scan.pixel_size
+    resolution = None if pixel is None else (1e-2 / pixel, 1e-2 / pixel)
+    written = []
+    whole = product.stitched.object
+    for name, image in (("amplitude", np.abs(whole)), ("phase", np.angle(whole))):
+        one = path.with_name(f"{path.stem}_{name}{path.suffix}")
+        with atomic_path(one) as partial:
+            tifffile.imwrite(
+                partial,
+                image.astype(np.float32),
+                photometric="minisblack",
+                resolution=resolution,
+                resolutionunit="NONE" if pixel is None else "CENTIMETER",
+                description=", ".join(
+                    filter(None, (f"{name} of {product.scan.name}", product.refinement, "ptychonnx"))
+                ),
+            )
+        written.append(one)
+    return written
+
+
+def _images(product: Product, group: h5py.Group, name: str, weight_group: h5py.Group) -> h5py.Dataset:
+    """Write the object and its weight in chunks as large as tiles; those that no patch reached take no space."""
+    shape = product.stitched.shape
+    layout = {"chunks": tuple(min(length, TILE) for length in shape), "compression": "gzip"}
+    stored = group.create_dataset(name, shape, np.complex64, **layout)
+    weight = weight_group.create_dataset("weight", shape, np.float32, **layout)
+    for block in product.stitched.blocks():
+        stored[block.rows, block.columns] = block.object
+        weight[block.rows, block.columns] = block.weight
+    return stored
+
+
+def _write_history(group: h5py.Group, product: Product) -> None:
+    group["origin_px"] = np.asarray(product.stitched.origin, dtype=np.float64)
+    group["origin_px"].attrs["description"] = "(row, column) of pixel [0, 0] in the coordinates of the scan"
+    group.attrs["scan"] = product.scan.name
+    group.attrs["weighting"] = product.weighting
+    group.attrs["contract"] = product.contract
+    if product.refinement:
+        group.attrs["refinement"] = product.refinement
+
+
+def _probe(scan: Scan) -> NDArray[np.complex64]:
+    """[1, modes, N, N]; of no pixels if unknown, as ptychodus has it."""
+    if scan.probe is None:
+        return np.zeros((1, 1, 0, 0), dtype=np.complex64)
+    return scan.probe[None].astype(np.complex64)

@@ -1,0 +1,1 @@
+"""Run networks: in this process with onnxruntime, or on an inference server."""

@@ -1,0 +1,141 @@
+"""The protocol over gRPC, through tritonclient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient import grpc as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from ptychonnx.runtime.inference.remote.address import Address
+from ptychonnx.runtime.inference.remote.authentication import Access
+from ptychonnx.runtime.inference.remote.protocol import (
+    ModelConfig,
+    ModelMetadata,
+    model_config,
+    model_metadata,
+)
+from ptychonnx.runtime.inference.remote.transport_errors import Kind, ServerFailure
+
+__all__ = ["GrpcConnection"]
+
+_KINDS: dict[str, Kind] = {
+    "UNAVAILABLE": "unavailable",
+    "RESOURCE_EXHAUSTED": "unavailable",
+    # The server was stopped while it worked.
+    "CANCELLED": "unavailable",
+    "DEADLINE_EXCEEDED": "timeout",
+    "NOT_FOUND": "missing",
+    "UNIMPLEMENTED": "missing",
+    "UNAUTHENTICATED": "forbidden",
+    "PERMISSION_DENIED": "forbidden",
+}
+_LONGEST_MESSAGE = 2**31 - 1
+_CHANNEL = [
+    ("grpc.max_send_message_length", _LONGEST_MESSAGE),
+    ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
+    # gRPC's own default grows to two minutes, in which a server that is back would not be seen.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Sessions would share a connection otherwise, and its troubles.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+class GrpcConnection:
+    """One channel for all threads."""
+
+    def __init__(self, address: Address, access: Access, timeout: float) -> None:
+        self._address, self._access, self._timeout = address, access, timeout
+        files = {
+            "root_certificates": access.ca,
+            "certificate_chain": access.certificate,
+            "private_key": access.key,
+        }
+        self._client = triton.InferenceServerClient(
+            address.authority,
+            ssl=address.encrypted,
+            channel_args=_CHANNEL,
+            **{key: str(path) for key, path in files.items() if path},
+        )
+
+    def model_ready(self) -> bool:
+        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        try:
+            with _translated():
+                return self._client.is_model_ready(self._address.model, self._address.version, **self._call())
+        except ServerFailure as failure:
+            if failure.kind == "missing":
+                return False
+            raise
+
+    def metadata(self, version: str) -> ModelMetadata:
+        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        with _translated():
+            return model_metadata(
+                self._client.get_model_metadata(self._address.model, version, as_json=True, **self._call())
+            )
+
+    def config(self) -> ModelConfig:
+        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        try:
+            with _translated():
+                answer = self._client.get_model_config(
+                    self._address.model, self._address.version, as_json=True, **self._call()
+                )
+                return model_config(answer.get("config", {}))
+        except ServerFailure as failure:
+            if failure.kind in {"missing", "refused"}:
+                return ModelConfig()
+            raise
+
+    def infer(self, inputs: Mapping[str, NDArray], output: str) -> tuple[NDArray[np.float32], str]:
+        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        tensors = []
+        for name, values in inputs.items():
+            tensor = triton.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
+            tensors.append(tensor.set_data_from_numpy(values))
+        with _translated():
+            result = self._client.infer(
+                self._address.model,
+                tensors,
+                self._address.version,
+                [triton.InferRequestedOutput(output)],
+                **self._call(),
+            )
+            found = result.as_numpy(output)
+            version = str(result.get_response().model_version)
+        if found is None:
+            raise ServerFailure("refused", f"the answer has no output {output!r}")
+        return found, version
+
+    def close(self) -> None:
+        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        self._client.close()
+
+    def _call(self) -> dict[str, Any]:
+        return {"headers": self._access.headers(), "client_timeout": self._timeout}
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except InferenceServerException as error:
+        status = str(error.status()).removeprefix("StatusCode.")
+        reason = error.message() or status
+        kind = _KINDS.get(status, "refused")
+        if status == "RESOURCE_EXHAUSTED" and "larger than max" in reason:
+            kind = "refused"
+        elif status == "UNAVAILABLE" and "CERTIFICATE_VERIFY_FAILED" in f"{reason} {error.debug_details()}":
+            kind = "untrusted"
+        elif status == "UNAVAILABLE" and "connect" in reason.lower():
+            kind = "unreachable"
+        raise ServerFailure(kind, reason) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ServerFailure("refused", f"the answer is not understood ({error})") from error

@@ -1,0 +1,48 @@
+"""What each pixel of a patch counts."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.contract import Weighting
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan.forward_model import illumination
+
+__all__ = ["patch_weight"]
+
+
+def patch_weight(
+    weighting: str, size: int, probe: NDArray[np.complexfloating] | None = None
+) -> NDArray[np.float64]:
+    """Weight [size, size] of each pixel of a patch.
+
+    * ``probe``: the illumination sum_modes |P|^2: where photons fell, the network knows the object.
+    * ``window``: a Hann window, for scans without a known probe.
+    * ``uniform``: 1 everywhere.
+    * ``crop``: 1 in the central half of each axis, 0 outside.
+
+    Raises
+    ------
+    InputError
+        If the weighting is unknown, or `probe` is chosen and none is known.
+    """
+    if weighting == "probe":
+        if probe is None:
+            raise InputError("weighting 'probe' needs a probe and the scan has none: choose another")
+        density = illumination(probe)
+        return density / density.max()
+    if weighting == "window":
+        # Sampled at half-pixels, so that no weight is 0 and the borders of the canvas are covered.
+        profile = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
+        return np.outer(profile, profile)
+    if weighting == "uniform":
+        return np.ones((size, size))
+    if weighting == "crop":
+        weight = np.zeros((size, size))
+        margin = size // 4
+        weight[margin : size - margin, margin : size - margin] = 1.0
+        return weight
+    raise InputError(f"weighting {weighting!r} is unknown, expected one of {', '.join(get_args(Weighting))}")

@@ -1,0 +1,5 @@
+"""The scan: measured amplitudes, positions, probe and mask, and what is computed from them alone."""
+
+from ptychonnx.runtime.scan.scan import Reference, Scan
+
+__all__ = ["Reference", "Scan"]

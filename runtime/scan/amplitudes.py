@@ -1,0 +1,170 @@
+"""Measured amplitudes [n, N, N], in memory or still in their file, and what is asked of every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["Amplitudes", "LazyAmplitudes", "check_amplitudes", "photons"]
+
+# Patterns of which statistics are taken at once, in bytes of float64.
+_BLOCK_BYTES = 2**23
+
+
+class Amplitudes(Protocol):
+    """float32 [n, N, N]: a NumPy array, or `LazyAmplitudes`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, N, N)."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32."""
+
+    def __len__(self) -> int:
+        """Number of patterns n."""
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        """Patterns by number, slice, or array of numbers of any shape, as an array."""
+
+    def __array__(self) -> NDArray:
+        """All patterns, as `numpy.asarray` asks for them."""
+
+
+class LazyAmplitudes:
+    """Amplitudes that are read when they are asked for, and checked whenever they are read.
+
+    An index works as for an array. The patterns that its first axis names are read, those in a row in one go; what
+    more it says is applied to them. Nothing is kept but the number of photons in each pattern.
+
+    Attributes
+    ----------
+    shape, dtype
+        (n, N, N), float32.
+    block
+        Number of patterns that are best read together, from a multiple of it on.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        read: Callable[[int, int], NDArray[np.float32]],
+        block: int,
+        name: str,
+    ) -> None:
+        """Amplitudes of a file.
+
+        Parameters
+        ----------
+        shape
+            (n, N, N).
+        read
+            Gives the patterns from one number up to, not including, another as float32 [m, N, N]. It holds the file
+            open, if it needs to.
+        block
+            See the attribute; at least 1.
+        name
+            What messages call the patterns.
+        """
+        self.shape = shape
+        self.block = max(1, min(block, shape[0]))
+        self._read_range, self._name = read, name
+        self._photons = np.full(shape[0], np.nan)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self._name}: {self.shape[0]} patterns of {self.shape[1]} x {self.shape[2]} pixels in a file>"
+        )
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        first, *rest = index if isinstance(index, tuple) else (index,)
+        rows = np.arange(len(self))[first]
+        patterns = self._patterns(rows.reshape(-1)).reshape(*rows.shape, *self.shape[1:])
+        return patterns[(*(slice(None),) * rows.ndim, *rest)] if rest else patterns
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray:
+        if copy is False:
+            raise ValueError("the patterns are in a file: they cannot be had without a copy")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """All patterns in order: the number of the first one, and a block of them."""
+        for start in range(0, len(self), self.block):
+            yield start, self._range(start, min(start + self.block, len(self)))
+
+    def photons(self) -> NDArray[np.float64]:
+        """Number of photons in each pattern, [n]; patterns that nobody has read yet are read."""
+        for start in range(0, len(self), self.block):
+            stop = min(start + self.block, len(self))
+            if np.isnan(self._photons[start:stop]).any():
+                self._range(start, stop)
+        return self._photons.copy()
+
+    def _patterns(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        if not len(rows):
+            return np.empty((0, *self.shape[1:]), np.float32)
+        if len(rows) - 1 == rows[-1] - rows[0] and (np.diff(rows) == 1).all():
+            return self._whole(int(rows[0]), int(rows[-1]) + 1)
+        wanted, place = np.unique(rows, return_inverse=True)
+        found = np.empty((len(wanted), *self.shape[1:]), np.float32)
+        breaks = np.flatnonzero(np.diff(wanted) > 1) + 1
+        for run in np.split(np.arange(len(wanted)), breaks):
+            found[run[0] : run[-1] + 1] = self._whole(int(wanted[run[0]]), int(wanted[run[-1]]) + 1)
+        return found if len(wanted) == len(rows) and (place == np.arange(len(rows))).all() else found[place]
+
+    def _whole(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Consecutive patterns, read no more than a block at a time."""
+        if stop - start <= self.block:
+            return self._range(start, stop)
+        found = np.empty((stop - start, *self.shape[1:]), np.float32)
+        low = start
+        while low < stop:
+            high = min(stop, (low // self.block + 1) * self.block)
+            found[low - start : high - start] = self._range(low, high)
+            low = high
+        return found
+
+    def _range(self, start: int, stop: int) -> NDArray[np.float32]:
+        patterns = self._read_range(start, stop)
+        check_amplitudes(patterns, self._name, start)
+        self._photons[start:stop] = photons(patterns)
+        return patterns
+
+
+def photons(amplitudes: Amplitudes) -> NDArray[np.float64]:
+    """Number of photons in each pattern, [n]: the sum of the squares of its amplitudes."""
+    if isinstance(amplitudes, LazyAmplitudes):
+        return amplitudes.photons()
+    step = max(1, _BLOCK_BYTES // (8 * amplitudes.shape[1] * amplitudes.shape[2]))
+    blocks = (amplitudes[start : start + step] for start in range(0, len(amplitudes), step))
+    return np.concatenate([np.sum(np.square(block, dtype=np.float64), axis=(1, 2)) for block in blocks])
+
+
+def check_amplitudes(patterns: NDArray[np.float32], name: str, first: int = 0) -> None:
+    """Refuse patterns [m, N, N] that are no amplitudes; `first` is the number of the first of them.
+
+    Raises
+    ------
+    InputError
+        On NaN, infinity, or negative values, with the number of the pattern.
+    """
+    # NumPy passes a NaN on from either.
+    lowest, highest = patterns.min(axis=(1, 2)), patterns.max(axis=(1, 2))
+    bad = np.flatnonzero(~(np.isfinite(highest) & (lowest >= 0)))
+    if not bad.size:
+        return
+    low, index = lowest[bad[0]], first + bad[0]
+    if not (np.isfinite(low) and np.isfinite(highest[bad[0]])):
+        raise InputError(f"{name}: diffraction[{index}] holds NaN or infinity, expected finite amplitudes")
+    raise InputError(f"{name}: diffraction[{index}] holds {low:g}, expected amplitudes of at least 0")

@@ -1,0 +1,92 @@
+"""Groups of neighbouring patterns for networks with gridsize above 1."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["covering_groups", "group_neighbours", "group_offsets", "nearest_groups"]
+
+
+def group_neighbours(positions: NDArray[np.float64], gridsize: int) -> NDArray[np.intp]:
+    """Groups [n, gridsize**2] of neighbouring patterns, one for each pattern; see `nearest_groups`."""
+    return nearest_groups(positions, gridsize**2)
+
+
+def covering_groups(positions: NDArray[np.float64], gridsize: int) -> NDArray[np.intp]:
+    """Groups [m, gridsize**2] of `group_neighbours`, as few as it takes to have every pattern in one at least.
+
+    Chosen greedily: first groups of patterns that no chosen group has, then those that lack one, and so on. On a raster
+    about a third of the groups are chosen.
+    """
+    groups = group_neighbours(positions, gridsize)
+    members = groups.shape[1]
+    if members == 1:
+        return groups
+    every, covered, chosen = groups.tolist(), bytearray(len(groups)), []
+    for seen in range(members):
+        for index, group in enumerate(every):
+            if sum(covered[pattern] for pattern in group) <= seen:
+                chosen.append(index)
+                for pattern in group:
+                    covered[pattern] = 1
+    return groups[np.sort(chosen)]
+
+
+def group_offsets(positions: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Where the patterns of each group lie, [n, members, 2] (row, column), pixels from the first of the group.
+
+    A network that takes them knows distances inside a group only.
+    """
+    return (positions[groups] - positions[groups[:, :1]]).astype(np.float32)
+
+
+def nearest_groups(positions: NDArray[np.float64], members: int) -> NDArray[np.intp]:
+    """Indices [n, members] such that group i holds pattern i and those nearest to it.
+
+    There is one group for each pattern, so every pattern is used; groups of one are the patterns in their own
+    order. Inside a group the patterns are sorted by row, then column, so that a raster scan always presents its
+    neighbours in the same order.
+
+    Parameters
+    ----------
+    positions
+        float64 [n, 2] (row, column), pixels.
+
+    Raises
+    ------
+    InputError
+        If the scan has fewer patterns than a group needs.
+    """
+    n = len(positions)
+    if members == 1:
+        return np.arange(n)[:, None]
+    if n < members:
+        raise InputError(f"a group needs {members} patterns, the scan has {n}")
+    nearest = _nearest(positions, members)
+    rows, columns = positions[nearest, 0], positions[nearest, 1]
+    # Half a step of jitter must not reorder a row of the raster.
+    distance = np.hypot(rows - positions[:, :1], columns - positions[:, 1:])
+    step = np.maximum(distance.max(axis=1, keepdims=True) / 2, 1e-9)
+    lines = np.rint((rows - rows.min(axis=1, keepdims=True)) / step)
+    return np.take_along_axis(nearest, np.lexsort((columns, lines)), axis=1)
+
+
+def _nearest(positions: NDArray[np.float64], members: int) -> NDArray[np.intp]:
+    """Indices [n, members] of the nearest patterns, the nearest first; of equally near ones the first of the scan."""
+    # More than are wanted, so that equally near ones are among them.
+    asked = min(2 * members + 8, len(positions))
+    candidates = np.sort(KDTree(positions).query(positions, asked)[1], axis=1)
+    distance = np.sum((positions[candidates] - positions[:, None]) ** 2, axis=2)
+    order = np.argsort(distance, axis=1, kind="stable")
+    nearest = np.take_along_axis(candidates, order, axis=1)[:, :members]
+    distance = np.take_along_axis(distance, order, axis=1)
+    if asked < len(positions):
+        # The last one may have others as near behind it.
+        for row in np.flatnonzero(distance[:, members - 1] * (1 + 1e-9) >= distance[:, -1]):
+            from_row = np.sum((positions - positions[row]) ** 2, axis=1)
+            nearest[row] = np.argsort(from_row, kind="stable")[:members]
+    return nearest

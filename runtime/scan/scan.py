@@ -1,0 +1,176 @@
+"""A ptychographic scan in the one form that everything downstream takes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.scan.amplitudes import Amplitudes, check_amplitudes, photons
+
+__all__ = ["Reference", "Scan"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A known (or independently reconstructed) object to compare with.
+
+    Attributes
+    ----------
+    object
+        complex64 [rows, columns], the transmission of the object.
+    origin
+        (row, column) of the object's pixel [0, 0] in the coordinates of `Scan.positions`, in pixels.
+    """
+
+    object: NDArray[np.complex64]
+    origin: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Diffraction patterns of one scan, with what is needed to interpret them.
+
+    Attributes
+    ----------
+    diffraction
+        float32 [n, N, N], measured **amplitude**, sqrt(photon counts); the direct beam (DC) is at
+        pixel [N // 2, N // 2]. An array, or `LazyAmplitudes` that stay in their file: an index of patterns gives an
+        array in either case, `numpy.asarray` all of them.
+    positions
+        float64 [n, 2], (row, column) in pixels of the centre of each window on the object canvas.
+        The centre of a window is its pixel [N // 2, N // 2]; rows grow downwards, columns to the right.
+    probe
+        complex64 [modes, N, N] scaled so that `forward_model.forward` gives sqrt(photons); None if unknown.
+    mask
+        bool [N, N], True where the detector is trusted.
+    reference
+        The object to compare with, if one is known.
+    pixel_size, wavelength
+        Size of an object pixel and wavelength of the radiation, in metres, if known.
+    name
+        Where the scan came from, for messages and reports.
+    labels
+        complex64 [n, N, N], the object in each window, if the file gives patches but no whole object.
+    probe_estimated
+        True if the power of the probe was told from some of the patterns, see `settled`.
+
+    Raises
+    ------
+    InputError
+        On wrong shapes, NaN or negative amplitudes, an empty scan, or a probe of the wrong size. Amplitudes in a file
+        are checked when they are read.
+    """
+
+    diffraction: Amplitudes
+    positions: NDArray[np.float64]
+    probe: NDArray[np.complex64] | None = None
+    mask: NDArray[np.bool_] | None = None
+    reference: Reference | None = None
+    pixel_size: float | None = None
+    wavelength: float | None = None
+    name: str = "scan"
+    labels: NDArray[np.complex64] | None = field(default=None, repr=False)
+    probe_estimated: bool = False
+
+    def __post_init__(self) -> None:
+        n, size = _check_diffraction(self.diffraction, self.name)
+        _check_positions(self.positions, n, self.name)
+        if self.probe is not None:
+            _check_probe(self.probe, size, self.name)
+        if self.mask is not None:
+            if self.mask.shape != (size, size):
+                raise InputError(f"{self.name}: mask has shape {self.mask.shape}, expected {(size, size)}")
+            if not self.mask.any():
+                raise InputError(f"{self.name}: mask trusts no pixel at all")
+        if self.reference is not None:
+            _check_reference(self.reference, self.name)
+        if self.labels is not None and self.labels.shape != self.diffraction.shape:
+            raise InputError(
+                f"{self.name}: labels have shape {self.labels.shape}, expected {self.diffraction.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.diffraction)
+
+    @property
+    def size(self) -> int:
+        """N, the side of a pattern in pixels."""
+        return self.diffraction.shape[-1]
+
+    @cached_property
+    def flux(self) -> float:
+        """Mean number of photons in a pattern; patterns that nobody has read yet are read."""
+        return float(np.mean(photons(self.diffraction)))
+
+    def settled(self) -> Scan:
+        """The scan with a probe of the power that all of its patterns have in the mean.
+
+        It costs the reading of the patterns that were not read yet, and nothing if the power was no estimate.
+        """
+        if self.probe is None or not self.probe_estimated:
+            return replace(self, probe_estimated=False) if self.probe_estimated else self
+        power = np.sum(np.abs(self.probe.astype(np.complex128)) ** 2)
+        probe = (self.probe * np.sqrt(self.flux / power)).astype(np.complex64) if self.flux else self.probe
+        return replace(self, probe=probe, probe_estimated=False)
+
+    def probe_sha256(self) -> str | None:
+        """Hash of the probe, which artifacts keep to say what they were trained with."""
+        if self.probe is None:
+            return None
+        return hashlib.sha256(np.ascontiguousarray(self.probe, dtype=np.complex64).tobytes()).hexdigest()
+
+    def subset(self, index: slice | NDArray[np.integer]) -> Scan:
+        """The scan made of the patterns chosen by `index`, which are read; canvas, probe and reference stay."""
+        labels = None if self.labels is None else self.labels[index]
+        return replace(
+            self.settled(),
+            diffraction=self.diffraction[index],
+            positions=self.positions[index],
+            labels=labels,
+        )
+
+
+def _check_diffraction(diffraction: Amplitudes, name: str) -> tuple[int, int]:
+    shape = diffraction.shape
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise InputError(f"{name}: diffraction has shape {shape}, expected [n, N, N]")
+    if shape[0] == 0 or shape[1] == 0:
+        raise InputError(f"{name}: diffraction has shape {shape}: the scan is empty, expected a pattern")
+    if diffraction.dtype != np.float32:
+        raise InputError(f"{name}: diffraction is {diffraction.dtype}, expected float32 amplitudes")
+    if isinstance(diffraction, np.ndarray):
+        check_amplitudes(diffraction, name)
+    return shape[0], shape[1]
+
+
+def _check_positions(positions: NDArray[np.float64], n: int, name: str) -> None:
+    if positions.shape != (n, 2):
+        raise InputError(f"{name}: positions have shape {positions.shape}, expected {(n, 2)} (row, column)")
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if bad.size:
+        raise InputError(f"{name}: positions[{bad[0]}] is NaN or infinite, expected finite pixels")
+
+
+def _check_probe(probe: NDArray[np.complex64], size: int, name: str) -> None:
+    if probe.ndim != 3 or probe.shape[1:] != (size, size):
+        raise InputError(
+            f"{name}: probe has shape {probe.shape}, expected [modes, {size}, {size}] like the patterns"
+        )
+    if not np.isfinite(probe).all():
+        raise InputError(f"{name}: probe holds NaN or infinity, expected finite values")
+    if not np.abs(probe).any():
+        raise InputError(f"{name}: probe is zero everywhere, expected some illumination")
+
+
+def _check_reference(reference: Reference, name: str) -> None:
+    if reference.object.ndim != 2:
+        raise InputError(
+            f"{name}: reference object has shape {reference.object.shape}, expected [rows, columns]"
+        )
+    if not np.isfinite(reference.object).all():
+        raise InputError(f"{name}: reference object holds NaN or infinity, expected finite values")

@@ -1,0 +1,150 @@
+"""Epochs of an unfinished run on disk: what is needed to go on, and the best weights so far.
+
+==============================  ================================================================
+``epochs/0003/checkpoint.*``    weights of the network after epoch 3
+``epochs/0003/state.*``         what the framework needs to go on: optimiser, schedule, loops
+``epochs/0003/history.csv``     the epochs so far
+==============================  ================================================================
+
+A folder gets its name when it is complete, so that a kill at any moment leaves whole epochs. The latest and the best
+one are kept.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ptychonnx.runtime.atomic import atomic_folder, atomic_path
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.config import TrainingConfig
+from ptychonnx.train.history import HISTORY_NAME, Epoch, best_epoch, is_stale, read_history, write_history
+
+__all__ = ["Progress"]
+
+_EPOCHS = "epochs"
+
+
+class Progress:
+    """Where the training of a run stands.
+
+    Parameters
+    ----------
+    folder
+        Of the unfinished run.
+    writes
+        False in a process that helps another one, which does the writing.
+    """
+
+    def __init__(self, folder: Path, training: TrainingConfig, *, writes: bool = True) -> None:
+        self.folder = folder
+        self._training = training
+        self._writes = writes
+        latest = self._latest()
+        self.epochs = [] if latest is None else read_history(latest / HISTORY_NAME)
+        self._start = time.perf_counter() - self.seconds
+
+    def _latest(self) -> Path | None:
+        found = sorted(self.folder.glob(f"{_EPOCHS}/[0-9]*"))
+        return found[-1] if found else None
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / _EPOCHS / f"{epoch:04d}"
+
+    @property
+    def done(self) -> int:
+        """Epochs that are complete."""
+        return len(self.epochs)
+
+    @property
+    def seconds(self) -> float:
+        """Of training up to the last complete epoch."""
+        return self.epochs[-1].seconds if self.epochs else 0.0
+
+    @property
+    def latest(self) -> Path | None:
+        """Folder of the last complete epoch."""
+        return self._path(self.done) if self.done else None
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights are the result."""
+        return best_epoch(self.epochs, self._training.monitor)
+
+    @property
+    def best_folder(self) -> Path:
+        """Folder of the best epoch."""
+        return self._path(self.best.epoch)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        training = self._training
+        return self.done >= training.epochs or is_stale(self.epochs, training.monitor, training.patience)
+
+    def end_epoch(
+        self,
+        loss: float,
+        validation_loss: float,
+        disagreement: float,
+        learning_rate: float,
+        write: Callable[[Path], None],
+    ) -> None:
+        """Keep an epoch.
+
+        Parameters
+        ----------
+        write
+            Puts the network's checkpoint and the framework's state into a folder. Called in every process.
+
+        Raises
+        ------
+        InputError
+            If a loss is not finite, or the disk is full; what was kept before stays.
+        """
+        number = self.done + 1
+        if not (math.isfinite(loss) and math.isfinite(validation_loss)):
+            raise InputError(
+                f"training diverged: the loss of epoch {number} is {loss:g} (held out {validation_loss:g}), "
+                f"expected a finite number; {self.kept()}try a lower learning rate"
+            )
+        seconds = time.perf_counter() - self._start
+        epoch = Epoch(number, loss, validation_loss, disagreement, learning_rate, seconds)
+        if self._writes:
+            try:
+                self._keep(epoch, write)
+            except OSError as error:
+                raise InputError(self.unwritable(error)) from error
+        else:
+            write(self._path(number))
+        self.epochs.append(epoch)
+
+    def _keep(self, epoch: Epoch, write: Callable[[Path], None]) -> None:
+        epochs = [*self.epochs, epoch]
+        with atomic_folder(self._path(epoch.epoch), HISTORY_NAME) as folder:
+            write(folder)
+            write_history(folder / HISTORY_NAME, epochs)
+        with atomic_path(self.folder / HISTORY_NAME) as path:
+            write_history(path, epochs)
+        kept = {self._path(epoch.epoch), self._path(best_epoch(epochs, self._training.monitor).epoch)}
+        for path in (self.folder / _EPOCHS).iterdir():
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def unwritable(self, error: OSError) -> str:
+        """What to tell a user when a file could not be written during training."""
+        reason = error.strerror or " ".join(str(error).split())
+        return f"{self.folder}: cannot be written ({reason}); {self.kept()}make room, then --resume"
+
+    def kept(self) -> str:
+        """What is safe, in words."""
+        if not self.done:
+            return "no epoch was complete; "
+        return f"epoch {self.done} is kept in {self.folder}; "
+
+    def forget(self) -> None:
+        """Remove the epochs, once the run is complete."""
+        shutil.rmtree(self.folder / _EPOCHS, ignore_errors=True)

@@ -1,0 +1,270 @@
+"""A first guess of the object by phase retrieval, which every physics-informed network starts from and ends with.
+
+From an empty object on, each step propagates the exit wave to the detector, gives it the measured amplitude, and
+propagates what that changed back: the gradient of ``sum (|FFT(P O)| - A)^2 / 2`` (the modulus projection of ePIE,
+Maiden and Rodenburg, Ultramicroscopy 109, 1256 (2009)). The gradient is preconditioned with the covariance that the
+object is expected to have, a Gaussian over a few pixels: where the light is too faint to say more, the result
+continues what lies beside it (of all objects that explain the pattern, the one of least energy under that prior).
+Steps carry momentum, and the gradient is taken where it leads to (Nesterov, Soviet Mathematics Doklady 27, 372
+(1983)).
+
+A network that sees several patterns at a time (gridsize above 1) finds one object for all of them: the covariance
+reaches from the window of each pattern into those of the others, by the distance between them, which is an input of
+the network (`docs/decisions/0018-joint-retrieval.md`). For pixels r of window c and r' of window c' it is the Gaussian
+of ``r + offset_c - r' - offset_c'``, whole pixels or not, so that patches agree where they overlap.
+
+Everything is a product of real matrices, made here or from the offsets, so that each framework writes it alike and the
+compiled network needs no Fourier operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.scan.forward_model import illumination
+from ptychonnx.train.config import NetworkConfig
+
+__all__ = [
+    "AMPLITUDE_GAIN",
+    "CONTRAST_GAIN",
+    "CORRELATION",
+    "DARKEST",
+    "FAINT",
+    "INTENSITY_FLOOR",
+    "MOMENTUM",
+    "FirstGuess",
+    "Preconditioner",
+    "first_guess",
+    "first_guess_of",
+    "preconditioner",
+]
+
+# Bring the features of a weakly absorbing object to the order of one.
+CONTRAST_GAIN = 5
+AMPLITUDE_GAIN = 2
+
+MOMENTUM = 0.9
+
+# Length of a step, over the largest curvature c. On a quadratic function a step s with momentum m multiplies by the
+# roots of z^2 - (1 - s c) ((1 + m) z - m), which stay inside the unit circle up to s c = (2 + 2 m) / (1 + 2 m) = 1.36.
+_STEP = 4 / 3
+
+# Added to the intensity of the scaled patterns (mean 1) before the square root: keeps the phase of a dark pixel, which
+# nothing determines, from being amplified.
+INTENSITY_FLOOR = 1e-5
+
+# Correlation length of the object that is expected, pixels (standard deviation of the Gaussian).
+CORRELATION = 2.0
+
+# Faint places take larger steps, in proportion to (light + this fraction of the brightest) to the power -1/2.
+FAINT = 0.1
+
+# Of several patterns at a time: the largest curvature is that of one, times how much brighter the brightest place is,
+# within 2 % for all distances between them (measured for the simulated zone plate, tests/train/test_joint.py).
+_JOINT_STEP = 1.3
+
+# Added to the light of a window, at most 1, so that patches are merged where there is none.
+DARKEST = 1e-4
+
+_POWER_ITERATIONS = 100
+
+_TRAINING_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Preconditioner:
+    """What makes a step of a gradient ``G``: ``step * spread * (smoothing @ (spread * G) @ smoothing)``.
+
+    Attributes
+    ----------
+    spread
+        [..., N, N], larger where there is less light.
+    smoothing
+        [N, N], symmetric: the expected covariance along either axis.
+    step
+        [..., 1, 1], the largest that momentum bears.
+    """
+
+    spread: NDArray[np.float64]
+    smoothing: NDArray[np.float64]
+    step: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FirstGuess:
+    """Constants, float32, of phase retrieval from a scaled amplitude ``A`` [N, N]. Parts are (real, imaginary).
+
+    For an object ``O``: ``psi_m = FFT(P_m O)``, ``q = A / sqrt(floor + sum_m |psi_m|^2) - 1`` (0 where the detector
+    is not trusted), ``G = sum_m B_m IFFT(q psi_m)``, and the step is ``spread * (smoothing G smoothing)``.
+
+    An image with parts is [row, part, column]. Its transform is a product from the left, over [row, part], and one
+    from the right, over [part, column], and so is the way back: nothing is moved. With several patterns at a time,
+    `spread`, `smoothing` and the length of the step depend on the distances between them; `lit` and `back` then hold
+    the probe alone.
+
+    Attributes
+    ----------
+    scale
+        Factor from measured to scaled amplitude.
+    steps, final_steps
+        Steps before the network, from an empty object, and after it, from the network's.
+    training_steps
+        Steps after the network while it is trained: gradients pass through them, and few are enough to learn from.
+    members
+        Patterns that are explained together: C = gridsize ** 2.
+    probe, lit
+        [2, modes, N, 2, N], complex products with P, scaled, and with ``P * spread``: the first of the two multiplies
+        the parts of an image, the second the exchanged parts, and their sum is the product.
+    back
+        [2, modes, N, 2, N], the same for B: ``conj(P) * spread`` times the largest step that momentum bears.
+    rows_to_detector, columns_to_detector, columns_to_object, rows_to_object
+        [2N, 2N], the unitary Fourier transform to a centred spectrum, and back. Rows multiply from the left,
+        columns from the right.
+    smoothing
+        [N, N], symmetric: the expected covariance along either axis.
+    spread
+        [N, N], larger where there is less light.
+    trusted
+        [N, N], 1 where the detector is trusted, 0 elsewhere.
+    light
+        [N, N], amplitude of the illumination, at most 1.
+    step
+        Length of a step for several patterns at a time, times how much brighter the brightest place is than with one.
+    """
+
+    scale: float
+    steps: int
+    final_steps: int
+    training_steps: int
+    members: int
+    probe: NDArray[np.float32]
+    lit: NDArray[np.float32]
+    back: NDArray[np.float32]
+    rows_to_detector: NDArray[np.float32]
+    columns_to_detector: NDArray[np.float32]
+    columns_to_object: NDArray[np.float32]
+    rows_to_object: NDArray[np.float32]
+    smoothing: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    trusted: NDArray[np.float32]
+    light: NDArray[np.float32]
+    step: float
+
+
+def first_guess(
+    probe: NDArray[np.complexfloating],
+    scale: float,
+    mask: NDArray[np.bool_] | None = None,
+    *,
+    steps: int,
+    final_steps: int,
+    members: int = 1,
+) -> FirstGuess:
+    """Constants for a probe complex [modes, N, N] in sqrt(photons), and the scale of `dataset.SCALE_RULE`.
+
+    Parameters
+    ----------
+    mask
+        bool [N, N], True where the detector is trusted; everywhere if None.
+    steps, final_steps
+        Before the network and after it, see `ptychonnx.train.config.NetworkConfig`.
+    members
+        Patterns that are explained together.
+    """
+    size = probe.shape[-1]
+    modes = probe.astype(np.complex128) * scale
+    density = illumination(modes)
+    expected = preconditioner(density)
+    transform = np.fft.fftshift(np.fft.fft(np.eye(size), axis=0, norm="ortho"), axes=0)
+    inverse = transform.conj().T
+    light = np.sqrt(density)
+    alone = members == 1
+    exact = {
+        "probe": _product(modes),
+        "lit": _product(modes * expected.spread if alone else modes),
+        "back": _product(modes.conj() * (expected.step * expected.spread if alone else 1)),
+        "rows_to_detector": _rows(transform),
+        "columns_to_detector": _real(transform).T,
+        "columns_to_object": _real(inverse).T,
+        "rows_to_object": _rows(inverse),
+        "smoothing": expected.smoothing,
+        "spread": expected.spread,
+        "trusted": np.ones((size, size)) if mask is None else mask,
+        "light": light / light.max(),
+    }
+    return FirstGuess(
+        scale=scale,
+        steps=steps,
+        final_steps=final_steps,
+        training_steps=min(final_steps, _TRAINING_STEPS),
+        members=members,
+        step=expected.step.item() * _JOINT_STEP / _STEP,
+        **{name: np.ascontiguousarray(values, dtype=np.float32) for name, values in exact.items()},
+    )
+
+
+def first_guess_of(
+    network: NetworkConfig,
+    probe: NDArray[np.complexfloating],
+    scale: float,
+    mask: NDArray[np.bool_] | None,
+) -> FirstGuess:
+    """The constants for a network of these settings."""
+    return first_guess(
+        probe,
+        scale,
+        mask,
+        steps=network.first_steps,
+        final_steps=network.final_steps,
+        members=network.channels,
+    )
+
+
+def preconditioner(density: NDArray[np.float64]) -> Preconditioner:
+    """The preconditioner of objects lit by a photon density [..., N, N], which bounds the curvature of the error.
+
+    For windows of one object the density is the sum of theirs, each at its place.
+    """
+    size = density.shape[-1]
+    spread = (density / density.max(axis=(-2, -1), keepdims=True) + FAINT) ** -0.25
+    distance = np.subtract.outer(np.arange(size), np.arange(size))
+    smoothing = np.exp(-0.5 * (distance / CORRELATION) ** 2)
+    return Preconditioner(spread, smoothing, _STEP / _curvature(density, spread, smoothing))
+
+
+def _curvature(
+    density: NDArray[np.float64], spread: NDArray[np.float64], smoothing: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Largest eigenvalue [..., 1, 1] of the preconditioned curvature, by power iteration; a trusted mask can only
+    lower it.
+    """
+    # All factors are positive, hence so is the eigenvector (Perron and Frobenius).
+    vector, value = np.ones_like(density), np.ones((1, 1))
+    for _ in range(_POWER_ITERATIONS):
+        vector = spread * (smoothing @ (spread * density * vector) @ smoothing)
+        value = np.linalg.norm(vector, axis=(-2, -1), keepdims=True)
+        vector /= value
+    return value
+
+
+def _product(factor: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    """Constants [2, ..., N, 2, N] whose first multiplies the parts of an image, and whose second the exchanged parts:
+    their sum is the complex product with `factor` [..., N, N].
+    """
+    same = np.stack([factor.real, factor.real], axis=-2)
+    exchanged = np.stack([-factor.imag, factor.imag], axis=-2)
+    return np.stack([same, exchanged])
+
+
+def _real(matrix: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    """The real matrix [2N, 2N] that multiplies (real, imaginary) from the left as `matrix` does complex values."""
+    return np.block([[matrix.real, -matrix.imag], [matrix.imag, matrix.real]])
+
+
+def _rows(matrix: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    """The same for rows that are [row, part] instead of [part, row]."""
+    size = len(matrix)
+    return _real(matrix).reshape(2, size, 2, size).transpose(1, 0, 3, 2).reshape(2 * size, 2 * size)

@@ -1,0 +1,87 @@
+"""What was asked of a training: kept in the folder of an unfinished run, so that it is resumed with the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
+from ptychonnx.train.run import RunRecord
+
+__all__ = ["PLAN_NAME", "RunPlan", "plan_of", "read_plan", "write_plan"]
+
+PLAN_NAME = "plan.json"
+# They do not change the result, so that a resumed run may have others.
+_FREE = {"tensorboard"}
+
+
+class RunPlan(BaseModel):
+    """What decides the result of a training; a run is resumed only with the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    architecture: str
+    revision: int = 1
+    network: NetworkConfig
+    training: TrainingConfig
+    data_sha256: str
+    init_sha256: str | None = None
+
+    def differences(self, other: RunPlan) -> Iterator[str]:
+        """Settings in which another plan differs, in words: this one's value first."""
+        mine, theirs = _settings(self), _settings(other)
+        for name, value in mine.items():
+            if value != theirs[name]:
+                yield f"{name} = {value}, not {theirs[name]}"
+        if self.revision != other.revision:
+            yield f"revision {self.revision} of {self.architecture}, not {other.revision}"
+        if self.data_sha256 != other.data_sha256:
+            yield "another scan (or another probe)"
+        if self.init_sha256 != other.init_sha256:
+            yield "other initial weights"
+
+
+def _settings(plan: RunPlan) -> dict[str, Any]:
+    values = {**asdict(plan.network), **asdict(plan.training)}
+    return {
+        "architecture": plan.architecture,
+        **{name: value for name, value in values.items() if name not in _FREE},
+    }
+
+
+def plan_of(record: RunRecord) -> RunPlan:
+    """What a finished run was asked for."""
+    return RunPlan(
+        architecture=record.architecture,
+        revision=record.revision,
+        network=record.network,
+        training=record.training,
+        data_sha256=record.data_sha256,
+        init_sha256=record.init_sha256,
+    )
+
+
+def write_plan(folder: Path, plan: RunPlan) -> None:
+    """Write `plan.json`."""
+    write_text(folder / PLAN_NAME, plan.model_dump_json(indent=2) + "\n")
+
+
+def read_plan(folder: Path) -> RunPlan:
+    """Read `plan.json`.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or something else.
+    """
+    path = folder / PLAN_NAME
+    try:
+        return RunPlan.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path}: not understood, expected the plan of an interrupted training") from error

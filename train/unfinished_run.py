@@ -1,0 +1,111 @@
+"""A run that is being trained lives in ``<run>.unfinished``; it becomes the run folder when it is complete.
+
+A kill leaves it there, and `--resume` goes on with it. An earlier run of the same name stays until then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ptychonnx.runtime.atomic import check_replaceable, put_folder
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.checkpoints import Progress
+from ptychonnx.train.run import CONFIG_NAME, RunRecord, read_run
+from ptychonnx.train.training_plan import PLAN_NAME, RunPlan, plan_of, read_plan, write_plan
+
+__all__ = ["finished_already", "locked", "open_unfinished", "publish_run", "unfinished_folder"]
+
+
+def unfinished_folder(out: Path) -> Path:
+    """Where the run `out` is while it is trained."""
+    return out.with_name(f"{out.name}.unfinished")
+
+
+def finished_already(out: Path, plan: RunPlan) -> RunRecord | None:
+    """The record of a run that is complete, for `--resume`; None if there is something to train.
+
+    Raises
+    ------
+    InputError
+        If a run is there, but of another plan.
+    """
+    folder = unfinished_folder(out)
+    if (folder / CONFIG_NAME).is_file():
+        # Killed between its last two steps.
+        _require_same(folder, plan_of(read_run(folder)), plan)
+        publish_run(folder, out)
+    elif folder.is_dir() or not (out / CONFIG_NAME).is_file():
+        return None
+    record = read_run(out)
+    _require_same(out, plan_of(record), plan)
+    return record
+
+
+def open_unfinished(out: Path, plan: RunPlan, *, resume: bool) -> Path:
+    """The folder to train in: new, or that of an interrupted training of the same plan.
+
+    Raises
+    ------
+    InputError
+        If `out` is something else than a run; if an interrupted training is there and `resume` is not given; or if
+        that was of another plan.
+    """
+    check_replaceable(out, CONFIG_NAME)
+    folder = unfinished_folder(out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, expected a folder or nothing")
+    if resume and (folder / PLAN_NAME).is_file():
+        _require_same(folder, read_plan(folder), plan)
+        return folder
+    if any(folder.glob("epochs/[0-9]*")):
+        raise InputError(
+            f"{folder}: holds an interrupted training; --resume goes on with it, removing the folder forgets it"
+        )
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / PLAN_NAME).is_file():
+        raise InputError(f"{folder}: holds files but no {PLAN_NAME}, so it is not replaced")
+    try:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        write_plan(folder, plan)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+    return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in the same folder; the system unlocks it if this one is killed.
+
+    Raises
+    ------
+    InputError
+        If another process trains there.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{folder}: another process is training there") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def publish_run(folder: Path, out: Path) -> None:
+    """Give a complete folder its name."""
+    (folder / PLAN_NAME).unlink(missing_ok=True)
+    Progress(folder, read_run(folder).training).forget()
+    put_folder(folder, out)
+
+
+def _require_same(folder: Path, there: RunPlan, asked: RunPlan) -> None:
+    different = next(there.differences(asked), None)
+    if different is not None:
+        raise InputError(f"{folder}: cannot be resumed with other settings: it has {different}")

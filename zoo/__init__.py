@@ -1,0 +1,1 @@
+"""Trained artifacts that come with the package."""
