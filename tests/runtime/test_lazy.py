@@ -109,7 +109,7 @@ def small_blocks(monkeypatch):
     """Three patterns at once, so that a scan has several blocks and the last is not full."""
     monkeypatch.setattr("ptychonnx.runtime.formats.conversion.frames._BLOCK_BYTES", 3 * 8 * 16 * 16)
     for module in ("native", "ptychopinn"):
-        monkeypatch.setattr(f"ptychonnx.runtime.formats.{module}._BLOCK", 3)
+        monkeypatch.setattr(f"ptychonnx.runtime.formats.readers.{module}._BLOCK", 3)
 
 
 @pytest.mark.parametrize("kind", FILES)
