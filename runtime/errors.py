@@ -1,16 +1,76 @@
-"""The two ways in which a command can fail on purpose."""
+"""Errors that ptychonnx raises on purpose, and the exit code of each.
+
+| exit code | class | meaning |
+| --- | --- | --- |
+| 1 | `VerificationError` | a product failed its own check; nothing was written |
+| 2 | `InputError`, `UnsupportedError` | the user can mend it: a file, an option, a missing package |
+| 3 | `ServerError`, `DeviceError`, `EnvironmentFailure` | a server, a device or the machine failed |
+| 4 | `InternalError` | a fault in ptychonnx itself |
+"""
 
 from __future__ import annotations
 
-__all__ = ["InputError", "VerificationError"]
+from typing import ClassVar
+
+__all__ = [
+    "DeviceError",
+    "EnvironmentFailure",
+    "InputError",
+    "InternalError",
+    "PtychonnxError",
+    "ServerError",
+    "UnsupportedError",
+    "VerificationError",
+]
 
 
-class InputError(ValueError):
-    """Input that cannot be used. The message is one line: what, where, what was expected.
+class PtychonnxError(Exception):
+    """Base of all errors that ptychonnx raises on purpose. The message is one line: what, where, what was expected.
 
-    The command line prints it without a traceback and exits with code 2.
+    Attributes
+    ----------
+    exit_code
+        Exit code of the command line, which prints the message without a traceback.
     """
 
+    exit_code: ClassVar[int] = 4
 
-class VerificationError(RuntimeError):
-    """A product that failed its own check, so that nothing was written. Exit code 1."""
+
+class InputError(PtychonnxError, ValueError):
+    """Input that cannot be used: a file, an option, an argument, or a package that is not installed."""
+
+    exit_code = 2
+
+
+class UnsupportedError(InputError):
+    """Valid input that ptychonnx does not handle, such as a layer that cannot be lowered."""
+
+
+class VerificationError(PtychonnxError, RuntimeError):
+    """A product that failed its own check, so that nothing was written; also a training that diverged."""
+
+    exit_code = 1
+
+
+class ServerError(PtychonnxError, RuntimeError):
+    """An inference server that is unreachable, refuses, or answers something else than its contract says."""
+
+    exit_code = 3
+
+
+class DeviceError(PtychonnxError, RuntimeError):
+    """A GPU or another device that is missing, too old, out of memory, or lost."""
+
+    exit_code = 3
+
+
+class EnvironmentFailure(PtychonnxError, RuntimeError):
+    """The machine failed: a full disk, too little memory, a process that was killed."""
+
+    exit_code = 3
+
+
+class InternalError(PtychonnxError, RuntimeError):
+    """A fault in ptychonnx itself, which should be reported."""
+
+    exit_code = 4

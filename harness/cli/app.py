@@ -22,7 +22,7 @@ from ptychonnx.harness.cli import (
     train,
 )
 from ptychonnx.harness.cli.console import errors
-from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.errors import PtychonnxError, VerificationError
 
 __all__ = ["app", "main"]
 
@@ -50,15 +50,15 @@ app.add_typer(study.app, name="study")
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 a product failed its check, 2 bad input, 130 interrupted."""
+    """Run the command line. Exit codes: 0 success, 130 interrupted, others in `ptychonnx.runtime.errors`."""
     try:
         app()
-    except InputError as error:
-        errors.print(f"[bold red]Error:[/] {_one_line(error)}", soft_wrap=True)
-        sys.exit(2)
     except VerificationError as error:
         errors.print(f"[bold red]Verification failed:[/] {_one_line(error)}", soft_wrap=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
+    except PtychonnxError as error:
+        errors.print(f"[bold red]Error:[/] {_one_line(error)}", soft_wrap=True)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         errors.print("Interrupted; nothing half-written was left behind.")
         sys.exit(130)
