@@ -22,7 +22,7 @@ demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a 
 	$(BIN)/ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out $(DEMO)
 
 # The ratios of the whole pipeline go into the same file, if they were measured.
-PIPELINE := benchmarks/results/pipeline.json
+PIPELINE := benchmarks/results/end_to_end.json
 
 bench: $(STAMP)  ## speed of the networks of the demo against their frameworks: benchmarks/results/bench.json
 	$(BIN)/ptychonnx bench $(wildcard $(DEMO)/models/*.onnx) $(addprefix --run ,$(wildcard $(DEMO)/runs/*)) \

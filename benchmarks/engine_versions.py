@@ -36,9 +36,9 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from benchmarks.precision import vector_instructions
 from ptychonnx.export.verification.engines import installed_engines, open_onnxruntime
 from ptychonnx.export.verification.published_file import contract_input
+from ptychonnx.harness.machine import vector_instructions
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.contract.integrity import check_model_file

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.neighbours import ZOO, Row, found, predicted
-from benchmarks.quality import FIGURES, figures, record, test_scan
+from benchmarks.neighbouring_patterns import ZOO, Row, found, predicted
+from benchmarks.single_pattern_bounds import FIGURES, figures, record, test_scan
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
 
 SEEDS = (101, 102, 103)

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.neighbours import ZOO, Row
-from benchmarks.quality import FIGURES, figures, record, test_scan
+from benchmarks.neighbouring_patterns import ZOO, Row
+from benchmarks.single_pattern_bounds import FIGURES, figures, record, test_scan
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
 from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.scan import Scan

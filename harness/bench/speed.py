@@ -22,17 +22,17 @@ from numpy.typing import NDArray
 from ptychonnx.export.graph.operation_count import multiply_adds
 from ptychonnx.export.precision import reduce_artifact
 from ptychonnx.harness.bench.interleaved import in_turns
-from ptychonnx.harness.bench.machine import processor, vector_instructions
-from ptychonnx.harness.bench.native_networks import GEMM_OPERATIONS, load_native, load_onnx
-from ptychonnx.harness.bench.openvino_networks import (
+from ptychonnx.harness.bench.measuring_process import Loaded, Worker
+from ptychonnx.harness.bench.native_variants import GEMM_OPERATIONS, load_native, load_onnx
+from ptychonnx.harness.bench.openvino_variants import (
     BFLOAT16,
     OpenVinoSession,
     load_openvino,
     openvino_precisions,
 )
-from ptychonnx.harness.bench.speed_results import ArtifactSpeed, FormSpeed, SpeedReport
-from ptychonnx.harness.bench.worker import Loaded, Worker
+from ptychonnx.harness.bench.speed_report import ArtifactSpeed, FormSpeed, SpeedReport
 from ptychonnx.harness.evaluation.precision_gate import Gate
+from ptychonnx.harness.machine import processor, vector_instructions
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference.model import network_inputs
 from ptychonnx.runtime.inference.session import Session

@@ -9,10 +9,11 @@ import typer
 from rich import box
 from rich.table import Table
 
+from ptychonnx.harness.bench.load_figure import load_figure
 from ptychonnx.harness.bench.load_test import LoadPoint, to_json
 from ptychonnx.harness.bench.load_test import bench as run_bench
 from ptychonnx.harness.bench.speed import measure_speed
-from ptychonnx.harness.bench.speed_results import SpeedReport, write_report
+from ptychonnx.harness.bench.speed_report import SpeedReport, write_report
 from ptychonnx.harness.cli.console import output, progress_bar
 from ptychonnx.harness.cli.scan_options import note, read_if_given, with_reading
 from ptychonnx.harness.cli.server_options import (
@@ -26,7 +27,6 @@ from ptychonnx.harness.cli.server_options import (
     remote_sessions,
 )
 from ptychonnx.harness.cli.shared_options import Batch
-from ptychonnx.harness.report.load_chart import load_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions
@@ -75,7 +75,7 @@ def bench(
         Path | None,
         typer.Option(
             rich_help_panel="Speed",
-            help="Result of benchmarks/pipeline.py, whose two ratios go into the same JSON file.",
+            help="Result of benchmarks/end_to_end.py, whose two ratios go into the same JSON file.",
         ),
     ] = None,
     scan: Annotated[

@@ -21,12 +21,17 @@ from ptychonnx.harness.iterative.rpie import ALPHA, check_iterative
 from ptychonnx.harness.metrics.alignment import apply_alignment
 from ptychonnx.harness.metrics.bootstrap import Confidence, confidence
 from ptychonnx.harness.metrics.comparison import compare, sample
-from ptychonnx.harness.metrics.profile_ptychopinn import compare_as_ptychopinn
+from ptychonnx.harness.metrics.ptychopinn_profile import compare_as_ptychopinn
 from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
 from ptychonnx.harness.metrics.region import Rectangle, RegionRule, declare_region
-from ptychonnx.harness.report.curves import frc_figure, psd_figure
-from ptychonnx.harness.report.figures import comparison_figure, error_figure, panels_of, reconstruction_figure
-from ptychonnx.harness.report.page import render_page
+from ptychonnx.harness.report.frequency_curves import frc_figure, psd_figure
+from ptychonnx.harness.report.html_page import render_page
+from ptychonnx.harness.report.object_figures import (
+    comparison_figure,
+    error_figure,
+    panels_of,
+    reconstruction_figure,
+)
 from ptychonnx.harness.report.terminal_table import comparison_table
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.contract import Placement

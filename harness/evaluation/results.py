@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.harness.metrics.bootstrap import Confidence, Interval
 from ptychonnx.harness.metrics.comparison import Comparison
-from ptychonnx.harness.metrics.profile_ptychopinn import PtychoPinnComparison
+from ptychonnx.harness.metrics.ptychopinn_profile import PtychoPinnComparison
 from ptychonnx.harness.metrics.reference_placement import Placement
 from ptychonnx.harness.metrics.region import RegionRecord
 from ptychonnx.runtime.contract import Contract, Parity

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.metrics.image import wrap
+from ptychonnx.harness.metrics.image_similarity import wrap
 
 __all__ = ["UNWRAP_RANGE", "Maps", "amplitude_maps", "phase_maps"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ptychonnx.harness.metrics.amplitude_phase import Maps
-from ptychonnx.harness.metrics.image import SSIM_WINDOW, ssim_map
+from ptychonnx.harness.metrics.image_similarity import SSIM_WINDOW, ssim_map
 from ptychonnx.harness.metrics.region import Rectangle
 
 __all__ = ["LEVEL", "METRICS", "REPLICATES", "Confidence", "Interval", "Judged", "Sample", "confidence"]

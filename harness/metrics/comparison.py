@@ -12,7 +12,7 @@ from ptychonnx.harness.metrics.alignment import Alignment, align, compared_regio
 from ptychonnx.harness.metrics.amplitude_phase import UNWRAP_RANGE, amplitude_maps, phase_maps
 from ptychonnx.harness.metrics.bootstrap import METRICS, Judged, Sample
 from ptychonnx.harness.metrics.frc import RingCorrelation, fourier_ring_correlation
-from ptychonnx.harness.metrics.image import (
+from ptychonnx.harness.metrics.image_similarity import (
     SSIM_WINDOW,
     contrast_ratio,
     mae,

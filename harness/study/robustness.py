@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
-from ptychonnx.harness.report.robustness_curves import Curves, levels_figure
 from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, Axis, Condition, conditions
+from ptychonnx.harness.study.robustness_figure import Curves, levels_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.model import DEFAULT_BATCH

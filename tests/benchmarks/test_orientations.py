@@ -13,7 +13,7 @@ from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 pytest.importorskip("torch")
 
 from benchmarks.orientations import ORIENTATIONS, table, turned, turned_back
-from benchmarks.quality import DOCS, RESULTS
+from benchmarks.single_pattern_bounds import DOCS, RESULTS
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

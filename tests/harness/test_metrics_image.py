@@ -9,8 +9,17 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from ptychonnx.harness.metrics import compare
-from ptychonnx.harness.metrics.image import contrast_ratio, mae, ms_ssim, mse, pearson, psnr, ssim, wrap
-from ptychonnx.harness.metrics.profile_ptychopinn import compare_as_ptychopinn
+from ptychonnx.harness.metrics.image_similarity import (
+    contrast_ratio,
+    mae,
+    ms_ssim,
+    mse,
+    pearson,
+    psnr,
+    ssim,
+    wrap,
+)
+from ptychonnx.harness.metrics.ptychopinn_profile import compare_as_ptychopinn
 from ptychonnx.runtime.errors import InputError
 
 

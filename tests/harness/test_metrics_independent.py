@@ -15,9 +15,9 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structu
 
 from ptychonnx.harness.metrics import compare
 from ptychonnx.harness.metrics.frc import fourier_ring_correlation
-from ptychonnx.harness.metrics.image import ms_ssim
-from ptychonnx.harness.metrics.profile_ptychopinn import compare_as_ptychopinn
+from ptychonnx.harness.metrics.image_similarity import ms_ssim
 from ptychonnx.harness.metrics.psd import compare_power, power_spectral_density
+from ptychonnx.harness.metrics.ptychopinn_profile import compare_as_ptychopinn
 from ptychonnx.runtime.errors import InputError
 
 SHAPES = [(24, 24), (24, 35)]

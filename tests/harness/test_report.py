@@ -21,10 +21,10 @@ from skimage.io import imread
 from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.harness.metrics import compare
 from ptychonnx.harness.report import Evaluation, Row, as_csv, as_markdown, comparison_table, render_page
-from ptychonnx.harness.report.curves import frc_figure, psd_figure
-from ptychonnx.harness.report.display import Quantity
-from ptychonnx.harness.report.figures import Panel, comparison_figure, error_figure
-from ptychonnx.harness.report.views import LARGEST_SIDE, strip_of
+from ptychonnx.harness.report.frequency_curves import frc_figure, psd_figure
+from ptychonnx.harness.report.object_figures import Panel, comparison_figure, error_figure
+from ptychonnx.harness.report.page_images import LARGEST_SIDE, strip_of
+from ptychonnx.harness.report.quantity_images import Quantity
 from ptychonnx.runtime.scan import Scan
 
 COMMANDS = ["ptychonnx evaluate models/*.onnx --scan 'a & b.npz' --out report/"]

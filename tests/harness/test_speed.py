@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from ptychonnx.export.artifact.export_run import export_run
-from ptychonnx.harness.bench.openvino_networks import load_openvino
+from ptychonnx.harness.bench.measuring_process import Loaded, Worker
+from ptychonnx.harness.bench.openvino_variants import load_openvino
 from ptychonnx.harness.bench.speed import measure_speed
-from ptychonnx.harness.bench.speed_results import ArtifactSpeed, SpeedReport, write_report
-from ptychonnx.harness.bench.worker import Loaded, Worker
+from ptychonnx.harness.bench.speed_report import ArtifactSpeed, SpeedReport, write_report
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.inference.model import network_inputs

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ptychonnx.harness.bench.worker import Form, Loaded
+from ptychonnx.harness.bench.measuring_process import Form, Loaded
 from ptychonnx.runtime.inference.batch_sharing import SharedRun, is_worth_sharing
 from ptychonnx.train.run import read_run
 from ptychonnx.train.trained_network import load_network

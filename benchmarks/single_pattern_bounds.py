@@ -1,6 +1,6 @@
 """What limits a reconstruction from single patterns: bounds without any trained network, on the lines dataset.
 
-`python -m benchmarks.quality` measures them and writes its part of `docs/quality.json` and its table in
+`python -m benchmarks.single_pattern_bounds` measures them and writes its part of `docs/quality.json` and its table in
 `docs/quality.md`. A few minutes on one core.
 """
 

@@ -15,7 +15,7 @@ memory_ratio
 The scan is the given one, its frames repeated: photon counts in 32 bits, a chunk a frame, bitshuffle and LZ4, as
 detectors write them. The file is in the page cache of the operating system.
 
-    python benchmarks/pipeline.py models/*.onnx --scan data/test.npz --out benchmarks/results/pipeline.json
+    python benchmarks/end_to_end.py models/*.onnx --scan data/test.npz --out benchmarks/results/end_to_end.json
 """
 
 from __future__ import annotations

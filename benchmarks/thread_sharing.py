@@ -5,7 +5,7 @@ Both run once in each round, in an order that changes, with a float32 product of
 with the best of the product, operations as executed: work of others on the machine slows the product more than a
 network, so that the medians of a busy machine flatter.
 
-    python -m benchmarks.sharing zoo/*.onnx --out benchmarks/results/sharing.json
+    python -m benchmarks.thread_sharing zoo/*.onnx --out benchmarks/results/thread_sharing.json
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import onnx
 
 from ptychonnx.export.graph.operation_count import multiply_adds
 from ptychonnx.harness.bench.interleaved import in_turns, timed
-from ptychonnx.harness.bench.machine import processor
-from ptychonnx.harness.bench.native_networks import GEMM_OPERATIONS, load_onnx
+from ptychonnx.harness.bench.native_variants import GEMM_OPERATIONS, load_onnx
+from ptychonnx.harness.machine import processor
 from ptychonnx.runtime.atomic import write_text
 
 

@@ -1,6 +1,7 @@
-"""Changes to the code that is trained, for what is no option of `ptychonnx train`; `benchmarks.settings` makes them.
+"""Training variants that `ptychonnx train` has no option for, used by `benchmarks.training_settings`.
 
-Each function replaces a part of a library or of `train` for the rest of the process. None of them is meant to stay.
+Each function replaces a part of a library or of `ptychonnx.train` for the rest of the process. They are experiments and
+not meant to be adopted as they are.
 """
 
 from __future__ import annotations

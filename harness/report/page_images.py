@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.report.display import Quantity
+from ptychonnx.harness.report.quantity_images import Quantity
 
 __all__ = ["LARGEST_SIDE", "Scale", "Strip", "View", "strip_of"]
 

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from ptychonnx.harness.metrics.image import MS_SSIM_WEIGHTS
+from ptychonnx.harness.metrics.image_similarity import MS_SSIM_WEIGHTS
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["PtychoPinnComparison", "PtychoPinnMetrics", "compare_as_ptychopinn"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.metrics.comparison import Comparison, MetricSet
-from ptychonnx.harness.metrics.image import wrap
+from ptychonnx.harness.metrics.image_similarity import wrap
 
 __all__ = ["OUTSIDE", "Panel", "Quantity", "quantities"]
 

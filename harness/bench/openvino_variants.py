@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.bench.worker import Form, Loaded
+from ptychonnx.harness.bench.measuring_process import Form, Loaded
 from ptychonnx.runtime.inference.batch_sharing import is_worth_sharing
 from ptychonnx.runtime.inference.session import Session
 

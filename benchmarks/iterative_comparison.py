@@ -8,8 +8,8 @@ All methods run once in each round, in an order that changes from round to round
 a while slows all of them. Times are medians over the rounds and contain no reading and no comparison; ratios are of
 times within one round.
 
-    python benchmarks/iterative.py models/*.onnx --scan data/test.npz --out benchmarks/results/iterative.json \
-        --figure docs/images/iterative.png
+    python benchmarks/iterative_comparison.py models/*.onnx --scan data/test.npz \
+        --out benchmarks/results/iterative_comparison.json --figure docs/images/iterative.png
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ptychonnx.harness.evaluation.evaluate import summarise
 from ptychonnx.harness.evaluation.results import ScanSummary
 from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare
-from ptychonnx.harness.report.figures import COLOURS, DASHES, as_png, blank_figure
+from ptychonnx.harness.report.object_figures import COLOURS, DASHES, as_png, blank_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.inference.session import Session

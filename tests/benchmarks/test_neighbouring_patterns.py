@@ -12,7 +12,7 @@ from ptychonnx.runtime.scan.forward_model import cut_windows
 
 pytest.importorskip("torch")
 
-from benchmarks.neighbours import DOCS, PHASES, RESULTS, judged, tables
+from benchmarks.neighbouring_patterns import DOCS, PHASES, RESULTS, judged, tables
 
 
 def test_true_patches_that_lost_their_global_phase_lack_nothing_else():

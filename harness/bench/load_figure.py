@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ptychonnx.harness.report.figures import COLOURS, DASHES, as_png, blank_figure
+from ptychonnx.harness.report.object_figures import COLOURS, DASHES, as_png, blank_figure
 
 if TYPE_CHECKING:
     from ptychonnx.harness.bench.load_test import LoadPoint

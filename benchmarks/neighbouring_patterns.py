@@ -1,8 +1,9 @@
-"""What one pattern gives, and what those next to it would add: retrieval on neighbourhoods, without a network.
+"""How much information one pattern holds, and how much its neighbours would add.
 
-`python -m benchmarks.neighbours` measures it, beside the networks of the zoo, which see one pattern or four, and writes
-its part of `docs/quality.json`, its tables in `docs/quality.md` and `docs/images/neighbours.png`. About five minutes on
-one core; with `--networks` half a minute, for the networks alone.
+Patterns are retrieved in groups of neighbours, without a network, and compared with the networks of the zoo, which see
+one pattern or four. `python -m benchmarks.neighbouring_patterns` writes its part of `docs/quality.json`, its tables in
+`docs/quality.md` and `docs/images/neighbours.png` in about five minutes on one core; `--networks` measures the networks
+alone, in half a minute.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.joint_retrieval import retrieved_jointly
-from benchmarks.quality import DOCS, RESULTS, figures, record, test_scan
-from ptychonnx.harness.report.figures import COLOURS, as_png, blank_figure
+from benchmarks.single_pattern_bounds import DOCS, RESULTS, figures, record, test_scan
+from ptychonnx.harness.report.object_figures import COLOURS, as_png, blank_figure
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.inference.session import Session

@@ -1,10 +1,11 @@
-"""What each setting of a training brings: one thing changed at a time, on the lines dataset.
+"""Effect of each training setting: one setting changed at a time, on the lines dataset.
 
-`python -m benchmarks.settings OUT` trains `cnn`, `fno`, `hybrid` and `baseline` for as many epochs as `make demo` does,
-as they are and with each setting of `SETTINGS`, one after the other on one core, and judges what they make of the test
-scan. Settings that are no options of `ptychonnx train` are changes to the code (`benchmarks.changes`), made in the
-process that trains. Each result is a file in OUT, so that a second call goes on; `--table` writes what is there into
-`docs/quality.json` and the tables of `docs/quality.md`. About two minutes a training.
+`python -m benchmarks.training_settings OUT` trains `cnn`, `fno`, `hybrid` and `baseline` for as many epochs as
+`make demo` does, with the defaults and with each setting of `SETTINGS`, one after the other on one core, and judges
+their reconstructions of the test scan. Settings that `ptychonnx train` has no option for are applied as changes to the
+code (`benchmarks.training_changes`) inside the training process. Each result is a file in OUT, so that a second call
+continues; `--table` writes the results into `docs/quality.json` and the tables of `docs/quality.md`. One training takes
+about two minutes.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.changes import CHANGES, STAGE_STEPS
-from benchmarks.quality import RESULTS, figures, record, test_scan
+from benchmarks.single_pattern_bounds import RESULTS, figures, record, test_scan
+from benchmarks.training_changes import CHANGES, STAGE_STEPS
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.train.fitting import settings_for, train
@@ -44,7 +45,7 @@ class Setting:
     options
         Of `ptychonnx train`.
     changes
-        Names of `benchmarks.changes.CHANGES`.
+        Names of `benchmarks.training_changes.CHANGES`.
     patterns
         Of the training scan, a square number.
     """
@@ -226,7 +227,14 @@ def train_all(networks: list[str], out: Path) -> None:
     for network, number, setting in jobs(networks):
         if not (out / f"{network}_{number}.json").exists():
             print(f"{network}, {setting.words}", flush=True)
-            one = [sys.executable, "-m", "benchmarks.settings", str(out), "--one", f"{network}:{number}"]
+            one = [
+                sys.executable,
+                "-m",
+                "benchmarks.training_settings",
+                str(out),
+                "--one",
+                f"{network}:{number}",
+            ]
             subprocess.run(one, env=environment, check=True)
 
 

@@ -1,11 +1,12 @@
-"""Doing less: smaller networks against their parent, at equal quality.
+"""Smaller networks compared with their parent at equal quality.
 
-`python -m benchmarks.less OUT` trains a parent as `make demo` does, then its students: smaller settings trained on the
-patterns as usual, the same distilled (they learn the patches that the parent gives for the same patterns), and pruned
-(the channels of largest norm of the parent, trained for one epoch more). Each is exported and verified; the gate of
-decision 6 compares its reconstruction of the test scan with that of the parent, and its time is taken in turns with the
-forms of the parent in its own framework. Writes `benchmarks/results/less.json` and a table of `docs/speed.md`. What is
-trained already is kept in OUT: a second call measures again. About a minute of one core for each training.
+`python -m benchmarks.smaller_networks OUT` trains a parent as `make demo` does, then its students: smaller settings
+trained on the patterns as usual, the same settings distilled (trained on the patches that the parent predicts for the
+same patterns), and pruned (the channels of largest norm of the parent, trained for one more epoch). Each student is
+exported and verified. The precision gate (decision 6) compares its reconstruction of the test scan with that of the
+parent, and it is timed interleaved with the parent in its own framework. The results go to
+`benchmarks/results/smaller_networks.json` and to a table in `docs/speed.md`. Trained networks are kept in OUT, so that
+a second call only measures. One training takes about a minute on one core.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pruning import pruned_source
-from benchmarks.quality import mark, test_scan
+from benchmarks.single_pattern_bounds import mark, test_scan
 from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_run import export_run
 from ptychonnx.export.precision import reduce_artifact
 from ptychonnx.harness.bench.interleaved import in_turns
-from ptychonnx.harness.bench.machine import processor, vector_instructions
-from ptychonnx.harness.bench.native_networks import load_native, load_onnx
+from ptychonnx.harness.bench.measuring_process import Loaded, Worker
+from ptychonnx.harness.bench.native_variants import load_native, load_onnx
 from ptychonnx.harness.bench.speed import ALLOWED_ERROR
-from ptychonnx.harness.bench.worker import Loaded, Worker
 from ptychonnx.harness.evaluation.precision_gate import AllowedFall, Gate, falls
+from ptychonnx.harness.machine import processor, vector_instructions
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import VerificationError

@@ -98,7 +98,7 @@ def write_report(report: SpeedReport, path: Path, pipeline: Path | None = None) 
         If it is there, figures of the whole pipeline in it are kept: ``memory_ratio``, and ``end_to_end_ratio`` of each
         artifact that was measured again.
     pipeline
-        Result of ``benchmarks/pipeline.py``, from which these two are taken instead.
+        Result of ``benchmarks/end_to_end.py``, from which these two are taken instead.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file, expected the result of benchmarks/pipeline.py") from error
+        raise InputError(f"{path}: no such file, expected the result of benchmarks/end_to_end.py") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: no JSON ({error})") from error
     if not isinstance(content, dict):

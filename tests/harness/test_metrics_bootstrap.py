@@ -17,7 +17,7 @@ from ptychonnx.harness.metrics.bootstrap import (
     confidence,
 )
 from ptychonnx.harness.metrics.comparison import sample
-from ptychonnx.harness.metrics.image import mae, pearson, ssim
+from ptychonnx.harness.metrics.image_similarity import mae, pearson, ssim
 from ptychonnx.harness.metrics.region import largest_rectangle
 
 SIDE = 96

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tf2onnx")
 
-from benchmarks.less import RESULTS, ROOT, table
 from benchmarks.pruning import pruned_source
+from benchmarks.smaller_networks import RESULTS, ROOT, table
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.fitting import train

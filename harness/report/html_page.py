@@ -13,10 +13,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ptychonnx.harness.metrics.comparison import COLLAPSED_CONTRAST, COLLAPSED_PEARSON
-from ptychonnx.harness.report.display import quantities
-from ptychonnx.harness.report.figures import panels_of
-from ptychonnx.harness.report.summary import summary_columns, summary_lines
-from ptychonnx.harness.report.views import strip_of
+from ptychonnx.harness.report.object_figures import panels_of
+from ptychonnx.harness.report.page_images import strip_of
+from ptychonnx.harness.report.quantity_images import quantities
+from ptychonnx.harness.report.summary_table import summary_columns, summary_lines
 
 if TYPE_CHECKING:
     from ptychonnx.harness.evaluation.results import Evaluation, Row, ScanSummary

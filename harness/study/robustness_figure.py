@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptychonnx.harness.report.figures import COLOURS, DASHES, as_png
+from ptychonnx.harness.report.object_figures import COLOURS, DASHES, as_png
 
 __all__ = ["Curves", "levels_figure"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ptychonnx.harness.metrics.comparison import MetricSet
 from ptychonnx.harness.metrics.frc import HALF, SEVENTH
-from ptychonnx.harness.report.display import Panel
-from ptychonnx.harness.report.figures import COLOURS, DASHES, as_png, blank_figure
+from ptychonnx.harness.report.object_figures import COLOURS, DASHES, as_png, blank_figure
+from ptychonnx.harness.report.quantity_images import Panel
 
 __all__ = ["frc_figure", "psd_figure"]
 

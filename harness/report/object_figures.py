@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.report.display import OUTSIDE, Panel, Quantity, quantities
+from ptychonnx.harness.report.quantity_images import OUTSIDE, Panel, Quantity, quantities
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
