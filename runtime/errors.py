@@ -31,46 +31,110 @@ class PtychonnxError(Exception):
     ----------
     exit_code
         Exit code of the command line, which prints the message without a traceback.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> try:
+    ...     ptychonnx.Session("missing.onnx")
+    ... except ptychonnx.PtychonnxError as error:
+    ...     print(error.exit_code)
+    2
     """
 
     exit_code: ClassVar[int] = 4
 
 
 class InputError(PtychonnxError, ValueError):
-    """Input that cannot be used: a file, an option, an argument, or a package that is not installed."""
+    """Input that cannot be used: a file, an option, an argument, or a package that is not installed.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> try:
+    ...     ptychonnx.zoo.path("pinn_vit")
+    ... except ptychonnx.InputError as error:
+    ...     print(error)
+    zoo: no network is named 'pinn_vit', expected one of baseline, pinn_cnn, pinn_fno, pinn_hybrid, pinn_hybrid_grid2
+    """
 
     exit_code = 2
 
 
 class UnsupportedError(InputError):
-    """Valid input that ptychonnx does not handle, such as a layer that cannot be lowered."""
+    """Valid input that ptychonnx does not handle, such as a layer that cannot be lowered.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> issubclass(ptychonnx.UnsupportedError, ptychonnx.InputError)
+    True
+    """
 
 
 class VerificationError(PtychonnxError, RuntimeError):
-    """A product that failed its own check, so that nothing was written; also a training that diverged."""
+    """A product that failed its own check, so that nothing was written; also a training that diverged.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> try:
+    ...     ptychonnx.adopt("theirs.onnx", "theirs.yaml", "strict.onnx", tolerance=1e-12)
+    ... except ptychonnx.VerificationError as error:
+    ...     print(error.exit_code)
+    1
+    """
 
     exit_code = 1
 
 
 class ServerError(PtychonnxError, RuntimeError):
-    """An inference server that is unreachable, refuses, or answers something else than its contract says."""
+    """An inference server that is unreachable, refuses, or answers something else than its contract says.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> ptychonnx.ServerError.exit_code
+    3
+    """
 
     exit_code = 3
 
 
 class DeviceError(PtychonnxError, RuntimeError):
-    """A GPU or another device that is missing, too old, out of memory, or lost."""
+    """A GPU or another device that is missing, too old, out of memory, or lost.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> ptychonnx.DeviceError.exit_code
+    3
+    """
 
     exit_code = 3
 
 
 class EnvironmentFailure(PtychonnxError, RuntimeError):
-    """The machine failed: a full disk, too little memory, a process that was killed."""
+    """The machine failed: a full disk, too little memory, a process that was killed.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> ptychonnx.EnvironmentFailure.exit_code
+    3
+    """
 
     exit_code = 3
 
 
 class InternalError(PtychonnxError, RuntimeError):
-    """A fault in ptychonnx itself, which should be reported."""
+    """A fault in ptychonnx itself, which should be reported together with the output of `ptychonnx info`.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> ptychonnx.InternalError.exit_code
+    4
+    """
 
     exit_code = 4

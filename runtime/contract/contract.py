@@ -1,7 +1,7 @@
 """The contract: what an artifact takes, what it gives, where it came from, and how well it was checked.
 
 It travels inside the ONNX file, as JSON in `metadata_props["ptychonnx.contract"]`.
-`ptychonnx inspect --schema` prints the JSON schema that `docs/reference/contract.schema.json` publishes.
+`ptychonnx inspect --schema` prints the JSON schema that `docs/contract.schema.json` publishes.
 """
 
 from __future__ import annotations
@@ -203,7 +203,15 @@ class Quality(_Part):
 
 
 class Contract(_Part):
-    """Everything a runtime, a server or a reader needs to know about one artifact."""
+    """Everything a runtime, a server or a reader needs to know about one artifact.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> contract = ptychonnx.Session("zoo:pinn_hybrid").contract
+    >>> contract.label, contract.n, contract.input.domain, contract.stitching.weighting
+    ('pinn_hybrid', 64, 'amplitude', 'probe')
+    """
 
     version: Literal[1] = 1
     label: str = Field(

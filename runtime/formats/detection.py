@@ -21,6 +21,7 @@ from ptychonnx.runtime.formats.read_options import Conventions, ReadOptions
 from ptychonnx.runtime.formats.readers import cxi, mapped, native, nexus, ptychodus, ptychopinn, ptyd, tike
 from ptychonnx.runtime.formats.readers import hxn as pairs
 from ptychonnx.runtime.formats.readers.reference import read_reference
+from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["FORMATS", "ScanFormat", "read_scan"]
@@ -99,19 +100,19 @@ FORMATS = (
 
 
 def read_scan(
-    path: Path,
+    path: StrPath,
     *,
-    reference: Path | None = None,
-    probe: Path | None = None,
+    reference: StrPath | None = None,
+    probe: StrPath | None = None,
     options: ReadOptions | None = None,
     log: Callable[[str], None] = lambda line: None,
     estimate_probe: bool = False,
 ) -> Scan:
     """Read a scan from a file of any known format, or from any file with a mapping.
 
-    Patterns stay in the file, where `docs/reference/formats.md` says so, and are read, converted and checked when
-    somebody asks for them; the file stays open as long as the scan is in use. A look at all of them is only taken
-    here to scale a probe of unknown power where no object is known, and to find bad pixels if the options say so.
+    Patterns stay in the file, where `docs/formats.md` says so, and are read, converted and checked when somebody asks
+    for them; the file stays open as long as the scan is in use. A look at all of them is only taken here to scale a
+    probe of unknown power where no object is known, and to find bad pixels if the options say so.
 
     Parameters
     ----------
@@ -135,6 +136,19 @@ def read_scan(
     InputError
         If a file is missing, damaged, of no known format, or breaks the rules of its format. Patterns that are no
         amplitudes are refused when they are read.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> scan = ptychonnx.read_scan("scan.npz")
+    >>> len(scan), scan.size, scan.positions.shape
+    (25, 64, (25, 2))
+
+    What a file does not say, the options do:
+
+    >>> options = ptychonnx.ReadOptions(rebin=2, pixel_size=8e-9)
+    >>> ptychonnx.read_scan("scan.npz", options=options).size
+    32
     """
     path = Path(path)
     if not path.is_file():
@@ -153,7 +167,7 @@ def read_scan(
         scaled = probe_with_power(_read_probe(Path(probe)), flux)
         scan = replace(scan, probe=scaled, probe_estimated=estimate_probe)
     if reference is not None:
-        scan = replace(scan, reference=read_reference(reference, scan))
+        scan = replace(scan, reference=read_reference(Path(reference), scan))
     return scan
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.contract.integrity import check_model_file
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.batch_sharing import SharedRun, cores, is_worth_sharing
 from ptychonnx.runtime.inference.io_binding import BoundRun, check_capture
 from ptychonnx.runtime.inference.model import (
@@ -24,6 +24,7 @@ from ptychonnx.runtime.inference.model import (
     transmission,
 )
 from ptychonnx.runtime.inference.providers import preload_cuda, provider_list
+from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["DEFAULT_BATCH", "Session"]
@@ -40,11 +41,22 @@ class Session:
         The file.
     wanted_provider, threads
         As they were given.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> session = ptychonnx.Session("zoo:pinn_fno", provider="cpu")
+    >>> session.contract.n, session.provider
+    (64, 'CPUExecutionProvider')
+    >>> scan = ptychonnx.simulate_lines(grid=3)
+    >>> patches = session.predict(scan.diffraction[:, None])  # [batch, C, N, N]
+    >>> patches.shape, patches.dtype
+    ((9, 1, 64, 64), dtype('complex64'))
     """
 
     def __init__(
         self,
-        path: Path,
+        path: StrPath,
         provider: str = "auto",
         threads: int | None = None,
         max_bytes: int | None = None,
@@ -55,6 +67,8 @@ class Session:
 
         Parameters
         ----------
+        path
+            The file, or ``zoo:NAME`` for a network that comes with ptychonnx.
         provider
             ``auto``, ``tensorrt``, ``cuda``, ``cuda-graph`` or ``cpu``; see `ptychonnx.runtime.inference.providers`.
         threads
@@ -72,7 +86,7 @@ class Session:
             If the file is missing, is no ONNX model or an unsafe one, carries no contract, does not keep to
             it, the provider is not to be had, or a CUDA graph is wanted and cannot be.
         """
-        self.path = Path(path)
+        self.path = artifact_path(path)
         self.wanted_provider = provider
         self.threads = threads
         check_model_file(self.path, max_bytes)

@@ -40,6 +40,15 @@ class Reconstruction:
         What was done to the object after it was stitched, in words; empty if nothing was.
     probe
         complex64 [modes, N, N], if it was refined.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> reconstruction = ptychonnx.reconstruct("zoo:pinn_fno", ptychonnx.simulate_lines(grid=5))
+    >>> reconstruction.object.shape, reconstruction.patterns, reconstruction.weighting
+    ((91, 91), 25, 'probe')
+    >>> reconstruction.stitched.origin
+    (0.0, 0.0)
     """
 
     stitched: Stitched | StitchedTiles
@@ -52,6 +61,11 @@ class Reconstruction:
     synchronised: bool = False
     refinement: str = ""
     probe: NDArray[np.complex64] | None = None
+
+    @property
+    def object(self) -> NDArray[np.complex64]:
+        """complex64 [rows, columns], the stitched object; refused if its canvas is kept in tiles on disk."""
+        return self.stitched.object
 
 
 def reconstruct(

@@ -25,6 +25,14 @@ class Reference:
         complex64 [rows, columns], the transmission of the object.
     origin
         (row, column) of the object's pixel [0, 0] in the coordinates of `Scan.positions`, in pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptychonnx
+    >>> reference = ptychonnx.Reference(np.ones((80, 80), np.complex64))
+    >>> ptychonnx.simulate_lines(grid=3).reference.object.shape
+    (78, 78)
     """
 
     object: NDArray[np.complex64]
@@ -64,6 +72,16 @@ class Scan:
     InputError
         On wrong shapes, NaN or negative amplitudes, an empty scan, or a probe of the wrong size. Amplitudes in a file
         are checked when they are read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptychonnx
+    >>> counts = np.random.default_rng(0).poisson(100, (4, 64, 64))
+    >>> positions = np.array([[0.0, 0.0], [0.0, 6.0], [6.0, 0.0], [6.0, 6.0]])
+    >>> scan = ptychonnx.Scan(np.sqrt(counts).astype(np.float32), positions, pixel_size=8e-9)
+    >>> len(scan), scan.size, round(scan.flux / 64**2)
+    (4, 64, 100)
     """
 
     diffraction: Amplitudes

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.npz import Archive, complex_array, real_array
+from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
 
@@ -110,13 +111,20 @@ def _metres(archive: Archive, key: str) -> float | None:
     return float(value)
 
 
-def write_scan(path: Path, scan: Scan) -> None:
+def write_scan(path: StrPath, scan: Scan) -> None:
     """Write a scan as compressed NPZ, atomically; equal scans give equal bytes.
 
     Raises
     ------
     InputError
         If the file cannot be written, or is not called ``.npz`` (NumPy would add the ending in silence).
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> ptychonnx.write_scan("lines.npz", ptychonnx.simulate_lines(grid=3))
+    >>> len(ptychonnx.read_scan("lines.npz"))
+    9
     """
     path = Path(path)
     if path.suffix != ".npz":

@@ -1,0 +1,140 @@
+"""`ptychonnx.reconstruct`."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+from ptychonnx.harness.iterative.refinement import refine as refine_object
+from ptychonnx.runtime.contract import Placement, Weighting
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.formats.writers.reconstruction_file import check_ending
+from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference.tuning import tuned
+from ptychonnx.runtime.paths import StrPath
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction, write_reconstruction
+from ptychonnx.runtime.reconstruction.reconstruct import reconstruct as run_network
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["reconstruct"]
+
+
+def reconstruct(
+    model: Network | StrPath,
+    scan: Scan | StrPath,
+    *,
+    out: StrPath | None = None,
+    provider: str = "auto",
+    batch: int | Literal["auto"] = DEFAULT_BATCH,
+    weighting: Weighting | None = None,
+    placement: Placement | None = None,
+    synchronise: bool | None = None,
+    refine: int = 0,
+    canvas_memory: int | None = None,
+    progress: Progress = SILENT,
+) -> Reconstruction:
+    """Run every pattern of a scan through a network and stitch the patches into one object.
+
+    Parameters
+    ----------
+    model
+        Path of an artifact, ``zoo:NAME`` for a network that comes with ptychonnx, or an open `Session`.
+    scan
+        A `Scan`, or the path of a file that `read_scan` reads.
+    out
+        File to write the object to: .h5 (ptychodus product), .cxi, .npz, or .tif (two images). Nothing is written if
+        None.
+    provider
+        Where to run a model that is not open yet: ``auto``, ``cpu``, ``cuda``, ``cuda-graph`` or ``tensorrt``.
+    batch
+        Patterns per call of the network; ``auto`` measures the fastest on this machine once.
+    weighting
+        How overlapping patches are weighted: ``probe``, ``window``, ``uniform`` or ``crop``; the artifact's own if
+        None.
+    placement
+        How patches are placed between pixels: ``bilinear`` or ``fourier``; the artifact's own if None.
+    synchronise
+        Rotate the patches to a common global phase before they are merged; the artifact's own choice if None.
+    refine
+        Epochs of iterative reconstruction (rPIE) that start from the object of the network. Needs
+        ``ptychonnx[iterative]`` and the probe.
+    canvas_memory
+        Bytes that the canvas may take; a larger one is kept in tiles on disk. A quarter of the machine's memory if
+        None.
+    progress
+        Receives progress, see `ptychonnx.runtime.progress`.
+
+    Returns
+    -------
+    Reconstruction
+        `Reconstruction.object` is complex64 [rows, columns]; its pixel [0, 0] lies at `Reconstruction.stitched.origin`
+        in the coordinates of `Scan.positions`.
+
+    Raises
+    ------
+    InputError
+        If the model or the scan cannot be used, or they do not fit each other.
+    ServerError
+        If the model runs on a server that fails.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> scan = ptychonnx.simulate_lines(grid=6)
+    >>> reconstruction = ptychonnx.reconstruct("zoo:pinn_fno", scan, out="object.h5")
+    >>> reconstruction.object.shape, reconstruction.object.dtype
+    ((97, 97), dtype('complex64'))
+
+    An open session serves many scans:
+
+    >>> session = ptychonnx.Session("zoo:pinn_fno", provider="cpu")
+    >>> objects = [
+    ...     ptychonnx.reconstruct(session, scan).object
+    ...     for scan in (ptychonnx.simulate_lines(grid=4, seed=seed) for seed in (1, 2))
+    ... ]
+    """
+    if out is not None:
+        check_ending(Path(out))
+    if refine < 0:
+        raise InputError(f"refine: {refine} epochs, expected 0 or more")
+    with ExitStack() as stack:
+        if isinstance(model, str | os.PathLike):
+            model = Session(model, provider)
+            stack.callback(model.close)
+        if isinstance(scan, str | os.PathLike):
+            scan = read_scan(scan, estimate_probe=True)
+        if batch == "auto":
+            if not isinstance(model, Session):
+                raise InputError(
+                    f"{model.name}: batch is 'auto', expected a number for a network on a server"
+                )
+            model, batch = tuned(model, scan)
+        progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
+        done = 0
+
+        def report(patterns: int) -> None:
+            nonlocal done
+            done += patterns
+            progress.update(done)
+
+        reconstruction = run_network(
+            model,
+            scan,
+            weighting,
+            batch,
+            report,
+            placement=placement,
+            synchronise=synchronise,
+            canvas_memory=canvas_memory,
+        )
+        if refine:
+            progress.stage(f"Refining {scan.name}", refine, "epochs")
+            reconstruction = refine_object(scan, reconstruction, refine, progress.update)
+        if out is not None:
+            write_reconstruction(Path(out), reconstruction, scan, model.contract)
+    return reconstruction

@@ -1,0 +1,137 @@
+"""`import ptychonnx`: what it offers, and what it costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ptychonnx
+from ptychonnx.export.artifact.export_options import ExportOptions
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
+
+HEAVY = (
+    "torch",
+    "tensorflow",
+    "keras",
+    "numba",
+    "matplotlib",
+    "skimage",
+    "onnx",
+    "onnxruntime",
+    "scipy",
+    "h5py",
+    "numpy",
+)
+PROGRAM = f"import sys, ptychonnx; print([name for name in {HEAVY} if name in sys.modules])"
+
+
+def run_python(program: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_the_import_loads_nothing_heavy() -> None:
+    assert run_python(PROGRAM) == "[]"
+
+
+def test_the_import_takes_less_than_three_tenths_of_a_second() -> None:
+    program = "import time; t = time.perf_counter(); import ptychonnx; print(time.perf_counter() - t)"
+    assert min(float(run_python(program)) for _ in range(3)) < 0.3
+
+
+def test_looking_does_not_load() -> None:
+    program = (
+        f"import sys, ptychonnx; dir(ptychonnx); print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    assert run_python(program) == "[]"
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    assert set(ptychonnx.__all__) == set(dir(ptychonnx))
+    for name in ptychonnx.__all__:
+        assert getattr(ptychonnx, name).__doc__, name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'reconstrcut'"):
+        ptychonnx.reconstrcut  # noqa: B018
+
+
+def test_type_checkers_see_the_names_that_are_loaded_when_used() -> None:
+    tree = ast.parse(Path(ptychonnx.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == ptychonnx._MODULES | {"zoo": "ptychonnx"}
+    assert set(imported) | {"__version__"} == set(ptychonnx.__all__)
+
+
+def test_a_simulated_scan_is_the_test_scan_of_the_command(tmp_path: Path) -> None:
+    options = {"n": 32, "probe": "disk", "photons": 1e5, "step": 5, "jitter": 2, "seed": 3}
+    contrast = {"absorption": 0.2, "phase_shift": 0.7}
+    dataset = build_lines(LinesConfig(train_grid=2, test_grid=4, **options, **contrast), tmp_path)
+    theirs = ptychonnx.read_scan(str(dataset.test))
+    ours = ptychonnx.simulate_lines(4, **options, **contrast)
+    np.testing.assert_array_equal(ours.diffraction, np.asarray(theirs.diffraction))
+    np.testing.assert_array_equal(ours.positions, theirs.positions)
+    np.testing.assert_array_equal(ours.reference.object, theirs.reference.object)
+
+
+def test_one_call_reconstructs_from_names_paths_or_open_things(tmp_path: Path) -> None:
+    scan = ptychonnx.simulate_lines(4)
+    ptychonnx.write_scan(str(tmp_path / "scan.npz"), scan)
+    session = ptychonnx.Session("zoo:baseline", "cpu")
+    objects = [
+        ptychonnx.reconstruct(model, source).object
+        for model, source in (
+            (session, scan),
+            ("zoo:baseline", str(tmp_path / "scan.npz")),
+            (ptychonnx.zoo.path("baseline"), tmp_path / "scan.npz"),
+        )
+    ]
+    for other in objects[1:]:
+        np.testing.assert_array_equal(other, objects[0])
+
+
+def test_a_network_missing_from_the_zoo_is_named() -> None:
+    with pytest.raises(
+        ptychonnx.InputError, match=r"no network is named 'pinn_vit', expected one of baseline"
+    ):
+        ptychonnx.Session("zoo:pinn_vit")
+
+
+def test_the_keywords_of_export_run_are_the_options_with_their_defaults() -> None:
+    defaults = ptychonnx.export_run.__kwdefaults__
+    fields = ExportOptions.model_fields
+    assert {name: defaults[name] for name in fields} == {
+        name: field.default for name, field in fields.items()
+    }
+
+
+def test_the_keywords_of_export_module_are_the_options_with_their_defaults() -> None:
+    pytest.importorskip("torch")
+    from ptychonnx.export.artifact.export_module import ModuleOptions
+
+    defaults = ptychonnx.export_module.__kwdefaults__
+    fields = ModuleOptions.model_fields
+    assert {name: defaults[name] for name in fields} == {
+        name: field.default for name, field in fields.items()
+    }
+
+
+def test_the_keywords_of_simulate_lines_are_the_parameters_with_their_defaults() -> None:
+    defaults = ptychonnx.simulate_lines.__kwdefaults__
+    config = LinesConfig()
+    shared = set(defaults) - {"name"}
+    assert {name: defaults[name] for name in shared} == {name: getattr(config, name) for name in shared}
+    assert ptychonnx.simulate_lines.__defaults__ == (config.test_grid,)
