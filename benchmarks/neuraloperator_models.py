@@ -1,10 +1,10 @@
-"""Networks and layers of neuraloperator 2.0, exported and verified: the table of `docs/neuraloperator.md`.
+"""Networks and layers of neuraloperator 2.0, exported and verified: the table of `docs/results/neuraloperator.md`.
 
 Each row is exported by `export_module.export_module`, as `ptychonnx export-module` does it: lowered, cleaned, and
 compared with torch on random, all-zero, small and large inputs in batches of 1, 3 and 16, in every engine that is
 installed. The figure is the largest difference over the largest output, of all these. What is refused is a row too.
 
-    python -m benchmarks.neuraloperator_models --out docs/neuraloperator.md
+    python -m benchmarks.neuraloperator_models --out docs/results/neuraloperator.md
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HEAD = """# neuraloperator
 What `ptychonnx export-module` makes of neuraloperator {neuraloperator} (torch {torch}, torch-harmonics {harmonics}).
 Every row was exported and compared with torch on random, all-zero, small and large inputs, in batches of 1, 3 and 16,
 in onnxruntime, OpenVINO and the evaluator in NumPy of the ONNX project. The error is the largest difference over the
-largest output, of all these. Made by `python -m benchmarks.neuraloperator_models --out docs/neuraloperator.md`.
+largest output, of all these. Made by `python -m benchmarks.neuraloperator_models --out docs/results/neuraloperator.md`.
 
 `SFNO`, `LocalNO` and `SphericalConv` need the extra `[spherical]` (torch-harmonics 0.8: later versions break the import
 of neuraloperator 2.0). Layers trained with `fno_block_precision="half"` or `"mixed"` are lowered at full precision, and

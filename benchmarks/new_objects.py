@@ -1,7 +1,7 @@
 """The networks of the zoo on objects that were made after every setting was fixed.
 
-`python -m benchmarks.new_objects` writes its part of `docs/quality.json` and its table in `docs/quality.md`. About two
-minutes on one core.
+`python -m benchmarks.new_objects` writes its part of `docs/results/quality.json` and its table in
+`docs/results/quality.md`. About two minutes on one core.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The simulated probe is the same after every flip and transposition, so that a pattern turned in one of these eight ways
 is the pattern of the turned object. `python -m benchmarks.orientations` shows each network that sees one pattern the
-test scan in all eight and turns its patches back. It writes its part of `docs/quality.json` and its table in
-`docs/quality.md`. About three minutes on one core.
+test scan in all eight and turns its patches back. It writes its part of `docs/results/quality.json` and its table in
+`docs/results/training.md`. About three minutes on one core.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What limits a reconstruction from single patterns: bounds without any trained network, on the lines dataset.
 
-`python -m benchmarks.single_pattern_bounds` measures them and writes its part of `docs/quality.json` and its table in
-`docs/quality.md`. A few minutes on one core.
+`python -m benchmarks.single_pattern_bounds` measures them and writes its part of `docs/results/quality.json` and its
+table in `docs/results/quality.md`. A few minutes on one core.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ptychonnx.train.initial_retrieval import first_guess
 from ptychonnx.train.torch.retrieval import Retrieval
 
 DOCS = Path(__file__).parents[1] / "docs"
-RESULTS = DOCS / "quality.json"
+RESULTS = DOCS / "results" / "quality.json"
 FIGURES = {
     "amplitude_ssim": "amplitude SSIM",
     "amplitude_pearson": "amplitude Pearson",
@@ -63,18 +63,20 @@ def test_scan(config: LinesConfig) -> Scan:
     return simulate_scan(config, config.test_grid, np.random.SeedSequence([config.seed, 1]), "test")
 
 
-def record(part: str, rows: Sequence[Mapping[str, Any]], table: str) -> None:
-    """Write a part of `quality.json`, and its table between the marks of that name in `quality.md`."""
+def record(part: str, rows: Sequence[Mapping[str, Any]], table: str | None = None) -> None:
+    """Write a part of `quality.json`, and its table between the marks of that name in a page of results."""
     content = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     write_text(RESULTS, json.dumps(content | {part: rows}, indent=1) + "\n")
-    mark("quality.md", part, table)
+    if table is not None:
+        mark(part, table)
 
 
-def mark(page: str, part: str, table: str) -> None:
-    """Write a table between the marks of that name in a page of `docs`."""
-    text = (DOCS / page).read_text(encoding="utf-8")
+def mark(part: str, table: str) -> None:
+    """Write a table between the marks of that name in whichever page of results has them."""
     marked = rf"(<!-- {part} -->\n).*?(<!-- end -->)"
-    write_text(DOCS / page, re.sub(marked, lambda old: f"{old[1]}{table}\n{old[2]}", text, flags=re.DOTALL))
+    for page in sorted(RESULTS.parent.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        write_text(page, re.sub(marked, lambda old: f"{old[1]}{table}\n{old[2]}", text, flags=re.DOTALL))
 
 
 def retrieved(scan: Scan, steps: int) -> NDArray[np.complex64]:

@@ -5,8 +5,8 @@ trained on the patterns as usual, the same settings distilled (trained on the pa
 same patterns), and pruned (the channels of largest norm of the parent, trained for one more epoch). Each student is
 exported and verified. The precision gate (decision 6) compares its reconstruction of the test scan with that of the
 parent, and it is timed interleaved with the parent in its own framework. The results go to
-`benchmarks/results/smaller_networks.json` and to a table in `docs/speed.md`. Trained networks are kept in OUT, so that
-a second call only measures. One training takes about a minute on one core.
+`benchmarks/results/smaller_networks.json` and to a table in `docs/results/speed.md`. Trained networks are kept in
+OUT, so that a second call only measures. One training takes about a minute on one core.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def main() -> None:
         "networks": rows,
     }
     write_text(RESULTS, json.dumps(content, indent=1) + "\n")
-    mark("speed.md", "less", table(rows))
+    mark("less", table(rows))
 
 
 if __name__ == "__main__":

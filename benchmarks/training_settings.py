@@ -1,11 +1,11 @@
 """Effect of each training setting: one setting changed at a time, on the lines dataset.
 
-`python -m benchmarks.training_settings OUT` trains `cnn`, `fno`, `hybrid` and `baseline` for as many epochs as
-`make demo` does, with the defaults and with each setting of `SETTINGS`, one after the other on one core, and judges
-their reconstructions of the test scan. Settings that `ptychonnx train` has no option for are applied as changes to the
-code (`benchmarks.training_changes`) inside the training process. Each result is a file in OUT, so that a second call
-continues; `--table` writes the results into `docs/quality.json` and the tables of `docs/quality.md`. One training takes
-about two minutes.
+`python -m benchmarks.training_settings OUT` trains `cnn`, `fno`, `hybrid` and `baseline` for as many epochs as `make
+demo` does, with the defaults and with each setting of `SETTINGS`, one after the other on one core, and judges their
+reconstructions of the test scan. Settings that `ptychonnx train` has no option for are applied as changes to the code
+(`benchmarks.training_changes`) inside the training process. Each result is a file in OUT, so that a second call
+continues; `--table` writes the results into `docs/results/quality.json`, from which the documentation makes its
+tables. One training takes about two minutes.
 """
 
 from __future__ import annotations
@@ -250,23 +250,7 @@ def write_tables(networks: list[str], out: Path) -> None:
         names = {row["setting"] for row in found}
         earlier = json.loads(RESULTS.read_text(encoding="utf-8")).get(part, [])
         rows = found + [row for row in earlier if row["setting"] not in names]
-        record(part, rows, table(rows))
-
-
-def table(rows: list[Mapping[str, Any]]) -> str:
-    """Markdown."""
-    names = {
-        "amplitude_ssim": "amplitude SSIM",
-        "amplitude_pearson": "amplitude Pearson",
-        "phase_ssim": "phase SSIM",
-        "phase_pearson": "phase Pearson",
-        "phase_ssim_synchronised": "phase SSIM, synchronised",
-    }
-    lines = [f"| setting | {' | '.join(names.values())} | core-minutes |", "|---" * 7 + "|"]
-    for row in rows:
-        cells = " | ".join(f"{row[name]:.3f}" for name in names)
-        lines.append(f"| {row['setting']} | {cells} | {row['core_minutes']:.1f} |")
-    return "\n".join(lines)
+        record(part, rows)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ _BUILT_IN = (
         "tensorflow",
         "ptychonnx.train.tensorflow.cnn:build",
         "convolutional encoder with two decoders",
-        defaults={"blocks": 2},  # a third one adds parameters, but nothing else (docs/quality.md)
+        defaults={"blocks": 2},  # a third one adds parameters, but nothing else (docs/results/quality.md)
     ),
     Architecture(
         "baseline",

@@ -12,7 +12,7 @@ __all__ = ["DEFAULT_OPSET", "HIGHEST_OPSET", "LOWEST_OPSET", "check_opset", "ops
 # What tf2onnx writes, and the first that torch's exporter writes itself.
 LOWEST_OPSET = 18
 # The first with the operator Gelu. onnxruntime reads it since 1.17, and artifacts from torch, which are written in
-# IR version 10, since 1.18 (docs/portability.md); inference servers of 2025 do too.
+# IR version 10, since 1.18 (docs/results/portability.md); inference servers of 2025 do too.
 DEFAULT_OPSET = 20
 # The last that torch's exporter writes.
 HIGHEST_OPSET = 23

@@ -21,7 +21,8 @@ __all__ = ["adopt"]
 def adopt(
     network: Annotated[Path, typer.Argument(help="ONNX file, made by whatever exporter.")],
     contract: Annotated[
-        Path, typer.Option(help="YAML file that says what it takes and gives; see docs/adopt.md.")
+        Path,
+        typer.Option(help="YAML file that says what it takes and gives; see docs/reference/adoption.md."),
     ],
     out: Annotated[Path, typer.Option(help="Artifact to write, ending in .onnx.")],
     scan: Annotated[

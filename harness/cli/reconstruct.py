@@ -39,7 +39,7 @@ def reconstruct(
         list[Path],
         typer.Argument(
             metavar="[ARTIFACT] SCAN",
-            help="ONNX artifact, left out with --server; scan file, docs/formats.md lists the formats.",
+            help="ONNX artifact, left out with --server; scan file, docs/reference/formats.md lists the formats.",
             show_default=False,
         ),
     ],

@@ -39,7 +39,7 @@ __all__ = ["ALPHA", "Iterations", "check_iterative", "iterate", "vacuum"]
 _MARGIN = 1
 _ROWS_AND_COLUMNS = np.eye(3, 2, dtype=np.float32)
 
-# Less is faster with many photons, and noise where there are few (docs/iterative.md).
+# Less is faster with many photons, and noise where there are few (docs/results/iterative.md).
 ALPHA = 0.3
 
 

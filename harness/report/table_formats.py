@@ -33,7 +33,7 @@ _THRESHOLDS = ("half", "seventh", "two_sigma")
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """One line a row and scan, with a heading; docs/metrics.md lists the columns.
+    """One line a row and scan, with a heading; docs/reference/metrics.md lists the columns.
 
     Empty: not defined. ``inf`` as an FRC cut-off: the curve never falls below the threshold.
     """

@@ -1,7 +1,7 @@
 """The contract: what an artifact takes, what it gives, where it came from, and how well it was checked.
 
 It travels inside the ONNX file, as JSON in `metadata_props["ptychonnx.contract"]`.
-`ptychonnx inspect --schema` prints the JSON schema that `docs/contract.schema.json` publishes.
+`ptychonnx inspect --schema` prints the JSON schema that `docs/reference/contract.schema.json` publishes.
 """
 
 from __future__ import annotations

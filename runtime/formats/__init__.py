@@ -1,4 +1,4 @@
-"""Scan files: one module a format; `docs/formats.md` has them all in one table."""
+"""Scan files: one module a format; `docs/reference/formats.md` has them all in one table."""
 
 from ptychonnx.runtime.formats.detection import FORMATS, ScanFormat, read_scan
 from ptychonnx.runtime.formats.read_options import ReadOptions

@@ -110,9 +110,9 @@ def read_scan(
 ) -> Scan:
     """Read a scan from a file of any known format, or from any file with a mapping.
 
-    Patterns stay in the file, where `docs/formats.md` says so, and are read, converted and checked when somebody asks
-    for them; the file stays open as long as the scan is in use. A look at all of them is only taken here to scale a
-    probe of unknown power where no object is known, and to find bad pixels if the options say so.
+    Patterns stay in the file, where `docs/reference/formats.md` says so, and are read, converted and checked when
+    somebody asks for them; the file stays open as long as the scan is in use. A look at all of them is only taken
+    here to scale a probe of unknown power where no object is known, and to find bad pixels if the options say so.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What may be said about a scan file when it does not say it itself, or says it wrongly."""
+"""Options for reading a scan file, and the conventions that a file follows."""
 
 from __future__ import annotations
 
@@ -34,40 +34,10 @@ METRES: dict[str, float] = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
 
 
 class ReadOptions(BaseModel):
-    """How to read a scan; what is None is taken from the file, or detected.
+    """How to read a scan file. An option that is left out is taken from the file, or detected and reported.
 
-    Attributes
-    ----------
-    mapping
-        Where arrays are in a file of no known format, see `ptychonnx.runtime.formats.readers.mapped`.
-    companion
-        The second file of formats that take two (ptychodus: diffraction and product; `_dp` and `_para`).
-    positions_unit
-        Of the positions; lengths need a pixel size, and `px` are those of the object at the full detector.
-    positions_axes
-        Order of the two columns.
-    positions_sign
-        Which axes grow against ours (rows downwards, columns to the right). What stands in the file is flipped.
-    quantity
-        What the patterns are.
-    dc
-        Where the direct beam is in the file: pixel [N // 2, N // 2] or [0, 0].
-    orientation
-        How frames must be turned to lie as positions and probe do. `flip-rows` turns them upside down,
-        `rot90` a quarter anticlockwise, all about the direct beam.
-    crop
-        Side of the square to cut around `crop_centre` before anything else, in detector pixels.
-    crop_centre
-        (row, column) of the direct beam in the file; [rows // 2, columns // 2] if None.
-    rebin
-        Detector pixels along each axis whose photons are added up.
-    bad_pixels
-        What to do with values outside the mask that are no counts (negative, NaN, saturated): ``refuse`` the
-        file, ``mask`` such pixels in all patterns, or set only these values to ``zero``.
-    pixel_size
-        Of the object as it comes out, in metres; one in the file is of the full detector, before the crop.
-    wavelength
-        In metres.
+    The fields are the command line's options and the keys of its configuration files: their descriptions are the
+    help texts.
 
     Examples
     --------
@@ -80,20 +50,77 @@ class ReadOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mapping: dict[str, str] = Field(default_factory=dict)
-    companion: Path | None = None
-    positions_unit: Unit | None = None
-    positions_axes: Axes | None = None
-    positions_sign: Sign | None = None
-    quantity: Quantity | None = None
-    dc: DirectBeam | None = None
-    orientation: Orientation = "identity"
-    crop: int | None = Field(default=None, ge=2)
-    crop_centre: tuple[int, int] | None = None
-    rebin: int = Field(default=1, ge=1)
-    bad_pixels: BadPixels = "refuse"
-    pixel_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    wavelength: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    mapping: dict[str, str] = Field(
+        default_factory=dict,
+        description="Path of an array inside a file of unknown format, as KEY=PATH; may be repeated.",
+    )
+    companion: Path | None = Field(
+        default=None,
+        description="Second file of a format that needs two (patterns and positions); by default the one of the "
+        "usual name in the same folder.",
+    )
+    positions_unit: Unit | None = Field(
+        default=None,
+        description="Unit of the positions; px are object pixels of the uncropped detector, lengths need a pixel "
+        "size. By default as the file says.",
+    )
+    positions_axes: Axes | None = Field(
+        default=None, description="Order of the two position columns; by default as the format defines it."
+    )
+    positions_sign: Sign | None = Field(
+        default=None,
+        description="Position axes to reverse, so that rows grow downwards and columns to the right; by default as "
+        "the format defines it.",
+    )
+    quantity: Quantity | None = Field(
+        default=None,
+        description="Whether the patterns are photon counts or amplitudes (square roots of counts); by default as "
+        "the format defines it.",
+    )
+    dc: DirectBeam | None = Field(
+        default=None,
+        description="Where the direct beam (DC) is in the file: in the centre, pixel [N // 2, N // 2], or in the "
+        "corner, pixel [0, 0]. By default as the format defines it, or detected.",
+    )
+    orientation: Orientation = Field(
+        default="identity",
+        description="Flip or rotation of the detector frames about the direct beam that aligns them with the "
+        "positions and the probe; rot90 is anticlockwise.",
+    )
+    crop: int | None = Field(
+        default=None,
+        ge=2,
+        description="Side of the square to cut out of each frame, in detector pixels before binning; by default "
+        "the whole frame.",
+    )
+    crop_centre: tuple[int, int] | None = Field(
+        default=None,
+        description="Row and column of the direct beam, around which frames are cropped, in detector pixels; by "
+        "default the middle of the frame.",
+    )
+    rebin: int = Field(
+        default=1,
+        ge=1,
+        description="Number of detector pixels along each axis whose photons are summed into one; 1 leaves the "
+        "frames as they are.",
+    )
+    bad_pixels: BadPixels = Field(
+        default="refuse",
+        description="Treatment of invalid values outside the mask (negative, NaN, saturated): refuse the file, "
+        "mask the pixel in all patterns, or set the value to zero.",
+    )
+    pixel_size: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Object pixel size in metres, after cropping; by default computed from the geometry in the file.",
+    )
+    wavelength: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Wavelength of the radiation in metres; by default as the file says.",
+    )
 
 
 @dataclass(frozen=True)
@@ -106,7 +133,7 @@ class Stated:
 
 @dataclass(frozen=True)
 class Conventions:
-    """What the numbers of a file mean; each with the reason why it is believed."""
+    """What the numbers of a file mean, each with the reason why it is believed."""
 
     unit: Stated
     axes: Stated
@@ -125,23 +152,25 @@ class Conventions:
         quantity: Quantity = "counts",
         dc: DirectBeam = "centre",
     ) -> Conventions:
-        """Conventions that a format fixes."""
+        """Conventions that a format defines."""
         why = f"as {name} has it"
         return cls(*(Stated(value, why) for value in (unit, axes, sign, quantity, dc)))
 
     def overridden(self, options: ReadOptions) -> Conventions:
-        """What the options say goes before what the file says."""
-        given = {
+        """The same conventions, where an option replaces what the file says."""
+        options_by_name = {
             "unit": options.positions_unit,
             "axes": options.positions_axes,
             "sign": options.positions_sign,
             "quantity": options.quantity,
             "dc": options.dc,
         }
-        return replace(self, **{name: Stated(value, "given") for name, value in given.items() if value})
+        return replace(
+            self, **{name: Stated(value, "given") for name, value in options_by_name.items() if value}
+        )
 
     def lines(self) -> list[str]:
-        """One line each, for people."""
+        """One line per convention, for people."""
         return [
             f"{field.name}: {getattr(self, field.name).value} ({getattr(self, field.name).why})"
             for field in fields(self)

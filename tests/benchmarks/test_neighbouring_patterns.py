@@ -28,4 +28,4 @@ def test_true_patches_that_lost_their_global_phase_lack_nothing_else():
 
 def test_the_page_has_the_recorded_figures():
     recorded = json.loads(RESULTS.read_text(encoding="utf-8"))["neighbours"]
-    assert tables(recorded) in (DOCS / "quality.md").read_text(encoding="utf-8")
+    assert tables(recorded) in (DOCS / "results" / "quality.md").read_text(encoding="utf-8")

@@ -34,4 +34,4 @@ def test_a_turned_pattern_is_that_of_the_turned_object(orientation):
 
 def test_the_page_has_the_recorded_figures():
     recorded = json.loads(RESULTS.read_text(encoding="utf-8"))["orientations"]
-    assert table(recorded) in (DOCS / "quality.md").read_text(encoding="utf-8")
+    assert table(recorded) in (DOCS / "results" / "training.md").read_text(encoding="utf-8")

@@ -54,4 +54,4 @@ def test_what_stays_of_a_network_are_its_largest_channels(tmp_path):
 
 def test_the_page_has_the_recorded_figures():
     recorded = json.loads(RESULTS.read_text(encoding="utf-8"))["networks"]
-    assert table(recorded) in (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert table(recorded) in (ROOT / "docs" / "results" / "speed.md").read_text(encoding="utf-8")

@@ -309,7 +309,7 @@ def test_a_wrong_graph_is_never_published(phase_only, tmp_path, monkeypatch):
 
 
 def test_the_contract_of_a_foreign_network_needs_no_training():
-    schema = json.loads((ROOT / "docs" / "contract.schema.json").read_text())
+    schema = json.loads((ROOT / "docs" / "reference" / "contract.schema.json").read_text())
     assert schema == Contract.model_json_schema()
 
 

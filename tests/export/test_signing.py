@@ -20,7 +20,7 @@ from ptychonnx.export.artifact.signing import sign, signature_path, verify_signa
 from ptychonnx.runtime.errors import InputError, VerificationError
 from tests.export.small_network import contract_of, small_network
 
-# As `docs/integrity.md` and `ptychonnx sign --help` tell to do it.
+# As `docs/how-to/sign.md` and `ptychonnx sign --help` tell to do it.
 PRIVATE = "openssl ecparam -name prime256v1 -genkey -noout -out {}.pem"
 PUBLIC = "openssl ec -in {0}.pem -pubout -out {0}.pub"
 

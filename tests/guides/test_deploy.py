@@ -1,4 +1,4 @@
-"""docs/deploy.md: every command that needs no container and no cluster, as written, on the ports that it names."""
+"""The deploy guide: every command that needs no container and no cluster, as written, on the ports that it names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
 from tests.guides.page import ROOT, commands
 
-PAGE = "docs/deploy.md"
+PAGE = "docs/how-to/deploy.md"
 
 
 def same_object(found: Path, artifact: Path, scan) -> None:

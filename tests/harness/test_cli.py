@@ -221,7 +221,7 @@ def test_inspect_prints_the_contract_and_where_operators_run(run, artifact, scan
 def test_the_published_schema_is_the_one_in_force(run):
     code, text, _ = run("inspect", "--schema")
     assert code == 0
-    published = Path(__file__).parents[2] / "docs" / "contract.schema.json"
+    published = Path(__file__).parents[2] / "docs" / "reference" / "contract.schema.json"
     assert json.loads(text) == json.loads(published.read_text())
 
 

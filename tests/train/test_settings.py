@@ -37,7 +37,7 @@ def test_the_defaults_of_every_architecture_are_settings():
 
 
 def test_every_built_in_architecture_has_one_row_in_the_docs():
-    page = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "architectures.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \|", page.partition("## Which one")[0], flags=re.MULTILINE)
     assert sorted(rows) == sorted(architecture.name for architecture in registry._BUILT_IN)
 

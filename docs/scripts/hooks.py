@@ -1,0 +1,183 @@
+"""Hooks of MkDocs: pages that are generated when the site is built.
+
+The home page is `README.md`, the page of the zoo `zoo/README.md`; commands come from the Typer application, the table
+of exit codes from the error classes, the fields of the contract from its schema, and the tables of training choices
+from `results/quality.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[2]
+_FIGURES = {
+    "amplitude_ssim": "amplitude SSIM",
+    "amplitude_pearson": "amplitude Pearson",
+    "phase_ssim": "phase SSIM",
+    "phase_pearson": "phase Pearson",
+    "phase_ssim_synchronised": "phase SSIM, synchronised",
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    pages = {
+        "index.md": _moved("README.md", "", "index.md"),
+        "contributing.md": _moved("CONTRIBUTING.md", "", "contributing.md"),
+        "results/zoo.md": _moved("zoo/README.md", "zoo", "results/zoo.md"),
+        "reference/commands.md": commands(),
+    }
+    for path, content in pages.items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill the marks `<!-- generated: NAME ARGUMENT -->` of a page."""
+    return re.sub(
+        r"<!-- generated: (\w+) ?(\w*) -->",
+        lambda mark: _GENERATORS[mark[1]](*filter(None, [mark[2]])),
+        markdown,
+    )
+
+
+def _moved(source: str, folder: str, target: str) -> str:
+    """A Markdown file of the repository as a page of the site: relative links lead to the pages that they name.
+
+    A link to a file that is no page of the site becomes the path of that file.
+    """
+    pages = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "zoo/README.md": "results/zoo.md"}
+    up = "../" * target.count("/")
+
+    def link(found: re.Match[str]) -> str:
+        bang, text, address = found.groups()
+        if re.match(r"[a-z]+:|#", address):
+            return found[0]
+        path, hash_, anchor = address.partition("#")
+        parts: list[str] = []
+        for part in [*folder.split("/"), *path.split("/")]:
+            if part == "..":
+                parts.pop()
+            elif part:
+                parts.append(part)
+        name = "/".join(parts)
+        if name in pages or name.startswith("docs/"):
+            return f"{bang}[{text}]({up}{pages.get(name, name.removeprefix('docs/'))}{hash_}{anchor})"
+        return text if text.startswith("`") else f"{text} (`{name}`)"
+
+    text = (ROOT / source).read_text(encoding="utf-8")
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", link, text)
+
+
+def commands() -> str:
+    """The page of commands, one section for each, from the application itself."""
+    from typer import Context
+    from typer.main import get_command
+
+    from ptychonnx.harness.cli.app import app
+
+    root = get_command(app)
+    lines = ["# Commands", "", root.help or "", ""]
+    groups = [("ptychonnx", root)]
+    while groups:
+        prefix, group = groups.pop(0)
+        for name, command in group.commands.items():  # type: ignore[attr-defined]
+            full = f"{prefix} {name}"
+            if getattr(command, "hidden", False):
+                continue
+            if hasattr(command, "commands"):
+                groups.append((full, command))
+                continue
+            lines += _command(full, command, Context(command, info_name=full))
+    return "\n".join(lines) + "\n"
+
+
+def _command(name: str, command: Any, context: Any) -> Iterable[str]:
+    rows, panels = [], {}
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is None or record[0].strip() == "--help":
+            continue
+        panel = getattr(parameter, "rich_help_panel", None)
+        panel = panel or ("Arguments" if parameter.param_type_name == "argument" else "Options")
+        panels.setdefault(panel, []).append(f"| `{_cell(record[0])}` | {_cell(record[1] or '')} |")
+    for panel, options in panels.items():
+        rows += [f"| {panel} | |", "| --- | --- |", *options, ""]
+    usage = f"{name} {' '.join(command.collect_usage_pieces(context))}"
+    text = re.sub(r"^\s*\x08\s*$", "", command.help or "", flags=re.MULTILINE)
+    return [f"## `{name}`", "", text, "", "```text", usage, "```", "", *rows]
+
+
+def _cell(text: str) -> str:
+    """Text for a cell of a table."""
+    return (
+        " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+        if "`" in text
+        else (" ".join(text.split()).replace("|", "\\|"))
+    )
+
+
+def exit_codes() -> str:
+    """The table of errors and exit codes, from the docstring of `ptychonnx.runtime.errors`."""
+    from ptychonnx.runtime import errors
+
+    return "\n".join(line for line in (errors.__doc__ or "").splitlines() if line.startswith("|"))
+
+
+def contract() -> str:
+    """Fields of the contract, a table for each part, from its JSON schema."""
+    schema = json.loads((ROOT / "docs/reference/contract.schema.json").read_text(encoding="utf-8"))
+    parts = {"Contract": schema} | schema["$defs"]
+    lines: list[str] = []
+    for name, part in parts.items():
+        if "properties" not in part:
+            continue
+        lines += [
+            f"## {name}",
+            "",
+            part.get("description", ""),
+            "",
+            "| field | type | meaning |",
+            "| --- | --- | --- |",
+        ]
+        for key, field in part["properties"].items():
+            kind = _cell(_type(field))
+            lines.append(f"| `{key}` | {kind} | {_cell(field.get('description', ''))} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _type(field: Mapping[str, Any]) -> str:
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in field:
+        return " or ".join(_type(option) for option in field["anyOf"])
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "const" in field:
+        return f"`{field['const']}`"
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}" if "items" in field else "list"
+    return str(field.get("type", "any"))
+
+
+def settings(part: str) -> str:
+    """A table of training choices from `results/quality.json`."""
+    rows = json.loads((ROOT / "docs/results/quality.json").read_text(encoding="utf-8"))[f"settings_{part}"]
+    columns = _FIGURES | {"core_minutes": "core-minutes"}
+    lines = ["| setting | " + " | ".join(columns.values()) + " |", "| --- " * (len(columns) + 1) + "|"]
+    for row in rows:
+        cells = (f"{row[key]:.1f}" if key == "core_minutes" else f"{row[key]:.3f}" for key in columns)
+        lines.append(f"| {row['setting']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+_GENERATORS = {"exit_codes": exit_codes, "contract": contract, "settings": settings}
