@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.evaluation.evaluate import summarise
+from ptychonnx.harness.evaluation.judge import summarise
 from ptychonnx.harness.evaluation.results import ScanSummary
 from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare

@@ -14,10 +14,10 @@ from ptychonnx.harness.cli.console import errors, output, progress_bar
 from ptychonnx.harness.cli.scan_options import note, with_reading
 from ptychonnx.harness.cli.server_options import ServerOptions, remote_sessions, with_connection
 from ptychonnx.harness.cli.shared_options import Batch
-from ptychonnx.harness.evaluation.evaluate import comparison_table
 from ptychonnx.harness.evaluation.evaluate import evaluate as run_evaluation
 from ptychonnx.harness.evaluation.results import Evaluation
 from ptychonnx.harness.iterative.rpie import ALPHA
+from ptychonnx.harness.report import comparison_table
 from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.contract import Placement, Weighting
@@ -25,6 +25,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.inference.model import DEFAULT_BATCH
 from ptychonnx.runtime.inference.providers import Provider
+from ptychonnx.runtime.progress import Callback
 
 __all__ = ["evaluate"]
 
@@ -166,9 +167,10 @@ def evaluate(
             register=register,
             ptychopinn=ptychopinn,
             commands=_commands(recipe),
-            log=note,
-            progress=lambda label, done, total: bar.update(
-                task, description=f"Evaluating {label}", completed=done, total=total, visible=True
+            progress=Callback(
+                lambda step: bar.update(
+                    task, description=step.stage, completed=step.done, total=step.total, visible=True
+                )
             ),
         )
     # Standard output belongs to the data if they are wanted there.

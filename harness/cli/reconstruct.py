@@ -25,6 +25,7 @@ from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
 from ptychonnx.runtime.inference.providers import Provider
 from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.inference.tuning import tuned
+from ptychonnx.runtime.progress import Callback
 from ptychonnx.runtime.reconstruction.reconstruct import reconstruct as run_reconstruction
 from ptychonnx.runtime.reconstruction.reconstruct import write_reconstruction
 from ptychonnx.runtime.reconstruction.stitching import check_whole
@@ -168,7 +169,7 @@ def reconstruct(
                     loaded,
                     result,
                     refine,
-                    lambda epoch: bar.update(task, completed=epoch),
+                    Callback(lambda step: bar.update(task, completed=step.done)),
                     refine_probe=refine_probe,
                     alpha=alpha,
                 )

@@ -1,82 +1,173 @@
-"""The ways to reconstruct that an evaluation compares: networks, iterations after them, and iterations alone."""
+"""Reconstruction methods: a network, iterations that refine its object, and iterations from vacuum."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Protocol
 
-from ptychonnx.harness.evaluation.results import Row, ScanResult
-from ptychonnx.harness.iterative.refinement import ALGORITHM
+import numpy as np
+
+from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
+from ptychonnx.harness.iterative.refinement import ALGORITHM, refine
+from ptychonnx.harness.iterative.rpie import ALPHA
+from ptychonnx.runtime.contract import Contract, Placement
 from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
 from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction, reconstruct
+from ptychonnx.runtime.scan import Scan
 
-__all__ = ["Method", "methods_of", "row_of"]
+__all__ = ["IterativeMethod", "Method", "NetworkMethod", "StitchingChoice"]
 
 
 @dataclass(frozen=True)
-class Method:
-    """One way to reconstruct.
+class StitchingChoice:
+    """How the patches of every network are stitched; None leaves the choice to the contract of each."""
+
+    weighting: str | None = None
+    placement: Placement | None = None
+    synchronise: bool | None = None
+
+
+class Method(Protocol):
+    """One way to reconstruct a scan."""
+
+    @property
+    def label(self) -> str:
+        """Label of the row, unique in an evaluation."""
+
+    @property
+    def contract(self) -> Contract | None:
+        """Contract of the network that takes part, if any."""
+
+    def reconstruct(
+        self, scan: Scan, earlier: Mapping[str, Reconstruction], progress: Progress = SILENT
+    ) -> Reconstruction:
+        """Reconstruct a scan. `earlier` holds the reconstructions of the methods before this one, by label."""
+
+    def row(self, results: dict[str, ScanResult]) -> EvaluationRow:
+        """Row of the report with the results by name of the scan."""
+
+
+@dataclass(frozen=True)
+class NetworkMethod:
+    """A network, in this process or on a server.
 
     Attributes
     ----------
-    session
-        The network; None for iterations from vacuum.
-    epochs
-        Of the iterations; 0 for a network alone.
     batch, is_tuned
-        Patterns in one run of the network, and whether trials found that number.
+        Patterns in one run of the network, and whether trials determined that number.
     """
 
     label: str
-    session: Network | None
-    epochs: int = 0
+    network: Network
     batch: int = DEFAULT_BATCH
     is_tuned: bool = False
+    stitching: StitchingChoice = StitchingChoice()
 
+    @property
+    def contract(self) -> Contract:
+        """Contract of the network."""
+        return self.network.contract
 
-def methods_of(networks: Sequence[Method], refine: int, iterations: int) -> list[Method]:
-    """The networks, each followed by `refine` epochs from its object, then `iterations` epochs from vacuum."""
-    methods = []
-    for network in networks:
-        methods.append(network)
-        if refine:
-            methods.append(Method(f"{network.label} + {ALGORITHM} {refine}", network.session, refine))
-    if iterations:
-        methods.append(Method(f"iterative ({ALGORITHM} {iterations})", None, iterations))
-    return methods
+    def reconstruct(
+        self, scan: Scan, earlier: Mapping[str, Reconstruction], progress: Progress = SILENT
+    ) -> Reconstruction:
+        """Run every pattern through the network, after one batch that is not timed."""
+        self._warm_up(scan)
+        progress.stage(f"Evaluating {self.label}", len(scan), "patterns")
+        done = 0
 
+        def report(patterns: int) -> None:
+            nonlocal done
+            done += patterns
+            progress.update(done)
 
-def row_of(method: Method, results: dict[str, ScanResult]) -> Row:
-    """The row of a report; iterations have no contract and no parity."""
-    session = method.session
-    if session is not None and not method.epochs:
-        notes = _notes(method, session)
-        return Row(method.label, session.name, session.contract, session.provider, results, notes)
-    return Row(
-        method.label,
-        f"cdtools-py {version('cdtools-py')}",
-        None,
-        "CPU" if session is None else f"{session.provider}, then CPU",
-        results,
-        kind="iterations",
-        facts={
-            "algorithm": ALGORITHM,
-            "epochs": str(method.epochs),
-            "start": "vacuum" if session is None else f"the object of {session.name}",
-        },
-    )
-
-
-def _notes(method: Method, session: Network) -> tuple[str, ...]:
-    notes = []
-    if method.label != session.contract.label:
-        notes.append(
-            f"several artifacts are labelled {session.contract.label!r}: told apart by the names of the files or "
-            "servers"
+        choice = self.stitching
+        return reconstruct(
+            self.network,
+            scan,
+            choice.weighting,
+            self.batch,
+            report,
+            placement=choice.placement,
+            synchronise=choice.synchronise,
         )
-    if method.is_tuned and isinstance(session, Session):
-        count = session.threads
-        threads = "" if count is None else f" and {count} thread{'s' * (count > 1)}"
-        notes.append(f"ran in a batch of {method.batch}{threads}, which was fastest in trials")
-    return tuple(notes)
+
+    def row(self, results: dict[str, ScanResult]) -> EvaluationRow:
+        """Row of the artifact or served network."""
+        network = self.network
+        notes = []
+        if self.label != self.contract.label:
+            notes.append(
+                f"several artifacts are labelled {self.contract.label!r}: told apart by the names of the files or "
+                "servers"
+            )
+        if self.is_tuned and isinstance(network, Session):
+            count = network.threads
+            threads = "" if count is None else f" and {count} thread{'s' * (count > 1)}"
+            notes.append(f"ran in a batch of {self.batch}{threads}, which was fastest in trials")
+        return EvaluationRow(self.label, network.name, self.contract, network.provider, results, tuple(notes))
+
+    def _warm_up(self, scan: Scan) -> None:
+        """Run one batch: the first run of a session also allocates memory."""
+        count = min(self.batch, len(scan))
+        group = np.arange(self.contract.channels)
+        for _ in self.network.batches(scan, np.tile(group, (count, 1)), count):
+            pass
+
+
+@dataclass(frozen=True)
+class IterativeMethod:
+    """Iterations from vacuum, or from the object of a network.
+
+    Attributes
+    ----------
+    epochs, alpha
+        See `ptychonnx.harness.iterative.rpie.iterate`.
+    start
+        Method whose object the iterations start from; vacuum if None.
+    """
+
+    epochs: int
+    alpha: float = ALPHA
+    start: NetworkMethod | None = None
+
+    @property
+    def label(self) -> str:
+        """Label of the row, such as ``pinn_fno + rPIE 5``."""
+        if self.start is None:
+            return f"iterative ({ALGORITHM} {self.epochs})"
+        return f"{self.start.label} + {ALGORITHM} {self.epochs}"
+
+    @property
+    def contract(self) -> Contract | None:
+        """Contract of the network that the iterations start from."""
+        return None if self.start is None else self.start.contract
+
+    def reconstruct(
+        self, scan: Scan, earlier: Mapping[str, Reconstruction], progress: Progress = SILENT
+    ) -> Reconstruction:
+        """Iterate from vacuum or from the earlier reconstruction of the network."""
+        progress.stage(f"Evaluating {self.label}", self.epochs, "epochs")
+        start = None if self.start is None else earlier[self.start.label]
+        return refine(scan, start, self.epochs, progress, alpha=self.alpha)
+
+    def row(self, results: dict[str, ScanResult]) -> EvaluationRow:
+        """Row without contract and parity."""
+        network = None if self.start is None else self.start.network
+        return EvaluationRow(
+            self.label,
+            f"cdtools-py {version('cdtools-py')}",
+            None,
+            "CPU" if network is None else f"{network.provider}, then CPU",
+            results,
+            kind="iterations",
+            facts={
+                "algorithm": ALGORITHM,
+                "epochs": str(self.epochs),
+                "start": "vacuum" if network is None else f"the object of {network.name}",
+            },
+        )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from ptychonnx.harness.evaluation.evaluate import summarise
+from ptychonnx.harness.evaluation.judge import summarise
 from ptychonnx.harness.evaluation.results import ScanSummary
 from ptychonnx.harness.metrics.comparison import Comparison, MetricSet, compare
 from ptychonnx.harness.metrics.region import RegionRule

@@ -1,4 +1,4 @@
-"""The result of an evaluation and its form in `metrics.json`."""
+"""Results of an evaluation, and their form in `metrics.json`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from ptychonnx.harness.metrics.bootstrap import Confidence, Interval
 from ptychonnx.harness.metrics.comparison import Comparison
 from ptychonnx.harness.metrics.ptychopinn_profile import PtychoPinnComparison
-from ptychonnx.harness.metrics.reference_placement import Placement
+from ptychonnx.harness.metrics.reference_placement import ReferencePlacement
 from ptychonnx.harness.metrics.region import RegionRecord
 from ptychonnx.runtime.contract import Contract, Parity
 from ptychonnx.runtime.inference.latency import RequestStatistics
 
-__all__ = ["METRICS_VERSION", "Evaluation", "Row", "ScanResult", "ScanSummary"]
+__all__ = ["METRICS_VERSION", "Evaluation", "EvaluationRow", "ScanResult", "ScanSummary"]
 
 METRICS_VERSION = 2
 _PLAIN_LIST = re.compile(r"\[\n[^\[\]{}]*\]")
@@ -27,18 +27,20 @@ _PLAIN_LIST = re.compile(r"\[\n[^\[\]{}]*\]")
 
 @dataclass(frozen=True)
 class ScanSummary:
-    """A scan that was evaluated.
+    """What all rows share on one scan: the reference and the region that is compared.
 
     Attributes
     ----------
     name
         Unique among the scans of an evaluation.
+    patterns, size
+        Number of patterns and their side N in pixels.
     reference
         complex64 [rows, columns] on the canvas, or None.
     region
-        bool [rows, columns], the pixels that count, the same for every row.
+        bool [rows, columns], the pixels that are compared.
     region_record, placement
-        How the region was found; where the reference lies (None without a reference).
+        How the region was determined; where the reference lies on the canvas (None without a reference).
     pixel_size
         In metres, if known.
     """
@@ -50,11 +52,11 @@ class ScanSummary:
     reference: NDArray[np.complex64] | None
     region: NDArray[np.bool_]
     region_record: RegionRecord
-    placement: Placement | None
+    placement: ReferencePlacement | None
     pixel_size: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """Its entry in `metrics.json`."""
+        """Entry of the scan in `metrics.json`."""
         return {
             "name": self.name,
             "patterns": self.patterns,
@@ -68,22 +70,22 @@ class ScanSummary:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """One row on one scan.
+    """Result of one method on one scan.
 
     Attributes
     ----------
     object
-        complex64 [rows, columns] on the canvas; aligned to the reference if there is one.
+        complex64 [rows, columns] on the canvas, aligned to the reference if there is one.
     covered
-        bool [rows, columns], where the object is known.
+        bool [rows, columns], True where the object is known.
     weighting, placement
-        How patches were stitched; in a word, what took the place of it where nothing was stitched.
+        How patches were stitched; ``none`` if nothing was stitched.
     inference_seconds
-        Time that the network, or whatever made the object, took; reading and stitching not included.
+        Time spent in the network and in iterations, without reading and stitching.
     comparison, ptychopinn
-        None without a reference (the latter also if it was not asked for).
+        None without a reference; `ptychopinn` also if it was not requested.
     requests
-        How the server answered; None if the network ran in this process.
+        Statistics of the requests to a server; None if the network ran in this process.
     """
 
     object: NDArray[np.complex64]
@@ -101,19 +103,23 @@ class ScanResult:
 
     @property
     def ms_per_pattern(self) -> float:
-        """Time in milliseconds per pattern, stitching not included."""
+        """Milliseconds per pattern, without stitching."""
         return 1000 * self.inference_seconds / self.patterns
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the reconstruction was compared and has collapsed."""
+        return self.comparison is not None and self.comparison.collapsed
+
     def as_json(self, region: RegionRecord) -> dict[str, Any]:
-        """Its entry in `metrics.json`; every metric is null without a reference."""
-        found = None if self.comparison is None else self.comparison.model_dump(mode="json")
+        """Entry of the result in `metrics.json`; every metric is null without a reference."""
+        comparison: dict[str, Any] = (
+            {} if self.comparison is None else self.comparison.model_dump(mode="json")
+        )
+        compared_pixels = {key: comparison[key] for key in ("pixels", "rectangle_px") if key in comparison}
         return {
-            "amplitude": found and found["amplitude"],
-            "phase": found and found["phase"],
-            "collapsed": found and found["collapsed"],
-            "alignment": found and found["alignment"],
-            "region": region.model_dump(mode="json")
-            | ({"pixels": found["pixels"], "rectangle_px": found["rectangle_px"]} if found else {}),
+            **{key: comparison.get(key) for key in ("amplitude", "phase", "collapsed", "alignment")},
+            "region": region.model_dump(mode="json") | compared_pixels,
             "ptychopinn": None if self.ptychopinn is None else self.ptychopinn.model_dump(mode="json"),
             "weighting": self.weighting,
             "placement": self.placement,
@@ -130,21 +136,25 @@ class ScanResult:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One way to reconstruct, and what it did on each scan, in the order of the scans.
+class EvaluationRow:
+    """Results of one method on every scan.
 
     Attributes
     ----------
+    label
+        Unique among the rows of an evaluation.
     name
-        Of the file of an artifact, or the URL by which it is served; of the program of another kind of row.
+        File name of the artifact, URL of the served network, or name of the program.
     contract
-        What an artifact says of itself; None for a row that is none.
+        None for a method other than an artifact.
     provider
-        Where it ran.
+        Execution provider or device.
+    results
+        By name of the scan, in the order of the scans.
     kind
-        ``artifact``, or in one word what else made the object (``iterations``).
+        ``artifact`` or ``iterations``.
     facts
-        What a reader should know of a row without a contract, by name.
+        Settings of a method without a contract, by name.
     """
 
     label: str
@@ -158,79 +168,92 @@ class Row:
 
     @property
     def parity(self) -> Parity | None:
-        """How far the artifact is from the network that it was made of, if it says so."""
+        """Difference between the artifact and its native network, if the contract states it."""
         return None if self.contract is None else self.contract.parity
 
     @property
     def collapsed(self) -> bool | None:
-        """Whether any reconstruction collapsed; None if none could be compared."""
-        verdicts = [r.comparison.collapsed for r in self.results.values() if r.comparison is not None]
-        return any(verdicts) if verdicts else None
+        """Whether any reconstruction collapsed; None if none was compared."""
+        compared = [result for result in self.results.values() if result.comparison is not None]
+        return any(result.collapsed for result in compared) if compared else None
+
+    def as_json(self, scans: tuple[ScanSummary, ...]) -> dict[str, Any]:
+        """Entry of the row in `metrics.json`."""
+        contract = self.contract
+        entry: dict[str, Any] = {
+            "label": self.label if contract is None else contract.label,
+            "kind": self.kind,
+            "file": self.name,
+            "architecture": None if contract is None else contract.architecture,
+            "precision": None if contract is None else contract.conversion.precision,
+            "provider": self.provider,
+            "parity": None if self.parity is None else self.parity.model_dump(mode="json"),
+            "facts": dict(self.facts),
+            "collapsed": self.collapsed,
+        }
+        results = {scan.name: self.results[scan.name].as_json(scan.region_record) for scan in scans}
+        if len(results) == 1:
+            (single,) = results.values()
+            return entry | single | {"notes": [*self.notes, *single["notes"]]}
+        return entry | {"notes": list(self.notes), "scans": results}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every row on every scan.
+    """Results of every method on every scan.
 
-    `confidence` is by scan, None where nothing could be compared; `software` is the version of each package that the
-    figures depend on.
-
-    `batch` is None where each artifact had its own, which is in the notes of its row.
+    Attributes
+    ----------
+    batch
+        Patterns in one run of a network; None if each artifact had its own, which a note in its row states.
+    commands
+        Commands that reproduce the evaluation.
+    confidence
+        Confidence intervals by name of the scan; None where nothing was compared.
+    software
+        Version of each package that the results depend on.
+    processor
+        Name of the processor that the times were measured on.
     """
 
     scans: tuple[ScanSummary, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[EvaluationRow, ...]
     batch: int | None
-    figures: dict[str, bytes]
     commands: tuple[str, ...] = ()
-    confidence: dict[str, Confidence | None] = field(default_factory=dict)
+    confidence: Mapping[str, Confidence | None] = field(default_factory=dict)
     software: Mapping[str, str] = field(default_factory=dict)
+    processor: str = ""
 
-    def intervals(self, row: Row, scan: str) -> dict[str, Interval]:
-        """Lowest and highest value of each metric (``amplitude_ssim``) of a row that has an interval."""
-        found = self.confidence.get(scan)
-        return {} if found is None else found.intervals.get(row.label, {})
+    def intervals(self, row: EvaluationRow, scan: str) -> dict[str, Interval]:
+        """Confidence interval of each metric (``amplitude_ssim``) of a row that has one."""
+        confidence = self.confidence.get(scan)
+        return {} if confidence is None else confidence.intervals.get(row.label, {})
 
     def as_json(self) -> dict[str, Any]:
         """The content of `metrics.json`.
 
-        With one scan a row holds its metrics directly: ``rows[label]["amplitude"]["ssim"]``. With several,
-        they are under ``rows[label]["scans"][name]``.
+        With one scan, a row holds its metrics directly: ``rows[label]["amplitude"]["ssim"]``. With several scans, they
+        are under ``rows[label]["scans"][name]``.
         """
+        scans = []
+        for scan in self.scans:
+            confidence = self.confidence.get(scan.name)
+            scans.append(
+                scan.as_json()
+                | {"confidence": None if confidence is None else confidence.model_dump(mode="json")}
+            )
         return {
             "version": METRICS_VERSION,
             "software": dict(self.software),
+            "processor": self.processor,
             "commands": list(self.commands),
             "batch": self.batch,
-            "scans": [scan.as_json() | {"confidence": self._confidence(scan.name)} for scan in self.scans],
-            "rows": {row.label: self._row_as_json(row) for row in self.rows},
+            "scans": scans,
+            "rows": {row.label: row.as_json(self.scans) for row in self.rows},
         }
 
     def to_json(self) -> str:
-        """`as_json` as text; NaN and infinity, which JSON does not know, raise."""
+        """`as_json` as text. NaN and infinity, which JSON does not have, raise ValueError."""
         text = json.dumps(self.as_json(), indent=1, allow_nan=False)
-        # A curve is a line to read, not a column.
+        # Curves are kept on one line, so that a person can read the file.
         return _PLAIN_LIST.sub(lambda match: re.sub(r"\n\s*", " ", match[0]), text) + "\n"
-
-    def _confidence(self, scan: str) -> dict[str, Any] | None:
-        found = self.confidence.get(scan)
-        return None if found is None else found.model_dump(mode="json")
-
-    def _row_as_json(self, row: Row) -> dict[str, Any]:
-        contract = row.contract
-        entry: dict[str, Any] = {
-            "label": row.label if contract is None else contract.label,
-            "kind": row.kind,
-            "file": row.name,
-            "architecture": None if contract is None else contract.architecture,
-            "precision": None if contract is None else contract.conversion.precision,
-            "provider": row.provider,
-            "parity": None if row.parity is None else row.parity.model_dump(mode="json"),
-            "facts": dict(row.facts),
-            "collapsed": row.collapsed,
-        }
-        each = {scan.name: row.results[scan.name].as_json(scan.region_record) for scan in self.scans}
-        if len(each) == 1:
-            (single,) = each.values()
-            return entry | single | {"notes": [*row.notes, *single["notes"]]}
-        return entry | {"notes": list(row.notes), "scans": each}

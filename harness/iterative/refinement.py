@@ -1,11 +1,11 @@
-"""Iterations in the form of a reconstruction: alone, or after a network."""
+"""Iterative refinement of a reconstruction, or an iterative reconstruction from vacuum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
+from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction
 from ptychonnx.runtime.scan import Scan
 
@@ -18,7 +18,7 @@ def refine(
     scan: Scan,
     reconstruction: Reconstruction | None,
     epochs: int,
-    progress: Callable[[int], None] = lambda epoch: None,
+    progress: Progress = SILENT,
     *,
     refine_probe: bool = False,
     alpha: float = ALPHA,
@@ -30,34 +30,35 @@ def refine(
     scan, epochs, refine_probe, alpha
         See `ptychonnx.harness.iterative.rpie.iterate`.
     reconstruction
-        Of this scan; vacuum if None.
+        Reconstruction of this scan to start from; vacuum if None.
     progress
-        Called after each epoch with its number.
+        Updated after each epoch, within the stage of the caller.
 
     Returns
     -------
-    The reconstruction, with what was done in its `refinement`, the time of the iterations in its `inference_seconds`,
-    and the probe if it was refined. Without a network nothing was stitched: weighting and placement are ``none``.
+    Reconstruction
+        `refinement` describes the iterations, `inference_seconds` includes their time, and `probe` holds the probe if
+        it was refined. Without a network nothing was stitched: weighting and placement are ``none``.
 
     Raises
     ------
-    InputError
+    InputError, VerificationError
         See `ptychonnx.harness.iterative.rpie.iterate`.
     """
-    start = "vacuum" if reconstruction is None else "the object of the network"
-    begin = reconstruction or Reconstruction(vacuum(scan), "none", len(scan), 0.0, 0.0, placement="none")
-    done = iterate(
+    origin = "vacuum" if reconstruction is None else "the object of the network"
+    start = reconstruction or Reconstruction(vacuum(scan), "none", len(scan), 0.0, 0.0, placement="none")
+    iterations = iterate(
         scan,
         epochs,
-        begin.stitched,
+        start.stitched,
         refine_probe=refine_probe,
         alpha=alpha,
-        watch=lambda epoch, image: progress(epoch),
+        watch=lambda epoch, image: progress.update(epoch),
     )
     return replace(
-        begin,
-        stitched=done.stitched,
-        inference_seconds=begin.inference_seconds + sum(done.seconds),
-        refinement=f"{done.text}, from {start}; relative misfit of the amplitudes {done.misfit[-1]:.2g}",
-        probe=done.probe if refine_probe else None,
+        start,
+        stitched=iterations.stitched,
+        inference_seconds=start.inference_seconds + sum(iterations.seconds),
+        refinement=f"{iterations.text}, from {origin}; relative misfit of the amplitudes {iterations.misfit[-1]:.2g}",
+        probe=iterations.probe if refine_probe else None,
     )

@@ -1,20 +1,20 @@
-"""Iterative reconstruction without a network: rPIE, by the package cdtools, from vacuum or from a network's object.
+"""Iterative reconstruction by rPIE with the package cdtools, from vacuum or from the object of a network.
 
-The regularised ptychographic iterative engine visits one pattern after the other and moves the object in its window by
+The regularised ptychographic iterative engine visits one pattern after the other and updates the object in its window:
 
     O <- O + beta conj(P) (psi' - psi) / ((1 - alpha) |P|^2 + alpha max |P|^2)
 
-where psi = P O is the exit wave, psi' the same with the measured amplitude on the detector, and |P|^2 the sum over the
-modes of the probe (Maiden, Johnson and Li, Optica 4, 736, 2017). With alpha = 1 that is ePIE (Maiden and Rodenburg,
-Ultramicroscopy 109, 1256, 2009): a step of length beta / (2 max |P|^2) down the gradient of the squared error of the
-amplitudes of one pattern. So it is run here: the forward model, its gradient and the descent are those of
-`cdtools.models.FancyPtycho` and `cdtools.reconstructors.SGDReconstructor`, and the gradient of the object is
+psi = P O is the exit wave, psi' the exit wave with the measured amplitude on the detector, and |P|^2 the sum over the
+modes of the probe (Maiden, Johnson and Li, Optica 4, 736, 2017). alpha = 1 is ePIE (Maiden and Rodenburg,
+Ultramicroscopy 109, 1256, 2009): a step of length beta / (2 max |P|^2) down the gradient of the squared amplitude error
+of one pattern. This is how it is implemented: `cdtools.models.FancyPtycho` and
+`cdtools.reconstructors.SGDReconstructor` provide forward model, gradient and descent, and the gradient of the object is
 multiplied by max |P|^2 over the denominator before the step.
 
-cdtools computes |fft2(ifftshift(P O))|, whose magnitude is that of `forward_model.forward`, with DC at
-[N // 2, N // 2]. It takes positions as corners of the windows in units of a basis: here rows and columns of pixels,
-so that the sample's geometry in metres, with its signs, does not enter. Fractions of a pixel shift the probe by a phase
-ramp on its Fourier transform.
+cdtools computes |fft2(ifftshift(P O))|, which equals `forward_model.forward` with DC at [N // 2, N // 2]. It takes
+positions as window corners in units of a basis, which is set to rows and columns of pixels here, so that the geometry
+of the sample in metres and its signs do not enter. Fractions of a pixel shift the probe by a phase ramp on its Fourier
+transform.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
 
 __all__ = ["ALPHA", "Iterations", "check_iterative", "iterate", "vacuum"]
 
-# cdtools computes corners in single precision: a corner that comes out as -1e-7 must still lie on the canvas.
+# cdtools computes corners in single precision: a corner that is rounded to -1e-7 must still lie on the canvas.
 _MARGIN = 1
 _ROWS_AND_COLUMNS = np.eye(3, 2, dtype=np.float32)
 
-# Less is faster with many photons, and noise where there are few (docs/results/iterative.md).
+# A smaller alpha converges faster with many photons and amplifies noise with few (docs/results/iterative.md).
 ALPHA = 0.3
 
 
 @dataclass(frozen=True)
 class Iterations:
-    """What iterations made of an object.
+    """Result of an iterative reconstruction.
 
     Attributes
     ----------
     stitched
-        The object on the canvas it started on; weights as they were at the start.
+        The object on the canvas of the start, with the weights of the start.
     probe
-        complex64 [modes, N, N], as given, or refined.
+        complex64 [modes, N, N], refined or unchanged.
     misfit
-        After each epoch ``sqrt(sum (A - measured)^2 / sum measured^2)`` over the trusted pixels of all patterns, A as
-        the pattern was visited.
+        After each epoch ``sqrt(sum (A - measured)^2 / sum measured^2)`` over the valid pixels of all patterns, with the
+        amplitude A at the time the pattern was visited.
     seconds
-        Time of the epochs, one by one; preparation is part of the first.
+        Time of each epoch; the first includes preparation.
     text
-        What was done, in words.
+        Summary of the settings in words.
     """
 
     stitched: Stitched
@@ -70,7 +70,7 @@ class Iterations:
 
 
 def check_iterative(scan: Scan, alpha: float = ALPHA) -> None:
-    """Refuse what cannot be iterated, before any work is done.
+    """Check the requirements of `iterate` before any work is done.
 
     Raises
     ------
@@ -81,16 +81,16 @@ def check_iterative(scan: Scan, alpha: float = ALPHA) -> None:
         import cdtools  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"iterations need the package cdtools, which does not load ({error}): pip install ptychonnx[iterative]"
+            f"iterations need the package cdtools, which cannot be imported ({error}): pip install ptychonnx[iterative]"
         ) from error
     if scan.probe is None:
         raise InputError(f"{scan.name}: iterations need a probe and the scan has none: give one with --probe")
     if not 0 < alpha <= 1:
-        raise InputError(f"iterations: got an alpha of {alpha:g}, expected one above 0 and at most 1")
+        raise InputError(f"iterations: alpha is {alpha:g}, expected more than 0 and at most 1")
 
 
 def vacuum(scan: Scan) -> Stitched | StitchedTiles:
-    """An object of ones on the canvas of a scan, weighted by the illumination as stitched patches are."""
+    """An object of ones on the canvas of a scan, with the weights that stitched patches would have."""
     stitcher = Stitcher(scan.positions, patch_weight("probe", scan.size, scan.probe))
     patch = np.ones((1, scan.size, scan.size), dtype=np.complex64)
     for position in scan.positions:
@@ -114,39 +114,39 @@ def iterate(
     Parameters
     ----------
     scan
-        With a probe that is scaled to the counts. Pixels outside the mask do not pull.
+        Scan with a probe that is scaled to the counts. Pixels outside the mask are ignored.
     epochs
-        How many times each pattern is visited.
+        Number of times that each pattern is visited.
     start
-        The object to begin with, such as a network's; vacuum (`vacuum`) if None. Pixels that no patch reached begin
-        as vacuum.
+        Object to start from, such as that of a network; vacuum if None. Pixels that no patch covers start as vacuum.
     refine_probe
-        Move the probe too, by the rule of ePIE with object and probe exchanged. It is held otherwise.
+        Update the probe too, by the rule of ePIE with object and probe exchanged.
     step
-        beta, in (0, 2): 1 solves each pattern's brightest pixel at once.
+        beta, in (0, 2): 1 solves the brightest pixel of each pattern in one step.
     alpha
-        In (0, 1]: the smaller, the more a faint place of the probe moves the object. 1 is ePIE.
+        Regularisation in (0, 1]: the smaller, the larger the updates where the probe is faint. 1 is ePIE.
     seed
-        Of the order of the patterns, which changes from epoch to epoch.
+        Seed of the order of the patterns, which changes from epoch to epoch.
     watch
-        Called after each epoch with its number (from 1) and a function that gives the object as it is, complex64
+        Called after each epoch with its number (from 1) and a function that returns the current object, complex64
         [rows, columns]. Its time is not counted.
 
     Raises
     ------
     InputError
-        If the package is missing, the scan has no probe, an option is out of range, the canvas is kept in tiles, or
-        the iterations diverge.
+        If the package is missing, the scan has no probe, an option is out of range, or the canvas is kept in tiles.
+    VerificationError
+        If the iterations diverge.
 
     Notes
     -----
-    All intensities, float32 [n, N, N], are in memory.
+    All intensities, float32 [n, N, N], are kept in memory.
     """
     check_iterative(scan, alpha)
     if epochs < 1:
-        raise InputError(f"iterations: got {epochs} epochs, expected one at least")
+        raise InputError(f"iterations: got {epochs} epochs, expected at least one")
     if not 0 < step < 2:
-        raise InputError(f"iterations: got a step of {step:g}, expected one between 0 and 2")
+        raise InputError(f"iterations: step is {step:g}, expected a value between 0 and 2")
     scan = scan.settled()
     began = time.perf_counter()
     start = start or vacuum(scan)
@@ -156,7 +156,7 @@ def iterate(
     for epoch, error in enumerate(problem.epochs(epochs, step), start=1):
         seconds.append(time.perf_counter() - began)
         if not np.isfinite(error):
-            raise InputError(
+            raise VerificationError(
                 f"{scan.name}: the iterations diverged in epoch {epoch}, expected a probe that is scaled to the counts"
             )
         misfit.append(error)
@@ -166,14 +166,14 @@ def iterate(
         f"{epochs} epoch{'s' if epochs > 1 else ''} of rPIE, alpha {alpha:g}, step {step:g}, probe "
         f"{'refined' if refine_probe else 'held'}, cdtools-py {version('cdtools-py')}"
     )
-    done = Stitched(problem.object(), start.weight, start.origin)
-    return Iterations(done, problem.probe(), tuple(misfit), tuple(seconds), text)
+    stitched = Stitched(problem.object(), start.weight, start.origin)
+    return Iterations(stitched, problem.probe(), tuple(misfit), tuple(seconds), text)
 
 
 class _OneByOne:
-    """The patterns of a dataset in a new order each epoch, one at a time, as a loader of cdtools' reconstructors.
+    """Data loader for cdtools: one pattern at a time, in a new order each epoch.
 
-    Its own loader draws the order from the global generator of torch.
+    The loader of cdtools draws the order from the global random generator of torch.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
@@ -187,7 +187,7 @@ class _OneByOne:
 
 
 class _Preconditioner:
-    """What the gradient of the object is multiplied by, for the window of the pattern that is visited."""
+    """Factor for the gradient of the object in the window of the current pattern."""
 
     def __init__(
         self, probe: NDArray[np.complexfloating], corners: NDArray[np.floating], alpha: float
@@ -201,7 +201,7 @@ class _Preconditioner:
         self._unmoved = self._factor(probe)
 
     def __call__(self, gradient: Any, index: int) -> Any:
-        """The gradient [rows, columns], which is zero outside the window of pattern `index`, times the factor."""
+        """Multiply the gradient [rows, columns], which is zero outside the window of pattern `index`."""
         row, column = self._whole[index]
         factor = self._unmoved
         if self._fractions[index].any():
@@ -238,7 +238,7 @@ class _Problem:
         corners = np.zeros((count, 3), dtype=np.float32)
         corners[:, :2] = window_corners(scan.positions, size) - np.asarray(origin) + _MARGIN
         amplitudes = np.asarray(scan.diffraction[:], dtype=np.float32)
-        trusted = np.ones((size, size), dtype=bool) if scan.mask is None else scan.mask
+        valid = np.ones((size, size), dtype=bool) if scan.mask is None else scan.mask
         self._dataset = Ptycho2DDataset(corners, np.square(amplitudes))
         self._model = FancyPtycho(
             1.0,
@@ -248,26 +248,26 @@ class _Problem:
             np.pad(first, _MARGIN, constant_values=1),
             background=np.zeros((size, size), dtype=np.float32),
             weights=np.ones(count, dtype=np.float32),
-            mask=None if trusted.all() else trusted,
+            mask=None if valid.all() else valid,
             plot_level=0,
         )
-        moved = {"obj", "probe"} if refine_probe else {"obj"}
+        updated = {"obj", "probe"} if refine_probe else {"obj"}
         for name, parameter in self._model.named_parameters():
-            parameter.requires_grad = name in moved
+            parameter.requires_grad = name in updated
         self._loader = _OneByOne(self._dataset, seed)
         preconditioner = _Preconditioner(scan.probe, corners[:, :2], alpha)
         self._light = preconditioner.brightest
         if alpha < 1:
             self._model.obj.register_hook(lambda gradient: preconditioner(gradient, self._loader.current))
-        # cdtools reports the mean squared error of a pixel.
-        measured = float(np.mean(np.square(amplitudes[:, trusted], dtype=np.float64)))
+        # cdtools reports the mean squared error per pixel.
+        measured = float(np.mean(np.square(amplitudes[:, valid], dtype=np.float64)))
         self._measured = measured if measured > 0 else 1.0
-        # cdtools keeps the probe over its largest value: its gradient, and its distance, are in that unit.
+        # cdtools divides the probe by its largest value: its gradient and its step are in that unit.
         unit = float(self._model.probe_norm)
         self._probe_factor = self._light / (unit**2 * max(float(np.abs(first).max()) ** 2, 1e-12))
 
     def epochs(self, count: int, step: float) -> Iterator[float]:
-        """Run, and give the misfit of each epoch."""
+        """Run epochs and yield the misfit of each."""
         from cdtools.reconstructors import SGDReconstructor
 
         descent = SGDReconstructor(self._model, self._dataset)
@@ -277,10 +277,10 @@ class _Problem:
             yield float(np.sqrt(float(descent.run_epoch(calculation_width=1)) / self._measured))
 
     def object(self) -> NDArray[np.complex64]:
-        """As it is now, [rows, columns]."""
+        """Current object, complex64 [rows, columns]."""
         inner = slice(_MARGIN, -_MARGIN)
         return self._model.obj.detach().numpy()[inner, inner].astype(np.complex64)
 
     def probe(self) -> NDArray[np.complex64]:
-        """As it is now, [modes, N, N]."""
+        """Current probe, complex64 [modes, N, N]."""
         return (self._model.probe.detach() * self._model.probe_norm).numpy().astype(np.complex64)

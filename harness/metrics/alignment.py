@@ -1,8 +1,7 @@
-"""Declared alignments of a complex reconstruction to a complex reference.
+"""Alignment of a complex reconstruction to a complex reference.
 
-A ptychographic object is known up to a global complex factor and, if probe or detector centre are not exact,
-up to a linear phase ramp and a shift. What was undone is written down, so that a number is never better than
-it says.
+A ptychographic object is determined up to a global complex factor and, if the probe or the centre of the detector is
+not exact, up to a linear phase ramp and a shift. Every correction is recorded with the metrics.
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ __all__ = [
     "shift_image",
 ]
 
-# Side of the border that a cubic spline and the rounding of a shift may spoil.
-_SPLINE_MARGIN = 2
+# Pixels from the border that interpolation and the rounding of a shift affect.
+_INTERPOLATION_MARGIN = 2
 _RAMP_ITERATIONS = 100
 _RAMP_TOLERANCE = 1e-9
 _SHIFT_ITERATIONS = 8
 _UPSAMPLE = 50
-# A larger part of the side of the image than this is no misplacement: the correlation has found something else,
-# as it does when nothing was reconstructed, and to undo it would take the image out of the region.
+# A shift by a larger part of the image is no misplacement but a false peak of the correlation, as in a failed
+# reconstruction, and correcting it would move the image out of the region.
 _LARGEST_SHIFT = 1 / 8
 
 
 class Alignment(BaseModel):
-    """What was done to the reconstruction before it was compared; null for a step that was not asked for."""
+    """Corrections that were applied to the reconstruction before the comparison; null if not requested."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scale: float = Field(description="the reconstruction was multiplied by it")
-    phase_rad: float = Field(description="this phase was added")
+    scale: float = Field(description="factor that the reconstruction was multiplied by")
+    phase_rad: float = Field(description="phase that was added")
     ramp_rad_per_pixel: tuple[float, float] | None = Field(
-        None, description="slope down the rows and along the columns that was taken off the phase"
+        None, description="slope down the rows and along the columns that was subtracted from the phase"
     )
     shift_px: tuple[float, float] | None = Field(
-        None, description="rows down and columns right by which the reconstruction was moved"
+        None, description="shift of the reconstruction, rows down and columns right"
     )
     method: str = Field("global complex factor by least squares", description="in words")
     notes: tuple[str, ...] = ()
@@ -64,9 +63,9 @@ class Aligned:
     object
         complex128 [rows, columns].
     region
-        bool [rows, columns]; smaller than before if the object was shifted, since its border moved.
+        bool [rows, columns]; without the border that a shift affected.
     record
-        What was done.
+        The corrections.
     """
 
     object: NDArray[np.complex128]
@@ -82,35 +81,35 @@ def align(
     plane: bool = False,
     register: bool = False,
 ) -> Aligned:
-    """Shift (if `register`), remove a phase ramp (if `plane`), then scale and rotate by one complex factor.
+    """Shift (if `register`), remove a phase ramp (if `plane`), then multiply by one complex factor.
 
     Parameters
     ----------
     reconstruction, reference
         complex [rows, columns] on the same pixels.
     region
-        bool [rows, columns], the pixels that count; both objects must be finite there.
+        bool [rows, columns], the pixels to compare; both objects must be finite there.
     """
     image = np.nan_to_num(reconstruction.astype(np.complex128))
     shift = ramp = None
     steps, notes = [], []
     if register:
-        # A ramp would blur the correlation peak: it is taken off for the estimate, and fitted anew after.
-        level = _remove_ramp(image, fit_ramp(image, reference, region)) if plane else image
-        shift = fit_shift(level, reference, region)
+        # A ramp would blur the correlation peak: it is removed for the estimate, and fitted again afterwards.
+        flat = _remove_ramp(image, fit_ramp(image, reference, region)) if plane else image
+        shift = fit_shift(flat, reference, region)
         limit = _LARGEST_SHIFT * min(largest_rectangle(region).shape)
         if max(map(abs, shift)) > limit:
             notes.append(
-                f"registration found a shift of ({shift[0]:.2f}, {shift[1]:.2f}) pixels, more than the {limit:.1f} "
-                "of a misplacement: not undone"
+                f"registration found a shift of ({shift[0]:.2f}, {shift[1]:.2f}) pixels, more than the limit of "
+                f"{limit:.1f}: not corrected"
             )
             shift = (0.0, 0.0)
         elif any(shift):
             image = shift_image(image, shift)
             region = _shrink(region, shift)
         steps.append(
-            f"shift by cross-correlation (scikit-image phase_cross_correlation, {_UPSAMPLE} steps a pixel, Hann "
-            "window), cubic splines"
+            f"shift by cross-correlation (scikit-image phase_cross_correlation, {_UPSAMPLE} steps per pixel, "
+            "Hann window), bicubic interpolation"
         )
     if plane:
         ramp = fit_ramp(image, reference, region)
@@ -149,10 +148,10 @@ def fit_factor(
     reference: NDArray[np.complexfloating],
     region: NDArray[np.bool_],
 ) -> complex:
-    """The complex factor c with the least ``sum |c * reconstruction - reference|^2`` over the region.
+    """The complex factor c that minimises ``sum |c * reconstruction - reference|^2`` over the region.
 
     ``c = sum(conj(rec) * ref) / sum(|rec|^2)``: global scale and global phase at once (Fienup, Applied
-    Optics 36, 8352, 1997). 1 if the reconstruction is zero everywhere.
+    Optics 36, 8352, 1997). It is 1 if the reconstruction is zero everywhere.
     """
     values = reconstruction[region].astype(np.complex128)
     energy = np.sum(np.abs(values) ** 2)
@@ -167,9 +166,8 @@ def fit_ramp(
     """Slope (down the rows, along the columns), in radians per pixel, of the phase of the reconstruction.
 
     The slopes maximise ``|sum g exp(-i (a r + b c))|`` with ``g = conj(ref) * rec``, each pixel weighted by
-    its amplitudes. Nothing is unwrapped (docs/decisions/0013-metrics.md says why): the peak of the Fourier
-    transform of g gives the start, and steps of ``(sum |g| x x^T)^-1 sum x Im(g exp(-i phi))``, which never
-    decrease the sum, the rest.
+    its amplitudes. Nothing is unwrapped (see docs/decisions/0013-metrics.md): the iteration starts at the peak of the
+    Fourier transform of g, and its steps ``(sum |g| x x^T)^-1 sum x Im(g exp(-i phi))`` never decrease the sum.
     """
     product = np.where(region, np.conj(reference) * reconstruction, 0).astype(np.complex128)
     if not product.any():
@@ -196,7 +194,7 @@ def fit_ramp(
 
 
 def _remove_ramp(image: NDArray[np.complex128], ramp: tuple[float, float]) -> NDArray[np.complex128]:
-    """The image without a linear phase of `ramp` radians per pixel (rows, columns); pixel [0, 0] stays."""
+    """Subtract a linear phase of `ramp` radians per pixel (rows, columns) that is 0 at pixel [0, 0]."""
     rows = np.exp(-1j * ramp[0] * np.arange(image.shape[0]))
     columns = np.exp(-1j * ramp[1] * np.arange(image.shape[1]))
     return image * rows[:, None] * columns
@@ -208,12 +206,11 @@ def fit_shift(
     region: NDArray[np.bool_],
     upsample: int = _UPSAMPLE,
 ) -> tuple[float, float]:
-    """Shift (rows, columns) in pixels that moves the reconstruction onto the reference, to 1 / `upsample`
-    pixel.
+    """Shift (rows, columns) that moves the reconstruction onto the reference, in steps of 1 / `upsample` pixel.
 
     Cross-correlation with a matrix-multiply Fourier transform around its peak (Guizar-Sicairos, Thurman and
-    Fienup, Optics Letters 33, 156, 2008), on the largest rectangle in the region; the mean is removed and a
-    Hann window applied, or the common border would hold the images where they are.
+    Fienup, Optics Letters 33, 156, 2008), on the largest rectangle in the region. The mean is removed
+    and a Hann window applied, because the common border would bias the estimate towards zero.
     """
     from skimage.registration import phase_cross_correlation
 
@@ -221,7 +218,7 @@ def fit_shift(
     fixed = reference[rectangle]
     window = np.outer(np.hanning(fixed.shape[0]), np.hanning(fixed.shape[1]))
     total = np.zeros(2)
-    # The window stays where it is and so draws every estimate towards zero: what is left is estimated again.
+    # The fixed window biases each estimate towards zero, so the remainder is estimated again.
     for _ in range(_SHIFT_ITERATIONS):
         moving = shift_image(reconstruction, (float(total[0]), float(total[1])))[rectangle]
         step, _, _ = phase_cross_correlation(
@@ -237,7 +234,7 @@ def fit_shift(
 
 
 def shift_image(image: NDArray[np.complexfloating], shift: tuple[float, float]) -> NDArray[np.complex128]:
-    """The image moved by `shift` (rows down, columns right) with cubic splines; the border is repeated."""
+    """Shift an image by `shift` (rows down, columns right) with bicubic interpolation and a repeated border."""
     from skimage.transform import EuclideanTransform, warp
 
     inverse = EuclideanTransform(translation=(-shift[1], -shift[0]))
@@ -249,17 +246,10 @@ def shift_image(image: NDArray[np.complexfloating], shift: tuple[float, float]) 
 
 
 def _shrink(region: NDArray[np.bool_], shift: tuple[float, float]) -> NDArray[np.bool_]:
-    """The pixels whose value still comes from inside the region once it has moved."""
-    inside = region.copy()
-    for axis, distance in enumerate(shift):
-        for step in range(1, int(np.ceil(abs(distance))) + _SPLINE_MARGIN + 1):
-            inside &= _from(region, axis, step) & _from(region, axis, -step)
-    return inside
+    """The pixels whose value still comes from inside the region after a shift."""
+    from scipy.ndimage import binary_erosion
 
-
-def _from(region: NDArray[np.bool_], axis: int, step: int) -> NDArray[np.bool_]:
-    """The region moved by `step` pixels along an axis, False where it came from outside."""
-    moved = np.roll(region, step, axis)
-    edge = slice(None, step) if step > 0 else slice(step, None)
-    moved[(edge, slice(None)) if axis == 0 else (slice(None), edge)] = False
-    return moved
+    rows, columns = (int(np.ceil(abs(distance))) + _INTERPOLATION_MARGIN for distance in shift)
+    cross = np.zeros((2 * rows + 1, 2 * columns + 1), dtype=bool)
+    cross[rows, :] = cross[:, columns] = True
+    return binary_erosion(region, cross)

@@ -1,10 +1,10 @@
-"""How far a figure could have fallen otherwise: bootstrap over tiles of the image.
+"""Confidence intervals of metrics: bootstrap over tiles of the image.
 
-Pixels are not independent, tiles nearly are. The region is cut into tiles, tiles are drawn with replacement, and
-each metric is computed from what was drawn, many times (Efron and Tibshirani, An Introduction to the Bootstrap,
-1993, chapters 6 and 13: percentile intervals). All tiles together give the very figures of the comparison. The
-same tiles are drawn for every reconstruction, so that the difference of two is judged pair by pair: what is hard
-to reconstruct is hard for both.
+Pixels are not independent, tiles nearly are. The region is cut into tiles, tiles are drawn with replacement, and each
+metric is computed from every draw (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 6 and 13:
+percentile intervals). All tiles together reproduce the metrics of the comparison. The same tiles are drawn for every
+reconstruction, so that the difference of two reconstructions is judged in pairs: a part that is hard to reconstruct is
+hard for both.
 """
 
 from __future__ import annotations
@@ -16,95 +16,108 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ptychonnx.harness.metrics.amplitude_phase import Maps
+from ptychonnx.harness.metrics.amplitude_phase import ImageTriple
 from ptychonnx.harness.metrics.image_similarity import SSIM_WINDOW, ssim_map
-from ptychonnx.harness.metrics.region import Rectangle
+from ptychonnx.harness.metrics.region import Rectangle, bounding_rectangle
 
-__all__ = ["LEVEL", "METRICS", "REPLICATES", "Confidence", "Interval", "Judged", "Sample", "confidence"]
+__all__ = [
+    "LEVEL",
+    "METRICS",
+    "REPLICATES",
+    "Confidence",
+    "Interval",
+    "QuantitySample",
+    "ReconstructionSample",
+    "bootstrap_confidence",
+]
 
 LEVEL = 0.95
 REPLICATES = 1000
 METRICS = ("mae", "psnr", "ssim", "pearson")
-# Fewer tell nothing, more are no longer independent.
+# Fewer tiles are not informative, more are no longer independent.
 _FEWEST_TILES, _TILES_A_SIDE = 9, 8
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One quantity of a reconstruction.
+class QuantitySample:
+    """Amplitude or phase of a reconstruction.
 
     Attributes
     ----------
-    maps
+    images
         Finite in the region.
     data_range
-        Of the reference over the region, for SSIM and PSNR; None if it is constant.
+        Range of the reference over the region, for SSIM and PSNR; None if the reference is constant.
     defined
-        Which of `METRICS` are defined.
+        Those of `METRICS` that are defined.
     """
 
-    maps: Maps
+    images: ImageTriple
     data_range: float | None
     defined: frozenset[str]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One reconstruction: its quantities by name (``amplitude``, ``phase``), and where it was compared.
+class ReconstructionSample:
+    """One reconstruction and the pixels on which it was compared.
 
-    `region` is bool [rows, columns], `rectangle` lies in it.
+    Attributes
+    ----------
+    quantities
+        By name: ``amplitude`` and ``phase``.
+    region, rectangle
+        bool [rows, columns], and the largest rectangle inside it.
     """
 
-    quantities: Mapping[str, Judged]
+    quantities: Mapping[str, QuantitySample]
     region: NDArray[np.bool_]
     rectangle: Rectangle
 
 
 class Confidence(BaseModel):
-    """Intervals of all reconstructions of one scan. Metrics are called as in ``amplitude_ssim``."""
+    """Confidence intervals of all reconstructions of one scan. Metrics are named as in ``amplitude_ssim``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     level: float
     tiles: int
     tile_px: int = Field(description="side of a tile in pixels")
-    intervals: dict[str, dict[str, Interval]] = Field(
-        description="by label and metric: lowest and highest value"
-    )
+    intervals: dict[str, dict[str, Interval]] = Field(description="lower and upper limit by label and metric")
     differences: dict[str, dict[str, dict[str, Interval]]] = Field(
-        description="by label, other label and metric: of the first less the second"
+        description="interval of the first minus the second, by label, other label and metric"
     )
 
     def differs(self, label: str, other: str, metric: str) -> bool:
-        """Whether 0 lies outside the interval of the difference."""
+        """Whether the interval of the difference excludes 0."""
         low, high = self.differences[label][other][metric]
         return low > 0 or high < 0
 
 
-def confidence(samples: Mapping[str, Sample], seed: int = 0) -> Confidence | None:
-    """Intervals of the defined ones of `METRICS` by bootstrap over tiles.
+def bootstrap_confidence(samples: Mapping[str, ReconstructionSample], seed: int = 0) -> Confidence | None:
+    """Confidence intervals of `METRICS`, where defined, by bootstrap over tiles.
 
     Parameters
     ----------
     samples
-        By label; all on the same canvas.
+        Reconstructions by label, all on the same canvas.
     seed
-        Of the draws, which are the same for all labels.
+        Seed of the draws, which are the same for all labels.
 
     Returns
     -------
-    None if the smallest rectangle that holds all regions has room for less than nine tiles of the window of SSIM. A
-    metric that a draw leaves undefined (there may be no pixel of the rectangle in it) is left out.
+    Confidence or None
+        None if the bounding box of all regions holds fewer than nine tiles of the size of the SSIM window. A metric
+        that is undefined in any draw (without a pixel of the rectangle, for instance) is left out.
     """
     if not samples:
         return None
-    bounds = _bounds(np.logical_or.reduce([sample.region for sample in samples.values()]))
+    bounds = bounding_rectangle(np.logical_or.reduce([sample.region for sample in samples.values()]))
     side = max(SSIM_WINDOW, -(-min(bounds.shape) // _TILES_A_SIDE))
-    # The tiles at the far ends may be narrower; those without a pixel of a region are none.
+    # Tiles at the far edges may be narrower; tiles without a pixel of a region are not drawn.
     sums = {
-        label: {name: _sums(judged, sample, bounds, side) for name, judged in sample.quantities.items()}
+        label: {name: _sums(quantity, sample, bounds, side) for name, quantity in sample.quantities.items()}
         for label, sample in samples.items()
     }
     used = np.logical_or.reduce([part[:, 0] > 0 for parts in sums.values() for part in parts.values()])
@@ -115,56 +128,51 @@ def confidence(samples: Mapping[str, Sample], seed: int = 0) -> Confidence | Non
     replicates: dict[str, dict[str, NDArray[np.float64]]] = {}
     for label, sample in samples.items():
         replicates[label] = {}
-        for name, judged in sample.quantities.items():
-            for metric, values in _metrics(draws @ sums[label][name][used], judged.data_range).items():
-                if metric in judged.defined and np.isfinite(values).all():
+        for name, quantity in sample.quantities.items():
+            for metric, values in _metrics(draws @ sums[label][name][used], quantity.data_range).items():
+                if metric in quantity.defined and np.isfinite(values).all():
                     replicates[label][f"{name}_{metric}"] = values
     return Confidence(
         level=LEVEL,
         tiles=tiles,
         tile_px=side,
         intervals={
-            label: {metric: _interval(values) for metric, values in found.items()}
-            for label, found in replicates.items()
+            label: {metric: _interval(values) for metric, values in own.items()}
+            for label, own in replicates.items()
         },
         differences={
             label: {
                 other: {
                     metric: _interval(values - replicates[other][metric])
-                    for metric, values in found.items()
+                    for metric, values in own.items()
                     if metric in replicates[other]
                 }
                 for other in replicates
                 if other != label
             }
-            for label, found in replicates.items()
+            for label, own in replicates.items()
         },
     )
 
 
-def _bounds(region: NDArray[np.bool_]) -> Rectangle:
-    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
-    if not rows.size:
-        return Rectangle(0, 0, 0, 0)
-    return Rectangle(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+def _sums(
+    quantity: QuantitySample, sample: ReconstructionSample, bounds: Rectangle, side: int
+) -> NDArray[np.float64]:
+    """Sums over each tile [tiles, 10] of the terms that the metrics consist of."""
+    from skimage.measure import block_reduce
 
-
-def _sums(judged: Judged, sample: Sample, bounds: Rectangle, side: int) -> NDArray[np.float64]:
-    """Sums over each tile [tiles, 10] of all that the metrics are made of."""
-    predicted, true, difference = (np.where(sample.region, part, 0.0) for part in judged.maps)
+    predicted, true, difference = (np.where(sample.region, image, 0.0) for image in quantity.images)
     similarity, inside = np.zeros_like(true), np.zeros_like(true)
-    if "ssim" in judged.defined and judged.data_range is not None:
+    if "ssim" in quantity.defined and quantity.data_range is not None:
         # SSIM is the mean over the pixels whose window lies inside the rectangle.
         edge = SSIM_WINDOW // 2
         inner = sample.rectangle.slices
         core = tuple(slice(part.start + edge, part.stop - edge) for part in inner)
-        similarity[inner] = ssim_map(predicted[inner], true[inner], judged.data_range)
+        similarity[inner] = ssim_map(predicted[inner], true[inner], quantity.data_range)
         inside[core] = 1
-    rows, columns = (np.arange(0, length, side) for length in bounds.shape)
 
     def tiled(values: NDArray) -> NDArray[np.float64]:
-        inner = values[bounds.slices].astype(np.float64)
-        return np.add.reduceat(np.add.reduceat(inner, rows, axis=0), columns, axis=1).ravel()
+        return block_reduce(values[bounds.slices].astype(np.float64), side, np.sum).ravel()
 
     # One product at a time: a canvas may be large.
     sums = [
@@ -183,7 +191,7 @@ def _sums(judged: Judged, sample: Sample, bounds: Rectangle, side: int) -> NDArr
 
 
 def _metrics(sums: NDArray[np.float64], data_range: float | None) -> dict[str, NDArray[np.float64]]:
-    """Metrics [n] of sums [n, 10]; NaN or infinite where they are not defined."""
+    """Metrics [n] from sums [n, 10]; NaN or infinite where not defined."""
     count, absolute, square, a, b, aa, bb, ab, inside, similarity = sums.T
     with np.errstate(invalid="ignore", divide="ignore"):
         covariance = ab / count - a * b / count**2

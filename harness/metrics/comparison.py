@@ -1,4 +1,4 @@
-"""One reconstruction against one reference: alignment, region and all metrics of amplitude and phase."""
+"""Comparison of one reconstruction with one reference: alignment, region and all metrics of amplitude and phase."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ptychonnx.harness.metrics.alignment import Alignment, align, compared_region
-from ptychonnx.harness.metrics.amplitude_phase import UNWRAP_RANGE, amplitude_maps, phase_maps
-from ptychonnx.harness.metrics.bootstrap import METRICS, Judged, Sample
+from ptychonnx.harness.metrics.amplitude_phase import (
+    UNWRAP_RANGE,
+    ImageTriple,
+    amplitude_images,
+    phase_images,
+)
+from ptychonnx.harness.metrics.bootstrap import METRICS, QuantitySample, ReconstructionSample
 from ptychonnx.harness.metrics.frc import RingCorrelation, fourier_ring_correlation
 from ptychonnx.harness.metrics.image_similarity import (
     SSIM_WINDOW,
@@ -33,23 +38,21 @@ __all__ = [
     "CONSTANT_PHASE",
     "Comparison",
     "MetricSet",
+    "bootstrap_sample",
     "compare",
-    "sample",
 ]
 
-# A reconstruction has collapsed if it shows less than a fifth of the contrast of the reference, or a pattern
-# that has next to nothing to do with it. Amplitude errors alone cannot tell: a grey image of the right mean
-# has small ones.
+# A reconstruction has collapsed if it has less than a fifth of the contrast of the reference, or is hardly correlated
+# with it. Amplitude errors alone do not show that: a grey image of the right mean has small ones.
 COLLAPSED_CONTRAST = 0.2
 COLLAPSED_PEARSON = 0.3
-# A map whose standard deviation is below these is constant: correlations with it would be those of rounding
-# errors.
+# An image whose standard deviation is below these is constant: correlations with it would be those of rounding errors.
 CONSTANT_AMPLITUDE = 1e-3  # of its mean
 CONSTANT_PHASE = 1e-3  # rad
 
 
 class MetricSet(BaseModel):
-    """Metrics of one real quantity. Null stands for "not defined here"; `notes` says why."""
+    """Metrics of amplitude or phase. Null means that a metric is not defined, for the reason in `notes`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,32 +60,32 @@ class MetricSet(BaseModel):
     mse: float | None
     psnr: float | None = Field(description="dB, with `data_range` as peak")
     data_range: float | None = Field(
-        description="largest minus smallest value of the reference over the region"
+        description="range (maximum minus minimum) of the reference over the region"
     )
     ssim: float | None = Field(description="on the rectangle, with the same range")
     ms_ssim: float | None
     ms_ssim_scales: int | None
     pearson: float | None
     contrast_ratio: float | None = Field(description="standard deviation over that of the reference")
-    collapsed: bool | None = Field(description="null where the reference has no contrast to lose")
+    collapsed: bool | None = Field(description="null if the reference is constant")
     frc: RingCorrelation | None
     psd: PowerSpectrum | None
     notes: list[str]
 
 
 class Comparison(BaseModel):
-    """Metrics of amplitude and phase after the alignment recorded with them."""
+    """Metrics of amplitude and phase, and the alignment that preceded them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     amplitude: MetricSet
     phase: MetricSet
     alignment: Alignment | None = Field(description="null if the reconstruction holds NaN or infinity")
-    pixels: int = Field(description="pixels that were compared one by one")
+    pixels: int = Field(description="number of pixels in pixelwise metrics")
     rectangle_px: tuple[int, int, int, int] = Field(
         description="(top, bottom, left, right) for SSIM, MS-SSIM, FRC and PSD"
     )
-    collapsed: bool = Field(description="amplitude or phase has collapsed")
+    collapsed: bool = Field(description="whether amplitude or phase has collapsed")
 
 
 def compare(
@@ -94,7 +97,7 @@ def compare(
     register: bool = False,
     pixel_size: float | None = None,
 ) -> Comparison:
-    """Align a complex reconstruction to a complex reference and measure what differs.
+    """Align a complex reconstruction to a complex reference and compute all metrics.
 
     Parameters
     ----------
@@ -103,15 +106,16 @@ def compare(
     region
         bool [rows, columns] from `declare_region`; every pixel if None.
     plane, register
-        Also remove a phase ramp, or a sub-pixel shift; see `ptychonnx.harness.metrics.alignment`. Off by default: with
-        known positions and a known probe a ramp or a shift is an error of the network.
+        Also remove a phase ramp, or a sub-pixel shift; see `ptychonnx.harness.metrics.alignment`. Off by default, since
+        with known positions and a known probe, a ramp or a shift is an error of the network.
     pixel_size
-        In metres, to state the resolution in metres too.
+        In metres, to state resolutions in metres too.
 
     Returns
     -------
-    The comparison. Phases are wrapped differences for MAE, MSE and PSNR; for the other metrics both phase maps are
-    taken about the mean angle of the reference, and unwrapped if the reference spans nearly 2 pi.
+    Comparison
+        MAE, MSE and PSNR of the phase use wrapped differences. For the other metrics, both phases are relative to the
+        mean angle of the reference, and unwrapped if the reference spans nearly 2 pi.
 
     Raises
     ------
@@ -136,7 +140,7 @@ def compare(
     aligned = align(reconstruction, reference, region, plane=plane, register=register)
     if not aligned.region.any():
         raise InputError(
-            "compare: registration moved the reconstruction out of the region, expected a small shift"
+            "compare: registration shifted the reconstruction out of the region, expected a smaller shift"
         )
     rectangle = largest_rectangle(aligned.region)
     amplitude = _amplitude(aligned.object, reference, aligned.region, rectangle, pixel_size)
@@ -151,31 +155,31 @@ def compare(
     )
 
 
-def sample(
+def bootstrap_sample(
     aligned: NDArray[np.complexfloating],
     reference: NDArray[np.complexfloating],
     region: NDArray[np.bool_],
     comparison: Comparison,
-) -> Sample:
-    """What `ptychonnx.harness.metrics.bootstrap` needs to draw again from a comparison.
+) -> ReconstructionSample:
+    """Input of `ptychonnx.harness.metrics.bootstrap` for a comparison.
 
     Parameters
     ----------
     aligned
-        complex [rows, columns], the reconstruction after the alignment of the comparison, which is not None.
+        complex [rows, columns], the reconstruction after the alignment of the comparison, which must not be None.
     region
-        bool [rows, columns], as it was given to `compare`.
+        bool [rows, columns], the region that was passed to `compare`.
     """
     assert comparison.alignment is not None
     compared = compared_region(region, comparison.alignment)
     quantities = {}
-    for name, metrics, maps in (
-        ("amplitude", comparison.amplitude, amplitude_maps(aligned, reference)),
-        ("phase", comparison.phase, phase_maps(aligned, reference, compared)),
+    for name, metrics, images in (
+        ("amplitude", comparison.amplitude, amplitude_images(aligned, reference)),
+        ("phase", comparison.phase, phase_images(aligned, reference, compared)),
     ):
-        defined = frozenset(each for each in METRICS if getattr(metrics, each) is not None)
-        quantities[name] = Judged(maps, metrics.data_range, defined)
-    return Sample(quantities, compared, Rectangle(*comparison.rectangle_px))
+        defined = frozenset(metric for metric in METRICS if getattr(metrics, metric) is not None)
+        quantities[name] = QuantitySample(images, metrics.data_range, defined)
+    return ReconstructionSample(quantities, compared, Rectangle(*comparison.rectangle_px))
 
 
 def _amplitude(
@@ -185,20 +189,9 @@ def _amplitude(
     rectangle: Rectangle,
     pixel_size: float | None,
 ) -> MetricSet:
-    predicted, true, difference = amplitude_maps(prediction, reference)
-    return _measure(
-        predicted,
-        true,
-        difference[region],
-        region,
-        rectangle,
-        constant=(
-            _is_flat(true[region], CONSTANT_AMPLITUDE * float(np.mean(true[region]))),
-            _is_flat(predicted[region], CONSTANT_AMPLITUDE * float(np.mean(predicted[region]))),
-        ),
-        pixel_size=pixel_size,
-        notes=[],
-    )
+    images = amplitude_images(prediction, reference)
+    limits = [CONSTANT_AMPLITUDE * float(np.mean(image[region])) for image in images[:2]]
+    return _measure(images, region, rectangle, (limits[0], limits[1]), pixel_size, [])
 
 
 def _phase(
@@ -208,43 +201,41 @@ def _phase(
     rectangle: Rectangle,
     pixel_size: float | None,
 ) -> MetricSet:
-    predicted, true, difference = phase_maps(prediction, reference, region)
+    images = phase_images(prediction, reference, region)
     notes = []
-    if np.ptp(true[region]) > UNWRAP_RANGE:
-        notes.append("the phase of the reference spans nearly 2 pi: both maps were unwrapped")
-    return _measure(
-        predicted,
-        true,
-        difference[region],
-        region,
-        rectangle,
-        constant=(_is_flat(true[region], CONSTANT_PHASE), _is_flat(predicted[region], CONSTANT_PHASE)),
-        pixel_size=pixel_size,
-        notes=notes,
-    )
+    if np.ptp(images.reference[region]) > UNWRAP_RANGE:
+        notes.append("the phase of the reference spans nearly 2 pi: both phases were unwrapped")
+    return _measure(images, region, rectangle, (CONSTANT_PHASE, CONSTANT_PHASE), pixel_size, notes)
 
 
 def _measure(
-    predicted: NDArray[np.float64],
-    true: NDArray[np.float64],
-    difference: NDArray[np.float64],
+    images: ImageTriple,
     region: NDArray[np.bool_],
     rectangle: Rectangle,
-    constant: tuple[bool, bool],
+    constant_below: tuple[float, float],
     pixel_size: float | None,
     notes: list[str],
 ) -> MetricSet:
-    """All metrics of one quantity: images [rows, columns] and the differences [pixels] over the region."""
+    """All metrics of amplitude or phase.
+
+    Parameters
+    ----------
+    constant_below
+        Standard deviations up to which the prediction and the reference count as constant.
+    """
+    predicted, true, difference = images.prediction, images.reference, images.difference[region]
+    prediction_is_constant, reference_is_constant = (
+        float(np.std(image[region])) <= limit for image, limit in zip(images[:2], constant_below, strict=True)
+    )
     mean_square = mse(difference)
     values: dict[str, object] = dict.fromkeys(MetricSet.model_fields)
     values |= {"mae": mae(difference), "mse": mean_square, "notes": notes}
-    reference_is_flat, prediction_is_flat = constant
-    if reference_is_flat:
+    if reference_is_constant:
         notes.append("the reference is constant: only MAE and MSE are defined")
         return MetricSet.model_validate(values)
     data_range = float(np.ptp(true[region]))
     ratio = contrast_ratio(predicted[region], true[region])
-    correlation = None if prediction_is_flat else pearson(predicted[region], true[region])
+    correlation = None if prediction_is_constant else pearson(predicted[region], true[region])
     decibels = psnr(mean_square, data_range)
     values |= {
         "data_range": data_range,
@@ -255,7 +246,7 @@ def _measure(
     }
     if not math.isfinite(decibels):
         notes.append("equal to the reference: PSNR is infinite")
-    if prediction_is_flat:
+    if prediction_is_constant:
         notes.append("the reconstruction is constant: Pearson correlation, FRC and PSD are not defined")
     inner, inner_true = predicted[rectangle.slices], true[rectangle.slices]
     side = min(rectangle.shape)
@@ -267,19 +258,15 @@ def _measure(
         return MetricSet.model_validate(values)
     values["ssim"] = ssim(inner, inner_true, data_range)
     values["ms_ssim"], values["ms_ssim_scales"] = ms_ssim(inner, inner_true, data_range)
-    # The rectangle may be flat where the region is not.
-    if not prediction_is_flat and np.ptp(inner) > 0 and np.ptp(inner_true) > 0:
+    # The rectangle may be constant although the region is not.
+    if not prediction_is_constant and np.ptp(inner) > 0 and np.ptp(inner_true) > 0:
         values["frc"] = fourier_ring_correlation(inner, inner_true, pixel_size)
         values["psd"] = compare_power(inner, inner_true)
     return MetricSet.model_validate(values)
 
 
-def _is_flat(values: NDArray[np.float64], limit: float) -> bool:
-    return float(np.std(values)) <= limit
-
-
 def _broken(region: NDArray[np.bool_]) -> Comparison:
-    """The comparison of a reconstruction that is not finite."""
+    """Comparison of a reconstruction that is not finite."""
     empty: dict[str, object] = dict.fromkeys(MetricSet.model_fields)
     empty |= {"collapsed": True, "notes": ["the reconstruction holds NaN or infinity"]}
     metrics = MetricSet.model_validate(empty)

@@ -1,4 +1,4 @@
-"""Fourier transforms of images ring by ring: what ring correlation and power spectral density share."""
+"""Fourier transforms of images and their rings, for ring correlation and power spectral density."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ SMALLEST_SIDE = 4
 
 @dataclass(frozen=True)
 class Rings:
-    """Rings of one Fourier pixel of the shorter side, from 1 up to the Nyquist frequency; no mean, no corners.
+    """Rings one Fourier pixel (of the shorter side) wide, from 1 up to the Nyquist frequency, without corners.
 
     Attributes
     ----------
     frequency
-        [rings], middle of each in cycles per pixel; the last is 0.5 if the shorter side is even.
+        [rings], centre of each ring in cycles per pixel; the last is 0.5 if the shorter side is even.
     label
-        int [rows, columns], the number of the ring of each pixel of an unshifted transform; 0 is the mean, and
-        numbers above ``len(frequency)`` are the corners.
+        int [rows, columns], number of the ring of each pixel of an unshifted transform; 0 is the mean, and numbers
+        above ``len(frequency)`` are the corners.
     """
 
     frequency: NDArray[np.float64]
@@ -32,17 +32,17 @@ class Rings:
 
     def sum(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sums over each ring [rings] of values [rows, columns]."""
-        found = np.bincount(self.label.ravel(), weights=values.ravel())
-        return found.astype(np.float64)[1 : len(self.frequency) + 1]
+        sums = np.bincount(self.label.ravel(), weights=values.ravel())
+        return sums.astype(np.float64)[1 : len(self.frequency) + 1]
 
     @property
     def pixels(self) -> NDArray[np.float64]:
-        """Number of Fourier pixels of each ring [rings], both of a pair of Friedel mates counted."""
+        """Number of Fourier pixels in each ring [rings], counting both of a pair of Friedel mates."""
         return self.sum(np.ones(self.label.shape))
 
 
 def rings_of(shape: tuple[int, ...]) -> Rings:
-    """The rings of images of a shape (rows, columns).
+    """Rings of images of a shape (rows, columns).
 
     Raises
     ------
@@ -60,16 +60,16 @@ def rings_of(shape: tuple[int, ...]) -> Rings:
 
 
 def hann_window(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Hann window [rows, columns], sampled at half-pixels so that no pixel is thrown away."""
+    """Hann window [rows, columns], sampled at half-pixels so that no pixel has weight 0."""
     rows, columns = (np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2 for side in shape)
     return np.outer(rows, columns)
 
 
 def windowed_transform(image: NDArray[np.floating]) -> NDArray[np.complex128]:
-    """Unshifted Fourier transform [rows, columns] of an image without its mean, behind a Hann window.
+    """Unshifted Fourier transform [rows, columns] of an image without its mean, multiplied by a Hann window.
 
-    Without a window the jump between opposite borders would have power at every frequency; with the mean, the
-    window would smear it into the lowest rings.
+    Without the window, the jump between opposite borders would have power at every frequency. The mean is removed
+    because the window would spread it into the lowest rings.
     """
     values = image.astype(np.float64)
     window = hann_window(values.shape)

@@ -1,4 +1,4 @@
-"""Fourier ring correlation: up to which spatial frequency two images agree."""
+"""Fourier ring correlation: the spatial frequency up to which two images agree."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ _LOWEST_RINGS = 3
 
 
 class Resolution(BaseModel):
-    """Half-periods at the cut-offs: the width of the finest line that still agrees. Null: never crossed, so that
-    it is 1 pixel or less; or not defined, since nothing agrees (the cut-off is 0)."""
+    """Half-period at each cut-off: the width of the finest line that still agrees.
+
+    Null if the threshold is never crossed (the half-period is at most 1 pixel) or if nothing agrees (cut-off 0).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,14 +31,14 @@ class Resolution(BaseModel):
 
 
 class RingCorrelation(BaseModel):
-    """A Fourier ring correlation and where it falls below the usual thresholds."""
+    """A Fourier ring correlation and its cut-offs at the usual thresholds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    frequency: list[float] = Field(description="of each ring, in cycles per pixel; Nyquist is 0.5")
+    frequency: list[float] = Field(description="frequency of each ring in cycles per pixel; Nyquist is 0.5")
     correlation: list[float]
     two_sigma: list[float] = Field(
-        description="twice the standard deviation that unrelated images have in each ring"
+        description="twice the standard deviation of the correlation of unrelated images in each ring"
     )
     cutoff_half: float | None = Field(
         description="cycles per pixel where it falls below 0.5; null: never crossed"
@@ -48,7 +50,7 @@ class RingCorrelation(BaseModel):
         description="cycles per pixel where it falls below the 2-sigma curve; null: never crossed"
     )
     half_period_px: Resolution
-    half_period_m: Resolution | None = Field(description="null if the size of a pixel is not known")
+    half_period_m: Resolution | None = Field(description="null if the pixel size is unknown")
     text: str = Field(description="the cut-offs in words")
 
 
@@ -59,19 +61,19 @@ def fourier_ring_correlation(
 
     ``FRC(q) = Re sum F1 conj(F2) / sqrt(sum |F1|^2 sum |F2|^2)`` over the ring (van Heel and Schatz, Journal
     of Structural Biology 151, 250, 2005). The mean is removed and a Hann window applied first, since the jump
-    between opposite borders would correlate at every frequency. The real part is taken, not the magnitude:
-    structures of opposite sign or displaced ones do not agree. Rings are one pixel wide (of the shorter
-    side), from 1 up to the Nyquist frequency; the corners beyond are left out.
+    between opposite borders would correlate at every frequency. The real part is used instead of the magnitude, because
+    structures of opposite sign or displaced structures do not agree. Rings are one Fourier pixel (of the shorter side)
+    wide, from 1 up to the Nyquist frequency; the corners beyond are left out.
 
-    The 2-sigma curve is ``2 / sqrt(n / 2)`` of the same paper, with n the Fourier pixels of the ring. Behind the window
-    it is what its name says: twice the standard deviation of the correlation of unrelated images.
+    The 2-sigma curve is ``2 / sqrt(n / 2)`` of the same paper, with n the number of Fourier pixels in the ring. With
+    the Hann window it is indeed twice the standard deviation of the correlation of unrelated images.
 
     Parameters
     ----------
     prediction, reference
         [rows, columns], neither constant.
     pixel_size
-        In metres, to state the resolution in metres too.
+        In metres, to state resolutions in metres too.
 
     Raises
     ------
@@ -114,15 +116,20 @@ def cutoff(
 ) -> float | None:
     """Frequency at which the curve first falls below the threshold, linearly interpolated.
 
-    None if it never does. The lowest rings hold few Fourier pixels, and the window smears the mean, which was
-    removed, into them: the search starts at the first of the lowest three that reaches the threshold (or of those
-    whose threshold is above 0.5, if they are more: so few pixels are significant only if they agree well). If none
-    does, nothing is resolved at all, and the cut-off is 0.
+    The lowest rings contain few Fourier pixels, and removing the mean affects them through the window. The search
+    therefore starts at the first of the lowest three rings that reaches the threshold (or of all rings whose threshold
+    is above 0.5, if they are more than three).
 
     Parameters
     ----------
     threshold
-        A number, or one for each ring.
+        One number, or one for each ring.
+
+    Returns
+    -------
+    float or None
+        In cycles per pixel; 0 if none of the lowest rings reaches the threshold, None if the curve never falls below
+        it.
     """
     limit = np.broadcast_to(np.asarray(threshold, dtype=np.float64), correlation.shape)
     margin = correlation - limit
@@ -144,7 +151,7 @@ def _resolution(pixel: float, *cutoffs: float | None) -> Resolution:
 
 
 def _in_words(frequency: float | None, pixel_size: float | None) -> str:
-    """A cut-off with its half-period."""
+    """A cut-off and its half-period in words."""
     if frequency == 0:
         return "below from the lowest rings on"
 

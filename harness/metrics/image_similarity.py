@@ -1,4 +1,4 @@
-"""Metrics of real images: how far, how similar, how much contrast."""
+"""Metrics of real images: errors, structural similarity, correlation and contrast."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ __all__ = [
     "wrap",
 ]
 
-# Wang, Simoncelli and Bovik (2003), section 4: the exponents found by asking people, finest scale first.
+# Wang, Simoncelli and Bovik (2003), section 4: exponents from experiments with observers, finest scale first.
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# Wang et al. (2004): an 11 x 11 Gaussian window with a standard deviation of 1.5 pixels, K1 = 0.01, K2 =
-# 0.03.
+# Wang et al. (2004): an 11 x 11 Gaussian window with a standard deviation of 1.5 pixels, K1 = 0.01, K2 = 0.03.
 SSIM_WINDOW = 11
 _SIGMA = 1.5
 _TRUNCATE = 3.5
@@ -32,7 +31,7 @@ _K1, _K2 = 0.01, 0.03
 
 
 def wrap(angle: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Angles in radians brought into (-pi, pi]."""
+    """Angles in radians wrapped to (-pi, pi]."""
     return np.pi - np.mod(np.pi - np.asarray(angle, dtype=np.float64), 2 * np.pi)
 
 
@@ -52,8 +51,7 @@ def psnr(mean_square_error: float, data_range: float) -> float:
     Parameters
     ----------
     data_range
-        Largest minus smallest value of the reference over the region. A fixed peak (255, say) would add a
-        constant.
+        Range (maximum minus minimum) of the reference over the region.
     """
     if mean_square_error == 0:
         return math.inf
@@ -61,14 +59,12 @@ def psnr(mean_square_error: float, data_range: float) -> float:
 
 
 def pearson(prediction: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
-    """Pearson correlation of two sets of values [n]; both must vary."""
-    a = prediction - np.mean(prediction, dtype=np.float64)
-    b = reference - np.mean(reference, dtype=np.float64)
-    return float(np.sum(a * b) / math.sqrt(np.sum(a * a) * np.sum(b * b)))
+    """Pearson correlation of two sets of values [n]; neither may be constant."""
+    return float(np.corrcoef(prediction, reference, dtype=np.float64)[0, 1])
 
 
 def contrast_ratio(prediction: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
-    """Standard deviation of the prediction over that of the reference, values [n]; 0 if it is blank."""
+    """Standard deviation of the prediction over that of the reference, values [n]."""
     return float(np.std(prediction, dtype=np.float64) / np.std(reference, dtype=np.float64))
 
 
@@ -81,7 +77,7 @@ def ssim(prediction: NDArray[np.floating], reference: NDArray[np.floating], data
     Parameters
     ----------
     data_range
-        L of the paper: largest minus smallest value of the reference over the region.
+        L of the paper: range of the reference over the region.
     """
     return _structural_similarity(prediction, reference, data_range)[0]
 
@@ -89,7 +85,7 @@ def ssim(prediction: NDArray[np.floating], reference: NDArray[np.floating], data
 def ssim_map(
     prediction: NDArray[np.floating], reference: NDArray[np.floating], data_range: float
 ) -> NDArray[np.float64]:
-    """The local values [rows, columns] of which `ssim` is the mean, edges aside; see there."""
+    """Local values [rows, columns] whose mean, without the edges, is `ssim`."""
     return _structural_similarity(prediction, reference, data_range)[1]
 
 
@@ -116,18 +112,17 @@ def ms_ssim(
     data_range: float,
     weights: tuple[float, ...] = MS_SSIM_WEIGHTS,
 ) -> tuple[float, int]:
-    """Multi-scale structural similarity, and how many scales it was made of.
+    """Multi-scale structural similarity, and the number of scales.
 
-    ``prod_j mean(c_j s_j)^w_j``, where the coarsest scale also takes the luminance in: ``mean(l c s)^w``
-    (Wang, Simoncelli and Bovik, 37th Asilomar Conference on Signals, 1398, 2003). Between scales the images
-    are averaged over 2 x 2 pixels. A mean below 0 counts as 0.
+    ``prod_j mean(c_j s_j)^w_j``, where the coarsest scale also includes the luminance: ``mean(l c s)^w`` (Wang,
+    Simoncelli and Bovik, 37th Asilomar Conference on Signals, 1398, 2003). Between scales the images are averaged over
+    2 x 2 pixels. A mean below 0 counts as 0.
 
     Parameters
     ----------
     prediction, reference
-        [rows, columns], each side at least `SSIM_WINDOW` pixels. If the images are too small for the window
-        to fit into the coarsest scale (sides under 176 pixels for five), fewer scales are used, with their
-        weights brought to a sum of 1.
+        [rows, columns], each side at least `SSIM_WINDOW` pixels. If the window does not fit into the coarsest scale
+        (sides under 176 pixels for five scales), fewer scales are used, and their weights are normalised.
     """
     side = min(reference.shape)
     scales = max(1, min(len(weights), int(math.log2(side / SSIM_WINDOW)) + 1))
@@ -162,6 +157,6 @@ def _components(
 
 
 def _halve(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of 2 x 2 pixels; an odd last row or column is left out."""
+    """Means over 2 x 2 pixels; an odd last row or column is left out."""
     rows, columns = (side // 2 * 2 for side in image.shape)
     return image[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3))

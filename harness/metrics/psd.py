@@ -1,4 +1,4 @@
-"""Power spectral density: how much contrast an image has at each spatial frequency, right or wrong."""
+"""Power spectral density: the contrast of an image at each spatial frequency, whether right or wrong."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ptychonnx.runtime.errors import InputError
 
 __all__ = ["FLOOR_DB", "PowerSpectrum", "compare_power", "power_spectral_density"]
 
-# Where the reference has less power than this below its strongest ring, its spectrum is that of rounding errors
-# and of what leaks through the window, and a ratio to it says nothing.
+# Where the reference is weaker than this relative to its strongest ring, its spectrum consists of rounding errors and
+# leakage through the window, and a ratio to it is meaningless.
 FLOOR_DB = 60.0
 
 
@@ -21,12 +21,14 @@ class PowerSpectrum(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    frequency: list[float] = Field(description="of each ring, in cycles per pixel; Nyquist is 0.5")
+    frequency: list[float] = Field(description="frequency of each ring in cycles per pixel; Nyquist is 0.5")
     density: list[float] = Field(
-        description="of the reconstruction, in its unit squared per (cycle per pixel) squared"
+        description="density of the reconstruction, in its unit squared per (cycle per pixel) squared"
     )
     reference_density: list[float]
-    rings: int = Field(description="rings in which the reference is at most 60 dB below its strongest one")
+    rings: int = Field(
+        description="number of rings in which the reference is at most 60 dB below its strongest ring"
+    )
     log_error_db: float | None = Field(
         description="root mean square over these rings of 10 log10(density / reference_density); null: a density is 0"
     )
@@ -39,8 +41,8 @@ def power_spectral_density(image: NDArray[np.floating], rings: Rings | None = No
     """Radially averaged power spectral density [rings] of a real image [rows, columns].
 
     ``mean over the ring of |F|^2 / sum w^2`` (the modified periodogram: Welch, IEEE Transactions on Audio and
-    Electroacoustics 15, 70, 1967), F the transform of the image without its mean behind the Hann window w. White
-    noise of variance v has a density of v at every frequency; the integral over the plane of frequencies is the
+    Electroacoustics 15, 70, 1967), where F is the transform of the image without its mean, multiplied by the Hann
+    window w. White noise of variance v has density v at every frequency; the integral over all frequencies is the
     variance.
 
     Raises
@@ -54,15 +56,15 @@ def power_spectral_density(image: NDArray[np.floating], rings: Rings | None = No
 
 
 def compare_power(prediction: NDArray[np.floating], reference: NDArray[np.floating]) -> PowerSpectrum:
-    """Densities of two images on the same pixels, and how far their logarithms lie apart.
+    """Power spectral densities of two images on the same pixels, and the difference of their logarithms.
 
-    The measure is blind to where structures lie (shuffled phases keep it), and sees what a correlation does not:
-    a network that gives up fine detail, or invents noise.
+    The density does not depend on where structures are, but shows what a correlation does not: a network that loses
+    fine detail or adds noise.
 
     Parameters
     ----------
     prediction, reference
-        [rows, columns]; the reference is not constant.
+        [rows, columns]; the reference must not be constant.
 
     Raises
     ------

@@ -1,25 +1,23 @@
-"""PtychoPINN's own definitions, to set a number beside its published tables; never the default.
+"""Metrics as PtychoPINN defines them, for comparison with its published tables; never the default.
 
-Read in `ptycho/evaluation.py` of github.com/hoidn/PtychoPINN (2025) and in github.com/s-sajid-ali/FRC, from
-which its ring correlation comes. Where they differ from `ptychonnx.harness.metrics.compare`, and why ours is preferred:
+The definitions are those of `ptycho/evaluation.py` in github.com/hoidn/PtychoPINN (2025) and of
+github.com/s-sajid-ali/FRC, from which its ring correlation comes. They differ from `ptychonnx.harness.metrics.compare`:
 
-* Region: the stitched image less a fixed margin. Ours is what the probe lit.
-* Amplitude is scaled by the ratio of the means. A blank image is then as bright as the truth, and so it is
-  with least squares; but the global phase does not enter: the phases each lose a plane of their own, fitted
-  to the wrapped angles. That plane is also lost from the truth, a gradient that the network should have found
-  included, and one wrap spoils the fit. Ours removes one factor (and, if asked, one ramp) from the
-  reconstruction, never from the truth.
-* PSNR has a peak of 255 whatever the data: for an object of range 1 that is 48.13 dB more than ours.
-* SSIM uses a flat 7 x 7 window, and the phase is compared on a range of 2 pi: a blank image of a weak phase
-  object comes close to 1. Ours uses the range of the reference.
-* MS-SSIM multiplies the full SSIM of every scale, amplitudes are blurred first (sigma 1), images are halved
-  by leaving pixels out, and the exponents are not renormalised when scales are missing. Ours follows Wang et
-  al. (2003).
-* FRC takes the magnitude of the ring sums, keeps mean and borders, and goes on into the corners of Fourier
-  space; FRC50 is the index of the first ring below 0.5, the length of the curve if there is none, so that it
-  depends on the size of the image and saturates. Ours is a frequency, or "never crossed".
+* Region: the stitched image without a fixed margin. Ours is the illuminated region.
+* Alignment: amplitudes are scaled by the ratio of their means, so that a blank image becomes as bright as the truth.
+  Each phase, including that of the truth, loses a plane that is fitted to its wrapped angles: gradients that the
+  network should have reconstructed are lost, and a single wrap spoils the fit. Ours removes one complex factor (and, if
+  requested, one ramp) from the reconstruction, never from the truth.
+* PSNR: the peak is 255 whatever the data, which for an object of range 1 is 48.13 dB more than ours.
+* SSIM: a flat 7 x 7 window, and a range of 2 pi for the phase, so that a blank image of a weak phase object comes close
+  to 1. Ours uses the range of the reference.
+* MS-SSIM: the full SSIM of every scale is multiplied, amplitudes are blurred first (sigma 1), images are halved by
+  dropping pixels, and exponents are not normalised when scales are missing. Ours follows Wang et al. (2003).
+* FRC: the magnitude of the ring sums, with mean and borders, into the corners of Fourier space. FRC50 is the index of
+  the first ring below 0.5, or the number of rings, so that it depends on the size of the image and saturates. Ours is a
+  frequency, or "never crossed".
 
-The published paper (version 1) further smoothed its FRC curve with a Gaussian of 2 rings: `frc_sigma=2`.
+Version 1 of the published paper also smoothed its FRC curve with a Gaussian of 2 rings: `frc_sigma=2`.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ _WINDOW = 7
 
 
 class PtychoPinnMetrics(BaseModel):
-    """One quantity; `frc50` is a ring index, not a frequency. Null where the definition divides by 0."""
+    """Metrics of amplitude or phase. `frc50` is a ring index, not a frequency; null where a definition divides by 0."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,12 +66,12 @@ def compare_as_ptychopinn(
     margin: int = 0,
     frc_sigma: float = 0.0,
 ) -> PtychoPinnComparison:
-    """Compare two complex images [rows, columns] without any alignment beforehand.
+    """Compare two complex images [rows, columns] without prior alignment.
 
     Parameters
     ----------
     margin
-        Pixels taken off each side first (half of their `offset`).
+        Pixels that are cut off each side (half of PtychoPINN's `offset`).
     frc_sigma
         Gaussian smoothing of the FRC curve, in rings.
 
@@ -85,7 +83,7 @@ def compare_as_ptychopinn(
     if reconstruction.shape != reference.shape or min(reference.shape) - 2 * margin < _WINDOW:
         raise InputError(
             f"ptychopinn profile: shapes {reconstruction.shape} and {reference.shape} with a margin of "
-            f"{margin}, expected equal ones that leave at least {_WINDOW} x {_WINDOW} pixels"
+            f"{margin}, expected equal shapes with at least {_WINDOW} x {_WINDOW} pixels inside the margin"
         )
     inner = tuple(slice(margin, side - margin) for side in reference.shape)
     predicted, true = reconstruction[inner].astype(np.complex128), reference[inner].astype(np.complex128)
@@ -93,7 +91,7 @@ def compare_as_ptychopinn(
     mean = np.mean(np.abs(predicted))
     scaled = np.abs(predicted) * (np.mean(amplitude) / mean if mean > 0 else 1.0)
     phase, flat = _without_plane(np.angle(true)), _without_plane(np.angle(predicted))
-    # Their SSIM of the phase is taken on (phase + pi) / (2 pi) with a range of 1.
+    # PtychoPINN computes the SSIM of the phase on (phase + pi) / (2 pi) with a range of 1.
     unit, unit_flat = ((image + np.pi) / (2 * np.pi) for image in (phase, flat))
     return PtychoPinnComparison(
         amplitude=PtychoPinnMetrics(
@@ -120,7 +118,7 @@ def _errors(prediction: NDArray[np.float64], truth: NDArray[np.float64]) -> dict
 
 
 def _without_plane(angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Angles less their least-squares plane, wraps and all."""
+    """Angles minus their least-squares plane, without unwrapping."""
     rows, columns = np.indices(angle.shape)
     basis = np.stack([np.ones(angle.size), rows.ravel(), columns.ravel()], axis=1)
     coefficients = np.linalg.lstsq(basis, angle.ravel(), rcond=None)[0]

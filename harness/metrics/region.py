@@ -1,4 +1,4 @@
-"""The declared region: which pixels of a stitched object are compared."""
+"""Declared region: the pixels of a stitched object that are compared."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ __all__ = [
     "RegionRecord",
     "RegionRule",
     "accumulated_illumination",
+    "bounding_rectangle",
     "declare_region",
     "largest_rectangle",
 ]
@@ -25,16 +26,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RegionRule:
-    """Which pixels count.
+    """Rule for the pixels that are compared.
 
     Attributes
     ----------
     fraction
-        A pixel counts if its accumulated illumination is at least this fraction of the typical one, which is
-        the photon-weighted median: half of the photons fell on pixels that got at least as much. (The plain
-        median would follow the dim border of a small scan, the maximum a position that was measured twice.)
+        A pixel is compared if its accumulated illumination is at least this fraction of the typical value, which is the
+        photon-weighted median: half of the photons fell on pixels with at least as much. (The plain median would follow
+        the dim border of a small scan, the maximum a position that was measured twice.)
     box
-        (top, bottom, left, right) in pixels of `Scan.positions`, bottom and right not included; all if None.
+        (top, bottom, left, right) in pixels of `Scan.positions`, without bottom and right; no limit if None.
     """
 
     fraction: float = 0.1
@@ -51,7 +52,7 @@ class RegionRule:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Rows top..bottom and columns left..right of an array, the last ones not included."""
+    """Rows top to bottom and columns left to right of an array, without bottom and right."""
 
     top: int
     bottom: int
@@ -70,13 +71,13 @@ class Rectangle:
 
 
 class RegionRecord(BaseModel):
-    """The region as it was used."""
+    """The region that was used, as recorded in `metrics.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: str = Field(description="in words")
     fraction: float
-    pixels: int = Field(description="pixels that count in pixelwise metrics")
+    pixels: int = Field(description="number of pixels in pixelwise metrics")
     rectangle_px: tuple[int, int, int, int] = Field(
         description="(top, bottom, left, right) on the canvas, for SSIM, MS-SSIM, FRC and PSD"
     )
@@ -86,10 +87,10 @@ class RegionRecord(BaseModel):
 def accumulated_illumination(
     scan: Scan, shape: tuple[int, int], origin: tuple[float, float]
 ) -> NDArray[np.float64]:
-    """Illumination [rows, columns] that a scan left on a canvas, at positions rounded to whole pixels.
+    """Accumulated illumination [rows, columns] of a scan on a canvas, at positions rounded to whole pixels.
 
-    Sum over the windows of ``sum_modes |P|^2`` (in photons per pixel and unit transmission); without a known
-    probe a Hann window of the size of a pattern stands in for it.
+    Sum over the windows of ``sum_modes |P|^2`` (photons per pixel at unit transmission). If the probe is unknown, a
+    Hann window of the size of a pattern is used instead.
     """
     density = patch_weight("window", scan.size) if scan.probe is None else illumination(scan.probe)
     total = np.zeros(shape)
@@ -106,19 +107,19 @@ def accumulated_illumination(
 def declare_region(
     scan: Scan, covered: NDArray[np.bool_], origin: tuple[float, float], rule: RegionRule | None = None
 ) -> tuple[NDArray[np.bool_], RegionRecord]:
-    """The region of a scan on a canvas, and how it was found.
+    """Region of a scan on a canvas [rows, columns], and its record.
 
     Parameters
     ----------
     covered
-        bool [rows, columns], pixels that every stitched object to be compared has (and the reference).
+        bool [rows, columns], pixels that every stitched object and the reference cover.
     origin
         (row, column) of the canvas pixel [0, 0] in the coordinates of `Scan.positions`.
 
     Raises
     ------
     InputError
-        If no pixel is left.
+        If the region is empty.
     """
     rule = rule or RegionRule()
     light = accumulated_illumination(scan, (covered.shape[0], covered.shape[1]), origin)
@@ -136,7 +137,7 @@ def declare_region(
         words += f", inside rows {top:g} to {bottom:g} and columns {left:g} to {right:g}"
     if not region.any():
         raise InputError(
-            f"{scan.name}: the region to compare holds no pixel, expected one that the reference covers"
+            f"{scan.name}: the region to compare holds no pixel, expected a reference that overlaps with the scan"
         )
     rectangle = largest_rectangle(region)
     record = RegionRecord(
@@ -150,18 +151,27 @@ def declare_region(
 
 
 def _typical(light: NDArray[np.float64]) -> float:
-    """The level such that half of the total lies on pixels of at least that level."""
-    falling = np.sort(light, axis=None)[::-1]
-    total = np.cumsum(falling)
-    return float(falling[np.searchsorted(total, total[-1] / 2)])
+    """The value for which half of the total lies on pixels of at least that value."""
+    descending = np.sort(light, axis=None)[::-1]
+    total = np.cumsum(descending)
+    return float(descending[np.searchsorted(total, total[-1] / 2)])
+
+
+def bounding_rectangle(region: NDArray[np.bool_]) -> Rectangle:
+    """The smallest axis-aligned rectangle that contains the region; empty if the region is."""
+    from scipy.ndimage import find_objects
+
+    if not region.any():
+        return Rectangle(0, 0, 0, 0)
+    ((rows, columns),) = find_objects(region.astype(np.uint8))
+    return Rectangle(rows.start, rows.stop, columns.start, columns.stop)
 
 
 def largest_rectangle(region: NDArray[np.bool_]) -> Rectangle:
-    """The axis-aligned rectangle of most pixels that lies wholly inside the region.
+    """The largest axis-aligned rectangle inside the region, for SSIM, MS-SSIM, FRC and PSD.
 
-    SSIM, MS-SSIM and FRC need a neighbourhood or a Fourier transform, hence a full rectangle. Found row by
-    row as the largest rectangle under a histogram of the heights of the columns of True above each pixel; the
-    uppermost, then leftmost, one of equals. Empty if the region is.
+    Computed row by row as the largest rectangle under the histogram of column heights. Of equal rectangles the
+    uppermost, then leftmost, is returned; the rectangle is empty if the region is.
     """
     heights = np.zeros(region.shape[1], dtype=int)
     best, area = Rectangle(0, 0, 0, 0), 0

@@ -1,13 +1,13 @@
 """What an evaluation found, as data, table, figures and a page."""
 
-from ptychonnx.harness.evaluation.results import Evaluation, Row, ScanResult, ScanSummary
+from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult, ScanSummary
 from ptychonnx.harness.report.html_page import render_page
 from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.harness.report.terminal_table import comparison_table
 
 __all__ = [
     "Evaluation",
-    "Row",
+    "EvaluationRow",
     "ScanResult",
     "ScanSummary",
     "as_csv",

@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import math
+from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ptychonnx.harness.metrics.comparison import COLLAPSED_CONTRAST, COLLAPSED_PEARSON
-from ptychonnx.harness.report.object_figures import panels_of
+from ptychonnx.harness.report.evaluation_figures import draw_curves, panels_of
 from ptychonnx.harness.report.page_images import strip_of
 from ptychonnx.harness.report.quantity_images import quantities
 from ptychonnx.harness.report.summary_table import summary_columns, summary_lines
 
 if TYPE_CHECKING:
-    from ptychonnx.harness.evaluation.results import Evaluation, Row, ScanSummary
+    from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanSummary
     from ptychonnx.harness.metrics.bootstrap import Confidence
 
 __all__ = ["render_page"]
@@ -42,7 +43,11 @@ _CURVES = {
 }
 
 
-def render_page(evaluation: Evaluation, title: str = "Comparison of reconstructions") -> str:
+def render_page(
+    evaluation: Evaluation,
+    title: str = "Comparison of reconstructions",
+    figures: Mapping[str, bytes] | None = None,
+) -> str:
     """The page as text.
 
     Parameters
@@ -65,7 +70,7 @@ def render_page(evaluation: Evaluation, title: str = "Comparison of reconstructi
         images=[(scan, _strips(evaluation, scan)) for scan in evaluation.scans],
         curves=[
             (name, base64.b64encode(image).decode("ascii"), _CURVES[kind])
-            for name, image in evaluation.figures.items()
+            for name, image in (draw_curves(evaluation) if figures is None else figures).items()
             if (kind := name.split("_")[0]) in _CURVES
         ],
         collapsed=[row.label for row in evaluation.rows if row.collapsed],
@@ -112,5 +117,5 @@ def _pairs(found: Confidence) -> list[dict[str, Any]]:
     return rows
 
 
-def _contract(row: Row) -> str:
+def _contract(row: EvaluationRow) -> str:
     return "" if row.contract is None else json.dumps(row.contract.model_dump(mode="json"), indent=2)

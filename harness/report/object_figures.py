@@ -19,8 +19,6 @@ from ptychonnx.harness.report.quantity_images import OUTSIDE, Panel, Quantity, q
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ptychonnx.harness.evaluation.results import Row, ScanSummary
-
 __all__ = [
     "COLOURS",
     "DASHES",
@@ -29,7 +27,6 @@ __all__ = [
     "blank_figure",
     "comparison_figure",
     "error_figure",
-    "panels_of",
     "reconstruction_figure",
 ]
 
@@ -40,13 +37,6 @@ _MAX_COLUMNS = 6
 _PANEL_INCHES, _GAP_INCHES, _BAR_INCHES, _LINE_INCHES = 2.3, 0.08, 0.85, 0.17
 _LONG_NAME = 28
 _DPI = 150
-
-
-def panels_of(rows: Sequence[Row], scan: ScanSummary) -> list[Panel]:
-    """The panels of one scan, in the order of the rows."""
-    return [
-        Panel(row.label, row.results[scan.name].object, row.results[scan.name].comparison) for row in rows
-    ]
 
 
 def comparison_figure(

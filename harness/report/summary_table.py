@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ptychonnx.harness.evaluation.results import Evaluation, Row, ScanResult
+from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult
 from ptychonnx.harness.metrics.bootstrap import Interval
 from ptychonnx.harness.metrics.comparison import MetricSet
 
@@ -77,7 +77,7 @@ def summary_lines(evaluation: Evaluation) -> list[Line]:
     ]
 
 
-def _line(evaluation: Evaluation, row: Row, scan: str, result: ScanResult) -> Line:
+def _line(evaluation: Evaluation, row: EvaluationRow, scan: str, result: ScanResult) -> Line:
     found = result.comparison
     intervals = evaluation.intervals(row, scan)
     cells: list[Cell] = []
@@ -98,7 +98,7 @@ def _line(evaluation: Evaluation, row: Row, scan: str, result: ScanResult) -> Li
     )
 
 
-def _note(row: Row, result: ScanResult) -> str:
+def _note(row: EvaluationRow, result: ScanResult) -> str:
     several = (
         "" if row.contract is None or row.contract.channels == 1 else f"{row.contract.channels} patterns"
     )

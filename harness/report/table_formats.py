@@ -10,7 +10,7 @@ import io
 import math
 from typing import Any
 
-from ptychonnx.harness.evaluation.results import Evaluation, Row, ScanResult
+from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult
 from ptychonnx.harness.metrics.bootstrap import METRICS
 from ptychonnx.harness.metrics.comparison import MetricSet
 from ptychonnx.harness.report.terminal_table import format_value
@@ -78,7 +78,7 @@ def as_markdown(evaluation: Evaluation) -> str:
     return "\n".join([*lines, "", note, ""])
 
 
-def _record(evaluation: Evaluation, row: Row, scan: str, result: ScanResult) -> dict[str, Any]:
+def _record(evaluation: Evaluation, row: EvaluationRow, scan: str, result: ScanResult) -> dict[str, Any]:
     contract, found = row.contract, result.comparison
     alignment = None if found is None else found.alignment
     shift = (None, None) if alignment is None or alignment.shift_px is None else alignment.shift_px

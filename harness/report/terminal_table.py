@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ptychonnx.harness.evaluation.results import Evaluation, Row, ScanResult
+from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult
 from ptychonnx.harness.metrics.comparison import MetricSet
 from ptychonnx.harness.metrics.frc import RingCorrelation
 
@@ -77,7 +77,7 @@ def format_cutoff(value: float | None) -> str:
     return "never" if value is None else f"{value:.3f}".removeprefix("0")
 
 
-def _parity(row: Row) -> str:
+def _parity(row: EvaluationRow) -> str:
     return _UNDEFINED if row.parity is None else f"{row.parity.max_relative_error:.0e}"
 
 

@@ -193,12 +193,10 @@ def test_what_cannot_be_iterated_on_is_refused(monkeypatch: pytest.MonkeyPatch):
         iterate(replace(scan, probe=None), 1)
     with pytest.raises(InputError, match="got 0 epochs"):
         iterate(scan, 0)
-    with pytest.raises(InputError, match="got a step of 2"):
+    with pytest.raises(InputError, match="step is 2"):
         iterate(scan, 1, step=2.0)
     for alpha in (0.0, 1.5):
-        with pytest.raises(
-            InputError, match=f"got an alpha of {alpha:g}, expected one above 0 and at most 1"
-        ):
+        with pytest.raises(InputError, match=f"alpha is {alpha:g}, expected more than 0 and at most 1"):
             iterate(scan, 1, alpha=alpha)
     monkeypatch.setitem(sys.modules, "cdtools", None)
     with pytest.raises(InputError, match=r"pip install ptychonnx\[iterative\]"):

@@ -99,7 +99,7 @@ def test_a_shift_that_is_no_misplacement_is_said_and_not_undone(region: np.ndarr
     reference = smooth_object()
     aligned = align(np.roll(reference, 17, axis=0), reference, region, register=True)
     assert aligned.record.shift_px == (0, 0)
-    assert "not undone" in aligned.record.notes[0]
+    assert "not corrected" in aligned.record.notes[0]
     np.testing.assert_array_equal(aligned.region, region)
 
 

@@ -9,16 +9,15 @@ from ptychonnx.harness.metrics import align, compare
 from ptychonnx.harness.metrics.bootstrap import (
     METRICS,
     REPLICATES,
-    Judged,
-    Sample,
-    _bounds,
+    QuantitySample,
+    ReconstructionSample,
     _metrics,
     _sums,
-    confidence,
+    bootstrap_confidence,
 )
-from ptychonnx.harness.metrics.comparison import sample
+from ptychonnx.harness.metrics.comparison import bootstrap_sample
 from ptychonnx.harness.metrics.image_similarity import mae, pearson, ssim
-from ptychonnx.harness.metrics.region import largest_rectangle
+from ptychonnx.harness.metrics.region import bounding_rectangle, largest_rectangle
 
 SIDE = 96
 
@@ -32,8 +31,8 @@ def scene(seed=0):
 def judged(predicted, truth, name="amplitude", defined=METRICS, region=None):
     region = np.ones(truth.shape, dtype=bool) if region is None else region
     maps = (predicted, truth, predicted - truth)
-    quantity = Judged(maps, float(np.ptp(truth[region])), frozenset(defined))
-    return Sample({name: quantity}, region, largest_rectangle(region))
+    quantity = QuantitySample(maps, float(np.ptp(truth[region])), frozenset(defined))
+    return ReconstructionSample({name: quantity}, region, largest_rectangle(region))
 
 
 def noisy(noise, seed):
@@ -43,7 +42,7 @@ def noisy(noise, seed):
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     # Independent pixels: the mean of |noise| has the standard deviation of |noise| / sqrt(n).
-    found = confidence({"a": noisy(1.0, 1)})
+    found = bootstrap_confidence({"a": noisy(1.0, 1)})
     assert (found.tiles, found.tile_px) == (64, 12)
     low, high = found.intervals["a"]["amplitude_mae"]
     expected = 2 * 1.96 * np.sqrt(1 - 2 / np.pi) / SIDE
@@ -53,8 +52,8 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error():
 
 def test_intervals_contain_the_figures_of_the_whole():
     each = noisy(0.3, 1)
-    predicted, truth, difference = each.quantities["amplitude"].maps
-    found = confidence({"a": each}).intervals["a"]
+    predicted, truth, difference = each.quantities["amplitude"].images
+    found = bootstrap_confidence({"a": each}).intervals["a"]
     for metric, value in (
         ("mae", mae(difference)),
         ("pearson", pearson(predicted.ravel(), truth.ravel())),
@@ -66,7 +65,7 @@ def test_intervals_contain_the_figures_of_the_whole():
 
 
 def test_noise_of_equal_strength_is_not_told_apart_and_more_of_it_is():
-    found = confidence({"a": noisy(0.3, 1), "b": noisy(0.3, 2), "c": noisy(0.4, 3)})
+    found = bootstrap_confidence({"a": noisy(0.3, 1), "b": noisy(0.3, 2), "c": noisy(0.4, 3)})
     for metric in ("amplitude_mae", "amplitude_psnr", "amplitude_ssim", "amplitude_pearson"):
         assert not found.differs("a", "b", metric)
         assert found.differs("a", "c", metric)
@@ -82,7 +81,7 @@ def test_pairing_shows_a_small_difference_that_separate_intervals_hide():
     truth = scene()
     strength = np.kron(rng.uniform(0.1, 3, (8, 8)), np.ones((12, 12)))
     noise = strength * rng.normal(size=truth.shape)
-    found = confidence(
+    found = bootstrap_confidence(
         {
             "a": judged(truth + noise, truth, "phase"),
             "b": judged(truth + 1.03 * noise, truth, "phase"),
@@ -96,26 +95,26 @@ def test_pairing_shows_a_small_difference_that_separate_intervals_hide():
 
 def test_equal_reconstructions_differ_by_nothing():
     each = noisy(0.3, 1)
-    found = confidence({"a": each, "b": each})
+    found = bootstrap_confidence({"a": each, "b": each})
     assert set(found.differences["a"]["b"].values()) == {(0.0, 0.0)}
 
 
 def test_draws_are_the_same_every_time():
-    assert confidence({"a": noisy(0.3, 1)}) == confidence({"a": noisy(0.3, 1)})
+    assert bootstrap_confidence({"a": noisy(0.3, 1)}) == bootstrap_confidence({"a": noisy(0.3, 1)})
     assert REPLICATES >= 1000
 
 
 def test_what_is_not_defined_is_left_out():
     truth = scene()
     flat = np.zeros_like(truth)
-    found = confidence({"a": judged(flat, truth)})
+    found = bootstrap_confidence({"a": judged(flat, truth)})
     assert set(found.intervals["a"]) == {"amplitude_mae", "amplitude_psnr", "amplitude_ssim"}
-    found = confidence({"a": judged(truth + 1e-9 * scene(1), truth, defined=("mae", "ssim"))})
+    found = bootstrap_confidence({"a": judged(truth + 1e-9 * scene(1), truth, defined=("mae", "ssim"))})
     assert set(found.intervals["a"]) == {"amplitude_mae", "amplitude_ssim"}
     small = np.zeros(truth.shape, dtype=bool)
     small[:22, :44] = True
-    assert confidence({"a": judged(truth, truth, region=small)}) is None
-    assert confidence({}) is None
+    assert bootstrap_confidence({"a": judged(truth, truth, region=small)}) is None
+    assert bootstrap_confidence({}) is None
 
 
 def test_all_tiles_together_give_the_figures_of_the_comparison():
@@ -128,11 +127,11 @@ def test_all_tiles_together_give_the_figures_of_the_comparison():
     comparison = compare(reference + noise, reference, region, register=True)
     aligned = align(reference + noise, reference, region, register=True)
     assert comparison.alignment is not None
-    each = sample(aligned.object, reference, region, comparison)
+    each = bootstrap_sample(aligned.object, reference, region, comparison)
     np.testing.assert_array_equal(each.region, aligned.region)
-    intervals = confidence({"a": each}).intervals["a"]
+    intervals = bootstrap_confidence({"a": each}).intervals["a"]
     for name, metrics in (("amplitude", comparison.amplitude), ("phase", comparison.phase)):
-        sums = _sums(each.quantities[name], each, _bounds(each.region), 13)
+        sums = _sums(each.quantities[name], each, bounding_rectangle(each.region), 13)
         found = _metrics(sums.sum(axis=0, keepdims=True), each.quantities[name].data_range)
         for metric in METRICS:
             assert found[metric][0] == pytest.approx(getattr(metrics, metric), rel=1e-9)

@@ -16,6 +16,7 @@ from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.harness.study.lines_study import plan_lines
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.progress import Callback, ProgressUpdate
 from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
 from ptychonnx.runtime.scan import Scan
 
@@ -78,10 +79,10 @@ def test_with_many_photons_a_smaller_alpha_needs_fewer_epochs():
 
 def test_iterations_alone_make_a_report(few, tmp_path):
     seen = []
-    found = evaluate([], [few], None, iterations=2, progress=lambda *each: seen.append(each))
+    found = evaluate([], [few], None, iterations=2, progress=Callback(seen.append))
     (row,) = found.rows
     assert row.contract is None
-    assert seen[-1] == (row.label, 50, 50)
+    assert seen[-1] == ProgressUpdate(f"Evaluating {row.label}", 2, 2, "epochs")
 
 
 def test_a_refined_reconstruction_says_what_was_done(run, blurred, scan_file, few, tmp_path):

@@ -20,7 +20,15 @@ from skimage.io import imread
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.harness.metrics import compare
-from ptychonnx.harness.report import Evaluation, Row, as_csv, as_markdown, comparison_table, render_page
+from ptychonnx.harness.report import (
+    Evaluation,
+    EvaluationRow,
+    as_csv,
+    as_markdown,
+    comparison_table,
+    render_page,
+)
+from ptychonnx.harness.report.evaluation_figures import draw_figures
 from ptychonnx.harness.report.frequency_curves import frc_figure, psd_figure
 from ptychonnx.harness.report.object_figures import Panel, comparison_figure, error_figure
 from ptychonnx.harness.report.page_images import LARGEST_SIDE, strip_of
@@ -90,9 +98,9 @@ def rgba(content: bytes) -> np.ndarray:
 
 
 def test_curves_are_embedded_whole(text: str, evaluation: Evaluation) -> None:
-    images = embedded(text)
+    images, figures = embedded(text), draw_figures(evaluation)
     for name in ("frc", "psd"):
-        assert images[name] == evaluation.figures[name]
+        assert images[name] == figures[name]
 
 
 def test_a_pixel_of_an_image_is_a_pixel_of_the_object(text: str, evaluation: Evaluation) -> None:
@@ -133,7 +141,7 @@ def test_large_images_are_averaged_over_blocks_inside_the_region() -> None:
 
 def test_a_row_that_is_no_artifact_stands_beside_the_others(evaluation: Evaluation) -> None:
     first = evaluation.rows[1]
-    iterations = Row(
+    iterations = EvaluationRow(
         "rPIE 100",
         "some-package 1.0",
         None,

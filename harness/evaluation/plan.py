@@ -1,0 +1,133 @@
+"""Plan of an evaluation: open artifacts and scans, and check that all of them fit, before anything is run."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, NetworkMethod, StitchingChoice
+from ptychonnx.harness.iterative.rpie import ALPHA, check_iterative
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
+from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference.tuning import tuned
+from ptychonnx.runtime.reconstruction.stitching import check_whole, patch_weight
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["EvaluationPlan", "plan_evaluation"]
+
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """The methods and the scans of an evaluation; all labels and all names differ."""
+
+    methods: tuple[Method, ...]
+    scans: tuple[Scan, ...]
+
+
+def plan_evaluation(
+    artifacts: Sequence[Path | str | Network],
+    scans: Sequence[Path | str | Scan],
+    references: Sequence[Path | str | None] | None = None,
+    *,
+    provider: str = "auto",
+    batch: int | None = DEFAULT_BATCH,
+    stitching: StitchingChoice | None = None,
+    iterations: int = 0,
+    refine: int = 0,
+    alpha: float = ALPHA,
+) -> EvaluationPlan:
+    """Open everything that an evaluation needs and check it; parameters as in `evaluate`.
+
+    Raises
+    ------
+    InputError
+        If an artifact or a scan cannot be used, they do not fit each other, or two of them cannot be told apart.
+    """
+    if not (artifacts or iterations) or not scans:
+        raise InputError(
+            f"evaluate: got {len(artifacts)} artifacts and {len(scans)} scans, expected one at least"
+        )
+    stitching = stitching or StitchingChoice()
+    networks: list[Network] = [
+        Session(Path(artifact), provider) if isinstance(artifact, str | Path) else artifact
+        for artifact in artifacts
+    ]
+    labels = _distinct_labels(networks)
+    opened = _open_scans(scans, references)
+    for scan in opened:
+        check_whole(scan.positions, scan.size, None, f"{scan.name}: evaluate takes the whole object")
+        if iterations or refine:
+            check_iterative(scan, alpha)
+        for network in networks:
+            network.check_scan(scan)
+            patch_weight(stitching.weighting or network.contract.stitching.weighting, scan.size, scan.probe)
+    methods: list[Method] = []
+    for label, network in zip(labels, networks, strict=True):
+        size = batch
+        if size is None:
+            if not isinstance(network, Session):
+                raise InputError(
+                    f"{network.name}: --batch auto is for artifacts, expected a number with servers"
+                )
+            network, size = tuned(network, opened[0], log=_LOG.info)
+        method = NetworkMethod(label, network, size, batch is None, stitching)
+        methods.append(method)
+        if refine:
+            methods.append(IterativeMethod(refine, alpha, method))
+    if iterations:
+        methods.append(IterativeMethod(iterations, alpha))
+    return EvaluationPlan(tuple(methods), tuple(opened))
+
+
+def _distinct_labels(networks: Sequence[Network]) -> list[str]:
+    """One label per network; equal labels get the stem of the file, or the URL, as a suffix."""
+    counts = Counter(network.contract.label for network in networks)
+    labels: dict[str, Network] = {}
+    for network in networks:
+        label = network.contract.label
+        if counts[label] > 1:
+            label = f"{label} ({network.name.removesuffix('.onnx')})"
+        if label in labels:
+            raise InputError(
+                f"{labels[label].source} and {network.source}: both are labelled {network.contract.label!r} and "
+                f"named {network.name!r}, expected labels or file names that differ"
+            )
+        labels[label] = network
+    return list(labels)
+
+
+def _open_scans(
+    scans: Sequence[Path | str | Scan], references: Sequence[Path | str | None] | None
+) -> list[Scan]:
+    """The scans with their references; equal names are numbered."""
+    if references is None:
+        references = [None] * len(scans)
+    if len(references) != len(scans):
+        raise InputError(
+            f"evaluate: got {len(references)} references for {len(scans)} scans, expected one for each"
+        )
+    opened = []
+    for scan, reference in zip(scans, references, strict=True):
+        if not isinstance(scan, Scan):
+            opened.append(read_scan(Path(scan), reference=None if reference is None else Path(reference)))
+        elif reference is not None:
+            raise InputError(
+                f"{scan.name}: the scan is loaded already, expected its reference inside it and not in {reference}"
+            )
+        else:
+            opened.append(scan)
+    counts = Counter(scan.name for scan in opened)
+    numbers: Counter[str] = Counter()
+    for index, scan in enumerate(opened):
+        if counts[scan.name] > 1:
+            numbers[scan.name] += 1
+            opened[index] = replace(scan, name=f"{scan.name} #{numbers[scan.name]}")
+    return opened

@@ -1,0 +1,54 @@
+"""All figures of an evaluation, as PNG files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanSummary
+from ptychonnx.harness.report.frequency_curves import frc_figure, psd_figure
+from ptychonnx.harness.report.object_figures import comparison_figure, error_figure, reconstruction_figure
+from ptychonnx.harness.report.quantity_images import Panel
+
+__all__ = ["draw_curves", "draw_figures", "panels_of"]
+
+
+def panels_of(rows: Sequence[EvaluationRow], scan: ScanSummary) -> list[Panel]:
+    """The panels of one scan, in the order of the rows."""
+    return [
+        Panel(row.label, row.results[scan.name].object, row.results[scan.name].comparison) for row in rows
+    ]
+
+
+def draw_figures(evaluation: Evaluation) -> dict[str, bytes]:
+    """PNG of each figure by name: what it shows, then number and name of the scan if there are several."""
+    figures = {}
+    for scan, suffix in _suffixes(evaluation):
+        panels = panels_of(evaluation.rows, scan)
+        if scan.reference is None:
+            figures[f"reconstruction{suffix}"] = reconstruction_figure(panels, scan.region, scan.name)
+            continue
+        figures[f"comparison{suffix}"] = comparison_figure(scan.reference, scan.region, panels, scan.name)
+        figures[f"errors{suffix}"] = error_figure(scan.reference, scan.region, panels, scan.name)
+    return figures | draw_curves(evaluation)
+
+
+def draw_curves(evaluation: Evaluation) -> dict[str, bytes]:
+    """The figures of `draw_figures` that show a quantity against spatial frequency: ``frc`` and ``psd``."""
+    curves = {}
+    for scan, suffix in _suffixes(evaluation):
+        if scan.reference is not None:
+            panels = panels_of(evaluation.rows, scan)
+            curves[f"frc{suffix}"] = frc_figure(panels, scan.name)
+            curves[f"psd{suffix}"] = psd_figure(panels, scan.name)
+    return curves
+
+
+def _suffixes(evaluation: Evaluation) -> list[tuple[ScanSummary, str]]:
+    """Each scan with the end of the names of its figures."""
+    if len(evaluation.scans) == 1:
+        return [(evaluation.scans[0], "")]
+    return [
+        (scan, f"_{number}_{re.sub(r'[^A-Za-z0-9]+', '-', scan.name).strip('-')}")
+        for number, scan in enumerate(evaluation.scans, start=1)
+    ]
