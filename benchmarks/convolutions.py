@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ptychonnx.export.passes.subpixel_convolution import SubpixelPass
 from ptychonnx.export.passes.subpixel_head import SubpixelHeadPass
-from ptychonnx.harness.bench.interleaved import in_turns, timed
+from ptychonnx.harness.bench.interleaved import interleaved_times, timed
 from ptychonnx.runtime.atomic import write_text
 
 GEMM = 1024
@@ -113,7 +113,7 @@ def measure(
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         shape = [size if isinstance(size, int) else batch for size in session.get_inputs()[0].shape]
         forms[name] = partial(session.run, None, {"x": generator.random(shape, dtype=np.float32)})
-    return in_turns({name: partial(timed, form) for name, form in forms.items()}, rounds, rest=0)
+    return interleaved_times({name: partial(timed, form) for name, form in forms.items()}, rounds, rest=0)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from ptychonnx.harness.evaluation.judge import summarise
 from ptychonnx.harness.evaluation.results import ScanSummary
 from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare
-from ptychonnx.harness.report.object_figures import COLOURS, DASHES, as_png, blank_figure
+from ptychonnx.harness.report.figure_style import COLOURS, DASHES, as_png, blank_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.inference.session import Session

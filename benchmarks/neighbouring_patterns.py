@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.joint_retrieval import retrieved_jointly
 from benchmarks.single_pattern_bounds import DOCS, RESULTS, figures, record, test_scan
-from ptychonnx.harness.report.object_figures import COLOURS, as_png, blank_figure
+from ptychonnx.harness.report.figure_style import COLOURS, as_png, blank_figure
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.inference.session import Session

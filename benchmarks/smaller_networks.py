@@ -27,11 +27,11 @@ from benchmarks.single_pattern_bounds import mark, test_scan
 from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_run import export_run
 from ptychonnx.export.precision import reduce_artifact
-from ptychonnx.harness.bench.interleaved import in_turns
-from ptychonnx.harness.bench.measuring_process import Loaded, Worker
+from ptychonnx.harness.bench.interleaved import interleaved_times
+from ptychonnx.harness.bench.measuring_process import LoadedVariants, MeasuringProcess
 from ptychonnx.harness.bench.native_variants import load_native, load_onnx
 from ptychonnx.harness.bench.speed import ALLOWED_ERROR
-from ptychonnx.harness.evaluation.precision_gate import AllowedFall, Gate, falls
+from ptychonnx.harness.evaluation.precision_gate import AllowedDecrease, PrecisionGate, excessive_decreases
 from ptychonnx.harness.machine import processor, vector_instructions
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.atomic import write_text
@@ -120,7 +120,10 @@ def judged(architecture: str, out: Path) -> Iterator[tuple[Row, dict[str, bytes]
     """Each network with its figures and what the gate says; and its graphs, the 8-bit one if the gate accepts it."""
     scan = test_scan(LinesConfig())
     parent = exported(architecture, PARENT, out)
-    gate, allowed = Gate(scan, AllowedFall(pearson=2, ssim=2, frc_cutoff=1)), asdict(AllowedFall())
+    gate, allowed = (
+        PrecisionGate(scan, AllowedDecrease(pearson=2, ssim=2, frc_cutoff=1)),
+        asdict(AllowedDecrease()),
+    )
     for student in (PARENT, *STUDENTS[architecture]):
         artifact = exported(architecture, student, out)
         row, graphs = {"network": architecture, "student": student.words}, {}
@@ -130,13 +133,13 @@ def judged(architecture: str, out: Path) -> Iterator[tuple[Row, dict[str, bytes]
                 if precision == "int8":
                     # Its layers are chosen by what they cost the student; then it is compared with the parent.
                     candidate = artifact.with_suffix(".int8.onnx")
-                    reduce_artifact(artifact, candidate, "int8", scan, Gate(scan))
-                quality = gate.weigh(parent, Session(candidate, "cpu"))
+                    reduce_artifact(artifact, candidate, "int8", scan, PrecisionGate(scan))
+                quality = gate.judge(parent, Session(candidate, "cpu"))
             except VerificationError as error:
                 row[precision] = {"refused": str(error)}
                 continue
             limits = {name: allowed[name.partition("_")[2]] for name in quality.parent}
-            reasons = falls(quality.model_copy(update={"allowed_fall": limits}))
+            reasons = excessive_decreases(quality.model_copy(update={"allowed_fall": limits}))
             row[precision] = {"refused": "; ".join(reasons) or None, **quality.artifact}
             graphs[precision] = candidate.read_bytes()
         yield row, graphs
@@ -150,11 +153,15 @@ def measured(architecture: str, out: Path, threads: int) -> Iterator[Row]:
         graphs |= {f"{number} {precision}": data for precision, data in found.items()}
     inputs = [np.ascontiguousarray(test_scan(LinesConfig()).diffraction[:BATCH, None], dtype=np.float32)]
     with (
-        Worker(partial(_native, out / architecture / PARENT.name, inputs, threads), threads) as framework,
-        Worker(partial(load_onnx, graphs, inputs, threads), threads) as artifacts,
+        MeasuringProcess(
+            partial(_native, out / architecture / PARENT.name, inputs, threads), threads
+        ) as framework,
+        MeasuringProcess(partial(load_onnx, graphs, inputs, threads), threads) as artifacts,
     ):
         owner = {form: worker for worker in (framework, artifacts) for form in worker.outputs}
-        times = in_turns({form: partial(worker.time, form) for form, worker in owner.items()}, ROUNDS)
+        times = interleaved_times(
+            {form: partial(worker.time, form) for form, worker in owner.items()}, ROUNDS
+        )
         native = framework.outputs
     largest = np.abs(native["eager"]).max()
     right = [
@@ -172,8 +179,8 @@ def measured(architecture: str, out: Path, threads: int) -> Iterator[Row]:
         yield row | {"compiled_form": best}
 
 
-def _native(run: Path, inputs: Sequence[np.ndarray], threads: int) -> Loaded:
-    return Loaded(load_native(run, inputs, threads).forms)
+def _native(run: Path, inputs: Sequence[np.ndarray], threads: int) -> LoadedVariants:
+    return LoadedVariants(load_native(run, inputs, threads).variants)
 
 
 def table(rows: Sequence[Row]) -> str:

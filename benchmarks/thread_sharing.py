@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 
 from ptychonnx.export.graph.operation_count import multiply_adds
-from ptychonnx.harness.bench.interleaved import in_turns, timed
+from ptychonnx.harness.bench.interleaved import interleaved_times, timed
 from ptychonnx.harness.bench.native_variants import GEMM_OPERATIONS, load_onnx
 from ptychonnx.harness.machine import processor
 from ptychonnx.runtime.atomic import write_text
@@ -36,11 +36,11 @@ def measured(artifact: Path, batch: int, threads: int, rounds: int) -> dict[str,
     ]
     random_numbers = np.random.default_rng(0)
     inputs = [random_numbers.gamma(1.0, 10.0, (batch, *shape)).astype(np.float32) for shape in shapes]
-    forms = load_onnx({"artifact": data}, inputs, threads).forms
+    forms = load_onnx({"artifact": data}, inputs, threads).variants
     expected, found = forms["session.run"](), forms["artifact"]()
     assert expected is not None
     assert found is not None
-    times = in_turns({name: partial(timed, form) for name, form in forms.items()}, rounds)
+    times = interleaved_times({name: partial(timed, form) for name, form in forms.items()}, rounds)
     rate = GEMM_OPERATIONS / min(times["gemm"])
     fraction = partial(_fraction, 2 * multiply_adds(model) * batch, rate)
     return {

@@ -94,7 +94,7 @@ def reduce_artifact(
     scan
         Patterns to calibrate with, and to measure the sensitivity of layers on.
     judge
-        Compares the reconstructions of a candidate with those of the parent, such as `precision_gate.judge` on
+        Compares the reconstructions of a candidate with those of the parent, such as `PrecisionGate` on
         some scan. Raises VerificationError if the candidate is too poor.
     patterns
         How many patterns of the scan to calibrate with, evenly spread over it.

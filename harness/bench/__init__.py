@@ -1,1 +1,1 @@
-"""Speed of artifacts against every other form of the same networks, in turns."""
+"""Benchmarks: speed of artifacts against their native networks, and networks here or on servers under load."""

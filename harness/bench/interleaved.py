@@ -1,4 +1,4 @@
-"""Timing of several forms of one thing in turns, so that whatever else the machine does slows all of them."""
+"""Interleaved timing, so that other work on the machine slows all variants alike."""
 
 from __future__ import annotations
 
@@ -9,37 +9,45 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["in_turns", "timed"]
+from ptychonnx.runtime.progress import SILENT, Progress
 
-# Thread pools spin for a while after their work, at the cost of whoever comes next.
+__all__ = ["interleaved_times", "timed"]
+
+# Thread pools spin for a while after their work, at the cost of the next variant.
 _REST = 0.03
 
 
-def in_turns(
-    forms: Mapping[str, Callable[[], float]], rounds: int, rest: float = _REST
+def interleaved_times(
+    variants: Mapping[str, Callable[[], float]],
+    rounds: int,
+    rest: float = _REST,
+    progress: Progress = SILENT,
 ) -> dict[str, NDArray[np.float64]]:
-    """Seconds [rounds] of each form: one after the other, in an order that changes from round to round.
+    """Seconds [rounds] of each variant; every round runs all of them, in an order that changes.
 
     Parameters
     ----------
-    forms
-        Functions that run a form and give the seconds it took, such as `timed`.
+    variants
+        Functions that run a variant and return the seconds it took, such as `timed`.
     rest
-        Seconds of sleep before each.
+        Seconds of sleep before each run.
+    progress
+        Updated after each round, within the stage of the caller.
     """
-    times: dict[str, list[float]] = {form: [] for form in forms}
-    shuffled = random.Random(0)
-    for _ in range(rounds):
-        order = list(forms)
-        shuffled.shuffle(order)
-        for form in order:
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    generator = random.Random(0)
+    for number in range(rounds):
+        order = list(variants)
+        generator.shuffle(order)
+        for name in order:
             time.sleep(rest)
-            times[form].append(forms[form]())
-    return {form: np.array(values) for form, values in times.items()}
+            times[name].append(variants[name]())
+        progress.update(number + 1)
+    return {name: np.array(seconds) for name, seconds in times.items()}
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Seconds of one call, after another that wakes the threads."""
+    """Seconds of one call, after another call that wakes the threads."""
     run()
     start = time.perf_counter()
     run()

@@ -1,4 +1,4 @@
-"""Load on networks, here and on servers: latency against the number of clients, and against the offered rate."""
+"""Load test of networks, here and on servers: latency against the number of clients and against the offered rate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,29 +15,30 @@ import numpy as np
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.model import Network, network_inputs
+from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours
 
-__all__ = ["LoadPoint", "bench", "to_json"]
+__all__ = ["LoadPoint", "load_report", "measure_load"]
 
 
 @dataclass(frozen=True)
 class LoadPoint:
-    """One network under one load.
+    """Latencies of one network under one load.
 
     Attributes
     ----------
     network, provider
-        Name of the file or URL, and what ran it.
+        Name of the file or URL, and execution provider.
     concurrency
-        Clients. In a closed loop each sends a request as soon as it has the answer to the one before; in an open
-        one as many requests can be under way.
+        Number of clients. In a closed loop, each sends a request as soon as the one before is answered; in an open
+        loop, it is the largest number of concurrent requests.
     offered
-        Patterns that arrive a second, in an open loop; None in a closed one.
+        Patterns that arrive per second in an open loop; None in a closed loop.
     batch
         Patterns in a request.
     requests, patterns_per_second
-        Answers in all rounds, and what they come to.
+        Number of answers in all rounds, and the throughput.
     median_ms, p90_ms, p99_ms, longest_ms
         Latency of a request; in an open loop from the moment at which it was due, so that waiting counts.
     """
@@ -55,7 +56,7 @@ class LoadPoint:
     longest_ms: float
 
 
-def bench(
+def measure_load(
     networks: Sequence[Network],
     scan: Scan,
     *,
@@ -64,41 +65,44 @@ def bench(
     batch: int | Sequence[int] = 16,
     seconds: float = 1.0,
     rounds: int = 3,
-    progress: Callable[[], None] = lambda: None,
+    progress: Progress = SILENT,
 ) -> list[LoadPoint]:
-    """Closed-loop load for each number of clients, then open-loop load for each rate.
+    """Measure closed-loop load for each number of clients, then open-loop load for each rate.
 
-    In a closed loop every client waits for its answer before it asks again: it shows what a network can do at
-    most. In an open loop patterns arrive by the clock of a detector, whether the ones before are done or not: it
-    shows how long they wait, and what happens if more arrive than that. In each round every network is measured
-    under every load, one after the other, so that a change of the machine's speed does not fall on one alone.
+    In a closed loop, every client waits for its answer before it sends the next request, which shows the maximum
+    throughput. In an open loop, patterns arrive by the clock of a detector, whether or not earlier ones are done, which
+    shows how long they wait. In each round every network is measured under every load, one after the other, so that a
+    change in the speed of the machine affects all of them.
 
     Parameters
     ----------
     rates
-        Patterns a second that are offered, evenly spaced in requests of `batch`; as many requests can be under way
-        as the largest concurrency.
+        Patterns per second that are offered, evenly spaced in requests of `batch`. The number of concurrent requests is
+        limited by the largest concurrency.
     scan
-        Its patterns are sent, over and over.
+        Scan whose patterns are sent repeatedly.
     batch
-        Patterns in a request; one number for all networks, or one for each.
-    seconds
-        Of one measurement, of which there are `rounds`. Answers after its end still count, with their time.
+        Patterns in a request: one number for all networks, or one for each.
+    seconds, rounds
+        Length of one measurement, and number of measurements. Answers after the end still count, with their time.
     progress
-        Called after each measurement.
+        Updated after each measurement.
 
     Returns
     -------
-    For each concurrency, then for each rate, one point a network, in their order.
+    list of LoadPoint
+        One point per network for each concurrency, then for each rate.
 
     Raises
     ------
     InputError
-        If a number is not positive, the scan does not fit a network, or a server fails.
+        If a number is not positive, or the scan does not fit a network.
+    ServerError
+        If a server fails.
     """
     batches = [batch] * len(networks) if isinstance(batch, int) else list(batch)
     if min(*concurrency, *rates, *batches, rounds, seconds) <= 0:
-        raise InputError("bench: concurrency, rates, batch, rounds and seconds are numbers above 0")
+        raise InputError("load test: concurrency, rates, batch, rounds and seconds must be numbers above 0")
     for network in networks:
         network.check_scan(scan)
     inputs = [_requests(network, scan, size) for network, size in zip(networks, batches, strict=True)]
@@ -110,22 +114,24 @@ def bench(
     ]
     latencies: dict[tuple[int, int], list[float]] = {}
     spent: dict[tuple[int, int], float] = {}
+    progress.stage("Measuring load", rounds * len(loads) * len(networks), "measurements")
+    measurements = itertools.count(1)
     for _ in range(rounds):
         for load, (clients, rate) in enumerate(loads):
             for number, (network, values) in enumerate(zip(networks, inputs, strict=True)):
                 requests = None if rate is None else rate / batches[number]
-                found, took = _measure(network, values, clients, requests, seconds)
-                latencies.setdefault((load, number), []).extend(found)
-                spent[load, number] = spent.get((load, number), 0.0) + took
-                progress()
+                measured, elapsed = _measure(network, values, clients, requests, seconds)
+                latencies.setdefault((load, number), []).extend(measured)
+                spent[load, number] = spent.get((load, number), 0.0) + elapsed
+                progress.update(next(measurements))
     return [
-        _point(networks[number], *loads[load], batches[number], found, spent[load, number])
-        for (load, number), found in sorted(latencies.items())
+        _point(networks[number], *loads[load], batches[number], measured, spent[load, number])
+        for (load, number), measured in sorted(latencies.items())
     ]
 
 
-def to_json(points: Sequence[LoadPoint], scan: Scan, seconds: float, rounds: int) -> str:
-    """All points as text, with what they were measured on."""
+def load_report(points: Sequence[LoadPoint], scan: Scan, seconds: float, rounds: int) -> str:
+    """All points with their settings, as JSON text."""
     content: dict[str, Any] = {
         "version": 1,
         "load": "closed loop; open loop where a rate is offered",
@@ -138,11 +144,13 @@ def to_json(points: Sequence[LoadPoint], scan: Scan, seconds: float, rounds: int
 
 
 def _requests(network: Network, scan: Scan, batch: int) -> list[tuple[np.ndarray, ...]]:
-    """Inputs of full batches only; a scan of fewer patterns is repeated."""
+    """Inputs of full batches; a scan with fewer patterns is repeated."""
     groups = group_neighbours(scan.positions, network.contract.gridsize)
     count = max(1, len(groups) // batch)
     index = np.resize(np.arange(len(groups)), count * batch).reshape(count, batch)
-    return [network_inputs(network.contract, network.name, scan, groups[each]) for each in index]
+    return [
+        network_inputs(network.contract, network.name, scan, groups[batch_index]) for batch_index in index
+    ]
 
 
 def _measure(
@@ -154,7 +162,7 @@ def _measure(
 ) -> tuple[list[float], float]:
     """Latencies in seconds, and the time from the first request to the last answer.
 
-    `rate` is in requests a second; None for a closed loop.
+    `rate` is in requests per second; None for a closed loop.
     """
     begin = threading.Barrier(clients + 1)
     ended: list[float] = []
@@ -162,7 +170,7 @@ def _measure(
     began = 0.0
 
     def arrive() -> float | None:
-        """When the next request of an open loop is due, after waiting for it; None after the last."""
+        """Wait until the next request of an open loop is due and return that time; None after the last."""
         assert rate is not None
         due = began + next(arrivals) / rate
         if due >= began + seconds:
@@ -171,41 +179,46 @@ def _measure(
         return due
 
     def client(first: int) -> list[float]:
-        found = []
+        latencies = []
         own = itertools.islice(itertools.cycle(values), first % len(values), None)
         begin.wait()
         if rate is None:
             end = time.perf_counter() + seconds
             while (sent := time.perf_counter()) < end:
                 network.predict(*next(own))
-                found.append(time.perf_counter() - sent)
+                latencies.append(time.perf_counter() - sent)
         else:
             while (due := arrive()) is not None:
                 network.predict(*next(own))
-                found.append(time.perf_counter() - due)
+                latencies.append(time.perf_counter() - due)
         ended.append(time.perf_counter())
-        return found
+        return latencies
 
     with ThreadPoolExecutor(clients) as pool:
         running = [pool.submit(client, number) for number in range(clients)]
         began = time.perf_counter()
         begin.wait()
-        found = [latency for each in running for latency in each.result()]
-    return found, max(ended) - began
+        measured = [latency for future in running for latency in future.result()]
+    return measured, max(ended) - began
 
 
 def _point(
-    network: Network, clients: int, offered: float | None, batch: int, found: Sequence[float], took: float
+    network: Network,
+    clients: int,
+    offered: float | None,
+    batch: int,
+    latencies: Sequence[float],
+    seconds: float,
 ) -> LoadPoint:
-    median, p90, p99, longest = (float(value) for value in 1000 * np.percentile(found, [50, 90, 99, 100]))
+    median, p90, p99, longest = (float(value) for value in 1000 * np.percentile(latencies, [50, 90, 99, 100]))
     return LoadPoint(
         network=network.name,
         provider=network.provider,
         concurrency=clients,
         offered=offered,
         batch=batch,
-        requests=len(found),
-        patterns_per_second=len(found) * batch / took,
+        requests=len(latencies),
+        patterns_per_second=len(latencies) * batch / seconds,
         median_ms=median,
         p90_ms=p90,
         p99_ms=p99,

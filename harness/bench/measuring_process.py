@@ -1,4 +1,4 @@
-"""Forms of a network in a process of their own, which run when they are told to."""
+"""A process that holds variants of a network and runs them on request."""
 
 from __future__ import annotations
 
@@ -15,57 +15,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.bench.interleaved import timed
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, UnsupportedError
 
-__all__ = ["Form", "Loaded", "Worker"]
+__all__ = ["LoadedVariants", "MeasuringProcess", "Variant"]
 
-Form = Callable[[], NDArray[np.float32] | None]
+Variant = Callable[[], NDArray[np.float32] | None]
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What a process holds.
+class LoadedVariants:
+    """Variants of a network in one process.
 
     Attributes
     ----------
-    forms
-        Functions without arguments, by name; what they return is compared.
+    variants
+        Functions without arguments, by name. Their outputs are compared.
     notes
-        Whatever else the process has to tell; it is pickled.
+        Further information for the parent process; it is pickled.
     """
 
-    forms: Mapping[str, Form]
+    variants: Mapping[str, Variant]
     notes: Any = None
 
 
-class Worker:
-    """A process that holds some forms and measures one at a time, on request.
+class MeasuringProcess:
+    """A process that times one variant at a time on request.
 
-    Thread pools of different frameworks are thus never in the same process. While others are measured a process
-    waits for a message, and its threads sleep.
+    Thread pools of different frameworks are never in the same process. While other processes are measured, this one
+    waits for a message and its threads sleep.
 
     Attributes
     ----------
     outputs
-        What each form gave at first, by name; None if it gave nothing.
+        First output of each variant by name; None for a variant without output.
     notes
-        What the process told of itself.
+        `LoadedVariants.notes`.
     """
 
-    def __init__(self, load: Callable[[], Loaded], threads: int) -> None:
-        """Start a process and wait until each of its forms ran once.
+    def __init__(self, load: Callable[[], LoadedVariants], threads: int) -> None:
+        """Start the process and wait until each variant has run.
 
         Parameters
         ----------
         load
-            Makes the forms, inside the process; it is pickled.
+            Creates the variants inside the process; it is pickled.
         threads
-            What OpenMP and TensorFlow may use.
+            Number of threads of OpenMP and TensorFlow.
 
         Raises
         ------
-        InputError
-            If the forms cannot be made or do not run; with the first line of the reason.
+        UnsupportedError
+            If a variant cannot be created or run, with the first line of the reason.
+        EnvironmentFailure
+            If the process ended unexpectedly.
         """
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
@@ -75,9 +77,9 @@ class Worker:
         self.outputs: dict[str, NDArray[np.float32] | None]
         self.outputs, self.notes = self._receive()
 
-    def time(self, form: str) -> float:
-        """Seconds of one call, after another that wakes the threads."""
-        self._connection.send(form)
+    def time(self, variant: str) -> float:
+        """Seconds of one call of a variant, after another call that wakes the threads."""
+        self._connection.send(variant)
         return self._receive()
 
     def _receive(self) -> Any:
@@ -85,11 +87,11 @@ class Worker:
             kind, content = self._connection.recv()
         except EOFError as error:
             self._process.join()
-            raise InputError(
-                f"bench: a process that measures ended with code {self._process.exitcode}, perhaps for want of memory"
+            raise EnvironmentFailure(
+                f"bench: a measuring process ended with code {self._process.exitcode}, possibly for lack of memory"
             ) from error
         if kind == "failed":
-            raise InputError(f"bench: {content}")
+            raise UnsupportedError(f"bench: {content}")
         return content
 
     def __enter__(self) -> Self:
@@ -105,28 +107,28 @@ class Worker:
             self._process.join()
 
 
-def _serve(connection: Connection, load: Callable[[], Loaded], threads: int) -> None:
-    # Before a framework is imported, which reads them once.
+def _serve(connection: Connection, load: Callable[[], LoadedVariants], threads: int) -> None:
+    # Frameworks read these once, on import.
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ[name] = str(threads)
     os.environ["TF_NUM_INTEROP_THREADS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Of compilers, about what they cannot compile; torch overrides filters.
+    # Compilers warn about what they cannot compile, and torch overrides warning filters.
     warnings.showwarning = lambda *_, **__: None
     try:
         loaded = load()
         outputs = {}
-        for name, form in loaded.forms.items():
+        for name, variant in loaded.variants.items():
             for _ in range(3):
-                outputs[name] = form()
-    except Exception as error:  # whatever a framework raises
+                outputs[name] = variant()
+    except Exception as error:  # a framework may raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         connection.send(("failed", reason))
         return
     connection.send(("loaded", (outputs, loaded.notes)))
     while True:
         try:
-            form = loaded.forms[connection.recv()]
+            variant = loaded.variants[connection.recv()]
         except EOFError:
             return
-        connection.send(("took", timed(form)))
+        connection.send(("took", timed(variant)))

@@ -1,4 +1,4 @@
-"""Forms that are measured, made inside the process that measures them."""
+"""Variants of a network that run in its own framework or in onnxruntime, created inside the measuring process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ptychonnx.harness.bench.measuring_process import Form, Loaded
+from ptychonnx.harness.bench.measuring_process import LoadedVariants, Variant
 from ptychonnx.runtime.inference.batch_sharing import SharedRun, is_worth_sharing
 from ptychonnx.train.run import read_run
 from ptychonnx.train.trained_network import load_network
@@ -25,48 +25,49 @@ GEMM_OPERATIONS = 2 * GEMM_SIDE**3
 
 def load_native(
     run: Path, inputs: Sequence[NDArray[np.float32]], threads: int, final_steps: int | None = None
-) -> Loaded:
-    """The network of a run folder in its own framework, eager and compiled.
+) -> LoadedVariants:
+    """Load the network of a run folder in its own framework, eager and compiled.
 
     Parameters
     ----------
     final_steps
-        Last steps of phase retrieval, if the artifact was exported with another number than the run says.
+        Number of final steps of phase retrieval, if the artifact was exported with another number than the run.
 
     Returns
     -------
-    The note is the serialised graph as the exporter writes it, before any pass.
+    LoadedVariants
+        `notes` is the serialised graph as exported, before any pass.
     """
     record = read_run(run)
     if final_steps is not None:
         record = record.with_final_steps(final_steps)
     network = load_network(run, record)
-    # Needs the extra of the framework.
-    made = importlib.import_module(
+    # Imported by name, because it needs the extra of the framework.
+    functions = importlib.import_module(
         f"ptychonnx.export.lowering.{record.framework}.execution_modes"
     ).native_forms(network, inputs, threads)
     converter = importlib.import_module(f"ptychonnx.export.lowering.{record.framework}.convert")
     exported = converter.convert_network(network, *inputs).model.SerializeToString()
-    forms: dict[str, Form] = {name: partial(form, *inputs) for name, form in made.items()}
-    return Loaded(forms, exported)
+    variants: dict[str, Variant] = {name: partial(function, *inputs) for name, function in functions.items()}
+    return LoadedVariants(variants, exported)
 
 
-def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: int) -> Loaded:
-    """Graphs in onnxruntime's CPU provider, and a product of large matrices (``gemm``) in the same.
+def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: int) -> LoadedVariants:
+    """Load graphs in the CPU provider of onnxruntime, and a large matrix product (``gemm``).
 
-    Graphs run as `session.Session` runs them; ``session.run`` is the artifact with all threads inside each
-    operator, which is onnxruntime's own way.
+    Graphs run as in `ptychonnx.runtime.inference.session.Session`. ``session.run`` is the artifact with all threads
+    inside each operator, as onnxruntime runs it by default.
     """
-    forms: dict[str, Form] = {}
+    variants: dict[str, Variant] = {}
     is_shared = is_worth_sharing(len(inputs[0]), threads)
     for name, data in graphs.items():
-        forms[name] = (
+        variants[name] = (
             partial(SharedRun(_session(data, 1), threads), *inputs)
             if is_shared
             else _plain(data, inputs, threads)
         )
     if is_shared and "artifact" in graphs:
-        forms["session.run"] = _plain(graphs["artifact"], inputs, threads)
+        variants["session.run"] = _plain(graphs["artifact"], inputs, threads)
     generator = np.random.default_rng(0)
     feed = {name: generator.random((GEMM_SIDE, GEMM_SIDE), dtype=np.float32) for name in ("a", "b")}
     product = _session(_gemm(), threads)
@@ -74,10 +75,10 @@ def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: i
     def gemm() -> None:
         product.run(None, feed)
 
-    return Loaded({**forms, "gemm": gemm})
+    return LoadedVariants({**variants, "gemm": gemm})
 
 
-def _plain(data: bytes, inputs: Sequence[NDArray], threads: int) -> Form:
+def _plain(data: bytes, inputs: Sequence[NDArray], threads: int) -> Variant:
     session = _session(data, threads)
     names = (value.name for value in session.get_inputs())
     return partial(_run, session, dict(zip(names, inputs, strict=True)))

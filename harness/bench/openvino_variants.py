@@ -1,4 +1,4 @@
-"""Artifacts in OpenVINO, in float32 and in bfloat16."""
+"""Artifacts in OpenVINO, in float32 and bfloat16."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.bench.measuring_process import Form, Loaded
+from ptychonnx.harness.bench.measuring_process import LoadedVariants, Variant
 from ptychonnx.runtime.inference.batch_sharing import is_worth_sharing
 from ptychonnx.runtime.inference.session import Session
 
@@ -20,21 +20,21 @@ __all__ = ["BFLOAT16", "FLOAT32", "OpenVinoSession", "load_openvino", "openvino_
 Precision = Literal["f32", "bf16"]
 Run = Callable[..., NDArray[np.float32]]
 FLOAT32, BFLOAT16 = "OpenVINO", "OpenVINO, bfloat16"
-_FORMS: dict[Precision, str] = {"f32": FLOAT32, "bf16": BFLOAT16}
+_NAMES: dict[Precision, str] = {"f32": FLOAT32, "bf16": BFLOAT16}
 
 
 def openvino_precisions() -> list[Precision]:
-    """What OpenVINO computes in on this machine without emulation; nothing if it is not installed."""
+    """Precisions that OpenVINO computes in on this machine without emulation; empty if it is not installed."""
     if find_spec("openvino") is None:
         return []
     import openvino
 
-    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ["f32", "bf16"] if "BF16" in able else ["f32"]
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ["f32", "bf16"] if "BF16" in capabilities else ["f32"]
 
 
 class OpenVinoSession(Session):
-    """An artifact that OpenVINO runs, so that a reconstruction can be judged like any other."""
+    """An artifact that runs in OpenVINO, with the interface of `Session`."""
 
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         super().__init__(path, "cpu", threads)
@@ -50,18 +50,19 @@ class OpenVinoSession(Session):
 
 def load_openvino(
     data: bytes, inputs: Sequence[NDArray], threads: int, precisions: list[Precision]
-) -> Loaded:
-    """A graph in each precision."""
-    forms: dict[str, Form] = {
-        _FORMS[precision]: partial(_compile(data, precision, threads, inputs), *inputs)
+) -> LoadedVariants:
+    """Load a graph in each precision."""
+    variants: dict[str, Variant] = {
+        _NAMES[precision]: partial(_compile(data, precision, threads, inputs), *inputs)
         for precision in precisions
     }
-    return Loaded(forms)
+    return LoadedVariants(variants)
 
 
 def _compile(data: bytes, precision: Precision, threads: int, inputs: Sequence[NDArray]) -> Run:
-    """The graph for batches of the size of these inputs, in the fastest way that OpenVINO has for it: with fixed
-    sizes, and a stream for each thread, as far as the batch can be shared equally.
+    """Compile the graph for batches of the size of these inputs.
+
+    The fastest way in OpenVINO is with fixed sizes and one stream per thread, if the batch can be divided equally.
     """
     import openvino
 
@@ -78,8 +79,8 @@ def _compile(data: bytes, precision: Precision, threads: int, inputs: Sequence[N
     requests = [compiled.create_infer_request() for _ in range(streams)]
 
     def run(*inputs: NDArray) -> NDArray[np.float32]:
-        parts = zip(*(np.split(np.ascontiguousarray(each), streams) for each in inputs), strict=True)
-        # They hold what they were given, and what they give, until their next start.
+        parts = zip(*(np.split(np.ascontiguousarray(array), streams) for array in inputs), strict=True)
+        # Each request keeps its input and output until it is started again.
         for request, part in zip(requests, parts, strict=True):
             request.start_async(dict(enumerate(part)), share_inputs=True)
         for request in requests:

@@ -1,4 +1,4 @@
-"""What a speed measurement found, and the file that keeps it."""
+"""Report of a speed measurement, as a data model and as a file."""
 
 from __future__ import annotations
 
@@ -12,68 +12,69 @@ from pydantic import BaseModel, ConfigDict, Field
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["ArtifactSpeed", "FormSpeed", "SpeedReport", "write_report"]
+__all__ = ["ArtifactSpeed", "SpeedReport", "VariantSpeed", "write_report"]
 
 
-class _Part(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FormSpeed(_Part):
-    """One form of a network."""
+class VariantSpeed(_Frozen):
+    """Speed of one variant of a network."""
 
-    milliseconds: float = Field(description="a pattern, median over the rounds")
+    milliseconds: float = Field(description="milliseconds per pattern, median over the rounds")
     spread: tuple[float, float] = Field(description="lower and upper quartile of the milliseconds")
     over_artifact: float = Field(
-        description="its time over that of the artifact, median of the ratios within a round"
+        description="time over that of the artifact, median of the ratios within a round"
     )
     over_artifact_spread: tuple[float, float] = Field(description="lower and upper quartile of the ratios")
     speedup_compiled: float | None = Field(
-        description="time of the fastest right compiled form of the framework over its own, median of the ratios "
-        "within a round; null without the run"
+        description="time of the fastest correct compiled variant in the framework over that of this variant, "
+        "median of the ratios within a round; null without the run"
     )
     relative_error: float = Field(
-        description="largest difference from the eager network, or from the artifact if there is none, over the "
-        "largest output"
+        description="largest difference from the eager network, or from the artifact without the run, over the largest "
+        "output"
     )
     right: bool | None = Field(
-        description="whether the error is within what is allowed, so that its time counts; null for lower precision, "
-        "which a reconstruction decides on"
+        description="whether the error is within the tolerance; null for lower precisions, which are judged by a "
+        "reconstruction"
     )
 
 
-class ArtifactSpeed(_Part):
-    """One artifact, and every other form of its network."""
+class ArtifactSpeed(_Frozen):
+    """Speed of one artifact and of all other variants of its network."""
 
-    speedup_eager: float | None = Field(description="over the framework's eager form; null without the run")
+    speedup_eager: float | None = Field(
+        description="speed over that of the eager network in the framework; null without the run"
+    )
     speedup_compiled: float | None = Field(
-        description="over the fastest right compiled form of the framework; null without the run"
+        description="speed over that of the fastest correct compiled variant in the framework; null without the run"
     )
-    compiled_form: str | None = Field(description="which form that is")
+    compiled_form: str | None = Field(description="name of that compiled variant")
     gemm_fraction: float | None = Field(
-        description="operations of the network as trained in the time of the artifact, over the rate of a large "
-        "float32 matrix product in the same round; null without the run"
+        description="operations of the network as trained per time of the artifact, over the rate of a large float32 "
+        "matrix product in the same round; null without the run"
     )
     gemm_fraction_executed: float = Field(description="the same with the operations of the published graph")
     int8_speedup: float | None = Field(
-        description="of the 8-bit artifact over the float32 one; null if there is none"
+        description="speed of the 8-bit artifact over that of the float32 artifact; null if there is none"
     )
     judged: dict[str, str] = Field(
-        description="what the gate for lower precision said of each form of lower precision; forms that it refused, or "
-        "that were not made, have no times"
+        description="verdict of the precision gate on each variant of lower precision; refused variants have no times"
     )
     gflop_trained: float | None = Field(
-        description="a pattern: convolutions, first guess and Fourier layers as matrix products, in the graph "
-        "as exported"
+        description="operations per pattern in the graph as exported: convolutions, initial phase retrieval and "
+        "Fourier layers as matrix products"
     )
-    gflop_executed: float = Field(description="a pattern: the same in the published graph")
+    gflop_executed: float = Field(description="operations per pattern in the published graph")
     gemm_gflop_per_second: float
-    sha256: str = Field(description="of the file")
-    forms: dict[str, FormSpeed]
+    sha256: str = Field(description="hash of the file")
+    forms: dict[str, VariantSpeed]
 
 
-class SpeedReport(_Part):
-    """All artifacts of one run of the command."""
+class SpeedReport(_Frozen):
+    """Speed of all artifacts of one run of the command."""
 
     version: int = 1
     batch: int
@@ -81,10 +82,12 @@ class SpeedReport(_Part):
     threads: int
     judged_on: str | None = Field(
         default=None,
-        description="scan that lower precisions were judged on; null: the held-out patterns of each run",
+        description="scan that lower precisions were judged on; null for the held-out patterns of each run",
     )
     processor: str
-    vector_instructions: list[str] = Field(description="those that 8-bit and wide kernels depend on")
+    vector_instructions: list[str] = Field(
+        description="instruction sets that 8-bit and wide kernels depend on"
+    )
     versions: dict[str, str]
     artifacts: dict[str, ArtifactSpeed]
 
@@ -95,26 +98,26 @@ def write_report(report: SpeedReport, path: Path, pipeline: Path | None = None) 
     Parameters
     ----------
     path
-        If it is there, figures of the whole pipeline in it are kept: ``memory_ratio``, and ``end_to_end_ratio`` of each
-        artifact that was measured again.
+        An existing file keeps its end-to-end results: ``memory_ratio``, and ``end_to_end_ratio`` of each artifact that
+        was measured again.
     pipeline
         Result of ``benchmarks/end_to_end.py``, from which these two are taken instead.
 
     Raises
     ------
     InputError
-        If a file that is there is no JSON object.
+        If an existing file is not a JSON object.
     """
     document = report.model_dump(mode="json")
     old = _read(path) if path.exists() else {}
-    ratios = {name: each.get("end_to_end_ratio") for name, each in old.get("artifacts", {}).items()}
+    ratios = {name: entry.get("end_to_end_ratio") for name, entry in old.get("artifacts", {}).items()}
     memory = old.get("memory_ratio")
     if pipeline is not None:
-        made = _read(pipeline)
-        ratios, memory = made.get("end_to_end_ratio", {}), made.get("memory_ratio")
+        end_to_end = _read(pipeline)
+        ratios, memory = end_to_end.get("end_to_end_ratio", {}), end_to_end.get("memory_ratio")
     document["memory_ratio"] = memory
-    for name, each in document["artifacts"].items():
-        each["end_to_end_ratio"] = ratios.get(name)
+    for name, entry in document["artifacts"].items():
+        entry["end_to_end_ratio"] = ratios.get(name)
     write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
@@ -124,7 +127,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected the result of benchmarks/end_to_end.py") from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no JSON ({error})") from error
+        raise InputError(f"{path}: is not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, expected a JSON object")
     return content

@@ -10,8 +10,7 @@ from rich import box
 from rich.table import Table
 
 from ptychonnx.harness.bench.load_figure import load_figure
-from ptychonnx.harness.bench.load_test import LoadPoint, to_json
-from ptychonnx.harness.bench.load_test import bench as run_bench
+from ptychonnx.harness.bench.load_test import LoadPoint, load_report, measure_load
 from ptychonnx.harness.bench.speed import measure_speed
 from ptychonnx.harness.bench.speed_report import SpeedReport, write_report
 from ptychonnx.harness.cli.console import output, progress_bar
@@ -34,6 +33,7 @@ from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
 from ptychonnx.runtime.inference.providers import Provider
 from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.inference.tuning import tuned
+from ptychonnx.runtime.progress import Callback
 
 __all__ = ["bench"]
 
@@ -158,7 +158,7 @@ def bench(
             threads=threads,
             reduced=reduced,
             judged_on=read_if_given(judge_on, reading),
-            progress=note,
+            progress=Callback(lambda step: None if step.done else note(step.stage)),
         )
         if out is not None:
             write_report(report, out, pipeline)
@@ -184,7 +184,7 @@ def bench(
         with progress_bar() as bar:
             loads = len(clients) + len(rate or ())
             task = bar.add_task("Measuring", total=len(networks) * loads * rounds)
-            points = run_bench(
+            points = measure_load(
                 networks,
                 loaded,
                 concurrency=clients,
@@ -192,10 +192,10 @@ def bench(
                 batch=batches,
                 seconds=seconds,
                 rounds=rounds,
-                progress=lambda: bar.update(task, advance=1),
+                progress=Callback(lambda step: bar.update(task, completed=step.done)),
             )
     if out is not None:
-        write_text(out, to_json(points, loaded, seconds, rounds))
+        write_text(out, load_report(points, loaded, seconds, rounds))
     if picture is not None:
         with atomic_path(picture) as partial:
             partial.write_bytes(load_figure(points))

@@ -12,7 +12,7 @@ from ptychonnx.export.artifact.export_run import export_run
 from ptychonnx.export.graph.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OPSET
 from ptychonnx.harness.cli.console import errors, output
 from ptychonnx.harness.cli.scan_options import read_if_given, with_reading
-from ptychonnx.harness.evaluation.precision_gate import AllowedFall, Gate
+from ptychonnx.harness.evaluation.precision_gate import AllowedDecrease, PrecisionGate
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.validation import checked
@@ -20,7 +20,7 @@ from ptychonnx.train.run import held_out_scan
 
 __all__ = ["export"]
 
-_FALL = AllowedFall()
+_FALL = AllowedDecrease()
 
 
 @with_reading
@@ -99,13 +99,13 @@ def export(
     judged = read_if_given(scan, reading)
     if precision != "fp32" and judged is None:
         judged = held_out_scan(run)
-    allowed = checked(AllowedFall, {"pearson": pearson_fall, "ssim": ssim_fall, "frc_cutoff": frc_fall})
+    allowed = checked(AllowedDecrease, {"pearson": pearson_fall, "ssim": ssim_fall, "frc_cutoff": frc_fall})
     with errors.status(f"Exporting {run}") as status:
         result = export_run(
             run,
             out,
             options,
-            judge=None if judged is None else Gate(judged, allowed),
+            judge=None if judged is None else PrecisionGate(judged, allowed),
             calibration=judged,
             final_steps=final_steps,
             progress=status.update,

@@ -15,7 +15,8 @@ from ptychonnx.harness.cli.shared_options import Batch
 from ptychonnx.harness.iterative.refinement import refine as refine_object
 from ptychonnx.harness.iterative.rpie import ALPHA, check_iterative
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
-from ptychonnx.harness.report.object_figures import Panel, reconstruction_figure
+from ptychonnx.harness.report.object_figures import reconstruction_figure
+from ptychonnx.harness.report.quantity_images import Panel
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.contract import Placement, Weighting
 from ptychonnx.runtime.errors import InputError

@@ -19,6 +19,7 @@ from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.inference.model import DEFAULT_BATCH
 from ptychonnx.runtime.inference.providers import Provider
+from ptychonnx.runtime.progress import Callback
 
 __all__ = ["app"]
 
@@ -120,6 +121,6 @@ def robustness(
         seed=seed,
         provider=provider,
         batch=batch,
-        announce=lambda axis: output.print(f"[dim]{axis}[/]"),
+        progress=Callback(lambda step: None if step.done else output.print(f"[dim]{step.stage}[/]")),
     )
     output.print(f"{out / 'robustness.md'}, {out / 'robustness.png'}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What an evaluation found, as data, table, figures and a page."""
+"""Reports of an evaluation: page, figures, and tables for the terminal, CSV and Markdown."""
 
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult, ScanSummary
 from ptychonnx.harness.report.html_page import render_page

@@ -1,4 +1,4 @@
-"""Curves against spatial frequency: ring correlations and power spectral densities. PNG, as in `figures`."""
+"""Curves against spatial frequency: Fourier ring correlation and power spectral density, as PNG."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import Any
 
 from ptychonnx.harness.metrics.comparison import MetricSet
 from ptychonnx.harness.metrics.frc import HALF, SEVENTH
-from ptychonnx.harness.report.object_figures import COLOURS, DASHES, as_png, blank_figure
+from ptychonnx.harness.report.figure_style import as_png, blank_figure, legend_below, line_style
 from ptychonnx.harness.report.quantity_images import Panel
 
 __all__ = ["frc_figure", "psd_figure"]
 
 _REFERENCE: dict[str, Any] = {"color": "black", "linewidth": 1.0}
 _TWO_SIGMA: dict[str, Any] = {"color": "0.55", "linewidth": 1.0}
-# Of the largest density, what is shown; below lie rounding errors.
+# Densities below this fraction of the largest one are rounding errors and not drawn.
 _SMALLEST = 1e-7
+
+# Draws the line of one panel in a style; the flag marks the first line in these axes. Returns the line, or None if the
+# curve is not defined.
+_Draw = Callable[[Any, MetricSet, dict[str, Any], bool], Any]
 
 
 def frc_figure(panels: Sequence[Panel], title: str = "") -> bytes:
-    """Ring correlation of amplitude and phase, with the thresholds of 0.5, 1/7 and 2 sigma."""
+    """Fourier ring correlation of amplitude and phase, with the thresholds of 0.5, 1/7 and 2 sigma."""
 
     def draw(axes: Any, metrics: MetricSet, style: dict[str, Any], is_first: bool) -> Any:
         if metrics.frc is None:
@@ -27,8 +31,9 @@ def frc_figure(panels: Sequence[Panel], title: str = "") -> bytes:
         if is_first:
             for threshold, name in ((HALF, "0.5"), (SEVENTH, "1/7")):
                 axes.axhline(threshold, color="0.55", linewidth=0.8, linestyle=(0, (2, 2)))
-                where = (0.5, threshold)
-                axes.annotate(name, where, (3, 0), textcoords="offset points", va="center", fontsize=8)
+                axes.annotate(
+                    name, (0.5, threshold), (3, 0), textcoords="offset points", va="center", fontsize=8
+                )
             axes.plot(metrics.frc.frequency, metrics.frc.two_sigma, **_TWO_SIGMA)
             axes.set_ylim(-0.25, 1.05)
         axes.set_ylim(bottom=min(axes.get_ylim()[0], min(metrics.frc.correlation) - 0.05))
@@ -56,17 +61,13 @@ def psd_figure(panels: Sequence[Panel], title: str = "") -> bytes:
 
 def _figure(
     panels: Sequence[Panel],
-    draw: Callable[[Any, MetricSet, dict[str, Any], bool], Any],
-    name: str,
+    draw: _Draw,
+    label: str,
     title: str,
     settings: dict[str, Any],
     shared: dict[str, dict[str, Any]],
 ) -> bytes:
-    """A panel for amplitude and one for phase.
-
-    `draw` returns the line, or None if there is nothing to draw; `shared` are styles, by name, of what it draws once
-    for all.
-    """
+    """Axes for amplitude and for phase; `shared` holds the styles, by name, of lines that are drawn once."""
     figure = blank_figure(9.0, 3.9, "constrained")
     lines: dict[str, Any] = {}
     for index, quantity in enumerate(("amplitude", "phase")):
@@ -74,12 +75,7 @@ def _figure(
         undefined, is_first = [], True
         for number, panel in enumerate(panels):
             metrics: MetricSet | None = getattr(panel.comparison, quantity, None)
-            style = {
-                "color": COLOURS[number % len(COLOURS)],
-                "linestyle": DASHES[number % len(DASHES)],
-                "linewidth": 1.6,
-            }
-            line = None if metrics is None else draw(axes, metrics, style, is_first)
+            line = None if metrics is None else draw(axes, metrics, line_style(number), is_first)
             if line is None:
                 undefined.append(panel.title)
             else:
@@ -87,7 +83,7 @@ def _figure(
         axes.set(
             xlim=(0, 0.5),
             xlabel="spatial frequency (cycles per pixel)",
-            ylabel=name if index == 0 else None,
+            ylabel=label if index == 0 else None,
             title=quantity,
             **(settings if not is_first else {}),
         )
@@ -98,15 +94,7 @@ def _figure(
     if lines:
         from matplotlib.lines import Line2D
 
-        lines = {each: Line2D([], [], **style) for each, style in shared.items()} | lines
-        figure.legend(
-            lines.values(),
-            lines.keys(),
-            loc="outside lower center",
-            ncols=min(len(lines), 5),
-            frameon=False,
-            fontsize=9,
-        )
+        legend_below(figure, {name: Line2D([], [], **style) for name, style in shared.items()} | lines, 5)
     if title:
         figure.suptitle(title, fontsize=11)
     return as_png(figure)

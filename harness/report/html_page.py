@@ -1,4 +1,4 @@
-"""The comparison as one HTML file that needs nothing else: no network, no other file."""
+"""Report page: one HTML file that needs neither a network nor other files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from markupsafe import Markup
 
 from ptychonnx.harness.metrics.comparison import COLLAPSED_CONTRAST, COLLAPSED_PEARSON
 from ptychonnx.harness.report.evaluation_figures import draw_curves, panels_of
-from ptychonnx.harness.report.page_images import strip_of
-from ptychonnx.harness.report.quantity_images import quantities
+from ptychonnx.harness.report.page_images import image_strip
+from ptychonnx.harness.report.quantity_images import quantity_images
 from ptychonnx.harness.report.summary_table import summary_columns, summary_lines
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ _JUDGED = [
 ]
 _CURVES = {
     "frc": (
-        "Fourier ring correlation with the reference: up to which detail the two agree. Dotted: thresholds "
-        "of 0.5 and 1/7; grey: twice the standard deviation of unrelated images (2σ)."
+        "Fourier ring correlation with the reference: the detail up to which the two agree. Dotted: thresholds of 0.5 "
+        "and 1/7; grey: twice the standard deviation of unrelated images (2σ)."
     ),
     "psd": (
-        "Radially averaged power spectral density: how much contrast there is at each frequency, right or wrong. "
-        "Below the reference: detail is missing; above it: there is noise."
+        "Radially averaged power spectral density: the contrast at each frequency, whether right or wrong. Below the "
+        "reference, detail is missing; above it, there is noise."
     ),
 }
 
@@ -48,12 +48,16 @@ def render_page(
     title: str = "Comparison of reconstructions",
     figures: Mapping[str, bytes] | None = None,
 ) -> str:
-    """The page as text.
+    """HTML of the report page.
 
     Parameters
     ----------
     evaluation
-        Its objects are drawn, its curves embedded; its `commands` are printed as the way to reproduce it.
+        Results to show; its `commands` are printed as the way to reproduce it.
+    title
+        Title of the page.
+    figures
+        Figures of the evaluation by name, of which the curves are embedded; drawn here if None.
     """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -84,8 +88,8 @@ def _asset(name: str) -> str:
 
 
 def _strips(evaluation: Evaluation, scan: ScanSummary) -> list[Any]:
-    found = quantities(scan.reference, scan.region, panels_of(evaluation.rows, scan))
-    return [strip_of(quantity) for quantity in found]
+    panels = panels_of(evaluation.rows, scan)
+    return [image_strip(quantity) for quantity in quantity_images(scan.reference, scan.region, panels)]
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -96,18 +100,18 @@ def _scale_end(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _pairs(found: Confidence) -> list[dict[str, Any]]:
-    """Each pair once, with the interval of its difference and what it says for each metric."""
+def _pairs(confidence: Confidence) -> list[dict[str, Any]]:
+    """Each pair of labels once, with the interval of the difference and the verdict for each metric."""
     rows = []
-    for first, second in itertools.combinations(found.intervals, 2):
+    for first, second in itertools.combinations(confidence.intervals, 2):
         cells = []
         for metric in _JUDGED:
-            interval = found.differences[first][second].get(metric)
+            interval = confidence.differences[first][second].get(metric)
             if interval is None:
                 cells.append({"text": _UNDEFINED, "verdict": ""})
                 continue
             verdict = ""
-            if found.differs(first, second, metric):
+            if confidence.differs(first, second, metric):
                 is_less_better = metric.endswith("mae")
                 verdict = "better" if (interval[0] > 0) != is_less_better else "worse"
             digits = 1 if metric.endswith("psnr") else 3

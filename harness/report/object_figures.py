@@ -1,42 +1,22 @@
-"""Pictures of reconstructions beside their reference and of their errors.
-
-Every function returns the bytes of a PNG. Colour maps are perceptually uniform; a quantity has one scale in a
-figure. Nothing touches matplotlib's global state.
-"""
+"""Figures of reconstructions next to their reference, and of their errors, as PNG."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.report.quantity_images import OUTSIDE, Panel, Quantity, quantities
+from ptychonnx.harness.report.figure_style import as_png, blank_figure
+from ptychonnx.harness.report.quantity_images import OUTSIDE, Panel, QuantityImages, quantity_images
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["comparison_figure", "error_figure", "reconstruction_figure"]
 
-__all__ = [
-    "COLOURS",
-    "DASHES",
-    "Panel",
-    "as_png",
-    "blank_figure",
-    "comparison_figure",
-    "error_figure",
-    "reconstruction_figure",
-]
-
-# Okabe and Ito's palette, which the colour-blind can tell apart, with a line style each for print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":")
 _MAX_COLUMNS = 6
 _PANEL_INCHES, _GAP_INCHES, _BAR_INCHES, _LINE_INCHES = 2.3, 0.08, 0.85, 0.17
 _LONG_NAME = 28
-_DPI = 150
 
 
 def comparison_figure(
@@ -45,21 +25,21 @@ def comparison_figure(
     panels: Sequence[Panel],
     title: str = "",
 ) -> bytes:
-    """Amplitude and phase of the reference and of every panel, the scales taken from the reference.
+    """Amplitude and phase of the reference and of every panel, on the scales of the reference.
 
     Parameters
     ----------
     reference
         complex [rows, columns].
     region
-        bool [rows, columns]; what lies outside is grey, and left out where it can be.
+        bool [rows, columns]; pixels outside are grey, and the image is cropped to its bounding box.
     """
-    return _grid(quantities(reference, region, panels)[:2], title)
+    return _grid(quantity_images(reference, region, panels)[:2], title)
 
 
 def reconstruction_figure(panels: Sequence[Panel], covered: NDArray[np.bool_], title: str = "") -> bytes:
-    """Amplitude and phase of every panel where there is no reference; each phase about its own mean angle."""
-    return _grid(quantities(None, covered, panels), title)
+    """Amplitude and phase of every panel without a reference; each phase is relative to its mean angle."""
+    return _grid(quantity_images(None, covered, panels), title)
 
 
 def error_figure(
@@ -69,14 +49,13 @@ def error_figure(
     title: str = "",
 ) -> bytes:
     """Magnitude of the amplitude error and of the wrapped phase error of every panel, on one scale each."""
-    return _grid(quantities(reference, region, panels)[2:], title)
+    return _grid(quantity_images(reference, region, panels)[2:], title)
 
 
-def _grid(lines: Sequence[Quantity], title: str) -> bytes:
-    """A column an object, a line a quantity, with one colour bar a line; in equal blocks of at most `_MAX_COLUMNS`.
+def _grid(lines: Sequence[QuantityImages], title: str) -> bytes:
+    """One column per object and one line per quantity with a colour bar, in blocks of at most `_MAX_COLUMNS` columns.
 
-    Every length is known beforehand, so nothing is left to a layout engine, which takes seconds for many
-    panels.
+    Every length is computed, because a layout engine takes seconds for many panels.
     """
     blocks = math.ceil(len(lines[0].images) / _MAX_COLUMNS)
     across = math.ceil(len(lines[0].images) / blocks)
@@ -112,7 +91,7 @@ def _grid(lines: Sequence[Quantity], title: str) -> bytes:
                 )
                 axes.set_axis_off()
                 caption = words or " "
-                # A long name must not run into its neighbour.
+                # A long name must not overlap with its neighbour.
                 small = 9 if len(name) <= _LONG_NAME else 9 * _LONG_NAME / len(name)
                 axes.set_title(f"{name}\n{caption}" if number == 0 else caption, fontsize=small, pad=4)
                 left += _PANEL_INCHES + _GAP_INCHES
@@ -127,16 +106,3 @@ def _colour_map(name: str) -> Any:
     from matplotlib import colormaps
 
     return colormaps[name].with_extremes(bad=OUTSIDE)
-
-
-def blank_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout=layout, facecolor="white")
-
-
-def as_png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    # Without a software name and a date, equal figures are equal files.
-    figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})
-    return stream.getvalue()

@@ -1,4 +1,4 @@
-"""The images of the page: one pixel of the object is one pixel of a PNG, coloured on a scale that rows share."""
+"""Images of the page: PNG files with one pixel per pixel of the object."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.report.quantity_images import Quantity
+from ptychonnx.harness.report.quantity_images import QuantityImages
 
-__all__ = ["LARGEST_SIDE", "Scale", "Strip", "View", "strip_of"]
+__all__ = ["LARGEST_SIDE", "ColourScale", "ImageStrip", "PageImage", "image_strip"]
 
-# Larger images are averaged over blocks of pixels, or a page of many rows would not open.
+# Larger images are averaged over blocks of pixels, so that a page with many rows still opens.
 LARGEST_SIDE = 1024
 _COLOURS, _STOPS = 255, 16
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Colours of a strip: `gradient` is a CSS list of colours from `low` to `high`."""
+class ColourScale:
+    """Colour scale of a strip; `gradient` is a CSS list of colours from `low` to `high`."""
 
     gradient: str
     low: float
@@ -28,8 +28,8 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class View:
-    """One image, `source` being a data URI."""
+class PageImage:
+    """One image; `source` is a data URI."""
 
     title: str
     caption: str
@@ -37,28 +37,36 @@ class View:
 
 
 @dataclass(frozen=True)
-class Strip:
-    """One quantity of all rows on one scale; `rows` and `columns` of object pixels, `block` averaged into one."""
+class ImageStrip:
+    """Images of one quantity on one scale.
+
+    Attributes
+    ----------
+    rows, columns
+        Size in pixels of the object.
+    block
+        Pixels of the object, along each axis, that are averaged into one pixel of the image.
+    """
 
     name: str
-    scale: Scale
-    views: tuple[View, ...]
+    scale: ColourScale
+    images: tuple[PageImage, ...]
     rows: int
     columns: int
     block: int
 
 
-def strip_of(quantity: Quantity) -> Strip:
-    """The images of a quantity as the page holds them."""
+def image_strip(quantity: QuantityImages) -> ImageStrip:
+    """The images of a quantity as PNG data URIs."""
     rows, columns = quantity.images[0].shape
     block = -(-max(rows, columns) // LARGEST_SIDE)
     palette = _palette(quantity.colours, _COLOURS)
-    views = tuple(
-        View(title, words, _data_uri(_averaged(image, block), palette, quantity.limits))
-        for (title, words), image in zip(quantity.titles, quantity.images, strict=True)
+    images = tuple(
+        PageImage(title, caption, _data_uri(_averaged(image, block), palette, quantity.limits))
+        for (title, caption), image in zip(quantity.titles, quantity.images, strict=True)
     )
     gradient = ", ".join(f"rgb{tuple(map(int, stop))}" for stop in _palette(quantity.colours, _STOPS))
-    return Strip(quantity.name, Scale(gradient, *quantity.limits), views, rows, columns, block)
+    return ImageStrip(quantity.name, ColourScale(gradient, *quantity.limits), images, rows, columns, block)
 
 
 def _palette(colours: str, count: int) -> NDArray[np.uint8]:
@@ -68,7 +76,7 @@ def _palette(colours: str, count: int) -> NDArray[np.uint8]:
 
 
 def _averaged(image: NDArray[np.floating], block: int) -> NDArray[np.floating]:
-    """Means over blocks of pixels; NaN, which is outside, counts only where there is nothing else."""
+    """Means over blocks of pixels, ignoring NaN; NaN where a block holds nothing else."""
     if block == 1:
         return image
     from skimage.measure import block_reduce
@@ -80,7 +88,7 @@ def _averaged(image: NDArray[np.floating], block: int) -> NDArray[np.floating]:
 
 
 def _data_uri(image: NDArray[np.floating], palette: NDArray[np.uint8], ends: tuple[float, float]) -> str:
-    """A PNG with a palette, a third of the size of one with three channels."""
+    """PNG with a palette, which is a third of the size of one with three channels."""
     from PIL import Image
 
     low, high = ends
@@ -89,6 +97,6 @@ def _data_uri(image: NDArray[np.floating], palette: NDArray[np.uint8], ends: tup
     picture = Image.fromarray(index).convert("P")
     picture.putpalette([*palette.ravel().tolist(), 0, 0, 0])
     stream = io.BytesIO()
-    # What lies outside is transparent: its grey is a matter of the page, which may be light or dark.
+    # Pixels outside are transparent: the page, light or dark, chooses their grey.
     picture.save(stream, format="PNG", transparency=_COLOURS)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,19 +1,20 @@
-"""What all pictures of an object share: quantities, colours, scales, captions."""
+"""Images of amplitude, phase and errors with common scales, for figures and for the page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.metrics.comparison import Comparison, MetricSet
 from ptychonnx.harness.metrics.image_similarity import wrap
+from ptychonnx.harness.metrics.region import bounding_rectangle
 
-__all__ = ["OUTSIDE", "Panel", "Quantity", "quantities"]
+__all__ = ["OUTSIDE", "Panel", "QuantityImages", "quantity_images"]
 
-# Perceptually uniform: equal steps of a value look equally large.
+# Perceptually uniform colour maps.
 AMPLITUDE_MAP, PHASE_MAP, ERROR_MAP = "viridis", "cividis", "magma"
 OUTSIDE = "#d9d9d9"
 
@@ -28,11 +29,13 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Quantity:
+class QuantityImages:
     """Images of one quantity on one scale.
 
     Attributes
     ----------
+    name
+        Name of the quantity with its unit.
     colours
         Name of a colour map of matplotlib.
     titles
@@ -40,7 +43,7 @@ class Quantity:
     images
         Each [rows, columns], all of one shape; NaN outside the region.
     limits
-        Values of the ends of the scale.
+        Values at the ends of the scale.
     """
 
     name: str
@@ -50,77 +53,80 @@ class Quantity:
     limits: tuple[float, float]
 
 
-def quantities(
+def quantity_images(
     reference: NDArray[np.complexfloating] | None, region: NDArray[np.bool_], panels: Sequence[Panel]
-) -> list[Quantity]:
-    """Amplitude and phase of the reference and all panels, then the magnitudes of the errors of the panels.
+) -> list[QuantityImages]:
+    """Amplitude and phase of the reference and all panels, and with a reference the errors of all panels.
 
     Parameters
     ----------
     reference
-        complex [rows, columns], whose values set the scales of amplitude and phase. Without it all panels together
-        do, each phase is about its own mean angle, and there are no errors.
+        complex [rows, columns], which sets the scales of amplitude and phase. Without it, all panels set the scales,
+        and each phase is relative to its own mean angle.
     region
-        bool [rows, columns]; what lies outside is left out.
+        bool [rows, columns]; pixels outside are left out.
     """
 
-    def quantity(
+    def on_one_scale(
         name: str,
         colours: str,
         titles: list[tuple[str, str]],
         images: list[NDArray],
-        low: float | None,
-        of: int,
-    ) -> Quantity:
-        ends = _limits([image[region] for image in images[:of]])
-        cut = [_shown(image, region) for image in images]
-        return Quantity(name, colours, titles, cut, (ends[0] if low is None else low, ends[1]))
+        scale_from: list[NDArray],
+    ) -> QuantityImages:
+        limits = _limits([image[region] for image in scale_from])
+        return QuantityImages(name, colours, titles, [_cropped(image, region) for image in images], limits)
 
-    everything = len(panels)
     if reference is None:
-        titles = [(panel.title, "") for panel in panels]
+        untitled = [(panel.title, "") for panel in panels]
         amplitudes = [np.abs(panel.object) for panel in panels]
         phases = [wrap(np.angle(panel.object) - _mean_angle(panel.object, region)) for panel in panels]
         return [
-            quantity("amplitude", AMPLITUDE_MAP, titles, amplitudes, None, everything),
-            quantity("phase (rad)", PHASE_MAP, titles, phases, None, everything),
+            on_one_scale("amplitude", AMPLITUDE_MAP, untitled, amplitudes, amplitudes),
+            on_one_scale("phase (rad)", PHASE_MAP, untitled, phases, phases),
         ]
     centre = _mean_angle(reference, region)
     objects = [reference, *(panel.object for panel in panels)]
-    amplitudes = [np.abs(each) for each in objects]
-    phases = [wrap(np.angle(each) - centre) for each in objects]
-    amplitude_errors = [np.abs(each - amplitudes[0]) for each in amplitudes[1:]]
-    phase_errors = [np.abs(wrap(each - phases[0])) for each in phases[1:]]
-    of_amplitude, of_phase = (
-        [("reference", ""), *((panel.title, _similarity(panel.comparison, name)) for panel in panels)]
-        for name in ("amplitude", "phase")
-    )
-    amplitude_error, phase_error = (
-        [(panel.title, _error(panel.comparison, name)) for panel in panels] for name in ("amplitude", "phase")
-    )
+    amplitudes = [np.abs(image) for image in objects]
+    phases = [wrap(np.angle(image) - centre) for image in objects]
+    errors = {
+        "amplitude": [np.abs(image - amplitudes[0]) for image in amplitudes[1:]],
+        "phase": [np.abs(wrap(image - phases[0])) for image in phases[1:]],
+    }
+
+    def titles_of(quantity: str) -> list[tuple[str, str]]:
+        return [
+            ("reference", ""),
+            *((panel.title, _similarity(panel.comparison, quantity)) for panel in panels),
+        ]
+
+    def errors_of(quantity: str, name: str) -> QuantityImages:
+        titles = [(panel.title, _error(panel.comparison, quantity)) for panel in panels]
+        images = on_one_scale(name, ERROR_MAP, titles, errors[quantity], errors[quantity])
+        return replace(images, limits=(0.0, images.limits[1]))
+
     return [
-        quantity("amplitude", AMPLITUDE_MAP, of_amplitude, amplitudes, None, 1),
-        quantity("phase (rad)", PHASE_MAP, of_phase, phases, None, 1),
-        quantity("|amplitude error|", ERROR_MAP, amplitude_error, amplitude_errors, 0.0, everything),
-        quantity("|phase error| (rad)", ERROR_MAP, phase_error, phase_errors, 0.0, everything),
+        on_one_scale("amplitude", AMPLITUDE_MAP, titles_of("amplitude"), amplitudes, amplitudes[:1]),
+        on_one_scale("phase (rad)", PHASE_MAP, titles_of("phase"), phases, phases[:1]),
+        errors_of("amplitude", "|amplitude error|"),
+        errors_of("phase", "|phase error| (rad)"),
     ]
 
 
-def _shown(image: NDArray[np.floating], region: NDArray[np.bool_]) -> NDArray[np.floating]:
-    """The smallest rectangle that holds the region; NaN outside it."""
-    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
-    return np.where(region, image, np.nan)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+def _cropped(image: NDArray[np.floating], region: NDArray[np.bool_]) -> NDArray[np.floating]:
+    """The bounding box of the region; NaN outside the region."""
+    return np.where(region, image, np.nan)[bounding_rectangle(region).slices]
 
 
 def _mean_angle(image: NDArray[np.complexfloating], region: NDArray[np.bool_]) -> float:
-    """Mean direction of the phases in the region, in radians; 0 if none is finite."""
+    """Mean angle in the region in radians; 0 if no value is finite."""
     values = image[region]
     values = values[np.isfinite(values)]
     return float(np.angle(np.mean(np.exp(1j * np.angle(values))))) if values.size else 0.0
 
 
 def _limits(values: Sequence[NDArray[np.floating]]) -> tuple[float, float]:
-    """Scale of a quantity: all but the outermost 0.2 %, and never of no extent."""
+    """Ends of a scale without the outermost 0.2 % of the values; they always differ."""
     finite = np.concatenate([part[np.isfinite(part)] for part in values])
     if not finite.size:
         return (0.0, 1.0)

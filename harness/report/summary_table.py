@@ -1,4 +1,4 @@
-"""The summary table of the page: which columns there are, and what stands in each cell."""
+"""Summary table of the page: columns and cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEADS = ("SSIM", "MS-SSIM", "Pearson", "MAE", "PSNR", "FRC 0.5", "FRC 1/7", "PS
 
 @dataclass(frozen=True)
 class Column:
-    """A heading; `group` is the quantity that it belongs to, `starts` says whether it is the first of it."""
+    """A column; `group` is its quantity, and `starts` marks the first column of a group."""
 
     head: str
     group: str
@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, a second line in small, and the number that the column is sorted by (None: last)."""
+    """Text of a cell, a second line in small print, and the number to sort by (None is last)."""
 
     text: str
     small: str = ""
@@ -38,7 +38,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row on a scan; `note` says what to know before comparing it with others."""
+    """Results of a row on one scan; `note` states what distinguishes it from others."""
 
     label: str
     note: str
@@ -61,7 +61,7 @@ _HINTS = {
 
 
 def summary_columns() -> list[Column]:
-    """The columns after the names and the parity, in the order of `Line.cells`."""
+    """Columns after the names and the parity, in the order of `Line.cells`."""
     columns = [
         Column(head, group, head == _HEADS[0], _HINTS[head]) for group in _QUANTITIES for head in _HEADS
     ]
@@ -69,7 +69,7 @@ def summary_columns() -> list[Column]:
 
 
 def summary_lines(evaluation: Evaluation) -> list[Line]:
-    """One line a row and scan."""
+    """One line per row and scan."""
     return [
         _line(evaluation, row, scan, result)
         for row in evaluation.rows
@@ -78,11 +78,10 @@ def summary_lines(evaluation: Evaluation) -> list[Line]:
 
 
 def _line(evaluation: Evaluation, row: EvaluationRow, scan: str, result: ScanResult) -> Line:
-    found = result.comparison
     intervals = evaluation.intervals(row, scan)
     cells: list[Cell] = []
     for name in _QUANTITIES:
-        metrics: MetricSet | None = None if found is None else getattr(found, name)
+        metrics: MetricSet | None = getattr(result.comparison, name, None)
         cells += _cells(metrics, name, intervals)
     speed = result.ms_per_pattern
     parity = row.parity
@@ -90,7 +89,7 @@ def _line(evaluation: Evaluation, row: EvaluationRow, scan: str, result: ScanRes
         label=row.label,
         note=_note(row, result),
         scan=scan,
-        collapsed=found is not None and found.collapsed,
+        collapsed=result.collapsed,
         parity=Cell(_UNDEFINED)
         if parity is None
         else Cell(f"{parity.max_relative_error:.1e}", sort=parity.max_relative_error),

@@ -1,6 +1,6 @@
-"""The comparison for other programs: CSV for a spreadsheet, Markdown for a paper or a README.
+"""Comparison table for other programs: CSV for a spreadsheet, Markdown for a paper or a README.
 
-The JSON form is that of `metrics.json`: `ptychonnx.harness.evaluation.results.Evaluation.to_json`.
+The JSON format is that of `metrics.json`: `ptychonnx.harness.evaluation.results.Evaluation.to_json`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _THRESHOLDS = ("half", "seventh", "two_sigma")
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """One line a row and scan, with a heading; docs/reference/metrics.md lists the columns.
+    """CSV with a heading and one line per row and scan; docs/reference/metrics.md lists the columns.
 
-    Empty: not defined. ``inf`` as an FRC cut-off: the curve never falls below the threshold.
+    Undefined values are empty. An FRC cut-off is ``inf`` if the curve never falls below the threshold.
     """
     stream = io.StringIO()
     records = [
@@ -50,9 +50,9 @@ def as_csv(evaluation: Evaluation) -> str:
 
 
 def as_markdown(evaluation: Evaluation) -> str:
-    """A table of one line a row and scan, and a line that says what the columns are.
+    """Markdown table with one line per row and scan, and a line that explains the columns.
 
-    Numbers in brackets are the limits of the 95 % interval; no figure that is not defined is printed as a number.
+    Numbers in brackets are the limits of the 95 % interval.
     """
     several = len(evaluation.scans) > 1
     heads = ["artifact", *(["scan"] if several else []), "parity"]
@@ -63,8 +63,7 @@ def as_markdown(evaluation: Evaluation) -> str:
     lines = [_line(heads), _line([":---"] * left + ["---:"] * (len(heads) - left))]
     for row in evaluation.rows:
         for scan, result in row.results.items():
-            collapsed = result.comparison is not None and result.comparison.collapsed
-            label = row.label + (" (collapsed)" if collapsed else "")
+            label = row.label + (" (collapsed)" if result.collapsed else "")
             parity = "–" if row.parity is None else f"{row.parity.max_relative_error:.1e}"
             cells = [label, *([scan] if several else []), parity]
             for name in _QUANTITIES:
@@ -166,6 +165,6 @@ def _markdown_metrics(result: ScanResult, name: str, intervals: dict[str, tuple[
 
 
 def _line(cells: list[str]) -> str:
-    # A bar would end the cell, a line feed the table.
+    # A bar would end the cell, and a line feed the table.
     clean = (" ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(clean)} |"

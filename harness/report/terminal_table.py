@@ -1,4 +1,4 @@
-"""The comparison as a table for the terminal."""
+"""Comparison table for the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["comparison_table", "format_cutoff", "format_value"]
 _UNDEFINED = "–"
 
 
-# Of the columns after the names, and whether a narrow terminal keeps each.
+# Headings of the columns after the names, and whether a narrow terminal shows them.
 _COLUMNS = (
     ("parity", True),
     ("A\nSSIM", True),
@@ -33,7 +33,7 @@ _FULL_WIDTH = 100
 
 
 def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
-    """One line a row and scan, in `width` columns of text; below 100 only the most important figures."""
+    """Table of at most `width` characters with one line per row and scan; below 100 only the most important metrics."""
     several = len(evaluation.scans) > 1
     full = width >= _FULL_WIDTH
     table = Table(
@@ -58,22 +58,22 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
         for number, (name, result) in enumerate(row.results.items()):
             first = number == 0
             head = [row.label if first else "", *([name] if several else [])]
-            if _has_collapsed(result):
-                # In a line of its own: a column for it would take the width from the names.
+            if result.collapsed:
+                # On its own line, because a column for it would narrow the names.
                 head[-1] += "\nCOLLAPSED"
-            style = "red" if _has_collapsed(result) else ""
+            style = "red" if result.collapsed else ""
             cells = [_parity(row) if first else "", *_cells(result)]
             table.add_row(*map(Text, head), *(cells[index] for index in kept), style=style)
     return table
 
 
 def format_value(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash where it is not defined."""
+    """A number, or a dash if it is not defined."""
     return _UNDEFINED if value is None else f"{value:.{digits}f}"
 
 
 def format_cutoff(value: float | None) -> str:
-    """A cut-off of a defined curve, short."""
+    """Short form of the cut-off of a defined curve."""
     return "never" if value is None else f"{value:.3f}".removeprefix("0")
 
 
@@ -104,7 +104,3 @@ def _cutoffs(frc: RingCorrelation | None) -> str:
     if frc is None:
         return _UNDEFINED
     return f"{format_cutoff(frc.cutoff_half)}/{format_cutoff(frc.cutoff_seventh)}"
-
-
-def _has_collapsed(result: ScanResult) -> bool:
-    return result.comparison is not None and result.comparison.collapsed

@@ -1,1 +1,1 @@
-"""Simulated scans with a known object: probes, objects, and the cached lines dataset."""
+"""Simulated scans of known objects."""

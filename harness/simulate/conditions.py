@@ -1,7 +1,7 @@
-"""Scans that depart, one thing at a time, from what a network was trained for, with a known object each.
+"""Scans that differ from the training conditions in one respect each, with a known object.
 
-What the reconstruction believes, the probe and the positions of the scan, is the same in all of them; what is measured
-is not. Objects and noise come from one seed, so that conditions differ in nothing else.
+The probe and the positions that a reconstruction assumes are the same in all of them; the measured patterns are not.
+Objects and noise come from one seed, so that conditions differ in nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward, window_corners
 
-__all__ = ["AXES", "NOMINAL", "Axis", "Condition", "conditions", "defocused"]
+__all__ = ["AXES", "NOMINAL", "Axis", "Condition", "defocused", "simulate_conditions"]
 
 NOMINAL = "nominal"
 _LARGEST_IN_SIGMAS = 3
@@ -25,8 +25,16 @@ _LARGEST_IN_SIGMAS = 3
 
 @dataclass(frozen=True)
 class Axis:
-    """One thing that is varied: its name, what it is in words, its levels in that unit, and how many of them stand
-    before the nominal one.
+    """One property that is varied.
+
+    Attributes
+    ----------
+    meaning
+        Description with unit.
+    levels
+        Values in that unit.
+    below
+        Number of levels below the nominal one.
     """
 
     name: str
@@ -38,32 +46,39 @@ class Axis:
 AXES = (
     Axis(
         "photons",
-        "photons in a pattern of an empty object, at an unchanged scale",
+        "photons in a pattern of a transparent object, at an unchanged scale",
         (1e9, 1e8, 1e7, 1e6, 1e5, 1e4),
     ),
     Axis(
         "defocus",
-        "distance along the axis between the beam and the known probe, micrometres",
+        "distance along the beam between the true and the assumed probe, micrometres",
         (5.0, 10.0, 20.0, 40.0),
     ),
     Axis(
         "noise",
-        "root mean square of a complex noise in the beam that the known probe has not, over that of the probe",
+        "root mean square of complex noise in the true probe, over that of the assumed probe",
         (0.05, 0.1, 0.2, 0.4),
     ),
-    Axis("brightness", "power of the beam over that of the known probe", (0.5, 0.8, 1.25, 2.0), below=2),
+    Axis(
+        "brightness", "power of the true probe over that of the assumed probe", (0.5, 0.8, 1.25, 2.0), below=2
+    ),
     Axis(
         "positions",
-        "standard deviation of unknown errors of position along each axis, pixels (rounded to whole ones)",
+        "standard deviation of unknown position errors along each axis, pixels (rounded to whole pixels)",
         (0.5, 1.0, 2.0, 4.0),
     ),
-    Axis("object", "kind of object; nominal is lines", ("cells", "star")),
+    Axis("object", "kind of object; nominally lines", ("cells", "star")),
+)
+
+
+_LARGEST_POSITION_ERROR = max(
+    float(level) for axis in AXES if axis.name == "positions" for level in axis.levels
 )
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A scan, and where it stands: axis and level, or `NOMINAL` and None; the heading is the level in text."""
+    """A simulated scan with its axis and level, or `NOMINAL` and None; `heading` is the level as text."""
 
     axis: str
     level: float | str | None
@@ -71,15 +86,15 @@ class Condition:
     scan: Scan
 
 
-def conditions(base: Scan, seed: int = 0) -> list[Condition]:
-    """The nominal scan, then those of every axis.
+def simulate_conditions(base: Scan, seed: int = 0) -> list[Condition]:
+    """Simulate the nominal scan, then those of every axis.
 
     Parameters
     ----------
     base
-        Gives positions, probe, pixel size and wavelength; its patterns are not used.
+        Scan with positions, probe, pixel size and wavelength; its patterns are not used.
     seed
-        Of objects, noise and errors.
+        Seed of objects, noise and errors.
 
     Raises
     ------
@@ -93,19 +108,19 @@ def conditions(base: Scan, seed: int = 0) -> list[Condition]:
     ):
         if value is None:
             raise InputError(
-                f"{base.name}: has no {name}, which the conditions of measurement are simulated from"
+                f"{base.name}: has no {name}, expected probe, pixel size and wavelength to simulate from"
             )
-    made = [Condition(NOMINAL, None, NOMINAL, _measured(base, NOMINAL, seed))]
+    conditions = [Condition(NOMINAL, None, NOMINAL, _simulated(base, NOMINAL, seed))]
     for axis in AXES:
         for level in axis.levels:
             heading = level if isinstance(level, str) else _number(level)
             departure: dict[str, Any] = {axis.name: level}
-            scan = _measured(base, f"{axis.name} {heading}", seed, **departure)
-            made.append(Condition(axis.name, level, heading, scan))
-    return made
+            scan = _simulated(base, f"{axis.name} {heading}", seed, **departure)
+            conditions.append(Condition(axis.name, level, heading, scan))
+    return conditions
 
 
-def _measured(
+def _simulated(
     base: Scan,
     name: str,
     seed: int,
@@ -117,12 +132,12 @@ def _measured(
     positions: float = 0.0,
     object: str = "lines",
 ) -> Scan:
-    """Simulate the scan; whatever is not given is nominal."""
+    """Simulate the scan; parameters that are not passed are nominal."""
     assert base.probe is not None
     object_rng, beam_rng, position_rng, count_rng = map(
         np.random.default_rng, np.random.SeedSequence(seed).spawn(4)
     )
-    margin = _LARGEST_IN_SIGMAS * int(max(_levels("positions")))
+    margin = _LARGEST_IN_SIGMAS * int(_LARGEST_POSITION_ERROR)
     corners = np.rint(window_corners(base.positions, base.size)).astype(int)
     origin = corners.min(axis=0) - margin
     shape = corners.max(axis=0) + base.size + margin - origin
@@ -145,7 +160,7 @@ def _measured(
     counts = count_rng.poisson(exposure * forward(windows, beam) ** 2)
     return replace(
         base,
-        # Few photons, shown at the scale of the known probe: fewer photons are nothing but noise.
+        # Counts are scaled to the flux of the assumed probe: fewer photons then only mean more noise.
         diffraction=np.sqrt(counts / exposure).astype(np.float32),
         reference=Reference(image, start),
         labels=None,
@@ -156,10 +171,10 @@ def _measured(
 def defocused(
     beam: NDArray[np.complexfloating], distance: float, pixel_size: float, wavelength: float
 ) -> NDArray[np.complex128]:
-    """A beam [..., N, N] a distance further along the axis, all lengths in metres.
+    """Propagate a beam [..., N, N] by a distance along the axis; all lengths in metres.
 
     Fresnel propagation as a product with ``exp(-i pi wavelength distance k^2)`` (Goodman, Introduction to Fourier
-    Optics, 3rd ed., eq. 4-21), in the field of N pixels: what leaves it on one side comes back on the other.
+    Optics, 3rd ed., eq. 4-21), in the field of N pixels with periodic borders.
     """
     k = np.fft.fftfreq(beam.shape[-1], pixel_size)
     phase = -np.pi * wavelength * distance * (k[:, None] ** 2 + k[None, :] ** 2)
@@ -167,10 +182,5 @@ def defocused(
 
 
 def _number(level: float) -> str:
-    """As people write it: 0.05, 40, 1e6."""
+    """Short notation: 0.05, 40, 1e6."""
     return f"{level:g}" if level < 1e4 else f"{level:.0e}".replace("e+0", "e")
-
-
-def _levels(name: str) -> tuple[float, ...]:
-    (axis,) = (axis for axis in AXES if axis.name == name)
-    return tuple(float(level) for level in axis.levels)

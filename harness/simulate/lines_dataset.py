@@ -1,4 +1,4 @@
-"""The lines dataset: a training and a test scan of different random-lines objects, cached on disk."""
+"""Lines dataset: a training and a test scan of different random-lines objects, cached on disk."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
 __all__ = ["LinesConfig", "LinesDataset", "build_lines", "simulate_scan"]
 
-# Part of the cache key: raise it when the same parameters begin to give other data.
+# Part of the cache key: increase it when the same parameters produce other data.
 _GENERATOR_VERSION = 1
 _CHUNK = 256
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class LinesConfig:
-    """Parameters of the lines dataset; two equal configurations give equal bytes.
+    """Parameters of the lines dataset; equal configurations produce equal bytes.
 
     Attributes
     ----------
     n
-        Side of a pattern, pixels.
+        Side of a pattern in pixels.
     probe
         ``zone-plate`` or ``disk``.
     photons
-        Mean photons in a pattern of a transparent object.
+        Mean number of photons in a pattern of a transparent object.
     step, jitter
-        Raster step, and the largest random shift of each position, in whole pixels. The smaller the step,
-        the larger the overlap.
+        Raster step, and largest random shift of each position, in whole pixels. The smaller the step, the larger the
+        overlap.
     train_grid, test_grid
-        The scans are grid x grid positions.
+        The scans have grid x grid positions.
     absorption, phase_shift
-        Contrast of the object: see `ptychonnx.harness.simulate.objects.lines_object`.
+        Contrast of the object, see `ptychonnx.harness.simulate.objects.lines_object`.
     seed
-        The training object comes from this seed, the test object and all noise from others derived from it.
+        Seed that the seeds of both objects, the positions and the noise are derived from.
     """
 
     n: int = Field(default=64, ge=16, le=1024)
@@ -63,7 +63,7 @@ class LinesConfig:
 
 @dataclass(frozen=True)
 class LinesDataset:
-    """Where the dataset lies, and whether it was built just now."""
+    """Files of the dataset, and whether they were built by this call."""
 
     train: Path
     test: Path
@@ -72,9 +72,9 @@ class LinesDataset:
 
 
 def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
-    """Write `train.npz`, `test.npz` and `manifest.json` into a folder, unless they are there already.
+    """Write `train.npz`, `test.npz` and `manifest.json` into a folder, unless they are up to date.
 
-    They are rebuilt if a parameter, the generator, or the bytes of a file differ from what the manifest says.
+    The files are rebuilt if a parameter, the generator, or the hash of a file differs from the manifest.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
     wanted = {"generator": "lines", "version": _GENERATOR_VERSION, "parameters": asdict(config)}
     if _is_current(dataset, wanted):
         return dataset
-    dataset.manifest.unlink(missing_ok=True)  # until both files are new, the folder must not look current
+    dataset.manifest.unlink(missing_ok=True)  # the folder must not look up to date until both files are new
     for number, (path, grid) in enumerate(
         [(dataset.train, config.train_grid), (dataset.test, config.test_grid)]
     ):
@@ -98,7 +98,7 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
 
 
 def simulate_scan(config: LinesConfig, grid: int, seed: np.random.SeedSequence, name: str) -> Scan:
-    """A raster scan of grid x grid positions over a lines object of its own, with Poisson noise."""
+    """Simulate a raster scan of grid x grid positions over an object of random lines, with Poisson noise."""
     object_seed, position_seed, noise_seed = seed.spawn(3)
     side = config.n + (grid - 1) * config.step + 2 * config.jitter
     image = lines_object(

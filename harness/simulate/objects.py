@@ -15,7 +15,7 @@ __all__ = ["ObjectKind", "cells_object", "lines_object", "make_object", "star_ob
 
 ObjectKind = Literal["lines", "cells", "star"]
 
-# Dense enough that a window always holds several lines, whatever the size of the canvas.
+# Dense enough that every window contains several lines, whatever the size of the canvas.
 _PIXELS_PER_LINE = 300
 _LENGTHS = (20.0, 100.0)
 _PIXELS_PER_CELL = 500
@@ -30,18 +30,18 @@ def lines_object(
     absorption: float = 0.5,
     phase_shift: float = 1.2,
 ) -> NDArray[np.complex64]:
-    """Random straight lines, drawn once for the amplitude and once, elsewhere, for the phase.
+    """Random straight lines, drawn independently for the amplitude and for the phase.
 
     Parameters
     ----------
     shape
         (rows, columns) of the canvas.
     rng
-        Source of the lines: the same generator state gives the same object.
+        Source of the lines; the same state of the generator produces the same object.
     absorption
-        The amplitude runs from 1 (no line) down to ``1 - absorption`` (the densest crossing).
+        The amplitude ranges from 1 (no line) down to ``1 - absorption`` (the densest crossing).
     phase_shift
-        The phase runs from 0 to this many radians. Amplitude and phase are not functions of each other.
+        The phase ranges from 0 to this value in radians.
 
     Returns
     -------
@@ -58,10 +58,9 @@ def cells_object(
     absorption: float = 0.5,
     phase_shift: float = 1.2,
 ) -> NDArray[np.complex64]:
-    """Rounded bodies of random size that overlap, each with a denser core; parameters as for `lines_object`.
+    """Overlapping rounded bodies of random size with denser cores; parameters as for `lines_object`.
 
-    Amplitude and phase belong to the same bodies, which absorb and retard in proportions of their own. Smooth inside,
-    with edges: nothing of it is straight.
+    The bodies are smooth inside and have curved edges. Each absorbs and retards in a random proportion.
     """
     thickness, absorbing = np.zeros(shape), np.zeros(shape)
     rows, columns = np.indices(shape, dtype=np.float64)
@@ -84,7 +83,7 @@ def star_object(
     absorption: float = 0.5,
     phase_shift: float = 1.2,
 ) -> NDArray[np.complex64]:
-    """A Siemens star of one material on the whole canvas, turned at random; parameters as for `lines_object`."""
+    """A Siemens star of one material on the whole canvas, randomly rotated; parameters as for `lines_object`."""
     rows, columns = np.indices(shape, dtype=np.float64)
     row, column = rows - (shape[0] - 1) / 2, columns - (shape[1] - 1) / 2
     spokes = np.sin(_SPOKES * np.arctan2(row, column) + rng.uniform(0, 2 * np.pi)) > 0
@@ -96,7 +95,7 @@ _MAKERS = {"lines": lines_object, "cells": cells_object, "star": star_object}
 
 
 def make_object(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.complex64]:
-    """The object of that kind, complex64 [rows, columns], with the contrast that the kind has by default.
+    """An object of the given kind with its default contrast, complex64 [rows, columns].
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Simulated illuminations, complex64 [1, N, N], with unit power."""
+"""Simulated probes, complex64 [1, N, N], with unit power."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ ProbeKind = Literal["zone-plate", "disk"]
 
 WAVELENGTH = 1.24e-10  # 10 keV
 PIXEL_SIZE = 10e-9
-_FIELD_FACTOR = 8  # the focus is computed in a field this many times wider, so that its tails do not wrap
+_FIELD_FACTOR = (
+    8  # the focus is computed in a field wider by this factor, so that its tails do not wrap around
+)
 
 
 def zone_plate_probe(
@@ -40,7 +42,7 @@ def zone_plate_probe(
     pixel_size, wavelength, outermost_zone, defocus
         Metres.
     central_stop
-        Diameter of the stop as a fraction of that of the zone plate.
+        Diameter of the stop as a fraction of the diameter of the zone plate.
 
     Returns
     -------
@@ -58,14 +60,14 @@ def zone_plate_probe(
 
 
 def disk_probe(size: int, *, radius: float | None = None) -> NDArray[np.complex64]:
-    """An idealised pinhole: a flat disk with an edge one pixel soft; the radius is N / 4 pixels by default."""
+    """An idealised pinhole: a flat disk with an edge one pixel wide; the radius is N / 4 pixels by default."""
     axis = np.arange(size) - size // 2
     distance = np.hypot(axis[:, None], axis[None, :])
     return _unit_power(_edge(distance, size / 4 if radius is None else radius, 1.0).astype(np.complex128))
 
 
 def make_probe(kind: str, size: int) -> NDArray[np.complex64]:
-    """The probe of that kind, complex64 [1, N, N] with unit power.
+    """A probe of the given kind, complex64 [1, N, N] with unit power.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Whole experiments: the lines study and the robustness study."""
+"""Studies: whole experiments in one call."""

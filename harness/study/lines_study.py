@@ -1,6 +1,6 @@
-"""The lines study: simulate, train, export and evaluate any set of networks, in one call.
+"""Grid-lines study: simulate, train, export and evaluate any set of networks in one call.
 
-Each step is a `ptychonnx` command in a process of its own: two frameworks in one process fight over threads and
+Each step is a `ptychonnx` command in a process of its own: two frameworks in one process would compete for threads and
 memory, and the list of commands is the recipe that the report prints.
 """
 
@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from ptychonnx.runtime.atomic import write_text
-from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError, VerificationError
 from ptychonnx.train.fitting import settings_for
 from ptychonnx.train.registry import get_architecture
 
 __all__ = ["StudyPlan", "plan_lines", "run_plan", "typed_options"]
 
+_ERRORS: dict[int, type[PtychonnxError]] = {
+    error.exit_code: error for error in (InputError, EnvironmentFailure)
+}
+
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """The commands of a study, without the leading `ptychonnx`, and what they leave behind."""
+    """The commands of a study, without the leading `ptychonnx`, and the files that they write."""
 
     commands: tuple[tuple[str, ...], ...]
     models: tuple[Path, ...]
@@ -33,7 +37,7 @@ class StudyPlan:
 
     @property
     def lines(self) -> list[str]:
-        """The commands as a user would type them."""
+        """The commands as a user types them."""
         return [shlex.join(["ptychonnx", *command]) for command in self.commands]
 
 
@@ -47,24 +51,30 @@ def plan_lines(
     evaluate_options: Sequence[str] = (),
     seed: int = 0,
 ) -> StudyPlan:
-    """Commands of the lines study.
+    """Plan the commands of the lines study.
 
     Parameters
     ----------
+    architectures
+        Names of architectures, in the order of the report.
+    out
+        Folder for data, runs, models, report and recipe.
+    simulate_options, train_options, evaluate_options
+        Further options of these commands.
     settings
-        Of network and training, for every architecture instead of its own defaults.
-    train_options
-        What `train` is asked for besides.
+        Settings of network and training for every architecture, instead of its own defaults.
+    seed
+        Seed of the dataset and of every training.
 
     Raises
     ------
     InputError
-        If an architecture is unknown, or named twice, or a setting is out of range.
+        If no architecture is given, one is unknown or given twice, or a setting is out of range.
     """
     if not architectures:
-        raise InputError("study lines: no architecture named, expected one at least")
+        raise InputError("study lines: no architecture given, expected at least one")
     if len(set(architectures)) != len(architectures):
-        raise InputError(f"study lines: an architecture is named twice in {','.join(architectures)}")
+        raise InputError(f"study lines: an architecture is given twice in {','.join(architectures)}")
     settings = {} if settings is None else settings
     labels = []
     for name in architectures:
@@ -88,7 +98,7 @@ def plan_lines(
 
 
 def typed_options(values: Mapping[str, Any]) -> list[str]:
-    """Options as words of a command line."""
+    """Options as arguments of a command line."""
     words = []
     for name, value in values.items():
         option = name.replace("_", "-")
@@ -100,12 +110,17 @@ def typed_options(values: Mapping[str, Any]) -> list[str]:
 
 
 def run_plan(plan: StudyPlan, announce: Callable[[str], None]) -> None:
-    """Write the recipe and run its commands one after the other; `announce` gets each as the user would type it.
+    """Write the recipe and run its commands one after the other.
+
+    Parameters
+    ----------
+    announce
+        Called with each command, as a user types it, before it is run.
 
     Raises
     ------
-    InputError, VerificationError
-        If a command ends with exit code 2, or another one that is not 0; its own message was printed before.
+    InputError, EnvironmentFailure, VerificationError
+        If a command ends with exit code 2, 3, or another that is not 0. The command printed its own message.
     """
     write_text(plan.recipe, "\n".join(["set -e", *plan.lines, ""]))
     for command, line in zip(plan.commands, plan.lines, strict=True):
@@ -113,7 +128,6 @@ def run_plan(plan: StudyPlan, announce: Callable[[str], None]) -> None:
         code = subprocess.run(
             [sys.executable, "-m", "ptychonnx.harness.cli", *command], check=False
         ).returncode
-        if code == 2:
-            raise InputError(f"the study stopped at: {line}")
         if code != 0:
-            raise VerificationError(f"the study stopped with exit code {code} at: {line}")
+            error = _ERRORS.get(code, VerificationError)
+            raise error(f"the study stopped with exit code {code} at: {line}")

@@ -1,23 +1,23 @@
-"""How networks bear what they were not trained for: the evaluation of every condition, gathered.
+"""Robustness of networks to conditions that they were not trained for: the evaluations under all conditions, gathered.
 
-Nothing is measured here: `evaluation.evaluate` judges each network under each condition, with a report of its own for
-each axis.
+`ptychonnx.harness.evaluation.evaluate` judges each network under each condition, with one report per axis.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
-from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, Axis, Condition, conditions
-from ptychonnx.harness.study.robustness_figure import Curves, levels_figure
+from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, Axis, Condition, simulate_conditions
+from ptychonnx.harness.study.robustness_figure import AxisCurves, robustness_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, InternalError
 from ptychonnx.runtime.inference.model import DEFAULT_BATCH
 from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["Score", "robustness"]
@@ -27,7 +27,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Score:
-    """What one network gave under one condition; None where a metric is not defined."""
+    """Metrics of one network under one condition; None where a metric is not defined."""
 
     amplitude_ssim: float | None
     amplitude_pearson: float | None
@@ -41,25 +41,34 @@ Scores = dict[str, dict[str, Score]]
 
 
 def robustness(
-    artifacts: Sequence[Path],
+    artifacts: Sequence[Path | str],
     base: Scan,
-    out: Path,
+    out: Path | str,
     *,
     seed: int = 0,
     provider: str = "auto",
     batch: int = DEFAULT_BATCH,
-    announce: Callable[[str], None] = lambda axis: None,
+    progress: Progress = SILENT,
 ) -> Scores:
-    """Judge each network under each condition; write `robustness.json`, `.png` and `.md`, and a report for each axis.
+    """Evaluate each network under each condition of measurement.
+
+    Writes `robustness.json`, `robustness.png`, `robustness.md`, and a folder with a report for each axis.
 
     Parameters
     ----------
     artifacts
         ONNX files with a contract.
     base
-        See `conditions.conditions`; its probe should be the one that the networks were trained with.
-    announce
-        Called with the name of each axis before its networks run.
+        Scan that the conditions are simulated from, see `simulate_conditions`; its probe should be the one that the
+        networks were trained with.
+    out
+        Folder to write to.
+    seed
+        Seed of objects, noise and errors.
+    provider, batch
+        See `ptychonnx.harness.evaluation.evaluate.evaluate`.
+    progress
+        Receives a stage for each network and condition.
 
     Raises
     ------
@@ -67,67 +76,66 @@ def robustness(
         If an artifact cannot be used, the scan does not fit it, or the scan lacks what the conditions need.
     """
     if not artifacts:
-        raise InputError("study robustness: no artifact given, expected one at least")
-    sessions = [Session(Path(each), provider) for each in artifacts]
+        raise InputError("study robustness: no artifact given, expected at least one")
+    out = Path(out)
+    sessions = [Session(Path(artifact), provider) for artifact in artifacts]
     for session in sessions:
         session.check_scan(base)
-    made = conditions(base, seed)
+    conditions = simulate_conditions(base, seed)
     scores: Scores = {}
     notes: dict[str, list[str]] = {}
-    for name in (NOMINAL, *(axis.name for axis in AXES)):
-        announce(name)
-        scans = [condition.scan for condition in made if condition.axis == name]
-        for row in evaluate(sessions, scans, out / name, provider=provider, batch=batch).rows:
+    for axis in (NOMINAL, *(axis.name for axis in AXES)):
+        scans = [condition.scan for condition in conditions if condition.axis == axis]
+        evaluation = evaluate(sessions, scans, out / axis, provider=provider, batch=batch, progress=progress)
+        for row in evaluation.rows:
             for scan_name, result in row.results.items():
-                compared = result.comparison
-                if compared is None:  # every condition brings its object
-                    raise InputError(f"{scan_name}: was not compared")
+                if result.comparison is None:
+                    raise InternalError(
+                        f"{scan_name}: a simulated condition was not compared with its object"
+                    )
+                amplitude, phase = result.comparison.amplitude, result.comparison.phase
                 scores.setdefault(row.label, {})[scan_name] = Score(
-                    compared.amplitude.ssim,
-                    compared.amplitude.pearson,
-                    compared.phase.ssim,
-                    compared.phase.pearson,
-                    compared.collapsed,
+                    amplitude.ssim, amplitude.pearson, phase.ssim, phase.pearson, result.comparison.collapsed
                 )
-                if name == NOMINAL and result.notes:
+                if axis == NOMINAL and result.notes:
                     notes[row.label] = list(result.notes)
     with atomic_path(out / "robustness.png") as partial:
-        partial.write_bytes(levels_figure(_curves(scores, made)))
-    write_text(out / "robustness.md", _tables(scores, made))
-    write_text(out / "robustness.json", _document(scores, made, base, seed, notes))
+        partial.write_bytes(robustness_figure(_curves(scores, conditions)))
+    write_text(out / "robustness.md", _tables(scores, conditions))
+    write_text(out / "robustness.json", _document(scores, conditions, base, seed, notes))
     return scores
 
 
-def _columns(made: Sequence[Condition], axis: Axis) -> list[tuple[str, str]]:
-    """(heading, name of the condition), the nominal one where it belongs."""
+def _columns(conditions: Sequence[Condition], axis: Axis) -> list[tuple[str, str]]:
+    """(heading, name of the condition), with the nominal condition at its place on the axis."""
     nominal, *varied = [
         (condition.heading, condition.scan.name)
-        for condition in made
+        for condition in conditions
         if condition.axis in (NOMINAL, axis.name)
     ]
     return [*varied[: axis.below], nominal, *varied[axis.below :]]
 
 
-def _curves(scores: Scores, made: Sequence[Condition]) -> list[Curves]:
-    found = []
+def _curves(scores: Scores, conditions: Sequence[Condition]) -> list[AxisCurves]:
+    curves = []
     for axis in AXES:
-        columns = _columns(made, axis)
-        found.append(
-            Curves(
+        columns = _columns(conditions, axis)
+        curves.append(
+            AxisCurves(
                 axis.name,
                 [heading for heading, _ in columns],
                 {label: [row[name].amplitude_ssim for _, name in columns] for label, row in scores.items()},
                 {label: [row[name].phase_ssim for _, name in columns] for label, row in scores.items()},
             )
         )
-    return found
+    return curves
 
 
-def _tables(scores: Scores, made: Sequence[Condition]) -> str:
-    """One Markdown table an axis: SSIM of amplitude and of phase."""
+def _tables(scores: Scores, conditions: Sequence[Condition]) -> str:
+    """One Markdown table per axis: SSIM of amplitude and of phase."""
     lines = ["SSIM of the amplitude / SSIM of the phase; *c*: collapsed.", ""]
     for axis in AXES:
-        columns = _columns(made, axis)
+        columns = _columns(conditions, axis)
         lines += [f"**{axis.name}**: {axis.meaning}", ""]
         lines.append("| network | " + " | ".join(heading for heading, _ in columns) + " |")
         lines.append("|---" * (len(columns) + 1) + "|")
@@ -145,7 +153,7 @@ def _cell(score: Score) -> str:
 
 
 def _document(
-    scores: Scores, made: Sequence[Condition], base: Scan, seed: int, notes: dict[str, list[str]]
+    scores: Scores, conditions: Sequence[Condition], base: Scan, seed: int, notes: dict[str, list[str]]
 ) -> str:
     document = {
         "version": _VERSION,
@@ -155,7 +163,7 @@ def _document(
         "axes": {axis.name: axis.meaning for axis in AXES},
         "conditions": [
             {"name": condition.scan.name, "axis": condition.axis, "level": condition.level}
-            for condition in made
+            for condition in conditions
         ],
         "networks": {
             label: {name: asdict(score) for name, score in row.items()} for label, row in scores.items()

@@ -1,4 +1,4 @@
-"""Curves of quality over levels, one column an axis, amplitude above and phase below."""
+"""Figure of the robustness study: quality against the level of each condition, amplitude above and phase below."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptychonnx.harness.report.object_figures import COLOURS, DASHES, as_png
+from ptychonnx.harness.report.figure_style import as_png, blank_figure, line_style
 
-__all__ = ["Curves", "levels_figure"]
+__all__ = ["AxisCurves", "robustness_figure"]
 
 
 @dataclass(frozen=True)
-class Curves:
-    """SSIM at each level by label of the network, None where it is not defined."""
+class AxisCurves:
+    """SSIM at each level of one axis, by label of the network; None where not defined."""
 
     title: str
     levels: Sequence[str]
@@ -22,25 +22,19 @@ class Curves:
     phase: Mapping[str, Sequence[float | None]]
 
 
-def levels_figure(columns: Sequence[Curves]) -> bytes:
-    """A PNG; levels stand side by side at equal distances, since they have no common unit."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def robustness_figure(columns: Sequence[AxisCurves]) -> bytes:
+    """PNG with one column per axis; levels are drawn at equal distances, since they have no common unit."""
     widths = [max(len(column.levels), 3) for column in columns]
-    figure = Figure(figsize=(2 + 0.5 * sum(widths), 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(2 + 0.5 * sum(widths), 5.6, "constrained")
     grid = figure.subplots(2, len(columns), sharey=True, squeeze=False, width_ratios=widths)
     for number, column in enumerate(columns):
         for axes, curves in zip(grid[:, number], (column.amplitude, column.phase), strict=True):
             for index, (label, values) in enumerate(curves.items()):
-                heights = [np.nan if value is None else value for value in values]
                 axes.plot(
-                    heights,
+                    [np.nan if value is None else value for value in values],
                     label=label,
-                    color=COLOURS[index % len(COLOURS)],
-                    linestyle=DASHES[index // len(COLOURS) % len(DASHES)],
                     marker=".",
+                    **line_style(index),
                 )
             axes.set_xticks(range(len(column.levels)), column.levels, rotation=60, fontsize=8)
             axes.grid(alpha=0.3)

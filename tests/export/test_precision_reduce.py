@@ -13,7 +13,7 @@ import pytest
 from ptychonnx.export.artifact.variants import counts_input, fix_batch
 from ptychonnx.export.portability import require
 from ptychonnx.export.precision import reduce_artifact
-from ptychonnx.harness.evaluation.precision_gate import AllowedFall, Gate
+from ptychonnx.harness.evaluation.precision_gate import AllowedDecrease, PrecisionGate
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.scan import Scan
@@ -46,7 +46,7 @@ def parent(tmp_path):
 def test_a_reduced_artifact_says_what_it_is_and_reconstructs_alike(precision, scan, tmp_path):
     parent = write_artifact(tmp_path / "parent.onnx", small_network(), contract_of("parent", parity=PARITY))
     out = tmp_path / "models" / "reduced.onnx"
-    result = reduce_artifact(parent, out, precision, scan, Gate(scan))
+    result = reduce_artifact(parent, out, precision, scan, PrecisionGate(scan))
     session = Session(out, "cpu")
     contract = session.contract
     assert contract == result.contract
@@ -74,7 +74,7 @@ def test_the_one_layer_that_cannot_bear_it_stays_in_float_and_is_named(precision
     parent = write_artifact(tmp_path / "parent.onnx", small_network(trap))
     steps = []
     result = reduce_artifact(
-        parent, tmp_path / "reduced.onnx", precision, scan, Gate(scan), progress=steps.append
+        parent, tmp_path / "reduced.onnx", precision, scan, PrecisionGate(scan), progress=steps.append
     )
     assert result.contract.conversion.float_layers == ["second"]
     text = "\n".join(result.lines())
@@ -90,7 +90,7 @@ def test_what_no_layer_can_bear_is_refused_with_figures_and_leaves_the_old_file(
     out = tmp_path / "out" / "reduced.onnx"
     out.parent.mkdir()
     out.write_text("the old one")
-    gate = Gate(scan, AllowedFall(pearson=0, ssim=0, frc_cutoff=0))
+    gate = PrecisionGate(scan, AllowedDecrease(pearson=0, ssim=0, frc_cutoff=0))
     with pytest.raises(
         VerificationError,
         match=rf"^{precision}: refused even with 2 of 3 layers .* ssim fell by .* allowed 0",
@@ -105,7 +105,7 @@ def test_counts_and_a_fixed_batch_stay_what_they_are(precision, scan, tmp_path):
     contract = contract_of("counts", input=COUNTS, batch=4)
     model = fix_batch(counts_input(small_network()), 4)
     parent = write_artifact(tmp_path / "parent.onnx", model, contract)
-    result = reduce_artifact(parent, tmp_path / "reduced.onnx", precision, scan, Gate(scan))
+    result = reduce_artifact(parent, tmp_path / "reduced.onnx", precision, scan, PrecisionGate(scan))
     assert result.contract.input.dtype == "uint16"
     assert result.contract.batch == 4
     graph = onnx.load(result.path).graph
@@ -121,9 +121,9 @@ def test_a_required_target_must_run_the_reduced_graph_and_not_only_its_parent(
     for target in (can, cannot):
         require(onnx.load(parent), target)
     with pytest.raises(VerificationError, match=f"^{cannot}: node .* would not run there"):
-        reduce_artifact(parent, out, precision, scan, Gate(scan), require=(can, cannot))
+        reduce_artifact(parent, out, precision, scan, PrecisionGate(scan), require=(can, cannot))
     assert not out.exists()
-    reduce_artifact(parent, out, precision, scan, Gate(scan), require=(can,))
+    reduce_artifact(parent, out, precision, scan, PrecisionGate(scan), require=(can,))
 
 
 def test_the_same_inputs_give_the_same_bytes_in_another_process(parent, scan, tmp_path):
@@ -131,13 +131,13 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(parent, scan, tm
     program = (
         "import sys, numpy as np\n"
         "from ptychonnx.export.precision import reduce_artifact\n"
-        "from ptychonnx.harness.evaluation.precision_gate import Gate\n"
+        "from ptychonnx.harness.evaluation.precision_gate import PrecisionGate\n"
         "from ptychonnx.runtime.scan.scan import Scan\n"
         "found = np.load(sys.argv[1] + '/scan.npz')\n"
         "scan = Scan(found['diffraction'], found['positions'], name='noise.npz')\n"
         "for precision in ('fp16', 'int8'):\n"
         "    out = f'{sys.argv[1]}/{sys.argv[2]}_{precision}.onnx'\n"
-        "    reduce_artifact(sys.argv[1] + '/parent.onnx', out, precision, scan, Gate(scan))\n"
+        "    reduce_artifact(sys.argv[1] + '/parent.onnx', out, precision, scan, PrecisionGate(scan))\n"
     )
     for seed in "12":
         # The order of sets of strings depends on it.
@@ -153,7 +153,7 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(parent, scan, tm
 
 def test_bad_requests_are_refused(parent, scan, tmp_path):
     out = tmp_path / "out.onnx"
-    gate = Gate(scan)
+    gate = PrecisionGate(scan)
     with pytest.raises(InputError, match=r"ends in \.onnx"):
         reduce_artifact(parent, tmp_path / "out.bin", "fp16", scan, gate)
     with pytest.raises(InputError, match="patterns is 0"):
@@ -173,5 +173,5 @@ def test_a_parent_that_does_not_work_is_refused(scan, tmp_path):
         if tensor.name == "second.bias":
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(4, np.nan, dtype=np.float32), tensor.name))
     parent = write_artifact(tmp_path / "parent.onnx", model)
-    with pytest.raises(InputError, match=r"gives NaN or infinity for noise\.npz"):
-        reduce_artifact(parent, tmp_path / "out.onnx", "int8", scan, Gate(scan))
+    with pytest.raises(InputError, match=r"returns NaN or infinity for noise\.npz"):
+        reduce_artifact(parent, tmp_path / "out.onnx", "int8", scan, PrecisionGate(scan))

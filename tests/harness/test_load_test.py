@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.io import imread
 
-from ptychonnx.harness.bench.load_test import bench
+from ptychonnx.harness.bench.load_test import measure_load
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.readers.native import write_scan
 from ptychonnx.runtime.inference.session import Session
@@ -33,7 +33,7 @@ def test_every_client_waits_for_its_answer(four_artifacts, lines_scan):
                 together -= 1
 
     session.predict = counted
-    (point,) = bench([session], lines_scan, concurrency=[3], batch=4, seconds=0.2, rounds=2)
+    (point,) = measure_load([session], lines_scan, concurrency=[3], batch=4, seconds=0.2, rounds=2)
     assert most == 3
     assert point.requests > 6
     assert point.median_ms <= point.p90_ms <= point.p99_ms <= point.longest_ms
@@ -61,9 +61,9 @@ def test_the_command_measures_in_turns_and_writes_its_figures(four_artifacts, li
 def test_what_cannot_be_measured_is_refused(four_artifacts, lines_scan, scan_of):
     session = Session(four_artifacts[0], "cpu", 1)
     with pytest.raises(InputError, match="numbers above 0"):
-        bench([session], lines_scan, concurrency=[0])
+        measure_load([session], lines_scan, concurrency=[0])
     with pytest.raises(InputError, match="patterns are 8 x 8 pixels"):
-        bench([session], scan_of(size=8))
+        measure_load([session], scan_of(size=8))
 
 
 def test_in_an_open_loop_waiting_counts(four_artifacts, lines_scan):
@@ -76,7 +76,7 @@ def test_in_an_open_loop_waiting_counts(four_artifacts, lines_scan):
 
     session.predict = slow
     # One at a time takes 20 ms, so 50 requests a second at most: 20 are borne, 200 pile up.
-    closed, calm, rush = bench(
+    closed, calm, rush = measure_load(
         [session], lines_scan, concurrency=[1], rates=[20, 200], batch=1, seconds=0.5, rounds=1
     )
     assert (closed.offered, calm.offered, rush.offered) == (None, 20, 200)

@@ -11,7 +11,12 @@ import onnx
 import pytest
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
-from ptychonnx.harness.evaluation.precision_gate import AllowedFall, Gate, falls, figures, judge
+from ptychonnx.harness.evaluation.precision_gate import (
+    AllowedDecrease,
+    PrecisionGate,
+    excessive_decreases,
+    gate_metrics,
+)
 from ptychonnx.harness.evaluation.results import Evaluation
 from ptychonnx.runtime.contract import Quality
 from ptychonnx.runtime.contract.integrity import graph_sha256
@@ -41,7 +46,7 @@ def parent(oracle: Oracle, lines_scan: Scan, tmp_path: Path, degradations: dict[
 
 
 def test_an_artifact_passes_its_own_gate(parent: Path, lines_scan: Scan) -> None:
-    quality = judge(parent, parent, lines_scan)
+    quality = PrecisionGate(lines_scan)(parent, parent)
     assert quality.parent == quality.artifact
     assert quality.scan == "lines, 64 patterns, against its reference"
     assert quality.parent_sha256 == graph_sha256(onnx.load(parent))
@@ -59,12 +64,12 @@ def test_the_figures_are_those_of_an_evaluation(
     parent: Path, oracle: Oracle, lines_scan: Scan, tmp_path: Path
 ) -> None:
     candidate = oracle(tmp_path / "candidate.onnx", lines_scan, "candidate", slightly_noisy)
-    quality = judge(parent, candidate, lines_scan)
+    quality = PrecisionGate(lines_scan)(parent, candidate)
     evaluation: Evaluation = evaluate([parent, candidate], [lines_scan], tmp_path / "report", provider="cpu")
     for row, found in zip(evaluation.rows, (quality.parent, quality.artifact), strict=True):
         comparison = row.results["lines"].comparison
         assert comparison is not None
-        assert figures(comparison) == found
+        assert gate_metrics(comparison) == found
         assert comparison.amplitude.ssim == found["amplitude_ssim"]
     assert quality.artifact["phase_frc_cutoff"] == 0.5  # never crossed
 
@@ -74,7 +79,7 @@ def test_a_worse_candidate_is_refused_with_figures(
 ) -> None:
     candidate = oracle(tmp_path / "candidate.onnx", lines_scan, "candidate", degradations["blank"])
     with pytest.raises(VerificationError) as refusal:
-        judge(parent, candidate, lines_scan)
+        PrecisionGate(lines_scan)(parent, candidate)
     text = str(refusal.value)
     assert "amplitude ssim fell by" in text
     assert "allowed 0.01" in text
@@ -91,12 +96,12 @@ def test_one_ruined_layer_is_refused_even_without_a_reference(ruin: str, tmp_pat
     step = np.abs(weights).max()
     set_weights(model, "second.weight", 0 * weights if ruin == "zeroed" else step * np.rint(weights / step))
     candidate = write_artifact(tmp_path / "candidate.onnx", model)
-    gate = Gate(scan)
+    gate = PrecisionGate(scan)
     assert gate(parent, parent).artifact["amplitude_pearson"] == pytest.approx(1)
     with pytest.raises(VerificationError, match=r"ssim fell by .* against the reconstruction of the float32"):
         gate(parent, candidate)
     # What is allowed can be set.
-    lenient = Gate(scan, AllowedFall(pearson=2, ssim=2, frc_cutoff=0.5))
+    lenient = PrecisionGate(scan, AllowedDecrease(pearson=2, ssim=2, frc_cutoff=0.5))
     if ruin == "two bits":
         assert lenient(parent, candidate).artifact["amplitude_ssim"] < 0.99
 
@@ -106,7 +111,7 @@ def test_infinities_are_refused_whatever_is_allowed(
 ) -> None:
     candidate = oracle(tmp_path / "candidate.onnx", lines_scan, "candidate", broken)
     with pytest.raises(VerificationError, match="holds NaN or infinity"):
-        judge(parent, candidate, lines_scan, AllowedFall(pearson=2, ssim=2, frc_cutoff=1))
+        PrecisionGate(lines_scan, AllowedDecrease(pearson=2, ssim=2, frc_cutoff=1))(parent, candidate)
 
 
 def test_a_parent_that_misses_the_reference_is_its_own(
@@ -117,7 +122,7 @@ def test_a_parent_that_misses_the_reference_is_its_own(
     noisy = oracle(
         tmp_path / "noisy.onnx", lines_scan, "noisy", lambda p: degradations["noisy"](p[:, ::-1, ::-1])
     )
-    gate = Gate(lines_scan)
+    gate = PrecisionGate(lines_scan)
     assert gate(parent, parent).scan.endswith("against the reconstruction of the float32 artifact")
     with pytest.raises(VerificationError, match="fell by"):
         gate(parent, noisy)
@@ -128,7 +133,7 @@ def test_a_scan_that_shows_nothing_cannot_judge(
 ) -> None:
     parent = oracle(tmp_path / "parent.onnx", lines_scan, "parent", degradations["blank"])
     with pytest.raises(InputError, match="expected an object with some contrast"):
-        Gate(replace(lines_scan, reference=None))(parent, parent)
+        PrecisionGate(replace(lines_scan, reference=None))(parent, parent)
 
 
 def test_a_figure_that_is_lost_counts_as_a_fall_and_one_that_never_was_does_not() -> None:
@@ -137,14 +142,14 @@ def test_a_figure_that_is_lost_counts_as_a_fall_and_one_that_never_was_does_not(
             parent_sha256="", scan="", parent={"ssim": before}, artifact={"ssim": after}, allowed_fall={"ssim": 0.1}
         )  # fmt: skip
 
-    assert falls(quality(0.5, 0.41)) == []
-    assert falls(quality(0.5, 0.9)) == []
-    assert falls(quality(None, None)) == falls(quality(None, 0.3)) == []
-    assert len(falls(quality(0.5, 0.39))) == 1
-    assert "not defined any more" in falls(quality(0.5, None))[0]
-    assert len(falls(quality(0.5, float("nan")))) == 1
+    assert excessive_decreases(quality(0.5, 0.41)) == []
+    assert excessive_decreases(quality(0.5, 0.9)) == []
+    assert excessive_decreases(quality(None, None)) == excessive_decreases(quality(None, 0.3)) == []
+    assert len(excessive_decreases(quality(0.5, 0.39))) == 1
+    assert "no longer defined" in excessive_decreases(quality(0.5, None))[0]
+    assert len(excessive_decreases(quality(0.5, float("nan")))) == 1
 
 
 def test_a_negative_allowance_is_refused() -> None:
     with pytest.raises(InputError, match="setting ssim"):
-        checked(AllowedFall, {"ssim": -0.1})
+        checked(AllowedDecrease, {"ssim": -0.1})

@@ -30,9 +30,9 @@ from ptychonnx.harness.report import (
 )
 from ptychonnx.harness.report.evaluation_figures import draw_figures
 from ptychonnx.harness.report.frequency_curves import frc_figure, psd_figure
-from ptychonnx.harness.report.object_figures import Panel, comparison_figure, error_figure
-from ptychonnx.harness.report.page_images import LARGEST_SIDE, strip_of
-from ptychonnx.harness.report.quantity_images import Quantity
+from ptychonnx.harness.report.object_figures import comparison_figure, error_figure
+from ptychonnx.harness.report.page_images import LARGEST_SIDE, image_strip
+from ptychonnx.harness.report.quantity_images import Panel, QuantityImages
 from ptychonnx.runtime.scan import Scan
 
 COMMANDS = ["ptychonnx evaluate models/*.onnx --scan 'a & b.npz' --out report/"]
@@ -130,9 +130,9 @@ def test_large_images_are_averaged_over_blocks_inside_the_region() -> None:
     image = np.full((3, LARGEST_SIDE + 1), np.nan)
     image[:2, :2] = [[1, 2], [3, 6]]
     image[0, 2] = 6
-    strip = strip_of(Quantity("x", "viridis", [("a", "b")], [image], (0.0, 6.0)))
+    strip = image_strip(QuantityImages("x", "viridis", [("a", "b")], [image], (0.0, 6.0)))
     assert (strip.block, strip.rows, strip.columns) == (2, 3, LARGEST_SIDE + 1)
-    picture = rgba(base64.b64decode(strip.views[0].source.partition(",")[2]))
+    picture = rgba(base64.b64decode(strip.images[0].source.partition(",")[2]))
     assert picture.shape == (2, LARGEST_SIDE // 2 + 1, 4)
     np.testing.assert_array_equal(picture[0, :3, 3], [255, 255, 0])
     ends = (255 * colormaps["viridis"]([0.5, 1.0])).round()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, conditions, defocused
+from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, defocused, simulate_conditions
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.harness.simulate.objects import make_object
 from ptychonnx.runtime.errors import InputError
@@ -23,7 +23,7 @@ def base():
 
 @pytest.fixture(scope="module")
 def made(base):
-    return {condition.scan.name: condition for condition in conditions(base)}
+    return {condition.scan.name: condition for condition in simulate_conditions(base)}
 
 
 def explained(scan, beam=1.0):
@@ -96,7 +96,7 @@ def test_an_unknown_object_is_refused():
 
 def test_a_scan_without_a_pixel_size_is_refused(base):
     with pytest.raises(InputError, match="has no pixel size"):
-        conditions(replace(base, pixel_size=None))
+        simulate_conditions(replace(base, pixel_size=None))
 
 
 def test_every_network_is_judged_under_every_condition(run, made, base, oracle, tmp_path, monkeypatch):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from ptychonnx.export.artifact.export_run import export_run
-from ptychonnx.harness.bench.measuring_process import Loaded, Worker
+from ptychonnx.harness.bench.measuring_process import LoadedVariants, MeasuringProcess
 from ptychonnx.harness.bench.openvino_variants import load_openvino
 from ptychonnx.harness.bench.speed import measure_speed
 from ptychonnx.harness.bench.speed_report import ArtifactSpeed, SpeedReport, write_report
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError, UnsupportedError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.inference.model import network_inputs
 from ptychonnx.runtime.inference.session import Session
@@ -25,7 +25,9 @@ from ptychonnx.train.registry import get_architecture
 
 
 def loaded(values=(1.0, 2.0), notes=None):
-    return Loaded({f"form {value}": partial(np.full, 3, value, np.float32) for value in values}, notes)
+    return LoadedVariants(
+        {f"form {value}": partial(np.full, 3, value, np.float32) for value in values}, notes
+    )
 
 
 def broken():
@@ -41,22 +43,25 @@ def threads_seen():
 
 
 def test_forms_run_in_a_process_of_their_own_with_its_threads():
-    with Worker(threads_seen, 3) as worker:
-        openmp, tensorflow, process = worker.notes
+    with MeasuringProcess(threads_seen, 3) as process:
+        openmp, tensorflow, identifier = process.notes
         assert (openmp, tensorflow) == ("3", "3")
-        assert process != os.getpid()
-        np.testing.assert_array_equal(worker.outputs["form 2.0"], [2, 2, 2])
-        assert 0 < worker.time("form 1.0") < 1
+        assert identifier != os.getpid()
+        np.testing.assert_array_equal(process.outputs["form 2.0"], [2, 2, 2])
+        assert 0 < process.time("form 1.0") < 1
     assert os.environ.get("OMP_NUM_THREADS") != "3"
 
 
 @pytest.mark.parametrize(
-    ("load", "message"),
-    [(broken, "bench: this cannot be compiled$"), (gone, "ended with code 9, perhaps for want of memory")],
+    ("load", "message", "kind"),
+    [
+        (broken, "bench: this cannot be compiled$", UnsupportedError),
+        (gone, "ended with code 9, possibly for lack of memory", EnvironmentFailure),
+    ],
 )
-def test_a_form_that_does_not_run_is_reported_in_one_line(load, message):
-    with pytest.raises(InputError, match=message):
-        Worker(load, 1)
+def test_a_variant_that_does_not_run_is_reported_in_one_line(load, message, kind):
+    with pytest.raises(kind, match=message):
+        MeasuringProcess(load, 1)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +153,7 @@ def test_openvino_gives_what_onnxruntime_gives_shared_among_streams_or_not(
     session = Session(four_artifacts[0], "cpu", 1)
     groups = np.arange(2 * patterns).reshape(2, patterns, 1)
     (first,), (other,) = (network_inputs(session.contract, "lines", lines_scan, each) for each in groups)
-    (form,) = load_openvino(four_artifacts[0].read_bytes(), [first], threads, ["f32"]).forms.values()
+    (form,) = load_openvino(four_artifacts[0].read_bytes(), [first], threads, ["f32"]).variants.values()
     found = form()
     np.testing.assert_allclose(found, session._run([first]), rtol=1e-5, atol=1e-5)
     again = form.func(other)

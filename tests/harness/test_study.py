@@ -96,6 +96,6 @@ def test_options_of_a_study_reach_every_training_and_a_file_can_hold_them(run, t
 @pytest.mark.integration
 def test_a_study_stops_at_the_first_command_that_fails(tmp_path):
     plan = plan_lines(["fno"], tmp_path, simulate_options=["--n", "3"])
-    with pytest.raises(InputError, match="the study stopped at: ptychonnx simulate lines"):
+    with pytest.raises(InputError, match="the study stopped with exit code 2 at: ptychonnx simulate lines"):
         run_plan(plan, lambda line: None)
     assert not (tmp_path / "runs").exists()
