@@ -96,15 +96,6 @@ def evaluate(
         models = [models]
     if not isinstance(scans, Sequence) or isinstance(scans, str):
         scans = [scans]
-    label = None
-
-    def report(current: str, done: int, total: int) -> None:
-        nonlocal label
-        if current != label:
-            label = current
-            progress.stage(f"Evaluating {label}", total, "patterns")
-        progress.update(done, total)
-
     return run_evaluation(
         [artifact_path(model) if isinstance(model, str | os.PathLike) else model for model in models],
         [Path(scan) if isinstance(scan, str | os.PathLike) else scan for scan in scans],
@@ -124,5 +115,5 @@ def evaluate(
         plane=plane,
         register=register,
         ptychopinn=ptychopinn,
-        progress=report,
+        progress=progress,
     )

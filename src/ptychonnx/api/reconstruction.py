@@ -134,7 +134,7 @@ def reconstruct(
         )
         if refine:
             progress.stage(f"Refining {scan.name}", refine, "epochs")
-            reconstruction = refine_object(scan, reconstruction, refine, progress.update)
+            reconstruction = refine_object(scan, reconstruction, refine, progress)
         if out is not None:
             write_reconstruction(Path(out), reconstruction, scan, model.contract)
     return reconstruction

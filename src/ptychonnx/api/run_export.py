@@ -12,7 +12,7 @@ from ptychonnx.export.artifact.export_run import export_run as export_trained_ru
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
 from ptychonnx.export.portability import TargetName
 from ptychonnx.export.verification.verify import TOLERANCE
-from ptychonnx.harness.evaluation.precision_gate import Gate
+from ptychonnx.harness.evaluation.precision_gate import PrecisionGate
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.paths import StrPath
@@ -110,7 +110,7 @@ def export_run(
         Path(run),
         Path(out),
         options,
-        judge=None if scan is None else Gate(scan),
+        judge=None if scan is None else PrecisionGate(scan),
         calibration=scan,
         final_steps=final_steps,
     )
