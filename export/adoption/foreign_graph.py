@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper
 
-from ptychonnx.export.adoption.orientation_nodes import turn_image_in_graph, turn_pattern_in_graph
+from ptychonnx.export.adoption.orientation_nodes import orient_image_in_graph, orient_pattern_in_graph
 from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.adoption.sidecar import Layout, Specification
 from ptychonnx.export.graph.builder import Builder
@@ -96,7 +96,7 @@ def wrap(model: onnx.ModelProto, specification: Specification, batch: int | None
     size = batch or "batch"
     before, after = Builder("before"), Builder("after")
 
-    value = turn_pattern_in_graph(before, INPUT_NAME, n, specification.input.orientation)
+    value = orient_pattern_in_graph(before, INPUT_NAME, n, specification.input.orientation)
     *steps, (_, _, side) = specification.resolved_steps()
     for name, argument, current in steps:
         value = STEPS[name].graph(before, value, current, argument)
@@ -118,7 +118,7 @@ def wrap(model: onnx.ModelProto, specification: Specification, batch: int | None
     factor = exit_wave_factor(specification)
     placed = []
     for part in (real, imaginary):
-        part = turn_image_in_graph(after, part, specification.output.orientation)
+        part = orient_image_in_graph(after, part, specification.output.orientation)
         placed.append(_place(after, part, side, window, n))
     real, imaginary = placed
     if factor is not None:

@@ -14,7 +14,7 @@ from ptychonnx.export.adoption.foreign_graph import exit_wave_factor, foreign_na
 from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.adoption.sidecar import Layout, Specification
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.scan.orientation import turn_image, turn_pattern
+from ptychonnx.runtime.scan.orientation import orient_image, orient_pattern
 
 __all__ = ["native_network"]
 
@@ -68,7 +68,7 @@ def native_network(
         ]
 
     def predict(diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
-        patterns = turn_pattern(diffraction, specification.input.orientation)
+        patterns = orient_pattern(diffraction, specification.input.orientation)
         for name, argument, _ in steps:
             patterns = STEPS[name].numpy(patterns, argument)
         parts = dict(zip(channels, run(patterns), strict=True))
@@ -80,7 +80,7 @@ def native_network(
             patches = parts["real"] + 1j * parts["imag"]
         else:
             patches = np.exp(1j * parts["phase"].astype(np.float64)) * parts.get("amplitude", 1)
-        patches = turn_image(patches, specification.output.orientation)
+        patches = orient_image(patches, specification.output.orientation)
         if side != window:
             patches = _enlarged(patches, window)
         if window != specification.n:

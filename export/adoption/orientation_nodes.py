@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from ptychonnx.export.graph.builder import Builder
-from ptychonnx.runtime.scan.orientation import TURNS, Orientation
+from ptychonnx.runtime.scan.orientation import ORIENTATIONS, Orientation
 
-__all__ = ["turn_image_in_graph", "turn_pattern_in_graph"]
+__all__ = ["orient_image_in_graph", "orient_pattern_in_graph"]
 
 _TO_THE_START = -(2**31)
 
 
-def turn_image_in_graph(builder: Builder, value: str, orientation: Orientation) -> str:
+def orient_image_in_graph(builder: Builder, value: str, orientation: Orientation) -> str:
     """A value [B, C, n, n] turned about its middle."""
-    transposed, *flips = TURNS[orientation]
+    transposed, *flips = ORIENTATIONS[orientation]
     if transposed:
         value = builder.add("Transpose", value, perm=[0, 1, 3, 2])
     for axis, flipped in zip((2, 3), flips, strict=True):
@@ -21,9 +21,9 @@ def turn_image_in_graph(builder: Builder, value: str, orientation: Orientation) 
     return value
 
 
-def turn_pattern_in_graph(builder: Builder, value: str, n: int, orientation: Orientation) -> str:
+def orient_pattern_in_graph(builder: Builder, value: str, n: int, orientation: Orientation) -> str:
     """A value [B, C, n, n] turned about the direct beam at [n // 2, n // 2]."""
-    transposed, *flips = TURNS[orientation]
+    transposed, *flips = ORIENTATIONS[orientation]
     if transposed:
         value = builder.add("Transpose", value, perm=[0, 1, 3, 2])
     for axis, flipped in zip((2, 3), flips, strict=True):

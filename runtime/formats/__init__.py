@@ -1,8 +1,9 @@
-"""Scan files: one module a format; `docs/reference/formats.md` has them all in one table."""
+"""Scan files: one reader per format; `docs/reference/formats.md` compares them in one table."""
 
-from ptychonnx.runtime.formats.detection import FORMATS, ScanFormat, read_scan
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.formats.readers.native import write_scan
 from ptychonnx.runtime.formats.readers.reference import read_reference
+from ptychonnx.runtime.formats.scan_file import read_scan
+from ptychonnx.runtime.formats.scan_formats import FORMATS, ScanFormat
 
 __all__ = ["FORMATS", "ReadOptions", "ScanFormat", "read_reference", "read_scan", "write_scan"]

@@ -14,12 +14,12 @@ __all__ = [
     "METRES",
     "Axes",
     "BadPixels",
+    "Convention",
     "Conventions",
     "DirectBeam",
     "Quantity",
     "ReadOptions",
     "Sign",
-    "Stated",
     "Unit",
 ]
 
@@ -124,22 +124,22 @@ class ReadOptions(BaseModel):
 
 
 @dataclass(frozen=True)
-class Stated:
-    """A convention and how it is known."""
+class Convention:
+    """The value of a convention and the reason why it is believed."""
 
     value: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Conventions:
-    """What the numbers of a file mean, each with the reason why it is believed."""
+    """What the numbers of a file mean."""
 
-    unit: Stated
-    axes: Stated
-    sign: Stated
-    quantity: Stated
-    dc: Stated
+    unit: Convention
+    axes: Convention
+    sign: Convention
+    quantity: Convention
+    dc: Convention
 
     @classmethod
     def of_format(
@@ -153,8 +153,8 @@ class Conventions:
         dc: DirectBeam = "centre",
     ) -> Conventions:
         """Conventions that a format defines."""
-        why = f"as {name} has it"
-        return cls(*(Stated(value, why) for value in (unit, axes, sign, quantity, dc)))
+        reason = f"as {name} has it"
+        return cls(*(Convention(value, reason) for value in (unit, axes, sign, quantity, dc)))
 
     def overridden(self, options: ReadOptions) -> Conventions:
         """The same conventions, where an option replaces what the file says."""
@@ -166,12 +166,12 @@ class Conventions:
             "dc": options.dc,
         }
         return replace(
-            self, **{name: Stated(value, "given") for name, value in options_by_name.items() if value}
+            self, **{name: Convention(value, "given") for name, value in options_by_name.items() if value}
         )
 
     def lines(self) -> list[str]:
         """One line per convention, for people."""
         return [
-            f"{field.name}: {getattr(self, field.name).value} ({getattr(self, field.name).why})"
+            f"{field.name}: {getattr(self, field.name).value} ({getattr(self, field.name).reason})"
             for field in fields(self)
         ]

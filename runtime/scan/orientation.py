@@ -7,13 +7,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TURNS", "Orientation", "turn_image", "turn_pattern"]
+__all__ = ["ORIENTATIONS", "Orientation", "orient_image", "orient_pattern"]
 
 Orientation = Literal[
     "identity", "flip-rows", "flip-columns", "rot180", "transpose", "rot90", "rot270", "antitranspose"
 ]
 # Transpose, then flip rows, then flip columns; rotations are anticlockwise, as in `numpy.rot90`.
-TURNS: dict[str, tuple[bool, bool, bool]] = {
+ORIENTATIONS: dict[str, tuple[bool, bool, bool]] = {
     "identity": (False, False, False),
     "flip-rows": (False, True, False),
     "flip-columns": (False, False, True),
@@ -25,9 +25,9 @@ TURNS: dict[str, tuple[bool, bool, bool]] = {
 }
 
 
-def turn_image(images: NDArray, orientation: str) -> NDArray:
+def orient_image(images: NDArray, orientation: str) -> NDArray:
     """Images [..., rows, columns], turned about their middle."""
-    transposed, *flips = TURNS[orientation]
+    transposed, *flips = ORIENTATIONS[orientation]
     if transposed:
         images = images.swapaxes(-2, -1)
     for axis, flipped in zip((-2, -1), flips, strict=True):
@@ -36,13 +36,13 @@ def turn_image(images: NDArray, orientation: str) -> NDArray:
     return images
 
 
-def turn_pattern(patterns: NDArray, orientation: str) -> NDArray:
+def orient_pattern(patterns: NDArray, orientation: str) -> NDArray:
     """Patterns [..., N, N], turned about the direct beam at [N // 2, N // 2].
 
     A flip is k -> -k about the origin of frequency space: for even N the image's own flip would move the direct
     beam by a pixel.
     """
-    transposed, *flips = TURNS[orientation]
+    transposed, *flips = ORIENTATIONS[orientation]
     if transposed:
         patterns = patterns.swapaxes(-2, -1)
     for axis, flipped in zip((-2, -1), flips, strict=True):

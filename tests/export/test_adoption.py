@@ -14,7 +14,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from ptychonnx.export.adoption import adopt, read_specification
-from ptychonnx.export.adoption.orientation_nodes import turn_image_in_graph, turn_pattern_in_graph
+from ptychonnx.export.adoption.orientation_nodes import orient_image_in_graph, orient_pattern_in_graph
 from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.graph.builder import Builder
 from ptychonnx.export.verification.engines import open_onnxruntime
@@ -24,7 +24,7 @@ from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.orientation import turn_image, turn_pattern
+from ptychonnx.runtime.scan.orientation import orient_image, orient_pattern
 
 N = 16
 ROOT = Path(__file__).parents[2]
@@ -102,19 +102,19 @@ def test_a_step_does_what_it_says_in_numpy_and_in_the_graph(name):
 )
 def test_the_eight_orientations(orientation, formula):
     builder = Builder("p")
-    found = run_nodes(builder, turn_image_in_graph(builder, "x", orientation), COUNTS)
+    found = run_nodes(builder, orient_image_in_graph(builder, "x", orientation), COUNTS)
     expected = np.stack([[formula(one[0])] for one in COUNTS])
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(turn_image(COUNTS, orientation), expected)
+    np.testing.assert_array_equal(orient_image(COUNTS, orientation), expected)
     for n in (N, N - 1):
         # A pattern is turned like its own inverse transform, and its direct beam stays.
         spectrum = np.fft.fftshift(np.fft.fft2(rng().random((2, 1, n, n)), axes=(-2, -1)), axes=(-2, -1))
         pattern = np.abs(spectrum).astype(np.float32)
         pattern[..., n // 2, n // 2] = 1e3
         builder = Builder("p")
-        found = run_nodes(builder, turn_pattern_in_graph(builder, "x", n, orientation), pattern)
+        found = run_nodes(builder, orient_pattern_in_graph(builder, "x", n, orientation), pattern)
         assert (found[..., n // 2, n // 2] == 1e3).all()
-        np.testing.assert_array_equal(found, turn_pattern(pattern, orientation))
+        np.testing.assert_array_equal(found, orient_pattern(pattern, orientation))
         inside = pattern[0, 0, 1 - n % 2 :, 1 - n % 2 :]
         np.testing.assert_array_equal(found[0, 0, 1 - n % 2 :, 1 - n % 2 :], formula(inside))
 

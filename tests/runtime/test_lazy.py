@@ -16,8 +16,8 @@ from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 from tests.runtime import (
     test_formats_cxi,
+    test_formats_fold_slice,
     test_formats_nexus,
-    test_formats_pairs,
     test_formats_ptychodus,
     test_formats_ptyd,
 )
@@ -73,7 +73,7 @@ FILES = {
     "ptypy links": lambda p, s, o, q: (test_formats_ptyd.write(p / "s.ptyd", s, linked=True), {}),
     "ptychodus": lambda p, s, o, q: (test_formats_ptychodus.write(p / "s", s, o, q) / "product.h5", {}),
     "ptychodus training": lambda p, s, o, q: (training(p / "s.h5", s), {}),
-    "pair": lambda p, s, o, q: (test_formats_pairs.write(p, s, o, q), {}),
+    "pair": lambda p, s, o, q: (test_formats_fold_slice.write(p, s, o, q), {}),
     "mapped HDF5": lambda p, s, o, q: (hdf5(p / "s.h5", s), {"mapping": MAPPED}),
     "chunks": lambda p, s, o, q: (
         hdf5(p / "s.h5", s, chunks=(7, 4, 8), compression="gzip"),

@@ -1,4 +1,4 @@
-"""An open HDF5 file, asked for datasets; errors name file, key and what was expected."""
+"""An open HDF5 file; errors name the file, the key and what was expected."""
 
 from __future__ import annotations
 
@@ -12,94 +12,134 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.read_options import METRES, ReadOptions
+from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, LENGTH_UNITS, positive_number
+from ptychonnx.runtime.formats.read_options import ReadOptions
 
-__all__ = ["PLANCK_TIMES_LIGHT", "Source"]
-
-PLANCK_TIMES_LIGHT = 1.98644586e-25  # J m
-_ELECTRON_VOLT = 1.602176634e-19  # J
-_LENGTHS = METRES | {
-    "meter": 1.0, "metre": 1.0, "meters": 1.0, "metres": 1.0, "micron": 1e-6, "microns": 1e-6, "µm": 1e-6,
-    "μm": 1e-6, "angstrom": 1e-10, "Å": 1e-10, "A": 1e-10, "pm": 1e-12,
-}  # fmt: skip
-_ENERGIES = {"j": 1.0, "ev": _ELECTRON_VOLT, "kev": 1e3 * _ELECTRON_VOLT, "joule": 1.0, "joules": 1.0}
+__all__ = ["HDF5File", "attribute_text"]
 
 
 @dataclass(frozen=True)
-class Source:
-    """An HDF5 file and what was said about it.
+class HDF5File:
+    """An HDF5 file and the options for reading it.
 
     Attributes
     ----------
-    file, path
+    root, path
         The open file and its name.
     options
         See `ptychonnx.runtime.formats.read_options`.
     stack
-        Closes what is opened beside the file, when the scan has been read.
+        Closes every file that is opened along with this one.
     """
 
-    file: h5py.File
+    root: h5py.File
     path: Path
     options: ReadOptions
     stack: ExitStack
 
+    @classmethod
+    def open(cls, path: Path, options: ReadOptions, stack: ExitStack) -> HDF5File:
+        """Open a file, which `stack` closes."""
+        return cls(stack.enter_context(h5py.File(path, "r")), path, options, stack)
+
+    def get(self, name: str) -> h5py.Dataset | h5py.Group | None:
+        """A dataset or a group; None if there is none, or if a link leads nowhere or to itself."""
+        try:
+            return self.root.get(name)
+        except RuntimeError:
+            return None
+
     def has(self, name: str) -> bool:
-        """True if a dataset has this name; a link that leads nowhere is none."""
-        return isinstance(self.file.get(name), h5py.Dataset)
+        """True if a dataset has this name."""
+        return isinstance(self.get(name), h5py.Dataset)
+
+    def has_group(self, name: str) -> bool:
+        """True if a group has this name."""
+        return isinstance(self.get(name), h5py.Group)
 
     def first(self, *names: str) -> h5py.Dataset | None:
-        """The first dataset that is there."""
-        return next((self.file[name] for name in names if self.has(name)), None)
+        """The first of these datasets that exists."""
+        return next((self.get(name) for name in names if self.has(name)), None)
 
     def dataset(self, expected: str, *names: str) -> h5py.Dataset:
-        """Like `first`, but something must be there."""
-        found = self.first(*names)
-        if found is None:
+        """The first of these datasets that exists.
+
+        Raises
+        ------
+        InputError
+            If none does.
+        """
+        dataset = self.first(*names)
+        if dataset is None:
             raise InputError(f"{self.path}: no dataset {' or '.join(names)}, expected {expected}")
-        return found
+        return dataset
 
     def real(self, expected: str, *names: str) -> NDArray:
         """An array of real numbers or integers, loaded whole."""
-        found = self.dataset(expected, *names)
-        if found.dtype.kind not in "fiu":
-            raise InputError(f"{self.path}: {found.name} is {found.dtype}, expected {expected}")
-        return found[()]
+        return self._array(expected, names, "fiu")
 
     def complex(self, expected: str, *names: str) -> NDArray[np.complex64]:
         """An array of complex numbers, loaded whole."""
-        found = self.dataset(expected, *names)
-        if found.dtype.kind != "c":
-            raise InputError(f"{self.path}: {found.name} is {found.dtype}, expected {expected}")
-        return found[()].astype(np.complex64)
+        return self._array(expected, names, "c").astype(np.complex64)
 
-    def positive(self, value: object, name: str, expected: str) -> float:
-        """One positive number, from a dataset or an attribute that holds one."""
-        array = np.asarray(value)
-        if (
-            array.size != 1
-            or array.dtype.kind not in "fiu"
-            or not (np.isfinite(array).all() and array.item() > 0)
-        ):
-            raise InputError(f"{self.path}: {name} is {array.tolist()}, expected {expected}")
-        return float(array.item())
+    def vectors(self, expected: str, *names: str) -> tuple[NDArray[np.float64], ...]:
+        """Datasets of one number per pattern each, float64 [n].
+
+        Raises
+        ------
+        InputError
+            Also if their lengths differ.
+        """
+        arrays = tuple(self.real(expected, name).astype(np.float64).reshape(-1) for name in names)
+        if len({array.shape for array in arrays}) > 1:
+            shapes = " and ".join(
+                f"{name} {array.shape}" for name, array in zip(names[1:], arrays[1:], strict=True)
+            )
+            raise InputError(
+                f"{self.path}: {names[0]} has shape {arrays[0].shape} and {shapes}, expected [n] for each"
+            )
+        return arrays
+
+    def bad_pixels(self, name: str, shape: tuple[int, ...]) -> NDArray | None:
+        """A bit field of bad pixels, 0 = good; None if there is no such dataset.
+
+        Raises
+        ------
+        InputError
+            If it holds no integers, or has another shape than the frames.
+        """
+        dataset = self.first(name)
+        if dataset is None:
+            return None
+        if dataset.shape != shape or dataset.dtype.kind not in "iub":
+            raise InputError(
+                f"{self.path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected integers of shape "
+                f"{shape}, 0 = good"
+            )
+        return dataset[()].astype(np.int64)
 
     def length(self, *names: str) -> float | None:
-        """The first length that is there, in metres; without a `units` attribute it is in metres."""
-        return self._quantity(names, _LENGTHS, "one positive length", lower=False)
+        """The first of these lengths that exists, in metres, which is the unit without a `units` attribute."""
+        return self._quantity(names, LENGTH_UNITS, "one positive length")
 
     def energy(self, *names: str) -> float | None:
-        """The first energy that is there, in joules; without a `units` attribute it is in joules."""
-        return self._quantity(names, _ENERGIES, "one positive energy", lower=True)
+        """The first of these energies that exists, in joules, which is the unit without a `units` attribute."""
+        return self._quantity(names, ENERGY_UNITS, "one positive energy")
 
     def lengths(self, dataset: h5py.Dataset) -> NDArray[np.float64]:
-        """A dataset of lengths in metres, by its `units` attribute."""
+        """A dataset of lengths in metres, converted by its `units` attribute."""
         if dataset.dtype.kind not in "fiu":
             raise InputError(f"{self.path}: {dataset.name} is {dataset.dtype}, expected lengths")
-        return dataset[()].astype(np.float64) * self._scale(dataset, _LENGTHS, lower=False)
+        return dataset[()].astype(np.float64) * self._unit(dataset, LENGTH_UNITS)
 
-    def beside(self, default: str, expected: str) -> Source:
-        """The second file: the one that the options name, else `default` in the same folder."""
+    def companion(self, default: str, expected: str) -> HDF5File:
+        """The second file: the one that the options name, else `default` in the same folder.
+
+        Raises
+        ------
+        InputError
+            If there is no such file, or it is not HDF5.
+        """
         path = self.options.companion or self.path.with_name(default)
         if not path.is_file():
             raise InputError(
@@ -107,29 +147,37 @@ class Source:
             )
         if not h5py.is_hdf5(path):
             raise InputError(f"{path}: no HDF5 file, expected {expected}")
-        return Source(self.stack.enter_context(h5py.File(path, "r")), path, self.options, self.stack)
+        return self.open(path, self.options, self.stack)
 
-    def _quantity(
-        self, names: tuple[str, ...], scales: dict[str, float], expected: str, *, lower: bool
-    ) -> float | None:
-        found = self.first(*names)
-        if found is None:
+    def _array(self, expected: str, names: tuple[str, ...], kinds: str) -> NDArray:
+        dataset = self.dataset(expected, *names)
+        if dataset.dtype.kind not in kinds:
+            raise InputError(f"{self.path}: {dataset.name} is {dataset.dtype}, expected {expected}")
+        return dataset[()]
+
+    def _quantity(self, names: tuple[str, ...], units: dict[str, float], expected: str) -> float | None:
+        dataset = self.first(*names)
+        if dataset is None:
             return None
-        return self.positive(found[()], found.name, expected) * self._scale(found, scales, lower=lower)
+        number = positive_number(dataset[()], f"{self.path}: {dataset.name}", expected)
+        return number * self._unit(dataset, units)
 
-    def _scale(self, dataset: h5py.Dataset, scales: dict[str, float], *, lower: bool) -> float:
-        unit = dataset.attrs.get("units", "")
-        text = (
-            unit.decode()
-            if isinstance(unit, bytes)
-            else str(np.asarray(unit).reshape(-1)[0] if unit is not None else "")
-        )
-        text = text.strip()
-        if not text:
+    def _unit(self, dataset: h5py.Dataset, units: dict[str, float]) -> float:
+        name = attribute_text(dataset, "units").strip()
+        if not name:
             return 1.0
-        scale = scales.get(text.lower() if lower else text)
-        if scale is None:
+        if name not in units:
             raise InputError(
-                f"{self.path}: {dataset.name} is in {text!r}, expected one of {', '.join(scales)}"
+                f"{self.path}: {dataset.name} is in {name!r}, expected one of {', '.join(units)}"
             )
-        return scale
+        return units[name]
+
+
+def attribute_text(item: h5py.Dataset | h5py.Group, name: str, default: str = "") -> str:
+    """An attribute as text; an array of strings counts by its first element."""
+    value = np.asarray(item.attrs.get(name, default)).reshape(-1)[:1].tolist()
+    return (
+        value[0].decode("utf-8", "replace")
+        if value and isinstance(value[0], bytes)
+        else "".join(map(str, value))
+    )

@@ -1,4 +1,4 @@
-"""NumPy archives (NPZ, also wrapped in bzip2), read without pickles; errors name file and key."""
+"""NumPy archives (NPZ, also compressed with bzip2), read without pickles; errors name the file and the key."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["Archive", "complex_array", "is_archive", "open_archive", "real_array
 
 _ZIP = b"PK\x03\x04"
 _BZIP2 = b"BZh"
-# Of a member of a zip archive; the lengths of its name and of what follows stand at the end.
+# Header of a member of a zip archive; its last two fields are the lengths of the name and of the extra field.
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
 
 class Archive:
-    """Arrays of an NPZ file, each loaded, or mapped into memory, when it is asked for.
+    """Arrays of an NPZ file, loaded or memory-mapped on access.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Archive:
     """
 
     def __init__(self, path: Path, file: np.lib.npyio.NpzFile, *, plain: bool = True) -> None:
-        """`plain` says that the archive is the file as it is, and not packed once more."""
+        """`plain`: the file is the archive itself, not compressed as a whole."""
         self.path = path
         self.keys = frozenset(file.files)
         self._file, self._plain = file, plain
@@ -47,7 +47,7 @@ class Archive:
         return key in self.keys
 
     def array(self, key: str, expected: str) -> NDArray:
-        """Load one array; `expected` says in the error what should have been there.
+        """Load one array; `expected` describes it in the error.
 
         Raises
         ------
@@ -69,18 +69,18 @@ class Archive:
             raise InputError(f"{self.path}: {key!r} is damaged ({error}), expected {expected}") from error
 
     def stack(self, key: str, expected: str) -> NDArray:
-        """A large array of real numbers: mapped from the file if it is not compressed, else loaded.
+        """A large array of real numbers: memory-mapped if it is not compressed, otherwise loaded.
 
         Raises
         ------
         InputError
-            As `array`, or if it holds no real numbers.
+            As for `array`, and if it holds no real numbers.
         """
         mapped = self._mapped(key) if self._plain else None
         return real_array(self, key, expected) if mapped is None else _real(self, key, mapped, expected)
 
     def _mapped(self, key: str) -> np.memmap | None:
-        """The member as a memory map; None if it is compressed, or anything but a plain array."""
+        """The member as a memory map; None if it is compressed or not a plain array."""
         if self._file.zip is None or f"{key}.npy" not in self._file.zip.NameToInfo:
             return None
         member = self._file.zip.NameToInfo[f"{key}.npy"]
@@ -116,12 +116,12 @@ def is_archive(path: Path) -> bool:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """Open an NPZ file, which may be compressed with bzip2 as a whole (then it is unpacked in memory).
+    """Open an NPZ file; one that is compressed with bzip2 as a whole is unpacked in memory.
 
     Raises
     ------
     InputError
-        If the file is truncated or no NPZ archive.
+        If the file is truncated or not an NPZ archive.
     """
     with ExitStack() as stack:
         try:
@@ -146,7 +146,7 @@ def real_array(archive: Archive, key: str, expected: str) -> NDArray:
     Raises
     ------
     InputError
-        Also if the numbers are complex or no numbers.
+        Also if it holds complex numbers or no numbers.
     """
     return _real(archive, key, archive.array(key, expected), expected)
 

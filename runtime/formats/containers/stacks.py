@@ -1,4 +1,4 @@
-"""Stacks of patterns that are read a block at a time, whatever they are stored as."""
+"""Stacks of patterns that are read a block at a time, however they are stored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Flattened", "Joined", "Picked", "Stack", "patterns_together"]
+__all__ = ["ConcatenatedStack", "RasterStack", "SelectedStack", "Stack", "patterns_together"]
 
 
 class Stack(Protocol):
@@ -20,23 +20,23 @@ class Stack(Protocol):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the numbers."""
+        """Type of the numbers."""
 
     def __getitem__(self, index: Any) -> NDArray:
-        """A block, by (slice of patterns, slice of rows, slice of columns)."""
+        """A block: (slice of patterns, slice of rows, slice of columns)."""
 
 
 def patterns_together(stack: Stack) -> int:
-    """Number of patterns that a file stores, and may have compressed, in one piece."""
-    if isinstance(stack, Joined | Picked | Flattened):
+    """Number of patterns that a file stores, and possibly compresses, in one piece."""
+    if isinstance(stack, ConcatenatedStack | SelectedStack | RasterStack):
         return stack.together
-    # Only HDF5 datasets have chunks, and None if they are stored as one plain array.
+    # Only HDF5 datasets have chunks; None if they are contiguous.
     chunks = getattr(stack, "chunks", None)
     return int(chunks[0]) if chunks else 1
 
 
-class Joined:
-    """Several stacks one after the other."""
+class ConcatenatedStack:
+    """Several stacks, one after the other."""
 
     def __init__(self, parts: Sequence[Stack]) -> None:
         self.together = max(patterns_together(part) for part in parts)
@@ -55,8 +55,8 @@ class Joined:
         return np.concatenate(blocks).astype(self.dtype, copy=False)
 
 
-class Picked:
-    """Some patterns of a stack, in growing order."""
+class SelectedStack:
+    """Some patterns of a stack, in increasing order."""
 
     def __init__(self, stack: Stack, rows: NDArray[np.intp]) -> None:
         self._stack, self._rows = stack, rows
@@ -74,7 +74,7 @@ class Picked:
         return self._stack[slice(first, last + 1), index[1], index[2]][rows - first]
 
 
-class Flattened:
+class RasterStack:
     """A raster [slow, fast, rows, columns] as patterns [slow * fast, rows, columns]."""
 
     def __init__(self, raster: Stack) -> None:

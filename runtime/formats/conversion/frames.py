@@ -12,16 +12,14 @@ from ptychonnx.runtime.formats.containers.stacks import Stack, patterns_together
 from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, valid_values
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
-from ptychonnx.runtime.scan.orientation import turn_pattern
+from ptychonnx.runtime.scan.orientation import orient_pattern
 
-__all__ = ["FramePlan", "Frames", "detect_dc", "lazy_frames"]
+__all__ = ["FramePlan", "Frames", "lazy_frames"]
 
 # Frames that are read together, and converted together, in bytes of float64.
 _BLOCK_BYTES = 2**23
 # A block that the chunks of a file make larger ends here.
 _LARGEST_BLOCK_BYTES = 2**27
-# Patterns whose mean tells where the direct beam is.
-_SAMPLE = 16
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class FramePlan:
         """Frames [..., rows, columns] as read: direct beam to the centre, cut, turned; not binned yet."""
         if self.corner:
             block = np.fft.fftshift(block, axes=(-2, -1))[..., self.inner, self.inner]
-        return turn_pattern(block, self.orientation)
+        return orient_pattern(block, self.orientation)
 
     def binned(self, amplitude: NDArray[np.float32]) -> NDArray[np.float32]:
         """Amplitudes of the photons added up over bins; bins start at pixel 0, so that DC stays in bin N // 2."""
@@ -267,23 +265,6 @@ class _Frames:
                 f"{self.where}[{first + index}] has {broken[index]} pixels that are negative, NaN or saturated and not "
                 f"masked, expected photon {self.quantity}: {self.hint}--bad-pixels mask distrusts them"
             )
-
-
-def detect_dc(stack: Stack, mask: NDArray[np.bool_] | None, where: str) -> tuple[str, str]:
-    """Where the direct beam is, by the brightest pixel of a mean pattern: (``centre`` or ``corner``, reason)."""
-    n, height, width = stack.shape
-    total = np.zeros((height, width))
-    for index in np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)):
-        frame = np.asarray(stack[slice(index, index + 1), slice(None), slice(None)])[0]
-        total += np.where(valid_values(frame, where), frame, 0)
-    if mask is not None and mask.shape == total.shape:
-        total[~mask] = 0
-    peak = np.array(np.unravel_index(np.argmax(total), total.shape))
-    sides = np.array(total.shape)
-    from_centre = np.abs(peak - sides // 2).max()
-    from_corner = np.minimum(peak, sides - peak).max()
-    place = "corner" if from_corner < from_centre else "centre"
-    return place, f"the brightest pixel of the mean pattern is [{peak[0]}, {peak[1]}]"
 
 
 def _around(centre: int, side: int, length: int, where: str) -> slice:

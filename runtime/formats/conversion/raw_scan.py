@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import Stack
-from ptychonnx.runtime.formats.conversion.frames import FramePlan, detect_dc, lazy_frames
+from ptychonnx.runtime.formats.conversion.direct_beam import detect_direct_beam
+from ptychonnx.runtime.formats.conversion.frames import FramePlan, lazy_frames
 from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
 from ptychonnx.runtime.formats.read_options import METRES, Conventions, ReadOptions
 from ptychonnx.runtime.scan import Reference, Scan
@@ -71,7 +72,7 @@ class RawScan:
 
 def from_scan(scan: Scan, path: Path, conventions: Conventions) -> RawScan:
     """A scan that was read already, for options to be applied to it; labels are left out."""
-    fixed = conventions.unit.why
+    fixed = conventions.unit.reason
     ours = Conventions.of_format("", unit="px", axes="row,column", quantity="amplitude")
     return RawScan(
         path=path,
@@ -79,7 +80,7 @@ def from_scan(scan: Scan, path: Path, conventions: Conventions) -> RawScan:
         patterns_key="the patterns",
         positions=scan.positions - (0 if scan.reference is None else np.array(scan.reference.origin)),
         positions_key="the positions",
-        conventions=replace(ours, **{n: replace(getattr(ours, n), why=fixed) for n in vars(ours)}),
+        conventions=replace(ours, **{n: replace(getattr(ours, n), reason=fixed) for n in vars(ours)}),
         absolute=True,
         probe=scan.probe,
         mask=scan.mask,
@@ -111,10 +112,10 @@ def assemble(
     _check(raw, where)
     height, width = raw.patterns.shape[1:]
     conventions = raw.conventions.overridden(options)
-    seen, reason = detect_dc(raw.patterns, raw.mask, where)
+    detected = detect_direct_beam(raw.patterns, raw.mask, where)
     for line in conventions.lines():
-        doubt = line.startswith("dc:") and options.dc is None and seen != conventions.dc.value
-        log(f"{line}, but {reason}: is it --dc {seen}?" if doubt else line)
+        doubt = line.startswith("dc:") and options.dc is None and detected.value != conventions.dc.value
+        log(f"{line}, but {detected.reason}: is it --dc {detected.value}?" if doubt else line)
     plan = FramePlan.of(raw.patterns.shape, conventions.dc.value == "corner", options, where)
     frames = lazy_frames(
         raw.patterns,

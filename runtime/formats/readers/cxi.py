@@ -1,4 +1,4 @@
-"""Scans in CXI files: HDF5 in the layout of the Coherent X-ray Imaging Data Bank.
+"""CXI files: HDF5 in the layout of the Coherent X-ray Imaging Data Bank.
 
 Read
 ----
@@ -6,55 +6,57 @@ entry_1/data_1/data, or entry_1/instrument_1/detector_1/data
     [n, N, N], photon counts, integers of any width or floats; may be a link or compressed. DC is taken to be
     at [N // 2, N // 2], or at [0, 0] if the dataset's attribute `is_fft_shifted` is set.
 translation, in entry_1/data_1, entry_1/sample_1/geometry_1 or entry_1/instrument_1/detector_1 (first found)
-    [n, 3] or [n, 2], (x, y[, z]) of the **sample** in **metres**. z is ignored. If it is missing, the companion is
-    asked for it and for the probe, or `product.cxi` in the same folder: ptychodus writes two files.
+    [n, 3] or [n, 2], (x, y[, z]) of the **sample** in **metres**. z is ignored. If it is missing, positions and probe
+    are read from the companion, or from `product.cxi` in the same folder: ptychodus writes two files.
 entry_1/instrument_1/detector_1/mask
-    optional bit field [N, N]: a pixel is good if no bit is set but, at most, 0x1000 (signal above
-    background). Bad pixels become amplitude 0 and are not looked at, so that NaN, -1 or 2**32 - 1 may stand
-    there.
+    optional bit field [N, N]: a pixel is good if no bit other than 0x1000 (signal above background) is set. Bad
+    pixels become amplitude 0 and may hold anything: NaN, -1 or 2**32 - 1.
 entry_1/instrument_1/detector_1/distance, x_pixel_size, y_pixel_size
-    metres; the two sizes must agree, and one is enough.
+    metres; the two sizes must agree, and one of them is enough.
 entry_1/instrument_1/beam_1/incident_wavelength, or source_1/wavelength
     metres; else beam_1/incident_energy or source_1/energy, joules.
 entry_1/instrument_1/source_1/illumination, or source_1/probe
-    optional, complex [N, N], [modes, N, N] or [coherent, modes, N, N] (of which the first), in the plane of the
-    sample, of any power: it is scaled so that sum |P|^2 is the mean number of counts in a pattern.
+    optional, complex [N, N], [modes, N, N] or [coherent, modes, N, N] (the first coherent part is used), in the
+    sample plane, of any power: it is scaled so that sum |P|^2 is the mean number of counts in a pattern.
 entry_1/instrument_1/detector_1/basis_vectors
     optional, [2, 3] or [3, 2]: the steps to the next row and to the next column of the detector.
 
+Lengths and energies with a `units` attribute are converted.
+
 Axes and sign
 -------------
-The CXI frame has z along the beam, y up, and x to the left for who looks along the beam. Rows of a detector
+The CXI frame has z along the beam, y up, and x to the left when looking along the beam. Rows of a detector
 run down (-y) and columns to the right (-x) unless `basis_vectors` says otherwise. Translations are those of
-the sample: when it moves up, the beam meets a lower part of it. Both signs together give
+the sample: when it moves up, the beam meets a lower part of it. Together,
 
     row = +y / pixel_size,  column = +x / pixel_size
 
 in the default geometry, and -(translation . unit basis vector) / pixel_size in general, with pixel_size =
-wavelength * distance / (N * detector pixel). cdtools reads files in the same way: it negates the translations
-and projects them on the same basis. Positions here start at the centre of a window in the canvas's corner;
-only differences between positions mean anything.
+wavelength * distance / (N * detector pixel). cdtools reads these files in the same way: it negates the
+translations and projects them onto the same basis. Only differences between positions are meaningful; the first
+window is placed in the corner of the canvas.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import Source
-from ptychonnx.runtime.formats.conversion.detector_geometry import Geometry
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
+from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength, object_pixel_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.read_options import Conventions, Stated
+from ptychonnx.runtime.formats.quantities import wavelength_of_energy
+from ptychonnx.runtime.formats.read_options import Convention, Conventions
 
 __all__ = ["matches", "read"]
 
-_DETECTOR = "entry_1/instrument_1/detector_1"
-_SOURCE = "entry_1/instrument_1/source_1"
+_INSTRUMENT = "entry_1/instrument_1"
+_DETECTOR = f"{_INSTRUMENT}/detector_1"
+_SOURCE = f"{_INSTRUMENT}/source_1"
 _DATA = ("entry_1/data_1/data", f"{_DETECTOR}/data")
 _TRANSLATION = (
     "entry_1/data_1/translation",
@@ -62,16 +64,18 @@ _TRANSLATION = (
     f"{_DETECTOR}/translation",
 )
 _PROBE = (f"{_SOURCE}/illumination", f"{_SOURCE}/probe")
+_WAVELENGTH = (f"{_INSTRUMENT}/beam_1/incident_wavelength", f"{_SOURCE}/wavelength")
+_ENERGY = (f"{_INSTRUMENT}/beam_1/incident_energy", f"{_SOURCE}/energy")
 _PRODUCT = "product.cxi"
 _SIGNAL_ABOVE_BACKGROUND = 0x1000
 
 
-def matches(file: h5py.File) -> bool:
-    """True if the file has the group and the patterns of a CXI file."""
-    return _first(file, _DATA) is not None
+def matches(file: HDF5File) -> bool:
+    """True if the file has the patterns of a CXI file."""
+    return file.first(*_DATA) is not None
 
 
-def read(source: Source) -> RawScan:
+def read(file: HDF5File) -> RawScan:
     """Read a scan.
 
     Raises
@@ -79,74 +83,86 @@ def read(source: Source) -> RawScan:
     InputError
         If something above is missing or has the wrong shape.
     """
-    file, path = source.file, source.path
-    data = _needed(file, path, _DATA, "photon counts [n, N, N]")
+    data = file.dataset("photon counts [n, N, N]", *_DATA)
     if data.ndim != 3:
-        raise InputError(f"{path}: {data.name} has shape {data.shape}, expected square patterns [n, N, N]")
-    n, size = len(data), min(data.shape[1:])
-    geometry = Geometry.from_file(file, path, size)
-    # ptychodus writes diffraction.cxi and product.cxi: positions and probe are in the second.
-    second = source.options.companion or path.with_name(_PRODUCT).is_file()
-    split = _first(file, _TRANSLATION) is None and second
-    other = source.beside(_PRODUCT, "the positions of these patterns") if split else source
-    translation = _needed(other.file, other.path, _TRANSLATION, "positions of the sample in metres [n, 3]")
-    if translation.ndim != 2 or len(translation) != n or translation.shape[1] not in (2, 3):
         raise InputError(
-            f"{other.path}: {translation.name} has shape {translation.shape}, expected {(n, 3)} or {(n, 2)}, "
-            "one (x, y, z) in metres for each pattern"
+            f"{file.path}: {data.name} has shape {data.shape}, expected square patterns [n, N, N]"
+        )
+    wavelength, pixel_size = _geometry(file, min(data.shape[1:]))
+    # ptychodus writes diffraction.cxi and product.cxi: positions and probe are in the second.
+    second = file.options.companion or file.path.with_name(_PRODUCT).is_file()
+    split = file.first(*_TRANSLATION) is None and second
+    product = file.companion(_PRODUCT, "the positions of these patterns") if split else file
+    translation = product.dataset("positions of the sample in metres [n, 3]", *_TRANSLATION)
+    if translation.ndim != 2 or len(translation) != len(data) or translation.shape[1] not in (2, 3):
+        raise InputError(
+            f"{product.path}: {translation.name} has shape {translation.shape}, expected {(len(data), 3)} or "
+            f"{(len(data), 2)}, one (x, y, z) in metres for each pattern"
         )
     corner = bool(data.attrs.get("is_fft_shifted", False))
-    known = Conventions.of_format("CXI", unit="m", axes="row,column", dc="corner" if corner else "centre")
-    turned = Stated("row,column", "(x, y) of the sample on the basis vectors of the detector")
+    conventions = Conventions.of_format(
+        "CXI", unit="m", axes="row,column", dc="corner" if corner else "centre"
+    )
+    projected = Convention("row,column", "(x, y) of the sample on the basis vectors of the detector")
+    mask = file.bad_pixels(f"{_DETECTOR}/mask", data.shape[1:])
     return RawScan(
-        path=path,
+        path=file.path,
         patterns=data,
         patterns_key=data.name,
-        positions=geometry.moved(translation[()]),
+        # The beam meets the part of the sample that is opposite to the sample's own motion.
+        positions=-(product.lengths(translation)[:, :2] @ _basis(file)[:, :2].T),
         positions_key=translation.name,
-        conventions=replace(known, axes=turned),
-        probe=_probe(other.file, other.path),
-        mask=_mask(file, path, data.shape[1:]),
-        pixel_size=geometry.pixel_size,
-        wavelength=geometry.wavelength,
+        conventions=replace(conventions, axes=projected),
+        probe=_probe(product),
+        mask=None if mask is None else (mask & ~_SIGNAL_ABOVE_BACKGROUND) == 0,
+        pixel_size=pixel_size,
+        wavelength=wavelength,
         hint=f"mark bad pixels in {_DETECTOR}/mask (0 = good), or ",
     )
 
 
-def _first(file: h5py.File, names: tuple[str, ...]) -> h5py.Dataset | None:
-    # `get` gives None for a link that leads nowhere.
-    return next((file[name] for name in names if isinstance(file.get(name), h5py.Dataset)), None)
+def _geometry(file: HDF5File, size: int) -> tuple[float, float]:
+    """Wavelength and object pixel size in metres."""
+    wavelength = file.length(*_WAVELENGTH)
+    if wavelength is None:
+        energy = file.energy(*_ENERGY)
+        if energy is None:
+            raise InputError(
+                f"{file.path}: no dataset {' or '.join(_WAVELENGTH + _ENERGY)}, expected metres or joules"
+            )
+        wavelength = wavelength_of_energy(energy)
+    pixel_size = object_pixel_size(file, _DETECTOR, check_wavelength(wavelength, str(file.path)), size)
+    if pixel_size is None:
+        missing = "x_pixel_size or y_pixel_size" if file.has(f"{_DETECTOR}/distance") else "distance"
+        raise InputError(f"{file.path}: no dataset {_DETECTOR}/{missing}, expected metres")
+    return wavelength, pixel_size
 
 
-def _needed(file: h5py.File, path: Path, names: tuple[str, ...], expected: str) -> h5py.Dataset:
-    dataset = _first(file, names)
+def _basis(file: HDF5File) -> NDArray[np.float64]:
+    """Unit vectors (x, y, z) to the next row and to the next column of the detector, [2, 3], in the CXI frame."""
+    dataset = file.first(f"{_DETECTOR}/basis_vectors")
     if dataset is None:
-        raise InputError(f"{path}: no dataset {' or '.join(names)}, expected {expected}")
-    return dataset
-
-
-def _mask(file: h5py.File, path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    dataset = _first(file, (f"{_DETECTOR}/mask",))
-    if dataset is None:
-        return None
-    if dataset.shape != shape or dataset.dtype.kind not in "iub":
+        return np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
+    basis = np.asarray(dataset[()], dtype=np.float64)
+    if basis.shape == (3, 2):
+        basis = basis.T
+    lengths = np.linalg.norm(basis, axis=-1, keepdims=True)
+    if basis.shape != (2, 3) or not np.isfinite(basis).all() or not (lengths > 0).all():
         raise InputError(
-            f"{path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected integers of shape "
-            f"{shape}, 0 = good"
+            f"{file.path}: {dataset.name} has shape {basis.shape}, expected two vectors (x, y, z), [2, 3] or [3, 2]"
         )
-    return (dataset[()].astype(np.int64) & ~_SIGNAL_ABOVE_BACKGROUND) == 0
+    return basis / lengths
 
 
-def _probe(file: h5py.File, path: Path) -> NDArray[np.complex64] | None:
-    dataset = _first(file, _PROBE)
+def _probe(file: HDF5File) -> NDArray[np.complex64] | None:
+    dataset: h5py.Dataset | None = file.first(*_PROBE)
     if dataset is None:
         return None
     if dataset.dtype.kind != "c" or dataset.ndim not in (2, 3, 4):
         raise InputError(
-            f"{path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected complex [N, N], "
+            f"{file.path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected complex [N, N], "
             "[modes, N, N] or [coherent, modes, N, N]"
         )
     probe = dataset[()].astype(np.complex64)
-    if probe.ndim == 4:
-        probe = probe[0]
+    probe = probe[0] if probe.ndim == 4 else probe
     return probe[None] if probe.ndim == 2 else probe

@@ -1,26 +1,26 @@
-"""Scans in files of no known format: the user says where everything is.
+"""Files of unknown format: the user maps keys to arrays.
 
 Keys of the mapping
 -------------------
 patterns
-    [n, rows, columns], or [slow, fast, rows, columns] of a raster. Needed, unless the file itself is an NPY array of
-    this shape.
+    [n, rows, columns], or [slow, fast, rows, columns] for a raster. Required, unless the file itself is an NPY array
+    of this shape.
 positions, or x and y
-    [n, 2] (or [2, n] for n other than 2), or [n] each, x = column, y = row; a raster may have two axes instead of
-    one. Needed.
+    [n, 2] (or [2, n] unless n is 2), or [n] each, x = column, y = row; a raster may have two axes instead of one.
+    Required.
 probe
     optional, complex [..., modes, N, N] with leading axes of length 1.
 mask, or bad
-    optional [rows, columns]: nonzero = trust, or nonzero = bad.
+    optional [rows, columns]: nonzero = valid, or nonzero = bad.
 pixel_size, wavelength
     optional, one number in metres.
 
-A value is a path inside the file (HDF5) or the name of an array (NPZ); ``file:path`` looks into another file,
-relative to this one, and the name of an NPY or text file (.csv, .txt; numbers in columns) stands for itself.
+A value is a path inside the file (HDF5) or the name of an array (NPZ); ``file:path`` is a path inside another file,
+relative to this one, and the name of an NPY or text file (.csv, .txt; numbers in columns) is the array in it.
 
-What is not said with options is detected, and the reader says what it found and why: the unit from a `units` attribute
-or from the span of the positions; the direct beam from the brightest pixel of the mean pattern; amplitudes are not
-told from counts, counts are assumed.
+Conventions that no option states are detected, and reported with the reason: the unit from a `units` attribute or from
+the span of the positions; the direct beam from the brightest pixel of the mean pattern. Counts are assumed, since
+amplitudes cannot be told from them.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401  (registers the compression filters of detectors)
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.npz import is_archive, open_archive
-from ptychonnx.runtime.formats.containers.stacks import Flattened
-from ptychonnx.runtime.formats.conversion.frames import detect_dc
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_text
+from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, open_archive
+from ptychonnx.runtime.formats.containers.stacks import RasterStack
+from ptychonnx.runtime.formats.conversion.direct_beam import detect_direct_beam
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.read_options import METRES, Conventions, ReadOptions, Stated
+from ptychonnx.runtime.formats.quantities import positive_number
+from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 
 __all__ = ["KEYS", "read"]
 
 KEYS = ("patterns", "positions", "x", "y", "probe", "mask", "bad", "pixel_size", "wavelength")
 # No stage scans further than this many metres, and no scan on a canvas of pixels spans as little.
 _LARGEST_SPAN_M = 0.05
-_WHOLE = {".npy", ".csv", ".txt"}
+_ARRAY_FILES = {".npy", ".csv", ".txt"}
 _NPY = b"\x93NUMPY"
 
 
 def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
-    """Read a scan by `options.mapping`; `stack` closes the files when the scan has been assembled.
+    """Read a scan by `options.mapping`; `stack` closes the files.
 
     Raises
     ------
     InputError
-        If a key of the mapping is unknown, leads nowhere, or holds something else.
+        If a key of the mapping is unknown, or a value leads nowhere or to an array of another kind.
     """
     unknown = sorted(set(options.mapping) - set(KEYS))
     if unknown:
         raise InputError(f"{path}: cannot map {', '.join(unknown)}, expected some of {', '.join(KEYS)}")
-    files = _Files(path, stack)
     mapping = dict(options.mapping)
     if "patterns" not in mapping and _is_npy(path):
         mapping["patterns"] = path.name
@@ -69,18 +69,20 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
         raise InputError(
             f"{path}: {', '.join(mapping) or 'nothing'} mapped, expected patterns, and positions or x and y"
         )
-    patterns = files.find(mapping["patterns"], "patterns [n, rows, columns]", large=True)
+    arrays = _Mapping(path, mapping, options, stack)
+    patterns = arrays.find("patterns", "patterns [n, rows, columns]", large=True)
     if len(patterns.shape) == 4:
-        patterns = Flattened(patterns)
+        patterns = RasterStack(patterns)
     if len(patterns.shape) != 3:
         raise InputError(
             f"{path}: {mapping['patterns']} has shape {patterns.shape}, expected [n, rows, columns]"
         )
-    positions, unit, axes = _positions(files, mapping, patterns.shape[0])
-    mask = _mask(files, mapping)
-    place, reason = (
-        (options.dc, "given") if options.dc else detect_dc(patterns, mask, f"{path}: {mapping['patterns']}")
-    )
+    positions, unit, axes = _positions(arrays, patterns.shape[0])
+    mask = _mask(arrays)
+    if options.dc:
+        direct_beam = Convention(options.dc, "given")
+    else:
+        direct_beam = detect_direct_beam(patterns, mask, f"{path}: {mapping['patterns']}")
     return RawScan(
         path=path,
         patterns=patterns,
@@ -88,59 +90,74 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
         positions=positions,
         positions_key=mapping.get("positions") or f"{mapping['x']} and {mapping['y']}",
         conventions=Conventions(
-            unit, axes, Stated("as-is", "assumed"), Stated("counts", "assumed"), Stated(place, reason)
+            unit, axes, Convention("as-is", "assumed"), Convention("counts", "assumed"), direct_beam
         ),
         absolute=unit.value == "px",
-        probe=_probe(files, mapping),
+        probe=_probe(arrays),
         mask=mask,
-        pixel_size=_number(files, mapping, "pixel_size"),
-        wavelength=_number(files, mapping, "wavelength"),
+        pixel_size=_metres(arrays, "pixel_size"),
+        wavelength=_metres(arrays, "wavelength"),
     )
 
 
-class _Files:
-    """Files that the mapping names, each opened once."""
+class _Mapping:
+    """Arrays by the keys of the mapping; each file is opened once."""
 
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self.path, self._stack = path, stack
-        self._open: dict[Path, Any] = {}
+    def __init__(self, path: Path, names: dict[str, str], options: ReadOptions, stack: ExitStack) -> None:
+        self.path, self.names = path, names
+        self._options, self._stack = options, stack
+        self._open: dict[Path, HDF5File | Archive] = {}
 
-    def find(self, target: str, expected: str, *, large: bool = False) -> Any:
-        """An HDF5 dataset, still in its file, or an array, which is mapped from the file where that is possible if it
-        is `large`."""
-        beside = self.path.parent / target
-        if beside.suffix in _WHOLE and beside.is_file():
-            return self._whole(beside, expected)
-        path, key = self.path, target
-        name, colon, rest = target.partition(":")
-        if colon and (self.path.parent / name).is_file():
-            path, key = self.path.parent / name, rest
+    def __contains__(self, key: str) -> bool:
+        return key in self.names
+
+    def where(self, key: str) -> str:
+        """File and name, for messages."""
+        return f"{self.path}: {self.names[key]}"
+
+    def find(self, key: str, expected: str, *, large: bool = False) -> Any:
+        """An HDF5 dataset, still in its file, or an array; a `large` one is memory-mapped where possible."""
+        name = self.names[key]
+        neighbour = self.path.parent / name
+        if neighbour.suffix in _ARRAY_FILES and neighbour.is_file():
+            return _array_file(neighbour, expected)
+        path = self.path
+        file_name, colon, rest = name.partition(":")
+        if colon and (self.path.parent / file_name).is_file():
+            path, name = self.path.parent / file_name, rest
         if path not in self._open:
             self._open[path] = self._opened(path, expected)
         container = self._open[path]
-        if not isinstance(container, h5py.File):
-            return container.stack(key, expected) if large else container.array(key, expected)
-        found = container.get(key)
-        if not isinstance(found, h5py.Dataset):
+        if isinstance(container, Archive):
+            return container.stack(name, expected) if large else container.array(name, expected)
+        if not container.has(name):
             raise InputError(
-                f"{path}: no dataset {key}, expected {expected} (the file has {', '.join(sorted(container))})"
+                f"{path}: no dataset {name}, expected {expected} (the file has {', '.join(sorted(container.root))})"
             )
-        return found
+        return container.get(name)
 
-    def _opened(self, path: Path, expected: str) -> Any:
+    def real(self, key: str, expected: str) -> NDArray[np.float64]:
+        """An array of real numbers, loaded whole."""
+        array = self.find(key, expected)
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"{self.where(key)} is {array.dtype}, expected {expected}")
+        return np.asarray(array[()], dtype=np.float64)
+
+    def _opened(self, path: Path, expected: str) -> HDF5File | Archive:
         if is_archive(path):
             return self._stack.enter_context(open_archive(path))
         if h5py.is_hdf5(path):
-            return self._stack.enter_context(h5py.File(path, "r"))
+            return HDF5File.open(path, self._options, self._stack)
         raise InputError(f"{path}: neither HDF5 nor NPZ, expected {expected} in it")
 
-    def _whole(self, path: Path, expected: str) -> NDArray:
-        try:
-            if _is_npy(path):
-                return np.load(path, mmap_mode="r", allow_pickle=False)
-            return np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None, ndmin=2)
-        except (ValueError, OSError) as error:
-            raise InputError(f"{path}: no array of numbers ({error}), expected {expected}") from error
+
+def _array_file(path: Path, expected: str) -> NDArray:
+    try:
+        if _is_npy(path):
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None, ndmin=2)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: no array of numbers ({error}), expected {expected}") from error
 
 
 def _is_npy(path: Path) -> bool:
@@ -148,81 +165,62 @@ def _is_npy(path: Path) -> bool:
         return file.read(len(_NPY)) == _NPY
 
 
-def _positions(files: _Files, mapping: dict[str, str], n: int) -> tuple[NDArray[np.float64], Stated, Stated]:
-    if "positions" in mapping:
-        key = mapping["positions"]
-        found = files.find(key, "positions [n, 2]")
-        values = _real(files, found, key, "positions [n, 2]")
+def _positions(arrays: _Mapping, n: int) -> tuple[NDArray[np.float64], Convention, Convention]:
+    if "positions" in arrays:
+        key = "positions"
+        values = arrays.real(key, "positions [n, 2]")
         if values.ndim > 2 and values.shape[-1] == 2:
             values = values.reshape(-1, 2)
         elif values.shape == (2, n) and n != 2:
             values = values.T
-        axes = Stated("row,column", "assumed")
+        axes = Convention("row,column", "assumed")
     else:
-        key = mapping["x"]
-        found = files.find(key, "x [n]")
-        x = _real(files, found, key, "x [n]").reshape(-1)
-        y = _real(files, files.find(mapping["y"], "y [n]"), mapping["y"], "y [n]").reshape(-1)
+        key = "x"
+        x, y = (arrays.real(key, f"{key} [n]").reshape(-1) for key in "xy")
         if x.shape != y.shape:
-            raise InputError(f"{files.path}: x has shape {x.shape} and y {y.shape}, expected the same")
-        values, axes = np.stack([x, y], axis=1), Stated("column,row", "x and y are mapped")
-    return values, _unit(found, values), axes
+            raise InputError(f"{arrays.path}: x has shape {x.shape} and y {y.shape}, expected the same")
+        values, axes = np.stack([x, y], axis=1), Convention("column,row", "x and y are mapped")
+    return values, _unit(arrays.find(key, "positions"), values), axes
 
 
-def _unit(found: Any, values: NDArray[np.float64]) -> Stated:
-    named = found.attrs.get("units") if isinstance(found, h5py.Dataset) else None
-    text = named.decode() if isinstance(named, bytes) else named
-    if text in METRES or text == "px":
-        return Stated(str(text), "from the units of the file")
+def _unit(array: Any, values: NDArray[np.float64]) -> Convention:
+    name = attribute_text(array, "units") if isinstance(array, h5py.Dataset) else ""
+    if name in METRES or name == "px":
+        return Convention(name, "from the units of the file")
     span = float(np.ptp(values, axis=0).max()) if values.size and np.isfinite(values).all() else np.inf
     if span == 0:
-        return Stated("px", "assumed")
+        return Convention("px", "assumed")
     if span < _LARGEST_SPAN_M:
-        return Stated("m", f"they span {span:.3g}, too little for pixels")
-    return Stated("px", f"they span {span:.4g}, too much for metres")
+        return Convention("m", f"they span {span:.3g}, too little for pixels")
+    return Convention("px", f"they span {span:.4g}, too much for metres")
 
 
-def _real(files: _Files, found: Any, key: str, expected: str) -> NDArray[np.float64]:
-    if found.dtype.kind not in "fiu":
-        raise InputError(f"{files.path}: {key} is {found.dtype}, expected {expected}")
-    return np.asarray(found[()], dtype=np.float64)
-
-
-def _mask(files: _Files, mapping: dict[str, str]) -> NDArray[np.bool_] | None:
+def _mask(arrays: _Mapping) -> NDArray[np.bool_] | None:
     for key in ("mask", "bad"):
-        if key in mapping:
-            found = files.find(mapping[key], f"{key} [rows, columns]")
-            if len(found.shape) != 2 or found.dtype.kind not in "iubf":
+        if key in arrays:
+            marked = arrays.find(key, f"{key} [rows, columns]")
+            if len(marked.shape) != 2 or marked.dtype.kind not in "iubf":
                 raise InputError(
-                    f"{files.path}: {mapping[key]} is {found.dtype} of shape {found.shape}, expected [rows, columns]"
+                    f"{arrays.where(key)} is {marked.dtype} of shape {marked.shape}, expected [rows, columns]"
                 )
-            marked = np.asarray(found[()]) != 0
-            return marked if key == "mask" else ~marked
+            return (marked[()] != 0) == (key == "mask")
     return None
 
 
-def _probe(files: _Files, mapping: dict[str, str]) -> NDArray[np.complex64] | None:
-    if "probe" not in mapping:
+def _probe(arrays: _Mapping) -> NDArray[np.complex64] | None:
+    if "probe" not in arrays:
         return None
     expected = "complex [..., modes, N, N] with leading axes of length 1"
-    found = files.find(mapping["probe"], expected)
-    if found.dtype.kind != "c" or len(found.shape) < 2 or any(length != 1 for length in found.shape[:-3]):
+    probe = arrays.find("probe", expected)
+    if probe.dtype.kind != "c" or len(probe.shape) < 2 or any(length != 1 for length in probe.shape[:-3]):
         raise InputError(
-            f"{files.path}: {mapping['probe']} is {found.dtype} of shape {found.shape}, expected {expected}"
+            f"{arrays.where('probe')} is {probe.dtype} of shape {probe.shape}, expected {expected}"
         )
-    return np.asarray(found[()], dtype=np.complex64).reshape(-1, *found.shape[-2:])
+    return np.asarray(probe[()], dtype=np.complex64).reshape(-1, *probe.shape[-2:])
 
 
-def _number(files: _Files, mapping: dict[str, str], key: str) -> float | None:
-    if key not in mapping:
+def _metres(arrays: _Mapping, key: str) -> float | None:
+    if key not in arrays:
         return None
-    value = np.asarray(files.find(mapping[key], f"{key}, one number of metres")[()])
-    if (
-        value.size != 1
-        or value.dtype.kind not in "fiu"
-        or not (np.isfinite(value).all() and value.item() > 0)
-    ):
-        raise InputError(
-            f"{files.path}: {mapping[key]} is {value.tolist()}, expected one positive number of metres"
-        )
-    return float(value.item())
+    value = arrays.find(key, f"{key}, one number of metres")[()]
+    return positive_number(value, arrays.where(key), "one positive number of metres")

@@ -1,4 +1,4 @@
-"""Our own scan file: an NPZ archive in exactly the conventions of `ptychonnx.runtime.scan.Scan`.
+"""ptychonnx's own scan file: an NPZ archive in exactly the conventions of `ptychonnx.runtime.scan.Scan`.
 
 Keys
 ----
@@ -11,7 +11,7 @@ positions
 probe
     complex64 [modes, N, N], optional, in sqrt(photons).
 mask
-    bool [N, N], optional, True = trust.
+    bool [N, N], optional, True = valid.
 reference_object, reference_origin
     complex64 [rows, columns] and float64 [2] (row, column), optional, together.
 labels
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.npz import Archive, complex_array, real_array
+from ptychonnx.runtime.formats.quantities import positive_number
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
@@ -39,7 +40,7 @@ from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
 __all__ = ["MARKER", "matches", "read", "write_scan"]
 
 MARKER = "ptychonnx-scan-1"
-# Patterns that are read, and written, together.
+# Number of patterns that are read, and written, together.
 _BLOCK = 64
 
 
@@ -82,7 +83,7 @@ def read(archive: Archive) -> Scan:
 
 
 def _diffraction(archive: Archive) -> Amplitudes:
-    """The array if it was compressed; else it stays in the file."""
+    """The array if it is compressed; otherwise it stays in the file."""
     stack = archive.stack("diffraction", "float32 amplitudes [n, N, N]")
     if not isinstance(stack, np.memmap) or stack.ndim != 3 or stack.dtype != np.float32:
         return stack
@@ -95,7 +96,7 @@ def _mask(archive: Archive) -> NDArray[np.bool_]:
     mask = archive.array("mask", "bool [N, N]")
     if mask.dtype != np.bool_:
         raise InputError(
-            f"{archive.path}: 'mask' is {mask.dtype}, expected bool, True where a pixel is trusted"
+            f"{archive.path}: 'mask' is {mask.dtype}, expected bool, True where a pixel is valid"
         )
     return mask
 
@@ -104,20 +105,16 @@ def _metres(archive: Archive, key: str) -> float | None:
     if key not in archive:
         return None
     value = real_array(archive, key, "a length in metres")
-    if value.shape != () or not (np.isfinite(value) and value > 0):
-        raise InputError(
-            f"{archive.path}: {key!r} is {value.tolist()}, expected one positive length in metres"
-        )
-    return float(value)
+    return positive_number(value, f"{archive.path}: {key!r}", "one positive length in metres")
 
 
 def write_scan(path: StrPath, scan: Scan) -> None:
-    """Write a scan as compressed NPZ, atomically; equal scans give equal bytes.
+    """Write a scan as compressed NPZ, atomically; equal scans yield equal bytes.
 
     Raises
     ------
     InputError
-        If the file cannot be written, or is not called ``.npz`` (NumPy would add the ending in silence).
+        If the file cannot be written, or its name does not end in ``.npz`` (NumPy would silently add the ending).
 
     Examples
     --------
@@ -148,13 +145,13 @@ def write_scan(path: StrPath, scan: Scan) -> None:
             arrays[key] = np.array(length, dtype=np.float64)
     with atomic_path(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, array in arrays.items():
-            # A member without a date is stamped with 1980-01-01, so the bytes depend on the content alone.
+            # A member without a date gets 1980-01-01, so that the bytes depend on the content alone.
             with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
                 _write_array(member, array)
 
 
 def _write_array(member: IO[bytes], array: NDArray | Amplitudes) -> None:
-    """As `numpy.savez_compressed` does it, but patterns that stay in their file are read a block at a time."""
+    """Like `numpy.savez_compressed`, but patterns in a file are read a block at a time."""
     if isinstance(array, np.ndarray):
         np.lib.format.write_array(member, array, allow_pickle=False)
         return

@@ -1,19 +1,19 @@
-"""Scans of PtychoPINN: flat NPZ archives with coordinates, and the datasets of its grid-lines study.
+"""PtychoPINN: flat NPZ archives with coordinates, and the datasets of its grid-lines study.
 
 Keys
 ----
 diffraction, or diff3d
-    [n, N, N], [n, N, N, C] or, in older files, [N, N, n]; DC at the centre. Floats are amplitudes, normalised
-    (not sqrt(photons): the photon number is a setting of the training, not in the file); integers are raw
+    [n, N, N], [n, N, N, C] or, in older files, [N, N, n]; DC at the centre. Floats are normalised amplitudes,
+    not sqrt(photons), since the number of photons is a setting of the training and not in the file; integers are
     counts.
 xcoords, ycoords
-    float [n], pixels: x is the **column**, y the **row** of the pixel of `objectGuess` on which pixel
-    [N // 2, N // 2] of the window lies; both grow with the index.
+    float [n], pixels: x is the **column**, y the **row** in `objectGuess` of the window's pixel [N // 2, N // 2];
+    both grow with the index.
 coords_offsets
     grid datasets only, [n, 1, 2, C]: here the **row comes first**, then the column, of the window's geometric
-    middle, corner + (N - 1) / 2; that is half a pixel less than our centre for even N. A dataset made of k
+    middle, corner + (N - 1) / 2, which is half a pixel less than our centre for even N. A dataset made of k
     objects repeats each position k times in a row, while the patterns come object after object: the objects
-    are laid side by side on one canvas. `xcoords` and `ycoords` win if both are there.
+    are placed side by side on one canvas. `xcoords` and `ycoords` take precedence.
 probeGuess
     optional, complex [N, N] or [modes, N, N].
 objectGuess
@@ -22,8 +22,8 @@ Y_I and Y_phi, or Y
     optional, shaped like `diffraction`: amplitude and phase, or the complex object, in each window.
 
 In the grid datasets `Y_I` is the amplitude **behind** the probe, |P| |O|, while `Y_phi` is the phase of the
-object alone; other files hold the bare object. The file does not say which: the one that explains the
-patterns better is taken, and where the probe is dark the object is then unknown and set to 0.
+object alone; other files hold the bare object. The file does not state which: the reading that explains the
+patterns better is used, and where the probe is dark the object is unknown and set to 0.
 
 The probe is scaled so that it explains the total power of the patterns, with the object if one is known.
 """
@@ -36,13 +36,13 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.npz import Archive, complex_array, real_array
 from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, scaled_probe, valid_values
-from ptychonnx.runtime.formats.readers.ptychopinn_object import object_behind_probe, reference_object
+from ptychonnx.runtime.formats.readers.ptychopinn_labels import object_behind_probe, reference_object
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
 
 __all__ = ["matches", "read"]
 
-# Patterns that are read together.
+# Number of patterns that are read together.
 _BLOCK = 64
 
 
@@ -58,7 +58,7 @@ def read(archive: Archive) -> Scan:
     Raises
     ------
     InputError
-        On wrong shapes, and for groups of patterns (C above 1) whose single positions the file does not give.
+        On wrong shapes, and for groups of patterns (C above 1) without a position for each pattern.
     """
     key = "diffraction" if "diffraction" in archive else "diff3d"
     raw = archive.stack(key, "amplitudes [n, N, N]")
@@ -132,8 +132,8 @@ def _flat_patterns(archive: Archive, key: str, array: NDArray, coordinates: tupl
         )
     if array.shape[3] != channels:
         raise InputError(
-            f"{archive.path}: {key!r} holds groups of {array.shape[3]} patterns but the coordinates "
-            f"give {channels} position a group: expected one for each pattern, as with gridsize 1"
+            f"{archive.path}: {key!r} holds groups of {array.shape[3]} patterns and the coordinates "
+            f"{channels} position per group, expected one for each pattern, as with gridsize 1"
         )
     return np.moveaxis(array, 3, 1).reshape(-1, *array.shape[1:3])
 
@@ -144,7 +144,7 @@ def _side_by_side(centres: NDArray[np.float64], size: int, where: str) -> NDArra
     unique = centres[np.sort(first)]
     if len(unique) == 1 < len(centres):
         raise InputError(
-            f"{where}: 'coords_offsets' gives the same position {len(centres)} times, expected a scan"
+            f"{where}: 'coords_offsets' holds the same position {len(centres)} times, expected a scan"
         )
     objects, rest = divmod(len(centres), len(unique))
     as_repeated = np.repeat(unique, objects, axis=0)

@@ -1,22 +1,22 @@
-"""Scans prepared by ptypy: `.ptyd` files (HDF5).
+"""ptypy's prepared data: `.ptyd` files (HDF5).
 
 Read
 ----
 chunks/0, chunks/1, ...
     Each with `data` [m, N, N] photon counts, DC at [N // 2, N // 2]; `positions` [m, 2], **(y, x) = (row, column) in
-    metres**, growing with the index of the object's array; `weights` like `data` or empty, 0 = bad. A chunk may be a
-    link to a file beside this one; chunks follow each other by number.
+    metres**, growing with the index of the object's array; `weights` shaped like `data` or empty, 0 = bad. A chunk may
+    be a link to a file in the same folder; chunks are ordered by number.
 meta
     `distance` (m), `energy` (**keV**), `psize` (m, one number or two) of the detector's pixels after ptypy's own
     binning.
 info/positions_scan, info/positions_theory
-    [n, 2], taken if the chunks have no positions.
+    [n, 2], used if the chunks have no positions.
 meta/weight2d, info/weight2d, common/weight2d
-    [N, N], taken if the chunks have no weights.
+    [N, N], used if the chunks have no weights.
 
-ptypy marks values that are None, and lists of them, by an attribute `type`: those count as missing. Weights that
-differ between patterns become one mask of the pixels that are good in all of them. The object's pixel is
-wavelength * distance / (N * psize). A position means the centre of a window up to a constant.
+ptypy marks values that are None, and lists of them, with an attribute `type`: those count as missing. Weights that
+differ between patterns become one mask of the pixels that are good in all of them. The object pixel size is
+wavelength * distance / (N * psize). A position is the centre of a window up to a constant.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import PLANCK_TIMES_LIGHT, Source
-from ptychonnx.runtime.formats.containers.stacks import Joined
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
+from ptychonnx.runtime.formats.containers.stacks import ConcatenatedStack
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
+from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, positive_number, wavelength_of_energy
 from ptychonnx.runtime.formats.read_options import Conventions
 
 __all__ = ["matches", "read"]
 
-_KILO_ELECTRON_VOLT = 1.602176634e-16  # J
 _BLOCK = 64
 
 
-def matches(file: h5py.File) -> bool:
+def matches(file: HDF5File) -> bool:
     """True if the file has ptypy's groups."""
-    return isinstance(file.get("chunks"), h5py.Group) and isinstance(file.get("meta"), h5py.Group)
+    return file.has_group("chunks") and file.has_group("meta")
 
 
-def read(source: Source) -> RawScan:
+def read(file: HDF5File) -> RawScan:
     """Read a scan.
 
     Raises
@@ -50,84 +50,81 @@ def read(source: Source) -> RawScan:
     InputError
         If there is no chunk, a chunk's file is missing, or shapes disagree.
     """
-    chunks = _chunks(source)
-    parts = [source.dataset("photon counts [m, N, N]", f"{name}/data") for name in chunks]
+    chunks = _chunks(file)
+    parts = [file.dataset("photon counts [m, N, N]", f"{name}/data") for name in chunks]
     for part in parts:
         if part.ndim != 3 or part.shape[1:] != parts[0].shape[1:]:
             raise InputError(
-                f"{source.path}: {part.name} has shape {part.shape}, expected [m, N, N] like the others"
+                f"{file.path}: {part.name} has shape {part.shape}, expected [m, N, N] like the others"
             )
     size = parts[0].shape[-1]
-    positions, positions_key = _positions(source, chunks, [len(part) for part in parts])
-    wavelength, pixel = _geometry(source, size)
+    positions, positions_key = _positions(file, chunks, [len(part) for part in parts])
+    wavelength, pixel = _geometry(file, size)
     return RawScan(
-        path=source.path,
-        patterns=parts[0] if len(parts) == 1 else Joined(parts),
+        path=file.path,
+        patterns=parts[0] if len(parts) == 1 else ConcatenatedStack(parts),
         patterns_key=f"{chunks[0]}/data" if len(parts) == 1 else "chunks/*/data",
         positions=positions,
         positions_key=positions_key,
         conventions=Conventions.of_format("ptypy", unit="m", axes="row,column"),
-        mask=_mask(source, chunks, parts),
+        mask=_mask(file, chunks, parts),
         pixel_size=pixel,
         wavelength=wavelength,
     )
 
 
-def _chunks(source: Source) -> list[str]:
-    group = source.file["chunks"]
-    numbers = sorted((name for name in group if name.isdigit()), key=int)
+def _chunks(file: HDF5File) -> list[str]:
+    group = file.root["chunks"]
+    numbers = sorted((name for name in group if name.isdecimal()), key=int)
     if not numbers:
-        raise InputError(f"{source.path}: no chunk chunks/0, expected patterns in chunks")
+        raise InputError(f"{file.path}: no chunk chunks/0, expected patterns in chunks")
     for name in numbers:
-        if not isinstance(group.get(name), h5py.Group):
-            link = group.get(name, getlink=True)
-            target = getattr(link, "filename", name)
+        if not file.has_group(f"chunks/{name}"):
+            target = getattr(group.get(name, getlink=True), "filename", name)
             raise InputError(
-                f"{source.path}: chunks/{name} leads to {target}, which is missing, expected it beside"
+                f"{file.path}: chunks/{name} leads to {target}, which is missing, expected it beside"
             )
     return [f"chunks/{name}" for name in numbers]
 
 
-def _there(source: Source, name: str) -> h5py.Dataset | None:
-    """A dataset of numbers that ptypy does not mean as None."""
-    found = source.first(name)
+def _numbers(file: HDF5File, name: str) -> h5py.Dataset | None:
+    """A dataset of numbers, unless ptypy marks it as None."""
+    found = file.first(name)
     if found is None or found.attrs.get("type") in ("None", b"None") or found.dtype.kind not in "fiub":
         return None
     return found if found.size else None
 
 
-def _positions(source: Source, chunks: list[str], lengths: list[int]) -> tuple[NDArray[np.float64], str]:
-    of_chunks = [_there(source, f"{name}/positions") for name in chunks]
+def _positions(file: HDF5File, chunks: list[str], lengths: list[int]) -> tuple[NDArray[np.float64], str]:
+    of_chunks = [_numbers(file, f"{name}/positions") for name in chunks]
     if all(found is not None for found in of_chunks):
         arrays = [found[()] for found in of_chunks if found is not None]
         for name, array, length in zip(chunks, arrays, lengths, strict=True):
             if array.shape != (length, 2):
                 raise InputError(
-                    f"{source.path}: {name}/positions has shape {array.shape}, expected {(length, 2)}, (row, column) "
+                    f"{file.path}: {name}/positions has shape {array.shape}, expected {(length, 2)}, (row, column) "
                     "in metres"
                 )
         return np.concatenate(arrays).astype(np.float64), "chunks/*/positions"
     for name in ("info/positions_theory", "info/positions_scan"):
-        found = _there(source, name)
+        found = _numbers(file, name)
         if found is not None and found.ndim == 2:
             # The first frames were prepared, in order; more positions may have been planned.
             return found[: sum(lengths)].astype(np.float64), name
     raise InputError(
-        f"{source.path}: no dataset {chunks[0]}/positions or info/positions_scan, expected (row, column) in metres "
+        f"{file.path}: no dataset {chunks[0]}/positions or info/positions_scan, expected (row, column) in metres "
         "[n, 2]"
     )
 
 
-def _mask(source: Source, chunks: list[str], parts: list[h5py.Dataset]) -> NDArray[np.bool_] | None:
+def _mask(file: HDF5File, chunks: list[str], parts: list[h5py.Dataset]) -> NDArray[np.bool_] | None:
     mask: NDArray[np.bool_] | None = None
     for name, part in zip(chunks, parts, strict=True):
-        weights = _there(source, f"{name}/weights")
+        weights = _numbers(file, f"{name}/weights")
         if weights is None:
             continue
         if weights.shape not in (part.shape, part.shape[1:]):
-            raise InputError(
-                f"{source.path}: {weights.name} has shape {weights.shape}, expected {part.shape}"
-            )
+            raise InputError(f"{file.path}: {weights.name} has shape {weights.shape}, expected {part.shape}")
         blocks = (
             [weights[()]]
             if weights.ndim == 2
@@ -140,24 +137,25 @@ def _mask(source: Source, chunks: list[str], parts: list[h5py.Dataset]) -> NDArr
     if mask is not None:
         return mask
     for name in ("meta/weight2d", "info/weight2d", "common/weight2d"):
-        found = _there(source, name)
+        found = _numbers(file, name)
         if found is not None and found.shape == parts[0].shape[1:]:
             return found[()] > 0
     return None
 
 
-def _geometry(source: Source, size: int) -> tuple[float | None, float | None]:
-    """Wavelength and pixel of the object in metres, as far as they are known."""
-    energy, distance, psize = (_there(source, f"meta/{name}") for name in ("energy", "distance", "psize"))
+def _geometry(file: HDF5File, size: int) -> tuple[float | None, float | None]:
+    """Wavelength and object pixel size in metres, as far as they are known."""
+    energy, distance, psize = (_numbers(file, f"meta/{name}") for name in ("energy", "distance", "psize"))
     if energy is None:
         return None, None
-    joules = source.positive(energy[()], energy.name, "one positive energy in keV") * _KILO_ELECTRON_VOLT
-    wavelength = PLANCK_TIMES_LIGHT / joules
+    where = f"{file.path}: {energy.name}"
+    kilo_electron_volts = positive_number(energy[()], where, "one positive energy in keV")
+    wavelength = wavelength_of_energy(kilo_electron_volts * ENERGY_UNITS["keV"])
     if distance is None or psize is None:
         return wavelength, None
     sides = np.asarray(psize[()], dtype=np.float64).reshape(-1)
     if sides.size not in (1, 2) or not np.allclose(sides, sides[0], rtol=1e-3):
-        raise InputError(f"{source.path}: {psize.name} is {sides.tolist()}, expected square pixels in metres")
-    side = source.positive(sides[0], psize.name, "a positive length in metres")
-    metres = source.positive(distance[()], distance.name, "one positive length in metres")
+        raise InputError(f"{file.path}: {psize.name} is {sides.tolist()}, expected square pixels in metres")
+    side = positive_number(sides[0], f"{file.path}: {psize.name}", "a positive length in metres")
+    metres = positive_number(distance[()], f"{file.path}: {distance.name}", "one positive length in metres")
     return wavelength, wavelength * metres / (size * side)

@@ -1,17 +1,18 @@
-"""Objects to compare a scan with: an independent reconstruction, or the truth of a simulation.
+"""Reference objects: an independent reconstruction, or the known object of a simulation.
 
-Forms
+Files
 -----
 NPZ with `object` complex [rows, columns] and `topleft_px` int [n, 2]
     (row, column) in `object` of the top-left corner of each pattern's window.
 NPZ with `object` and `origin`
     (row, column) of the object's pixel [0, 0] in the coordinates of `Scan.positions`, [2].
 HDF5 with `object` and `origin_px`, CXI with `entry_1/image_2/data` and `entry_1/ptychonnx/origin_px`
-    As `ptychonnx.runtime.formats.writers.reconstruction_file` writes them; `origin_px` has the meaning of `origin`.
+    As `ptychonnx.runtime.formats.writers.reconstruction_file` writes them; `origin_px` means the same as `origin`.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 from ptychonnx.runtime.formats.containers.npz import (
     Archive,
     complex_array,
@@ -26,6 +28,8 @@ from ptychonnx.runtime.formats.containers.npz import (
     open_archive,
     real_array,
 )
+from ptychonnx.runtime.formats.read_options import ReadOptions
+from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
 
@@ -33,17 +37,17 @@ __all__ = ["read_reference"]
 
 _HDF5 = ("object", "origin_px")
 _CXI = ("entry_1/image_2/data", "entry_1/ptychonnx/origin_px")
-# A corner in whole pixels is half a pixel off at most; more than this is another scan or another pixel size.
+# Corners in whole pixels are off by half a pixel at most; more than this means another scan or pixel size.
 _TOLERANCE_PX = 1.0
 
 
-def read_reference(path: Path, scan: Scan) -> Reference:
+def read_reference(path: StrPath, scan: Scan) -> Reference:
     """Read an object and find where it lies on the canvas of a scan.
 
     Raises
     ------
     InputError
-        If the file is none of these forms, or its window corners do not fit the positions of the scan.
+        If the file is of another kind, or its window corners do not fit the positions of the scan.
     """
     path = Path(path)
     if not path.is_file():
@@ -70,12 +74,13 @@ def _from_archive(archive: Archive, scan: Scan) -> Reference:
 
 def _from_hdf5(path: Path) -> Reference:
     try:
-        with h5py.File(path, "r") as file:
-            keys = _CXI if "entry_1" in file else _HDF5
+        with ExitStack() as stack:
+            file = HDF5File.open(path, ReadOptions(), stack)
+            keys = _CXI if "entry_1" in file.root else _HDF5
             for key in keys:
-                if not isinstance(file.get(key), h5py.Dataset):
+                if not file.has(key):
                     raise InputError(f"{path}: no dataset {key!r}, expected {keys[0]!r} and {keys[1]!r}")
-            return _reference(path, file[keys[0]][()], file[keys[1]][()])
+            return _reference(path, file.root[keys[0]][()], file.root[keys[1]][()])
     except OSError as error:
         raise InputError(f"{path}: truncated or damaged HDF5 ({error}), expected a complete file") from error
 

@@ -1,19 +1,19 @@
-"""Scans of tike: an NPZ archive, often compressed with bzip2 as a whole.
+"""tike: an NPZ archive, often compressed with bzip2 as a whole.
 
 Keys
 ----
 data
-    [1, n, N, N] or [n, N, N], photon counts, **DC in the corner** [0, 0], as the transform leaves it.
+    [1, n, N, N] or [n, N, N], photon counts, **DC in the corner** [0, 0], as the FFT leaves it.
 scan
     [1, n, 2] or [n, 2], (row, column) in pixels of each window's top-left **corner**, rows downwards, columns
-    to the right, up to a constant that tike adds before it places them on its canvas. Positions here are
-    centres: ``scan + N // 2``. The sign is tike's own: a larger row is further down in the object.
+    to the right, up to a constant that tike adds before it places them on its canvas. Our positions are the
+    centres ``scan + N // 2``. The sign is tike's own: a larger row is further down in the object.
 probe
     optional, complex [..., modes, N, N] with leading axes of length 1, of any power: it is scaled so that
     sum |P|^2 is the mean number of counts in a pattern.
 
-Amplitudes are turned with `fftshift`, which moves [0, 0] to [N // 2, N // 2] for odd and even N; the probe
-and the object lie as they are.
+Amplitudes are shifted with `fftshift`, which moves [0, 0] to [N // 2, N // 2] for odd and even N; the probe
+and the object stay as they are.
 """
 
 from __future__ import annotations

@@ -32,8 +32,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import PLANCK_TIMES_LIGHT
-from ptychonnx.runtime.formats.readers.ptychodus import ELECTRON_VOLT_METRES
+from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, energy_of_wavelength
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.reconstruction.stitching.canvas import TILE
 from ptychonnx.runtime.scan import Scan
@@ -124,7 +123,7 @@ def _write_hdf5(path: Path, product: Product) -> None:
             (*unknown, "tomography_angle_deg", "focus_object_distance_m", "tilt_angle_deg"), 0.0
         )
         numbers["photon_energy_eV"] = (
-            0.0 if scan.wavelength is None else ELECTRON_VOLT_METRES / scan.wavelength
+            0.0 if scan.wavelength is None else energy_of_wavelength(scan.wavelength) / ENERGY_UNITS["eV"]
         )
         numbers["probe_photon_count"] = scan.flux
         file.attrs.update(numbers)
@@ -141,7 +140,7 @@ def _write_cxi(path: Path, product: Product) -> None:
         entry["title"] = scan.name
         source = entry.create_group("instrument_1/source_1")
         if scan.wavelength is not None:
-            source["energy"] = PLANCK_TIMES_LIGHT / scan.wavelength
+            source["energy"] = energy_of_wavelength(scan.wavelength)
         probe = _probe(scan)
         entry.create_group("image_1").create_dataset(
             "data", data=probe, compression="gzip" if probe.size else None

@@ -1,4 +1,4 @@
-"""What a PtychoPINN file knows of the object."""
+"""The object in a PtychoPINN file: labels of single windows, and the whole object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ptychonnx.runtime.scan.forward_model import forward
 
 __all__ = ["object_behind_probe", "reference_object"]
 
-# Below this share of the brightest pixel the object behind the probe is noise.
+# Where the probe is darker than this fraction of its brightest pixel, the object behind it is noise.
 _DARK = 1e-4
 
 
@@ -32,11 +32,11 @@ def object_behind_probe(
     probe
         complex64 [modes, N, N]; with several modes |P| is ambiguous and the labels stay as they are.
     diffraction
-        float32 [n, N, N], amplitudes, which decide what the labels hold.
+        float32 [n, N, N], amplitudes, which show whether the labels include the probe.
 
     Returns
     -------
-    complex64 [n, N, N]; 0 where the probe is dark, if it had to be divided out.
+    complex64 [n, N, N]; 0 where the probe is dark, if the probe had to be divided out.
     """
     if len(probe) > 1 or not _behind_probe(labels, probe, diffraction):
         return labels
@@ -57,12 +57,12 @@ def _behind_probe(
 
 
 def reference_object(archive: Archive, scan: Scan) -> Reference | None:
-    """`objectGuess`, if the file has one and the positions lie on it; else a warning says that they do not.
+    """`objectGuess`, or None, with a warning if positions lie outside it.
 
     Raises
     ------
     InputError
-        If it is no image.
+        If it is not [rows, columns].
     """
     if "objectGuess" not in archive:
         return None

@@ -1,0 +1,56 @@
+"""Lengths, photon energies and wavelengths: the units that files use, and conversion."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import constants
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.read_options import METRES
+
+__all__ = [
+    "ENERGY_UNITS",
+    "LENGTH_UNITS",
+    "energy_of_wavelength",
+    "positive_number",
+    "wavelength_of_energy",
+]
+
+# Names as they occur in `units` attributes, in metres and joules.
+LENGTH_UNITS = METRES | {
+    "meter": 1.0, "metre": 1.0, "meters": 1.0, "metres": 1.0, "micron": 1e-6, "microns": 1e-6, "µm": 1e-6,
+    "μm": 1e-6, "angstrom": constants.angstrom, "Å": constants.angstrom, "A": constants.angstrom, "pm": 1e-12,
+}  # fmt: skip
+ENERGY_UNITS = {
+    "J": 1.0, "joule": 1.0, "joules": 1.0, "eV": constants.eV, "ev": constants.eV, "keV": 1e3 * constants.eV,
+    "kev": 1e3 * constants.eV, "KeV": 1e3 * constants.eV,
+}  # fmt: skip
+
+
+def wavelength_of_energy(energy: float) -> float:
+    """Wavelength in metres of a photon of `energy` joules."""
+    return constants.h * constants.c / energy
+
+
+def energy_of_wavelength(wavelength: float) -> float:
+    """Energy in joules of a photon of `wavelength` metres."""
+    return constants.h * constants.c / wavelength
+
+
+def positive_number(value: object, where: str, expected: str) -> float:
+    """One finite number above zero, from a scalar or an array that holds one.
+
+    Raises
+    ------
+    InputError
+        If `value` is anything else; `where` (file and key) begins the message.
+    """
+    array = np.asarray(value)
+    if (
+        array.size != 1
+        or array.dtype.kind not in "fiu"
+        or not (np.isfinite(array).all() and array.item() > 0)
+    ):
+        shown = array.tolist() if array.size <= 4 else f"an array of shape {array.shape}"
+        raise InputError(f"{where} is {shown}, expected {expected}")
+    return float(array.item())
