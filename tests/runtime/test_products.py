@@ -85,6 +85,34 @@ def test_a_cxi_file_has_object_probe_and_positions(product, scan, probe, tmp_pat
         )
 
 
+@pytest.mark.parametrize(("name", "entry"), [("o.h5", "entry"), ("o.cxi", "entry_1")])
+@pytest.mark.parametrize("pixel_size", [2e-8, None])
+def test_silx_plots_amplitude_and_phase_on_opening(product, scan, tmp_path, name, entry, pixel_size):
+    nxdata = pytest.importorskip("silx.io.nxdata")
+    weight = product.stitched.weight.copy()
+    weight[:4] = 0
+    stitched = replace(product.stitched, weight=weight)
+    write_product(
+        tmp_path / name, replace(product, stitched=stitched, scan=replace(scan, pixel_size=pixel_size))
+    )
+    with h5py.File(tmp_path / name) as file:
+        assert nxdata.is_NXroot_with_default_NXdata(file)
+        assert nxdata.get_default(file).group.name == f"/{entry}/phase"
+        for kind, expected in (("amplitude", np.abs), ("phase", np.angle)):
+            plot = nxdata.NXdata(file[f"{entry}/{kind}"])
+            assert plot.is_valid
+            assert plot.is_image
+            assert (plot.title, plot.signal_name) == (f"{kind.capitalize()} of known", kind)
+            np.testing.assert_allclose(plot.signal[4:], expected(stitched.object[4:]), rtol=1e-6)
+            assert np.isnan(plot.signal[:4]).all()
+            assert plot.axes_dataset_names == ["y", "x"]
+            step = 1.0 if pixel_size is None else 1e6 * pixel_size
+            for axis, first, length in zip(plot.axes, ORIGIN, stitched.shape, strict=True):
+                np.testing.assert_allclose(axis, (first + np.arange(length)) * step)
+                assert axis.attrs["units"] == ("pixel" if pixel_size is None else "um")
+        assert file[f"{entry}/phase/phase"].attrs["units"] == "rad"
+
+
 @pytest.fixture
 def pair(truth, positions) -> list[Stitched]:
     """The same object of 330 x 620 pixels in memory and in tiles; most of it is not covered."""
@@ -108,7 +136,10 @@ def test_tiles_make_the_file_that_the_whole_object_makes(product, scan, pair, tm
         first.visit(names.append)
         assert {"weight", "entry_1/ptychonnx/weight"} & set(names)
         for key in names:
-            assert dict(first[key].attrs) == dict(second[key].attrs)
+            one, other = (
+                {k: np.asarray(v).tolist() for k, v in file[key].attrs.items()} for file in (first, second)
+            )
+            assert one == other
             if isinstance(first[key], h5py.Dataset):
                 np.testing.assert_array_equal(first[key][()], second[key][()])
     back = read_reference(tmp_path / f"tiled_{name}", scan)
@@ -121,6 +152,7 @@ def test_what_no_patch_reached_takes_no_space(product, pair, tmp_path):
     with h5py.File(tmp_path / "o.h5") as file:
         # 2 x 3 tiles of 256 pixels, of which one in each row has nothing.
         assert file["object"].id.get_num_chunks() == file["weight"].id.get_num_chunks() == 3
+        assert file["entry/phase/phase"].id.get_num_chunks() == 3
 
 
 @pytest.mark.parametrize("ending", sorted({*ENDINGS} - {*ENDINGS_OF_TILES}))

@@ -1,1 +1,1 @@
-"""Write reconstructions as files of other programs."""
+"""Write reconstructions in the formats of other programs."""

@@ -1,16 +1,17 @@
-"""Reconstructions as files of other programs: ptychodus product (HDF5), CXI, NPZ, a pair of TIFF images.
+"""Reconstructions in the formats of other programs: ptychodus product (HDF5), CXI, NPZ, a pair of TIFF images.
 
-HDF5 and CXI take an object of any size, block by block; the others need it whole.
+HDF5 and CXI are written block by block, whatever the size of the object; the others need it whole.
 
 HDF5
     `object` complex64 [rows, columns], `weight` float32, `origin_px` [2], the (row, column) of pixel [0, 0] in the
     coordinates of the scan; attributes `scan`, `weighting`, `contract` and, if iterations followed the network,
-    `refinement`. If the size of a pixel is known, the file is a product of ptychodus too: positions in metres,
-    x = column, y = row, meaning the geometric middle of a window; the probe [1, modes, N, N]; what is not known of the
-    experiment is 0, as in ptychodus.
+    `refinement`. If the pixel size is known, the file is also a ptychodus product: positions in metres, x = column,
+    y = row, of the geometric middle of a window; the probe [1, modes, N, N]; unknown parameters of the experiment are
+    0, as in ptychodus. `entry` plots amplitude and phase, see `ptychonnx.runtime.formats.writers.nxdata`.
 CXI
-    `entry_1/image_1` the probe, `entry_1/image_2` the object, `sample_1/geometry_1/translation` in metres, as ptychodus
-    lays them out, so that it opens them; `entry_1/ptychonnx` has `origin_px`, `weight`, and the same attributes.
+    `entry_1/image_1` the probe, `entry_1/image_2` the object, `sample_1/geometry_1/translation` in metres, laid out as
+    ptychodus expects; `entry_1/ptychonnx` has `origin_px`, `weight`, and the same attributes. `entry_1/amplitude` and
+    `entry_1/phase` are plots.
 NPZ
     `object`, `weight`, `origin` [2], `positions` [n, 2] (row, column) in pixels, `probe`, `pixel_size`, `wavelength`,
     `contract`, `weighting`, `scan`, `refinement`.
@@ -18,7 +19,7 @@ TIFF
     `<name>_amplitude.tif` and `<name>_phase.tif`, float32, phase in radians in (-pi, pi], with the resolution in pixels
     per centimetre.
 
-All but the last are taken by `read_reference`. Pixels that no patch reached are 0.
+`read_reference` reads all but TIFF. Pixels that no patch reached are 0, and NaN in the plots.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, energy_of_wavelength
+from ptychonnx.runtime.formats.writers.nxdata import ObjectPlots
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.reconstruction.stitching.canvas import TILE
 from ptychonnx.runtime.scan import Scan
@@ -46,18 +48,18 @@ _CXI_VERSION = 160
 
 @dataclass(frozen=True)
 class Product:
-    """A reconstruction and what it was made from.
+    """A reconstruction and its origin.
 
     Attributes
     ----------
     stitched
-        The object, its weight and where it lies.
+        The object, its weight and its place on the canvas.
     scan
-        Where positions, probe, pixel size and wavelength come from.
+        Source of positions, probe, pixel size and wavelength.
     weighting, contract
-        How patches were merged, and the contract of the artifact as JSON.
+        Stitching weights, and the contract of the artifact as JSON.
     refinement
-        What was done to the object afterwards, in words; empty if nothing was.
+        Description of the iterations after the network; empty if there were none.
     """
 
     stitched: Stitched | StitchedTiles
@@ -67,7 +69,7 @@ class Product:
     refinement: str = ""
 
     def metres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """Middles of the windows [n, 2] and of the object [2], (row, column) in metres, if a pixel's size is known."""
+        """Middles of the windows [n, 2] and of the object [2], (row, column) in metres, if the pixel size is known."""
         pixel = self.scan.pixel_size
         if pixel is None:
             return None
@@ -76,20 +78,24 @@ class Product:
         return (self.scan.positions - middle_of_window) * pixel, middle_of_object * pixel
 
 
-def check_ending(path: Path) -> None:
-    """Refuse a name whose ending is no format, before any work is done."""
-    if path.suffix not in ENDINGS:
+def check_ending(path: str | Path) -> None:
+    """Refuse a name whose ending is not one of `ENDINGS`, before any work is done."""
+    if Path(path).suffix not in ENDINGS:
         raise InputError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
 
 
-def write_product(path: Path, product: Product) -> list[Path]:
-    """Write a reconstruction in the format that the ending names, atomically; the files that were written.
+def write_product(path: str | Path, product: Product) -> list[Path]:
+    """Write a reconstruction atomically, in the format that the ending names.
+
+    Returns
+    -------
+    The files that were written.
 
     Raises
     ------
     InputError
-        If the ending is unknown, the format needs the object whole and it is in tiles, or the file cannot be
-        written.
+        If the ending is unknown, the file cannot be written, or the format needs the whole object and it is kept in
+        tiles.
     """
     path = Path(path)
     check_ending(path)
@@ -104,11 +110,12 @@ def write_product(path: Path, product: Product) -> list[Path]:
 def _write_hdf5(path: Path, product: Product) -> None:
     scan, metres = product.scan, product.metres()
     with h5py.File(path, "w") as file:
-        stored = _images(product, file, "object", file)
+        stored = _write_object(product, file, "object", file, file.create_group("entry"))
         _write_history(file, product)
         if metres is None or scan.pixel_size is None:
             return
         file["pixel_size_m"] = scan.pixel_size
+        file["pixel_size_m"].attrs["units"] = "m"
         positions, centre = metres
         stored.attrs["center_y_m"], stored.attrs["center_x_m"] = centre
         file["probe"] = _probe(scan)
@@ -129,7 +136,7 @@ def _write_hdf5(path: Path, product: Product) -> None:
         file.attrs.update(numbers)
         file.attrs["far_field"] = True
         file.attrs["name"] = scan.name
-        file.attrs["comments"] = "Written by ptychonnx; 0 stands for what is not known of the experiment."
+        file.attrs["comments"] = "Written by ptychonnx; unknown parameters of the experiment are 0."
 
 
 def _write_cxi(path: Path, product: Product) -> None:
@@ -146,7 +153,7 @@ def _write_cxi(path: Path, product: Product) -> None:
             "data", data=probe, compression="gzip" if probe.size else None
         )
         history = entry.create_group("ptychonnx")
-        _images(product, entry.create_group("image_2"), "data", history)
+        _write_object(product, entry.create_group("image_2"), "data", history, entry)
         _write_history(history, product)
         for name, title in (("image_1", "probe"), ("image_2", "object")):
             image = entry[name]
@@ -191,7 +198,7 @@ def _write_npz(path: Path, product: Product) -> None:
 
 
 def _write_tiff(path: Path, product: Product) -> list[Path]:
-    # Only here: reading and running need no image library.
+    # Imported here, since reading and running need no image library.
     import tifffile
 
     pixel = product.scan.pixel_size
@@ -215,15 +222,21 @@ def _write_tiff(path: Path, product: Product) -> list[Path]:
     return written
 
 
-def _images(product: Product, group: h5py.Group, name: str, weight_group: h5py.Group) -> h5py.Dataset:
-    """Write the object and its weight in chunks as large as tiles; those that no patch reached take no space."""
-    shape = product.stitched.shape
-    layout = {"chunks": tuple(min(length, TILE) for length in shape), "compression": "gzip"}
-    stored = group.create_dataset(name, shape, np.complex64, **layout)
-    weight = weight_group.create_dataset("weight", shape, np.float32, **layout)
-    for block in product.stitched.blocks():
+def _write_object(
+    product: Product, group: h5py.Group, name: str, weight_group: h5py.Group, entry: h5py.Group
+) -> h5py.Dataset:
+    """Write the object, its weight and its plots in chunks as large as tiles; empty chunks take no space."""
+    stitched, scan = product.stitched, product.scan
+    chunks = tuple(min(length, TILE) for length in stitched.shape)
+    stored = group.create_dataset(name, stitched.shape, np.complex64, chunks=chunks, compression="gzip")
+    weight = weight_group.create_dataset(
+        "weight", stitched.shape, np.float32, chunks=chunks, compression="gzip"
+    )
+    plots = ObjectPlots(entry, stitched.shape, stitched.origin, scan.pixel_size, scan.name, chunks)
+    for block in stitched.blocks():
         stored[block.rows, block.columns] = block.object
         weight[block.rows, block.columns] = block.weight
+        plots.write(block.rows, block.columns, block.object, block.weight)
     return stored
 
 
@@ -238,7 +251,7 @@ def _write_history(group: h5py.Group, product: Product) -> None:
 
 
 def _probe(scan: Scan) -> NDArray[np.complex64]:
-    """[1, modes, N, N]; of no pixels if unknown, as ptychodus has it."""
+    """[1, modes, N, N]; without pixels if unknown, as in ptychodus."""
     if scan.probe is None:
         return np.zeros((1, 1, 0, 0), dtype=np.complex64)
     return scan.probe[None].astype(np.complex64)
