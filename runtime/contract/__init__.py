@@ -1,4 +1,4 @@
-"""The contract that every artifact carries, and the checks of a model file before an engine opens it."""
+"""The contract that every artifact carries, and the checks that a model file passes before an engine opens it."""
 
 from ptychonnx.runtime.contract.contract import (
     CONTRACT_KEY,

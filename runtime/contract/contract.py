@@ -1,6 +1,6 @@
-"""The contract: what an artifact takes, what it gives, where it came from, and how well it was checked.
+"""The contract: inputs and outputs of an artifact, its provenance, and how it was verified.
 
-It travels inside the ONNX file, as JSON in `metadata_props["ptychonnx.contract"]`.
+It is stored inside the ONNX file, as JSON in `metadata_props["ptychonnx.contract"]`.
 `ptychonnx inspect --schema` prints the JSON schema that `docs/reference/contract.schema.json` publishes.
 """
 
@@ -44,7 +44,7 @@ class _Part(BaseModel):
 
 
 class NetworkInput(_Part):
-    """What the graph takes."""
+    """The diffraction input of the graph."""
 
     name: str = "diffraction"
     domain: Literal["amplitude", "counts"] = "amplitude"
@@ -53,18 +53,18 @@ class NetworkInput(_Part):
     dc: Literal["centre", "corner"] = Field(
         default="centre", description="pixel of the direct beam; centre is N // 2"
     )
-    scale: float = Field(gt=0, description="factor that the graph itself applies to the amplitude")
-    scale_rule: str = Field(description="how the scale was found, in words")
+    scale: float = Field(gt=0, description="factor that the graph applies to the amplitude")
+    scale_rule: str = Field(description="how the scale was determined, in words")
 
 
 class OffsetsInput(_Part):
-    """What else the graph takes if it finds one object for all patterns of a group: where they lie."""
+    """The second input of a graph that reconstructs one object from a group of patterns: their positions."""
 
     name: str = "offsets"
     dtype: Literal["float32"] = "float32"
     layout: Literal["BC2"] = Field(default="BC2", description="[batch, channel, (row, column)]")
     unit: Literal["pixel"] = Field(
-        default="pixel", description="of the object; from any origin, only distances inside a group matter"
+        default="pixel", description="object pixels from any origin; only distances within a group matter"
     )
 
 
@@ -75,7 +75,7 @@ class InputTensor:
     Attributes
     ----------
     shape
-        Without the batch, which comes first.
+        Without the batch axis, which comes first.
     """
 
     name: str
@@ -84,29 +84,30 @@ class InputTensor:
 
 
 class NetworkOutput(_Part):
-    """What the graph gives."""
+    """The output of the graph."""
 
     name: str = "object"
     representation: Literal["real_imag", "amp_phase", "phase_only"] = "real_imag"
     layout: Literal["BNNC2"] = Field(default="BNNC2", description="[batch, row, column, channel, part]")
     quantity: Literal["object", "exit_wave"] = "object"
     orientation: Literal["identity"] = Field(
-        default="identity", description="patches lie on the canvas as they are: no flip, no transposition"
+        default="identity", description="patches are placed on the canvas without flip or transposition"
     )
 
 
 class Stitching(_Part):
-    """How patches are merged unless the user says otherwise."""
+    """How patches are merged by default."""
 
     weighting: Weighting = "probe"
     placement: Placement = "bilinear"
     synchronise: bool = Field(
-        default=False, description="whether each patch is turned by one phase so that all agree"
+        default=False,
+        description="whether each patch is multiplied by one phase factor so that overlapping patches agree",
     )
 
 
 class TrainingProbe(_Part):
-    """The illumination that the network was trained with; it knows no other."""
+    """The illumination that the network was trained with."""
 
     sha256: str | None
     modes: int
@@ -114,16 +115,14 @@ class TrainingProbe(_Part):
 
 
 class Provenance(_Part):
-    """Where the weights came from."""
+    """Origin of the weights."""
 
     framework: Literal["torch", "tensorflow", "foreign"]
     versions: dict[str, str]
     git_commit: str | None
-    spectral_operator: str | None = Field(
-        default=None, description="the Fourier layer that was trained, if any"
-    )
+    spectral_operator: str | None = Field(default=None, description="Fourier layer that was trained, if any")
     parameters: int
-    origin: str | None = Field(default=None, description="where a foreign network came from, in words")
+    origin: str | None = Field(default=None, description="origin of a foreign network, in words")
     training_data_sha256: str | None = None
     seed: int | None = None
     epochs: int | None = None
@@ -132,43 +131,43 @@ class Provenance(_Part):
 
 
 class Conversion(_Part):
-    """How the graph was made."""
+    """How the graph was produced."""
 
     exporter: str
     opset: int
     ir_version: int
-    lowering: str = Field(description="what replaced the spectral convolutions, or 'none'")
+    lowering: str = Field(description="replacement of the spectral convolutions, or 'none'")
     final_steps: int | None = Field(
         default=None,
         ge=0,
-        description="steps of phase retrieval after the network, chosen at export or as trained; null if it has none, "
+        description="steps of phase retrieval after the network, chosen at export or as trained; null if none, "
         "or if the artifact is older than this entry",
     )
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     float_layers: list[str] = Field(
-        default=[], description="nodes kept in float32 because a lower precision cost too much"
+        default=[], description="nodes kept in float32 because a lower precision loses too much"
     )
     passes: list[str]
     operators_before: dict[str, int] = Field(
-        default={}, description="operators as the exporter wrote them, before the passes"
+        default={}, description="operators written by the exporter, before the passes"
     )
 
 
 class WeightsProof(_Part):
-    """That the graph holds the trained weights."""
+    """Proof that the graph holds the trained weights."""
 
     checkpoint_sha256: str
     initial_sha256: str
     changed_tensors: int = Field(description="trainable tensors that training changed")
     trainable_tensors: int
-    found_bit_for_bit: int = Field(description="checkpoint tensors that stand unchanged in the graph")
+    found_bit_for_bit: int = Field(description="checkpoint tensors that are in the graph bit for bit")
     initial_output_distance: float = Field(
-        description="relative difference of the output when the initial weights are used instead"
+        description="relative difference of the output with the initial weights"
     )
 
 
 class ReferencePair(_Part):
-    """A seeded input and the output it gave, to recognise the network again."""
+    """A seeded input and its output, by which the network is recognised."""
 
     rule: str
     input_sha256: str
@@ -177,7 +176,7 @@ class ReferencePair(_Part):
 
 
 class Parity(_Part):
-    """Output of the artifact against the native network, on patterns that training did not see."""
+    """Output of the artifact compared with the native network's, on patterns that were not in the training set."""
 
     max_relative_error: float = Field(description="largest |difference| over the largest |output|")
     rms_relative_error: float
@@ -190,20 +189,20 @@ class Parity(_Part):
 
 
 class Quality(_Part):
-    """What a reduced precision costs: the reconstruction of a scan, against that of the float32 artifact.
+    """Loss by reduced precision: the reconstruction of a scan compared with that of the float32 artifact.
 
-    Figures are those of `ptychonnx evaluate`, such as ``amplitude_pearson`` or ``phase_frc_cutoff``.
+    Figures are those of `ptychonnx evaluate`, for example ``amplitude_pearson`` or ``phase_frc_cutoff``.
     """
 
-    parent_sha256: str = Field(description="of the float32 artifact's graph")
+    parent_sha256: str = Field(description="hash of the float32 artifact's graph")
     scan: str
     parent: dict[str, float | None] = Field(description="figures of the float32 artifact")
     artifact: dict[str, float | None] = Field(description="the same figures of this artifact")
-    allowed_fall: dict[str, float] = Field(description="by how much each figure may fall")
+    allowed_fall: dict[str, float] = Field(description="largest allowed decrease of each figure")
 
 
 class Contract(_Part):
-    """Everything a runtime, a server or a reader needs to know about one artifact.
+    """Everything that a runtime, a server or a reader needs to know about an artifact.
 
     Examples
     --------
@@ -215,15 +214,17 @@ class Contract(_Part):
 
     version: Literal[1] = 1
     label: str = Field(
-        description="run label: pinn_<architecture> or baseline, _grid<g> behind it for a gridsize above 1",
+        description="run label: pinn_<architecture> or baseline, followed by _grid<g> for a gridsize above 1",
         min_length=1,
     )
     architecture: str
     n: int = Field(gt=0, description="side of a diffraction pattern in pixels")
     gridsize: int = Field(default=1, gt=0, description="g: the network sees g * g neighbouring patterns")
-    batch: int | None = Field(default=None, gt=0, description="the only batch it takes; null if any")
+    batch: int | None = Field(
+        default=None, gt=0, description="the only batch size that the graph takes; null if any"
+    )
     input: NetworkInput
-    offsets: OffsetsInput | None = Field(default=None, description="null if the graph takes patterns alone")
+    offsets: OffsetsInput | None = Field(default=None, description="null if patterns are the only input")
     output: NetworkOutput = NetworkOutput()
     stitching: Stitching = Stitching()
     probe: TrainingProbe
@@ -234,24 +235,25 @@ class Contract(_Part):
     parity: Parity | None = None
     quality: Quality | None = Field(default=None, description="null for float32")
     graph_sha256: str | None = Field(
-        default=None, description="of the serialised model without its metadata, to notice a changed file"
+        default=None,
+        description="SHA-256 of the serialised model without its metadata, by which a changed file is detected",
     )
 
     @property
     def channels(self) -> int:
-        """C = gridsize squared: patterns in, patches out."""
+        """C, the number of patterns and of patches in a group: gridsize squared."""
         return self.gridsize**2
 
     @property
     def inputs(self) -> tuple[InputTensor, ...]:
-        """Every input of the graph, in order: patterns [C, N, N] and, if it takes them, offsets [C, 2]."""
+        """All inputs of the graph, in order: patterns [C, N, N] and, for some networks, offsets [C, 2]."""
         patterns = InputTensor(self.input.name, self.input.dtype, (self.channels, self.n, self.n))
         if self.offsets is None:
             return (patterns,)
         return patterns, InputTensor(self.offsets.name, self.offsets.dtype, (self.channels, 2))
 
     def to_json(self) -> str:
-        """One line of JSON with sorted keys, the form that is stamped into the artifact."""
+        """One line of JSON with sorted keys, as it is stamped into the artifact."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
     @classmethod
@@ -261,7 +263,7 @@ class Contract(_Part):
         Raises
         ------
         InputError
-            If the text is not a contract of a version known here.
+            If the text is not a contract of a known version.
         """
         try:
             return cls.model_validate_json(text)

@@ -1,4 +1,4 @@
-"""What is checked of a model file before an engine opens it, and hashes by which a changed file is noticed."""
+"""Checks of a model file before an engine opens it, and hashes by which a changed file is detected."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = [
     "graph_sha256",
 ]
 
-# Beside the contract in the metadata of an artifact: the hash of its text.
+# Metadata key next to the contract: the hash of the contract's text.
 CONTRACT_HASH_KEY = "ptychonnx.contract_sha256"
 
-# Networks of this field have some megabytes.
+# Networks of this field have a few megabytes.
 DEFAULT_MAX_BYTES = 2**30
 MAX_BYTES_VARIABLE = "PTYCHONNX_MAX_MODEL_BYTES"
 _STANDARD = {"", "ai.onnx"}
@@ -34,7 +34,7 @@ _IN_MEMORY = "_ORT_MEM_ADDR_"
 
 
 def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProto:
-    """Read the graph of a file and refuse what could do harm; no weight outside the file is read.
+    """Read the graph of a file and refuse unsafe content; weights outside the file are not read.
 
     Parameters
     ----------
@@ -46,14 +46,14 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
 
     Returns
     -------
-    The model, its external data not loaded.
+    The model, without its external data.
 
     Raises
     ------
     InputError
-        If the file is missing, too large or no ONNX model; if its external data lie outside its folder,
-        or are missing; if it asks for operators of other domains than ONNX's own, which would need a
-        library of code; or if a key stands twice in its metadata, so that readers may see different values.
+        If the file is missing, too large or not an ONNX model; if its external data are missing or lie outside
+        its folder; if it uses operators of domains other than ONNX's own, which would need a library of code; or
+        if a metadata key occurs twice, so that readers may see different values.
     """
     path = Path(path)
     limit = _limit() if max_bytes is None else max_bytes
@@ -65,7 +65,7 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
             f"{path}: has {total} bytes, expected at most {limit} ({MAX_BYTES_VARIABLE} raises it)"
         )
     try:
-        # By its name alone, onnx would take a file for one of its text formats.
+        # Without `format`, onnx would take some file names for one of its text formats.
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -75,7 +75,7 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
     _check_domains(path, model)
     for key, times in Counter(entry.key for entry in model.metadata_props).items():
         if times > 1:
-            raise InputError(f"{path}: metadata key {key!r} stands {times} times, expected once")
+            raise InputError(f"{path}: metadata key {key!r} occurs {times} times, expected once")
     seen: dict[Path, int] = {}
     for tensor in external_tensors(model):
         file = _external_file(path, tensor)
@@ -89,10 +89,7 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
 
 
 def graph_sha256(model: onnx.ModelProto) -> str:
-    """SHA-256 of a model without its metadata: of what it computes, not of what it says of itself.
-
-    Weights outside the file are not covered.
-    """
+    """SHA-256 of a model without its metadata, which covers the graph and the weights inside the file."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.metadata_props[:]
@@ -109,12 +106,12 @@ def _limit() -> int:
 
 
 def contract_sha256(text: str) -> str:
-    """SHA-256 of a contract as it is stamped; since the contract holds the graph's hash, of the whole artifact."""
+    """SHA-256 of a stamped contract, and so of the whole artifact, since the contract holds the graph's hash."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Weights whose values lie in another file."""
+    """Weights whose values are in another file."""
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             yield tensor
@@ -129,16 +126,16 @@ def _check_domains(path: Path, model: onnx.ModelProto) -> None:
     }
     if strange:
         raise InputError(
-            f"{path}: asks for the operators {', '.join(sorted(strange))}, expected ONNX's own: no library of "
+            f"{path}: uses the operators {', '.join(sorted(strange))}, expected ONNX's own: no library of "
             "operators is loaded"
         )
 
 
 def _external_file(path: Path, tensor: onnx.TensorProto) -> Path:
-    """The file of an external tensor, which lies in the model's folder even after every link is followed."""
+    """The file of an external tensor, which must be in the model's folder after every link is followed."""
     locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
     location = locations[0] if len(locations) == 1 else ""
-    # Not the folder that a link to the model points into: onnxruntime looks beside the link.
+    # The folder of a link to the model, not of its target: onnxruntime looks next to the link.
     folder = path.parent.resolve()
     file = folder / location
     if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
@@ -146,14 +143,14 @@ def _external_file(path: Path, tensor: onnx.TensorProto) -> Path:
             f"{path}: weight {tensor.name!r} lies in {', '.join(map(repr, locations)) or 'no file'}, expected one "
             "file in the model's own folder"
         )
-    # A name by which onnxruntime marks weights that are in memory already, at an address given in the file.
+    # onnxruntime would take this name as a memory address given in the file.
     if _IN_MEMORY in location or not file.is_file():
         raise InputError(f"{path}: weight {tensor.name!r} lies in {location!r}, which does not exist")
     return file
 
 
 def _graphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
-    """Graphs inside nodes, such as the branches of an If, at any depth."""
+    """Graphs inside nodes at any depth, such as the branches of an If."""
     for node in nodes:
         for attribute in node.attribute:
             inner = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]

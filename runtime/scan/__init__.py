@@ -1,4 +1,4 @@
-"""The scan: measured amplitudes, positions, probe and mask, and what is computed from them alone."""
+"""The scan: measured amplitudes, positions, probe and mask, and functions of them alone."""
 
 from ptychonnx.runtime.scan.scan import Reference, Scan
 

@@ -1,4 +1,4 @@
-"""Measured amplitudes [n, N, N], in memory or still in their file, and what is asked of every one of them."""
+"""Measured amplitudes [n, N, N], in memory or still in their file, and the checks that each of them passes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ptychonnx.runtime.errors import InputError
 
 __all__ = ["Amplitudes", "LazyAmplitudes", "check_amplitudes", "photons"]
 
-# Patterns of which statistics are taken at once, in bytes of float64.
+# Size of the patterns whose statistics are computed at once, in bytes of float64.
 _BLOCK_BYTES = 2**23
 
 
@@ -31,24 +31,24 @@ class Amplitudes(Protocol):
         """Number of patterns n."""
 
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
-        """Patterns by number, slice, or array of numbers of any shape, as an array."""
+        """Patterns by index, slice, or array of indices of any shape, as an array."""
 
     def __array__(self) -> NDArray:
-        """All patterns, as `numpy.asarray` asks for them."""
+        """All patterns, for `numpy.asarray`."""
 
 
 class LazyAmplitudes:
-    """Amplitudes that are read when they are asked for, and checked whenever they are read.
+    """Amplitudes that are read on access, and checked whenever they are read.
 
-    An index works as for an array. The patterns that its first axis names are read, those in a row in one go; what
-    more it says is applied to them. Nothing is kept but the number of photons in each pattern.
+    Indexing works as for an array. The patterns that the first axis selects are read, consecutive ones together; the
+    rest of the index is applied to them. Only the number of photons in each pattern is kept.
 
     Attributes
     ----------
     shape, dtype
         (n, N, N), float32.
     block
-        Number of patterns that are best read together, from a multiple of it on.
+        Number of patterns that are best read together, starting at a multiple of it.
     """
 
     dtype = np.dtype(np.float32)
@@ -67,12 +67,12 @@ class LazyAmplitudes:
         shape
             (n, N, N).
         read
-            Gives the patterns from one number up to, not including, another as float32 [m, N, N]. It holds the file
-            open, if it needs to.
+            Returns the patterns from one index up to, not including, another as float32 [m, N, N]. It keeps the file
+            open if necessary.
         block
             See the attribute; at least 1.
         name
-            What messages call the patterns.
+            Name of the patterns in messages.
         """
         self.shape = shape
         self.block = max(1, min(block, shape[0]))
@@ -95,16 +95,16 @@ class LazyAmplitudes:
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray:
         if copy is False:
-            raise ValueError("the patterns are in a file: they cannot be had without a copy")
+            raise ValueError("the patterns are in a file: an array of them is always a copy")
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """All patterns in order: the number of the first one, and a block of them."""
+        """All patterns in order, in blocks, each with the index of its first pattern."""
         for start in range(0, len(self), self.block):
             yield start, self._range(start, min(start + self.block, len(self)))
 
     def photons(self) -> NDArray[np.float64]:
-        """Number of photons in each pattern, [n]; patterns that nobody has read yet are read."""
+        """Number of photons in each pattern, [n]; patterns that have not been read yet are read."""
         for start in range(0, len(self), self.block):
             stop = min(start + self.block, len(self))
             if np.isnan(self._photons[start:stop]).any():
@@ -152,14 +152,14 @@ def photons(amplitudes: Amplitudes) -> NDArray[np.float64]:
 
 
 def check_amplitudes(patterns: NDArray[np.float32], name: str, first: int = 0) -> None:
-    """Refuse patterns [m, N, N] that are no amplitudes; `first` is the number of the first of them.
+    """Refuse patterns [m, N, N] that are not amplitudes; `first` is the index of the first of them.
 
     Raises
     ------
     InputError
-        On NaN, infinity, or negative values, with the number of the pattern.
+        On NaN, infinity, or negative values, with the index of the pattern.
     """
-    # NumPy passes a NaN on from either.
+    # Both propagate NaN.
     lowest, highest = patterns.min(axis=(1, 2)), patterns.max(axis=(1, 2))
     bad = np.flatnonzero(~(np.isfinite(highest) & (lowest >= 0)))
     if not bad.size:

@@ -1,4 +1,4 @@
-"""The forward model of ptychography in NumPy; TensorFlow and Torch hold the same one under train/."""
+"""The forward model of ptychography in NumPy; `ptychonnx.train` has the same one in TensorFlow and Torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def forward(patches: NDArray[np.complexfloating], probe: NDArray[np.complexfloat
 
     Returns
     -------
-    real [..., N, N], amplitude with DC at [N // 2, N // 2], in sqrt(photons) if the probe is so scaled.
+    real [..., N, N], amplitude with DC at [N // 2, N // 2], in sqrt(photons) if the probe is scaled to photons.
     """
     exit_waves = patches[..., None, :, :] * probe
     far_field = np.fft.fft2(exit_waves, norm="ortho")

@@ -17,10 +17,10 @@ def group_neighbours(positions: NDArray[np.float64], gridsize: int) -> NDArray[n
 
 
 def covering_groups(positions: NDArray[np.float64], gridsize: int) -> NDArray[np.intp]:
-    """Groups [m, gridsize**2] of `group_neighbours`, as few as it takes to have every pattern in one at least.
+    """A small selection [m, gridsize**2] of the groups of `group_neighbours` that contains every pattern.
 
-    Chosen greedily: first groups of patterns that no chosen group has, then those that lack one, and so on. On a raster
-    about a third of the groups are chosen.
+    The selection is greedy: first groups without any pattern covered so far, then those with one, and so on. On a
+    raster about a third of the groups are selected.
     """
     groups = group_neighbours(positions, gridsize)
     members = groups.shape[1]
@@ -37,19 +37,19 @@ def covering_groups(positions: NDArray[np.float64], gridsize: int) -> NDArray[np
 
 
 def group_offsets(positions: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Where the patterns of each group lie, [n, members, 2] (row, column), pixels from the first of the group.
+    """Positions of each group's patterns relative to its first, [n, members, 2] (row, column), in pixels.
 
-    A network that takes them knows distances inside a group only.
+    A network that takes them sees distances within a group only.
     """
     return (positions[groups] - positions[groups[:, :1]]).astype(np.float32)
 
 
 def nearest_groups(positions: NDArray[np.float64], members: int) -> NDArray[np.intp]:
-    """Indices [n, members] such that group i holds pattern i and those nearest to it.
+    """Indices [n, members] such that group i holds pattern i and its nearest neighbours.
 
     There is one group for each pattern, so every pattern is used; groups of one are the patterns in their own
-    order. Inside a group the patterns are sorted by row, then column, so that a raster scan always presents its
-    neighbours in the same order.
+    order. Within a group, patterns are sorted by row, then column, so that a raster scan always presents its neighbours
+    in the same order.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def nearest_groups(positions: NDArray[np.float64], members: int) -> NDArray[np.i
 
 
 def _nearest(positions: NDArray[np.float64], members: int) -> NDArray[np.intp]:
-    """Indices [n, members] of the nearest patterns, the nearest first; of equally near ones the first of the scan."""
-    # More than are wanted, so that equally near ones are among them.
+    """Indices [n, members] of the nearest patterns, nearest first; ties go to the earlier pattern of the scan."""
+    # More than needed, so that ties are among them.
     asked = min(2 * members + 8, len(positions))
     candidates = np.sort(KDTree(positions).query(positions, asked)[1], axis=1)
     distance = np.sum((positions[candidates] - positions[:, None]) ** 2, axis=2)
@@ -85,7 +85,7 @@ def _nearest(positions: NDArray[np.float64], members: int) -> NDArray[np.intp]:
     nearest = np.take_along_axis(candidates, order, axis=1)[:, :members]
     distance = np.take_along_axis(distance, order, axis=1)
     if asked < len(positions):
-        # The last one may have others as near behind it.
+        # The last neighbour may tie with patterns that the query left out.
         for row in np.flatnonzero(distance[:, members - 1] * (1 + 1e-9) >= distance[:, -1]):
             from_row = np.sum((positions - positions[row]) ** 2, axis=1)
             nearest[row] = np.argsort(from_row, kind="stable")[:members]

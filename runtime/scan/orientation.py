@@ -1,4 +1,4 @@
-"""The eight ways in which an image or a diffraction pattern can lie."""
+"""The eight axis-aligned orientations of an image or a diffraction pattern (dihedral group D4)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ORIENTATIONS: dict[str, tuple[bool, bool, bool]] = {
 
 
 def orient_image(images: NDArray, orientation: str) -> NDArray:
-    """Images [..., rows, columns], turned about their middle."""
+    """Flip or rotate images [..., rows, columns] about their middle."""
     transposed, *flips = ORIENTATIONS[orientation]
     if transposed:
         images = images.swapaxes(-2, -1)
@@ -37,10 +37,10 @@ def orient_image(images: NDArray, orientation: str) -> NDArray:
 
 
 def orient_pattern(patterns: NDArray, orientation: str) -> NDArray:
-    """Patterns [..., N, N], turned about the direct beam at [N // 2, N // 2].
+    """Flip or rotate patterns [..., N, N] about the direct beam at [N // 2, N // 2].
 
-    A flip is k -> -k about the origin of frequency space: for even N the image's own flip would move the direct
-    beam by a pixel.
+    A flip is k -> -k about the origin of frequency space; for even N a flip of the image would move the direct beam by
+    a pixel.
     """
     transposed, *flips = ORIENTATIONS[orientation]
     if transposed:

@@ -1,4 +1,4 @@
-"""A ptychographic scan in the one form that everything downstream takes."""
+"""A ptychographic scan, in the conventions of the whole package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Reference", "Scan"]
 
 @dataclass(frozen=True)
 class Reference:
-    """A known (or independently reconstructed) object to compare with.
+    """A known, or independently reconstructed, object to compare with.
 
     Attributes
     ----------
@@ -41,31 +41,31 @@ class Reference:
 
 @dataclass(frozen=True)
 class Scan:
-    """Diffraction patterns of one scan, with what is needed to interpret them.
+    """Diffraction patterns of one scan, with the data needed to interpret them.
 
     Attributes
     ----------
     diffraction
         float32 [n, N, N], measured **amplitude**, sqrt(photon counts); the direct beam (DC) is at
-        pixel [N // 2, N // 2]. An array, or `LazyAmplitudes` that stay in their file: an index of patterns gives an
-        array in either case, `numpy.asarray` all of them.
+        pixel [N // 2, N // 2]. An array, or `LazyAmplitudes` that stay in their file: indexing returns an array in
+        either case, `numpy.asarray` all patterns.
     positions
         float64 [n, 2], (row, column) in pixels of the centre of each window on the object canvas.
         The centre of a window is its pixel [N // 2, N // 2]; rows grow downwards, columns to the right.
     probe
         complex64 [modes, N, N] scaled so that `forward_model.forward` gives sqrt(photons); None if unknown.
     mask
-        bool [N, N], True where the detector is trusted.
+        bool [N, N], True where the detector is valid.
     reference
         The object to compare with, if one is known.
     pixel_size, wavelength
-        Size of an object pixel and wavelength of the radiation, in metres, if known.
+        Object pixel size and wavelength of the radiation, in metres, if known.
     name
-        Where the scan came from, for messages and reports.
+        Source of the scan, for messages and reports.
     labels
-        complex64 [n, N, N], the object in each window, if the file gives patches but no whole object.
+        complex64 [n, N, N], the object in each window, if the file has patches but no whole object.
     probe_estimated
-        True if the power of the probe was told from some of the patterns, see `settled`.
+        True if the power of the probe was estimated from a sample of the patterns, see `settled`.
 
     Raises
     ------
@@ -104,7 +104,7 @@ class Scan:
             if self.mask.shape != (size, size):
                 raise InputError(f"{self.name}: mask has shape {self.mask.shape}, expected {(size, size)}")
             if not self.mask.any():
-                raise InputError(f"{self.name}: mask trusts no pixel at all")
+                raise InputError(f"{self.name}: mask trusts no pixel, expected at least one valid pixel")
         if self.reference is not None:
             _check_reference(self.reference, self.name)
         if self.labels is not None and self.labels.shape != self.diffraction.shape:
@@ -122,13 +122,13 @@ class Scan:
 
     @cached_property
     def flux(self) -> float:
-        """Mean number of photons in a pattern; patterns that nobody has read yet are read."""
+        """Mean number of photons in a pattern; patterns that have not been read yet are read."""
         return float(np.mean(photons(self.diffraction)))
 
     def settled(self) -> Scan:
-        """The scan with a probe of the power that all of its patterns have in the mean.
+        """The scan with its probe scaled to the mean power of all patterns.
 
-        It costs the reading of the patterns that were not read yet, and nothing if the power was no estimate.
+        This reads the patterns that have not been read yet, unless the power is exact already.
         """
         if self.probe is None or not self.probe_estimated:
             return replace(self, probe_estimated=False) if self.probe_estimated else self
@@ -137,13 +137,13 @@ class Scan:
         return replace(self, probe=probe, probe_estimated=False)
 
     def probe_sha256(self) -> str | None:
-        """Hash of the probe, which artifacts keep to say what they were trained with."""
+        """Hash of the probe, by which an artifact records its training probe."""
         if self.probe is None:
             return None
         return hashlib.sha256(np.ascontiguousarray(self.probe, dtype=np.complex64).tobytes()).hexdigest()
 
     def subset(self, index: slice | NDArray[np.integer]) -> Scan:
-        """The scan made of the patterns chosen by `index`, which are read; canvas, probe and reference stay."""
+        """The selected patterns, which are read, as a scan; canvas, probe and reference stay."""
         labels = None if self.labels is None else self.labels[index]
         return replace(
             self.settled(),
@@ -158,7 +158,9 @@ def _check_diffraction(diffraction: Amplitudes, name: str) -> tuple[int, int]:
     if len(shape) != 3 or shape[1] != shape[2]:
         raise InputError(f"{name}: diffraction has shape {shape}, expected [n, N, N]")
     if shape[0] == 0 or shape[1] == 0:
-        raise InputError(f"{name}: diffraction has shape {shape}: the scan is empty, expected a pattern")
+        raise InputError(
+            f"{name}: diffraction has shape {shape}: the scan is empty, expected at least one pattern"
+        )
     if diffraction.dtype != np.float32:
         raise InputError(f"{name}: diffraction is {diffraction.dtype}, expected float32 amplitudes")
     if isinstance(diffraction, np.ndarray):
@@ -182,7 +184,7 @@ def _check_probe(probe: NDArray[np.complex64], size: int, name: str) -> None:
     if not np.isfinite(probe).all():
         raise InputError(f"{name}: probe holds NaN or infinity, expected finite values")
     if not np.abs(probe).any():
-        raise InputError(f"{name}: probe is zero everywhere, expected some illumination")
+        raise InputError(f"{name}: probe is zero everywhere, expected an illumination")
 
 
 def _check_reference(reference: Reference, name: str) -> None:

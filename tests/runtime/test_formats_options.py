@@ -133,7 +133,7 @@ def test_binning_adds_photons_and_cuts_the_window(scan, truth, tmp_path):
     assert back.probe.shape == (1, 8, 8)
     again = forward(cut_windows(truth, back.positions, 8), back.probe)
     assert np.corrcoef(again.ravel(), np.ravel(back.diffraction))[0, 1] > 0.998
-    assert "rebin: 2 x 2 pixels, photons added up (given)" in lines
+    assert "rebin: 2 x 2 pixels, photons summed (given)" in lines
     with pytest.raises(InputError, match="16 pixels do not split into bins of 3"):
         read_scan(path, options=ReadOptions(rebin=3))
 

@@ -1,1 +1,1 @@
-"""From raw detector frames and stage positions to a scan: crop, bin, mask, scale, geometry."""
+"""Conversion of raw detector frames and stage positions into a scan: crop, bin, mask, scale, geometry."""

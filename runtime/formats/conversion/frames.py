@@ -1,4 +1,4 @@
-"""What happens to every detector frame between the file and the scan: cut, turned, binned, bad pixels out."""
+"""Detector frames become patterns: cropped, oriented, binned, bad pixels removed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ptychonnx.runtime.scan.orientation import orient_pattern
 
 __all__ = ["FramePlan", "Frames", "lazy_frames"]
 
-# Frames that are read together, and converted together, in bytes of float64.
+# Size of the frames that are read together, and converted together, in bytes of float64.
 _BLOCK_BYTES = 2**23
-# A block that the chunks of a file make larger ends here.
+# Upper limit for a block that the chunks of a file enlarge.
 _LARGEST_BLOCK_BYTES = 2**27
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Amplitudes [n, N, N] with DC at the centre, still in the file, the mask [N, N], and notes on what is done."""
+    """Amplitudes [n, N, N] with DC at the centre, still in the file; their mask [N, N]; and notes for the user."""
 
     diffraction: LazyAmplitudes
     mask: NDArray[np.bool_] | None
@@ -33,18 +33,18 @@ class Frames:
 
 @dataclass(frozen=True)
 class FramePlan:
-    """From a frame of the file to a pattern: cut, direct beam to the centre, turn, bin.
+    """The steps from a frame in the file to a pattern: crop, direct beam to the centre, orient, bin.
 
     Attributes
     ----------
     rows, columns
-        Of the detector that are read from the file.
+        Part of the detector that is read from the file.
     inner
-        Cut after the direct beam has gone to the centre, for files that have it in the corner.
+        Crop after the direct beam has been moved to the centre, for files that have it in the corner.
     corner, orientation, rebin
         See `ptychonnx.runtime.formats.read_options.ReadOptions`.
-    full, size
-        Side of the square detector before cutting (None if it is none), and of the patterns N.
+    full, cut, size
+        Side of the detector before cropping (None unless it is square), after cropping, and of the patterns, N.
     """
 
     rows: slice
@@ -64,11 +64,11 @@ class FramePlan:
         Raises
         ------
         InputError
-            If the cut leaves the frame, the frame is not square, or cannot be binned.
+            If the crop leaves the frame, the frame is not square, or it does not divide into bins.
         """
         height, width = shape[1:]
         if options.crop is None and options.crop_centre is not None:
-            raise InputError(f"{where}: a centre to crop around is given and no side, expected both")
+            raise InputError(f"{where}: --crop-centre is given without --crop, expected both")
         if options.crop is None and height != width:
             raise InputError(
                 f"{where} has shape {shape}, expected square patterns [n, N, N], or a side to --crop"
@@ -102,13 +102,13 @@ class FramePlan:
         )
 
     def upright(self, block: NDArray) -> NDArray:
-        """Frames [..., rows, columns] as read: direct beam to the centre, cut, turned; not binned yet."""
+        """Frames [..., rows, columns] as read become cropped, centred and oriented, but not binned."""
         if self.corner:
             block = np.fft.fftshift(block, axes=(-2, -1))[..., self.inner, self.inner]
         return orient_pattern(block, self.orientation)
 
     def binned(self, amplitude: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Amplitudes of the photons added up over bins; bins start at pixel 0, so that DC stays in bin N // 2."""
+        """Amplitudes of the photons summed over bins; bins start at pixel 0, so that DC stays in bin N // 2."""
         if self.rebin == 1:
             return amplitude
         photons = np.zeros((len(amplitude), self.size, self.size))
@@ -119,7 +119,7 @@ class FramePlan:
         return np.sqrt(photons).astype(np.float32)
 
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A mask of the file [rows, columns], as the patterns lie; a bin is trusted if all of its pixels are."""
+        """The file's mask [rows, columns] as a mask of the patterns; a bin is valid if all of its pixels are."""
         upright = self.upright(mask[self.rows, self.columns])
         bins = upright.reshape(self.size, self.rebin, self.size, self.rebin)
         return np.logical_and.reduce(bins, axis=(1, 3))
@@ -135,25 +135,25 @@ def lazy_frames(
     hint: str = "",
     name: str = "scan",
 ) -> Frames:
-    """Frames that are read and converted when somebody asks for the patterns.
+    """Frames that are read and converted on access.
 
-    Only the policies ``mask`` and ``zero`` for bad pixels look through all frames now, block by block: the first has
-    to know the pixels that are bad in any of them, both tell how many there are.
+    Only the policies ``mask`` and ``zero`` for bad pixels look through all frames at once, block by block: ``mask``
+    needs the pixels that are bad in any of them, and both report the number.
 
     Parameters
     ----------
     mask
-        bool [rows, columns] of the file's frames, True = trust; other pixels may hold anything.
+        bool [rows, columns] of the file's frames, True = valid; other pixels may hold anything.
     where, hint
-        File and key, and what else could be done about bad pixels, for errors.
+        File and key, and another remedy for bad pixels, for errors.
     name
-        What messages call the patterns.
+        Name of the patterns in messages.
 
     Raises
     ------
     InputError
-        If the mask has another shape than the frames. When patterns are read: if values outside the mask are no
-        counts and the policy is ``refuse``, or the file is damaged.
+        If the mask has another shape than the frames. When patterns are read: if values outside the mask are invalid
+        and the policy is ``refuse``, or the file is damaged.
     """
     n, height, width = stack.shape
     if mask is not None and mask.shape != (height, width):
@@ -177,14 +177,14 @@ def lazy_frames(
 
 @dataclass(frozen=True)
 class _Frames:
-    """Frames of a stack, and what makes patterns of them.
+    """Frames of a stack and their conversion.
 
     Attributes
     ----------
     trusted
-        bool, the mask of the file where it is read.
+        bool, the file's mask in the part that is read.
     refuse
-        Whether values that are no counts are refused; else they become 0.
+        Whether invalid values are refused; otherwise they become 0.
     good
         bool [N, N], the mask of the patterns.
     """
@@ -200,7 +200,7 @@ class _Frames:
 
     @property
     def frame_bytes(self) -> int:
-        """Of a frame as it is read, in float64."""
+        """Size of a frame as it is read, in float64."""
         height, width = (
             len(range(length)[part])
             for length, part in zip(self.stack.shape[1:], (self.plan.rows, self.plan.columns), strict=True)
@@ -209,7 +209,7 @@ class _Frames:
 
     @property
     def block(self) -> int:
-        """Number of frames to read together: what is stored together is not unpacked twice."""
+        """Number of frames to read together, so that no chunk is decompressed twice."""
         together = patterns_together(self.stack)
         if together * self.frame_bytes > _LARGEST_BLOCK_BYTES:
             together = 1
@@ -225,7 +225,7 @@ class _Frames:
         return patterns
 
     def survey(self) -> tuple[int, NDArray[np.bool_]]:
-        """Number of values that are no counts, and where in an upright frame there ever is one."""
+        """Number of invalid values, and the pixels of an upright frame that are invalid in any frame."""
         count, ever = 0, np.zeros((self.plan.cut, self.plan.cut), dtype=bool)
         for start in range(0, self.stack.shape[0], self.block):
             frames = self._frames(start, min(start + self.block, self.stack.shape[0]))
@@ -263,7 +263,7 @@ class _Frames:
             index = int(np.argmax(broken > 0))
             raise InputError(
                 f"{self.where}[{first + index}] has {broken[index]} pixels that are negative, NaN or saturated and not "
-                f"masked, expected photon {self.quantity}: {self.hint}--bad-pixels mask distrusts them"
+                f"masked, expected photon {self.quantity}: {self.hint}--bad-pixels mask masks them"
             )
 
 

@@ -1,4 +1,4 @@
-"""From what a file holds, in its own conventions, to a `Scan`."""
+"""A scan in the conventions of its file, and its conversion into a `Scan`."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ _SIGNS = {"as-is": (1, 1), "flip-row": (-1, 1), "flip-column": (1, -1), "flip-bo
 
 @dataclass(frozen=True)
 class RawScan:
-    """A scan as its file has it; patterns stay in the file.
+    """A scan in the conventions of its file; patterns stay in the file.
 
     Attributes
     ----------
     path
         The file, for messages.
     patterns, patterns_key
-        Stack [n, rows, columns] of detector frames, and where it is.
+        Stack [n, rows, columns] of detector frames, and its key.
     positions, positions_key
         float64 [n, 2] in the file's unit and axis order.
     conventions
-        What the numbers mean.
+        Meaning of the numbers.
     offset
-        What to add to positions in pixels to get from the place that the format means to our centre, pixel
-        [N // 2, N // 2] of a window: ``centre`` 0, ``middle`` 0.5 for even N, ``corner`` N // 2.
+        Point of a window that the format's positions refer to; ours is the pixel [N // 2, N // 2]. ``centre`` is the
+        same, ``middle`` (N - 1) / 2, ``corner`` 0.
     absolute
-        Whether positions are coordinates that `known_object` or the user refers to. Else only differences mean
-        anything, and the first window is put into the canvas's corner.
+        Whether positions are coordinates that `known_object` or the user refers to. Otherwise only their differences
+        are meaningful, and the first window is placed in the corner of the canvas.
     probe
         complex [modes, N, N], in any unit.
     mask
-        bool [rows, columns] of the detector, True = trust.
+        bool [rows, columns] of the detector, True = valid.
     known_object
-        complex [rows, columns], whose pixel [0, 0] is at position (0, 0).
+        complex [rows, columns]; its pixel [0, 0] is at position (0, 0).
     pixel_size, wavelength
-        In metres; the pixel of the object that belongs to the full detector (its shorter side).
+        In metres; the pixel size is that of the object at the full detector (its shorter side).
     hint
-        What can be done about bad pixels in this format.
+        Remedy for bad pixels in this format.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class RawScan:
 
 
 def from_scan(scan: Scan, path: Path, conventions: Conventions) -> RawScan:
-    """A scan that was read already, for options to be applied to it; labels are left out."""
+    """A scan that has been read, so that options can be applied to it; labels are left out."""
     fixed = conventions.unit.reason
     ours = Conventions.of_format("", unit="px", axes="row,column", quantity="amplitude")
     return RawScan(
@@ -93,20 +93,20 @@ def from_scan(scan: Scan, path: Path, conventions: Conventions) -> RawScan:
 def assemble(
     raw: RawScan, options: ReadOptions, log: Callable[[str], None], *, estimate: bool = False
 ) -> Scan:
-    """Bring everything to the conventions of `Scan`; patterns stay in the file until somebody asks for them.
+    """Convert everything to the conventions of `Scan`; patterns stay in the file and are converted on access.
 
     Parameters
     ----------
     estimate
         See `ptychonnx.runtime.formats.conversion.scaling.scaled_probe`.
     log
-        Takes one line for each convention and what was done.
+        Receives one line per convention and per conversion.
 
     Raises
     ------
     InputError
-        If shapes disagree, or positions are lengths and no pixel size is known. Values that are no counts are
-        refused when they are read, see `ptychonnx.runtime.formats.conversion.frames.lazy_frames`.
+        If shapes disagree, or positions are lengths and no pixel size is known. Invalid values are refused when they
+        are read, see `ptychonnx.runtime.formats.conversion.frames.lazy_frames`.
     """
     where = f"{raw.path}: {raw.patterns_key}"
     _check(raw, where)
@@ -133,12 +133,12 @@ def assemble(
     coarser = min(height, width) / plan.cut
     pixel = options.pixel_size or (None if raw.pixel_size is None else raw.pixel_size * coarser)
     if coarser != 1 and conventions.unit.value == "px":
-        log(f"positions: divided by {coarser:g}, since pixels of the object grow when the detector is cut")
+        log(f"positions: divided by {coarser:g}, since object pixels grow when the detector is cropped")
     positions = _in_pixels(raw, conventions, pixel, coarser) + _offset(raw.offset, plan.cut)
     kept = _keeps_reference(raw, options)
     known = raw.known_object if kept else None
     if raw.known_object is not None and known is None:
-        log("known object: left out, since its pixels or axes are others now")
+        log("known object: left out, since options change its pixels or axes")
     if not (known is not None or raw.absolute) and np.isfinite(positions).all():
         positions = positions - positions.min(axis=0) + plan.size // 2
     scan = Scan(
@@ -176,7 +176,7 @@ def _frame_notes(options: ReadOptions, plan: FramePlan) -> list[str]:
     if options.orientation != "identity":
         notes.append(f"orientation: {options.orientation} (given)")
     if options.rebin > 1:
-        notes.append(f"rebin: {options.rebin} x {options.rebin} pixels, photons added up (given)")
+        notes.append(f"rebin: {options.rebin} x {options.rebin} pixels, photons summed (given)")
     return notes
 
 
@@ -192,8 +192,8 @@ def _in_pixels(
         return positions / coarser
     if pixel is None:
         raise InputError(
-            f"{raw.path}: {raw.positions_key} is in {unit} and the file has no pixel size, expected one: give it "
-            "with --pixel-size in metres"
+            f"{raw.path}: {raw.positions_key} is in {unit} and the file has no pixel size, expected "
+            "--pixel-size in metres"
         )
     return positions * METRES[unit] / pixel
 
@@ -212,7 +212,7 @@ def _keeps_reference(raw: RawScan, options: ReadOptions) -> bool:
 def _reference_under(
     scan: Scan, known: NDArray[np.complex64] | None, log: Callable[[str], None]
 ) -> Reference | None:
-    """The known object, if the scan lies on it."""
+    """The known object, unless positions lie outside it."""
     if known is None:
         return None
     if (scan.positions < 0).any() or (scan.positions > np.array(known.shape) - 1).any():
@@ -222,16 +222,16 @@ def _reference_under(
 
 
 def _fitted_probe(probe: NDArray[np.complex64], plan: FramePlan) -> NDArray[np.complex64]:
-    """The probe of the full detector in the window that remains.
+    """The probe of the full detector, converted to cropped and binned patterns.
 
-    Cutting the detector leaves the low frequencies of the probe, on coarser pixels; binning leaves the middle of
-    the window, on the same pixels, and looks between the frequencies of old.
+    Cropping the detector keeps the low frequencies of the probe, on coarser pixels; binning keeps the middle of the
+    window, on the same pixels, and samples frequencies between the original ones.
     """
     if probe.shape[-1] == plan.full and plan.cut != plan.full:
         low = _middle(np.fft.fftshift(np.fft.fft2(probe, norm="ortho"), axes=(-2, -1)), plan.cut)
         probe = np.fft.ifft2(np.fft.ifftshift(low, axes=(-2, -1)), norm="ortho").astype(np.complex64)
     if probe.shape[-1] == plan.cut and plan.rebin > 1:
-        # The middle of the bin of the direct beam is off the beam: in the window, a phase ramp.
+        # The middle of the direct beam's bin is not the beam itself: in the window, a phase ramp.
         off = (plan.rebin - 1) / 2 - (plan.cut // 2 - plan.rebin * (plan.size // 2))
         ramp = np.exp(-2j * np.pi * off * (np.arange(plan.cut) - plan.cut // 2) / plan.cut)
         probe = _middle(probe * np.outer(ramp, ramp), plan.size)

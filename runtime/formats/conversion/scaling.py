@@ -1,4 +1,4 @@
-"""What several formats do to raw arrays: counts to amplitudes, a probe brought to their power."""
+"""Counts become amplitudes, and a probe is scaled to their power."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SAMPLE = 32
 
 
 def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
-    """True where a value is a photon count or an amplitude: not negative, NaN, infinite, or a detector's mark.
+    """True where a value is a photon count or an amplitude: not negative, NaN, infinite, or a detector's marker.
 
     Raises
     ------
@@ -38,14 +38,14 @@ def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
         return values >= 0
     if values.dtype.kind != "u":
         raise InputError(f"{where} is {values.dtype}, expected photon counts, integers or floats")
-    # Detectors mark dead and saturated pixels with the largest value of 16 and 32 bits.
+    # Detectors mark dead and saturated pixels with the largest value of their 16 or 32 bits.
     if values.dtype.itemsize == 1:
         return np.ones(values.shape, dtype=bool)
     return values != np.iinfo(values.dtype).max
 
 
 def root_of_counts(counts: NDArray) -> NDArray[np.float32]:
-    """Square root of counts, as if taken in float64: where float32 holds the counts, its own root is the same."""
+    """Square root of counts as if computed in float64; where float32 holds the counts, its own root is the same."""
     if counts.dtype.kind in "iu" and (
         counts.dtype.itemsize <= 2 or counts.max(initial=0) <= _EXACT_IN_FLOAT32
     ):
@@ -59,14 +59,14 @@ def probe_with_power(
 ) -> NDArray[np.complex64]:
     """A probe [modes, N, N] scaled so that the mean pattern carries ``transmission * sum |P|^2`` photons.
 
-    A probe of no power at all is returned as it is, for `Scan` to refuse.
+    A probe without power is returned unchanged; `Scan` refuses it.
 
     Parameters
     ----------
     flux
-        Photons in the mean pattern.
+        Mean number of photons in a pattern.
     transmission
-        Share of the probe's photons that passes the object.
+        Fraction of the probe's photons that passes the object.
     """
     power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2)) * transmission
     if not (np.isfinite(power) and power > 0):
@@ -81,16 +81,16 @@ def scaled_probe(
     *,
     estimate: bool = False,
 ) -> tuple[NDArray[np.complex64] | None, bool]:
-    """The probe of a scan, scaled so that it explains the power of the patterns, with the object if known.
+    """The probe of a scan, scaled so that it explains the power of the patterns, together with the object if known.
 
     Parameters
     ----------
     estimate
-        Take the power of a few patterns for that of all, where all would have to be read.
+        Estimate the power from a sample of the patterns where all would have to be read.
 
     Returns
     -------
-    (probe, whether its power is such an estimate)
+    (probe, whether its power is an estimate)
     """
     if scan.probe is None:
         return None, False
@@ -109,10 +109,10 @@ def scaled_probe(
 
 
 def sampled_flux(scan: Scan) -> float:
-    """Photons in the mean of a few patterns."""
+    """Mean number of photons in a sample of the patterns."""
     return float(np.mean(photons(scan.diffraction[sample_of(len(scan))])))
 
 
 def sample_of(n: int) -> NDArray[np.intp]:
-    """A few of n patterns, spread evenly: enough to decide on a scale or a meaning, and quick."""
+    """Indices of a sample of n patterns, evenly spaced: enough to decide on a scale or a convention."""
     return np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.intp))

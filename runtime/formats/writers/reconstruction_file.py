@@ -35,6 +35,7 @@ from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, energy_of_wavelength
 from ptychonnx.runtime.formats.writers.nxdata import ObjectPlots
+from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.reconstruction.stitching.canvas import TILE
 from ptychonnx.runtime.scan import Scan
@@ -78,13 +79,13 @@ class Product:
         return (self.scan.positions - middle_of_window) * pixel, middle_of_object * pixel
 
 
-def check_ending(path: str | Path) -> None:
+def check_ending(path: StrPath) -> None:
     """Refuse a name whose ending is not one of `ENDINGS`, before any work is done."""
     if Path(path).suffix not in ENDINGS:
         raise InputError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
 
 
-def write_product(path: str | Path, product: Product) -> list[Path]:
+def write_product(path: StrPath, product: Product) -> list[Path]:
     """Write a reconstruction atomically, in the format that the ending names.
 
     Returns
