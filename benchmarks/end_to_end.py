@@ -43,9 +43,8 @@ import onnxruntime as ort
 
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.formats import read_scan
-from ptychonnx.runtime.inference.model import network_inputs
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours
@@ -98,7 +97,7 @@ def end_to_end(artifact: Path, path: Path, arguments: argparse.Namespace) -> dic
     loaded = read_scan(path)
     loaded = replace(loaded, diffraction=np.asarray(loaded.diffraction))
     groups = group_neighbours(loaded.positions, contract.gridsize)
-    (inputs,) = network_inputs(contract, session.name, loaded, groups)
+    (inputs,) = session.inputs(loaded, groups)
     batches = [inputs[start : start + arguments.batch] for start in range(0, len(inputs), arguments.batch)]
 
     def run_bare() -> None:

@@ -36,8 +36,8 @@ from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.report.figure_style import COLOURS, DASHES, as_png, blank_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.formats import read_scan
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction, reconstruct
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.scan import Scan
 
 NYQUIST = 0.5

@@ -24,7 +24,7 @@ from benchmarks.single_pattern_bounds import DOCS, RESULTS, figures, record, tes
 from ptychonnx.harness.report.figure_style import COLOURS, as_png, blank_figure
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
 from ptychonnx.runtime.atomic import atomic_path
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows, illumination
 from ptychonnx.runtime.scan.grouping import group_neighbours

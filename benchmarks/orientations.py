@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.neighbouring_patterns import ZOO, Row
 from benchmarks.single_pattern_bounds import FIGURES, figures, record, test_scan
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.scan import Scan
 
 CHUNK = 50

@@ -36,7 +36,7 @@ from ptychonnx.harness.machine import processor, vector_instructions
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import VerificationError
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.train.fitting import settings_for, train
 from ptychonnx.train.registry import get_architecture

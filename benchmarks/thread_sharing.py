@@ -1,4 +1,4 @@
-"""A batch shared among threads (`inference.batch_sharing`) against onnxruntime's own way, which shares each operator.
+"""A batch shared among threads (`inference.data_parallel`) against onnxruntime's own way, which shares each operator.
 
 Both run once in each round, in an order that changes, with a float32 product of 1024 x 1024 matrices among them.
 ``times_as_fast`` is the median of the ratios within a round. ``best_fraction`` compares the best round of the artifact

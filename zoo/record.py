@@ -17,7 +17,7 @@ from typing import Any
 from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
 from ptychonnx.runtime.atomic import write_text
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import read_run

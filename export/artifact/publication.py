@@ -14,7 +14,7 @@ from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.contract.integrity import CONTRACT_HASH_KEY, contract_sha256, graph_sha256
 from ptychonnx.runtime.errors import InputError, VerificationError
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 
 __all__ = ["publish", "stamp"]
 

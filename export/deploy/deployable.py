@@ -11,7 +11,7 @@ from ptychonnx.export.verification.published_file import check_artifact, raise_o
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract, InputTensor
 from ptychonnx.runtime.contract.integrity import check_model_file, external_tensors
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 
 __all__ = ["Deployable", "Interface", "Stamped", "read_artifacts", "read_contract"]
 

@@ -22,7 +22,7 @@ from ptychonnx.export.precision.sensitivity import fewest_in_float, sensitivitie
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.runtime.contract import Contract, Quality
 from ptychonnx.runtime.errors import InputError, VerificationError
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours, group_offsets
 

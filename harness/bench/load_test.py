@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.model import Network, network_inputs
+from ptychonnx.runtime.inference import Predictor
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours
@@ -57,7 +57,7 @@ class LoadPoint:
 
 
 def measure_load(
-    networks: Sequence[Network],
+    networks: Sequence[Predictor],
     scan: Scan,
     *,
     concurrency: Sequence[int] = (1, 2, 4, 8),
@@ -143,18 +143,16 @@ def load_report(points: Sequence[LoadPoint], scan: Scan, seconds: float, rounds:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def _requests(network: Network, scan: Scan, batch: int) -> list[tuple[np.ndarray, ...]]:
+def _requests(network: Predictor, scan: Scan, batch: int) -> list[tuple[np.ndarray, ...]]:
     """Inputs of full batches; a scan with fewer patterns is repeated."""
     groups = group_neighbours(scan.positions, network.contract.gridsize)
     count = max(1, len(groups) // batch)
     index = np.resize(np.arange(len(groups)), count * batch).reshape(count, batch)
-    return [
-        network_inputs(network.contract, network.name, scan, groups[batch_index]) for batch_index in index
-    ]
+    return [network.inputs(scan, groups[batch_index]) for batch_index in index]
 
 
 def _measure(
-    network: Network,
+    network: Predictor,
     values: Sequence[tuple[np.ndarray, ...]],
     clients: int,
     rate: float | None,
@@ -203,7 +201,7 @@ def _measure(
 
 
 def _point(
-    network: Network,
+    network: Predictor,
     clients: int,
     offered: float | None,
     batch: int,

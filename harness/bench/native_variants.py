@@ -13,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, Variant
-from ptychonnx.runtime.inference.batch_sharing import SharedRun, is_worth_sharing
+from ptychonnx.runtime.inference.data_parallel import DataParallelRun, is_worth_splitting
 from ptychonnx.train.run import read_run
 from ptychonnx.train.trained_network import load_network
 
@@ -59,10 +59,10 @@ def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: i
     inside each operator, as onnxruntime runs it by default.
     """
     variants: dict[str, Variant] = {}
-    is_shared = is_worth_sharing(len(inputs[0]), threads)
+    is_shared = is_worth_splitting(len(inputs[0]), threads)
     for name, data in graphs.items():
         variants[name] = (
-            partial(SharedRun(_session(data, 1), threads), *inputs)
+            partial(DataParallelRun(_session(data, 1), threads), *inputs)
             if is_shared
             else _plain(data, inputs, threads)
         )

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, Variant
-from ptychonnx.runtime.inference.batch_sharing import is_worth_sharing
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.inference.data_parallel import is_worth_splitting
 
 __all__ = ["BFLOAT16", "FLOAT32", "OpenVinoSession", "load_openvino", "openvino_precisions"]
 
@@ -67,7 +67,7 @@ def _compile(data: bytes, precision: Precision, threads: int, inputs: Sequence[N
     import openvino
 
     core, patterns = openvino.Core(), len(inputs[0])
-    streams = threads if is_worth_sharing(patterns, threads) and patterns % threads == 0 else 1
+    streams = threads if is_worth_splitting(patterns, threads) and patterns % threads == 0 else 1
     model = core.read_model(data)
     model.reshape({node.any_name: [patterns // streams, *node.partial_shape[1:]] for node in model.inputs})
     settings = {

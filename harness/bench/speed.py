@@ -29,8 +29,7 @@ from ptychonnx.harness.bench.speed_report import ArtifactSpeed, SpeedReport, Var
 from ptychonnx.harness.evaluation.precision_gate import PrecisionGate
 from ptychonnx.harness.machine import processor, vector_instructions
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.model import network_inputs
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import nearest_groups
@@ -250,7 +249,7 @@ def _inputs(session: Session, scan: Scan | None, batch: int) -> tuple[NDArray, .
             for tensor in contract.inputs
         )
     groups = nearest_groups(scan.positions, contract.channels)
-    return network_inputs(contract, session.name, scan, groups.take(range(batch), axis=0, mode="wrap"))
+    return session.inputs(scan, groups.take(range(batch), axis=0, mode="wrap"))
 
 
 def _relative_error(output: NDArray[np.float32] | None, expected: NDArray[np.float32] | None) -> float:

@@ -29,10 +29,7 @@ from ptychonnx.harness.cli.shared_options import Batch
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions
-from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
-from ptychonnx.runtime.inference.providers import Provider
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.inference.tuning import tuned
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Provider, Session, tuned
 from ptychonnx.runtime.progress import Callback
 
 __all__ = ["bench"]
@@ -180,7 +177,7 @@ def bench(
         if batch is None:
             choices = [tuned(session, loaded, log=note) for session in local]
             local, batches = [session for session, _ in choices], [size for _, size in choices]
-        networks: list[Network] = [*local, *remote]
+        networks: list[Predictor] = [*local, *remote]
         with progress_bar() as bar:
             loads = len(clients) + len(rate or ())
             task = bar.add_task("Measuring", total=len(networks) * loads * rounds)

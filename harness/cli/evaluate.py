@@ -23,8 +23,7 @@ from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.contract import Placement, Weighting
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
-from ptychonnx.runtime.inference.model import DEFAULT_BATCH
-from ptychonnx.runtime.inference.providers import Provider
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Provider
 from ptychonnx.runtime.progress import Callback
 
 __all__ = ["evaluate"]

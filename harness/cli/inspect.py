@@ -22,8 +22,7 @@ from ptychonnx.harness.cli.console import output
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract, Stitching
 from ptychonnx.runtime.contract.integrity import check_model_file
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.providers import Provider
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Provider, Session
 
 __all__ = ["inspect"]
 

@@ -21,14 +21,14 @@ from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.contract import Placement, Weighting
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
-from ptychonnx.runtime.formats.writers.reconstruction_file import ENDINGS_OF_TILES, check_ending
-from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
-from ptychonnx.runtime.inference.providers import Provider
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.inference.tuning import tuned
+from ptychonnx.runtime.formats.writers.reconstruction_file import (
+    ENDINGS_OF_TILES,
+    check_ending,
+    write_reconstruction,
+)
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Provider, Session, tuned
 from ptychonnx.runtime.progress import Callback
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct as run_reconstruction
-from ptychonnx.runtime.reconstruction.reconstruct import write_reconstruction
+from ptychonnx.runtime.reconstruction import reconstruct as run_reconstruction
 from ptychonnx.runtime.reconstruction.stitching import check_whole
 
 __all__ = ["reconstruct"]
@@ -131,7 +131,7 @@ def reconstruct(
     *artifacts, scan = files
     check_ending(out)
     with ExitStack() as stack:
-        session: Network
+        session: Predictor
         (session,) = (
             stack.enter_context(remote_sessions([server], connection))
             if server
@@ -157,7 +157,7 @@ def reconstruct(
                 loaded,
                 weighting,
                 batch or DEFAULT_BATCH,
-                lambda done: bar.update(task, advance=done),
+                Callback(lambda step: bar.update(task, completed=step.done)),
                 placement=placement,
                 synchronise=synchronise,
                 canvas_memory=memory,

@@ -12,7 +12,7 @@ import typer
 
 from ptychonnx.harness.cli.shared_options import with_options
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.remote import Access, RemoteSession
+from ptychonnx.runtime.inference.remote import Credentials, RemoteSession
 from ptychonnx.runtime.inference.remote.authentication import TOKEN_VARIABLE, read_token
 
 __all__ = [
@@ -116,11 +116,13 @@ def remote_sessions(urls: Sequence[str], options: ServerOptions) -> Iterator[lis
     with ExitStack() as stack:
         sessions = []
         if urls:
-            access = Access(options.ca, options.certificate, options.key, read_token(options.token_file))
+            credentials = Credentials(
+                options.ca, options.certificate, options.key, read_token(options.token_file)
+            )
         for url, artifact in zip(urls, artifacts or [None] * len(urls), strict=True):
             session = RemoteSession(
                 url,
-                access=access,
+                credentials=credentials,
                 artifact=artifact,
                 in_flight=options.in_flight,
                 timeout=options.timeout,

@@ -17,8 +17,7 @@ from ptychonnx.harness.study.lines_study import plan_lines, run_plan, typed_opti
 from ptychonnx.harness.study.robustness import robustness as run_robustness
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.formats import ReadOptions, read_scan
-from ptychonnx.runtime.inference.model import DEFAULT_BATCH
-from ptychonnx.runtime.inference.providers import Provider
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Provider
 from ptychonnx.runtime.progress import Callback
 
 __all__ = ["app"]

@@ -18,16 +18,16 @@ from ptychonnx.harness.iterative.rpie import ALPHA
 from ptychonnx.harness.machine import processor, software_versions
 from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Placement
-from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.progress import SILENT, Progress
-from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction
+from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    artifacts: Sequence[Path | str | Network],
+    artifacts: Sequence[Path | str | Predictor],
     scans: Sequence[Path | str | Scan],
     out: Path | str | None = None,
     *,

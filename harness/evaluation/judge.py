@@ -16,7 +16,7 @@ from ptychonnx.harness.metrics.ptychopinn_profile import PtychoPinnComparison, c
 from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
 from ptychonnx.harness.metrics.region import Rectangle, RegionRule, declare_region
 from ptychonnx.runtime.contract import Contract
-from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction
+from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["ComparisonOptions", "confidence_of_rows", "judge_reconstruction", "summarise"]

@@ -13,10 +13,9 @@ from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
 from ptychonnx.harness.iterative.refinement import ALGORITHM, refine
 from ptychonnx.harness.iterative.rpie import ALPHA
 from ptychonnx.runtime.contract import Contract, Placement
-from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
 from ptychonnx.runtime.progress import SILENT, Progress
-from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction, reconstruct
+from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["IterativeMethod", "Method", "NetworkMethod", "StitchingChoice"]
@@ -62,7 +61,7 @@ class NetworkMethod:
     """
 
     label: str
-    network: Network
+    network: Predictor
     batch: int = DEFAULT_BATCH
     is_tuned: bool = False
     stitching: StitchingChoice = StitchingChoice()
@@ -78,20 +77,13 @@ class NetworkMethod:
         """Run every pattern through the network, after one batch that is not timed."""
         self._warm_up(scan)
         progress.stage(f"Evaluating {self.label}", len(scan), "patterns")
-        done = 0
-
-        def report(patterns: int) -> None:
-            nonlocal done
-            done += patterns
-            progress.update(done)
-
         choice = self.stitching
         return reconstruct(
             self.network,
             scan,
             choice.weighting,
             self.batch,
-            report,
+            progress,
             placement=choice.placement,
             synchronise=choice.synchronise,
         )

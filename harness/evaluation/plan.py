@@ -12,9 +12,7 @@ from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, Networ
 from ptychonnx.harness.iterative.rpie import ALPHA, check_iterative
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
-from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.inference.tuning import tuned
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
 from ptychonnx.runtime.reconstruction.stitching import check_whole, patch_weight
 from ptychonnx.runtime.scan import Scan
 
@@ -33,7 +31,7 @@ class EvaluationPlan:
 
 
 def plan_evaluation(
-    artifacts: Sequence[Path | str | Network],
+    artifacts: Sequence[Path | str | Predictor],
     scans: Sequence[Path | str | Scan],
     references: Sequence[Path | str | None] | None = None,
     *,
@@ -56,7 +54,7 @@ def plan_evaluation(
             f"evaluate: got {len(artifacts)} artifacts and {len(scans)} scans, expected one at least"
         )
     stitching = stitching or StitchingChoice()
-    networks: list[Network] = [
+    networks: list[Predictor] = [
         Session(Path(artifact), provider) if isinstance(artifact, str | Path) else artifact
         for artifact in artifacts
     ]
@@ -87,10 +85,10 @@ def plan_evaluation(
     return EvaluationPlan(tuple(methods), tuple(opened))
 
 
-def _distinct_labels(networks: Sequence[Network]) -> list[str]:
+def _distinct_labels(networks: Sequence[Predictor]) -> list[str]:
     """One label per network; equal labels get the stem of the file, or the URL, as a suffix."""
     counts = Counter(network.contract.label for network in networks)
-    labels: dict[str, Network] = {}
+    labels: dict[str, Predictor] = {}
     for network in networks:
         label = network.contract.label
         if counts[label] > 1:

@@ -18,9 +18,8 @@ from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Quality
 from ptychonnx.runtime.contract.integrity import graph_sha256
 from ptychonnx.runtime.errors import InputError, VerificationError
-from ptychonnx.runtime.inference.model import Network
-from ptychonnx.runtime.inference.session import DEFAULT_BATCH, Session
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
+from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["AllowedDecrease", "PrecisionGate", "excessive_decreases", "gate_metrics"]
@@ -82,7 +81,7 @@ class PrecisionGate:
         """`judge` the artifact in a file."""
         return self.judge(parent, Session(Path(candidate), "cpu"))
 
-    def judge(self, parent: Path, candidate: Network) -> Quality:
+    def judge(self, parent: Path, candidate: Predictor) -> Quality:
         """Reconstruct the scan with a candidate and compare its metrics with those of the parent.
 
         Returns

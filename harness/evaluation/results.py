@@ -17,7 +17,7 @@ from ptychonnx.harness.metrics.ptychopinn_profile import PtychoPinnComparison
 from ptychonnx.harness.metrics.reference_placement import ReferencePlacement
 from ptychonnx.harness.metrics.region import RegionRecord
 from ptychonnx.runtime.contract import Contract, Parity
-from ptychonnx.runtime.inference.latency import RequestStatistics
+from ptychonnx.runtime.inference import RequestStatistics
 
 __all__ = ["METRICS_VERSION", "Evaluation", "EvaluationRow", "ScanResult", "ScanSummary"]
 

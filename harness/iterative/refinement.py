@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
 from ptychonnx.runtime.progress import SILENT, Progress
-from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction
+from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["ALGORITHM", "refine"]

@@ -15,8 +15,7 @@ from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, Axis, Condition
 from ptychonnx.harness.study.robustness_figure import AxisCurves, robustness_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.errors import InputError, InternalError
-from ptychonnx.runtime.inference.model import DEFAULT_BATCH
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Session
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
+from ptychonnx.runtime.contract.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.errors import InputError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "contract_sha256",
     "external_tensors",
     "graph_sha256",
+    "stored_contract",
 ]
 
 # Metadata key next to the contract: the hash of the contract's text.
@@ -86,6 +88,27 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
             f"({MAX_BYTES_VARIABLE} raises it)"
         )
     return model
+
+
+def stored_contract(path: Path, model: onnx.ModelProto) -> Contract:
+    """Read the contract in the metadata of a model.
+
+    Parameters
+    ----------
+    path
+        The model's file, for error messages.
+
+    Raises
+    ------
+    InputError
+        If there is no contract, or it is not understood.
+    """
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if CONTRACT_KEY not in metadata:
+        raise InputError(
+            f"{path}: no {CONTRACT_KEY} in its metadata, expected an artifact of `ptychonnx export`"
+        )
+    return Contract.from_json(metadata[CONTRACT_KEY], str(path))
 
 
 def graph_sha256(model: onnx.ModelProto) -> str:

@@ -1,4 +1,4 @@
-"""Runs of a session through buffers that stay where they are, for providers with memory of their own."""
+"""Runs through preallocated device buffers, for execution providers with memory of their own."""
 
 from __future__ import annotations
 
@@ -15,26 +15,20 @@ from ptychonnx.runtime.errors import InputError
 
 __all__ = ["BoundRun", "check_capture"]
 
-# Buffers of so many batch sizes are kept: the one in use, and that of the last, smaller batch.
-_KEPT = 2
+# Buffers are kept for two batch sizes: the one in use, and that of the last, smaller batch.
+_BUFFERED_SIZES = 2
 
 
 class BoundRun:
-    """Input and output buffers on a device, filled, run and read again for every batch of one size.
+    """Runs a session through input and output buffers on a device, which all batches of one size share.
 
-    Nothing is allocated on the device after the first run, and addresses never change, which the replay of a CUDA
-    graph relies on. Copies go from and to ordinary memory: onnxruntime's Python has no pinned memory for its CUDA
+    After the first run nothing is allocated on the device and addresses stay fixed, as the replay of a CUDA graph
+    requires. Copies start from and end in pageable memory: onnxruntime's Python API has no pinned memory for its CUDA
     provider.
     """
 
     def __init__(self, session: ort.InferenceSession, contract: Contract, device: str) -> None:
-        """Prepare for a session.
-
-        Parameters
-        ----------
-        device
-            ``cuda`` or ``cpu``, as `onnxruntime.OrtValue` names it.
-        """
+        """Bind to a session; `device` is ``cuda`` or ``cpu``, as in `onnxruntime.OrtValue`."""
         self._session = session
         self._contract = contract
         self._device = device
@@ -42,33 +36,39 @@ class BoundRun:
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: NDArray) -> NDArray[np.float32]:
-        """Output [batch, N, N, C, 2] of the contract's inputs, in memory of its own; from any thread."""
+        """Run one batch of the contract's inputs; may be called from any thread.
+
+        Returns
+        -------
+        float32 [batch, N, N, C, 2]
+            A copy, which later runs do not overwrite.
+        """
         with self._lock:
-            binding, given, taken = self._bound(len(inputs[0]))
-            for buffer, values in zip(given, inputs, strict=True):
+            binding, input_buffers, output_buffer = self._buffers_for(len(inputs[0]))
+            for buffer, values in zip(input_buffers, inputs, strict=True):
                 buffer.update_inplace(np.ascontiguousarray(values))
             self._session.run_with_iobinding(binding)
-            # On the CPU `numpy()` shows the buffer itself, which the next run overwrites.
-            parts = taken.numpy()
-            return parts.copy() if self._device == "cpu" else parts
+            # On the CPU `numpy()` is a view of the buffer, which the next run overwrites.
+            output = output_buffer.numpy()
+            return output.copy() if self._device == "cpu" else output
 
-    def _bound(self, batch: int) -> tuple[ort.IOBinding, list[ort.OrtValue], ort.OrtValue]:
+    def _buffers_for(self, batch: int) -> tuple[ort.IOBinding, list[ort.OrtValue], ort.OrtValue]:
         if batch in self._buffers:
             return self._buffers[batch]
-        if len(self._buffers) == _KEPT:
+        if len(self._buffers) == _BUFFERED_SIZES:
             del self._buffers[next(iter(self._buffers))]
         n, channels = self._contract.n, self._contract.channels
         create = ort.OrtValue.ortvalue_from_shape_and_type
-        given = [
-            create([batch, *each.shape], np.dtype(each.dtype).type, self._device)
-            for each in self._contract.inputs
+        input_buffers = [
+            create([batch, *tensor.shape], np.dtype(tensor.dtype).type, self._device)
+            for tensor in self._contract.inputs
         ]
-        taken = create([batch, n, n, channels, 2], np.float32, self._device)
+        output_buffer = create([batch, n, n, channels, 2], np.float32, self._device)
         binding = self._session.io_binding()
-        for tensor, buffer in zip(self._contract.inputs, given, strict=True):
+        for tensor, buffer in zip(self._contract.inputs, input_buffers, strict=True):
             binding.bind_ortvalue_input(tensor.name, buffer)
-        binding.bind_ortvalue_output(self._contract.output.name, taken)
-        self._buffers[batch] = binding, given, taken
+        binding.bind_ortvalue_output(self._contract.output.name, output_buffer)
+        self._buffers[batch] = binding, input_buffers, output_buffer
         return self._buffers[batch]
 
 
@@ -78,24 +78,23 @@ def check_capture(contract: Contract, name: str, placement: Mapping[str, Counter
     Parameters
     ----------
     placement
-        Operators by the provider that runs them, see `ptychonnx.runtime.inference.session.Session.placement`.
+        Operators by execution provider, see `ptychonnx.runtime.inference.Session.placement`.
 
     Raises
     ------
     InputError
-        If the batch is not fixed, or an operator would run anywhere but on the CUDA provider.
+        If the batch is not fixed, or an operator runs outside the CUDA provider.
     """
     if contract.batch is None:
         raise InputError(
             f"{name}: takes any batch, a CUDA graph needs one: export it with --batch N, or use --provider cuda"
         )
-    elsewhere = {
-        provider: operators
+    elsewhere = [
+        f"{', '.join(sorted(operators))} on {provider}"
         for provider, operators in placement.items()
         if provider != "CUDAExecutionProvider"
-    }
+    ]
     if elsewhere:
-        found = "; ".join(
-            f"{', '.join(sorted(operators))} on {provider}" for provider, operators in elsewhere.items()
+        raise InputError(
+            f"{name}: a CUDA graph needs every operator on the CUDA provider, found {'; '.join(elsewhere)}"
         )
-        raise InputError(f"{name}: a CUDA graph needs every operator on the CUDA provider, found {found}")

@@ -1,8 +1,8 @@
-"""Which hardware runs the artifact: chosen openly, never by a silent fallback.
+"""Execution providers: which hardware runs the artifact, without any silent fallback.
 
-`onnxruntime.get_available_providers()` lists what was compiled in, not what works on this machine, and a
-session that asks for CUDA where there is none runs on the CPU without an error. So devices are probed with
-`get_ep_devices()`, and the providers that the finished session really has are compared with those asked for.
+`onnxruntime.get_available_providers()` lists what was compiled in, not what works on this machine, and a session that
+asks for CUDA on a machine without a GPU runs on the CPU without an error. Devices are therefore probed with
+`get_ep_devices()`, and the providers of the finished session are compared with those requested.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import onnxruntime as ort
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import DeviceError, InputError
 
 __all__ = ["Provider", "available", "preload_cuda", "provider_list"]
 
@@ -22,18 +22,18 @@ _NAMES = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-# TF32 keeps 10 bits of mantissa: parity figures would not hold.
+# TF32 keeps 10 bits of mantissa, with which the parity figures would not hold.
 _OPTIONS: dict[str, dict[str, Any]] = {"cuda": {"use_tf32": 0}, "tensorrt": {}, "cpu": {}}
 
 
 def preload_cuda() -> None:
-    """Load the CUDA and cuDNN libraries that the `cuda` extra installs, if they are there."""
+    """Load the CUDA and cuDNN libraries that the `cuda` extra installs, if they are present."""
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
 
 
 def available() -> list[str]:
-    """Short names of the providers with a device on this machine, best first; `cpu` is always last."""
+    """Short names of the providers with a device on this machine, best first; the last is always ``cpu``."""
     with_device = {device.ep_name for device in ort.get_ep_devices()} | {_NAMES["cpu"]}
     if _NAMES["cuda"] in with_device:
         with_device.add(_NAMES["tensorrt"])  # runs on the same devices, but does not list them
@@ -41,34 +41,36 @@ def available() -> list[str]:
     return [short for short, name in _NAMES.items() if name in usable]
 
 
-def provider_list(wanted: str) -> list[tuple[str, dict[str, Any]]]:
-    """Providers with options for `onnxruntime.InferenceSession`, the wanted one first.
+def provider_list(requested: str) -> list[tuple[str, dict[str, Any]]]:
+    """Providers with their options for `onnxruntime.InferenceSession`, the requested one first.
 
-    `auto` takes the best that is there. `cuda-graph` is `cuda` that records its work at the first run and replays it
-    at the others, at the price of a fixed batch and of no operator elsewhere. A GPU provider is followed by those
-    that may take what it cannot: `session.Session` then refuses if the wanted one is missing from the
-    session.
+    ``auto`` takes the best that is available. ``cuda-graph`` is ``cuda`` that records its work in the first run and
+    replays it afterwards, which requires a fixed batch and every operator on the GPU. A GPU provider is followed by
+    the providers that may run the operators it does not support; `Session` refuses if the requested one is missing
+    from the finished session.
 
     Raises
     ------
     InputError
-        If the name is unknown, or the provider has no device here.
+        If the name is unknown.
+    DeviceError
+        If the provider has no device on this machine.
     """
     choices = get_args(Provider)
-    if wanted not in choices:
-        raise InputError(f"provider {wanted!r} is unknown, expected one of {', '.join(choices)}")
-    here = available()
-    device = "cuda" if wanted == "cuda-graph" else wanted
-    if wanted == "auto":
-        chosen = [short for short in here if short != "tensorrt"]  # its engine build takes minutes
-    elif device not in here:
-        raise InputError(
-            f"provider {wanted!r} was asked for but has no device on this machine, expected one of "
-            f"{', '.join(['auto', *here])}"
-        )
+    if requested not in choices:
+        raise InputError(f"provider {requested!r} is unknown, expected one of {', '.join(choices)}")
+    present = available()
+    device = "cuda" if requested == "cuda-graph" else requested
+    if requested == "auto":
+        chosen = [short for short in present if short != "tensorrt"]  # its engine build takes minutes
+    elif device in present:
+        chosen = present[present.index(device) :]
     else:
-        chosen = here[here.index(device) :]
+        raise DeviceError(
+            f"provider {requested!r} has no device on this machine, expected one of "
+            f"{', '.join(['auto', *present])}"
+        )
     providers = [(_NAMES[short], dict(_OPTIONS[short])) for short in chosen]
-    if wanted == "cuda-graph":
+    if requested == "cuda-graph":
         providers[0][1]["enable_cuda_graph"] = 1
     return providers

@@ -1,7 +1,7 @@
-"""The batch and the threads that run an artifact fastest on this machine, found by short trials and remembered.
+"""Autotuning of batch size and thread count by short trials on this machine, with a cache of the results.
 
-A choice is kept in one small JSON file for each artifact, machine and provider, in the folder that `cache_folder`
-names. Without write access nothing is remembered, and a file that is not understood is replaced; both are said.
+Each combination of artifact, machine and provider has one small JSON file in `cache_folder()`. Without write access
+the result is not cached, and an unreadable file is replaced; both are reported.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychonnx.runtime.atomic import write_text
-from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.batch_sharing import cores
-from ptychonnx.runtime.inference.model import network_inputs
+from ptychonnx.runtime.errors import PtychonnxError
+from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours
@@ -34,23 +33,23 @@ __all__ = ["CACHE_VARIABLE", "Tuning", "cache_folder", "tuned"]
 CACHE_VARIABLE = "PTYCHONNX_CACHE"
 
 _BATCHES = (1, 4, 8, 16, 32, 64, 128)
-# A larger batch must gain more than what one trial differs from the next.
+# A larger batch must gain more than the spread between trials.
 _GAIN = 0.03
-# Pools of threads spin for a while after their work, at the cost of whoever comes next.
+# Idle thread pools spin for a while after their work and would slow down the next trial.
 _REST_SECONDS = 0.02
 _ROUNDS = 5
 
 
 class Tuning(BaseModel):
-    """A remembered choice."""
+    """A cached result."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[2] = 2  # 1 was tried before threads shared a batch
-    key: dict[str, str] = Field(description="artifact, machine and provider that it holds for")
+    version: Literal[2] = 2  # version 1 predates data-parallel runs
+    key: dict[str, str] = Field(description="artifact, machine and provider that the result is valid for")
     batch: int = Field(gt=0)
-    threads: int | None = Field(default=None, gt=0, description="None where a GPU computes")
-    milliseconds: float = Field(gt=0, description="a group of patterns, in the trials")
+    threads: int | None = Field(default=None, gt=0, description="None on a GPU")
+    milliseconds: float = Field(gt=0, description="time per group of patterns in the trials")
 
 
 def tuned(
@@ -60,18 +59,25 @@ def tuned(
     seconds: float = 5.0,
     log: Callable[[str], None] = lambda line: None,
 ) -> tuple[Session, int]:
-    """The fastest form of a session, and its batch.
+    """Find the fastest thread count and batch size for a session.
 
     Parameters
     ----------
     session
-        An artifact; number of threads and batch are kept where they are given or fixed already.
+        An artifact. A thread count that was requested, or a batch that is fixed, is kept.
     scan
-        Whose patterns the trials run, over and over if it has few.
+        Source of the patterns for the trials, which repeat them if there are few.
     seconds
-        That the trials may take, about; a network so slow that a round takes longer gets one round.
+        Approximate time limit of the trials. If one round takes longer, only one is run.
     log
-        Told what was chosen and why.
+        Receives one line with the result and its origin.
+
+    Returns
+    -------
+    session
+        A session with the best thread count.
+    batch
+        The best batch size.
 
     Raises
     ------
@@ -81,115 +87,113 @@ def tuned(
     session.check_scan(scan)
     key = _key(session)
     path = cache_folder() / "tuning" / f"{_digest(json.dumps(key, sort_keys=True).encode())}.json"
-    found = _remembered(path, key, log)
-    if found is None:
-        found = _try(session, scan, key, seconds)
-        log(f"{session.name}: {_in_words(found)} tried best, {found.milliseconds:.3g} ms a pattern")
+    tuning = _cached(path, key, log)
+    if tuning is None:
+        tuning = _measure(session, scan, key, seconds)
+        log(f"{session.name}: {_in_words(tuning)} was fastest, {tuning.milliseconds:.3g} ms per pattern")
         try:
-            write_text(path, found.model_dump_json(indent=1) + "\n")
-        except (InputError, OSError) as error:
-            log(f"warning: the choice is not remembered: {error}")
+            write_text(path, tuning.model_dump_json(indent=1) + "\n")
+        except PtychonnxError as error:
+            log(f"warning: the tuning is not cached: {error}")
     else:
-        log(f"{session.name}: {_in_words(found)}, remembered in {path}")
-    if found.threads != session.threads:
-        session = Session(session.path, session.wanted_provider, found.threads)
-    return session, found.batch
+        log(f"{session.name}: {_in_words(tuning)}, cached in {path}")
+    if tuning.threads != session.threads:
+        session = Session(session.path, session.requested_provider, tuning.threads)
+    return session, tuning.batch
 
 
 def cache_folder() -> Path:
-    """Folder for what can be found again: $PTYCHONNX_CACHE, or `ptychonnx` in the user's cache.
+    """Folder for cached results: $PTYCHONNX_CACHE, or `ptychonnx` in the user's cache folder.
 
-    That is $XDG_CACHE_HOME where it is an absolute path (as the XDG specification has it), %LOCALAPPDATA% on
-    Windows, ~/.cache otherwise.
+    The user's cache folder is $XDG_CACHE_HOME if that is an absolute path (as the XDG specification demands),
+    %LOCALAPPDATA% on Windows, and ~/.cache otherwise.
     """
-    own = os.environ.get(CACHE_VARIABLE)
-    if own:
-        return Path(own)
-    shared = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
-    folder = Path(shared) if Path(shared).is_absolute() else Path("~/.cache").expanduser()
-    return folder / "ptychonnx"
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder)
+    users = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
+    return (Path(users) if Path(users).is_absolute() else Path("~/.cache").expanduser()) / "ptychonnx"
 
 
 def _key(session: Session) -> dict[str, str]:
-    """What a choice depends on."""
+    """Everything that the result depends on."""
     with session.path.open("rb") as file:
         artifact = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "artifact": artifact,
         "processor": _processor(),
-        "cores": str(cores()),
+        "cores": str(available_cores()),
         "onnxruntime": ort.__version__,
-        "provider": session.wanted_provider if session.wanted_provider != "auto" else session.provider,
+        "provider": session.requested_provider if session.requested_provider != "auto" else session.provider,
         "threads": "free" if session.threads is None else str(session.threads),
     }
 
 
-def _remembered(path: Path, key: dict[str, str], log: Callable[[str], None]) -> Tuning | None:
-    """The choice in a file; None if there is none for this key."""
+def _cached(path: Path, key: dict[str, str], log: Callable[[str], None]) -> Tuning | None:
+    """The cached result for this key, or None."""
     try:
-        found = Tuning.model_validate_json(path.read_text(encoding="utf-8"))
+        tuning = Tuning.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValidationError as error:
         first = error.errors()[0]
-        log(f"warning: {path}: not a remembered choice ({first['msg']}), tuning again")
+        log(f"warning: {path}: not a cached tuning ({first['msg']}), tuning again")
         return None
     except (OSError, UnicodeDecodeError) as error:
         log(f"warning: {path}: cannot be read ({error}), tuning again")
         return None
-    if found.key != key:
-        log(f"warning: {path}: holds a choice for something else, tuning again")
+    if tuning.key != key:
+        log(f"warning: {path}: is for another artifact or machine, tuning again")
         return None
-    return found
+    return tuning
 
 
-def _try(session: Session, scan: Scan, key: dict[str, str], seconds: float) -> Tuning:
-    """The best of the trials, taken in turns."""
+def _measure(session: Session, scan: Scan, key: dict[str, str], seconds: float) -> Tuning:
+    """Time all combinations of threads and batch, interleaved, and take the fastest."""
     groups = group_neighbours(scan.positions, session.contract.gridsize)
     batches = _BATCHES if session.contract.batch is None else (session.contract.batch,)
     index = np.resize(np.arange(len(groups)), max(batches))
-    inputs = network_inputs(session.contract, session.name, scan, groups[index])
+    inputs = session.inputs(scan, groups[index])
     sessions = {
-        count: Session(session.path, session.wanted_provider, count) for count in _thread_counts(session)
+        count: Session(session.path, session.requested_provider, count) for count in _thread_counts(session)
     }
     times: dict[tuple[int | None, int], list[float]] = {}
     began = time.perf_counter()
-    for number in range(_ROUNDS):
+    for repeat in range(_ROUNDS):
         for batch in batches:
             known = [statistics.median(values) for (_, size), values in times.items() if size <= batch]
             expected = 2 * batch * len(sessions) * min(known, default=0.0)
-            # Batches are tried in growing order, and what is too slow for the time left is not.
-            if (number or batch != batches[0]) and time.perf_counter() - began + expected > seconds:
+            # Batches grow; those too slow for the remaining time are skipped.
+            if (repeat or batch != batches[0]) and time.perf_counter() - began + expected > seconds:
                 break
-            for count, one in sessions.items():
+            for count, trial in sessions.items():
                 time.sleep(_REST_SECONDS)
-                some = [each[:batch] for each in inputs]
-                one.predict(*some)  # wakes its threads, and allocates the first time
+                parts = [array[:batch] for array in inputs]
+                trial.predict(*parts)  # wakes the threads, and allocates the first time
                 start = time.perf_counter()
-                one.predict(*some)
+                trial.predict(*parts)
                 times.setdefault((count, batch), []).append((time.perf_counter() - start) / batch)
-    medians = {form: statistics.median(values) for form, values in times.items()}
+    medians = {setting: statistics.median(values) for setting, values in times.items()}
     threads, batch = _fastest(medians)
     return Tuning(key=key, batch=batch, threads=threads, milliseconds=1e3 * medians[threads, batch])
 
 
 def _fastest(medians: Mapping[tuple[int | None, int], float]) -> tuple[int | None, int]:
-    """Threads and batch of the least time; of those as good as that, the smallest batch, then the fewest threads."""
+    """Threads and batch of the least time; among equals, the smallest batch, then the fewest threads."""
     least = min(medians.values())
-    good = [form for form, value in medians.items() if value <= least * (1 + _GAIN)]
-    return min(good, key=lambda form: (form[1], form[0] or 0))
+    equals = [setting for setting, value in medians.items() if value <= least * (1 + _GAIN)]
+    return min(equals, key=lambda setting: (setting[1], setting[0] or 0))
 
 
 def _thread_counts(session: Session) -> list[int | None]:
-    """Powers of two up to the cores, and the cores; what was given, or a GPU's own, alone."""
+    """Powers of two up to the number of cores, and that number; only the session's own if requested, or on a GPU."""
     if session.threads is not None or session.provider != "CPUExecutionProvider":
         return [session.threads]
-    most = cores()
+    most = available_cores()
     return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
 
 
 def _processor() -> str:
-    """Model of the processor, as the system names it."""
+    """Model name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from ptychonnx.runtime.formats import ReadOptions, read_scan, write_scan
-    from ptychonnx.runtime.inference.session import Session
-    from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction
+    from ptychonnx.runtime.inference import Session
+    from ptychonnx.runtime.reconstruction import Reconstruction
     from ptychonnx.runtime.scan import Reference, Scan
 
 __version__ = "0.2.0"

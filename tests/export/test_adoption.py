@@ -21,8 +21,8 @@ from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.export.verification.published_file import check_artifact
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError, VerificationError
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.orientation import orient_image, orient_pattern
 

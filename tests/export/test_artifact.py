@@ -28,8 +28,8 @@ from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.contract import CONTRACT_KEY
 from ptychonnx.runtime.contract.integrity import CONTRACT_HASH_KEY
 from ptychonnx.runtime.errors import InputError, VerificationError
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 from ptychonnx.train.config import NetworkConfig, TrainingConfig

@@ -15,7 +15,7 @@ from ptychonnx.export.portability import require
 from ptychonnx.export.precision import reduce_artifact
 from ptychonnx.harness.evaluation.precision_gate import AllowedDecrease, PrecisionGate
 from ptychonnx.runtime.errors import InputError, VerificationError
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.scan import Scan
 from tests.export.small_network import contract_of, scan_of_noise, small_network, write_artifact
 

@@ -26,8 +26,8 @@ from ptychonnx.export.verification.published_file import contract_input
 from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.remote import RemoteSession
-from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.scan import Reference
 from ptychonnx.runtime.validation import checked
 from tests.export.deployed import (

@@ -19,7 +19,7 @@ from ptychonnx.export.deploy.versioned_folder import apply
 from ptychonnx.export.verification.published_file import contract_input
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from tests.export.deployed import artifact, counts_artifact, files_of, fixed_artifact, golden, published
 
 GRAPH = "ab" * 32

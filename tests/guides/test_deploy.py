@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.reconstruction import reconstruct
 from tests.guides.page import ROOT, commands
 
 PAGE = "docs/how-to/deploy.md"

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.formats import read_scan, write_scan
-from ptychonnx.runtime.inference.providers import available
+from ptychonnx.runtime.inference import available
 from ptychonnx.runtime.scan import Scan
 
 Run = Callable[..., tuple[int, str, str]]

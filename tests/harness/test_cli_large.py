@@ -57,10 +57,10 @@ def test_an_automatic_batch_is_found_once(run, four_artifacts, scan_file, tmp_pa
     arguments = ["reconstruct", four_artifacts[0], scan_file, "--batch", "auto", "--out"]
     code, _, error = run(*arguments, tmp_path / "first.npz")
     assert code == 0, error
-    assert "tried best" in error
+    assert "was fastest" in error
     code, _, error = run(*arguments, tmp_path / "second.npz")
     assert code == 0, error
-    assert "remembered in" in error
+    assert "cached in" in error
     assert run(*arguments[:3], "--out", tmp_path / "third.npz")[0] == 0
     objects = [np.load(tmp_path / f"{name}.npz")["object"] for name in ("first", "second", "third")]
     np.testing.assert_allclose(objects[0], objects[2], atol=1e-6)

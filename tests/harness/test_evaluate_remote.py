@@ -59,7 +59,7 @@ def test_arguments_that_contradict_are_refused(server, run, four_artifacts, line
             [scan, "--server", url(server), "--contract", "a", "--contract", "b", *out],
             "got 2 --contract for 1 --server",
         ),
-        ([scan, "--server", "ftp://x", *out], "ftp://x: not the URL of a model"),
+        ([scan, "--server", "ftp://x", *out], "ftp://x: not a model URL"),
     ):
         code, _, error = run("reconstruct", *arguments)
         assert code == 2

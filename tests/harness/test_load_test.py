@@ -11,7 +11,7 @@ from skimage.io import imread
 from ptychonnx.harness.bench.load_test import measure_load
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.readers.native import write_scan
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 
 
 def test_every_client_waits_for_its_answer(four_artifacts, lines_scan):

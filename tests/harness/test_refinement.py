@@ -15,9 +15,9 @@ from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.harness.study.lines_study import plan_lines
 from ptychonnx.runtime.formats import write_scan
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.progress import Callback, ProgressUpdate
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan import Scan
 
 

@@ -17,8 +17,7 @@ from ptychonnx.harness.bench.speed import measure_speed
 from ptychonnx.harness.bench.speed_report import ArtifactSpeed, SpeedReport, write_report
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError, UnsupportedError
 from ptychonnx.runtime.formats import write_scan
-from ptychonnx.runtime.inference.model import network_inputs
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.fitting import train
 from ptychonnx.train.registry import get_architecture
@@ -152,7 +151,7 @@ def test_openvino_gives_what_onnxruntime_gives_shared_among_streams_or_not(
     pytest.importorskip("openvino")
     session = Session(four_artifacts[0], "cpu", 1)
     groups = np.arange(2 * patterns).reshape(2, patterns, 1)
-    (first,), (other,) = (network_inputs(session.contract, "lines", lines_scan, each) for each in groups)
+    (first,), (other,) = (session.inputs(lines_scan, each) for each in groups)
     (form,) = load_openvino(four_artifacts[0].read_bytes(), [first], threads, ["f32"]).variants.values()
     found = form()
     np.testing.assert_allclose(found, session._run([first]), rtol=1e-5, atol=1e-5)

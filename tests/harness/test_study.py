@@ -8,7 +8,7 @@ import pytest
 
 from ptychonnx.harness.study.lines_study import plan_lines, run_plan
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 
 FRAMEWORK = {"torch": ("lightning", "fno"), "tensorflow": ("tensorflow", "baseline")}
 

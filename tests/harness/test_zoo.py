@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 
 ZOO = Path(__file__).parents[2] / "zoo"
 RECORD = json.loads((ZOO / "zoo.json").read_text(encoding="utf-8"))

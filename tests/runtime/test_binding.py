@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.io_binding import check_capture
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan import Scan
 from tests.runtime.test_session import SIZE, contract, fix_batch, write_identity
 

@@ -18,7 +18,7 @@ from ptychonnx.runtime.contract.integrity import (
     graph_sha256,
 )
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 
 SIZE = 4
 ORDINARY = helper.make_node("Add", ["x", "w"], ["y"])

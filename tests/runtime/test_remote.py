@@ -14,11 +14,11 @@ import pytest
 
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed, extra [serve]")
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, ServerError
 from ptychonnx.runtime.formats import read_scan
-from ptychonnx.runtime.inference.remote import Access, RemoteSession
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.inference.remote import Credentials, RemoteSession
+from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows
 from tests.certificates import make_certificates
@@ -124,7 +124,7 @@ def test_one_batch_is_predicted_as_in_this_process(serve, oracle):
     with pytest.raises(InputError, match=r"expected \[batch, 1, 16, 16\]"):
         session.predict(patterns[:, 0])
     script.orders.extend(["500"])
-    with pytest.raises(InputError, match="as told: 500"):
+    with pytest.raises(ServerError, match="as told: 500"):
         session.predict(patterns)
 
 
@@ -151,7 +151,7 @@ def test_what_will_not_pass_is_not_tried_again(serve, oracle, order):
     session = serve.session(in_flight=1)
     script.orders.extend(["", order])
     began = time.monotonic()
-    with pytest.raises(InputError, match=r"network: .*; 3 of 20 groups of oracle were answered$") as caught:
+    with pytest.raises(ServerError, match=r"network: .*; 3 of 20 groups of oracle were answered$") as caught:
         list(session.batches(oracle, GROUPS, 3))
     assert time.monotonic() - began < 1
     assert "\n" not in str(caught.value)
@@ -168,7 +168,7 @@ def test_patience_ends(serve, oracle):
     session = serve.session(patience=0.5)
     script.orders.extend(["503"] * 1000)
     began = time.monotonic()
-    with pytest.raises(InputError, match="as told: 503; 0 of 20 groups"):
+    with pytest.raises(ServerError, match="as told: 503; 0 of 20 groups"):
         list(session.batches(oracle, GROUPS, 3))
     assert 0.5 <= time.monotonic() - began < 1.5
 
@@ -210,19 +210,19 @@ def test_a_fixed_batch_is_filled_up_and_the_filling_dropped(serve, oracle, tmp_p
 
 def test_a_server_that_keeps_another_shape_or_batch_is_refused(serve):
     serve(side=8)
-    with pytest.raises(InputError, match=r"shape \[batch, 1, 16, 16\], the server has \[-1, 1, 8, 8\]"):
+    with pytest.raises(ServerError, match=r"shape \[batch, 1, 16, 16\], the server has \[-1, 1, 8, 8\]"):
         serve.session()
     serve(batch=4)
     with pytest.raises(
-        InputError, match="promises any batch of input 'diffraction', the server has a batch of 4"
+        ServerError, match="promises any batch of input 'diffraction', the server has a batch of 4"
     ):
         serve.session()
     serve(contract(batch=8), batch=4)
-    with pytest.raises(InputError, match="promises a batch of 8, the server takes at most 4"):
+    with pytest.raises(ServerError, match="promises a batch of 8, the server takes at most 4"):
         serve.session()
     domain = {"domain": "counts", "dtype": "uint16", "scale": 1.0, "scale_rule": "none"}
     serve(contract(input=domain))
-    with pytest.raises(InputError, match="type UINT16, the server has FP32"):
+    with pytest.raises(ServerError, match="type UINT16, the server has FP32"):
         serve.session()
 
 
@@ -235,7 +235,7 @@ def test_the_contract_comes_from_the_server_or_from_the_artifact_and_they_may_no
     serve()
     assert serve.session(artifact=artifact).contract == contract()
     serve(contract(label="pinn_other"))
-    with pytest.raises(InputError, match=r"publishes another contract .* they differ in label"):
+    with pytest.raises(ServerError, match=r"published contract differs from that of .* in label"):
         serve.session(artifact=artifact)
     bare = write_identity(tmp_path / "bare.onnx", None)
     with pytest.raises(InputError, match=r"bare\.onnx: no ptychonnx\.contract"):
@@ -254,10 +254,10 @@ def test_a_scan_that_does_not_fit_is_refused_before_anything_is_sent(serve, orac
 
 def test_the_token_is_sent_and_not_shown(serve, oracle):
     script = serve()
-    access = Access(token="s3cret")
-    session = serve.session(access=access)
+    access = Credentials(token="s3cret")
+    session = serve.session(credentials=access)
     script.orders.extend(["401"])
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(ServerError) as caught:
         list(session.batches(oracle, GROUPS, 20))
     assert script.tokens == {"Bearer s3cret"}
     assert "s3cret" not in f"{caught.value} {access} {access!r} {session.provider}"
@@ -279,30 +279,31 @@ def test_https_asks_for_a_certificate_that_is_trusted_and_shows_its_own(oracle, 
     url = f"https://127.0.0.1:{server.port}/network"
     ours = {"certificate": files / "client.pem", "key": files / "client.key"}
     try:
-        session = RemoteSession(url, access=Access(ca=files / "authority.pem", **ours))
+        session = RemoteSession(url, credentials=Credentials(ca=files / "authority.pem", **ours))
         np.testing.assert_array_equal(answers(session, oracle), oracle.diffraction * np.complex64(1 + 0.5j))
         session.close()
-        with pytest.raises(InputError, match="certificate of the server is not trusted"):
-            RemoteSession(url, access=Access(ca=files / "stranger.pem", **ours))
-        with pytest.raises(InputError, match="https://"):
-            RemoteSession(url, access=Access(ca=files / "authority.pem"))
-        with pytest.raises(InputError, match="http://"):
+        with pytest.raises(ServerError, match="certificate of the server is not trusted"):
+            RemoteSession(url, credentials=Credentials(ca=files / "stranger.pem", **ours))
+        with pytest.raises(ServerError, match="https://"):
+            RemoteSession(url, credentials=Credentials(ca=files / "authority.pem"))
+        with pytest.raises(ServerError, match="http://"):
             RemoteSession(url.replace("https", "http"))
         bad = files / "bad.pem"
         bad.write_text("no certificate")
         with pytest.raises(InputError, match=r"bad\.pem cannot be used"):
-            RemoteSession(url, access=Access(ca=bad))
+            RemoteSession(url, credentials=Credentials(ca=bad))
     finally:
         server.close()
 
 
 PROGRAM = """
 import sys
+import ptychonnx
 sys.modules["tritonclient"] = None  # importing it fails, as where it is not installed
 from ptychonnx.runtime.inference.remote import RemoteSession
 try:
     RemoteSession(sys.argv[1])
-except ValueError as error:
+except ptychonnx.InputError as error:
     print(error)
 """
 

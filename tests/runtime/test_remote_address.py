@@ -4,7 +4,7 @@ import pytest
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.remote.address import Address
-from ptychonnx.runtime.inference.remote.authentication import TOKEN_VARIABLE, Access, read_token
+from ptychonnx.runtime.inference.remote.authentication import TOKEN_VARIABLE, Credentials, read_token
 from tests.certificates import make_certificates
 
 
@@ -43,9 +43,9 @@ def test_a_password_in_a_url_is_refused_and_not_repeated():
 
 
 def test_a_token_does_not_cross_a_network_in_the_clear():
-    access = Access(token="word")
+    access = Credentials(token="word")
     for url in ("http://h:1/m", "grpc://10.0.0.1:1/m"):
-        with pytest.raises(InputError, match="would send the token in the clear"):
+        with pytest.raises(InputError, match="would send the token unencrypted"):
             access.check(Address.parse(url))
     for url in (
         "https://h:1/m",
@@ -61,15 +61,15 @@ def test_tls_files_must_be_there_and_of_use(tmp_path):
     folder = make_certificates(tmp_path)
     file = folder / "client.pem"
     secure, plain = Address.parse("grpcs://h:1/m"), Address.parse("grpc://h:1/m")
-    Access(ca=folder / "authority.pem", certificate=file, key=folder / "client.key").check(secure)
+    Credentials(ca=folder / "authority.pem", certificate=file, key=folder / "client.key").check(secure)
     with pytest.raises(InputError, match="cannot be used"):
-        Access(certificate=file, key=folder / "server.key").check(secure)
+        Credentials(certificate=file, key=folder / "server.key").check(secure)
     with pytest.raises(InputError, match=r"absent\.pem: no such file, expected the TLS CA"):
-        Access(ca=tmp_path / "absent.pem").check(secure)
+        Credentials(ca=tmp_path / "absent.pem").check(secure)
     with pytest.raises(InputError, match="expected both"):
-        Access(certificate=file).check(secure)
+        Credentials(certificate=file).check(secure)
     with pytest.raises(InputError, match="without TLS"):
-        Access(ca=file).check(plain)
+        Credentials(ca=file).check(plain)
 
 
 def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
     assert read_token(file) == "from-file"
     for bad in ("", "two words", "line\nbreak", "bell\x07"):
         file.write_text(bad)
-        with pytest.raises(InputError, match="holds no token") as caught:
+        with pytest.raises(InputError, match="contains no token") as caught:
             read_token(file)
         assert "words" not in str(caught.value)
         assert "break" not in str(caught.value)

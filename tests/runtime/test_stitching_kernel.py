@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptychonnx.runtime.reconstruction.stitching.canvas import Canvas, Placed
+from ptychonnx.runtime.reconstruction.stitching.canvas import Canvas, PlacedPatches
 from ptychonnx.runtime.reconstruction.stitching.fourier_shift import shift
 
 SHAPE = 9, 10
@@ -26,7 +26,7 @@ def bilinear(image: np.ndarray, down: float, right: float) -> np.ndarray:
     return (1 - down) * ((1 - right) * image + right * left) + down * ((1 - right) * above + right * corner)
 
 
-def expected(placed: Placed, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def expected(placed: PlacedPatches, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums on a canvas with a margin, so that nothing lies outside; the margin is cut off at the end."""
     shape = tuple(n + 2 * MARGIN for n in CANVAS)
     values, weights = np.zeros(shape, complex), np.zeros(shape)
@@ -55,7 +55,7 @@ def test_sums_are_those_of_the_formula_wherever_patches_lie(fraction, interpolat
     corners = rng.integers(-12, 24, (count, 2))
     fractions = rng.uniform(0.01, 0.99, (count, 2)) * MOVED_AXES[fraction]
     weight = rng.random(SHAPE)
-    placed = Placed(patches, corners, fractions, interpolate)
+    placed = PlacedPatches(patches, corners, fractions, interpolate)
     canvas = Canvas(*CANVAS)
     canvas.add(placed, weight)
     values, weights = expected(placed, weight)
@@ -84,11 +84,11 @@ def test_fourier_placement_is_a_phase_ramp_on_the_mirrored_patch(size):
 # The sum, the folder of the machine code, and how often it was found there.
 PROGRAM = """
 import numpy as np
-from ptychonnx.runtime.reconstruction.stitching.canvas import Canvas, Placed
+from ptychonnx.runtime.reconstruction.stitching.canvas import Canvas, PlacedPatches
 from ptychonnx.runtime.reconstruction.stitching.kernel import add_patches
 canvas = Canvas(8, 8)
 nowhere = np.zeros((1, 2))
-canvas.add(Placed(np.ones((1, 8, 8), np.complex64), nowhere.astype(int), nowhere, True), np.ones((8, 8)))
+canvas.add(PlacedPatches(np.ones((1, 8, 8), np.complex64), nowhere.astype(int), nowhere, True), np.ones((8, 8)))
 print(canvas.values.sum().real, add_patches.stats.cache_path, sum(add_patches.stats.cache_hits.values()))
 """
 

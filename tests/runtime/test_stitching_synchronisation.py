@@ -13,9 +13,13 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure
 from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher, patch_weight
-from ptychonnx.runtime.reconstruction.stitching.synchronisation import neighbours, overlaps, phases_of_pairs
+from ptychonnx.runtime.reconstruction.stitching.synchronisation import (
+    overlap_products,
+    overlapping_pairs,
+    synchronised_phases,
+)
 from ptychonnx.runtime.scan.forward_model import cut_windows
 from tests.runtime.conftest import gaussian_probe
 
@@ -137,10 +141,10 @@ def test_patches_on_disk_and_tiles_give_the_same_bits(monkeypatch):
     weight = patch_weight("window", SIZE)
     results = []
     for kept, memory in ((2**30, None), (1, None), (1, 1)):
-        monkeypatch.setattr("ptychonnx.runtime.reconstruction.stitching.patch_store.KEPT_BYTES", kept)
+        monkeypatch.setattr("ptychonnx.runtime.reconstruction.stitching.patch_store.MEMORY_BYTES", kept)
         stitcher = Stitcher(positions, weight, synchronise=True, memory=memory, tile=40)
         stitcher.add(patches, positions)
-        assert stitcher._kept._file._rolled == (kept == 1)
+        assert stitcher._store._file._rolled == (kept == 1)
         results.append(stitcher.result())
     expected = results[0]
     np.testing.assert_array_equal(results[1].object, expected.object)
@@ -214,7 +218,7 @@ def test_overlaps_are_sums_over_what_lies_on_top_of_each_other():
     for canvas, patch, (row, column) in zip(canvases, patches, pixels, strict=True):
         canvas[row : row + 5, column : column + 7] = patch
     pairs = np.array([(i, j) for i in range(6) for j in range(i + 1, 6)])
-    products, energies = overlaps(pairs, pixels, (5, 7), lambda index: patches[index])
+    products, energies = overlap_products(pairs, pixels, (5, 7), lambda index: patches[index])
     expected = np.einsum("irc,jrc->ij", canvases, canvases.conj())
     np.testing.assert_allclose(products, expected[tuple(pairs.T)], atol=1e-12)
     np.testing.assert_allclose(energies, np.diag(expected).real)
@@ -228,7 +232,7 @@ def test_windows_that_hang_together_by_overlaps_hang_together_by_pairs(spread):
     places = (centres[:, None] + rng.uniform(0, 2, (30, 40, 2))).reshape(-1, 2)
     places[::7] = places[1::7][: len(places[::7])]
     shape = (20, 14)
-    pairs = neighbours(places, shape)
+    pairs = overlapping_pairs(places, shape)
     overlapping = (np.abs(places[:, None] - places) < shape).all(axis=-1)
     assert overlapping[tuple(pairs.T)].all()
     assert (pairs[:, 0] < pairs[:, 1]).all()
@@ -244,10 +248,10 @@ def test_windows_that_hang_together_by_overlaps_hang_together_by_pairs(spread):
 
 def test_without_ambiguous_turns_the_phases_are_those_of_linear_least_squares():
     rng = np.random.default_rng(10)
-    pairs = neighbours(raster(7, 6.0)[:45], (SIZE, SIZE))
+    pairs = overlapping_pairs(raster(7, 6.0)[:45], (SIZE, SIZE))
     differences = rng.uniform(-0.5, 0.5, len(pairs))
     weights = 10.0 ** rng.uniform(-3, 3, len(pairs))
-    found, component = phases_of_pairs(46, pairs, weights * np.exp(1j * differences))
+    found, component = synchronised_phases(46, pairs, weights * np.exp(1j * differences))
     design = np.zeros((len(pairs), 46))
     design[np.arange(len(pairs)), pairs[:, 0]] = 1
     design[np.arange(len(pairs)), pairs[:, 1]] = -1
@@ -265,7 +269,7 @@ def test_a_pair_of_hardly_any_weight_still_connects():
     pairs = np.array([[0, 1], [0, 2], [1, 2], [2, 3], [3, 4], [3, 5], [4, 5]])
     weights = np.array([1.0, 1.0, 1.0, 1e-30, 1.0, 1.0, 1.0])
     differences = np.array([0.3, 0.5, 0.1, 2.0, -0.4, 0.2, 0.9])
-    found, component = phases_of_pairs(6, pairs, weights * np.exp(1j * differences))
+    found, component = synchronised_phases(6, pairs, weights * np.exp(1j * differences))
     assert (component == 0).all()
     # A third of what is left around each triangle, and nothing in between.
     left = differences - (found[pairs[:, 0]] - found[pairs[:, 1]])
@@ -308,14 +312,14 @@ def test_all_pairs_together_are_better_than_one_patch_after_the_other():
         given = rng.uniform(-np.pi, np.pi, 144)
         patches = cut_windows(smooth_object(90), raster(12, 6.0), SIZE) * np.exp(1j * given)[:, None, None]
         patches = patches + 1.5 * rng.normal(size=(144, SIZE, SIZE, 2)).view(np.complex128)[..., 0]
-        pairs = neighbours(pixels, (SIZE, SIZE))
+        pairs = overlapping_pairs(pixels, (SIZE, SIZE))
         weighted = weight * patches
-        products, _ = overlaps(pairs, pixels, (SIZE, SIZE), lambda index, all=weighted: all[index])
+        products, _ = overlap_products(pairs, pixels, (SIZE, SIZE), lambda index, all=weighted: all[index])
         errors.append(
             [
                 rms_of_phases(found, given)
                 for found in (
-                    phases_of_pairs(144, pairs, products)[0],
+                    synchronised_phases(144, pairs, products)[0],
                     along_the_heaviest_tree(pairs, products, 144),
                     walked(patches, pixels, weight),
                 )
@@ -329,10 +333,12 @@ def test_all_pairs_together_are_better_than_one_patch_after_the_other():
 def test_no_whole_turns_are_left_between_neighbours_of_a_large_scan():
     rng = np.random.default_rng(11)
     across, noise = 150, 0.2
-    pairs = neighbours(raster(across, 6.0), (SIZE, SIZE))
+    pairs = overlapping_pairs(raster(across, 6.0), (SIZE, SIZE))
     given = rng.uniform(-np.pi, np.pi, across**2)
     differences = given[pairs[:, 0]] - given[pairs[:, 1]] + rng.normal(0, noise, len(pairs))
-    found, _ = phases_of_pairs(across**2, pairs, rng.uniform(0.2, 1, len(pairs)) * np.exp(1j * differences))
+    found, _ = synchronised_phases(
+        across**2, pairs, rng.uniform(0.2, 1, len(pairs)) * np.exp(1j * differences)
+    )
     assert rms_of_phases(found, given) < 2 * noise
 
 
@@ -342,16 +348,17 @@ def test_a_disk_too_small_for_the_patches_is_found_before_any_work(monkeypatch):
     Stitcher(positions[:1000], np.ones((SIZE, SIZE)), synchronise=True)  # stay in memory
     Stitcher(positions, np.ones((SIZE, SIZE)))
     with pytest.raises(
-        InputError, match=r"0\.1 GB .* the patches that are synchronised, and 0\.0 GB are free: set TMPDIR"
+        EnvironmentFailure,
+        match=r"0\.1 GB .* the patches that are synchronised, and 0\.0 GB are free: set TMPDIR",
     ):
         Stitcher(positions, np.ones((SIZE, SIZE)), synchronise=True)
 
 
 def test_a_disk_that_fills_up_with_patches_gives_one_line():
     stitcher = Stitcher(np.zeros((1, 2)), np.ones((SIZE, SIZE)), synchronise=True)
-    stitcher._kept._file = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 - the stitcher closes it
+    stitcher._store._file = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 - the stitcher closes it
     with pytest.raises(
-        InputError, match=r"cannot hold the patches that are synchronised \(No space left on device\)"
+        EnvironmentFailure, match=r"cannot hold the patches that are synchronised \(No space left on device\)"
     ):
         stitcher.add(np.ones((1, SIZE, SIZE)), np.zeros((1, 2)))
 

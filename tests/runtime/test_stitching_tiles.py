@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from ptychonnx.runtime.reconstruction.stitching import (
     Stitched,
     StitchedTiles,
@@ -20,7 +20,7 @@ from ptychonnx.runtime.reconstruction.stitching import (
     canvas_memory,
     check_whole,
 )
-from ptychonnx.runtime.reconstruction.stitching.canvas import BYTES_PER_PIXEL, Placed, TiledCanvas
+from ptychonnx.runtime.reconstruction.stitching.canvas import BYTES_PER_PIXEL, PlacedPatches, TiledCanvas
 
 SIZE = 32
 
@@ -82,7 +82,7 @@ def test_a_disk_that_is_too_small_is_found_before_any_work(monkeypatch):
     near, far = scattered(400, 300), scattered(400, 3000)
     Stitcher(near, np.ones((SIZE, SIZE)), memory=1)
     with pytest.raises(
-        InputError,
+        EnvironmentFailure,
         match=r"0\.2 GB .* the canvas of 3\d\d\d x 3\d\d\d pixels, and 0\.0 GB are free: set TMPDIR",
     ):
         Stitcher(far, np.ones((SIZE, SIZE)), memory=1)
@@ -93,9 +93,11 @@ def test_a_disk_that_fills_up_gives_one_line():
     canvas._file.close()
     canvas._file = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 - the canvas closes it
     patch, weight, here = np.ones((1, 8, 8), np.complex64), np.ones((8, 8)), np.zeros((1, 2))
-    canvas.add(Placed(patch, np.array([[0, 0]]), here, interpolate=True), weight)
-    with pytest.raises(InputError, match=r"cannot hold the tiles of the canvas \(No space left on device\)"):
-        canvas.add(Placed(patch, np.array([[500, 500]]), here, interpolate=True), weight)
+    canvas.add(PlacedPatches(patch, np.array([[0, 0]]), here, interpolate=True), weight)
+    with pytest.raises(
+        EnvironmentFailure, match=r"cannot hold the tiles of the canvas \(No space left on device\)"
+    ):
+        canvas.add(PlacedPatches(patch, np.array([[500, 500]]), here, interpolate=True), weight)
 
 
 # 5,000 x 5,000 pixels are 600 MB of sums, and 400 MB more as an object with its weight.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.tuning import _fastest, cache_folder, tuned
 from ptychonnx.runtime.scan import Scan
 from tests.runtime.test_session import SIZE, contract, fix_batch, write_identity
@@ -50,7 +50,7 @@ def test_a_choice_is_made_by_trials_and_remembered(artifact, scan, cache):
     session, batch, lines = tune(Session(artifact, "cpu"), scan)
     assert batch in (1, 4, 8, 16, 32, 64, 128)
     assert session.threads is not None
-    assert "tried best" in lines[0]
+    assert "was fastest" in lines[0]
     (path,) = cache.rglob("*.json")
     content = json.loads(path.read_text())
     assert content["batch"] == batch
@@ -106,7 +106,7 @@ def test_without_a_place_to_write_the_choice_is_used_but_not_remembered(artifact
     cache.write_text("a file where a folder should be")
     _, batch, lines = tune(Session(artifact, "cpu"), scan)
     assert batch >= 1
-    assert any("warning: the choice is not remembered" in line for line in lines)
+    assert any("warning: the tuning is not cached" in line for line in lines)
 
 
 def test_what_is_fixed_is_kept(artifact, scan):

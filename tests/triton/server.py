@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.remote import Access, RemoteSession
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.errors import ServerError
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.inference.remote import Credentials, RemoteSession
+from ptychonnx.runtime.progress import Callback, ProgressUpdate
+from ptychonnx.runtime.reconstruction import reconstruct
 from tests.certificates import make_certificates
 from tests.triton.server import add_model, add_version
 
@@ -31,13 +32,13 @@ def test_a_server_killed_in_the_middle_of_a_reconstruction_loses_no_pattern(
     session = RemoteSession(server.url(scheme, "pinn_fno"), in_flight=4)
     done = []
 
-    def progress(groups: int) -> None:
-        done.append(groups)
+    def progress(step: ProgressUpdate) -> None:
+        done.append(step.done)
         if len(done) == 20:
             server.kill()
             server.start(wait=False)
 
-    found = reconstruct(session, lines_scan, batch=1, progress=progress)
+    found = reconstruct(session, lines_scan, batch=1, progress=Callback(progress))
     session.close()
     assert len(done) == 64
     np.testing.assert_array_equal(found.stitched.object, expected.stitched.object)
@@ -58,14 +59,14 @@ def test_a_server_that_does_not_come_back_ends_the_reconstruction_in_one_line(
     session = RemoteSession(server.url(scheme, "pinn_fno"), patience=1.0)
     done = []
 
-    def progress(groups: int) -> None:
-        done.append(groups)
+    def progress(step: ProgressUpdate) -> None:
+        done.append(step.done)
         if len(done) == 5:
             server.kill()
 
     began = time.monotonic()
-    with pytest.raises(InputError, match=r"; \d+ of 64 groups of lines were answered$") as caught:
-        reconstruct(session, lines_scan, batch=1, progress=progress)
+    with pytest.raises(ServerError, match=r"; \d+ of 64 groups of lines were answered$") as caught:
+        reconstruct(session, lines_scan, batch=1, progress=Callback(progress))
     session.close()
     assert time.monotonic() - began < 10
     assert "\n" not in str(caught.value)
@@ -155,12 +156,12 @@ def test_a_token_opens_what_is_restricted_over_http(triton, four_artifacts, line
         "--http-restricted-api=inference,metadata,model-config:authorization=Bearer right-word",
     )
     url = server.url("http", "network")
-    session = RemoteSession(url, access=Access(token="right-word"))
+    session = RemoteSession(url, credentials=Credentials(token="right-word"))
     assert reconstruct(session, lines_scan).patterns == 64
     session.close()
-    for access in (Access(), Access(token="wrong-word")):
-        with pytest.raises(InputError, match="does not accept the token, or wants one") as caught:
-            RemoteSession(url, access=access)
+    for access in (Credentials(), Credentials(token="wrong-word")):
+        with pytest.raises(ServerError, match="requires a token, or rejects this one") as caught:
+            RemoteSession(url, credentials=access)
         assert "word" not in str(caught.value)
 
 
@@ -180,12 +181,12 @@ def test_grpc_with_certificates_on_both_sides(triton, certificates, four_artifac
     )
     url = server.url("grpcs", "network")
     ours = {"certificate": certificates / "client.pem", "key": certificates / "client.key"}
-    session = RemoteSession(url, access=Access(ca=certificates / "authority.pem", **ours))
+    session = RemoteSession(url, credentials=Credentials(ca=certificates / "authority.pem", **ours))
     assert reconstruct(session, lines_scan).patterns == 64
     session.close()
-    with pytest.raises(InputError, match="certificate of the server is not trusted"):
-        RemoteSession(url, access=Access(ca=certificates / "stranger.pem", **ours))
-    with pytest.raises(InputError, match="grpcs://"):
-        RemoteSession(url, access=Access(ca=certificates / "authority.pem"), timeout=5)
-    with pytest.raises(InputError, match="grpc://"):
+    with pytest.raises(ServerError, match="certificate of the server is not trusted"):
+        RemoteSession(url, credentials=Credentials(ca=certificates / "stranger.pem", **ours))
+    with pytest.raises(ServerError, match="grpcs://"):
+        RemoteSession(url, credentials=Credentials(ca=certificates / "authority.pem"), timeout=5)
+    with pytest.raises(ServerError, match="grpc://"):
         RemoteSession(server.url("grpc", "network"), timeout=5)

@@ -14,9 +14,9 @@ import pytest
 pytest.importorskip("tests.triton.server")
 
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.remote import RemoteSession
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.reconstruction import reconstruct
 from tests.export.deployed import counts_artifact, group_artifact, offsets_artifact
 from tests.export.small_network import scan_of_noise
 from tests.harness.conftest import make_contract, write_oracle

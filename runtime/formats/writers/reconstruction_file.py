@@ -24,7 +24,7 @@ TIFF
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -32,15 +32,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.atomic import atomic_path
+from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, energy_of_wavelength
 from ptychonnx.runtime.formats.writers.nxdata import ObjectPlots
 from ptychonnx.runtime.paths import StrPath
+from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.reconstruction.stitching.canvas import TILE
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["ENDINGS", "ENDINGS_OF_TILES", "Product", "check_ending", "write_product"]
+__all__ = ["ENDINGS", "ENDINGS_OF_TILES", "Product", "check_ending", "write_product", "write_reconstruction"]
 
 ENDINGS_OF_TILES = (".h5", ".hdf5", ".cxi")
 ENDINGS = (*ENDINGS_OF_TILES, ".npz", ".tif", ".tiff")
@@ -106,6 +108,19 @@ def write_product(path: StrPath, product: Product) -> list[Path]:
     with atomic_path(path) as partial:
         write(partial, product)
     return [path]
+
+
+def write_reconstruction(
+    path: StrPath, reconstruction: Reconstruction, scan: Scan, contract: Contract
+) -> list[Path]:
+    """Write the result of `reconstruct` in the format that the ending of `path` names, see `write_product`."""
+    scan = scan.settled()
+    if reconstruction.probe is not None:
+        scan = replace(scan, probe=reconstruction.probe)
+    product = Product(
+        reconstruction.stitched, scan, reconstruction.weighting, contract.to_json(), reconstruction.refinement
+    )
+    return write_product(Path(path), product)
 
 
 def _write_hdf5(path: Path, product: Product) -> None:

@@ -1,7 +1,7 @@
-"""Networks on an inference server that speaks the Open Inference Protocol, version 2."""
+"""Client for models on inference servers that speak the Open Inference Protocol, version 2."""
 
 from ptychonnx.runtime.inference.remote.address import Address
-from ptychonnx.runtime.inference.remote.authentication import Access
+from ptychonnx.runtime.inference.remote.authentication import Credentials, read_token
 from ptychonnx.runtime.inference.remote.remote_session import RemoteSession
 
-__all__ = ["Access", "Address", "RemoteSession"]
+__all__ = ["Address", "Credentials", "RemoteSession", "read_token"]

@@ -1,4 +1,4 @@
-"""The URL of a model on a server: ``grpc://host:port/model[/version]``."""
+"""URL of a model on a server: ``grpc://host:port/model[/version]``."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from ptychonnx.runtime.errors import InputError
 __all__ = ["Address"]
 
 Scheme = Literal["grpc", "grpcs", "http", "https"]
-_FORM = (
-    "expected grpc://host:port/model, grpcs://, http:// or https://, and /version behind it if one is meant"
-)
+_FORM = "expected grpc://host:port/model[/version], grpcs://, http:// or https://"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a model is served.
+    """Scheme, host, port, model and version of a served model.
 
     Attributes
     ----------
-    version
-        One version of the model; the server's own choice if empty.
+    version : str
+        Version of the model; if empty, the server chooses.
     """
 
     scheme: Scheme
@@ -37,12 +35,12 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Take a URL apart.
+        """Parse a URL.
 
         Raises
         ------
         InputError
-            If the URL has another form, or holds a user, a password, a query or a fragment.
+            If the URL has another form, or contains a user, a password, a query or a fragment.
         """
         try:
             parts = urlsplit(url)
@@ -50,8 +48,8 @@ class Address:
         except ValueError as error:
             raise InputError(f"{url}: {error}, {_FORM}") from error
         if "@" in parts.netloc:
-            # What stands before the @ may be a secret: it is not repeated.
-            raise InputError(f"{parts.scheme}://...@{host}: holds a user or a password, {_FORM}")
+            # The part before the @ may be a secret and is not repeated.
+            raise InputError(f"{parts.scheme}://...@{host}: contains a user or a password, {_FORM}")
         path = parts.path.strip("/").split("/")
         if (
             parts.scheme not in {"grpc", "grpcs", "http", "https"}
@@ -62,7 +60,7 @@ class Address:
             or len(path) not in {1, 2}
             or not all(_NAME.fullmatch(name) for name in path)
         ):
-            raise InputError(f"{url}: not the URL of a model, {_FORM}")
+            raise InputError(f"{url}: not a model URL, {_FORM}")
         return cls(cast(Scheme, parts.scheme), host, port, *path)
 
     def __str__(self) -> str:
@@ -72,7 +70,7 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """``host:port``, an IPv6 address in brackets."""
+        """``host:port``, with an IPv6 address in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 

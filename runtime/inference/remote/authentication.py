@@ -1,4 +1,4 @@
-"""By what right a server is asked: certificates and a bearer token."""
+"""Server authentication: TLS certificates and bearer token."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.remote.address import Address
 
-__all__ = ["TOKEN_VARIABLE", "Access", "read_token"]
+__all__ = ["TOKEN_VARIABLE", "Credentials", "read_token"]
 
 TOKEN_VARIABLE = "PTYCHONNX_SERVER_TOKEN"
 
 
 @dataclass(frozen=True)
-class Access:
-    """TLS files and a token; nothing of it is needed for a server without either.
+class Credentials:
+    """TLS files and a bearer token, all optional.
 
     Attributes
     ----------
-    ca
-        PEM file with the certificates that are trusted; the system's own if None.
-    certificate, key
-        PEM files by which the client shows who it is; both or none.
-    token
-        Sent as ``Authorization: Bearer``. It appears in no message and in no `repr`.
+    ca : Path or None
+        PEM file of trusted certificates; None uses those of the system.
+    certificate, key : Path or None
+        PEM files that identify the client; both or neither.
+    token : str or None
+        Sent as ``Authorization: Bearer``. It never appears in messages or in `repr`.
     """
 
     ca: Path | None = None
@@ -35,20 +35,20 @@ class Access:
     token: str | None = field(default=None, repr=False)
 
     def check(self, address: Address) -> None:
-        """Refuse what would not work or would not be safe with this address.
+        """Refuse credentials that cannot work with an address, or would not be safe.
 
         Raises
         ------
         InputError
-            If a file is missing or cannot be used, TLS files are given for a connection without TLS, or a
-            token would cross a network in the clear.
+            If a file is missing or invalid, TLS files are combined with a connection without TLS, or a token would be
+            sent over a network unencrypted.
         """
         files = {"CA": self.ca, "certificate": self.certificate, "key": self.key}
         for kind, path in files.items():
             if path is not None and not path.is_file():
                 raise InputError(f"{path}: no such file, expected the TLS {kind} in PEM form")
         if (self.certificate is None) != (self.key is None):
-            raise InputError(f"{address}: got a TLS certificate or a key alone, expected both")
+            raise InputError(f"{address}: got only one of TLS certificate and key, expected both")
         if any(files.values()) and not address.encrypted:
             raise InputError(
                 f"{address}: TLS files for a connection without TLS, expected grpcs:// or https://"
@@ -56,39 +56,39 @@ class Access:
         if address.encrypted:
             self._try_files(address)
         if self.token is not None and not address.encrypted and not address.loopback:
-            raise InputError(f"{address}: would send the token in the clear, expected grpcs:// or https://")
+            raise InputError(f"{address}: would send the token unencrypted, expected grpcs:// or https://")
 
     def _try_files(self, address: Address) -> None:
-        """Load the files once, here: the client libraries say neither in one voice nor in one line what is wrong."""
+        """Load the files here, since the errors of the client libraries differ and span several lines."""
         try:
             context = ssl.create_default_context(cafile=self.ca)
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key, password=_no_password)
         except (OSError, ValueError) as error:
-            given = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path is not None)
-            raise InputError(f"{address}: TLS files {given} cannot be used ({error})") from error
+            files = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path is not None)
+            raise InputError(f"{address}: TLS files {files} cannot be used ({error})") from error
 
     def headers(self) -> dict[str, str]:
-        """A new dict at each call, since the client library writes into it. Lower case, as gRPC demands."""
+        """Headers of a request: a new dict per call, since tritonclient changes it; lower case, as gRPC requires."""
         return {} if self.token is None else {"authorization": f"Bearer {self.token}"}
 
 
 def _no_password() -> str:
-    """Instead of a question on the terminal."""
-    raise ValueError("the key wants a password, expected one without")
+    """Replaces OpenSSL's password prompt on the terminal."""
+    raise ValueError("the key is encrypted, expected one without a password")
 
 
-def read_token(file: Path | None = None) -> str | None:
-    """The token in a file, or else in the environment variable ``PTYCHONNX_SERVER_TOKEN``; None without either.
+def read_token(file: str | Path | None = None) -> str | None:
+    """Read the token from a file, or else from the variable ``PTYCHONNX_SERVER_TOKEN``; None without either.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or what it holds is no token. The message does not repeat it.
+        If the file cannot be read or does not contain a token. The message does not repeat its content.
     """
     if file is not None:
         try:
-            text, where = file.read_text(encoding="ascii"), str(file)
+            text, where = Path(file).read_text(encoding="ascii"), str(file)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{file}: cannot be read as a token ({type(error).__name__})") from None
     elif TOKEN_VARIABLE in os.environ:
@@ -97,5 +97,5 @@ def read_token(file: Path | None = None) -> str | None:
         return None
     token = text.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise InputError(f"{where}: holds no token, expected one word of printable characters")
+        raise InputError(f"{where}: contains no token, expected one word of printable characters")
     return token

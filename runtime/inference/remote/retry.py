@@ -1,4 +1,4 @@
-"""Trying again, with pauses that grow."""
+"""Retries with exponential backoff and jitter."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ptychonnx.runtime.inference.remote.transport_errors import ServerFailure
+from ptychonnx.runtime.inference.remote.request_failure import RequestFailure
 
-__all__ = ["persist"]
+__all__ = ["retry"]
 
 Answer = TypeVar("Answer")
 
@@ -18,42 +18,41 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
 
-def persist(
+def retry(
     attempt: Callable[[], Answer],
     patience: float,
     stopped: threading.Event,
-    repeated: Callable[[], None] = lambda: None,
+    on_retry: Callable[[], None] = lambda: None,
 ) -> Answer:
-    """Make an attempt until it succeeds, fails for good, or the patience ends.
+    """Repeat an attempt until it succeeds, fails for good, or the time is over.
 
-    The pauses double from 0.1 s to 2 s, and each is shortened by up to a half at random, so that the requests
-    that failed together do not come back together.
+    The pauses double from 0.1 s to 2 s. Each is shortened at random by up to a half, so that requests that failed
+    together are not repeated together.
 
     Parameters
     ----------
     patience
-        Seconds after the first failure in which new attempts are made, the last at their end; 0 makes one
-        attempt.
+        Seconds after the first failure during which attempts are made, the last at their end; 0: one attempt.
     stopped
-        Ends the waiting when it is set.
-    repeated
+        Ends the pauses when it is set.
+    on_retry
         Called before each new attempt.
 
     Raises
     ------
-    ServerFailure
-        The last one.
+    RequestFailure
+        Of the last attempt.
     """
     pause = _FIRST_PAUSE
     deadline = None
     while True:
         try:
             return attempt()
-        except ServerFailure as failure:
+        except RequestFailure as failure:
             now = time.monotonic()
             deadline = now + patience if deadline is None else deadline
             wait = min(pause * random.uniform(0.5, 1), deadline - now)
-            if not failure.passing or wait <= 0 or stopped.wait(wait):
+            if not failure.transient or wait <= 0 or stopped.wait(wait):
                 raise
         pause = min(2 * pause, _LONGEST_PAUSE)
-        repeated()
+        on_retry()

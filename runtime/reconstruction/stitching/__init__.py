@@ -1,18 +1,19 @@
-"""Merging patches into one object: weighted, complex-valued, at sub-pixel positions, in any order.
+"""Stitching of patches into one object: weighted, complex-valued, at sub-pixel positions, in any order.
 
-Complex values are averaged as such: averaging amplitude and phase apart breaks where the phase wraps.
-Each pixel is the weighted mean of the patches that reach it; where none does, the object is 0 and
-`Stitched.covered` is False. Nothing is divided by an epsilon.
+Complex values are averaged, since averages of amplitude and phase fail where the phase wraps. Each pixel is the
+weighted mean of the patches that cover it. Where there are none, the object is 0 and `Stitched.covered` is False;
+nothing is divided by an epsilon.
 
-* `stitcher`: adds patches; the one class that callers need.
-* `weight`: what each pixel of a patch counts.
-* `fourier`: moves patches by fractions of a pixel on their Fourier modes.
-* `synchronisation`: the phases that patches are turned by so that they agree.
-* `kept`: the patches until their phases are known, in memory or on disk.
-* `canvas`: the sums, in memory or in tiles on disk.
-* `kernel`: the loop that adds patches to sums, interpolated between pixels, compiled.
-* `scratch`: where what is on disk goes, and what is said if it does not fit.
-* `stitched`: the object that comes out, whole or in tiles.
+* `stitcher`: accumulates patches; the one class that callers need.
+* `pixel_weights`: per-pixel stitching weights.
+* `fourier_shift`: sub-pixel shifts of patches by their Fourier modes.
+* `synchronisation`: rotates patches to a common global phase.
+* `patch_store`: holds patches until their phases are known, in memory or on disk.
+* `canvas`: the weighted sums, in memory or in tiles on disk.
+* `kernel`: the compiled loop that interpolates patches and adds them to the sums.
+* `jit`: compilation by numba.
+* `temporary_files`: disk space and errors of temporary files.
+* `stitched_object`: the resulting object, whole or in tiles.
 """
 
 from ptychonnx.runtime.reconstruction.stitching.canvas import MAX_CANVAS_PIXELS, canvas_memory

@@ -1,4 +1,4 @@
-"""The sums of a stitcher: weighted values and weights in float64, in memory or in tiles on disk."""
+"""The sums of a stitcher, weighted values and weights in double precision, in memory or in tiles on disk."""
 
 from __future__ import annotations
 
@@ -7,37 +7,35 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.reconstruction.stitching.temporary_arrays import holding
+from ptychonnx.runtime.reconstruction.stitching.temporary_files import disk_errors
 
 __all__ = [
     "BYTES_PER_PIXEL",
     "MAX_CANVAS_PIXELS",
     "TILE",
     "Canvas",
-    "Placed",
-    "Sums",
+    "PlacedPatches",
     "TiledCanvas",
     "canvas_memory",
 ]
 
-# 131072 x 131072: no microscope scans that far, so the positions are surely not in pixels.
+# 131072 x 131072 pixels: beyond any microscope, so the positions cannot be in pixels.
 MAX_CANVAS_PIXELS = 2**34
-# A complex and a real sum.
+# One complex and one real sum.
 BYTES_PER_PIXEL = 24
-# Side of a tile in pixels: larger than most patches, so that most touch one or two of them.
+# Side of a tile in pixels: larger than most patches, so that most of them touch one or two tiles.
 TILE = 256
-_HELD = "the tiles of the canvas"
+_CONTENT = "the tiles of the canvas"
 
 
 def canvas_memory() -> int:
-    """Bytes of sums that are held in memory unless told otherwise: a quarter of what the machine has.
+    """Default limit for sums in memory, in bytes: a quarter of the machine's memory.
 
-    The object and its weight, made from the sums at the end, take two thirds as much again.
+    The object and its weight, computed from the sums at the end, take another two thirds of it.
     """
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
@@ -46,19 +44,19 @@ def canvas_memory() -> int:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Patches and where they lie on a canvas.
+class PlacedPatches:
+    """Patches with their places on a canvas.
 
     Attributes
     ----------
-    patches
-        complex64 [m, h, w], contiguous.
-    corners
-        [m, 2] (row, column), the pixels of the canvas under their first ones.
-    fractions
-        float64 [m, 2] in [0, 1), how much further down and to the right the patches lie.
-    interpolate
-        Whether they are moved by the fractions when they are added, or have been before.
+    patches : complex64 [m, h, w]
+        Contiguous.
+    corners : int [m, 2]
+        (row, column) of the canvas pixel under the first pixel of each patch.
+    fractions : float64 [m, 2]
+        Additional shift down and to the right, in [0, 1) pixels.
+    interpolate : bool
+        Whether patches are shifted by the fractions when they are added; otherwise they have been shifted before.
     """
 
     patches: NDArray[np.complex64]
@@ -66,24 +64,14 @@ class Placed:
     fractions: NDArray[np.float64]
     interpolate: bool
 
-    def seen_from(self, origin: NDArray[np.intp], some: NDArray[np.intp]) -> Placed:
-        """Some of the patches, on a canvas that begins at another pixel."""
+    def relative_to(self, origin: NDArray[np.intp], index: NDArray[np.intp]) -> PlacedPatches:
+        """Select patches by their indices, with corners relative to another first pixel of the canvas."""
         return replace(
             self,
-            patches=self.patches[some],
-            corners=self.corners[some] - origin,
-            fractions=self.fractions[some],
+            patches=self.patches[index],
+            corners=self.corners[index] - origin,
+            fractions=self.fractions[index],
         )
-
-
-class Sums(Protocol):
-    """What a stitcher adds to: `Canvas` or `TiledCanvas`."""
-
-    def add(self, placed: Placed, weight: NDArray[np.float64]) -> None:
-        """Add patches with a weight [h, w], one after the other."""
-
-    def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
-        """(first row, first column, weighted values, weights) of all parts that may hold something, each once."""
 
 
 class Canvas:
@@ -91,10 +79,10 @@ class Canvas:
 
     Attributes
     ----------
-    cells
-        float64 [3 * rows * columns], first all weighted values, then all weights: stored and fetched at once.
-    values, weights
-        complex128 and float64 [rows, columns], views of `cells`.
+    cells : float64 [3 * rows * columns]
+        All weighted values, then all weights, so that both are written and read at once.
+    values, weights : complex128 and float64 [rows, columns]
+        Views of `cells`.
     """
 
     def __init__(self, rows: int, columns: int) -> None:
@@ -103,9 +91,9 @@ class Canvas:
         self.values = self.cells[: 2 * pixels].view(np.complex128).reshape(rows, columns)
         self.weights = self.cells[2 * pixels :].reshape(rows, columns)
 
-    def add(self, placed: Placed, weight: NDArray[np.float64]) -> None:
-        """Add patches with a weight [h, w], one after the other; what lies outside is left out."""
-        from ptychonnx.runtime.reconstruction.stitching.kernel import add_patches  # numba takes long to load
+    def add(self, placed: PlacedPatches, weight: NDArray[np.float64]) -> None:
+        """Add patches with a weight [h, w], in their order, clipped to the canvas."""
+        from ptychonnx.runtime.reconstruction.stitching.kernel import add_patches  # numba is slow to import
 
         add_patches(
             self.values.view(np.float64),
@@ -118,69 +106,69 @@ class Canvas:
         )
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
-        """All of it."""
+        """Yield (first row, first column, weighted values, weights) of the whole canvas."""
         yield 0, 0, self.values, self.weights
 
 
 class TiledCanvas:
-    """Sums in square tiles, of which those used last are in memory and the others in a temporary file.
+    """Sums in square tiles: the most recently used are in memory, the others in a temporary file.
 
-    A tile that no patch reaches takes no space anywhere. The file has no name and goes with the object, whatever
-    ends the process. Every pixel sees the same additions in the same order as on a `Canvas`.
+    Tiles that no patch reaches take no space. The file has no name and disappears with this object, however the
+    process ends. Each pixel receives the same additions in the same order as on a `Canvas`.
     """
 
     def __init__(self, rows: int, columns: int, memory: int, side: int = TILE) -> None:
-        """Lay out a canvas.
+        """Create an empty canvas.
 
         Parameters
         ----------
         memory
-            Bytes of tiles to keep in memory; one tile at least.
+            Limit for the tiles in memory, in bytes; at least one tile is kept.
         side
             Side of a tile in pixels.
 
         Raises
         ------
-        InputError
-            If there is no folder for temporary files.
+        EnvironmentFailure
+            If no temporary file can be created.
         """
         self._shape = rows, columns
         self._side = side
-        self._kept = max(1, memory // (BYTES_PER_PIXEL * side**2))
+        self._capacity = max(1, memory // (BYTES_PER_PIXEL * side**2))
         self._tiles: OrderedDict[tuple[int, int], Canvas] = OrderedDict()
         self._changed: set[tuple[int, int]] = set()
         self._slots: dict[tuple[int, int], int] = {}
-        with holding(_HELD):
+        with disk_errors(_CONTENT):
             self._file = tempfile.TemporaryFile(prefix="ptychonnx-canvas-")  # noqa: SIM115 - lives as long as this
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Number of rows and columns."""
         return self._shape
 
-    def needed_disk(self, pixels: NDArray[np.intp], shape: tuple[int, ...]) -> int:
-        """Bytes of the tiles under regions of one shape, with first pixels [n, 2]."""
-        return len(self._under(pixels, pixels + shape)) * BYTES_PER_PIXEL * self._side**2
+    def disk_bytes(self, corners: NDArray[np.intp], shape: tuple[int, ...]) -> int:
+        """Size of all tiles under patches of one shape with corners [n, 2]."""
+        return len(self._covering(corners, corners + shape)) * BYTES_PER_PIXEL * self._side**2
 
-    def add(self, placed: Placed, weight: NDArray[np.float64]) -> None:
-        """Add patches with a weight [h, w], tile by tile."""
+    def add(self, placed: PlacedPatches, weight: NDArray[np.float64]) -> None:
+        """Add patches with a weight [h, w], tile by tile; see `Canvas.add`."""
         low, high = placed.corners, placed.corners + weight.shape
-        for key in self._under(low, high):
+        for key in self._covering(low, high):
             origin = np.array(key) * self._side
             reaching = np.flatnonzero(((low < origin + self._side) & (high > origin)).all(axis=1))
-            self._tile(key).add(placed.seen_from(origin, reaching), weight)
+            self._tile(key).add(placed.relative_to(origin, reaching), weight)
             self._changed.add(key)
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
-        """The tiles that a patch reached, row by row."""
+        """Yield (first row, first column, weighted values, weights) of the tiles that a patch reaches, row by row."""
         for key in sorted({*self._tiles, *self._slots}):
             row, column = key[0] * self._side, key[1] * self._side
             rows, columns = self._shape[0] - row, self._shape[1] - column
             tile = self._tile(key)
             yield row, column, tile.values[:rows, :columns], tile.weights[:rows, :columns]
 
-    def _under(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> list[tuple[int, int]]:
-        """The tiles under regions from `low` to `high` [m, 2], row by row."""
+    def _covering(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> list[tuple[int, int]]:
+        """Tiles under the regions from `low` to `high` [m, 2], row by row."""
         ends = np.unique(np.hstack([low // self._side, (high - 1) // self._side]), axis=0).tolist()
         return sorted(
             {
@@ -192,12 +180,12 @@ class TiledCanvas:
         )
 
     def _tile(self, key: tuple[int, int]) -> Canvas:
-        """One tile, in memory until others push it out."""
+        """Return a tile, which stays in memory until others evict it."""
         if key in self._tiles:
             self._tiles.move_to_end(key)
             return self._tiles[key]
-        with holding(_HELD):
-            tile = self._room()
+        with disk_errors(_CONTENT):
+            tile = self._free_tile()
             if key in self._slots:
                 self._file.seek(self._slots[key] * tile.cells.nbytes)
                 self._file.readinto(tile.cells.data)
@@ -206,9 +194,9 @@ class TiledCanvas:
         self._tiles[key] = tile
         return tile
 
-    def _room(self) -> Canvas:
-        """A tile to fill: a new one, or the one used longest ago, after it was stored."""
-        if len(self._tiles) < self._kept:
+    def _free_tile(self) -> Canvas:
+        """Return a new tile, or the least recently used one after writing it to the file."""
+        if len(self._tiles) < self._capacity:
             return Canvas(self._side, self._side)
         key, tile = self._tiles.popitem(last=False)
         if key in self._changed:

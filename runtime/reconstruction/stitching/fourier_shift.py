@@ -1,10 +1,10 @@
-"""Moving patches by fractions of a pixel on their Fourier modes, by products of real matrices.
+"""Sub-pixel shifts of patches by a phase ramp on their Fourier modes, computed as products of real matrices.
 
-A patch is continued by its mirror images, so that it has no edge: the signal f of N samples has the period 2N by
+A patch is extended by its mirror image, so that it has no edge: the signal f of N samples gets the period 2N by
 f[2N - 1 - n] = f[n]. Its mode at the Nyquist frequency is then 0, and a phase ramp on the others is a convolution with
-the Dirichlet kernel of that period, D(x) = sin(pi x) / (2N tan(pi x / 2N)). Sample n stands at n and at 2N - 1 - n, so
-a move by d is the matrix A[i, n] = D(i - d - n) + D(i - d + n + 1). A product with such a matrix for each axis is many
-times faster than transforms of four times as many pixels.
+the Dirichlet kernel of that period, D(x) = sin(pi x) / (2N tan(pi x / 2N)). Sample n occurs at n and at 2N - 1 - n, so
+a shift by d is the matrix A[i, n] = D(i - d - n) + D(i - d + n + 1). One product with such a matrix per axis is many
+times faster than Fourier transforms of four times as many pixels.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.reconstruction.stitching.compiled import compiled
+from ptychonnx.runtime.reconstruction.stitching.jit import jit
 
 __all__ = ["fourier_matrix", "shift"]
 
 
-@compiled
+@jit
 def shift(patches: NDArray[np.float32], fractions: NDArray[np.float64], moved: NDArray[np.float32]) -> None:
-    """Move patches to `moved`, whose pixel i is the value at i - fraction, so that the last one moves out.
+    """Shift patches into `moved`, whose pixel i is the value at i - fraction, so that the last one leaves the patch.
 
     Parameters
     ----------
     patches, moved
         [m, N, 2 * N], real and imaginary parts side by side.
     fractions
-        [m, 2] (row, column) in [0, 1). Where one is 0, that axis changes no bit.
+        [m, 2] (row, column) in [0, 1). A fraction of 0 leaves that axis unchanged, bit for bit.
     """
     size = patches.shape[1]
     kernel = np.empty(3 * size - 1, np.float32)
     rows, columns = np.empty((size, size), np.float32), np.empty((size, size), np.float32)
-    # Each row of the real part and then that of the imaginary part: one product of matrices for each axis.
+    # Real and imaginary parts side by side need one matrix product per axis.
     parts, down = np.empty((size, 2 * size), np.float32), np.empty((size, 2 * size), np.float32)
     both = np.empty((2 * size, size), np.float32)
     for patch in range(len(patches)):
@@ -51,13 +51,13 @@ def shift(patches: NDArray[np.float32], fractions: NDArray[np.float64], moved: N
                 moved[patch, i, 2 * j + 1] = both[2 * i + 1, j]
 
 
-@compiled
+@jit
 def fourier_matrix(fraction: float, kernel: NDArray[np.float32], matrix: NDArray[np.float32]) -> None:
-    """Fill `matrix` [N, N], A for one fraction in [0, 1); `kernel` [3N - 1] is scratch.
+    """Fill `matrix` [N, N] with A for a fraction in [0, 1); `kernel` [3N - 1] is a work array.
 
-    The kernel has all distances: i - n from -(N - 1), then i + n + 1 up to 2N - 1. From the nearest whole pixel they
-    are p - e with |e| <= 1/2, so that sin(pi (p - e)) = -(-1)^p sin(pi e), and the tangent comes from sine and cosine
-    of p and of e without cancellation.
+    The kernel covers all distances, i - n from -(N - 1) and i + n + 1 up to 2N - 1. Relative to the nearest whole
+    pixel they are p - e with |e| <= 1/2, so that sin(pi (p - e)) = -(-1)^p sin(pi e), and the tangent follows from sine
+    and cosine of p and e without cancellation.
     """
     size = len(matrix)
     nearest = 1 if fraction > 0.5 else 0

@@ -1,6 +1,6 @@
-"""The loop that adds patches to sums, compiled: one pass over each patch, in the caches of a processor.
+"""The compiled loop that adds patches to the sums, in one pass over each patch.
 
-What NumPy does in a pass for each operation (convert, interpolate, weigh, add) takes about three times as long
+NumPy makes one pass for each operation (convert, interpolate, multiply, add) and takes about three times as long
 (docs/decisions/0011-cpu-runtime.md).
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.reconstruction.stitching.compiled import compiled
+from ptychonnx.runtime.reconstruction.stitching.jit import jit
 
 __all__ = ["add_patches"]
 
 
-@compiled
+@jit
 def add_patches(
     values: NDArray[np.float64],
     weights: NDArray[np.float64],
@@ -24,29 +24,30 @@ def add_patches(
     fractions: NDArray[np.float64],
     interpolate: bool,
 ) -> None:
-    """Add weighted patches and their weights to sums, in the order of the patches; what lies outside is left out.
+    """Add weighted patches and their weights to the sums, in the order of the patches, clipped to the canvas.
 
-    Patches are interpolated in single precision, weighed and added in double. A fraction of 0 changes no bit.
+    Patches are interpolated in single precision, multiplied and added in double. A fraction of 0 leaves a patch
+    unchanged, bit for bit.
 
     Parameters
     ----------
     values, weights
-        [rows, 2 * columns] and [rows, columns], the sums; real and imaginary parts side by side.
+        [rows, 2 * columns] and [rows, columns], the sums; real and imaginary parts alternate.
     patches
-        [m, h, 2 * w], real and imaginary parts side by side.
+        [m, h, 2 * w]; real and imaginary parts alternate.
     weight
-        [h, w], that of each patch.
+        [h, w], the same for each patch.
     corners
-        [m, 2] (row, column), where on the sums the first pixel of each patch lies.
+        [m, 2] (row, column), pixel of the sums under the first pixel of each patch.
     fractions
-        [m, 2] in [0, 1), how much further down and to the right. Weights are moved there bilinearly. The first row or
-        column, where there is nothing to interpolate with, is left out.
+        [m, 2] in [0, 1), additional shift down and to the right. Weights are shifted bilinearly. The first row or
+        column, which lacks a neighbour, is left out.
     interpolate
-        Whether patches are moved so too, or have been.
+        Whether to shift the patches too; otherwise they have been shifted before.
     """
     rows, columns = weights.shape
     height, width = weight.shape
-    # Scratch for one row. The loops below take views of whole rows and no negative index, so that they are vectorised.
+    # Work arrays for one row. Views of whole rows without negative indices let the loops below be vectorised.
     between_rows, moved = np.zeros(2 * width + 2, np.float32), np.empty(2 * width, np.float32)
     weight_between_rows, share, share_of_parts = np.zeros(width + 1), np.empty(width), np.empty(2 * width)
     for patch in range(len(patches)):

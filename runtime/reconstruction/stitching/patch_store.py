@@ -1,4 +1,4 @@
-"""Patches that are needed again after the last of them has come: in memory while they are few, else on disk."""
+"""Storage for patches that are needed again after the last one has arrived, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import tempfile
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.reconstruction.stitching.temporary_arrays import holding
+from ptychonnx.runtime.reconstruction.stitching.temporary_files import disk_errors
 
-__all__ = ["KEPT", "KEPT_BYTES", "KeptPatches"]
+__all__ = ["CONTENT", "MEMORY_BYTES", "PatchStore"]
 
-# Patches that stay in memory: 2,048 of 64 x 64 pixels.
-KEPT_BYTES = 2**26
-# What errors say of them.
-KEPT = "the patches that are synchronised"
+# Limit for patches in memory: 2,048 of 64 x 64 pixels.
+MEMORY_BYTES = 2**26
+# Description in error messages.
+CONTENT = "the patches that are synchronised"
 
 
-class KeptPatches:
-    """Patches in the order in which they came, and where each lies on the canvas.
+class PatchStore:
+    """Patches in order of arrival, with their places on the canvas.
 
-    Beyond `KEPT_BYTES` they are in a temporary file, which has no name and goes with the object. Where they lie stays
-    in memory, 40 bytes a patch.
+    Beyond `MEMORY_BYTES` they are written to a temporary file, which has no name and disappears with this object.
+    Places stay in memory, 40 bytes per patch.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        """Keep patches [h, w]."""
+        """Create an empty store for patches of shape (h, w)."""
         self._shape = shape
         self._patch_bytes = 8 * shape[0] * shape[1]
         self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - lives as long as this
-            KEPT_BYTES, prefix="ptychonnx-patches-"
+            MEMORY_BYTES, prefix="ptychonnx-patches-"
         )
-        self._pixels: list[NDArray[np.intp]] = []
+        self._corners: list[NDArray[np.intp]] = []
         self._fractions: list[NDArray[np.float64]] = []
         self._middles: list[NDArray[np.complex64]] = []
         self._count = 0
@@ -39,53 +39,53 @@ class KeptPatches:
     def __len__(self) -> int:
         return self._count
 
-    def needed_disk(self, count: int) -> int:
-        """Bytes that so many patches take on disk; 0 if they stay in memory."""
+    def disk_bytes(self, count: int) -> int:
+        """Disk space for `count` patches in bytes; 0 if they stay in memory."""
         needed = count * self._patch_bytes
-        return needed if needed > KEPT_BYTES else 0
+        return needed if needed > MEMORY_BYTES else 0
 
     def append(
-        self, patches: NDArray[np.complex64], pixels: NDArray[np.intp], fractions: NDArray[np.float64]
+        self, patches: NDArray[np.complex64], corners: NDArray[np.intp], fractions: NDArray[np.float64]
     ) -> None:
-        """Keep patches [m, h, w], their first pixels [m, 2] on the canvas and the fractions [m, 2] they lie beyond.
+        """Store patches [m, h, w] with their corners and fractions [m, 2], see `PlacedPatches`.
 
         Raises
         ------
-        InputError
-            If there is no place for them.
+        EnvironmentFailure
+            If the disk is full.
         """
-        with holding(KEPT):
+        with disk_errors(CONTENT):
             self._file.seek(self._count * self._patch_bytes)
             self._file.write(np.ascontiguousarray(patches).data)
-        self._pixels.append(pixels)
+        self._corners.append(corners)
         self._fractions.append(fractions)
         self._middles.append(patches[:, self._shape[0] // 2, self._shape[1] // 2].copy())
         self._count += len(patches)
 
     def places(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """First pixels and fractions [n, 2] of all patches."""
-        nothing = np.empty((0, 2))
-        pixels = np.concatenate([nothing.astype(np.intp), *self._pixels])
-        return pixels, np.concatenate([nothing, *self._fractions])
+        """Corners int [n, 2] and fractions float64 [n, 2] of all patches."""
+        empty = np.empty((0, 2))
+        corners = np.concatenate([empty.astype(np.intp), *self._corners])
+        return corners, np.concatenate([empty, *self._fractions])
 
     def order(self) -> NDArray[np.intp]:
-        """Numbers of the patches, by where they lie and at one place by a value of theirs; not by how they came."""
-        pixels, fractions = self.places()
+        """Indices [n] that sort the patches by place, then by central value, whatever their order of arrival."""
+        corners, fractions = self.places()
         middle = np.concatenate([np.empty(0, dtype=np.complex64), *self._middles])
-        rows, columns = (pixels + fractions).T
+        rows, columns = (corners + fractions).T
         return np.lexsort((middle.imag, middle.real, columns, rows))
 
     def read(self, index: NDArray[np.intp]) -> NDArray[np.complex64]:
-        """Patches [m, h, w] with these numbers; ascending numbers are read fastest.
+        """Read patches [m, h, w] by their indices [m]; ascending indices are fastest.
 
         Raises
         ------
-        InputError
-            If they cannot be read back.
+        EnvironmentFailure
+            If the file cannot be read.
         """
-        found = np.empty((len(index), *self._shape), dtype=np.complex64)
-        with holding(KEPT):
-            for patch, number in zip(found, index.tolist(), strict=True):
-                self._file.seek(number * self._patch_bytes)
+        patches = np.empty((len(index), *self._shape), dtype=np.complex64)
+        with disk_errors(CONTENT):
+            for patch, row in zip(patches, index.tolist(), strict=True):
+                self._file.seek(row * self._patch_bytes)
                 self._file.readinto(patch.data)
-        return found
+        return patches

@@ -1,4 +1,4 @@
-"""What each pixel of a patch counts."""
+"""Per-pixel stitching weights."""
 
 from __future__ import annotations
 
@@ -17,17 +17,24 @@ __all__ = ["patch_weight"]
 def patch_weight(
     weighting: str, size: int, probe: NDArray[np.complexfloating] | None = None
 ) -> NDArray[np.float64]:
-    """Weight [size, size] of each pixel of a patch.
+    """Weight of each pixel of a patch, float64 [size, size].
 
-    * ``probe``: the illumination sum_modes |P|^2: where photons fell, the network knows the object.
+    * ``probe``: the illumination, sum_modes |P|^2, since the data determine the object where photons fell.
     * ``window``: a Hann window, for scans without a known probe.
     * ``uniform``: 1 everywhere.
     * ``crop``: 1 in the central half of each axis, 0 outside.
 
+    Parameters
+    ----------
+    size
+        Side N of a patch in pixels.
+    probe
+        complex [modes, N, N], for ``probe``.
+
     Raises
     ------
     InputError
-        If the weighting is unknown, or `probe` is chosen and none is known.
+        If the weighting is unknown, or is ``probe`` without a probe.
     """
     if weighting == "probe":
         if probe is None:
@@ -35,7 +42,7 @@ def patch_weight(
         density = illumination(probe)
         return density / density.max()
     if weighting == "window":
-        # Sampled at half-pixels, so that no weight is 0 and the borders of the canvas are covered.
+        # Sampled at half pixels, so that no weight is 0 and the borders of the canvas are covered.
         profile = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
         return np.outer(profile, profile)
     if weighting == "uniform":

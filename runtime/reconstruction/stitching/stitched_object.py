@@ -1,4 +1,4 @@
-"""What a stitcher gives: an object in memory, or one that is read tile by tile."""
+"""The result of a stitcher: an object in memory, or one that is read tile by tile."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.reconstruction.stitching.canvas import BYTES_PER_PIXEL, TiledCanvas
 
-__all__ = ["Block", "Stitched", "StitchedTiles", "merged", "too_large"]
+__all__ = ["Block", "Stitched", "StitchedTiles", "too_large", "weighted_mean"]
 
-# Pixels that are divided at once: temporary arrays stay small beside the object.
-_DIVIDED = 2**20
+# Pixels that are divided at once, so that temporary arrays stay small.
+_CHUNK_PIXELS = 2**20
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of an object.
+    """A rectangular part of an object.
 
     Attributes
     ----------
-    rows, columns
-        Where it lies.
-    object, weight
-        complex64 and float64 [h, w], as in `Stitched`.
+    rows, columns : slice
+        Pixels of the object that it covers.
+    object, weight : complex64 and float64 [h, w]
+        As in `Stitched`.
     """
 
     rows: slice
@@ -38,16 +38,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Stitched:
-    """A merged object.
+    """A stitched object in memory.
 
     Attributes
     ----------
-    object
-        complex64 [rows, columns]; 0 where no patch reaches.
-    weight
-        float64 [rows, columns], sum of the weights that each pixel received.
-    origin
-        (row, column) of pixel [0, 0] in the coordinates of `Scan.positions`.
+    object : complex64 [rows, columns]
+        Transmission; 0 where no patch reaches.
+    weight : float64 [rows, columns]
+        Sum of the weights of all patches at each pixel.
+    origin : (float, float)
+        (row, column) of pixel [0, 0] in the coordinates of `Scan.positions`, in pixels.
     """
 
     object: NDArray[np.complex64]
@@ -56,28 +56,28 @@ class Stitched:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Number of rows and columns."""
         rows, columns = self.object.shape
         return rows, columns
 
     @property
     def covered(self) -> NDArray[np.bool_]:
-        """True where at least one patch contributed."""
+        """Pixels that at least one patch reaches, bool [rows, columns]."""
         return self.weight > 0
 
     def blocks(self) -> Iterator[Block]:
-        """The object in parts, here in one."""
+        """Yield the object as one block."""
         rows, columns = self.shape
         yield Block(slice(0, rows), slice(0, columns), self.object, self.weight)
 
 
 class StitchedTiles:
-    """A merged object too large for memory, for whoever can take it in blocks.
+    """A stitched object beyond the memory limit, which is read block by block.
 
     Attributes
     ----------
-    origin
-        (row, column) of pixel [0, 0] in the coordinates of `Scan.positions`.
+    origin : (float, float)
+        (row, column) of pixel [0, 0] in the coordinates of `Scan.positions`, in pixels.
     """
 
     def __init__(self, canvas: TiledCanvas, origin: tuple[float, float]) -> None:
@@ -86,43 +86,43 @@ class StitchedTiles:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Number of rows and columns."""
         return self._canvas.shape
 
     def blocks(self) -> Iterator[Block]:
-        """The tiles that a patch reached, row by row; 0 everywhere else."""
+        """Yield the tiles that a patch reaches, row by row; the object is 0 everywhere else."""
         for row, column, values, weights in self._canvas.blocks():
             rows, columns = weights.shape
             yield Block(
                 slice(row, row + rows),
                 slice(column, column + columns),
-                merged(values, weights),
+                weighted_mean(values, weights),
                 weights.copy(),
             )
 
     @property
     def object(self) -> NDArray[np.complex64]:
-        """Refused: nothing holds the whole."""
+        """Raises InputError: the object exceeds the memory limit."""
         return self._refuse()
 
     @property
     def weight(self) -> NDArray[np.float64]:
-        """Refused: nothing holds the whole."""
+        """Raises InputError: the object exceeds the memory limit."""
         return self._refuse()
 
     @property
     def covered(self) -> NDArray[np.bool_]:
-        """Refused: nothing holds the whole."""
+        """Raises InputError: the object exceeds the memory limit."""
         return self._refuse()
 
     def _refuse(self) -> NoReturn:
         raise InputError(too_large(self.shape, "this takes the whole object"))
 
 
-def merged(values: NDArray[np.complex128], weights: NDArray[np.float64]) -> NDArray[np.complex64]:
-    """The weighted mean [rows, columns]; 0 where the weight is."""
+def weighted_mean(values: NDArray[np.complex128], weights: NDArray[np.float64]) -> NDArray[np.complex64]:
+    """Weighted mean complex64 [rows, columns]; 0 where the weight is 0."""
     mean = np.zeros(weights.shape, dtype=np.complex64)
-    step = max(1, _DIVIDED // weights.shape[1])
+    step = max(1, _CHUNK_PIXELS // weights.shape[1])
     for start in range(0, len(weights), step):
         band = slice(start, start + step)
         covered = weights[band] > 0
@@ -130,10 +130,10 @@ def merged(values: NDArray[np.complex128], weights: NDArray[np.float64]) -> NDAr
     return mean
 
 
-def too_large(shape: tuple[int, int], wanted: str) -> str:
-    """One line for a canvas that is kept in tiles although something takes it whole only."""
+def too_large(shape: tuple[int, int], consumer: str) -> str:
+    """Error message for a consumer that takes only whole objects, and a canvas that is kept in tiles."""
     needed = shape[0] * shape[1] * BYTES_PER_PIXEL / 1e9
     return (
-        f"{wanted}, and its canvas of {shape[0]} x {shape[1]} pixels is kept in tiles: write it to .h5 or .cxi, or "
+        f"{consumer}, and its canvas of {shape[0]} x {shape[1]} pixels is kept in tiles: write it to .h5 or .cxi, or "
         f"let the canvas take {needed:.2g} GB of memory"
     )

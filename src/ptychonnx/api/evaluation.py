@@ -12,8 +12,8 @@ from ptychonnx.harness.evaluation.results import Evaluation
 from ptychonnx.harness.iterative.rpie import ALPHA
 from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Placement, Weighting
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.inference.artifact_path import artifact_path
-from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
@@ -22,7 +22,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    models: Network | StrPath | Sequence[Network | StrPath],
+    models: Predictor | StrPath | Sequence[Predictor | StrPath],
     scans: Scan | StrPath | Sequence[Scan | StrPath],
     out: StrPath | None = None,
     *,

@@ -11,21 +11,19 @@ from ptychonnx.harness.iterative.refinement import refine as refine_object
 from ptychonnx.runtime.contract import Placement, Weighting
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
-from ptychonnx.runtime.formats.writers.reconstruction_file import check_ending
-from ptychonnx.runtime.inference.model import DEFAULT_BATCH, Network
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.inference.tuning import tuned
+from ptychonnx.runtime.formats.writers.reconstruction_file import check_ending, write_reconstruction
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
-from ptychonnx.runtime.reconstruction.reconstruct import Reconstruction, write_reconstruction
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct as run_network
+from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction import reconstruct as run_network
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["reconstruct"]
 
 
 def reconstruct(
-    model: Network | StrPath,
+    model: Predictor | StrPath,
     scan: Scan | StrPath,
     *,
     out: StrPath | None = None,
@@ -115,19 +113,12 @@ def reconstruct(
                 )
             model, batch = tuned(model, scan)
         progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
-        done = 0
-
-        def report(patterns: int) -> None:
-            nonlocal done
-            done += patterns
-            progress.update(done)
-
         reconstruction = run_network(
             model,
             scan,
             weighting,
             batch,
-            report,
+            progress,
             placement=placement,
             synchronise=synchronise,
             canvas_memory=canvas_memory,

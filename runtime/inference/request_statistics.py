@@ -1,4 +1,4 @@
-"""How long the answers of a server took."""
+"""Latency and throughput of the requests to a server."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["RequestLog", "RequestStatistics"]
 
 @dataclass(frozen=True)
 class RequestStatistics:
-    """Requests of one run.
+    """Statistics of the requests of one run.
 
     Attributes
     ----------
-    requests, patterns, retries
-        Answers received, groups of patterns in them, and attempts that had to be repeated.
-    seconds
-        From the first request to the last answer; what the caller did in between is part of it.
-    median_ms, p90_ms, p99_ms, longest_ms
-        Latency of a request in milliseconds, from the moment it was first sent to its answer: attempts that
-        failed and the waiting between them included, the waiting for a free place in flight not.
-    in_flight
-        Requests that may be on their way at the same time.
-    versions
+    requests, patterns, retries : int
+        Number of answers, of groups of patterns in them, and of attempts that were repeated.
+    seconds : float
+        Time from the first request to the last answer, including the caller's own work in between.
+    median_ms, p90_ms, p99_ms, longest_ms : float
+        Latency of a request in milliseconds, from its first attempt to its answer. It includes failed attempts and
+        the pauses between them, but not the time in the queue before the first attempt.
+    in_flight : int
+        Largest number of simultaneous requests.
+    versions : tuple of str
         Versions of the model that answered.
     """
 
@@ -44,11 +44,11 @@ class RequestStatistics:
 
     @property
     def patterns_per_second(self) -> float:
-        """Throughput as the caller saw it."""
+        """Throughput as the caller saw it, in groups of patterns per second."""
         return self.patterns / self.seconds
 
     def as_json(self) -> dict[str, Any]:
-        """Its entry in `metrics.json`."""
+        """Entry in `metrics.json`."""
         return {
             "requests": self.requests,
             "patterns": self.patterns,
@@ -76,7 +76,7 @@ class RequestStatistics:
 
 
 class RequestLog:
-    """Collects what `RequestStatistics` is made of, from any thread."""
+    """Collects latencies for `RequestStatistics`; all methods may be called from any thread."""
 
     def __init__(self, in_flight: int) -> None:
         self._in_flight = in_flight
@@ -87,7 +87,7 @@ class RequestLog:
         self._first = self._last = 0.0
 
     def answered(self, sent: float, patterns: int, version: str) -> None:
-        """Note an answer that has just come to a request of `patterns` groups, sent at `time.perf_counter`."""
+        """Record an answer that arrives now, for `patterns` groups sent at `sent` (`time.perf_counter`)."""
         now = time.perf_counter()
         with self._lock:
             self._first = min(self._first, sent) if self._latencies else sent
@@ -97,12 +97,12 @@ class RequestLog:
             self._versions[version] = None
 
     def repeated(self) -> None:
-        """Note an attempt that failed and is made again."""
+        """Record an attempt that failed and is repeated."""
         with self._lock:
             self._retries += 1
 
     def statistics(self) -> RequestStatistics | None:
-        """What was noted so far; None before the first answer."""
+        """Statistics so far; None before the first answer."""
         with self._lock:
             if not self._latencies:
                 return None

@@ -1,4 +1,4 @@
-"""The protocol over gRPC, through tritonclient."""
+"""Open Inference Protocol over gRPC, through tritonclient."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from ptychonnx.runtime.inference.remote.address import Address
-from ptychonnx.runtime.inference.remote.authentication import Access
-from ptychonnx.runtime.inference.remote.protocol import (
+from ptychonnx.runtime.inference.remote.authentication import Credentials
+from ptychonnx.runtime.inference.remote.connection import (
     ModelConfig,
     ModelMetadata,
     model_config,
     model_metadata,
 )
-from ptychonnx.runtime.inference.remote.transport_errors import Kind, ServerFailure
+from ptychonnx.runtime.inference.remote.request_failure import Kind, RequestFailure
 
 __all__ = ["GrpcConnection"]
 
 _KINDS: dict[str, Kind] = {
     "UNAVAILABLE": "unavailable",
     "RESOURCE_EXHAUSTED": "unavailable",
-    # The server was stopped while it worked.
+    # The server was stopped during the request.
     "CANCELLED": "unavailable",
     "DEADLINE_EXCEEDED": "timeout",
     "NOT_FOUND": "missing",
@@ -38,24 +38,24 @@ _LONGEST_MESSAGE = 2**31 - 1
 _CHANNEL = [
     ("grpc.max_send_message_length", _LONGEST_MESSAGE),
     ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
-    # gRPC's own default grows to two minutes, in which a server that is back would not be seen.
+    # With gRPC's default of up to two minutes, a server that has restarted would be noticed late.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # Sessions would share a connection otherwise, and its troubles.
+    # Otherwise sessions share a connection, and its failures.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
 
 class GrpcConnection:
-    """One channel for all threads."""
+    """One gRPC channel, shared by all threads."""
 
-    def __init__(self, address: Address, access: Access, timeout: float) -> None:
-        self._address, self._access, self._timeout = address, access, timeout
+    def __init__(self, address: Address, credentials: Credentials, timeout: float) -> None:
+        self._address, self._credentials, self._timeout = address, credentials, timeout
         files = {
-            "root_certificates": access.ca,
-            "certificate_chain": access.certificate,
-            "private_key": access.key,
+            "root_certificates": credentials.ca,
+            "certificate_chain": credentials.certificate,
+            "private_key": credentials.key,
         }
         self._client = triton.InferenceServerClient(
             address.authority,
@@ -65,41 +65,41 @@ class GrpcConnection:
         )
 
     def model_ready(self) -> bool:
-        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        """See `Connection`."""
         try:
             with _translated():
                 return self._client.is_model_ready(self._address.model, self._address.version, **self._call())
-        except ServerFailure as failure:
+        except RequestFailure as failure:
             if failure.kind == "missing":
                 return False
             raise
 
     def metadata(self, version: str) -> ModelMetadata:
-        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        """See `Connection`."""
         with _translated():
             return model_metadata(
                 self._client.get_model_metadata(self._address.model, version, as_json=True, **self._call())
             )
 
     def config(self) -> ModelConfig:
-        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        """See `Connection`."""
         try:
             with _translated():
                 answer = self._client.get_model_config(
                     self._address.model, self._address.version, as_json=True, **self._call()
                 )
                 return model_config(answer.get("config", {}))
-        except ServerFailure as failure:
+        except RequestFailure as failure:
             if failure.kind in {"missing", "refused"}:
                 return ModelConfig()
             raise
 
     def infer(self, inputs: Mapping[str, NDArray], output: str) -> tuple[NDArray[np.float32], str]:
-        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        """See `Connection`."""
         tensors = []
-        for name, values in inputs.items():
-            tensor = triton.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
-            tensors.append(tensor.set_data_from_numpy(values))
+        for name, array in inputs.items():
+            tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+            tensors.append(tensor.set_data_from_numpy(array))
         with _translated():
             result = self._client.infer(
                 self._address.model,
@@ -108,18 +108,18 @@ class GrpcConnection:
                 [triton.InferRequestedOutput(output)],
                 **self._call(),
             )
-            found = result.as_numpy(output)
+            values = result.as_numpy(output)
             version = str(result.get_response().model_version)
-        if found is None:
-            raise ServerFailure("refused", f"the answer has no output {output!r}")
-        return found, version
+        if values is None:
+            raise RequestFailure("refused", f"the answer has no output {output!r}")
+        return values, version
 
     def close(self) -> None:
-        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        """See `Connection`."""
         self._client.close()
 
     def _call(self) -> dict[str, Any]:
-        return {"headers": self._access.headers(), "client_timeout": self._timeout}
+        return {"headers": self._credentials.headers(), "client_timeout": self._timeout}
 
 
 @contextmanager
@@ -136,6 +136,6 @@ def _translated() -> Iterator[None]:
             kind = "untrusted"
         elif status == "UNAVAILABLE" and "connect" in reason.lower():
             kind = "unreachable"
-        raise ServerFailure(kind, reason) from error
+        raise RequestFailure(kind, reason) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ServerFailure("refused", f"the answer is not understood ({error})") from error
+        raise RequestFailure("refused", f"the answer is not understood ({error})") from error

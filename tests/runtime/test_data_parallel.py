@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from ptychonnx.runtime.inference.batch_sharing import SharedRun, is_worth_sharing
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.inference.data_parallel import DataParallelRun, is_worth_splitting
 from tests.runtime.test_session import SIZE, contract, write_identity
 
 
@@ -30,13 +30,15 @@ def test_every_pattern_is_run_once_and_stays_in_its_place(artifact, count, threa
     session = ort.InferenceSession(str(artifact), options, providers=["CPUExecutionProvider"])
     given = patterns(count)
     (expected,) = session.run(None, {"diffraction": given})
-    np.testing.assert_array_equal(SharedRun(session, threads)(given), expected)
+    np.testing.assert_array_equal(DataParallelRun(session, threads)(given), expected)
 
 
 def test_a_session_shares_large_batches_and_no_others(artifact, monkeypatch):
     shared = []
     monkeypatch.setattr(
-        SharedRun, "__call__", lambda self, x, run=SharedRun.__call__: shared.append(len(x)) or run(self, x)
+        DataParallelRun,
+        "__call__",
+        lambda self, x, run=DataParallelRun.__call__: shared.append(len(x)) or run(self, x),
     )
     session, alone = Session(artifact, "cpu", 2), Session(artifact, "cpu", 1)
     for count in (1, 7, 8, 33):
@@ -46,7 +48,7 @@ def test_a_session_shares_large_batches_and_no_others(artifact, monkeypatch):
             np.testing.assert_array_equal(session.predict(each), alone.predict(each))
             np.testing.assert_array_equal(session.predict(each)[:, 0], given[:, 0] * (1 + 0.5j))
     assert shared == [8] * 4 + [33] * 4
-    assert [is_worth_sharing(count, 4) for count in (15, 16)] == [False, True]
+    assert [is_worth_splitting(count, 4) for count in (15, 16)] == [False, True]
 
 
 def test_every_input_is_shared_alike(tmp_path):
@@ -76,7 +78,7 @@ def test_several_callers_do_not_get_each_others_patches(artifact):
 def test_what_goes_wrong_in_a_part_comes_out(artifact):
     session = ort.InferenceSession(str(artifact), providers=["CPUExecutionProvider"])
     with pytest.raises(Exception, match=r"[Dd]imension|shape|INVALID_ARGUMENT"):
-        SharedRun(session, 2)(np.zeros((8, 1, SIZE, SIZE + 1), np.float32))
+        DataParallelRun(session, 2)(np.zeros((8, 1, SIZE, SIZE + 1), np.float32))
 
 
 @pytest.mark.parametrize("end", ["closed", "forgotten"])

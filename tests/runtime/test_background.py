@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.reconstruction.pipeline import ReadAhead, WorkBehind
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.progress import Callback
+from ptychonnx.runtime.reconstruction import reconstruct
+from ptychonnx.runtime.reconstruction.background import BackgroundReader, BackgroundWorker
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 from tests.runtime.test_session import contract, write_identity
@@ -26,8 +27,8 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 from ptychonnx.runtime.formats import read_scan
-from ptychonnx.runtime.reconstruction.reconstruct import reconstruct
-from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.reconstruction import reconstruct
+from ptychonnx.runtime.inference import Session
 scan = read_scan(Path(sys.argv[2]), estimate_probe=True)
 assert reconstruct(Session(Path(sys.argv[1]), "cpu"), scan).patterns == int(sys.argv[3])
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
@@ -102,7 +103,7 @@ def test_patterns_that_groups_share_are_read_once(patterns, positions, tmp_path)
 
 
 def test_forgotten_patterns_are_read_again(patterns, positions, tmp_path, monkeypatch):
-    monkeypatch.setattr("ptychonnx.runtime.reconstruction.pipeline._KEPT_BYTES", 6 * patterns[0].nbytes)
+    monkeypatch.setattr("ptychonnx.runtime.reconstruction.background._CACHE_BYTES", 6 * patterns[0].nbytes)
     session = Session(write_identity(tmp_path / "i.onnx", contract(2), 2))
     recorded = Recorded(patterns)
     found = reconstruct(session, Scan(recorded.amplitudes, positions), batch=5)
@@ -113,7 +114,7 @@ def test_forgotten_patterns_are_read_again(patterns, positions, tmp_path, monkey
 
 def test_reading_is_ahead_by_two_blocks_and_no_more(patterns):
     recorded = Recorded(patterns)
-    with ReadAhead(recorded.amplitudes, np.arange(40)[:, None]) as ahead:
+    with BackgroundReader(recorded.amplitudes, np.arange(40)[:, None]) as ahead:
         np.testing.assert_array_equal(ahead[np.arange(3)[:, None]][:, 0], patterns[:3])
         # Behind everything that the thread has been told to read.
         ahead._worker.submit(lambda: None).result()
@@ -122,7 +123,7 @@ def test_reading_is_ahead_by_two_blocks_and_no_more(patterns):
 
 def test_patterns_out_of_turn_are_read_at_once_and_the_turn_stays(patterns):
     recorded = Recorded(patterns)
-    with ReadAhead(recorded.amplitudes, np.arange(40)[:, None]) as ahead:
+    with BackgroundReader(recorded.amplitudes, np.arange(40)[:, None]) as ahead:
         np.testing.assert_array_equal(ahead[np.array([[30], [2]])][:, 0], patterns[[30, 2]])
         np.testing.assert_array_equal(ahead[5:7], patterns[5:7])
         np.testing.assert_array_equal(ahead[7], patterns[7])
@@ -136,8 +137,8 @@ def test_a_pattern_that_cannot_be_read_comes_out_as_it_is(patterns, positions, s
     recorded = Recorded(patterns, fail=21)
     done = []
     with pytest.raises(InputError, match=r"^recorded\[21\] cannot be read$"):
-        reconstruct(session, Scan(recorded.amplitudes, positions), batch=4, progress=done.append)
-    assert sum(done) == 20
+        reconstruct(session, Scan(recorded.amplitudes, positions), batch=4, progress=Callback(done.append))
+    assert done[-1].done == 20
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -146,7 +147,7 @@ def test_an_interruption_between_batches_comes_out_as_it_is(patterns, positions,
         raise error("stop")
 
     with pytest.raises(error, match="stop"):
-        reconstruct(session, Scan(Recorded(patterns).amplitudes, positions), batch=4, progress=stop)
+        reconstruct(session, Scan(Recorded(patterns).amplitudes, positions), batch=4, progress=Callback(stop))
 
 
 def test_an_error_of_the_network_comes_out_as_it_is(patterns, positions, tmp_path):
@@ -174,10 +175,10 @@ def test_work_behind_waits_when_it_is_too_far_behind():
         begun.append(number)
         gate.wait(10)
 
-    with WorkBehind(work, "work") as behind:
+    with BackgroundWorker(work, "work") as behind:
         for number in range(4):
-            behind.hand(number)
-        late = threading.Thread(target=behind.hand, args=(4,))
+            behind.submit(number)
+        late = threading.Thread(target=behind.submit, args=(4,))
         late.start()
         late.join(0.1)
         assert late.is_alive()
@@ -189,7 +190,7 @@ def test_work_behind_waits_when_it_is_too_far_behind():
 
 
 def test_a_product_of_a_streamed_scan_has_the_exact_flux(patterns, positions, tmp_path, session):
-    from ptychonnx.runtime.reconstruction.reconstruct import write_reconstruction
+    from ptychonnx.runtime.formats.writers.reconstruction_file import write_reconstruction
 
     recorded = Recorded(patterns)
     probe = np.ones((1, 16, 16), np.complex64)

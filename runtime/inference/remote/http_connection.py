@@ -1,4 +1,4 @@
-"""The protocol over HTTP, with binary tensors where the server takes them, through tritonclient."""
+"""Open Inference Protocol over HTTP, through tritonclient; tensors are binary if the server supports that."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from ptychonnx.runtime.inference.remote.address import Address
-from ptychonnx.runtime.inference.remote.authentication import Access
-from ptychonnx.runtime.inference.remote.protocol import (
+from ptychonnx.runtime.inference.remote.authentication import Credentials
+from ptychonnx.runtime.inference.remote.connection import (
     ModelConfig,
     ModelMetadata,
     model_config,
     model_metadata,
 )
-from ptychonnx.runtime.inference.remote.transport_errors import Kind, ServerFailure
+from ptychonnx.runtime.inference.remote.request_failure import Kind, RequestFailure
 
 __all__ = ["HttpConnection"]
 
@@ -42,43 +42,45 @@ _KINDS: dict[str, Kind] = {
 
 
 class HttpConnection:
-    """One client for each thread, since tritonclient's may not be shared."""
+    """One client per thread, since tritonclient's HTTP client is not thread-safe."""
 
-    def __init__(self, address: Address, access: Access, timeout: float) -> None:
-        self._address, self._access, self._timeout = address, access, timeout
+    def __init__(self, address: Address, credentials: Credentials, timeout: float) -> None:
+        self._address, self._credentials, self._timeout = address, credentials, timeout
         self._local = threading.local()
         self._lock = threading.Lock()
         self._clients: list[triton.InferenceServerClient] = []
         self._binary: bool | None = None
 
     def model_ready(self) -> bool:
-        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        """See `Connection`."""
         with self._client() as client:
-            return client.is_model_ready(self._address.model, self._address.version, self._access.headers())
+            return client.is_model_ready(
+                self._address.model, self._address.version, self._credentials.headers()
+            )
 
     def metadata(self, version: str) -> ModelMetadata:
-        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        """See `Connection`."""
         with self._client() as client:
             return model_metadata(
-                client.get_model_metadata(self._address.model, version, self._access.headers())
+                client.get_model_metadata(self._address.model, version, self._credentials.headers())
             )
 
     def config(self) -> ModelConfig:
-        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        """See `Connection`."""
         try:
             with self._client() as client:
                 return model_config(
                     client.get_model_config(
-                        self._address.model, self._address.version, self._access.headers()
+                        self._address.model, self._address.version, self._credentials.headers()
                     )
                 )
-        except ServerFailure as failure:
+        except RequestFailure as failure:
             if failure.kind in {"missing", "refused"}:
                 return ModelConfig()
             raise
 
     def infer(self, inputs: Mapping[str, NDArray], output: str) -> tuple[NDArray[np.float32], str]:
-        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        """See `Connection`."""
         binary = self._takes_binary()
         tensors = []
         for name, values in inputs.items():
@@ -91,12 +93,12 @@ class HttpConnection:
                 tensors,
                 self._address.version,
                 [wanted],
-                headers=self._access.headers(),
+                headers=self._credentials.headers(),
             )
             found = result.as_numpy(output)
             version = str(result.get_response().get("model_version", ""))
         if found is None:
-            raise ServerFailure("refused", f"the answer has no output {output!r}")
+            raise RequestFailure("refused", f"the answer has no output {output!r}")
         return found, version
 
     def _takes_binary(self) -> bool:
@@ -104,16 +106,16 @@ class HttpConnection:
         if self._binary is None:
             try:
                 with self._client() as client:
-                    extensions = client.get_server_metadata(self._access.headers()).get("extensions")
-            except ServerFailure as failure:
-                if failure.passing:
+                    extensions = client.get_server_metadata(self._credentials.headers()).get("extensions")
+            except RequestFailure as failure:
+                if failure.transient:
                     raise
                 extensions = None
             self._binary = extensions is None or _BINARY in extensions
         return self._binary
 
     def close(self) -> None:
-        """See `ptychonnx.runtime.inference.remote.protocol.Connection`."""
+        """See `Connection`."""
         with self._lock:
             clients, self._clients = self._clients, []
         for client in clients:
@@ -130,26 +132,26 @@ class HttpConnection:
         except InferenceServerException as error:
             status = str(error.status())
             if status not in _KINDS:
-                raise ServerFailure("refused", error.message() or f"status {status}") from error
-            raise ServerFailure(_KINDS[status], f"status {status}: {error.message()}") from error
+                raise RequestFailure("refused", error.message() or f"status {status}") from error
+            raise RequestFailure(_KINDS[status], f"status {status}: {error.message()}") from error
         except SSLCertVerificationError as error:
             self._drop(client)
-            raise ServerFailure("untrusted", error.verify_message) from error
+            raise RequestFailure("untrusted", error.verify_message) from error
         except (TimeoutError, OSError, HTTPParseError) as error:
             self._drop(client)
             kind: Kind = "timeout" if isinstance(error, TimeoutError) else "unreachable"
-            raise ServerFailure(kind, getattr(error, "strerror", None) or error) from error
+            raise RequestFailure(kind, getattr(error, "strerror", None) or error) from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self._drop(client)
-            raise ServerFailure("refused", f"the answer is not understood ({error})") from error
+            raise RequestFailure("refused", f"the answer is not understood ({error})") from error
 
     def _new_client(self) -> triton.InferenceServerClient:
         secure: dict[str, Any] = {}
         if self._address.encrypted:
             files = {
-                "ca_certs": self._access.ca,
-                "certfile": self._access.certificate,
-                "keyfile": self._access.key,
+                "ca_certs": self._credentials.ca,
+                "certfile": self._credentials.certificate,
+                "keyfile": self._credentials.key,
             }
             secure = {"ssl": True, "ssl_options": {key: str(path) for key, path in files.items() if path}}
         client = triton.InferenceServerClient(

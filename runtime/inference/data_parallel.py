@@ -1,0 +1,93 @@
+"""Data-parallel runs on a CPU: each thread takes a part of the batch through the whole network.
+
+By default onnxruntime splits every operator among its threads. They synchronise after each of hundreds of small
+operators, and each reads from the cache of another core what the other has just written
+(docs/decisions/0011-cpu-runtime.md).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+__all__ = ["DataParallelRun", "available_cores", "is_worth_splitting"]
+
+# With fewer patterns per thread, the cost of handing them over exceeds the gain.
+_MIN_PATTERNS_PER_THREAD = 4
+
+
+class DataParallelRun:
+    """Runs one session on several threads at once, each on a part of the batch.
+
+    Attributes
+    ----------
+    threads : int
+        Number of parts.
+    """
+
+    def __init__(self, session: ort.InferenceSession, threads: int) -> None:
+        """Start the threads.
+
+        Parameters
+        ----------
+        session
+            On the CPU, with one thread per operator, one output, and sizes that are fixed except for the batch.
+        threads
+            Number of threads, including the caller's.
+        """
+        self.threads = threads
+        self._session = session
+        self._inputs = [tensor.name for tensor in session.get_inputs()]
+        (self._output,) = session.get_outputs()
+        self._workers = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="ptychonnx-run")
+
+    def __call__(self, *inputs: NDArray) -> NDArray[np.float32]:
+        """Run one batch of at least `threads` groups; may be called from any thread.
+
+        Parameters
+        ----------
+        inputs
+            Arrays [batch, ...] in the order of the graph's inputs.
+
+        Returns
+        -------
+        float32 [batch, ...]
+        """
+        batch = len(inputs[0])
+        output = np.empty((batch, *self._output.shape[1:]), dtype=np.float32)
+        ends = batch * np.arange(self.threads + 1) // self.threads
+        own, *others = (slice(*pair) for pair in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
+        futures = [self._workers.submit(self._run, inputs, part, output) for part in others]
+        self._run(inputs, own, output)
+        for future in futures:
+            future.result()
+        return output
+
+    def close(self) -> None:
+        """End the threads. Deleting the last reference to this object ends them too."""
+        self._workers.shutdown()
+
+    def _run(self, inputs: Sequence[NDArray], part: slice, output: NDArray[np.float32]) -> None:
+        binding, target = self._session.io_binding(), output[part]
+        arrays = [np.ascontiguousarray(values[part]) for values in inputs]  # must live until the run ends
+        for name, array in zip(self._inputs, arrays, strict=True):
+            binding.bind_cpu_input(name, array)
+        binding.bind_output(self._output.name, "cpu", 0, np.float32, target.shape, target.ctypes.data)
+        self._session.run_with_iobinding(binding)
+
+
+def is_worth_splitting(batch: int, threads: int) -> bool:
+    """Whether a batch runs faster split among threads than with all threads inside each operator."""
+    return threads > 1 and batch >= _MIN_PATTERNS_PER_THREAD * threads
+
+
+def available_cores() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,36 @@
+"""Failed requests, classified alike for HTTP and gRPC."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ptychonnx.runtime.errors import ServerError
+
+__all__ = ["Kind", "RequestFailure"]
+
+Kind = Literal["unreachable", "unavailable", "timeout", "missing", "forbidden", "untrusted", "refused"]
+
+# Inference is idempotent, so a request may be repeated even if the server may have run it.
+_TRANSIENT = {"unreachable", "unavailable", "timeout"}
+
+
+class RequestFailure(ServerError):
+    """One failed attempt.
+
+    Attributes
+    ----------
+    kind : str
+        ``unreachable``: no connection, or it broke. ``unavailable``: the server is busy or starting. ``timeout``: no
+        answer in time. ``missing``: unknown model, version or method. ``forbidden``: token missing or rejected.
+        ``untrusted``: the server's certificate was rejected. ``refused``: everything else.
+    """
+
+    def __init__(self, kind: Kind, reason: object) -> None:
+        lines = str(reason).strip().splitlines()
+        super().__init__(lines[0] if lines else type(reason).__name__)
+        self.kind = kind
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.kind in _TRANSIENT

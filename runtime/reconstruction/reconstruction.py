@@ -1,0 +1,169 @@
+"""Reconstruction of a scan; reading, prediction and stitching overlap, in memory that does not grow with the scan."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.contract import Placement
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, RequestStatistics
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction.background import BackgroundReader, BackgroundWorker
+from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
+from ptychonnx.runtime.scan.grouping import covering_groups
+
+__all__ = ["Reconstruction", "reconstruct"]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A stitched object and how it was made.
+
+    Attributes
+    ----------
+    stitched : Stitched or StitchedTiles
+        The object, complex64 [rows, columns], with its weight and origin; in tiles if it exceeds the memory limit.
+    weighting : str
+        Per-pixel stitching weight, see `ptychonnx.runtime.reconstruction.stitching.patch_weight`.
+    patterns : int
+        Number of diffraction patterns.
+    inference_seconds : float
+        Time spent waiting for patches. Patterns are read, and earlier patches stitched, at the same time.
+    stitching_seconds : float
+        Time spent stitching, mostly in parallel with the network. Phase synchronisation follows the last patch.
+    requests : RequestStatistics or None
+        Latencies of a server; None if the network ran in this process.
+    placement : str
+        Sub-pixel placement, ``bilinear`` or ``fourier``.
+    synchronised : bool
+        Whether patches were rotated to a common global phase.
+    refinement : str
+        Description of the iterations that followed; empty without any.
+    probe : complex64 [modes, N, N] or None
+        Refined probe, in square roots of photons per pixel.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> reconstruction = ptychonnx.reconstruct("zoo:pinn_fno", ptychonnx.simulate_lines(grid=5))
+    >>> reconstruction.object.shape, reconstruction.patterns, reconstruction.weighting
+    ((91, 91), 25, 'probe')
+    >>> reconstruction.stitched.origin
+    (0.0, 0.0)
+    """
+
+    stitched: Stitched | StitchedTiles
+    weighting: str
+    patterns: int
+    inference_seconds: float
+    stitching_seconds: float
+    requests: RequestStatistics | None = None
+    placement: str = "bilinear"
+    synchronised: bool = False
+    refinement: str = ""
+    probe: NDArray[np.complex64] | None = None
+
+    @property
+    def object(self) -> NDArray[np.complex64]:
+        """Stitched object, complex64 [rows, columns]; raises InputError if it is kept in tiles on disk."""
+        return self.stitched.object
+
+
+def reconstruct(
+    session: Predictor,
+    scan: Scan,
+    weighting: str | None = None,
+    batch: int = DEFAULT_BATCH,
+    progress: Progress = SILENT,
+    *,
+    placement: Placement | None = None,
+    synchronise: bool | None = None,
+    canvas_memory: int | None = None,
+) -> Reconstruction:
+    """Predict the patch of every diffraction pattern and stitch the patches into one object.
+
+    If the patterns are still in their file, a thread reads them ahead of the network. Another thread stitches. Errors
+    in either are raised here, and both have ended when the function returns or raises.
+
+    Parameters
+    ----------
+    session
+        A network in this process (`Session`) or on a server (`remote.RemoteSession`).
+    scan
+        Amplitudes float32 [n, N, N] with the direct beam at pixel [N // 2, N // 2], and positions float64 [n, 2]
+        (row, column) in pixels.
+    weighting
+        ``probe``, ``window``, ``uniform`` or ``crop``, see `ptychonnx.runtime.reconstruction.stitching.patch_weight`;
+        None takes the contract's.
+    batch
+        Groups of patterns per run of the network.
+    progress
+        Receives the number of patterns done. The caller begins the stage.
+    placement, synchronise
+        See `ptychonnx.runtime.reconstruction.stitching.Stitcher`; None takes the contract's.
+    canvas_memory
+        Largest canvas in memory, in bytes; a larger one is kept in tiles on disk. None: a quarter of the machine's
+        memory.
+
+    Returns
+    -------
+    Reconstruction
+        With the object's transmission, 0 where no patch reaches.
+
+    Raises
+    ------
+    InputError
+        If the scan does not fit the contract or the weighting, or a pattern in its file is invalid.
+    ServerError, DeviceError
+        If the server or the execution provider fails for good.
+    EnvironmentFailure
+        If temporary files do not fit on the disk.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> session = ptychonnx.Session("zoo:pinn_fno", provider="cpu")
+    >>> reconstruct(session, ptychonnx.simulate_lines(grid=5)).stitched.object.dtype
+    dtype('complex64')
+    """
+    session.check_scan(scan)
+    weighting = weighting or session.contract.stitching.weighting
+    weight = patch_weight(weighting, scan.size, scan.probe)
+    placement = placement or session.contract.stitching.placement
+    if synchronise is None:
+        synchronise = session.contract.stitching.synchronise
+    groups = covering_groups(scan.positions, session.contract.gridsize)
+    stitcher = Stitcher(
+        scan.positions[groups.reshape(-1)], weight, placement, synchronise=synchronise, memory=canvas_memory
+    )
+    inference_seconds, done = 0.0, 0
+    with ExitStack() as stages:
+        stitching = stages.enter_context(BackgroundWorker(stitcher.add, "stitch"))
+        if isinstance(scan.diffraction, LazyAmplitudes):
+            scan = replace(scan, diffraction=stages.enter_context(BackgroundReader(scan.diffraction, groups)))
+        mark = time.perf_counter()
+        for index, patches in session.batches(scan, groups, batch):
+            inference_seconds += time.perf_counter() - mark
+            stitching.submit(patches.reshape(-1, scan.size, scan.size), scan.positions[index.reshape(-1)])
+            done += len(index)
+            progress.update(len(scan) * done // len(groups), len(scan))
+            mark = time.perf_counter()
+        stitching.finish()
+    mark = time.perf_counter()
+    stitched = stitcher.result()
+    return Reconstruction(
+        stitched,
+        weighting,
+        patterns=len(scan),
+        inference_seconds=inference_seconds,
+        stitching_seconds=stitching.seconds + time.perf_counter() - mark,
+        requests=session.requests,
+        placement=placement,
+        synchronised=synchronise,
+    )
