@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,17 +14,41 @@ __all__ = ["checked"]
 Settings = TypeVar("Settings")
 
 
-def checked(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """Build a pydantic dataclass from a user's values.
+def checked(
+    kind: type[Settings], values: Mapping[str, Any], option: Callable[[str], str] | None = None
+) -> Settings:
+    """Build a pydantic model or dataclass from a user's values.
+
+    Parameters
+    ----------
+    option
+        The command-line option of a setting, by which messages name it; "setting NAME" if None.
 
     Raises
     ------
     InputError
-        On an unknown setting or a value out of range, with the setting's name and what was expected.
+        If a setting is unknown or its value out of range, with the name of the setting and the expected values.
     """
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"setting {name} = {first['input']!r}: {first['msg']}") from error
+        location = [str(part) for part in first["loc"]]
+        if option is not None and location and location[0] in values:
+            place = f"{option(location[0])} {first['input']}"
+        else:
+            place = f"setting {'.'.join(location)} = {first['input']!r}"
+        raise InputError(f"{place}: {_expectation(first['msg'])}") from error
+
+
+def _expectation(message: str) -> str:
+    """A message of pydantic in the words of ours: "expected a value greater than 0"."""
+    for start, ours in (
+        ("Input should be greater", "expected a value greater"),
+        ("Input should be less", "expected a value less"),
+        ("Input should be", "expected"),
+        ("Value error, ", ""),
+    ):
+        if message.startswith(start):
+            return ours + message.removeprefix(start)
+    return message[:1].lower() + message[1:]

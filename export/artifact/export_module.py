@@ -12,17 +12,16 @@ from pathlib import Path
 import onnx
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from ptychonnx.export.artifact.export_options import ModuleOptions
 from ptychonnx.export.artifact.module_description import MODULE_KEY, ModuleDescription
 from ptychonnx.export.graph.inspection import check_graph, operators
-from ptychonnx.export.graph.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OPSET
 from ptychonnx.export.lowering.torch.convert import convert_lowered
 from ptychonnx.export.lowering.torch.signature import OUTPUT, ModuleInput, RealFace, input_names, output_names
 from ptychonnx.export.lowering.torch.spectral import Lowering, at_full_precision, lower_spectral
 from ptychonnx.export.passes import clean
-from ptychonnx.export.portability import TargetName, require
+from ptychonnx.export.portability import require
 from ptychonnx.export.verification.engines import installed_engines, open_onnxruntime
 from ptychonnx.export.verification.first_difference import locate
 from ptychonnx.export.verification.inputs import Trial, module_trials
@@ -31,7 +30,6 @@ from ptychonnx.export.verification.verdict import report_lines
 from ptychonnx.export.verification.verification_report import write_refusal, write_report
 from ptychonnx.export.verification.verify import (
     BATCHES,
-    TOLERANCE,
     VerificationReport,
     parity_of,
     reference_pair,
@@ -46,18 +44,6 @@ from ptychonnx.train.torch.network import layer_outputs
 __all__ = ["ModuleInput", "ModuleOptions", "ModuleResult", "export_module"]
 
 _PACKAGES = ("torch", "neuraloperator", "onnx", "onnxscript", "ptychonnx")
-
-
-class ModuleOptions(BaseModel):
-    """Validated settings of the export of a module."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    tolerance: float = Field(default=TOLERANCE, gt=0, description="largest relative error against torch")
-    opset: int = Field(default=DEFAULT_OPSET, ge=LOWEST_OPSET, le=HIGHEST_OPSET)
-    batch: int | None = Field(default=None, gt=0, description="the only batch; None keeps it dynamic")
-    require: tuple[TargetName, ...] = Field(default=(), description="targets on which every node must run")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="of the random inputs of verification")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What may be chosen when a run is exported."""
+"""Options of an export, of a run or of any torch module."""
 
 from __future__ import annotations
 
@@ -10,26 +10,52 @@ from ptychonnx.export.graph.opset import DEFAULT_OPSET, HIGHEST_OPSET, LOWEST_OP
 from ptychonnx.export.portability import TargetName
 from ptychonnx.export.verification.verify import TOLERANCE
 
-__all__ = ["Domain", "ExportOptions", "Precision"]
+__all__ = ["Domain", "ExportOptions", "ModuleOptions", "Precision"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 Domain = Literal["amplitude", "counts"]
 
 
-class ExportOptions(BaseModel):
-    """Validated settings of an export."""
+class _ArtifactOptions(BaseModel):
+    """Settings of every artifact."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, title="Artifact")
 
     tolerance: float = Field(
-        default=TOLERANCE, gt=0, description="largest relative error of float32 against the native network"
+        default=TOLERANCE,
+        gt=0,
+        description="Largest relative error of float32 against the network in its framework",
     )
-    opset: int = Field(default=DEFAULT_OPSET, ge=LOWEST_OPSET, le=HIGHEST_OPSET)
-    input: Domain = Field(
-        default="amplitude", description="counts: raw uint16 counts; mask and square root are in the graph"
+    opset: int = Field(
+        default=DEFAULT_OPSET,
+        ge=LOWEST_OPSET,
+        le=HIGHEST_OPSET,
+        description=f"Version of the ONNX operators, {LOWEST_OPSET} to {HIGHEST_OPSET}",
     )
-    batch: int | None = Field(default=None, gt=0, description="the only batch; None keeps it dynamic")
-    precision: Precision = "fp32"
+    batch: int | None = Field(
+        default=None, gt=0, description="Fixed batch, for CUDA graphs and TensorRT; dynamic if not set"
+    )
     require: tuple[TargetName, ...] = Field(
-        default=(), description="targets on which every node must run, see `ptychonnx.export.portability`"
+        default=(),
+        description="Refuse a graph with a node that this target lacks: cpu, cuda, tensorrt or openvino",
+        json_schema_extra={"metavar": "TARGET"},
     )
+
+
+class ExportOptions(_ArtifactOptions):
+    """Settings of the export of a run."""
+
+    input: Domain = Field(
+        default="amplitude",
+        description="Input of the graph: amplitudes, or raw uint16 counts with mask and square root in the graph",
+    )
+    precision: Precision = Field(
+        default="fp32",
+        description="fp16 for GPUs or int8 for CPUs is accepted only if the reconstruction stays as good",
+    )
+
+
+class ModuleOptions(_ArtifactOptions):
+    """Settings of the export of a torch module."""
+
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the random inputs of verification")

@@ -1,4 +1,4 @@
-"""What may be chosen when artifacts are deployed."""
+"""Options of a deployment."""
 
 from __future__ import annotations
 
@@ -26,27 +26,38 @@ def _absolute(path: str | None) -> str | None:
 class DeployOptions(BaseModel):
     """Validated settings of a deployment, the same for all artifacts of one call."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, title="Serving")
 
-    append_version: bool = Field(default=False, description="add a version to models that are there already")
-    prune: int | None = Field(default=None, ge=1, description="keep this many versions of each model")
-    serve: int = Field(default=1, ge=1, description="how many of the newest versions answer")
-    max_batch: int = Field(default=16, ge=1, le=4096, description="largest batch of a dynamic artifact")
+    append_version: bool = Field(
+        default=False,
+        description="Add a version to models that exist in the repository",
+        json_schema_extra={"flag": "--append-version"},
+    )
+    prune: int | None = Field(
+        default=None, ge=1, description="With --append-version: keep only this many versions of each model"
+    )
+    serve: int = Field(default=1, ge=1, description="Number of newest versions that answer requests")
+    max_batch: int = Field(default=16, ge=1, le=4096, description="Largest batch that the server forms")
     preferred_batch: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(), description="batches the server waits for first; any up to max_batch if empty"
+        default=(), description="Batch that the server prefers to form; may be given several times"
     )
     queue_delay: int = Field(
-        default=500, ge=0, le=10_000_000, description="longest wait for a fuller batch, microseconds"
+        default=500, ge=0, le=10_000_000, description="Longest wait for a fuller batch, in microseconds"
     )
-    device: Device = "cpu"
-    instances: int = Field(default=1, ge=1, le=256, description="copies that run side by side")
+    device: Device = Field(default="cpu", description="Device on which the model runs")
+    instances: int = Field(default=1, ge=1, le=256, description="Copies of the model that run in parallel")
     threads: int | None = Field(
-        default=None, ge=1, description="of one copy on a CPU; the engine's choice if None"
+        default=None, ge=1, description="Threads of one copy on a CPU; chosen by the engine if not set"
     )
-    compute: Compute = Field(default="float32", description="what OpenVINO computes a float32 artifact in")
-    accelerator: Accelerator | None = None
+    compute: Compute = Field(
+        default="float32",
+        description="Arithmetic of float32 artifacts; `ptychonnx bench` judges bfloat16 on a scan",
+    )
+    accelerator: Accelerator | None = Field(
+        default=None, description="With --device gpu: TensorRT, or tuned settings of the CUDA provider"
+    )
     engine_cache: Annotated[str | None, AfterValidator(_absolute)] = Field(
-        default=None, description="folder on the server for the engines of TensorRT"
+        default=None, description="With TensorRT: folder on the server that keeps built engines"
     )
 
     def check(self) -> None:
@@ -76,26 +87,38 @@ class DeployOptions(BaseModel):
 
 
 class KServeOptions(BaseModel):
-    """Of the InferenceService."""
+    """Settings of the InferenceService."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, title="KServe")
 
     storage_uri: str = Field(
         pattern=r"^[a-z][a-z0-9+.-]*://\S+$",
-        description="where the folder will lie, such as s3://bucket/folder",
+        description="Storage that the repository will be copied to, such as s3://bucket/models",
     )
-    namespace: str = Field(default="default", pattern=_LABEL)
-    service: str = Field(default="ptychonnx", pattern=_LABEL)
-    runtime: str = Field(default="kserve-tritonserver", pattern=_LABEL)
-    protocol: Literal["v2", "grpc-v2"] = "v2"
+    namespace: str = Field(
+        default="default", pattern=_LABEL, description="Kubernetes namespace of the service"
+    )
+    service: str = Field(default="ptychonnx", pattern=_LABEL, description="Name of the service")
+    runtime: str = Field(
+        default="kserve-tritonserver",
+        pattern=_LABEL,
+        description="ServingRuntime that reads Triton repositories",
+    )
+    protocol: Literal["v2", "grpc-v2"] = Field(
+        default="v2", description="Open Inference Protocol over REST (v2) or gRPC (grpc-v2)"
+    )
 
 
 class MLServerOptions(BaseModel):
-    """Of the server that `settings.json` starts."""
+    """Settings of the server that `settings.json` starts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, title="MLServer")
 
-    host: str = Field(default="127.0.0.1", pattern=r"^[0-9A-Za-z.:_-]+$")
-    http_port: int = Field(default=8080, ge=1, le=65535)
-    grpc_port: int = Field(default=8081, ge=1, le=65535)
-    metrics_port: int = Field(default=8082, ge=1, le=65535)
+    host: str = Field(
+        default="127.0.0.1",
+        pattern=r"^[0-9A-Za-z.:_-]+$",
+        description="Address that the server listens on",
+    )
+    http_port: int = Field(default=8080, ge=1, le=65535, description="Port of the REST interface")
+    grpc_port: int = Field(default=8081, ge=1, le=65535, description="Port of the gRPC interface")
+    metrics_port: int = Field(default=8082, ge=1, le=65535, description="Port of the metrics")

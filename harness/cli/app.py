@@ -1,11 +1,19 @@
-"""The application: commands put together, and errors turned into one line and an exit code."""
+"""The application: its commands, its verbosity, and how errors become one line and an exit code."""
 
 from __future__ import annotations
 
+import os
+import platform
+import shlex
 import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated
 
 import typer
-from rich.markup import escape
+from typer.exceptions import TyperException
 
 from ptychonnx.harness.cli import (
     adopt,
@@ -15,54 +23,157 @@ from ptychonnx.harness.cli import (
     export,
     export_module,
     inspect,
+    loadtest,
     reconstruct,
     sign,
     simulate,
     study,
     train,
 )
-from ptychonnx.harness.cli.console import errors
-from ptychonnx.runtime.errors import PtychonnxError, VerificationError
+from ptychonnx.harness.cli.console import errors, set_verbosity
+from ptychonnx.harness.cli.model_options import Command
+from ptychonnx.runtime.errors import InternalError, PtychonnxError, VerificationError
+from ptychonnx.runtime.inference.tuning import cache_folder
 
 __all__ = ["app", "main"]
+
+_EPILOG = (
+    "Exit codes: **0** success, **1** a check failed, **2** a wrong input or option, **3** a server, a device or the "
+    "machine failed, **4** a fault in ptychonnx, **130** interrupted, **141** the reader of the output went away."
+)
+_ERRORS_OF_PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+_LOAD_OPTIONS = {"--scan", "--server", "--concurrency", "--rate", "--seconds", "--picture"}
 
 app = typer.Typer(
     name="ptychonnx",
     help="Train ptychography networks in their own framework, compile them to ONNX, and compare them all "
     "through one runtime, one stitcher and one set of metrics.",
+    epilog=_EPILOG,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(simulate.app, name="simulate")
-app.command("train")(train.train)
-app.command("export")(export.export)
-app.command("export-module")(export_module.export_module)
-app.command("adopt")(adopt.adopt)
-app.command("inspect")(inspect.inspect)
-app.command("sign")(sign.sign)
-app.command("reconstruct")(reconstruct.reconstruct)
-app.command("evaluate")(evaluate.evaluate)
-app.command("bench")(bench.bench)
-app.add_typer(deploy.app, name="deploy")
-app.add_typer(study.app, name="study")
+app.add_typer(simulate.app, name="simulate", rich_help_panel="Train")
+app.command("train", cls=Command, rich_help_panel="Train")(train.train)
+app.add_typer(study.app, name="study", rich_help_panel="Train")
+app.command("export", cls=Command, rich_help_panel="Make artifacts")(export.export)
+app.command("export-module", cls=Command, rich_help_panel="Make artifacts")(export_module.export_module)
+app.command("adopt", cls=Command, rich_help_panel="Make artifacts")(adopt.adopt)
+app.command("inspect", cls=Command, rich_help_panel="Make artifacts")(inspect.inspect)
+app.command("sign", cls=Command, rich_help_panel="Make artifacts")(sign.sign)
+app.command("reconstruct", cls=Command, rich_help_panel="Use artifacts")(reconstruct.reconstruct)
+app.command("evaluate", cls=Command, rich_help_panel="Use artifacts")(evaluate.evaluate)
+app.command("bench", cls=Command, rich_help_panel="Use artifacts")(bench.bench)
+app.command("loadtest", cls=Command, rich_help_panel="Use artifacts")(loadtest.loadtest)
+app.add_typer(deploy.app, name="deploy", rich_help_panel="Use artifacts")
+
+
+@app.callback()
+def application(
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            help="Log the decisions of export passes; -vv also what other packages log.",
+        ),
+    ] = 0,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.")
+    ] = False,
+) -> None:
+    """Set the verbosity, before a command runs."""
+    set_verbosity(-1 if quiet else verbose)
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 success, 130 interrupted, others in `ptychonnx.runtime.errors`."""
+    """Run the command line and exit with a code of the table in `ptychonnx --help`."""
+    set_verbosity(0)
+    command = typer.main.get_command(app)
+    code = 0
     try:
-        app()
-    except VerificationError as error:
-        errors.print(f"[bold red]Verification failed:[/] {_one_line(error)}", soft_wrap=True)
-        sys.exit(error.exit_code)
-    except PtychonnxError as error:
-        errors.print(f"[bold red]Error:[/] {_one_line(error)}", soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+        with command.make_context("ptychonnx", _renamed(sys.argv[1:])) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as error:
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
         errors.print("Interrupted; nothing half-written was left behind.")
-        sys.exit(130)
+        code = 130
+    except BrokenPipeError:
+        # Python would complain once more when it flushes the output at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception as error:
+        code = _report(error)
+    if code:
+        sys.exit(code)
 
 
-def _one_line(error: Exception) -> str:
-    return escape(" ".join(str(error).split()))
+def _renamed(arguments: list[str]) -> list[str]:
+    """The arguments with `loadtest` for the `bench` of version 0.1 that measured load."""
+    options = {argument.partition("=")[0] for argument in arguments}
+    if arguments[:1] != ["bench"] or not options & _LOAD_OPTIONS:
+        return arguments
+    errors.print(
+        "Warning: bench under load is now `ptychonnx loadtest`; the old name goes in the next release",
+        style="yellow",
+        soft_wrap=True,
+    )
+    return ["loadtest", *arguments[1:]]
+
+
+def _report(error: Exception) -> int:
+    """Print an error as one line, and return its exit code."""
+    if isinstance(error, TyperException):
+        return _refuse(_usage_message(error), 2)
+    if isinstance(error, VerificationError):
+        return _refuse(str(error), error.exit_code, "Verification failed:")
+    if isinstance(error, PtychonnxError) and not isinstance(error, InternalError):
+        return _refuse(str(error), error.exit_code)
+    if isinstance(error, MemoryError):
+        return _refuse("out of memory", 3)
+    if isinstance(error, OSError):
+        place = "" if error.filename is None else f"{error.filename}: "
+        return _refuse(f"{place}{error.strerror or error}", 2 if isinstance(error, _ERRORS_OF_PATHS) else 3)
+    return _refuse(
+        f"{type(error).__name__}: {error}. This is a fault in ptychonnx; please report it with {_write_log()}",
+        InternalError.exit_code,
+        "Internal error:",
+    )
+
+
+def _refuse(message: str, code: int, title: str = "Error:") -> int:
+    if message:
+        errors.print(f"[bold red]{title}[/]", end=" ")
+        errors.print(" ".join(message.split()), markup=False, soft_wrap=True)
+    return code
+
+
+def _usage_message(error: TyperException) -> str:
+    """The message of Typer, and where to read more; empty if Typer printed the page of help instead."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    return message if context is None or not message else f"{message} See {context.command_path} --help."
+
+
+def _write_log() -> str:
+    """Write the traceback that is being handled to a file; its path, or the traceback if no file can be written."""
+    content = "\n".join(
+        [
+            shlex.join(["ptychonnx", *sys.argv[1:]]),
+            f"Python {platform.python_version()} on {platform.platform()}",
+            traceback.format_exc(),
+        ]
+    )
+    for folder in (cache_folder() / "logs", Path(tempfile.gettempdir())):
+        path = folder / time.strftime("ptychonnx-%Y%m%d-%H%M%S.log")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+        except OSError:
+            continue
+        return str(path)
+    return content

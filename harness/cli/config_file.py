@@ -1,4 +1,5 @@
-"""`--config FILE`: options of a command from a YAML file. What is typed wins over the file, the file over defaults."""
+"""`--config FILE`: options of a command from a YAML file. Options on the command line win over the file, the file over
+defaults."""
 
 from __future__ import annotations
 
@@ -24,31 +25,42 @@ def _load(context: typer.Context, path: Path | None) -> Path | None:
     Raises
     ------
     InputError
-        If the file is not there, is no mapping, or has a key or a value that the command does not take.
+        If the file is missing, is not a mapping, or has a key or a value that the command does not take.
     """
     if path is None:
         return None
-    known = {
-        name: parameter
-        for parameter in context.command.params
-        if (name := parameter.name) is not None and name not in _NOT_SETTINGS
-    }
+    known = {name: parameter for parameter in _settings(context) for name in _names(parameter)}
     values = {}
     for key, value in _read(path).items():
         name = str(key).replace("-", "_")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise InputError(f"{path}: {key} is no option of this command; the nearest is {near}")
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise InputError(f"{path}: {key} is no option of this command; the nearest is {nearest}")
         if value is None:
             continue
-        values[name] = _written_as_typed(value, multiple=_takes_several(known[name]))
+        parameter = known[name]
+        text = _as_typed(value, multiple=parameter.multiple or parameter.nargs != 1)
         try:
-            known[name].process_value(context, values[name])
+            parameter.process_value(context, text)
         except Exception as error:
-            reason = getattr(error, "message", None) or error
-            raise InputError(f"{path}: {key} = {value!r}: {reason}") from error
+            raise InputError(f"{path}: {key} = {value!r}: {getattr(error, 'message', error)}") from error
+        values[parameter.name] = text
     context.default_map = values
     return path
+
+
+def _settings(context: typer.Context) -> list[Any]:
+    return [
+        parameter
+        for parameter in context.command.params
+        if parameter.name not in _NOT_SETTINGS and not getattr(parameter, "hidden", False)
+    ]
+
+
+def _names(parameter: Any) -> list[str]:
+    """Keys of a file that mean this parameter: its options as they are spelled, without dashes, and its name."""
+    options = [option.lstrip("-").replace("-", "_") for option in parameter.opts]
+    return [*options, parameter.name]
 
 
 def _read(path: Path) -> Mapping[Any, Any]:
@@ -63,16 +75,13 @@ def _read(path: Path) -> Mapping[Any, Any]:
     return content
 
 
-def _takes_several(parameter: Any) -> bool:
-    return bool(parameter.multiple) or parameter.nargs != 1
-
-
-def _written_as_typed(value: Any, *, multiple: bool) -> Any:
-    """A value as it would be typed: a list is comma-separated unless the option takes several values."""
-    several = isinstance(value, list)
+def _as_typed(value: Any, *, multiple: bool) -> Any:
+    """A value as on the command line: a list is comma-separated unless the option takes several values."""
+    if isinstance(value, Mapping):
+        value = [f"{key}={entry}" for key, entry in value.items()]
     if multiple:
-        return [str(each) for each in value] if several else [str(value)]
-    if several:
+        return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
+    if isinstance(value, list):
         return ",".join(map(str, value))
     return value if isinstance(value, bool) else str(value)
 
@@ -81,7 +90,7 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="YAML file with options of this command; what is typed beside it wins.",
+        help="YAML file with options of this command; those on the command line win.",
         callback=_load,
         is_eager=True,
     ),
@@ -89,20 +98,18 @@ ConfigFile = Annotated[
 
 
 def resolved_yaml(context: typer.Context, resolved: Mapping[str, Any]) -> str:
-    """Every option of a command as YAML that `--config` reads: as it was typed, or as it was resolved.
+    """Every option of a command as YAML that `--config` reads.
 
     Parameters
     ----------
     resolved
-        Values that are known better now, by option; those that are no options are left out.
+        Values, by the name of the option, that replace those of the command line; other names are ignored.
     """
     values = {**context.params, **resolved}
     lines = {
-        name.replace("_", "-"): _plain(value)
-        for parameter in context.command.params
-        if (name := parameter.name) is not None
-        and name not in _NOT_SETTINGS
-        and (value := values.get(name)) not in (None, [], ())
+        _names(parameter)[0].replace("_", "-"): _plain(values[parameter.name])
+        for parameter in _settings(context)
+        if values.get(parameter.name) not in (None, [], ())
     }
     return yaml.safe_dump(lines, sort_keys=False)
 
@@ -113,5 +120,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(entry) for entry in value]
     return value

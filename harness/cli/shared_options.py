@@ -1,69 +1,54 @@
-"""Groups of options that several commands have, declared once."""
+"""Options that several commands declare alike."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+import logging
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-__all__ = ["Batch", "with_options"]
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.inference.inference_options import InferenceOptions
+from ptychonnx.runtime.scan import Scan
 
+__all__ = ["Probe", "ServerUrls", "check_batch", "note", "read_if_set"]
 
-def _batch(text: str | int) -> int | None:
-    """A positive number; None for ``auto``."""
-    if text == "auto":
-        return None
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise typer.BadParameter(f"{text!r} is neither a number above 0 nor 'auto'")
-    return number
+note = logging.getLogger("ptychonnx.notes").info
 
-
-# None: `ptychonnx.runtime.inference.tuning.tuned` finds it.
-Batch = Annotated[
-    int | None,
+Probe = Annotated[
+    Path | None,
     typer.Option(
-        parser=_batch,
-        metavar="N|auto",
-        help="Patterns in one run of the network; auto finds what is fastest here, the threads too, and remembers it.",
+        help="NPZ file whose `probe` replaces that of the scan; its power is scaled to the mean photons per pattern."
+    ),
+]
+ServerUrls = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="Network on a server, grpc://host:port/model[/version]; also grpcs, http and https. May be given "
+        "several times.",
     ),
 ]
 
-Command = Callable[..., None]
 
+def read_if_set(path: Path | None, reading: ReadOptions, option: str = "--scan") -> Scan | None:
+    """Read the scan of an option that may be left out.
 
-def with_options(name: str, group: Callable[..., Any]) -> Callable[[Command], Command]:
-    """A decorator that gives a command the parameters of `group` as options of its own.
-
-    Parameters
-    ----------
-    name
-        Of the one argument by which the command gets what `group` returns.
-    group
-        A function whose parameters are declared as Typer wants options to be declared.
+    Raises
+    ------
+    InputError
+        If it is left out although options describe how to read it, or if it cannot be read.
     """
-    ours = inspect.signature(group, eval_str=True).parameters
+    if path is not None:
+        return read_scan(path, options=reading)
+    if reading != ReadOptions():
+        raise InputError(f"options about reading a scan were given, expected {option} FILE with them")
+    return None
 
-    def decorate(command: Command) -> Command:
-        theirs = inspect.signature(command, eval_str=True)
-        kept = [parameter for parameter in theirs.parameters.values() if parameter.name != name]
 
-        @functools.wraps(command)
-        def wrapped(**values: Any) -> None:
-            made = group(**{each: values.pop(each) for each in ours})
-            command(**values, **{name: made})
-
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [parameter.replace(kind=keyword) for parameter in [*kept, *ours.values()]]
-        wrapped.__signature__ = theirs.replace(parameters=parameters)  # type: ignore[attr-defined]
-        hints = get_type_hints(command, include_extras=True) | get_type_hints(group, include_extras=True)
-        wrapped.__annotations__ = {parameter.name: hints[parameter.name] for parameter in parameters}
-        return wrapped
-
-    return decorate
+def check_batch(options: InferenceOptions, servers: list[str] | None) -> None:
+    """Refuse `--batch auto` for networks on servers, where threads and batches are not ours to choose."""
+    if servers and options.batch is None:
+        raise InputError("--batch auto: is for artifacts, expected a number with --server")

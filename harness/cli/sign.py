@@ -1,4 +1,4 @@
-"""`ptychonnx sign`: a signature beside an artifact."""
+"""`ptychonnx sign`: a signature of an artifact, in a file next to it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import typer
 
 from ptychonnx.export.artifact.signing import sign as sign_file
 from ptychonnx.export.verification.published_file import check_artifact, raise_on_difference
-from ptychonnx.harness.cli.console import output
+from ptychonnx.harness.cli.console import print_result
 
 __all__ = ["sign"]
 
 
 def sign(
     artifact: Annotated[Path, typer.Argument(help="ONNX artifact.")],
-    key: Annotated[Path, typer.Option(help="PEM file of an elliptic curve private key.")],
+    key: Annotated[Path, typer.Option(help="PEM file with an elliptic curve private key.")],
 ) -> None:
     """Check an artifact as `ptychonnx inspect --verify` does, and write its **signature** to `ARTIFACT.sig`.
 
@@ -29,4 +29,4 @@ def sign(
     Example: `ptychonnx sign models/pinn_fno.onnx --key key.pem`
     """
     raise_on_difference(artifact, check_artifact(artifact))
-    output.print(f"[bold]{sign_file(artifact, key)}[/]", soft_wrap=True)
+    print_result(sign_file(artifact, key), [])

@@ -1,4 +1,4 @@
-"""`ptychonnx train`: one network, in the framework it was written for."""
+"""`ptychonnx train`: one network, in the framework that it was written for."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
-from ptychonnx.harness.cli.config_file import ConfigFile, resolved_yaml
-from ptychonnx.harness.cli.console import errors, output, progress_bar
-from ptychonnx.harness.cli.scan_options import note, with_reading
-from ptychonnx.harness.cli.training_options import with_training
+from ptychonnx.harness.cli.config_file import resolved_yaml
+from ptychonnx.harness.cli.console import errors, output, report_progress, set_verbosity
+from ptychonnx.harness.cli.model_options import Omit, TypedOnly, derive_options
+from ptychonnx.harness.cli.shared_options import Probe
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.fine_tuning import find_source
 from ptychonnx.train.fitting import helps_another_process, settings_for
 from ptychonnx.train.fitting import train as train_network
@@ -27,45 +27,39 @@ __all__ = ["train"]
 _OPTIONS_NAME = "train.yaml"
 
 
-@with_reading
-@with_training
+@derive_options
 def train(
     context: typer.Context,
     architecture: Annotated[
         str | None,
-        typer.Argument(help="Such as fno; --list names them all, those of installed packages too."),
+        typer.Argument(help="Name of an architecture such as fno; --list prints all, with their defaults."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Scan to train on, or a folder with train.npz.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
-    config: ConfigFile = None,
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with an interrupted training of RUN; start it if there is none."
+            "--resume", help="Continue an interrupted training of this run folder, if there is one."
         ),
     ] = False,
     init_from: Annotated[
         Path | None,
-        typer.Option(help="Run folder whose weights to start from, instead of the seed's: fine-tuning."),
+        typer.Option(help="Run folder with the weights to start from, for fine-tuning."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the weights and the order of the patterns.")] = None,
-    probe: Annotated[
-        Path | None, typer.Option(help="NPZ whose `probe`, scaled to the counts, replaces that of the scan.")
-    ] = None,
+    probe: Probe = None,
     list_architectures: Annotated[
-        bool, typer.Option("--list", help="List the architectures and stop.")
+        bool, typer.Option("--list", help="List the architectures with their defaults, and exit.")
     ] = False,
     *,
-    settings: dict[str, Any],
+    network: Annotated[dict[str, Any], TypedOnly(NetworkConfig), Omit("n")],
+    training: Annotated[dict[str, Any], TypedOnly(TrainingConfig)],
     reading: ReadOptions,
 ) -> None:
-    """Train a network on a scan. Physics-informed networks need **no labels**: `baseline` learns the known object.
+    """Train a network on a scan. Physics-informed networks need **no labels**; `baseline` learns the known object.
 
-    Leaves a run folder: `config.json`, the checkpoint of the best epoch, `history.csv`, logs, `train.yaml` with every
-    option, and the held-out patterns that export verifies with. Settings left out take the architecture's defaults.
-
-    While it trains, the folder is `RUN.unfinished`: if it is interrupted, the same command with `--resume` goes on,
-    to the same result.
+    The run folder holds `config.json`, the checkpoint of the best epoch, `history.csv`, logs, `train.yaml` with every
+    option, and the held-out patterns that export verifies with. While it trains, the folder is `RUN.unfinished`; after
+    an interruption the same command with `--resume` continues, to the same result.
 
     Example: `ptychonnx train fno --data data/lines --out runs/pinn_fno`
     """
@@ -79,23 +73,22 @@ def train(
     chosen = get_architecture(architecture)
     source = None if init_from is None else find_source(init_from)
     path = data / "train.npz" if data.is_dir() else data
-    quiet = helps_another_process()
-    scan = read_scan(path, probe=probe, options=reading, log=(lambda line: None) if quiet else note)
+    if helps_another_process():
+        set_verbosity(-1)
+    scan = read_scan(path, probe=probe, options=reading)
     inherited = {} if source is None else source.inherited()
-    typed = settings if seed is None else {**settings, "seed": seed}
-    network, training = settings_for(chosen, {**inherited, **typed, "n": scan.size})
-    options = resolved_yaml(context, {**asdict(network), **asdict(training)})
+    built, fitted = settings_for(chosen, {**inherited, **network, **training, "n": scan.size})
+    options = resolved_yaml(context, {**asdict(built), **asdict(fitted)})
     try:
-        with progress_bar() as bar:
-            bar.disable = quiet
-            task = bar.add_task(f"Training {chosen.label}", total=None)
+        with report_progress() as progress:
+            progress.stage(f"Training {chosen.label}", unit="steps")
             record = train_network(
                 scan,
                 chosen,
-                network,
-                training,
+                built,
+                fitted,
                 out,
-                lambda done, total: bar.update(task, completed=done, total=total),
+                progress.update,
                 source=source,
                 resume=resume,
                 files={_OPTIONS_NAME: options},
@@ -103,7 +96,9 @@ def train(
     except KeyboardInterrupt:
         if unfinished_folder(out).is_dir():
             errors.print(
-                Text(f"{unfinished_folder(out)} keeps what is complete: --resume goes on"), soft_wrap=True
+                f"{unfinished_folder(out)} keeps the complete epochs; --resume continues from them",
+                markup=False,
+                soft_wrap=True,
             )
         raise
     early = f" of {record.training.epochs}" if record.epochs_done < record.training.epochs else ""
@@ -111,12 +106,13 @@ def train(
         f"{out}: {record.label}, {record.parameters:,} parameters, {record.epochs_done}{early} epochs in "
         f"{record.seconds:.0f} s, best {record.best_epoch}: loss {record.final_loss:.4g} "
         f"(held out {record.validation_loss:.4g})",
+        markup=False,
         soft_wrap=True,
     )
 
 
 def _list() -> None:
-    table = Table("architecture", "label", "framework", "what it is", "its own defaults")
+    table = Table("architecture", "label", "framework", "description", "defaults")
     for architecture in architectures().values():
         defaults = ", ".join(f"{name} {value}" for name, value in architecture.defaults.items())
         table.add_row(

@@ -28,7 +28,9 @@ __all__ = ["AllowedDecrease", "PrecisionGate", "excessive_decreases", "gate_metr
 _NYQUIST = 0.5
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(
+    frozen=True, config=ConfigDict(extra="forbid", title="Judgement of a lower precision (fp16, int8)")
+)
 class AllowedDecrease:
     """Allowed decrease of each metric below that of the parent; the same for amplitude and phase.
 
@@ -43,9 +45,24 @@ class AllowedDecrease:
         Frequency at which the Fourier ring correlation falls below 0.5, in cycles per pixel.
     """
 
-    pearson: float = Field(default=0.005, ge=0)
-    ssim: float = Field(default=0.01, ge=0)
-    frc_cutoff: float = Field(default=0.01, ge=0)
+    pearson: float = Field(
+        default=0.005,
+        ge=0,
+        description="Largest decrease of the Pearson correlations",
+        json_schema_extra={"flag": "--pearson-fall"},
+    )
+    ssim: float = Field(
+        default=0.01,
+        ge=0,
+        description="Largest decrease of SSIM",
+        json_schema_extra={"flag": "--ssim-fall"},
+    )
+    frc_cutoff: float = Field(
+        default=0.01,
+        ge=0,
+        description="Largest decrease of the FRC cut-offs, in cycles per pixel",
+        json_schema_extra={"flag": "--frc-fall"},
+    )
 
 
 class PrecisionGate:

@@ -26,7 +26,7 @@ _GENERATOR_VERSION = 1
 _CHUNK = 256
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", title="Simulation"))
 class LinesConfig:
     """Parameters of the lines dataset; equal configurations produce equal bytes.
 
@@ -49,16 +49,18 @@ class LinesConfig:
         Seed that the seeds of both objects, the positions and the noise are derived from.
     """
 
-    n: int = Field(default=64, ge=16, le=1024)
-    probe: ProbeKind = "zone-plate"
-    photons: float = Field(default=1e9, gt=0)
-    step: int = Field(default=6, ge=1)
-    jitter: int = Field(default=1, ge=0)
-    train_grid: int = Field(default=40, ge=2)
-    test_grid: int = Field(default=20, ge=2)
-    absorption: float = Field(default=0.5, ge=0, le=1)
-    phase_shift: float = Field(default=1.2, ge=0, le=3.1)
-    seed: int = Field(default=0, ge=0)
+    n: int = Field(default=64, ge=16, le=1024, description="Side of a diffraction pattern, in pixels")
+    probe: ProbeKind = Field(
+        default="zone-plate", description="Probe: a focused X-ray beam, or an idealised disk"
+    )
+    photons: float = Field(default=1e9, gt=0, description="Mean number of photons per pattern")
+    step: int = Field(default=6, ge=1, description="Raster step, in pixels; smaller steps give more overlap")
+    jitter: int = Field(default=1, ge=0, description="Largest random shift of a position, in pixels")
+    train_grid: int = Field(default=40, ge=2, description="Side of the training scan, in positions")
+    test_grid: int = Field(default=20, ge=2, description="Side of the test scan, in positions")
+    absorption: float = Field(default=0.5, ge=0, le=1, description="Amplitude contrast, 0 to 1")
+    phase_shift: float = Field(default=1.2, ge=0, le=3.1, description="Phase contrast, in radians")
+    seed: int = Field(default=0, ge=0, description="Seed of the objects, the positions and the noise")
 
 
 @dataclass(frozen=True)

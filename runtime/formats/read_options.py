@@ -48,78 +48,81 @@ class ReadOptions(BaseModel):
     (25, 32, 32)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        title="Reading the scan (default: as the file or its format says)",
+        json_schema_extra={
+            "help_option": "--help-scan",
+            "help_subject": "for scan files that do not describe themselves",
+        },
+    )
 
     mapping: dict[str, str] = Field(
         default_factory=dict,
-        description="Path of an array inside a file of unknown format, as KEY=PATH; may be repeated.",
+        description="Path of an array inside a file of unknown format; may be repeated. KEY is patterns, positions, x, "
+        "y, probe, mask, bad, pixel_size or wavelength",
+        json_schema_extra={"flag": "--map", "metavar": "KEY=PATH"},
     )
     companion: Path | None = Field(
         default=None,
-        description="Second file of a format that needs two (patterns and positions); by default the one of the "
-        "usual name in the same folder.",
+        description="Second file of a format that needs two, if it has another name or folder than usual",
     )
     positions_unit: Unit | None = Field(
         default=None,
-        description="Unit of the positions; px are object pixels of the uncropped detector, lengths need a pixel "
-        "size. By default as the file says.",
+        description="Unit of the positions; px are object pixels of the uncropped detector",
     )
     positions_axes: Axes | None = Field(
-        default=None, description="Order of the two position columns; by default as the format defines it."
+        default=None,
+        description="Order of the two position columns",
     )
     positions_sign: Sign | None = Field(
         default=None,
-        description="Position axes to reverse, so that rows grow downwards and columns to the right; by default as "
-        "the format defines it.",
+        description="Position axes to reverse, so that rows grow downwards and columns to the right",
     )
     quantity: Quantity | None = Field(
         default=None,
-        description="Whether the patterns are photon counts or amplitudes (square roots of counts); by default as "
-        "the format defines it.",
+        description="Photon counts, or amplitudes (square roots of counts)",
     )
     dc: DirectBeam | None = Field(
         default=None,
-        description="Where the direct beam (DC) is in the file: in the centre, pixel [N // 2, N // 2], or in the "
-        "corner, pixel [0, 0]. By default as the format defines it, or detected.",
+        description="Position of the direct beam (DC): pixel [N // 2, N // 2] or pixel [0, 0]",
     )
     orientation: Orientation = Field(
         default="identity",
-        description="Flip or rotation of the detector frames about the direct beam that aligns them with the "
-        "positions and the probe; rot90 is anticlockwise.",
+        description="Flip or rotation of the frames that aligns them with positions and probe",
     )
     crop: int | None = Field(
         default=None,
         ge=2,
-        description="Side of the square to cut out of each frame, in detector pixels before binning; by default "
-        "the whole frame.",
+        description="Side of the square to cut out of each frame, in detector pixels",
     )
     crop_centre: tuple[int, int] | None = Field(
         default=None,
-        description="Row and column of the direct beam, around which frames are cropped, in detector pixels; by "
-        "default the middle of the frame.",
+        description="Direct beam, around which frames are cropped, in detector pixels",
+        json_schema_extra={"metavar": "ROW COLUMN"},
     )
     rebin: int = Field(
         default=1,
         ge=1,
-        description="Number of detector pixels along each axis whose photons are summed into one; 1 leaves the "
-        "frames as they are.",
+        description="Detector pixels along each axis whose photons are summed into one",
     )
     bad_pixels: BadPixels = Field(
         default="refuse",
-        description="Treatment of invalid values outside the mask (negative, NaN, saturated): refuse the file, "
-        "mask the pixel in all patterns, or set the value to zero.",
+        description="Treatment of invalid values outside the mask: refuse the file, mask the pixel in all patterns, "
+        "or set the value to zero",
     )
     pixel_size: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Object pixel size in metres, after cropping; by default computed from the geometry in the file.",
+        description="Object pixel size after cropping, in metres",
     )
     wavelength: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Wavelength of the radiation in metres; by default as the file says.",
+        description="Wavelength, in metres",
     )
 
 

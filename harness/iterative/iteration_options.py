@@ -1,0 +1,40 @@
+"""Options of iterative reconstructions, with rPIE."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ptychonnx.harness.iterative.rpie import ALPHA
+
+__all__ = ["IterationOptions"]
+
+
+class IterationOptions(BaseModel):
+    """How many epochs of rPIE run, from which start, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Iterations (rPIE, of the extra iterative)")
+
+    iterations: int = Field(
+        default=0,
+        ge=0,
+        description="Add a row with K epochs that start from vacuum",
+        json_schema_extra={"metavar": "K"},
+    )
+    refine: int = Field(
+        default=0,
+        ge=0,
+        description="Follow each network by K epochs that start from its object",
+        json_schema_extra={"metavar": "K"},
+    )
+    refine_probe: bool = Field(
+        default=False,
+        description="Update the probe in these epochs too",
+        json_schema_extra={"flag": "--refine-probe"},
+    )
+    alpha: float = Field(
+        default=ALPHA,
+        gt=0,
+        le=1,
+        description="Regularisation: smaller values converge faster and amplify noise; 1 is ePIE",
+        json_schema_extra={"metavar": "A"},
+    )

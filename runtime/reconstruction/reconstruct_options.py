@@ -1,0 +1,28 @@
+"""Options of a reconstruction: how patches are stitched into one object."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ptychonnx.runtime.contract import Placement, Weighting
+
+__all__ = ["ReconstructOptions"]
+
+
+class ReconstructOptions(BaseModel):
+    """How patches are stitched. Fields that are None take the value in the contract of the artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Stitching (default: as the contract says)")
+
+    weighting: Weighting | None = Field(default=None, description="Weights of the pixels of a patch")
+    placement: Placement | None = Field(
+        default=None, description="Interpolation of patches at sub-pixel positions"
+    )
+    synchronise: bool | None = Field(default=None, description="Rotate patches to a common global phase")
+    canvas_memory: float | None = Field(
+        default=None,
+        ge=0,
+        description="Largest canvas in memory, in gigabytes; a larger one is kept on disk. "
+        "Default: a quarter of the memory",
+        json_schema_extra={"metavar": "GB"},
+    )
