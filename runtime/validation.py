@@ -47,8 +47,9 @@ def _expectation(message: str) -> str:
         ("Input should be greater", "expected a value greater"),
         ("Input should be less", "expected a value less"),
         ("Input should be", "expected"),
+        ("String should match pattern '", "expected text of the form "),
         ("Value error, ", ""),
     ):
         if message.startswith(start):
-            return ours + message.removeprefix(start)
+            return ours + message.removeprefix(start).rstrip("'" if start.endswith("'") else "")
     return message[:1].lower() + message[1:]

@@ -107,7 +107,7 @@ def test_bad_scans_do_not_train(run, scan_file, tmp_path):
         code, out, err, "architecture 'resnet' is unknown, expected one of cnn, baseline, fno, hybrid"
     )
     code, out, err = run("train", "fno", "--data", scan_file, "--out", tmp_path / "run", "--epochs", "0")
-    assert_refused(code, out, err, "setting epochs = 0")
+    assert_refused(code, out, err, "--epochs 0: expected a value greater than or equal to 1")
     code, out, err = run("train", "fno", "--data", tmp_path / "no.npz", "--out", tmp_path / "run")
     assert_refused(code, out, err, "no.npz: no such file")
     code, out, err = run("train", "fno")
@@ -186,7 +186,7 @@ def test_reconstruct_gives_the_known_object_back(run, artifact, scan, scan_file,
         "reconstruct", artifact, scan_file, "--out", out, "--picture", tmp_path / "object.png"
     )
     assert code == 0, err
-    assert "ms a pattern" in text
+    assert "ms per pattern" in text
     with h5py.File(out) as file:
         found, origin = file["object"][()], file["origin_px"][()]
         covered = file["weight"][()] > 1e-3
@@ -243,7 +243,10 @@ def test_simulate_writes_a_dataset_that_it_finds_again(run, tmp_path):
     assert "simulated" in text
     assert len(read_scan(tmp_path / "lines" / "train.npz")) == 9
     assert "taken from the cache" in run(*options)[1]
-    assert_refused(*run("simulate", "lines", "--n", 2, "--out", tmp_path / "x"), "setting n = 2")
+    assert_refused(
+        *run("simulate", "lines", "--n", 2, "--out", tmp_path / "x"),
+        "--n 2: expected a value greater than or equal to 16",
+    )
 
 
 def test_train_lists_the_architectures(run):

@@ -68,7 +68,9 @@ def test_an_automatic_batch_is_found_once(run, four_artifacts, scan_file, tmp_pa
     assert len(list(cache.rglob("*.json"))) == 1
 
 
-def test_evaluate_and_bench_find_a_batch_for_each_artifact(run, four_artifacts, scan_file, tmp_path, cache):
+def test_evaluate_and_loadtest_find_a_batch_for_each_artifact(
+    run, four_artifacts, scan_file, tmp_path, cache
+):
     code, _, error = run(
         "evaluate", *four_artifacts[:2], "--scan", scan_file, "--out", tmp_path / "report", "--batch", "auto"
     )
@@ -83,7 +85,7 @@ def test_evaluate_and_bench_find_a_batch_for_each_artifact(run, four_artifacts, 
         path.write_text(json.dumps(content | {"batch": 3 + number}))
     options = ["--scan", scan_file, "--seconds", "0.02", "--rounds", "1", "--concurrency", "1"]
     code, _, error = run(
-        "bench", *four_artifacts[:2], *options, "--batch", "auto", "--out", tmp_path / "b.json"
+        "loadtest", *four_artifacts[:2], *options, "--batch", "auto", "--out", tmp_path / "b.json"
     )
     assert code == 0, error
     points = json.loads((tmp_path / "b.json").read_text())["points"]
@@ -100,12 +102,12 @@ def test_a_batch_that_is_none_is_refused(run, four_artifacts, scan_file, tmp_pat
     assert not (tmp_path / "o.h5").exists()
 
 
-@pytest.mark.parametrize("command", ["reconstruct", "evaluate", "bench"])
+@pytest.mark.parametrize("command", ["reconstruct", "evaluate", "loadtest"])
 def test_a_server_has_no_automatic_batch(run, scan_file, tmp_path, command):
     rest = {
         "reconstruct": [scan_file, "--out", tmp_path / "o.h5"],
         "evaluate": ["--scan", scan_file, "--out", tmp_path / "report"],
-        "bench": ["--scan", scan_file],
+        "loadtest": ["--scan", scan_file],
     }[command]
     code, _, error = run(command, "--server", "grpc://127.0.0.1:9/net", *rest, "--batch", "auto")
     assert code == 2

@@ -82,14 +82,14 @@ def test_a_scan_that_may_be_left_out_is_read_likewise(run, plain, theirs):
 
 
 def test_saying_how_to_read_no_scan_is_refused(run, theirs, tmp_path):
-    for command in (
-        theirs,
-        ("export", tmp_path, "--out", tmp_path / "o.onnx"),
-        ("bench", tmp_path / "m.onnx"),
+    for option, command in (
+        ("--scan", theirs),
+        ("--scan", ("export", tmp_path, "--out", tmp_path / "o.onnx")),
+        ("--judge-on", ("bench", tmp_path / "m.onnx")),
     ):
         code, _, err = run(*command, *OPTIONS)
         assert code == 2
-        assert err == "Error: options about reading a scan were given, expected --scan FILE with them\n"
+        assert err == f"Error: options about reading a scan were given, expected {option} FILE with them\n"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_saying_how_to_read_no_scan_is_refused(run, theirs, tmp_path):
     [
         (("--map", "patterns"), "--map patterns: expected KEY=PATH"),
         (("--map", "patterns=none", "--map", "positions=xy"), "no dataset none"),
-        (("--crop", "1"), "--crop 1: input should be greater than or equal to 2"),
+        (("--crop", "1"), "--crop 1: expected a value greater than or equal to 2"),
         (("--rebin", "0"), "--rebin 0: "),
         (("--pixel-size", "nan"), "--pixel-size nan: "),
         ((), "not a known scan file.*or a --map"),

@@ -85,7 +85,7 @@ def test_names_are_printed_as_they_are(run, source, tmp_path):
         ("linear", ["--shape", "4"], "does not run on inputs of shape [2, 4]"),
         ("absent", ["--shape", "3"], "defines no 'absent'"),
         ("linear", ["--shape", "3", "--weights", "gone.pt"], "gone.pt: no such file"),
-        ("linear", ["--shape", "3", "--require", "tpu"], "require.0 = 'tpu': Input should be 'cpu', 'cuda'"),
+        ("linear", ["--shape", "3", "--require", "tpu"], "--require tpu: expected 'cpu', 'cuda'"),
     ],
 )
 def test_bad_requests_get_one_line_and_leave_nothing(name, options, reason, run, source, tmp_path):

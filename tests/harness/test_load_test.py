@@ -50,12 +50,13 @@ def test_the_command_measures_in_turns_and_writes_its_figures(four_artifacts, li
     )  # fmt: skip
     assert code == 0, error
     assert "patterns/s" in out
+    assert error.startswith("Warning: bench under load is now `ptychonnx loadtest`")
     points = json.loads((tmp_path / "b.json").read_text())["points"]
     assert [(point["concurrency"], point["network"]) for point in points] == [
         (1, "pinn_cnn.onnx"), (1, "pinn_fno.onnx"), (2, "pinn_cnn.onnx"), (2, "pinn_fno.onnx"),
     ]  # fmt: skip
-    assert run("bench", *options)[0] == 2
-    assert run("bench", "--server", "grpc://127.0.0.1:9/x", *options)[0] == 2
+    assert run("loadtest", *options)[0] == 2
+    assert run("loadtest", "--server", "grpc://127.0.0.1:9/x", *options)[0] == 2
 
 
 def test_what_cannot_be_measured_is_refused(four_artifacts, lines_scan, scan_of):
@@ -91,10 +92,10 @@ def test_in_an_open_loop_waiting_counts(four_artifacts, lines_scan):
 def test_the_picture_shows_both_loads(four_artifacts, lines_scan, run, tmp_path):
     write_scan(tmp_path / "scan.npz", lines_scan)
     code, out, error = run(
-        "bench", *four_artifacts[:2], "--scan", tmp_path / "scan.npz", "--seconds", "0.05", "--rounds", 1,
+        "loadtest", *four_artifacts[:2], "--scan", tmp_path / "scan.npz", "--seconds", "0.05", "--rounds", 1,
         "--concurrency", 1, "--rate", 100, "--rate", 200, "--picture", tmp_path / "load.png",
     )  # fmt: skip
     assert code == 0, error
     assert imread(tmp_path / "load.png").shape[1] > 1000
     assert "200" in out
-    assert run("bench", four_artifacts[0], "--scan", tmp_path / "scan.npz", "--rate", 0)[0] == 2
+    assert run("loadtest", four_artifacts[0], "--scan", tmp_path / "scan.npz", "--rate", 0)[0] == 2

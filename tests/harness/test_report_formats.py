@@ -148,8 +148,8 @@ def test_forms_go_beside_the_report(run, four_artifacts, scan_file, tmp_path) ->
     ("options", "message"),
     [
         ((), "nothing to write, expected --out, --json, --csv or --markdown"),
-        (("--json", "-", "--csv", "-"), "another form goes to standard output already"),
-        (("--markdown", "same", "--csv", "same"), "another form goes to same already"),
+        (("--json", "-", "--csv", "-"), "another table goes to standard output"),
+        (("--markdown", "same", "--csv", "same"), "another table goes to same"),
         (("--csv", "."), "--csv .: is a folder, expected a file"),
     ],
 )

@@ -1,0 +1,116 @@
+"""Every failure of the command line is one line and an exit code, whatever raised it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ptychonnx.runtime.errors import DeviceError, EnvironmentFailure, InternalError, ServerError
+
+
+@pytest.fixture
+def failing(run, monkeypatch, tmp_path):
+    """`failing(error)` runs a command whose work raises this error."""
+    monkeypatch.setenv("PTYCHONNX_CACHE", str(tmp_path / "cache"))
+
+    def call(error: BaseException, *before: str) -> tuple[int, list[str]]:
+        def raise_it(*arguments: object) -> None:
+            raise error
+
+        monkeypatch.setattr("ptychonnx.harness.cli.simulate.build_lines", raise_it)
+        code, out, err = run(*before, "simulate", "lines", "--out", tmp_path / "out")
+        assert out == ""
+        assert "Traceback" not in err
+        return code, err.splitlines()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ServerError("grpc://h:1/m: refused"), 3, "Error: grpc://h:1/m: refused"),
+        (DeviceError("GPU 0: out of memory"), 3, "Error: GPU 0: out of memory"),
+        (EnvironmentFailure("killed"), 3, "Error: killed"),
+        (OSError(errno.ENOSPC, "No space left on device", "o.h5"), 3, "Error: o.h5: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 3, "Error: /x: Permission denied"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a[b]"), 2, "Error: a[b]: No such"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "d"), 2, "Error: d: Is a directory"),
+        (MemoryError(), 3, "Error: out of memory"),
+        (KeyboardInterrupt(), 130, "Interrupted; nothing half-written was left behind."),
+        (BrokenPipeError(), 141, "Simulating lines"),
+    ],
+)
+def test_a_failure_is_one_line_and_an_exit_code(failing, error, code, line, monkeypatch):
+    monkeypatch.setattr(os, "dup2", lambda *descriptors: None)
+    found, lines = failing(error)
+    assert found == code
+    assert lines[-1].startswith(line)
+    assert len(lines) == (1 if code == 141 else 2)
+
+
+@pytest.mark.parametrize("error", [ValueError("a [red] surprise\nin two lines"), InternalError("impossible")])
+def test_a_fault_leaves_its_traceback_in_a_file(failing, error, tmp_path):
+    code, lines = failing(error)
+    assert code == 4
+    (log,) = (tmp_path / "cache" / "logs").iterdir()
+    assert lines[-1].startswith(f"Internal error: {type(error).__name__}: {' '.join(str(error).split())}")
+    assert lines[-1].endswith(str(log))
+    text = log.read_text()
+    assert "Traceback (most recent call last)" in text
+    assert text.startswith("ptychonnx simulate lines --out")
+
+
+def test_wrong_options_are_one_line_that_says_where_to_read_on(run):
+    code, out, err = run("simulate", "lines", "--colour", "red")
+    assert (code, out) == (2, "")
+    assert err == "Error: No such option: --colour See ptychonnx simulate lines --help.\n"
+    code, _, err = run("simulate", "lines")
+    assert (code, err) == (2, "Error: Missing option '--out'. See ptychonnx simulate lines --help.\n")
+    code, _, err = run("simulate", "lines", "--out", "x", "--n", "many")
+    assert code == 2
+    assert err.startswith("Error: Invalid value for '--n': ")
+    assert len(err.splitlines()) == 1
+
+
+def test_quiet_leaves_errors_and_warnings(failing):
+    code, lines = failing(ServerError("refused"), "--quiet")
+    assert (code, lines) == (3, ["Error: refused"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [
+        (["--quiet"], ["Warning: w"]),
+        ([], ["Warning: w", "i"]),
+        (["-v"], ["Warning: w", "i", "ptychonnx.test: d"]),
+        (["-vv"], ["Warning: w", "i", "ptychonnx.test: d", "other"]),
+    ],
+)
+def test_verbosity_chooses_what_is_logged(run, monkeypatch, flags, shown, tmp_path):
+    def work(*arguments: object) -> None:
+        ours = logging.getLogger("ptychonnx.test")
+        ours.warning("w")
+        ours.info("i")
+        ours.debug("d")
+        logging.getLogger("other.package").info("other")
+        raise ServerError("done")
+
+    monkeypatch.setattr("ptychonnx.harness.cli.simulate.build_lines", work)
+    _, _, err = run(*flags, "simulate", "lines", "--out", tmp_path)
+    assert [line for line in err.splitlines() if line not in ("Simulating lines", "Error: done")] == shown
+
+
+def test_a_reader_that_goes_away_is_no_fault(tmp_path):
+    command = f"{sys.executable} -m ptychonnx inspect --schema | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode in (0, 141)
+    assert done.stderr == ""

@@ -1,0 +1,173 @@
+"""Options of commands, derived from the models of their subjects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import typer
+import yaml
+from pydantic import BaseModel, Field
+
+from ptychonnx.harness.cli.app import app
+from ptychonnx.harness.cli.model_options import Omit, TypedOnly, derive_options
+
+COMMANDS = [
+    "simulate lines",
+    "train",
+    "study lines",
+    "study robustness",
+    "export",
+    "export-module",
+    "adopt",
+    "inspect",
+    "sign",
+    "reconstruct",
+    "evaluate",
+    "bench",
+    "loadtest",
+    "deploy triton",
+    "deploy openvino",
+    "deploy mlserver",
+    "deploy kserve",
+]
+
+
+def command(name: str) -> Any:
+    found = typer.main.get_command(app)
+    for word in name.split():
+        found = found.commands[word]
+    return found
+
+
+class Settings(BaseModel):
+    side: int = Field(default=8, ge=2, description="Side of a square, in pixels")
+    kind: Literal["square", "round"] = Field(default="square", description="Shape")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="Names", json_schema_extra={"flag": "--label"}
+    )
+    sizes: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(), description="Sizes")
+    careful: bool = Field(default=True, description="Check everything")
+    secret: int = Field(default=0, description="Not an option")
+
+
+@pytest.fixture
+def invoke():
+    """`invoke(command, *words)` calls a command with these words."""
+
+    def call(function: Any, *words: str) -> None:
+        one = typer.Typer()
+        one.command()(derive_options(function))
+        typer.main.get_command(one)(list(words), standalone_mode=False)
+
+    return call
+
+
+def test_a_model_becomes_options_and_comes_back(invoke, tmp_path):
+    received = []
+
+    def work(settings: Annotated[Settings, Omit("secret")]) -> None:
+        received.append(settings)
+
+    invoke(work)
+    assert received[-1] == Settings()
+    invoke(
+        work,
+        "--side",
+        "4",
+        "--label",
+        "a=b",
+        "--label",
+        "c=d=e",
+        "--sizes",
+        "1",
+        "--sizes",
+        "2",
+        "--no-careful",
+    )
+    assert received[-1] == Settings(side=4, labels={"a": "b", "c": "d=e"}, sizes=(1, 2), careful=False)
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump({"side": 5, "label": {"x": "y"}, "sizes": [3], "careful": False}))
+    invoke(work, "--config", str(path), "--side", "6")
+    assert received[-1] == Settings(side=6, labels={"x": "y"}, sizes=(3,), careful=False)
+
+
+def test_typed_options_alone_reach_a_dictionary(invoke):
+    received = []
+
+    def work(settings: Annotated[dict[str, Any], TypedOnly(Settings)]) -> None:
+        received.append(settings)
+
+    invoke(work)
+    invoke(work, "--side", "8", "--careful")
+    assert received == [{}, {"side": 8, "careful": True}]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--side", "1"], "--side 1: expected a value greater than or equal to 2"),
+        (["--sizes", "3", "--sizes", "0"], "--sizes 0: expected a value greater than 0"),
+        (["--label", "a"], "--label a: expected KEY=PATH"),
+    ],
+)
+def test_a_refused_value_is_named_with_its_option(invoke, words, message):
+    def work(settings: Settings) -> None:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match=message):
+        invoke(work, *words)
+
+
+def test_an_omitted_field_must_exist():
+    def work(settings: Annotated[Settings, Omit("colour")]) -> None:
+        pass
+
+    with pytest.raises(TypeError, match="Settings has no fields colour"):
+        derive_options(work)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_page_of_help_fits_a_screen_and_a_half_and_describes_every_option(run, name):
+    code, text, err = run(*name.split(), "--help", columns=100)
+    assert code == 0, err
+    assert len(text.splitlines()) <= 75
+    for parameter in command(name).params:
+        assert parameter.hidden or len(parameter.help.split()) > 1, parameter.name
+        assert not parameter.help.startswith("Of ")
+
+
+@pytest.mark.parametrize(
+    ("page", "option"), [("--help-scan", "--positions-unit"), ("--help-server", "--tls-ca")]
+)
+def test_long_groups_of_options_have_their_own_pages(run, page, option):
+    _, text, _ = run("reconstruct", "--help", columns=100)
+    assert page in text
+    assert option not in text
+    code, text, _ = run("reconstruct", page, columns=100)
+    assert code == 0
+    assert option in text
+    assert "--picture" not in text
+    assert len(text.splitlines()) <= 75
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("inspect", "sign")])
+def test_every_command_with_options_reads_them_from_a_file(run, tmp_path, name):
+    path = tmp_path / "bad.yaml"
+    path.write_text("colour: red\n")
+    code, out, err = run(*name.split(), "--config", path)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: {path}: colour is no option of this command; the nearest is ")
+
+
+def test_a_file_configures_a_reconstruction(run, four_artifacts, lines_scan, tmp_path):
+    from ptychonnx.runtime.formats import write_scan
+
+    write_scan(tmp_path / "scan.npz", lines_scan)
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"out: {tmp_path / 'o.npz'}\nweighting: uniform\nbatch: 5\npixel-size: 2.0e-8\n")
+    code, out, err = run("reconstruct", four_artifacts[0], tmp_path / "scan.npz", "--config", path)
+    assert code == 0, err
+    assert "weighting uniform" in out
+    assert Path(tmp_path / "o.npz").is_file()
