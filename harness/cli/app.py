@@ -156,7 +156,7 @@ def _usage_message(error: TyperException) -> str:
     """The message of Typer, and where to read more; empty if Typer printed the page of help instead."""
     context = getattr(error, "ctx", None)
     message = error.format_message()
-    return message if context is None or not message else f"{message} See {context.command_path} --help."
+    return f"{message.rstrip('.')}. See {context.command_path} --help." if context and message else message
 
 
 def _write_log() -> str:

@@ -87,7 +87,6 @@ class _Group:
             help=f"Show the options {extra['help_subject']}, and exit.",
             callback=show,
             is_eager=True,
-            expose_value=False,
         )
         name = str(extra["help_option"]).strip("-").replace("-", "_")
         return [_keyword(name, False, Annotated[bool, option])]
@@ -123,12 +122,14 @@ def derive_options(command: Callable[..., None]) -> Callable[..., None]:
         else:
             groups.append(group)
     pages = [option for group in groups for option in group.help_option()]
-    parameters += [_keyword("config", None, ConfigFile), *pages]
+    config = _keyword("config", None, ConfigFile)
+    parameters += [config, *pages]
     parameters += [option for group in groups for option in group.options()]
 
     @functools.wraps(command)
     def wrapped(**values: Any) -> None:
-        values.pop("config")
+        for shown in (config, *pages):
+            values.pop(shown.name)
         models = {
             group.parameter: group.build({name: values.pop(name) for name in group.fields})
             for group in groups

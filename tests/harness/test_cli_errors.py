@@ -70,7 +70,10 @@ def test_a_fault_leaves_its_traceback_in_a_file(failing, error, tmp_path):
 def test_wrong_options_are_one_line_that_says_where_to_read_on(run):
     code, out, err = run("simulate", "lines", "--colour", "red")
     assert (code, out) == (2, "")
-    assert err == "Error: No such option: --colour See ptychonnx simulate lines --help.\n"
+    assert (
+        err
+        == "Error: No such option: --colour (Possible options: --out). See ptychonnx simulate lines --help.\n"
+    )
     code, _, err = run("simulate", "lines")
     assert (code, err) == (2, "Error: Missing option '--out'. See ptychonnx simulate lines --help.\n")
     code, _, err = run("simulate", "lines", "--out", "x", "--n", "many")
