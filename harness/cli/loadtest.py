@@ -13,7 +13,7 @@ from ptychonnx.harness.bench.load_figure import load_figure
 from ptychonnx.harness.bench.load_test import LoadPoint, load_report, measure_load
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import ServerUrls, check_batch, note
+from ptychonnx.harness.cli.shared_options import ServerUrls, check_batch
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
@@ -74,7 +74,7 @@ def loadtest(
         local = [Session(artifact, inference.provider, threads) for artifact in artifacts or []]
         batches: int | list[int] = inference.batch or []
         if inference.batch is None:
-            choices = [tuned(session, patterns, log=note) for session in local]
+            choices = [tuned(session, patterns) for session in local]
             local, batches = [session for session, _ in choices], [batch for _, batch in choices]
         networks: list[Predictor] = [*local, *remote]
         with report_progress() as progress:

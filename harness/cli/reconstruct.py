@@ -10,7 +10,7 @@ import typer
 
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import Probe, check_batch, note
+from ptychonnx.harness.cli.shared_options import Probe, check_batch
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.iterative.rpie import check_iterative
@@ -99,7 +99,7 @@ def reconstruct(
             check_whole(scan.positions, scan.size, memory, "--refine: takes the whole object")
             check_iterative(scan, iterations.alpha)
         if batch is None and isinstance(network, Session):
-            network, batch = tuned(network, scan, log=note)
+            network, batch = tuned(network, scan)
         progress = stack.enter_context(report_progress())
         progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
         result = run_reconstruction(

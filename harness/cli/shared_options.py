@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,8 @@ from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["Probe", "ServerUrls", "check_batch", "note", "read_if_set"]
+__all__ = ["Probe", "ServerUrls", "check_batch", "read_if_set"]
 
-note = logging.getLogger("ptychonnx.notes").info
 
 Probe = Annotated[
     Path | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +16,6 @@ from ptychonnx.runtime.reconstruction.stitching import check_whole, patch_weight
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["EvaluationPlan", "plan_evaluation"]
-
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def plan_evaluation(
                 raise InputError(
                     f"{network.name}: --batch auto is for artifacts, expected a number with servers"
                 )
-            network, size = tuned(network, opened[0], log=_LOG.info)
+            network, size = tuned(network, opened[0])
         method = NetworkMethod(label, network, size, batch is None, stitching)
         methods.append(method)
         if refine:

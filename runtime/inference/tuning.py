@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import statistics
@@ -31,6 +32,8 @@ from ptychonnx.runtime.scan.grouping import group_neighbours
 __all__ = ["CACHE_VARIABLE", "Tuning", "cache_folder", "tuned"]
 
 CACHE_VARIABLE = "PTYCHONNX_CACHE"
+
+_logger = logging.getLogger(__name__)
 
 _BATCHES = (1, 4, 8, 16, 32, 64, 128)
 # A larger batch must gain more than the spread between trials.
@@ -57,7 +60,7 @@ def tuned(
     scan: Scan,
     *,
     seconds: float = 5.0,
-    log: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = _logger.info,
 ) -> tuple[Session, int]:
     """Find the fastest thread count and batch size for a session.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.remote.authentication import TOKEN_VARIABLE, Access, read_token
+from ptychonnx.runtime.inference.remote.authentication import TOKEN_VARIABLE, Credentials, read_token
 from ptychonnx.runtime.inference.remote.remote_session import RemoteSession
 
 __all__ = ["ServerOptions", "remote_sessions"]
@@ -66,11 +66,11 @@ def remote_sessions(urls: Sequence[str], options: ServerOptions) -> Iterator[lis
         sessions = []
         if urls:
             token = read_token(options.token_file)
-            access = Access(options.tls_ca, options.tls_cert, options.tls_key, token)
+            credentials = Credentials(options.tls_ca, options.tls_cert, options.tls_key, token)
         for url, artifact in zip(urls, artifacts, strict=True):
             session = RemoteSession(
                 url,
-                access=access,
+                credentials=credentials,
                 artifact=artifact,
                 in_flight=options.in_flight,
                 timeout=options.timeout,
