@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, FirstGuess
+from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE, FirstGuess
 
 __all__ = ["Neighbours"]
 
@@ -72,7 +72,7 @@ class Neighbours:
 
 
 def _gaussian(distance: tf.Tensor) -> tf.Tensor:
-    return tf.exp(distance * distance * (-0.5 / CORRELATION**2))
+    return tf.nn.relu(tf.exp(distance * distance * (-0.5 / CORRELATION**2)) - NEGLIGIBLE)
 
 
 def _triangle(distance: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, FirstGuess
+from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE, FirstGuess
 
 __all__ = ["Neighbourhood", "Neighbours"]
 
@@ -84,7 +84,7 @@ class Neighbours:
 
 
 def _gaussian(distance: Tensor) -> Tensor:
-    return torch.exp(distance * distance * (-0.5 / CORRELATION**2))
+    return torch.relu(torch.exp(distance * distance * (-0.5 / CORRELATION**2)) - NEGLIGIBLE)
 
 
 def _triangle(distance: Tensor) -> Tensor:
