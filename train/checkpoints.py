@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ptychonnx.runtime.atomic import atomic_folder, atomic_path
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, VerificationError
 from ptychonnx.train.config import TrainingConfig
 from ptychonnx.train.history import HISTORY_NAME, Epoch, best_epoch, is_stale, read_history, write_history
 
@@ -102,12 +102,16 @@ class Progress:
 
         Raises
         ------
-        InputError
-            If a loss is not finite, or the disk is full; what was kept before stays.
+        VerificationError
+            If a loss is not finite.
+        EnvironmentFailure
+            If the checkpoint cannot be written, for example because the disk is full.
+
+        Complete epochs stay on disk in both cases.
         """
         number = self.done + 1
         if not (math.isfinite(loss) and math.isfinite(validation_loss)):
-            raise InputError(
+            raise VerificationError(
                 f"training diverged: the loss of epoch {number} is {loss:g} (held out {validation_loss:g}), "
                 f"expected a finite number; {self.kept()}try a lower learning rate"
             )
@@ -117,7 +121,7 @@ class Progress:
             try:
                 self._keep(epoch, write)
             except OSError as error:
-                raise InputError(self.unwritable(error)) from error
+                raise EnvironmentFailure(self.unwritable(error)) from error
         else:
             write(self._path(number))
         self.epochs.append(epoch)

@@ -16,6 +16,7 @@ from ptychonnx.runtime.scan.grouping import group_offsets, nearest_groups
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.overlap_consistency import NEIGHBOURS, overlap_disagreement
 from ptychonnx.train.registry import Architecture
+from ptychonnx.train.scan_checks import check_probe_power, check_trainable
 
 __all__ = ["SCALE_RULE", "TrainingData", "prepare"]
 
@@ -157,18 +158,15 @@ def prepare(
     Raises
     ------
     InputError
-        If the scan has another N, no probe, no light, too few patterns, or no known object for a supervised network.
+        If the scan cannot train this network, see `ptychonnx.train.scan_checks`, has too few patterns, or no known
+        object for a supervised network.
     """
-    if scan.size != network.n:
-        raise InputError(
-            f"{scan.name}: patterns are {scan.size} x {scan.size} pixels, the network has n = {network.n}"
-        )
-    if scan.probe is None:
-        raise InputError(f"{scan.name}: has no probe, which training needs for the physics and the weights")
+    check_trainable(scan, network.n)
+    assert scan.probe is not None
+    if not architecture.supervised:
+        check_probe_power(scan)
     # Training sees every pattern many times, in any order.
     diffraction = np.asarray(scan.diffraction)
-    if scan.flux == 0:
-        raise InputError(f"{scan.name}: every pattern is zero, expected photons")
     supervised = architecture.supervised or distilled
     labels = _labels(scan) if supervised else None
     channels = network.channels

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.atomic import write_text
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.validation import checked
@@ -36,6 +36,7 @@ from ptychonnx.train.run import (
     installed_versions,
     write_run,
 )
+from ptychonnx.train.scan_checks import without_dark_patterns
 from ptychonnx.train.training_plan import RunPlan
 from ptychonnx.train.unfinished_run import (
     finished_already,
@@ -183,6 +184,7 @@ def train(
     """
     if labels is not None:
         scan = replace(scan, labels=labels)
+    scan = without_dark_patterns(scan)
     data = prepare(scan, network, training, architecture, distilled=labels is not None)
     if labels is not None:
         data = replace(data, sha256=hash_of({"scan": data.sha256, **fingerprint({"labels": labels})}))
@@ -229,7 +231,7 @@ def train(
             if not (helper or progress.done):
                 shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
-                raise InputError(progress.unwritable(error)) from error
+                raise EnvironmentFailure(progress.unwritable(error)) from error
             raise
     return record
 

@@ -21,6 +21,7 @@ from onnx import numpy_helper
 
 from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_run import export_run
+from ptychonnx.export.graph.denormals import constant_denormals
 from ptychonnx.export.portability.operator_table import NAMES, require
 from ptychonnx.export.verification.verification_report import report_text
 from ptychonnx.export.verification.verify import VerificationReport
@@ -159,6 +160,12 @@ def test_a_network_of_four_patterns_exports_and_reconstructs(name, tmp_path):
     lit = weight > np.median(weight)
     # Patches stitched in another order of channels lie a step away, where the object is another one.
     assert np.corrcoef(np.angle(found[lit]), np.angle(known[lit]))[0, 1] > 0.7
+
+
+@pytest.mark.parametrize("name", ["fno", "cnn", "ffno"])
+def test_the_file_holds_no_constant_that_is_negligible(name, results):
+    count = constant_denormals(onnx.load(results(name).path))
+    assert (count.denormal, count.negligible) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["fno", "baseline"])

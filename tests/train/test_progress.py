@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.train.checkpoints import Progress
 from ptychonnx.train.config import TrainingConfig
 from ptychonnx.train.history import Epoch, best_epoch, is_stale, read_history, write_history
@@ -77,7 +77,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_clear_line(tmp_path, bad):
     progress = Progress(tmp_path, TrainingConfig(epochs=9))
     keep(progress, 3.0)
     with pytest.raises(
-        InputError, match=f"training diverged: the loss of epoch 2 is {bad:g}.*epoch 1 is kept"
+        VerificationError, match=f"training diverged: the loss of epoch 2 is {bad:g}.*epoch 1 is kept"
     ):
         progress.end_epoch(bad, 0.6, 0.5, 1e-3, lambda folder: None)
     assert progress.done == 1

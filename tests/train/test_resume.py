@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError, VerificationError
 from ptychonnx.runtime.formats import read_scan, write_scan
 from ptychonnx.train.fine_tuning import find_source
 from ptychonnx.train.fitting import settings_for, train
@@ -98,7 +98,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(name, scan_file, uninterr
 
 @pytest.mark.parametrize("name", FRAMEWORK)
 def test_a_full_disk_stops_training_and_keeps_the_last_epoch(name, scan_file, uninterrupted, tmp_path):
-    with small_files_only() as forbid, pytest.raises(InputError) as stopped:
+    with small_files_only() as forbid, pytest.raises(EnvironmentFailure) as stopped:
         train_tiny(
             read_scan(scan_file),
             name,
@@ -130,7 +130,7 @@ def test_patterns_that_turn_bad_stop_training_and_keep_the_last_epoch(scan_file,
         if done == 2 * STEPS + 1:
             scan.diffraction[:] = np.nan
 
-    with pytest.raises(InputError, match=r"the loss of epoch 3 is nan.*epoch 2 is kept"):
+    with pytest.raises(VerificationError, match=r"the loss of epoch 3 is nan.*epoch 2 is kept"):
         train_tiny(scan, "fno", tmp_path / "run", spoil)
     kept = find_source(tmp_path / "run.unfinished")
     assert kept.checkpoint.parent.name == "0002"

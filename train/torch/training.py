@@ -31,6 +31,7 @@ from ptychonnx.train.torch.retrieval import Retrieval
 __all__ = ["fit"]
 
 _STATE_NAME = "state.ckpt"
+_WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 
 class ReconstructionTask(LightningModule):
@@ -95,12 +96,14 @@ class ReconstructionTask(LightningModule):
         return _loader(self.data, self.data.held_out, self.data.groups_in_step(self.training_config))
 
     def configure_optimizers(self) -> Any:
+        steps = self.data.steps(self.training_config)
         optimizer = torch.optim.Adam(self.module.parameters(), lr=self.training_config.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=self.training_config.learning_rate,
-            total_steps=self.data.steps(self.training_config),
-            pct_start=0.1,
+            total_steps=steps,
+            # Torch divides by zero where the warm-up ends with the first step, which is so with ten steps.
+            pct_start=_WARM_UP if steps != 1 / _WARM_UP else 1.01 * _WARM_UP,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
