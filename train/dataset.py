@@ -201,6 +201,8 @@ def _split(
     """Indices of held-out patterns, whole neighbourhoods of patterns drawn at random, and of the others."""
     near = nearest_groups(positions, min(_BLOCK, len(positions)))
     order = near[np.random.default_rng(seed).permutation(len(positions))].ravel()
+    # Where more patterns than a neighbourhood holds share one position, some are in none of them.
+    order = np.append(order, np.arange(len(positions)))
     _, first = np.unique(order, return_index=True)
     chosen = order[np.sort(first)]
     return np.sort(chosen[:held_out]), np.sort(chosen[held_out:])

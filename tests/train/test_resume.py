@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,31 @@ def small_files_only() -> Iterator:
         yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("name", FRAMEWORK)
+def test_weights_that_turn_bad_stop_training_and_keep_the_last_epoch(name, scan_file, tmp_path, monkeypatch):
+    pytest.importorskip(FRAMEWORK[name])
+    training = import_module(f"ptychonnx.train.{get_architecture(name).framework}.training")
+    tasks = []
+    build = training.ReconstructionTask.__init__
+    monkeypatch.setattr(
+        training.ReconstructionTask,
+        "__init__",
+        lambda self, *given: (build(self, *given), tasks.append(self))[0],
+    )
+
+    def spoil(done, total):
+        if done == STEPS + 1:
+            if name == "fno":
+                next(iter(tasks[0].module.parameters())).data.fill_(np.nan)
+            else:
+                weight = tasks[0].model.trainable_variables[0]
+                weight.assign(np.full(weight.shape, np.nan))
+
+    with pytest.raises(VerificationError, match=r"the loss of epoch 2 is nan.*epoch 1 is kept"):
+        train_tiny(read_scan(scan_file), name, tmp_path / "run", spoil, epochs=2)
+    assert find_source(tmp_path / "run.unfinished").checkpoint.parent.name == "0001"
 
 
 def test_patterns_that_turn_bad_stop_training_and_keep_the_last_epoch(scan_file, tmp_path):

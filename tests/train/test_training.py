@@ -129,23 +129,20 @@ def test_a_physics_informed_network_learns_the_patches_of_another(tiny_scan, tmp
 
 
 @pytest.mark.parametrize("name", ["fno", "cnn"])
-def test_a_rate_at_which_training_diverges_ends_in_one_line_and_keeps_the_last_good_epoch(
-    tiny_scan, tmp_path, name
-):
+def test_a_rate_at_which_training_diverges_ends_in_one_line(tiny_scan, tmp_path, name):
     pytest.importorskip(FRAMEWORK[name])
-    with pytest.raises(VerificationError, match=r"training diverged: .*epoch 1 is kept.*lower learning rate"):
-        # The schedule begins with a small rate, so that the first epoch ends well.
-        train_tiny(tiny_scan, name, tmp_path / "run", learning_rate=1e30, epochs=20)
-    assert not (tmp_path / "run").exists()
-    kept = read_history(tmp_path / "run.unfinished" / "history.csv")
-    assert all(np.isfinite(epoch.loss) for epoch in kept)
-    assert (tmp_path / "run.unfinished" / "epochs" / "0001").is_dir()
+    with pytest.raises(
+        VerificationError,
+        match=r"^training diverged: the loss of epoch 1 is (inf|nan) .* lower learning rate$",
+    ):
+        train_tiny(tiny_scan, name, tmp_path / "run", learning_rate=1e30, epochs=3)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["fno", "cnn"])
-@pytest.mark.parametrize("epochs", [5, 2, 1])
+@pytest.mark.parametrize("epochs", [5, 1])
 def test_a_training_of_a_few_steps_has_a_schedule(tiny_scan, tmp_path, name, epochs):
-    """Ten steps, four and two: the warm-up ends with the first step, or before it."""
+    """Ten steps and two: the warm-up ends with the first step, or before it."""
     scan = tiny_scan.subset(np.arange(40))
     record, steps = train_tiny(scan, name, tmp_path / "run", epochs=epochs, batch=12)
     assert len(steps) == 2 * epochs
