@@ -13,6 +13,8 @@ MLSERVER ?= .mlserver
 KSERVE ?= .kserve
 PTYCHODUS ?= .ptychodus
 REPOSITORY ?= repo
+# Processes that run tests, each with one thread; a worker needs about 2.5 GB.
+JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -28,8 +30,8 @@ bench: $(STAMP)  ## speed of the networks of the demo against their frameworks: 
 	$(BIN)/ptychonnx bench $(wildcard $(DEMO)/models/*.onnx) $(addprefix --run ,$(wildcard $(DEMO)/runs/*)) \
 		--judge-on $(DEMO)/data/test.npz $(if $(wildcard $(PIPELINE)),--pipeline $(PIPELINE)) --json benchmarks/results/bench.json
 
-test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## all tests, in JOBS processes
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-triton: $(STAMP) $(TRITON)/installed  ## networks on a real Triton server, on this machine's loopback
 	PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m triton tests/triton tests/guides

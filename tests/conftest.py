@@ -1,9 +1,30 @@
-"""The folders `train`, `export`, `runtime` and `harness` lie beside the tests, but only `ptychonnx` may be imported."""
+"""Only `ptychonnx` may be imported, not the folders beside the tests; how parallel workers share the tests."""
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.abc import MetaPathFinder
+
+import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores. Read when the libraries are loaded.
+    for _name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(_name, "1")
+
+# Files that take longest, which parallel workers begin with: the last one should be a short one.
+_LONGEST = (
+    "harness/test_star.py",
+    "export/test_artifact.py",
+    "train/test_training.py",
+    "export/test_torch_convert.py",
+    "export/test_neuraloperator_models.py",
+    "train/test_resume.py",
+    "harness/test_study.py",
+    "export/test_spectral_properties.py",
+    "harness/test_speed.py",
+)
 
 
 class _OnlyOneName(MetaPathFinder):
@@ -15,3 +36,10 @@ class _OnlyOneName(MetaPathFinder):
 
 
 sys.meta_path.insert(0, _OnlyOneName())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = config.rootpath / "tests"
+        order = {root / name: place for place, name in enumerate(_LONGEST)}
+        items.sort(key=lambda item: order.get(item.path, len(order)))
