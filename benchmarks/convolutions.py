@@ -1,11 +1,11 @@
-"""What onnxruntime makes of convolutions: rate by the number of channels, and what the passes over doubled images gain.
+"""Convolutions in onnxruntime: rate against the number of channels, and gain of the passes for upsampled images.
 
-All forms run once in each round, in turns, with a large float32 matrix product among them. Figures are medians over
-the rounds of the ratios within one round.
+All variants run interleaved with a large float32 matrix product. Results are medians over the rounds of the ratios
+within one round.
 
-* ``rates``: ten 3 x 3 convolutions in a row, as part of the rate of the matrix product.
-* ``doubled``: an image whose pixels are repeated, a 3 x 3 convolution, and what reads it (another convolution of as
-  many channels, or a head of one channel), before and after the passes `SubpixelPass` and `SubpixelHeadPass`.
+* ``rates``: ten 3 x 3 convolutions in a row, as a fraction of the rate of the matrix product.
+* ``doubled``: an image with repeated pixels, a 3 x 3 convolution, and its consumer (another convolution with as many
+  channels, or a head with one channel), before and after the passes `SubpixelPass` and `SubpixelHeadPass`.
 
     python -m benchmarks.convolutions --out benchmarks/results/convolutions.json
 """

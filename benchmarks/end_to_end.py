@@ -1,19 +1,18 @@
-"""What a reconstruction costs beside the network: time from file to object, and memory of long scans.
+"""Cost of a reconstruction besides the network: time from file to object, and memory of long scans.
 
 end_to_end_ratio
     Time from a CXI file to the stitched object (`read_scan` and `reconstruct`) over that of bare `session.run` on the
-    same patterns, which lie in memory as the network takes them; with the same threads and batch. Both run once in each
-    round, in an order that changes from round to round; the ratio is the median of the ratios within a round. Beside it
-    stands the ratio of the same stages one after the other: patterns read whole, then the network and the stitcher in
-    turn. `processor_time_ratio` compares the processor time of all threads: it says what the pipeline does beside the
-    network, and suffers less from other work on the machine.
+    same patterns in memory, with the same threads and batch. Both run once in each round, in an order that changes from
+    round to round; the ratio is the median of the ratios within a round. `one_after_the_other_ratio` is that of the
+    same stages without overlap. `processor_time_ratio` compares the processor time of all threads, which other work on
+    the machine affects less.
 memory_ratio
     Peak memory of `ptychonnx reconstruct`, in a process of its own, for a scan of 50,000 patterns over one of 1,000.
-    Both cover the same field of view, by positions drawn from the same square: the object and its canvas are as large
-    in both, so that it is the pipeline that is measured.
+    Both cover the same field of view, with positions drawn from the same square, so that the canvas has the same size
+    and only the pipeline differs.
 
-The scan is the given one, its frames repeated: photon counts in 32 bits, a chunk a frame, bitshuffle and LZ4, as
-detectors write them. The file is in the page cache of the operating system.
+The frames of the given scan are repeated and stored as detectors write them: 32-bit photon counts, one chunk per frame,
+bitshuffle and LZ4. The file is in the page cache of the operating system.
 
     python benchmarks/end_to_end.py models/*.onnx --scan data/test.npz --out benchmarks/results/end_to_end.json
 """
@@ -49,10 +48,10 @@ from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours
 
-# Thread pools spin for a while after their work, at the cost of whoever comes next.
+# Thread pools spin for a while after their work, at the cost of the next run.
 REST = 0.03
 DETECTOR_PIXEL = 75e-6  # m
-# The peak that `getrusage` tells is that of the parent, if it was larger when it started the process.
+# `getrusage` would return the peak of the parent if that was larger when the process was started.
 CHILD = """
 import re, sys
 from pathlib import Path
@@ -66,7 +65,7 @@ finally:
 
 
 def write_cxi(path: Path, scan: Scan, count: int, *, drawn: bool) -> None:
-    """A scan of `count` patterns: frames repeated, positions repeated too or drawn from the same field of view."""
+    """Write a scan of `count` patterns with repeated frames; positions are repeated, or drawn at random."""
     frames = np.rint(np.square(np.asarray(scan.diffraction), dtype=np.float64)).astype(np.uint32)
     positions = np.resize(scan.positions, (count, 2))
     if drawn:
@@ -137,7 +136,7 @@ def end_to_end(artifact: Path, path: Path, arguments: argparse.Namespace) -> dic
 def interleaved(
     forms: dict[str, Callable[[], None]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds of each form in each round, by the clock and of all threads on a processor."""
+    """Wall time and processor time of each variant in each round, in seconds."""
     wall: dict[str, list[float]] = {name: [] for name in forms}
     processor: dict[str, list[float]] = {name: [] for name in forms}
     shuffled = random.Random(0)
@@ -156,7 +155,7 @@ def interleaved(
 
 
 def peak_memory(artifact: Path, scan: Path, batch: int) -> int:
-    """Bytes that `ptychonnx reconstruct` had at most."""
+    """Peak memory of `ptychonnx reconstruct` in bytes."""
     command = [sys.executable, "-c", CHILD, "reconstruct", str(artifact), str(scan), "--provider", "cpu"]
     command += ["--batch", str(batch), "--out", str(scan.with_suffix(".h5"))]
     found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -1,14 +1,13 @@
-"""Artifacts in versions of onnxruntime older and newer than the installed one, in OpenVINO, and in NumPy.
+"""Artifacts in older and newer versions of onnxruntime, in OpenVINO, and in NumPy.
 
-Each version of the CPU package `onnxruntime` gets a virtual environment of its own, made with pip at the first run and
-used again later. In each of them a process runs every artifact on the reference input of its contract and on seeded
-noise at several batch sizes, and compares with the output of the onnxruntime that is installed beside ptychonnx.
-Fixed batches take theirs only. OpenVINO and the reference evaluator of the ONNX project run in this environment, if
-they are there; the evaluator, which is slow, takes the smallest batch and is not timed.
+Each version of the CPU package `onnxruntime` has a virtual environment of its own, created with pip on the first run.
+In each of them, a process runs every artifact on the reference input of its contract and on seeded noise at several
+batch sizes, and compares with the onnxruntime that is installed with ptychonnx. Artifacts with a fixed batch only run
+at that batch. OpenVINO and the reference evaluator of the ONNX project run in this environment if installed; the
+evaluator, which is slow, takes the smallest batch and is not timed.
 
-All processes stay alive. They are timed in turn, once in each round, in an order that changes from round to round, so
-that a machine that gets slower for a while slows all of them. Times are medians over the rounds, ratios to the
-installed onnxruntime medians of the ratios within one round.
+All processes stay alive and are timed interleaved: once in each round, in an order that changes from round to round.
+Times are medians over the rounds, and ratios to the installed onnxruntime are medians of the ratios within one round.
 
     python -m benchmarks.engine_versions models/*.onnx --out benchmarks/results/engine_versions.json
 """
@@ -42,7 +41,7 @@ from ptychonnx.harness.machine import vector_instructions
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.contract.integrity import check_model_file
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError, VerificationError
 
 VERSIONS = (
     "1.17.3", "1.18.1", "1.19.2", "1.20.1", "1.21.1", "1.22.1", "1.23.2", "1.24.4", "1.25.1", "1.26.0", "1.27.0",
@@ -50,39 +49,41 @@ VERSIONS = (
 )  # fmt: skip
 BATCHES = (1, 3, 16)
 _WORKER = Path(__file__).with_name("engine_worker.py")
-# Where in its source an engine gave up: "/onnxruntime_src/onnxruntime/core/graph/model.cc:179 Model::Model(...) ".
+# Source location in an error message: "/onnxruntime_src/onnxruntime/core/graph/model.cc:179 Model::Model(...) ".
 _PLACE = re.compile(r"/\S+:\d+ .*\) (?=[A-Z])")
 
 
 def cache_folder() -> Path:
-    """Where environments are kept if no folder is given."""
+    """Default folder of the environments."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptychonnx" / "engines"
 
 
 def requirements(number: str) -> list[str]:
-    """Packages of the environment of one version of onnxruntime: its extension was compiled for one NumPy."""
+    """Packages for one version of onnxruntime, with the NumPy that it was compiled for."""
     major, minor = map(int, number.split(".")[:2])
     return [f"onnxruntime=={number}", "numpy>=2" if (major, minor) >= (1, 19) else "numpy<2"]
 
 
 def environment(folder: Path, number: str) -> Path:
-    """Interpreter of the environment of one version, which is made if it is not there.
+    """Interpreter of the environment of one version, created if missing.
 
     Raises
     ------
-    InputError
+    EnvironmentFailure
         If pip cannot install it.
     """
     place = folder / f"onnxruntime-{number}"
     interpreter = place / "bin" / "python"
     if (place / "complete").is_file():
         return interpreter
-    print(f"onnxruntime {number}: making {place}", file=sys.stderr)
+    print(f"onnxruntime {number}: creating {place}", file=sys.stderr)
     try:
         subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
         subprocess.run([interpreter, "-m", "pip", "install", "--quiet", *requirements(number)], check=True)
     except subprocess.CalledProcessError as error:
-        raise InputError(f"onnxruntime {number} cannot be installed, see pip's messages above") from error
+        raise EnvironmentFailure(
+            f"onnxruntime {number} cannot be installed, see pip's messages above"
+        ) from error
     (place / "complete").touch()
     return interpreter
 
@@ -93,9 +94,9 @@ class Worker:
     Attributes
     ----------
     name
-        Of the engine, with its version.
+        Name of the engine with its version.
     timed
-        Whether its time says anything.
+        Whether the engine is timed.
     """
 
     def __init__(self, name: str, interpreter: Path | str, engine: str) -> None:
@@ -111,7 +112,7 @@ class Worker:
         self._stop()
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """The answer, which has an ``error`` if the engine refused, or died of it."""
+        """The answer; it has an ``error`` if the engine raised an error or ended."""
         if self._process is None:
             self._process = subprocess.Popen(
                 self._command,
@@ -160,7 +161,7 @@ def inputs_of(contract: Contract, batches: Sequence[int]) -> list[NDArray]:
 
 
 def form_of(contract: Contract) -> str:
-    """What sets an artifact apart from others of the same network."""
+    """Opset, precision, input and batch, which distinguish artifacts of one network."""
     form = f"opset {contract.conversion.opset}"
     if contract.conversion.precision != "fp32":
         form += f", {contract.conversion.precision}"
@@ -170,7 +171,7 @@ def form_of(contract: Contract) -> str:
 
 
 def first_answer(worker: Worker, artifact: Path, archive: Path, threads: int) -> dict[str, Any]:
-    """How far an engine is from the installed onnxruntime, or why it has no answer."""
+    """Error of an engine against the installed onnxruntime, or the reason why it has no output."""
     answer = worker.ask(load=str(artifact), threads=threads)
     stage = "load"
     if "error" not in answer:
@@ -183,7 +184,7 @@ def first_answer(worker: Worker, artifact: Path, archive: Path, threads: int) ->
 
 
 def measure(artifact: Path, workers: Sequence[Worker], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one artifact."""
+    """Errors and times of one artifact in all engines."""
     model = check_model_file(artifact)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if CONTRACT_KEY not in metadata:
@@ -210,7 +211,9 @@ def measure(artifact: Path, workers: Sequence[Worker], arguments: argparse.Names
         for worker in timed:
             answer = worker.ask(time=len(inputs) - 1)
             if "error" in answer:
-                raise InputError(f"{artifact}: {worker.name} ran once and then did not: {answer['error']}")
+                raise VerificationError(
+                    f"{artifact}: {worker.name} failed after its first run: {answer['error']}"
+                )
             times[worker.name].append(answer["milliseconds"] / len(inputs[-1]))
     for name, values in times.items():
         if values:
@@ -229,7 +232,7 @@ def measure(artifact: Path, workers: Sequence[Worker], arguments: argparse.Names
 
 
 def cell(results: Sequence[dict[str, Any]]) -> str:
-    """The worst of several artifacts in one engine: how many were refused, or the largest error."""
+    """The worst of several artifacts in one engine: the number that failed, or the largest error."""
     refused = [result for result in results if "reason" in result]
     if refused:
         return "no" if len(refused) == len(results) else f"no: {len(refused)} of {len(results)}"
@@ -247,7 +250,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def agreement(results: dict[str, dict[str, Any]], engines: Sequence[str]) -> str:
-    """Engines against forms: the largest error of all networks."""
+    """Table of engines and forms: the largest error of all networks."""
     forms = sorted({result["form"] for result in results.values()})
     rows = [["engine", *forms]]
     for engine in engines:
@@ -259,7 +262,7 @@ def agreement(results: dict[str, dict[str, Any]], engines: Sequence[str]) -> str
 def times(
     results: dict[str, dict[str, Any]], engines: Sequence[str], key: str = "milliseconds_a_pattern"
 ) -> str:
-    """Artifacts against engines: milliseconds a pattern, or ``time_over_installed``."""
+    """Table of artifacts and engines: milliseconds per pattern, or ``time_over_installed``."""
     rows = [["artifact", *(engine.removeprefix("onnxruntime ") for engine in engines)]]
     for stem, result in results.items():
         values = [result["engines"][engine].get(key) for engine in engines]
@@ -268,12 +271,12 @@ def times(
 
 
 def installed_name() -> str:
-    """Of the onnxruntime beside ptychonnx, as an engine among the others."""
+    """Name of the onnxruntime that is installed with ptychonnx."""
     return f"installed onnxruntime {ort.__version__}"
 
 
 def installed_workers() -> list[Worker]:
-    """Workers in this environment: the onnxruntime that is compared with, and whatever else there is."""
+    """Workers in this environment: the onnxruntime to compare with, and other installed engines."""
     titles = {
         "onnxruntime": installed_name(),
         "reference": f"onnx {onnx.__version__} reference evaluator",

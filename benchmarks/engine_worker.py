@@ -1,18 +1,18 @@
-"""Runs artifacts in one engine, in whatever environment it is started: told what to do line by line, in JSON.
+"""Worker process that runs artifacts in one engine, controlled by lines of JSON.
 
-This file is started by `benchmarks.engine_versions` with the interpreter of another environment. So it stands alone:
-it needs NumPy and the engine, and nothing of ptychonnx.
+`benchmarks.engine_versions` starts this file with the interpreter of another environment. It needs NumPy and the
+engine, but nothing of ptychonnx.
 
     python engine_worker.py onnxruntime|openvino|reference
 
-On the input, one JSON object a line; on the output, one answer each:
+The input has one JSON object per line, and the output one answer for each:
 
 * ``{"load": path, "threads": 1}``: ``{}``;
 * ``{"compare": archive, "smallest": false}``: ``{"errors": [...]}``, for the arrays ``input_0``, ``expected_0``,
-  ``input_1`` ... of an .npz file; ``smallest`` takes the smallest batch only. An error that is no number is null;
-* ``{"time": 0}``: ``{"milliseconds": 1.0}``, of one run on an input of the last comparison.
+  ``input_1`` ... of an .npz file; ``smallest`` takes only the smallest batch. An error that is not finite is null;
+* ``{"time": 0}``: ``{"milliseconds": 1.0}``, the time of one run on an input of the last comparison.
 
-What an engine refuses is answered by ``{"error": "..."}``. If it dies, so does the worker.
+Errors of an engine are answered by ``{"error": "..."}``. If the engine crashes, so does the worker.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def open_openvino(data: bytes, threads: int) -> Run:
     # Processors with bfloat16 would otherwise compute in it.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     compiled: Any = core.compile_model(core.read_model(data), "CPU", settings)
-    # The result lies in a buffer that the next run overwrites.
+    # The next run overwrites the buffer of the result.
     return lambda inputs: np.array(compiled([inputs])[0])
 
 
 def open_reference(data: bytes, threads: int) -> Run:
-    """Load in the evaluator in NumPy that the ONNX project publishes; it takes the threads it likes."""
+    """Load in the NumPy evaluator of the ONNX project, which chooses its own number of threads."""
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(data)
@@ -95,7 +95,7 @@ def _one_line(error: Exception) -> str:
 
 
 class _Worker:
-    """One engine, the artifact that was loaded last, and the inputs that it was compared on last."""
+    """One engine, the loaded artifact, and the inputs of the last comparison."""
 
     def __init__(self, engine: str) -> None:
         self._open = OPENERS[engine]
@@ -104,7 +104,7 @@ class _Worker:
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         self._run = None
-        # Engines get bytes, so no path of this machine stands in what they say of them.
+        # Engines get bytes, so that their messages contain no local path.
         self._run = self._open(Path(request["load"]).read_bytes(), request["threads"])
         return {}
 
@@ -123,7 +123,7 @@ class _Worker:
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._run is not None
         inputs = self._inputs[request["time"]]
-        # Other engines ran since: the first run finds nothing of its own in the caches.
+        # Other engines have run in the meantime, so the first run finds cold caches.
         self._run(inputs)
         start = time.perf_counter()
         self._run(inputs)
@@ -131,7 +131,7 @@ class _Worker:
 
 
 def serve(engine: str, requests: Iterable[str], answers: TextIO) -> None:
-    """Answer each line of `requests` with a line of `answers`, until there are no more."""
+    """Answer each line of `requests` with a line of `answers`."""
     worker = _Worker(engine)
     actions = {"load": worker.load, "compare": worker.compare, "time": worker.time}
     for line in requests:
@@ -146,7 +146,7 @@ def serve(engine: str, requests: Iterable[str], answers: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    # Engines write to the standard output what they please; the answers must be alone there.
+    # Engines may write to standard output, which must hold only the answers.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     serve(sys.argv[1], sys.stdin, channel)

@@ -1,12 +1,11 @@
 """Time to a given resolution: a network alone, iterations from vacuum, and iterations from the network's object.
 
-The resolution is the Fourier ring correlation with the reference: the spatial frequency at which it falls below 0.5,
-in cycles per pixel, 0.5 (Nyquist) if it never does. Iterations are measured after each epoch, since an object in the
-middle of one is half old: a target that the first epoch reaches is reached sooner than stated.
+The resolution is the spatial frequency in cycles per pixel at which the Fourier ring correlation with the reference
+falls below 0.5, or 0.5 (Nyquist) if it never does. Iterations are measured after each epoch, so a target that is
+reached within the first epoch is reached earlier than stated.
 
-All methods run once in each round, in an order that changes from round to round, so that a machine that gets slower for
-a while slows all of them. Times are medians over the rounds and contain no reading and no comparison; ratios are of
-times within one round.
+All methods run once in each round, in an order that changes from round to round. Times are medians over the rounds
+without reading and comparison; ratios are those of times within one round.
 
     python benchmarks/iterative_comparison.py models/*.onnx --scan data/test.npz \
         --out benchmarks/results/iterative_comparison.json --figure docs/images/iterative.png
@@ -47,7 +46,7 @@ VACUUM = "vacuum"
 
 @dataclass
 class Method:
-    """A start, its time in each round, and the iterations from it."""
+    """A starting point, its time in each round, and the iterations from it."""
 
     session: Session | None
     start_seconds: list[float] = field(default_factory=list)
@@ -55,7 +54,7 @@ class Method:
     quality: list[dict[str, float]] = field(default_factory=list)
 
     def times(self) -> list[list[float]]:
-        """For each round the time from nothing to the start, and to the end of each epoch."""
+        """Time to the start and to the end of each epoch, for each round."""
         return [
             list(np.cumsum([start, *epochs]))
             for start, epochs in zip(self.start_seconds, self.epoch_seconds, strict=True)
@@ -75,7 +74,7 @@ def quality(image: NDArray[np.complex64], summary: ScanSummary) -> dict[str, flo
 
 
 def run(method: Method, scan: Scan, epochs: int, alpha: float) -> tuple[Reconstruction, list[NDArray]]:
-    """One round of a method: the start, then the object after each epoch."""
+    """One round of a method; returns the start and the object after each epoch."""
     began = time.perf_counter()
     if method.session is None:
         made = Reconstruction(vacuum(scan), "none", len(scan), 0.0, 0.0)
@@ -92,7 +91,7 @@ def run(method: Method, scan: Scan, epochs: int, alpha: float) -> tuple[Reconstr
 
 
 def time_to(method: Method, quantity: str, network_seconds: list[float]) -> dict[str, Any]:
-    """Seconds to each target, and the same over the time of the network, or null if it is not reached."""
+    """Time to each target in seconds and relative to the network, or None if it is not reached."""
     found: dict[str, Any] = {}
     for target in TARGETS:
         reached = [index for index, each in enumerate(method.quality) if each[f"{quantity}_cutoff"] >= target]
@@ -112,7 +111,7 @@ def measure(artifacts: Sequence[Path], scan: Scan, arguments: argparse.Namespace
     methods = {path.stem: Method(Session(path, "cpu", arguments.threads)) for path in artifacts}
     methods[VACUUM] = Method(None)
     shuffled = random.Random(0)
-    for method in methods.values():  # not counted: first runs also allocate, and import
+    for method in methods.values():  # not timed: first runs also allocate and import
         run(method, scan.subset(slice(0, min(32, len(scan)))), 1, arguments.alpha)
         method.start_seconds.clear(), method.epoch_seconds.clear()
     summary = None
@@ -142,7 +141,7 @@ def measure(artifacts: Sequence[Path], scan: Scan, arguments: argparse.Namespace
 
 
 def draw(methods: dict[str, Any], title: str) -> bytes:
-    """Cut-off and error of the phase against time; the marker at the left end of a line is the network alone."""
+    """Cut-off and error of the phase against time; a circle marks the network alone."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = blank_figure(9.0, 4.1, "constrained")

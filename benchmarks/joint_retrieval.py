@@ -1,7 +1,8 @@
-"""The steps of `train.initial_retrieval` on several neighbouring patterns at once: one object explains them all.
+"""Phase retrieval of `train.initial_retrieval` on several neighbouring patterns at once, with one object for all of
+them.
 
-Without a network and without the matrices that a graph needs: the transforms are FFTs. The preconditioner is that of
-`train.initial_retrieval`, of the light of all windows of an object together. With one window, the steps are those of
+It uses FFTs instead of the matrices that a graph needs. The preconditioner is that of `train.initial_retrieval` for the
+accumulated illumination of all windows of an object. With one window, the steps equal those of
 `ptychonnx.train.torch.retrieval.Retrieval`.
 """
 
@@ -21,7 +22,7 @@ from ptychonnx.train.initial_retrieval import INTENSITY_FLOOR, MOMENTUM, precond
 
 __all__ = ["JointRetrieval", "retrieved_jointly"]
 
-# Windows that are worked on at once: few enough for a processor's cache.
+# Windows that are processed at once: few enough for the cache of a processor.
 _WINDOWS = 64
 
 
@@ -35,7 +36,7 @@ class JointRetrieval:
         side: int,
         mask: NDArray[np.bool_],
     ) -> None:
-        """Say where the windows lie.
+        """Set up the windows.
 
         Parameters
         ----------
@@ -44,9 +45,9 @@ class JointRetrieval:
         corners
             [G, k, 2], (row, column) of the upper left corner of each window in its object, whole pixels.
         side
-            S. What no window covers does not change the others.
+            S, side of each object. Pixels outside all windows do not affect the others.
         mask
-            bool [N, N], True where the detector is trusted.
+            bool [N, N], True for valid pixels of the detector.
         """
         self._size = probe.shape[-1]
         self._shape = (len(corners), side, side)
@@ -55,16 +56,18 @@ class JointRetrieval:
             for index, group in enumerate(corners.tolist())
             for row, column in group
         ]
-        expected = preconditioner(self._laid(illumination(probe)[None].repeat(len(self._windows), axis=0)))
+        expected = preconditioner(
+            self._sum_windows(illumination(probe)[None].repeat(len(self._windows), axis=0))
+        )
         self._spread = torch.from_numpy(expected.spread.astype(np.float32))
         self._step = torch.from_numpy((expected.step * expected.spread).astype(np.float32))
         self._smoothing = torch.from_numpy(expected.smoothing.astype(np.complex64))
         self._probe = torch.from_numpy(probe.astype(np.complex64))
-        self._trusted = torch.from_numpy(_corner(mask).astype(np.float32))
+        self._valid = torch.from_numpy(_corner(mask).astype(np.float32))
 
     def steps(self, start: NDArray[np.complex64], amplitude: NDArray[np.float32]) -> Iterator[Tensor]:
-        """The objects after each step, without end; Nesterov's momentum."""
-        wanted = self._trusted * torch.from_numpy(_corner(amplitude).reshape(-1, self._size, self._size))
+        """Yield the objects after each step, without end; with Nesterov momentum."""
+        wanted = self._valid * torch.from_numpy(_corner(amplitude).reshape(-1, self._size, self._size))
         ahead = last = torch.from_numpy(start)
         while True:
             gradient = self._spread * self._gradient(ahead, wanted)
@@ -73,17 +76,17 @@ class JointRetrieval:
             yield now
 
     def _gradient(self, objects: Tensor, wanted: Tensor) -> Tensor:
-        """Direction [G, S, S] in which objects explain the trusted amplitudes [G k, N, N] of all windows better."""
+        """Descent direction [G, S, S] for the amplitude error over the valid pixels [G k, N, N] of all windows."""
         known = objects.numpy()
         patches = torch.from_numpy(np.stack([known[window] for window in self._windows]))
         far = torch.fft.fft2(self._probe * patches[:, None], norm="ortho")
         intensity = (far.real.square() + far.imag.square()).sum(dim=1) + INTENSITY_FLOOR
-        factor = wanted / torch.sqrt(intensity) - self._trusted
+        factor = wanted / torch.sqrt(intensity) - self._valid
         change = torch.fft.ifft2(far * factor[:, None], norm="ortho")
-        return torch.from_numpy(self._laid((self._probe.conj() * change).sum(dim=1).numpy()))
+        return torch.from_numpy(self._sum_windows((self._probe.conj() * change).sum(dim=1).numpy()))
 
-    def _laid(self, images: NDArray) -> NDArray:
-        """Sums [G, S, S] of images [G k, N, N], each at its window."""
+    def _sum_windows(self, images: NDArray) -> NDArray:
+        """Sums [G, S, S] of images [G k, N, N], each in its window."""
         total = np.zeros(self._shape, dtype=images.dtype)
         for window, image in zip(self._windows, images, strict=True):
             total[window] += image
@@ -91,21 +94,20 @@ class JointRetrieval:
 
 
 def _corner(images: NDArray) -> NDArray:
-    """DC from the centre to the first pixel, where the FFT has it."""
+    """Move DC from the centre to the first pixel."""
     return np.fft.ifftshift(images, axes=(-2, -1))
 
 
 def retrieved_jointly(scan: Scan, members: int, steps: Collection[int]) -> dict[int, NDArray[np.complex64]]:
-    """The patch [n, N, N] of each pattern, from it and its nearest neighbours, after each of these numbers of steps.
+    """Retrieve the patch [n, N, N] of each pattern jointly with its nearest neighbours, for several numbers of steps.
 
-    Each pattern has an object of its own, which begins empty and explains `members` patterns, its own and those nearest
-    to it. Of that object the window of the pattern is kept. Patterns with the same members share an object; so do all
-    if the members are the whole scan.
+    Each pattern has an object of its own, which starts empty and is fitted to `members` patterns: its own and the
+    nearest ones. The window of the pattern is cut from that object. Patterns with the same members share an object.
 
     Raises
     ------
     InputError
-        If the scan has fewer patterns.
+        If the scan has fewer than `members` patterns.
     """
     size = scan.size
     scale = np.float32(size / np.sqrt(scan.flux))

@@ -42,26 +42,26 @@ PHASES = {
     "phase_ssim_true_phases": "each patch at its true global phase",
 }
 
-NETWORKS = -0.75  # where they stand in the figure, left of one pattern
+NETWORKS = -0.75  # horizontal position of the networks in the figure, left of one pattern
 
 Row = dict[str, Any]
 
 
 def judged(scan: Scan, patches: NDArray[np.complex64]) -> Row:
-    """SSIM of the stitched patches; that of the phase also after each patch was turned, in two ways."""
+    """SSIM of the stitched patches; that of the phase also with two corrections of the phase of each patch."""
     known = cut_windows(scan.reference.object, scan.positions, scan.size)
     overlap = np.sum(illumination(scan.probe) * patches.conj() * known, axis=(1, 2), keepdims=True)
     plain = figures(scan, patches)
-    turned = (
+    phases = (
         plain["phase_ssim"],
         figures(scan, patches, synchronise=True)["phase_ssim"],
         figures(scan, patches * (overlap / np.abs(overlap)))["phase_ssim"],
     )
-    return {"amplitude_ssim": plain["amplitude_ssim"], **dict(zip(PHASES, turned, strict=True))}
+    return {"amplitude_ssim": plain["amplitude_ssim"], **dict(zip(PHASES, phases, strict=True))}
 
 
 def predicted(scan: Scan, artifact: Path) -> NDArray[np.complex64]:
-    """The patch of each pattern, of a network that sees it alone or with its neighbours."""
+    """The patch of each pattern from a network that takes one pattern or a group of neighbours."""
     session = Session(artifact, "cpu", 1)
     session.check_scan(scan)
     groups = group_neighbours(scan.positions, session.contract.gridsize)
@@ -70,7 +70,7 @@ def predicted(scan: Scan, artifact: Path) -> NDArray[np.complex64]:
 
 
 def networks_measured() -> Iterator[Row]:
-    """Each object and network."""
+    """One row for each object and network."""
     for seed in (SEED, *OTHER_SEEDS):
         scan = test_scan(LinesConfig(seed=seed))
         for artifact in sorted(ZOO.glob("*.onnx")):
@@ -78,7 +78,7 @@ def networks_measured() -> Iterator[Row]:
 
 
 def retrieval_measured() -> Iterator[Row]:
-    """Each object, number of patterns and number of steps."""
+    """One row for each object, number of patterns and number of steps."""
     for seed in (SEED, *OTHER_SEEDS):
         scan = test_scan(LinesConfig(seed=seed))
         for members in MEMBERS if seed == SEED else REPEATED:
@@ -87,9 +87,9 @@ def retrieval_measured() -> Iterator[Row]:
                 yield {"seed": seed, "patterns": members, "steps": number} | judged(scan, patches)
 
 
-def found(rows: Iterable[Row], **wanted: object) -> list[Row]:
-    """The rows that hold all of that."""
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+def select(rows: Iterable[Row], **values: object) -> list[Row]:
+    """The rows that have all of these values."""
+    return [row for row in rows if all(row.get(key) == value for key, value in values.items())]
 
 
 def networks_of(rows: Iterable[Row]) -> list[str]:
@@ -97,7 +97,7 @@ def networks_of(rows: Iterable[Row]) -> list[str]:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Markdown: retrieval on the first object, and the networks on all."""
+    """Markdown tables: retrieval on the first object, and the networks on all objects."""
     steps = STEPS + MORE_STEPS
     heads = [f"{number:,}" for number in steps]
     lines = [f"| patterns | {heads[0]} steps | " + " | ".join(heads[1:]) + " | amplitude SSIM, 96 steps |"]
@@ -105,9 +105,9 @@ def tables(rows: Sequence[Row]) -> str:
     for members in MEMBERS:
         cells = []
         for number in steps:
-            at = found(rows, seed=SEED, patterns=members, steps=number)
+            at = select(rows, seed=SEED, patterns=members, steps=number)
             cells.append(" / ".join(f"{at[0][name]:.3f}" for name in PHASES) if at else "")
-        (last,) = found(rows, seed=SEED, patterns=members, steps=STEPS[-1])
+        (last,) = select(rows, seed=SEED, patterns=members, steps=STEPS[-1])
         lines.append(f"| {_count(members)} | " + " | ".join(cells) + f" | {last['amplitude_ssim']:.3f} |")
     lines += [
         "",
@@ -115,7 +115,7 @@ def tables(rows: Sequence[Row]) -> str:
         "|---|---|---|---|",
     ]
     for network in networks_of(rows):
-        values = [[row[name] for row in found(rows, network=network)] for name in PHASES]
+        values = [[row[name] for row in select(rows, network=network)] for name in PHASES]
         lines.append(f"| `{network}` | " + " | ".join(f"{min(v):.3f} to {max(v):.3f}" for v in values) + " |")
     return "\n".join(lines)
 
@@ -125,22 +125,22 @@ def _count(members: int) -> str:
 
 
 def draw(rows: Sequence[Row]) -> bytes:
-    """A panel for each way to turn the patches: networks at the left, then the phase SSIM over the patterns."""
+    """One panel per correction of the phases: networks, then phase SSIM against the number of patterns."""
     figure = blank_figure(11.0, 4.6, "constrained")
     axes = figure.subplots(1, len(PHASES), sharey=True)
     for panel, (name, title) in zip(axes, PHASES.items(), strict=True):
         panel.axhline(GOAL, color="black", linewidth=1, linestyle="--", label=f"goal, {GOAL:g}")
         _draw_networks(panel, rows, name)
         for steps, colour, marker in zip(STEPS, COLOURS, "os^D", strict=False):
-            values = [found(rows, seed=SEED, patterns=members, steps=steps)[0][name] for members in MEMBERS]
+            values = [select(rows, seed=SEED, patterns=members, steps=steps)[0][name] for members in MEMBERS]
             panel.plot(values, color=colour, marker=marker, markersize=5, label=f"{steps} steps")
             for members in REPEATED:
-                over = [row[name] for row in found(rows, patterns=members, steps=steps)]
-                # Beside each other: the ranges of several numbers of steps overlap.
+                over = [row[name] for row in select(rows, patterns=members, steps=steps)]
+                # Side by side, because the ranges of several numbers of steps overlap.
                 place = MEMBERS.index(members) + 0.11 * (STEPS.index(steps) + 1)
                 panel.plot([place, place], [min(over), max(over)], color=colour, linewidth=1.5)
         for steps, marker in zip(MORE_STEPS, "P*", strict=True):
-            (row,) = found(rows, seed=SEED, patterns=1, steps=steps)
+            (row,) = select(rows, seed=SEED, patterns=1, steps=steps)
             panel.plot(
                 0, row[name], marker, color="black", markersize=7, label=f"{steps:,} steps, one pattern"
             )
@@ -158,9 +158,9 @@ def draw(rows: Sequence[Row]) -> bytes:
 
 def _draw_networks(panel: Any, rows: Sequence[Row], name: str) -> None:
     """A horizontal mark for each network, left of the retrieval, with its name."""
-    marks = sorted((row[name], row["network"]) for row in found(rows, seed=SEED) if "network" in row)
+    marks = sorted((row[name], row["network"]) for row in select(rows, seed=SEED) if "network" in row)
     heights = [value for value, _ in marks]
-    for _ in range(50):  # names that would lie on each other move apart
+    for _ in range(50):  # move overlapping names apart
         for index in range(1, len(heights)):
             missing = max(0.027 - (heights[index] - heights[index - 1]), 0) / 2
             heights[index - 1] -= missing
@@ -175,7 +175,7 @@ def _draw_networks(panel: Any, rows: Sequence[Row], name: str) -> None:
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Write the rows, the tables and the picture."""
+    """Write the rows, the tables and the figure."""
     with atomic_path(DOCS / "images" / "neighbours.png") as partial:
         partial.write_bytes(draw(rows))
     record("neighbours", rows, tables(rows))
@@ -183,9 +183,7 @@ def show(rows: Sequence[Row]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--networks", action="store_true", help="measure the networks of the zoo again, no more"
-    )
+    parser.add_argument("--networks", action="store_true", help="measure only the networks of the zoo")
     again = parser.parse_args().networks
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
     rows = [row for row in content["neighbours"] if "patterns" in row] if again else []

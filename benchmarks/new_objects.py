@@ -1,4 +1,4 @@
-"""The networks of the zoo on objects that were made after every setting was fixed.
+"""The networks of the zoo on objects that were simulated after every setting was fixed.
 
 `python -m benchmarks.new_objects` writes its part of `docs/results/quality.json` and its table in
 `docs/results/quality.md`. About two minutes on one core.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.neighbouring_patterns import ZOO, Row, found, predicted
+from benchmarks.neighbouring_patterns import ZOO, Row, predicted, select
 from benchmarks.single_pattern_bounds import FIGURES, figures, record, test_scan
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
 
@@ -17,7 +17,7 @@ PHASE_SHIFTS = {"complex": LinesConfig().phase_shift, "amplitude only": 0.0}
 
 
 def measured() -> Iterator[Row]:
-    """Figures of each network on each object, patches as they are and synchronised."""
+    """Metrics of each network on each object, with patches unchanged and synchronised."""
     for objects, phase_shift in PHASE_SHIFTS.items():
         for seed in SEEDS:
             scan = test_scan(LinesConfig(seed=seed, phase_shift=phase_shift))
@@ -36,7 +36,7 @@ def table(rows: Sequence[Row]) -> str:
     for objects in PHASE_SHIFTS:
         for network in dict.fromkeys(row["network"] for row in rows):
             wanted = {"objects": objects, "network": network}
-            plain, turned = (found(rows, **wanted, synchronised=either) for either in (False, True))
+            plain, turned = (select(rows, **wanted, synchronised=either) for either in (False, True))
             cells = [_range(plain, name) for name in FIGURES]
             lines.append(
                 f"| `{network}` | {objects} | " + " | ".join(cells) + f" | {_range(turned, 'phase_ssim')} |"

@@ -1,9 +1,9 @@
-"""The networks of the zoo on turned patterns and with bounded amplitudes: what they have not learned, without training.
+"""The networks of the zoo on patterns in all eight orientations, and with bounded amplitudes, without training.
 
-The simulated probe is the same after every flip and transposition, so that a pattern turned in one of these eight ways
-is the pattern of the turned object. `python -m benchmarks.orientations` shows each network that sees one pattern the
-test scan in all eight and turns its patches back. It writes its part of `docs/results/quality.json` and its table in
-`docs/results/training.md`. About three minutes on one core.
+The simulated probe is symmetric under the eight axis-aligned orientations (dihedral group D4), so that the pattern of a
+transformed object is the transformed pattern. `python -m benchmarks.orientations` applies each network that takes one
+pattern to the test scan in all orientations and transforms its patches back. It writes its part of
+`docs/results/quality.json` and its table in `docs/results/training.md`. About three minutes on one core.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ COLUMNS = FIGURES | {"phase_ssim_synchronised": "phase SSIM, synchronised"}
 
 
 def turned(images: NDArray, orientation: int) -> NDArray:
-    """Images [..., N, N] flipped along rows (1) and columns (2) about pixel N // 2, then transposed (4).
+    """Flip images [..., N, N] along rows (1) and columns (2) about pixel N // 2, then transpose (4).
 
-    The first row or column, which has no mirror image, stays where it is: it is where the light ends.
+    The first row or column, which has no mirror image, is not moved.
     """
     for bit, axis in ((1, -2), (2, -1)):
         if orientation & bit:
@@ -37,14 +37,14 @@ def turned(images: NDArray, orientation: int) -> NDArray:
 
 
 def turned_back(images: NDArray, orientation: int) -> NDArray:
-    """What `turned` undoes."""
+    """Inverse of `turned`."""
     if orientation & TRANSPOSED:
         images = images.swapaxes(-2, -1)
     return turned(images, orientation & ~TRANSPOSED)
 
 
 def predicted(session: Session, scan: Scan, orientation: int) -> NDArray[np.complex64]:
-    """Patches [n, N, N] of a network that sees turned patterns, turned back."""
+    """Patches [n, N, N] predicted from transformed patterns, transformed back."""
     patterns = np.ascontiguousarray(turned(scan.diffraction, orientation))[:, None]
     found = [session.predict(patterns[start : start + CHUNK])[:, 0] for start in range(0, len(scan), CHUNK)]
     return np.ascontiguousarray(turned_back(np.concatenate(found), orientation))
@@ -71,7 +71,7 @@ def measured() -> Iterator[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: the seven turned scans as ranges."""
+    """Markdown table; the seven transformed scans as ranges."""
     lines = ["| network | patterns | " + " | ".join(COLUMNS.values()) + " |"]
     lines.append("|---" * (len(COLUMNS) + 2) + "|")
     names = {

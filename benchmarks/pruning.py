@@ -1,4 +1,4 @@
-"""A trained Keras network without the channels of least norm, as the start of a narrower one."""
+"""Prune channels of a trained Keras network, as the start of the training of a narrower one."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["pruned_source"]
 def pruned_source(parent: Path, network: NetworkConfig, folder: Path) -> Source:
     """Weights for a network of the parent's architecture with fewer channels (`network`), to be trained further.
 
-    Of each convolution those output channels stay whose weights, for the input channels that stayed, have the largest
-    norm; two convolutions whose outputs are added keep the same ones.
+    Each convolution keeps the output channels whose weights, for the input channels that are kept, have the largest
+    norm. Convolutions whose outputs are added keep the same channels.
 
     Parameters
     ----------
     parent
-        Run folder of a network in Keras.
+        Run folder of a Keras network.
     folder
-        For the weights; made if it is not there.
+        Folder for the weights, created if missing.
     """
-    # Imported here, and with it the framework.
+    # Imported here because it loads the framework.
     import keras
 
     from ptychonnx.train.tensorflow.network import CHECKPOINT_NAME, build_network, load_network
@@ -38,7 +38,7 @@ def pruned_source(parent: Path, network: NetworkConfig, folder: Path) -> Source:
     architecture = get_architecture(record.architecture)
     narrow = build_network(architecture, network, recorded_guess(parent, record), record.training.seed)
     kept: dict[str, NDArray[np.intp]] = {}
-    added = {}  # the first of the convolutions that are added up, by the name of each
+    added = {}  # name of the first of the convolutions that are added, by the name of each
     for layer in wide.layers:
         if isinstance(layer, keras.layers.Add):
             names = [_source(tensor).name for tensor in layer.input]
@@ -62,7 +62,7 @@ def pruned_source(parent: Path, network: NetworkConfig, folder: Path) -> Source:
 
 
 def _source(tensor: object) -> object:
-    """The convolution, or the layer of features, whose channels an image has."""
+    """The convolution or feature layer that determines the channels of a tensor."""
     import keras
 
     layer = tensor._keras_history.operation

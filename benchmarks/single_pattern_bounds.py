@@ -1,4 +1,4 @@
-"""What limits a reconstruction from single patterns: bounds without any trained network, on the lines dataset.
+"""Bounds on reconstructions from single patterns, without a trained network, on the lines dataset.
 
 `python -m benchmarks.single_pattern_bounds` measures them and writes its part of `docs/results/quality.json` and its
 table in `docs/results/quality.md`. A few minutes on one core.
@@ -42,7 +42,7 @@ CHUNK = 50
 def figures(
     scan: Scan, patches: NDArray[np.complexfloating], *, synchronise: bool = False
 ) -> dict[str, float | None]:
-    """SSIM and Pearson correlation of the stitched patches [n, N, N], as `ptychonnx evaluate` computes them."""
+    """SSIM and Pearson correlation of the stitched patches [n, N, N], as in `ptychonnx evaluate`."""
     weight = patch_weight("probe", scan.size, scan.probe)
     stitcher = Stitcher(scan.positions, weight, synchronise=synchronise)
     for index in range(len(scan)):
@@ -80,7 +80,7 @@ def mark(part: str, table: str) -> None:
 
 
 def retrieved(scan: Scan, steps: int) -> NDArray[np.complex64]:
-    """The first guess of every pattern by itself."""
+    """Initial phase retrieval of every pattern on its own."""
     scale = scan.size / np.sqrt(scan.flux)
     retrieval = Retrieval(first_guess(scan.probe, scale, scan.mask, steps=steps, final_steps=0))
     found = []
@@ -93,7 +93,7 @@ def retrieved(scan: Scan, steps: int) -> NDArray[np.complex64]:
 
 
 def explained(scan: Scan, sweeps: int, *, joint: bool) -> NDArray[np.complex128]:
-    """rPIE (Maiden, Johnson and Li, Optica 4, 736 (2017), alpha = 0.1) on one object, or on every window by itself."""
+    """rPIE (Maiden, Johnson and Li, Optica 4, 736 (2017), alpha = 0.1) on one object, or on every window on its own."""
     probe = scan.probe[0].astype(np.complex128)
     density = np.abs(probe) ** 2
     update = probe.conj() / (0.9 * density + 0.1 * density.max())
@@ -113,7 +113,7 @@ def explained(scan: Scan, sweeps: int, *, joint: bool) -> NDArray[np.complex128]
 
 
 def bounds() -> Iterator[tuple[str, dict[str, float | None]]]:
-    """Each setting and its figures."""
+    """Each setting and its metrics."""
     for kind, config in (("complex", LinesConfig()), ("amplitude only", LinesConfig(phase_shift=0))):
         scan = test_scan(config)
         known = scan.reference.object

@@ -1,9 +1,9 @@
-"""A batch shared among threads (`inference.data_parallel`) against onnxruntime's own way, which shares each operator.
+"""A batch divided among threads, against the default of onnxruntime, which parallelises each operator.
 
-Both run once in each round, in an order that changes, with a float32 product of 1024 x 1024 matrices among them.
-``times_as_fast`` is the median of the ratios within a round. ``best_fraction`` compares the best round of the artifact
-with the best of the product, operations as executed: work of others on the machine slows the product more than a
-network, so that the medians of a busy machine flatter.
+Both run interleaved with a float32 product of 1024 x 1024 matrices. ``times_as_fast`` is the median of the ratios
+within a round. ``best_fraction`` compares the rate of the best round of the artifact with that of the best product:
+other work on the machine slows the product more than a network, so that medians on a busy machine would be too
+favourable.
 
     python -m benchmarks.thread_sharing zoo/*.onnx --out benchmarks/results/thread_sharing.json
 """

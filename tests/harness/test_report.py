@@ -154,7 +154,7 @@ def test_a_row_that_is_no_artifact_stands_beside_the_others(evaluation: Evaluati
     page = render_page(both)
     assert list(Page(page).rows) == ["pinn_fno", "rPIE 100"]
     test_cells_match_headings(page)
-    assert "some-package 1.0, no artifact (iterations)" in page
+    assert "some-package 1.0 (iterations)" in page
     assert "<dt>algorithm</dt><dd>rPIE</dd>" in page
     assert page.count("<h3>Contract</h3>") == 1
     entry = both.as_json()["rows"]["rPIE 100"]
