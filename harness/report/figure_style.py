@@ -33,12 +33,12 @@ def blank_figure(width: float, height: float, layout: Literal["constrained"] | N
 
 
 def legend_below(figure: Figure, lines: dict[str, Any], columns: int) -> None:
-    """A legend below the axes, with the lines by name."""
+    """A legend below the axes, with the lines by name in rows of about equal length, at most `columns` wide."""
     figure.legend(
         lines.values(),
         lines.keys(),
         loc="outside lower center",
-        ncols=min(len(lines), columns),
+        ncols=-(-len(lines) // -(-len(lines) // columns)),
         frameon=False,
         fontsize=9,
     )

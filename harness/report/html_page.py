@@ -115,7 +115,7 @@ def _pairs(confidence: Confidence) -> list[dict[str, Any]]:
                 is_less_better = metric.endswith("mae")
                 verdict = "better" if (interval[0] > 0) != is_less_better else "worse"
             digits = 1 if metric.endswith("psnr") else 3
-            text = " … ".join(f"{value:+.{digits}f}" for value in interval)
+            text = " … ".join(f"{value:+.{digits}f}".replace("-", "−") for value in interval)
             cells.append({"text": text, "verdict": verdict})
         rows.append({"first": first, "second": second, "cells": cells})
     return rows

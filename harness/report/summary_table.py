@@ -146,4 +146,4 @@ def _power(metrics: MetricSet) -> Cell:
     psd = metrics.psd
     if psd is None or psd.log_error_db is None:
         return Cell(_UNDEFINED)
-    return Cell(f"{psd.log_error_db:.1f}", f"{psd.bias_db:+.1f}", psd.log_error_db)
+    return Cell(f"{psd.log_error_db:.1f}", f"{psd.bias_db:+.1f}".replace("-", "−"), psd.log_error_db)
