@@ -1,4 +1,5 @@
-"""A batch divided among threads, against the default of onnxruntime, which parallelises each operator.
+"""A batch divided among threads (`inference.data_parallel`), against the default of onnxruntime, which parallelises
+each operator.
 
 Both run interleaved with a float32 product of 1024 x 1024 matrices. ``times_as_fast`` is the median of the ratios
 within a round. ``best_fraction`` compares the rate of the best round of the artifact with that of the best product:
