@@ -23,7 +23,7 @@ def test_the_plan_names_runs_and_artifacts_by_their_labels(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["resnet"], "'resnet' is unknown"), (["cnn", "cnn"], "named twice"), ([], "no architecture")],
+    [(["resnet"], "'resnet' is unknown"), (["cnn", "cnn"], "given twice"), ([], "no architecture")],
 )
 def test_a_study_of_nothing_known_is_refused(tmp_path, names, message):
     with pytest.raises(InputError, match=message):
