@@ -34,7 +34,7 @@ def test_every_target_writes_appends_and_prunes(run, small, tmp_path, target):
     assert code == 2
     assert (
         err
-        == f"Error: {root / 'small'}: is there already, its newest version is 1; --append-version adds one\n"
+        == f"Checking artifacts\nError: {root / 'small'}: is there already, its newest version is 1; --append-version adds one\n"
     )
     code, text, err = run(*command, "--append-version", "--prune", 1)
     assert code == 0, err

@@ -56,7 +56,7 @@ def test_the_command_measures_in_turns_and_writes_its_figures(four_artifacts, li
         (1, "pinn_cnn.onnx"), (1, "pinn_fno.onnx"), (2, "pinn_cnn.onnx"), (2, "pinn_fno.onnx"),
     ]  # fmt: skip
     assert run("loadtest", *options)[0] == 2
-    assert run("loadtest", "--server", "grpc://127.0.0.1:9/x", *options)[0] == 2
+    assert run("loadtest", "--server", "grpc://127.0.0.1:9/x", *options)[0] == 3
 
 
 def test_what_cannot_be_measured_is_refused(four_artifacts, lines_scan, scan_of):
