@@ -8,14 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError
 
 __all__ = ["atomic_folder", "atomic_path", "check_replaceable", "put_folder", "write_text"]
 
 
+# What is wrong with the path itself; other errors are of the machine.
+_ERRORS_OF_PATHS = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
+
+
+def _unwritable(path: Path, error: OSError) -> PtychonnxError:
+    kind = InputError if isinstance(error, _ERRORS_OF_PATHS) else EnvironmentFailure
+    return kind(f"{path}: cannot be written ({error.strerror})")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error.
+    """Yield a temporary path next to `path`; rename it to `path` on success, remove it on any error.
 
     The temporary name ends like `path` does, since some writers choose the format by the ending.
 
@@ -23,6 +32,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     ------
     InputError
         If the parent cannot be a folder, or `path` is one.
+    EnvironmentFailure
+        If the disk is full, read-only or broken.
     """
     path = Path(path)
     if path.is_dir():
@@ -31,7 +42,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise _unwritable(path, error) from error
     try:
         partial = folder / path.name
         yield partial
@@ -42,7 +53,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; put it in the place of `path` on success, remove it on any error.
+    """Yield a temporary folder next to `path`; put it in the place of `path` on success, remove it on any error.
 
     A folder that is there already is replaced only if it is one of the same kind, which holds a file `marker`.
 
@@ -50,6 +61,8 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
     ------
     InputError
         If the parent cannot be a folder, or `path` is a file or a folder with something else in it.
+    EnvironmentFailure
+        If the disk is full, read-only or broken.
     """
     path = Path(path)
     check_replaceable(path, marker)
@@ -57,7 +70,7 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise _unwritable(path, error) from error
     try:
         partial = holder / "new"
         partial.mkdir()

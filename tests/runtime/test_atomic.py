@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import errno
 import shutil
 
 import pytest
 
 from ptychonnx.runtime.atomic import atomic_folder, atomic_path, write_text
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 
 
 @pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt, SystemExit])
@@ -86,3 +87,12 @@ def test_a_folder_that_cannot_be_put_in_place_gives_the_earlier_one_back(tmp_pat
         shutil.rmtree(folder)
     assert (earlier_run / "config.json").read_text() == "old"
     assert list(tmp_path.iterdir()) == [earlier_run]
+
+
+def test_a_full_disk_is_a_failure_of_the_machine(tmp_path, monkeypatch):
+    def fail(**arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ptychonnx.runtime.atomic.tempfile.mkdtemp", fail)
+    with pytest.raises(EnvironmentFailure, match=r"o\.txt: cannot be written \(No space left on device\)"):
+        write_text(tmp_path / "o.txt", "text")
