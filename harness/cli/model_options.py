@@ -33,14 +33,11 @@ _LONGEST_CHOICES = 13
 _PAGE = "ptychonnx.help_page"
 
 
-@dataclass(frozen=True, init=False)
 class Omit:
     """Marks a parameter of a command: fields of its model that are no options of this command."""
 
-    names: frozenset[str]
-
     def __init__(self, *names: str) -> None:
-        object.__setattr__(self, "names", frozenset(names))
+        self.names = frozenset(names)
 
 
 @dataclass(frozen=True)
@@ -149,17 +146,14 @@ class Command(TyperCommand):
         """Write the page of help, or the one of the panel that was asked for."""
         own_pages: set[str] = getattr(self.callback, "own_pages", set())
         page = ctx.meta.get(_PAGE)
-        hidden: list[Any] = []
-        for parameter in self.params:
+        parameters: list[Any] = self.params
+        hidden = [parameter.hidden for parameter in parameters]
+        for parameter in parameters:
             panel = getattr(parameter, "rich_help_panel", None)
-            if panel not in {page} if page else panel in own_pages:
-                hidden.append(parameter)
-        before = [parameter.hidden for parameter in hidden]
-        for parameter in hidden:
-            parameter.hidden = True
+            parameter.hidden |= panel != page if page else panel in own_pages
         super().format_help(ctx, formatter)
-        for parameter, state in zip(hidden, before, strict=True):
-            parameter.hidden = state
+        for parameter, before in zip(parameters, hidden, strict=True):
+            parameter.hidden = before
 
 
 def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
@@ -197,7 +191,7 @@ def _option(name: str, field: FieldInfo, panel: str | None, typed_only: bool) ->
     if not field.is_required():
         default = None if typed_only else field.get_default(call_default_factory=True)
         default = None if default in ((), {}) else default
-        if default not in (None, False):
+        if default is not None and default is not False:
             text = "on" if default is True else f"{default:g}" if isinstance(default, float) else default
             sentences.append(f"Default: {text}.")
         kind = kind | None
