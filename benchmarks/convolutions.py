@@ -5,7 +5,7 @@ within one round.
 
 * ``rates``: ten 3 x 3 convolutions in a row, as a fraction of the rate of the matrix product.
 * ``doubled``: an image with repeated pixels, a 3 x 3 convolution, and its consumer (another convolution with as many
-  channels, or a head with one channel), before and after the passes `SubpixelPass` and `SubpixelHeadPass`.
+  channels, or a head with one channel), before and after `SubpixelConvolutionPass` and `SubpixelHeadPass`.
 
     python -m benchmarks.convolutions --out benchmarks/results/convolutions.json
 """
@@ -26,7 +26,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ptychonnx.export.passes.subpixel_convolution import SubpixelPass
+from ptychonnx.export.passes.subpixel_convolution import SubpixelConvolutionPass
 from ptychonnx.export.passes.subpixel_head import SubpixelHeadPass
 from ptychonnx.harness.bench.interleaved import interleaved_times, timed
 from ptychonnx.runtime.atomic import write_text
@@ -128,7 +128,7 @@ def main() -> None:
     for channels, outputs, side in DOUBLED:
         inner, head = (doubled(channels, outputs, side, readers) for readers in (outputs, 1))
         name = f"{channels} {outputs} {side}"
-        models |= {f"inner {name}": inner, f"inner {name} after": after(inner, SubpixelPass())}
+        models |= {f"inner {name}": inner, f"inner {name} after": after(inner, SubpixelConvolutionPass())}
         models |= {f"head {name}": head, f"head {name} after": after(head, SubpixelHeadPass())}
     times = measure(models, arguments.batch, arguments.rounds, arguments.threads)
     rates, gains = [], []

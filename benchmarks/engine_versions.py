@@ -36,7 +36,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ptychonnx.export.verification.engines import installed_engines, open_onnxruntime
-from ptychonnx.export.verification.published_file import contract_input
+from ptychonnx.export.verification.reference_pair import contract_reference
 from ptychonnx.harness.machine import vector_instructions
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
@@ -155,7 +155,7 @@ def seeded_inputs(contract: Contract, batch: int) -> NDArray:
 
 def inputs_of(contract: Contract, batches: Sequence[int]) -> list[NDArray]:
     """The reference input, then noise in each batch size, the largest last."""
-    _, (reference,) = contract_input(contract)
+    _, (reference,) = contract_reference(contract)
     sizes = sorted(batches) if contract.batch is None else [contract.batch]
     return [reference, *(seeded_inputs(contract, size) for size in sizes)]
 

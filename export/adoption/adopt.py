@@ -1,8 +1,8 @@
-"""From an ONNX file of somebody else to an artifact, of which nothing in the harness knows that it is foreign."""
+"""Adoption: an ONNX file from elsewhere becomes an artifact that the harness treats like any other."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
 from functools import partial
 from pathlib import Path
 
@@ -10,18 +10,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ptychonnx.export.adoption.foreign_graph import foreign_names, patch_sides, wrap
+from ptychonnx.export.adoption.foreign_graph import foreign_names, patch_sides
 from ptychonnx.export.adoption.numpy_reference import native_network
 from ptychonnx.export.adoption.sidecar import Layout, Specification
-from ptychonnx.export.artifact.publication import publish
-from ptychonnx.export.graph.inspection import check_graph, operators
+from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, release
+from ptychonnx.export.artifact.export_result import ExportResult
+from ptychonnx.export.artifact.publication import check_name
+from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.graph.opset import DEFAULT_OPSET, LOWEST_OPSET, opset_of, to_opset
-from ptychonnx.export.verification.engines import installed_engines
-from ptychonnx.export.verification.first_difference import locate
-from ptychonnx.export.verification.inputs import amplitude_trials
-from ptychonnx.export.verification.verdict import verdict
-from ptychonnx.export.verification.verification_report import write_refusal, write_report
-from ptychonnx.export.verification.verify import BATCHES, TOLERANCE, VerificationReport, parity_of, verify
+from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OUTPUT_NAME
+from ptychonnx.export.verification.inputs import amplitude_inputs
+from ptychonnx.export.verification.verify import TOLERANCE
 from ptychonnx.runtime.contract import (
     Contract,
     Conversion,
@@ -32,24 +31,12 @@ from ptychonnx.runtime.contract import (
 )
 from ptychonnx.runtime.contract.integrity import check_model_file
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["AdoptionResult", "adopt"]
+__all__ = ["adopt"]
 
-_COMPARED = 20
-
-
-@dataclass(frozen=True)
-class AdoptionResult:
-    """A published artifact, what was stamped into it, and everything that was compared."""
-
-    path: Path
-    contract: Contract
-    report: VerificationReport
-
-    def verdict(self) -> list[str]:
-        """What was compared, on which inputs, and how well it agreed, as lines of text."""
-        return verdict(self.contract, self.report)
+_COMPARED_PATTERNS = 20
 
 
 def adopt(
@@ -59,63 +46,60 @@ def adopt(
     *,
     scan: Scan | None = None,
     tolerance: float = TOLERANCE,
-) -> AdoptionResult:
-    """Put what a foreign network needs around its graph, verify the whole, and write `out`.
+    progress: Progress = SILENT,
+) -> ExportResult:
+    """Add preprocessing and output conversion to a foreign network, verify the whole, and write `out`.
 
-    Preprocessing, layouts, orientation, pixel size and the step from an exit wave to the object become nodes of the
-    graph. The whole is compared, in every engine, with the foreign graph run by itself between the same steps in
-    NumPy.
+    Preprocessing, layouts, orientation, pixel size and the division of an exit wave by the probe become nodes of the
+    graph. In every engine, the whole graph is compared with the foreign graph run between the same steps in NumPy.
 
     Parameters
     ----------
     foreign
-        An ONNX file of one input float32.
+        An ONNX file with one float32 input.
     specification
         See `read_specification`.
     out
-        File to write; it appears complete and verified, or not at all, with its report beside it.
+        File to write; it appears complete and verified, or not at all, with its report next to it.
     scan
-        Patterns to compare on; seeded ones of the specification's flux if None.
+        Patterns to compare on; by default seeded patterns with the flux of the specification.
     tolerance
         Largest relative error.
+    progress
+        Receives the stages.
 
     Raises
     ------
     InputError
-        If the file is unsafe or no ONNX model, or the specification does not fit it.
+        If the file is unsafe or not an ONNX model, or the specification does not fit it.
     VerificationError
         If a check fails; nothing is written.
     """
-    foreign, out = Path(foreign), Path(out)
-    if out.suffix != ".onnx":
-        raise InputError(f"{out}: expected a name that ends in .onnx")
-    model = _read(foreign)
-    batch = _check_input(foreign, model, specification)
-    original = opset_of(model)
-    raised = to_opset(model, max(original, DEFAULT_OPSET if original >= LOWEST_OPSET else LOWEST_OPSET))
+    out = check_name(out)
+    model = _read(Path(foreign))
+    batch = _check_input(Path(foreign), model, specification)
     native = native_network(model, specification, batch)
     patterns, origin = _patterns(specification, scan)
-    native(patterns[:1])  # says in one line what does not fit
-    made = wrap(raised, specification, batch)
-    data = made.SerializeToString(deterministic=True)
-    check_graph(data, batch=batch)
-    report = verify(
-        specification.label,
-        {name: partial(load, data) for name, load in installed_engines().items()},
-        native,
-        amplitude_trials(patterns, origin),
+    native(patterns[:1])  # raises an error of one line if the specification does not fit
+    original = opset_of(model)
+    raised = to_opset(model, max(original, DEFAULT_OPSET if original >= LOWEST_OPSET else LOWEST_OPSET))
+    # Imported here because onnx_ir takes half a second to import, which the command line would pay every time.
+    wrap = importlib.import_module("ptychonnx.export.adoption.wrapped_graph").wrap
+    candidate = Candidate(
+        label=specification.label,
+        model=wrap(raised, specification, batch),
+        inputs=[INPUT_NAME],
+        native={OUTPUT_NAME: native},
+        verification_inputs=amplitude_inputs(patterns, origin),
+        stamp=partial(_contract, model, specification, batch),
+        batch=batch,
         tolerance=tolerance,
-        batches=BATCHES if batch is None else (batch,),
-        locate=locate(data, lambda *inputs: [], tolerance),
-        # How well another engine runs somebody else's network is no fault of the adoption.
-        decide="onnxruntime",
+        passes=False,
+        # How accurately another engine runs the foreign network does not depend on the adoption.
+        deciding_engines="onnxruntime",
     )
-    if report.refusals:
-        report.raise_on_refusal(f"; all figures are in {write_refusal(report, out)}")
-    contract = _contract(model, made, specification, batch).model_copy(update={"parity": parity_of(report)})
-    contract = publish(made, contract, out)
-    write_report(report, out)
-    return AdoptionResult(out, contract, report)
+    published = release(candidate, out, progress)
+    return ExportResult(out, published.stamp, published.report)
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -168,27 +152,29 @@ def _patterns(specification: Specification, scan: Scan | None) -> tuple[NDArray[
             raise InputError(
                 f"{scan.name}: patterns are {scan.size} x {scan.size}, the specification says {n} x {n}"
             )
-        chosen = np.unique(np.linspace(0, len(scan) - 1, _COMPARED).round().astype(np.intp))
+        chosen = np.unique(np.linspace(0, len(scan) - 1, _COMPARED_PATTERNS).round().astype(np.intp))
         return scan.diffraction[chosen][:, None], f"{len(chosen)} patterns of {scan.name}"
     row, column = np.mgrid[:n, :n] - n // 2
     beam = np.exp(-(row**2 + column**2) / (2 * (n / 10) ** 2)) + 1e-4
     # Legacy generators, since their numbers never change.
     generator = np.random.RandomState(0)
-    speckle = generator.exponential(size=(_COMPARED, n, n))
+    speckle = generator.exponential(size=(_COMPARED_PATTERNS, n, n))
     mean = beam * speckle
     counts = generator.poisson(mean * (specification.flux / mean.sum((1, 2), keepdims=True)))
     amplitude = np.sqrt(counts).astype(np.float32)[:, None]
-    return amplitude, f"{_COMPARED} seeded speckle patterns of {specification.flux:.3g} photons"
+    return amplitude, f"{_COMPARED_PATTERNS} seeded speckle patterns of {specification.flux:.3g} photons"
 
 
 def _contract(
-    model: onnx.ModelProto, made: onnx.ModelProto, specification: Specification, batch: int | None
+    foreign: onnx.ModelProto, specification: Specification, batch: int | None, verified: VerifiedGraph
 ) -> Contract:
     _, window = patch_sides(specification)
     weighting = specification.stitching or ("probe" if window == specification.n else "crop")
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-    sizes = [int(np.prod(tensor.dims)) for tensor in model.graph.initializer if tensor.data_type in floating]
-    producer = f"{model.producer_name} {model.producer_version}".strip() or "an unknown exporter"
+    sizes = [
+        int(np.prod(tensor.dims)) for tensor in foreign.graph.initializer if tensor.data_type in floating
+    ]
+    producer = f"{foreign.producer_name} {foreign.producer_version}".strip() or "an unknown exporter"
     steps = [name for name, _, _ in specification.resolved_steps()[:-1]]
     return Contract(
         label=specification.label,
@@ -207,10 +193,11 @@ def _contract(
         ),
         conversion=Conversion(
             exporter=f"{producer}, adopted",
-            opset=opset_of(made),
-            ir_version=made.ir_version,
+            opset=opset_of(verified.model),
+            ir_version=verified.model.ir_version,
             lowering="none",
             passes=[],
-            operators_before=dict(sorted(operators(model).items())),
+            operators_before=dict(sorted(operators(foreign).items())),
         ),
+        parity=verified.report.parity(),
     )

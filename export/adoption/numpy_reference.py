@@ -1,4 +1,4 @@
-"""The foreign network as its author runs it: its own graph, with everything around it in NumPy."""
+"""The foreign network as its author runs it: its own graph, between steps in NumPy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def native_network(
     Raises
     ------
     InputError
-        If onnxruntime does not load the foreign graph; when called, if it does not take such patterns.
+        If onnxruntime does not load the foreign graph, or, when called, does not run it on such patterns.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -42,21 +42,22 @@ def native_network(
     order = specification.output.channels
 
     def run(patterns: NDArray[np.float32]) -> list[NDArray]:
+        """Output of the foreign graph for each channel, [B, 1, M, M]."""
         shaped = _from_ours(patterns, specification.input.layout)
         names = sorted(set(channels.values()))
         size = batch or len(shaped)
-        found = []
+        batches = []
         for start in range(0, len(shaped), size):
             part = shaped[start : start + size]
             padded = np.ascontiguousarray(part.take(range(size), axis=0, mode="clip"))
             try:
-                found.append([value[: len(part)] for value in session.run(names, {source: padded})])
+                batches.append([value[: len(part)] for value in session.run(names, {source: padded})])
             except Exception as error:  # as above
                 raise InputError(
                     f"the foreign graph does not run on {list(padded.shape)}: {_line(error)}"
                 ) from error
         joined = dict(
-            zip(names, (np.concatenate(values) for values in zip(*found, strict=True)), strict=True)
+            zip(names, (np.concatenate(values) for values in zip(*batches, strict=True)), strict=True)
         )
         return [
             _to_ours(
@@ -90,24 +91,24 @@ def native_network(
             patches = whole
         if factor is not None:
             patches = patches * factor
-        made = np.stack([patches.real, patches.imag], axis=-1)
-        return np.moveaxis(made, 1, 3).astype(np.float32)
+        stacked = np.stack([patches.real, patches.imag], axis=-1)
+        return np.moveaxis(stacked, 1, 3).astype(np.float32)
 
     return predict
 
 
 def _enlarged(patches: NDArray, side: int) -> NDArray:
-    """Bilinear, pixel centres on pixel centres, edges repeated."""
+    """Bilinear interpolation with aligned pixel centres; edge pixels are repeated."""
     scale = patches.shape[-1] / side
     axis = np.clip((np.arange(side) + 0.5) * scale - 0.5, 0, patches.shape[-1] - 1)
     coordinates = np.meshgrid(axis, axis, indexing="ij")
     flat = patches.reshape(-1, *patches.shape[-2:])
-    made = [
+    images = [
         ndimage.map_coordinates(image.real, coordinates, order=1)
         + 1j * ndimage.map_coordinates(image.imag, coordinates, order=1)
         for image in flat
     ]
-    return np.stack(made).reshape(*patches.shape[:-2], side, side)
+    return np.stack(images).reshape(*patches.shape[:-2], side, side)
 
 
 def _from_ours(patterns: NDArray, layout: Layout) -> NDArray:

@@ -1,4 +1,4 @@
-"""What a file of `ptychonnx export-module` says of itself: it is no network of this field and has no contract."""
+"""Description of an exported module, for files of `ptychonnx export-module`, which have no contract."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ModuleDescription(BaseModel):
 
     source: str | None = Field(default=None, description="where the module came from, without its folder")
     complex_values: list[str] = Field(
-        default=[], description="inputs and outputs whose last axis is real and imaginary part"
+        default=[], description="inputs and outputs whose last axis is the real and the imaginary part"
     )
     parameters: int | None = None
     exporter: str | None = None
@@ -33,8 +33,7 @@ class ModuleDescription(BaseModel):
     graph_sha256: str | None = None
 
     def rows(self) -> dict[str, str]:
-        """What a person wants to know, by name; what is not known is left out."""
-        parity = self.parity
+        """The description for people, by name; unknown entries are left out."""
         rows = {
             "source": self.source,
             "parameters": None if self.parameters is None else f"{self.parameters:,}",
@@ -42,17 +41,25 @@ class ModuleDescription(BaseModel):
             "lowering": self.lowering,
             "passes": ", ".join(self.passes),
             "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
-            "parity": None
-            if parity is None
-            else (
-                f"{parity.max_relative_error:.2e} of the largest output (allowed {parity.tolerance:.0e}), "
-                f"{parity.engine} on {parity.patterns}"
-            ),
+            "parity": self._parity_text(),
             "reference": None
             if self.reference is None
             else f"output {self.reference.output_sha256[:12]} for the {self.reference.rule}",
         }
         return {name: shown for name, shown in rows.items() if shown}
+
+    def _parity_text(self) -> str | None:
+        parity = self.parity
+        if parity is None:
+            return None
+        return (
+            f"{parity.max_relative_error:.2e} of the largest output (allowed {parity.tolerance:.0e}), "
+            f"{parity.engine} on {parity.patterns}"
+        )
+
+    def to_json(self) -> str:
+        """The form that is stamped into the file."""
+        return self.model_dump_json()
 
     @classmethod
     def from_json(cls, text: str, where: str) -> ModuleDescription:
@@ -61,7 +68,7 @@ class ModuleDescription(BaseModel):
         Raises
         ------
         InputError
-            If the text is none.
+            If the text is not a description.
         """
         try:
             return cls.model_validate_json(text)

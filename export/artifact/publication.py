@@ -1,4 +1,4 @@
-"""Writing an artifact: contract stamped, the very bytes read back and run before they get their name."""
+"""Publication: a model is stamped, written to a temporary name, read back and run, and only then gets its name."""
 
 from __future__ import annotations
 
@@ -6,65 +6,75 @@ from pathlib import Path
 
 import onnx
 
+from ptychonnx.export.artifact.stamp import Stamp, reference_inputs, stamped_bytes
 from ptychonnx.export.graph.inspection import check_graph
 from ptychonnx.export.verification.engines import open_onnxruntime
-from ptychonnx.export.verification.published_file import contract_input
-from ptychonnx.export.verification.verify import reference_pair
+from ptychonnx.export.verification.reference_pair import reference_pair
 from ptychonnx.runtime.atomic import atomic_path
-from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
-from ptychonnx.runtime.contract.integrity import CONTRACT_HASH_KEY, contract_sha256, graph_sha256
+from ptychonnx.runtime.contract import Contract
+from ptychonnx.runtime.contract.integrity import graph_sha256
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference import Session
 
-__all__ = ["publish", "stamp"]
+__all__ = ["check_name", "publish"]
 
 
-def stamp(model: onnx.ModelProto, contract: Contract) -> bytes:
-    """Bytes of a model with its contract and the hash of it, the same for the same model and contract."""
-    text = contract.to_json()
-    onnx.helper.set_model_props(model, {CONTRACT_KEY: text, CONTRACT_HASH_KEY: contract_sha256(text)})
-    return model.SerializeToString(deterministic=True)
+def check_name(out: Path) -> Path:
+    """The path of an artifact to be written.
+
+    Raises
+    ------
+    InputError
+        If its name does not end in ``.onnx``.
+    """
+    out = Path(out)
+    if out.suffix != ".onnx":
+        raise InputError(f"{out}: expected a name that ends in .onnx")
+    return out
 
 
-def publish(model: onnx.ModelProto, contract: Contract, out: Path) -> Contract:
+def publish(model: onnx.ModelProto, stamp: Stamp, out: Path) -> Stamp:
     """Write `out`; it appears complete and checked, or not at all.
 
     Parameters
     ----------
-    contract
-        Without the hash of the graph and the reference pair, which are found here.
+    stamp
+        Without the hash of the graph and the reference pair, which are computed here.
 
     Returns
     -------
-    The contract that was stamped.
+    The stamp as it was written.
 
     Raises
     ------
     VerificationError
-        If the file is no valid artifact, or does not give the output that the graph gave before it was written.
+        If the file is not a valid artifact, or returns another output than the model did before it was written.
     """
-    rule, inputs = contract_input(contract)
+    rule, inputs = reference_inputs(stamp, model)
     engine = open_onnxruntime(model.SerializeToString(deterministic=True))
-    contract = contract.model_copy(
-        update={"reference": reference_pair(engine, rule, *inputs), "graph_sha256": graph_sha256(model)}
+    stamp = stamp.model_copy(
+        update={"graph_sha256": graph_sha256(model), "reference": reference_pair(engine, rule, *inputs)}
     )
     with atomic_path(out) as partial:
-        partial.write_bytes(stamp(model, contract))
+        partial.write_bytes(stamped_bytes(model, stamp))
         data = partial.read_bytes()
-        names = {
-            "inputs": [tensor.name for tensor in contract.inputs],
-            "outputs": [contract.output.name],
-        }
-        if graph_sha256(check_graph(data, **names, batch=contract.batch)) != contract.graph_sha256:
+        if graph_sha256(onnx.load_from_string(data)) != stamp.graph_sha256:
             raise VerificationError("the file does not hold the graph that was verified")
-        if reference_pair(open_onnxruntime(data), rule, *inputs) != contract.reference:
+        if reference_pair(open_onnxruntime(data), rule, *inputs) != stamp.reference:
             raise VerificationError(
-                "the file does not give the output that the graph gave before it was written"
+                "the file returns another output than the graph did before it was written"
             )
-        try:
-            session = Session(partial, "cpu")
-        except InputError as error:
-            raise VerificationError(f"the runtime does not take the file: {error}") from error
-        if session.contract != contract:
-            raise VerificationError("the contract in the file is not the one that was stamped")
-    return contract
+        if isinstance(stamp, Contract):
+            _check_contract(partial, data, stamp)
+    return stamp
+
+
+def _check_contract(path: Path, data: bytes, contract: Contract) -> None:
+    inputs = [tensor.name for tensor in contract.inputs]
+    check_graph(data, inputs=inputs, outputs=[contract.output.name], batch=contract.batch)
+    try:
+        session = Session(path, "cpu")
+    except InputError as error:
+        raise VerificationError(f"the runtime refuses the file: {error}") from error
+    if session.contract != contract:
+        raise VerificationError("the contract in the file is not the one that was stamped")

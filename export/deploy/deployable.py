@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptychonnx.export.verification.published_file import check_artifact, raise_on_difference
+from ptychonnx.export.artifact.artifact_checks import check_artifact, raise_on_difference
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract, InputTensor
 from ptychonnx.runtime.contract.integrity import check_model_file, external_tensors
 from ptychonnx.runtime.errors import InputError

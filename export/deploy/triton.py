@@ -11,7 +11,7 @@ from ptychonnx.export.deploy.readme import readme
 from ptychonnx.export.deploy.triton_config import config_text, warmup_file
 from ptychonnx.export.deploy.versioned_folder import ModelPlan, Plan
 from ptychonnx.export.deploy.versions import MODEL_FILE, plan_versions
-from ptychonnx.export.verification.published_file import contract_input
+from ptychonnx.export.verification.reference_pair import contract_reference
 from ptychonnx.runtime.contract import Contract
 
 __all__ = ["plan_triton"]
@@ -56,7 +56,7 @@ def _plan_model(root: Path, artifact: Deployable, options: DeployOptions) -> Mod
 
 def _warm_up(contract: Contract) -> dict[str, bytes]:
     """A file for each input: the first of the reference, or the whole batch where only one fits."""
-    _, values = contract_input(contract)
+    _, values = contract_reference(contract)
     return {
         f"warmup/{warmup_file(tensor.name)}": (each[:1] if contract.batch is None else each).tobytes()
         for tensor, each in zip(contract.inputs, values, strict=True)

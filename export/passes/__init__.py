@@ -1,4 +1,4 @@
-"""Passes over the graph, one a module, and the order in which they are applied."""
+"""Passes over the graph, one per module, and the order in which they are applied."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from onnx_ir.passes.common import (
 )
 
 from ptychonnx.export.passes.affine_folding import AffineFoldingPass
-from ptychonnx.export.passes.bias_merging import BiasJoiningPass
+from ptychonnx.export.passes.bias_merging import BiasMergingPass
 from ptychonnx.export.passes.canonical_order import CanonicalOrderPass
 from ptychonnx.export.passes.concatenation_splitting import ConcatenationSplittingPass
 from ptychonnx.export.passes.constant_folding import ConstantFoldingPass
-from ptychonnx.export.passes.cubic_resize import ResamplingPass
-from ptychonnx.export.passes.gelu_fusion import GeluPass
-from ptychonnx.export.passes.metadata_removal import MetadataPass
-from ptychonnx.export.passes.nearest_resize import RepeatToResizePass, SizesToScalesPass
-from ptychonnx.export.passes.reshape_merging import ViewJoiningPass
-from ptychonnx.export.passes.reshape_targets import ConstantReshapePass
+from ptychonnx.export.passes.cubic_resize import CubicResizePass
+from ptychonnx.export.passes.gelu_fusion import GeluFusionPass
+from ptychonnx.export.passes.metadata_removal import MetadataRemovalPass
+from ptychonnx.export.passes.nearest_resize import RepetitionToResizePass, SizesToScalesPass
+from ptychonnx.export.passes.reshape_merging import ReshapeMergingPass
+from ptychonnx.export.passes.reshape_targets import ReshapeTargetPass
 from ptychonnx.export.passes.simplification import SimplificationPass
-from ptychonnx.export.passes.subpixel_convolution import SubpixelPass
+from ptychonnx.export.passes.subpixel_convolution import SubpixelConvolutionPass
 from ptychonnx.export.passes.subpixel_head import SubpixelHeadPass
-from ptychonnx.export.passes.transpose_elimination import TransposeCancellationPass
+from ptychonnx.export.passes.transpose_elimination import TransposeEliminationPass
 from ptychonnx.export.passes.transpose_sinking import TransposeSinkingPass
-from ptychonnx.export.passes.transposed_products import TurnedProductPass
+from ptychonnx.export.passes.transposed_products import TransposedProductPass
 
 __all__ = ["Cleaned", "clean", "pipeline"]
 
@@ -63,35 +63,35 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
     return (
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         IdentityEliminationPass(),
-        GeluPass(),
-        RepeatToResizePass(),
+        GeluFusionPass(),
+        RepetitionToResizePass(),
         SizesToScalesPass(),
-        ResamplingPass(),
-        ConstantReshapePass(),
+        CubicResizePass(),
+        ReshapeTargetPass(),
         ConstantFoldingPass(),
         SimplificationPass(),
         RemoveUnusedNodesPass(),
         AffineFoldingPass(),
-        BiasJoiningPass(),
+        BiasMergingPass(),
         SimplificationPass(),
-        TransposeCancellationPass(),
+        TransposeEliminationPass(),
         TransposeSinkingPass(),
-        TurnedProductPass(),
+        TransposedProductPass(),
         ConcatenationSplittingPass(),
         SubpixelHeadPass(),
-        SubpixelPass(),
-        ViewJoiningPass(),
+        SubpixelConvolutionPass(),
+        ReshapeMergingPass(),
         DeduplicateHashedInitializersPass(),
         CommonSubexpressionEliminationPass(),
         RemoveUnusedNodesPass(),
         CanonicalOrderPass(),
-        MetadataPass(own_version),
+        MetadataRemovalPass(own_version),
     )
 
 
 def clean(model: onnx.ModelProto) -> Cleaned:
     """Apply the pipeline to a copy of `model`."""
-    # The graph shares its tensors with the message it came from.
+    # The graph would share its tensors with the message that it was read from.
     graph = ir.from_proto(copy.deepcopy(model))
     names = []
     for step in pipeline():

@@ -1,4 +1,4 @@
-"""Folds what only scales and shifts channels into the weights before it."""
+"""Fold scales and offsets of channels into the weights of the layer before them."""
 
 from __future__ import annotations
 
@@ -8,42 +8,47 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ptychonnx.export.graph.editing import add_constant, float_constant, is_read_once, replace_nodes
+from ptychonnx.export.passes.node_rewriting import NodeRewritePass
+
 __all__ = ["AffineFoldingPass"]
 
 logger = logging.getLogger(__name__)
 
+_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
-class AffineFoldingPass(ir.passes.InPlacePass):
-    """``y = scale * x + offset`` behind a convolution or matrix product becomes part of its weights.
 
-    * ``Conv, BatchNormalization`` in inference, ``Conv, Mul`` and ``Conv, Add`` with a constant of one value a
-      channel, or of one value in all, become one ``Conv``.
-    * The same for ``ConvTranspose`` of one group and for ``Gemm`` without scalars.
-    * ``MatMul, Mul`` with a constant of one value a column, or of one in all, becomes one ``MatMul`` if the
+class AffineFoldingPass(NodeRewritePass):
+    """``y = scale * x + offset`` after a convolution or matrix product becomes part of its weights.
+
+    * ``Conv, BatchNormalization`` in inference, ``Conv, Mul`` and ``Conv, Add`` with a constant of one value
+      per channel, or of one value in all, become one ``Conv``.
+    * The same for ``ConvTranspose`` of one group and for ``Gemm`` with scalars of 1.
+    * ``MatMul, Mul`` with a constant of one value per column, or of one in all, becomes one ``MatMul`` if the
       second factor is the constant one.
 
     The new weights are computed in float64 and rounded once, so outputs differ by rounding (below 1e-6 of the
     largest). Weights that another node reads too, and values that are read elsewhere, are left as they are.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        modified = False
-        while any(_fold(model.graph, node) for node in model.graph):
-            modified = True
-        return ir.passes.PassResult(model, modified=modified)
+    infers_shapes = False
+    repeats = True
+
+    def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
+        return _fold(graph, node)
 
 
 def _fold(graph: ir.Graph, node: ir.Node) -> bool:
-    found = _affine(node)
-    if found is None:
+    affine = _affine(node)
+    if affine is None:
         return False
-    source, scale, offset = found
+    source, scale, offset = affine
     layer = source.producer()
-    if layer is None or layer.op_type not in _LAYERS or len(source.uses()) != 1 or source.is_graph_output():
+    if layer is None or layer.op_type not in _LAYERS or not is_read_once(source):
         return False
-    weight = _constant(layer.inputs[1])
+    weight = float_constant(layer.inputs[1])
     bias_value = layer.inputs[2] if len(layer.inputs) > 2 else None
-    bias = None if bias_value is None else _constant(bias_value)
+    bias = float_constant(bias_value)
     if weight is None or (bias_value is not None and bias is None):
         return False
     if any(len(value.uses()) != 1 for value in (layer.inputs[1], bias_value) if value is not None):
@@ -54,7 +59,7 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     channels = weight.shape[axis]
     rank = len(source.shape) if source.shape is not None else weight.ndim
     position = rank - 1 if layer.op_type in ("MatMul", "Gemm") else 1
-    scale_by, offset_by = (_each_channel(part, rank, position, channels) for part in (scale, offset))
+    scale_by, offset_by = (_by_channel(part, rank, position, channels) for part in (scale, offset))
     if scale_by is None or offset_by is None:
         return False
     if layer.op_type == "MatMul" and np.any(offset_by):
@@ -68,23 +73,18 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     inputs: list[ir.Value | None] = [layer.inputs[0], _keep(graph, layer.inputs[1], new_weight, weight)]
     if bias_value is not None or np.any(new_bias):
         name = f"{source.name}.bias" if bias_value is None else bias_value.name
-        inputs.append(_initialiser(graph, name, new_bias))
+        inputs.append(_folded(graph, name, new_bias))
     joined = ir.node(layer.op_type, inputs, dict(layer.attributes))
     target = node.outputs[0]
     logger.debug("%s: %s folded into %s", target.name, node.op_type, layer.op_type)
-    ir.convenience.replace_nodes_and_values(
-        graph, node, [node, layer], [joined], [target], [joined.outputs[0]]
-    )
+    replace_nodes(graph, [node, layer], [joined], target)
     return True
-
-
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def _affine(node: ir.Node) -> tuple[ir.Value, NDArray, NDArray] | None:
     """(x, scale, offset) of a node that computes ``scale * x + offset`` with constants that broadcast."""
     if node.op_type == "BatchNormalization":
-        parts = [_constant(value) for value in node.inputs[1:5]]
+        parts = [float_constant(value) for value in node.inputs[1:5]]
         training = node.attributes.get_int("training_mode", 0)
         if node.inputs[0] is None or training or any(part is None for part in parts):
             return None
@@ -96,8 +96,8 @@ def _affine(node: ir.Node) -> tuple[ir.Value, NDArray, NDArray] | None:
     if node.op_type not in ("Mul", "Add"):
         return None
     for value, other in (node.inputs[:2], node.inputs[1::-1]):
-        constant = _constant(other)
-        if value is not None and constant is not None and _constant(value) is None:
+        constant = float_constant(other)
+        if value is not None and constant is not None and float_constant(value) is None:
             wide = constant.astype(np.float64)
             if node.op_type == "Mul":
                 return value, wide, np.zeros(1)
@@ -106,7 +106,7 @@ def _affine(node: ir.Node) -> tuple[ir.Value, NDArray, NDArray] | None:
 
 
 def _output_axis(layer: ir.Node, rank: int) -> int | None:
-    """Axis of the weights that counts output channels."""
+    """Axis of the output channels in the weights."""
     if layer.op_type == "Conv":
         return 0
     if layer.op_type == "ConvTranspose":
@@ -117,8 +117,8 @@ def _output_axis(layer: ir.Node, rank: int) -> int | None:
     return rank - 1 if rank >= 2 else None
 
 
-def _each_channel(part: NDArray, rank: int, position: int, channels: int) -> NDArray | None:
-    """One value a channel of an array that broadcasts against values of some rank; None if it varies otherwise."""
+def _by_channel(part: NDArray, rank: int, position: int, channels: int) -> NDArray | None:
+    """One value per channel of an array that broadcasts to `rank` axes; None if it varies along another axis."""
     if part.size == 1:
         return np.full(channels, part.reshape(()))
     if part.ndim > rank:
@@ -127,23 +127,11 @@ def _each_channel(part: NDArray, rank: int, position: int, channels: int) -> NDA
     return part.reshape(-1) if shape[position] == channels == part.size else None
 
 
-def _constant(value: ir.Value | None) -> NDArray | None:
-    if value is None or value.is_graph_input():
-        return None
-    tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None or tensor.dtype != ir.DataType.FLOAT else tensor.numpy()
-
-
 def _keep(graph: ir.Graph, value: ir.Value | None, new: NDArray, old: NDArray) -> ir.Value | None:
-    """The weights themselves if they are the same, so that they stay recognisable."""
-    return value if value is None or np.array_equal(new, old) else _initialiser(graph, value.name, new)
+    """The weights themselves if they did not change, so that they can still be recognised."""
+    return value if value is None or np.array_equal(new, old) else _folded(graph, value.name, new)
 
 
-def _initialiser(graph: ir.Graph, name: str | None, values: NDArray) -> ir.Value:
-    # A dotted name without a number is that of a parameter: this is none any more.
-    unique = f"{name}.folded"
-    while unique in graph.initializers:
-        unique += "_"
-    value = ir.val(unique, const_value=ir.tensor(values, name=unique))
-    graph.register_initializer(value)
-    return value
+def _folded(graph: ir.Graph, name: str | None, values: NDArray) -> ir.Value:
+    # A dotted name without this suffix would be the name of a parameter of the framework.
+    return add_constant(graph, f"{name}.folded", values)

@@ -1,4 +1,4 @@
-"""Puts nodes and initialisers into an order that follows from what the graph computes alone."""
+"""Sort nodes and initialisers in an order that depends only on what the graph computes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["CanonicalOrderPass"]
 class CanonicalOrderPass(ir.passes.InPlacePass):
     """Nodes in the order in which the outputs need them, initialisers in the order in which nodes read them.
 
-    tf2onnx orders by names that count up during the life of a process, so that two exports of one network
-    differ. The walk starts at the outputs and takes inputs from first to last; each node comes behind those
+    tf2onnx sorts by names with counters that continue during a process, so that two exports of one network
+    differ. The traversal starts at the outputs and follows inputs from first to last; each node comes after those
     it reads from. Nodes that no output needs stay at the end. A graph with subgraphs is only sorted
     topologically.
     """
@@ -32,7 +32,7 @@ _SUBGRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 def _sort(graph: ir.Graph) -> None:
     graph.sort()
     ordered = list(dict.fromkeys([*_needed(graph), *graph]))
-    # Appended one after the other, each node ends behind those before it.
+    # Nodes are moved to the end one after the other.
     for node in ordered:
         graph.remove(node)
         graph.append(node)
@@ -45,7 +45,7 @@ def _sort(graph: ir.Graph) -> None:
 
 
 def _needed(graph: ir.Graph) -> list[ir.Node]:
-    """Nodes that the outputs need, each behind its inputs; a walk with a stack, since networks are deep."""
+    """Nodes that the outputs need, each after its inputs; with a stack, since networks are deep."""
     done: dict[ir.Node, None] = {}
     stack = [node for value in reversed(graph.outputs) if (node := value.producer())]
     while stack:

@@ -1,4 +1,4 @@
-"""Computes what can be computed without an input: constants, and sizes that do not depend on the batch."""
+"""Fold whatever does not depend on an input: constants, and sizes other than the batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from onnxscript.optimizer import fold_constants
 
 __all__ = ["ConstantFoldingPass"]
 
-# Elements: a constant that grows beyond this is cheaper to compute than to store.
+# Numbers of elements: a larger constant is cheaper to compute than to store.
 _LARGEST_INPUT = 2**22
 _LARGEST_OUTPUT = 2**20
 
@@ -16,9 +16,9 @@ _LARGEST_OUTPUT = 2**20
 class ConstantFoldingPass(ir.passes.InPlacePass):
     """onnxscript's folding: nodes whose inputs are all constant become constants.
 
-    With sizes inferred on the way, ``Shape`` followed by ``Gather``, ``Cast`` or ``Concat`` folds wherever the
-    batch is not among them. The reference evaluator of the ONNX project computes the values, in float32 where
-    the graph says float32.
+    Shapes are inferred, so that ``Shape`` followed by ``Gather``, ``Cast`` or ``Concat`` is folded wherever the
+    result does not contain the batch. The reference evaluator of the ONNX project computes the values, in the types
+    of the graph.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

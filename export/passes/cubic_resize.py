@@ -1,4 +1,4 @@
-"""Cubic interpolation to a fixed size becomes two products with constant matrices."""
+"""Rewrite cubic interpolation to a fixed size as two products with constant matrices."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
-from onnx_ir.passes.common import ShapeInferencePass
 
-from ptychonnx.export.passes.convolution_attributes import make_constant
+from ptychonnx.export.graph.editing import GraphTape, constant_array
+from ptychonnx.export.passes.node_rewriting import NodeRewritePass
 
-__all__ = ["ResamplingPass"]
+__all__ = ["CubicResizePass"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,22 +22,20 @@ logger = logging.getLogger(__name__)
 _MAX_SIDE = 512
 
 
-class ResamplingPass(ir.passes.InPlacePass):
+class CubicResizePass(NodeRewritePass):
     """``Resize`` of mode ``cubic``, of images [B, C, rows, columns] of known size, becomes ``R x C``.
 
-    Interpolation is linear and treats rows and columns alike, each by itself: R and C are what the operator makes of
-    images of single rows and columns. Engines compute it value by value: a UNO that takes 1.7 ms a pattern in
-    onnxruntime took 25. Not every GPU provider has it. Sums are taken in another order, so outputs differ
-    by rounding.
+    Cubic interpolation is linear and acts on rows and columns separately: R and C are the outputs of the operator for
+    images with a single row or column of ones. Engines compute the operator value by value: a UNO that takes 1.7 ms
+    per pattern in onnxruntime took 25. Not every GPU provider has it. Sums are taken in another order, so outputs
+    differ by rounding.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        if not any(_is_cubic(node) for node in model.graph):
-            return ir.passes.PassResult(model, modified=False)
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-        opset = model.opset_imports[""]
-        replaced = sum(_replace(model.graph, node, opset) for node in list(model.graph))
-        return ir.passes.PassResult(model, modified=replaced > 0)
+    def applies(self, graph: ir.Graph) -> bool:
+        return any(_is_cubic(node) for node in graph)
+
+    def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
+        return _is_cubic(node) and _replace(graph, node)
 
 
 def _is_cubic(node: ir.Node) -> bool:
@@ -45,31 +43,32 @@ def _is_cubic(node: ir.Node) -> bool:
     return node.op_type == "Resize" and mode is not None and mode.as_string() == "cubic"
 
 
-def _replace(graph: ir.Graph, node: ir.Node, opset: int) -> bool:
-    if not _is_cubic(node) or "axes" in node.attributes or len(node.inputs) < 3 or node.inputs[0] is None:
+def _replace(graph: ir.Graph, node: ir.Node) -> bool:
+    if "axes" in node.attributes or len(node.inputs) < 3 or node.inputs[0] is None:
         return False
     image, target = node.inputs[0], node.outputs[0]
     before, after = _Size.of(image), _Size.of(target)
     if before is None or after is None or before.others != after.others:
-        logger.debug("%s: of unknown size, or other axes than the last two change", node.name)
+        logger.debug("%s: the size is unknown, or other axes than the last two change", node.name)
         return False
-    scales = None if node.inputs[2] is None else ir.convenience.get_const_tensor(node.inputs[2])
+    scales = constant_array(node.inputs[2])
     if len(node.inputs) < 4 and scales is None:
         return False
-    by_row, by_column = (None, None) if scales is None else scales.numpy()[2:].tolist()
+    by_row, by_column = (None, None) if scales is None else scales[2:].tolist()
+    opset = graph.opset_imports[""]
     rows = _matrix(node, opset, before.rows, after.rows, by_row)
     columns = _matrix(node, opset, before.columns, after.columns, by_column)
-    label = target.name
-    middle = ir.node("MatMul", [make_constant(graph, f"{label}.rows", rows), image])
-    last = ir.node("MatMul", [middle.outputs[0], make_constant(graph, f"{label}.columns", columns.T)])
-    ir.convenience.replace_nodes_and_values(graph, node, [node], [middle, last], [target], [last.outputs[0]])
-    logger.debug("%s: now two products", label)
+    tape = GraphTape(graph, target.name)
+    resized_rows = tape.add("MatMul", tape.constant(rows, name="rows"), image)
+    tape.add("MatMul", resized_rows, tape.constant(columns.T, name="columns"))
+    logger.debug("%s: now two products", target.name)
+    tape.replace([node], target)
     return True
 
 
 @dataclass(frozen=True)
 class _Size:
-    """Of images [B, C, rows, columns]; `others` are the channels and the batch, a name if it varies."""
+    """Size of images [B, C, rows, columns]; `others` are the batch (a name if it is dynamic) and the channels."""
 
     others: tuple[int | str, int]
     rows: int
@@ -77,7 +76,7 @@ class _Size:
 
     @staticmethod
     def of(value: ir.Value) -> _Size | None:
-        """None if a size is not known, or the image is too large."""
+        """None if a size is unknown, or the image is too large."""
         if value.shape is None or len(value.shape) != 4:
             return None
         batch, channels, rows, columns = value.shape
@@ -90,7 +89,7 @@ class _Size:
 
 
 def _matrix(node: ir.Node, opset: int, old: int, new: int, factor: float | None) -> NDArray[np.float32]:
-    """[new, old]: what the operator makes of each of the rows of an image, all others being 0."""
+    """[new, old]: outputs of the operator for images with a single row of ones."""
     attributes = {name: _value(attribute) for name, attribute in node.attributes.items()}
     sized = factor is None
     resize = onnx.helper.make_node(

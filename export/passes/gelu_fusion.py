@@ -1,4 +1,4 @@
-"""Writes the formula of the Gaussian error linear unit as the one operator that it is since opset 20."""
+"""Fuse the formula of the Gaussian error linear unit into the operator `Gelu` of opset 20."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
-__all__ = ["GeluPass"]
+from ptychonnx.export.graph.editing import constant_array
+
+__all__ = ["GeluFusionPass"]
 
 _FIRST_OPSET = 20
 
 
-class GeluPass(ir.passes.InPlacePass):
+class GeluFusionPass(ir.passes.InPlacePass):
     """The formulas that exporters write become ``Gelu``; values differ by rounding only (below 1e-6).
 
     * torch: ``x * (0.5 * (erf(x / sqrt(2)) + 1))``.
     * Keras: ``(0.5 * x) * (1 - erf(-x * sqrt(0.5)))``, which is how the converter writes its ``erfc``.
     * Both with ``approximate="tanh"``: ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))``.
 
-    Nothing is done below opset 20, which has no such operator.
+    Nothing is done below opset 20, which does not have the operator.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -74,11 +76,11 @@ def _rule(pattern: Callable[..., Any], approximate: str) -> RewriteRule:
 
 
 def _is(value: ir.Value, expected: float) -> bool:
-    tensor = ir.convenience.get_const_tensor(value)
+    array = constant_array(value)
     return (
-        tensor is not None
-        and tensor.size == 1
-        and math.isclose(float(tensor.numpy().reshape(())), expected, rel_tol=1e-6)
+        array is not None
+        and array.size == 1
+        and math.isclose(float(array.reshape(())), expected, rel_tol=1e-6)
     )
 
 

@@ -1,4 +1,4 @@
-"""Strips what exporters leave of the machine they ran on; names no longer depend on the process."""
+"""Remove traces of the machine that exported a graph, and make names independent of the process."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import re
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-__all__ = ["BATCH", "MetadataPass"]
+__all__ = ["BATCH", "MetadataRemovalPass"]
 
 BATCH = "batch"
 PRODUCER = "ptychonnx"
 # Inference servers of 2025 read up to this version.
 _IR_VERSION = 10
-# What a framework names a parameter: words and dots; no slash, and no counter of the exporter's.
+# Name of a parameter in a framework: words and dots, without slashes and without a counter of the exporter.
 _KEPT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+")
 
 
-class MetadataPass(ir.passes.InPlacePass):
-    """The last pass: the graph says what it computes, and nothing of where it was made.
+class MetadataRemovalPass(ir.passes.InPlacePass):
+    """The last pass: afterwards a graph depends only on what it computes, not on where it was exported.
 
-    * Metadata and documentation strings of model, graph, values and nodes go.
+    * Metadata and documentation strings of model, graph, values and nodes are removed.
     * The dynamic first axis is called ``batch``; sizes of values inside the graph are left to shape
       inference.
-    * Nodes and values inside are numbered by operator; initialisers keep a dotted parameter name, or are
+    * Nodes and inner values are numbered by operator; initialisers keep a dotted parameter name, or are
       named after the first node that reads them. Inputs and outputs keep their names.
-    * Producer and IR version are set; unused imports of operator sets go.
+    * Producer and IR version are set; unused imports of operator sets are removed.
     """
 
     def __init__(self, producer_version: str) -> None:
@@ -77,5 +77,5 @@ def _rename(graph: ir.Graph) -> None:
         value.name = name
     for value in graph.initializers.values():
         if (tensor := value.const_value) is not None:
-            # A new one: the tensor has a name, a documentation string and metadata of its own.
+            # A new tensor, since the old one has its own name, documentation string and metadata.
             value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)

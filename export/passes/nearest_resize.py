@@ -1,16 +1,27 @@
-"""Rewrites the repetition of pixels that Keras writes for `UpSampling2D` as one `Resize`."""
+"""Rewrite the repetition of pixels, as Keras writes `UpSampling2D`, as one nearest-neighbour `Resize`."""
 
 from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import ShapeInferencePass
 
-__all__ = ["RepeatToResizePass", "SizesToScalesPass", "make_resize"]
+from ptychonnx.export.graph.editing import GraphTape, constant_array, is_read_once
+from ptychonnx.export.passes.node_rewriting import NodeRewritePass
+
+__all__ = [
+    "DoubledImage",
+    "RepetitionToResizePass",
+    "SizesToScalesPass",
+    "add_resize",
+    "doubled_image",
+    "whole_factors",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -20,95 +31,119 @@ _NEAREST = {
     "nearest_mode": "floor",
 }
 _VIEWS = {"Unsqueeze", "Tile", "Transpose", "Reshape"}
-# Any batch that is not also a size would do: the mapping of indices is found for this one.
+# Any batch that is not also another size would do: the mapping of indices is computed for this one.
 _BATCH = 2
 
 
-class RepeatToResizePass(ir.passes.InPlacePass):
+class RepetitionToResizePass(NodeRewritePass):
     """``Unsqueeze, Tile, [Transpose,] Reshape`` of a rank-4 value becomes ``[Transpose,] Resize``.
 
-    What the chain does is not guessed from its attributes: it is run on an array of indices, and replaced
-    only if each output pixel is the one that the nearest-neighbour `Resize` (asymmetric, floor) of whole
-    factors, perhaps of a transposition that leaves the batch in front, would take. The result is therefore
-    identical bit for bit. The computation of the target shape, which is dynamic, is then dead and left to the
-    removal of unused nodes.
+    The chain is run on an array of indices. It is replaced only if every output pixel is the one that a
+    nearest-neighbour `Resize` (asymmetric, floor) by whole factors would take, perhaps after a transposition that
+    keeps the batch in front. The result is therefore identical bit for bit. The nodes that computed the dynamic
+    target shape are then unused, and a later pass removes them.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        if not any(node.op_type == "Tile" for node in model.graph):
-            return ir.passes.PassResult(model, modified=False)
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-        chains = [chain for node in model.graph if (chain := _chain(node))]
-        replaced = sum(_replace(model.graph, chain) for chain in chains)
-        return ir.passes.PassResult(model, modified=replaced > 0)
+    operators = frozenset({"Tile"})
+
+    def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
+        chain = _chain(node)
+        return chain is not None and _replace_chain(graph, chain)
 
 
-class SizesToScalesPass(ir.passes.InPlacePass):
+class SizesToScalesPass(NodeRewritePass):
     """A nearest-neighbour `Resize` to a computed size becomes one by whole factors; values stay bit for bit.
 
-    torch computes the size by ``Shape`` and ``Concat``, only to carry the batch along. Only `Resize` of the kind
-    that `make_resize` writes, with whole factors, is touched.
+    torch computes the size by ``Shape`` and ``Concat``, only to keep the batch dynamic. Only a `Resize` of the kind
+    that `add_resize` writes, with whole factors, is rewritten.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        nodes = [
-            node
-            for node in model.graph
-            if node.op_type == "Resize" and len(node.inputs) == 4 and node.inputs[3] is not None
-        ]
-        if not nodes:
-            return ir.passes.PassResult(model, modified=False)
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-        return ir.passes.PassResult(model, modified=sum(_scale(model.graph, node) for node in nodes) > 0)
+    def applies(self, graph: ir.Graph) -> bool:
+        return any(_has_sizes(node) for node in graph)
+
+    def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
+        if not _has_sizes(node) or not _is_nearest(node):
+            return False
+        source, target = node.inputs[0], node.outputs[0]
+        assert source is not None
+        before, after = _sizes(source), _sizes(target)
+        if before is None or after is None or after[0] != before[0]:
+            return False
+        if any(new % old for new, old in zip(after, before, strict=True)):
+            return False
+        tape = GraphTape(graph, target.name)
+        add_resize(tape, source, [new // old for new, old in zip(after, before, strict=True)])
+        tape.replace([node], target)
+        return True
 
 
-def _scale(graph: ir.Graph, node: ir.Node) -> bool:
-    source, target = node.inputs[0], node.outputs[0]
-    assert source is not None
-    before, after = _sizes(source), _sizes(target)
-    if before is None or after is None or not _is_nearest(node):
-        return False
-    if any(new % old for new, old in zip(after, before, strict=True)) or after[0] != before[0]:
-        return False
-    factors = tuple(new // old for new, old in zip(after, before, strict=True))
-    scaled = make_resize(graph, source, factors, f"{target.name}.scales")
-    ir.convenience.replace_nodes_and_values(graph, node, [node], [scaled], [target], [scaled.outputs[0]])
-    return True
+def add_resize(tape: GraphTape, value: ir.Value, factors: Sequence[int], name: str = "scales") -> ir.Value:
+    """Record a nearest-neighbour `Resize` by whole factors; with scales, not sizes, the batch stays dynamic."""
+    return tape.add("Resize", value, None, tape.constant(factors, np.float32, name), **_NEAREST)
+
+
+def whole_factors(node: ir.Node) -> tuple[int, ...] | None:
+    """Factors of a `Resize` of the kind that `add_resize` writes; None for any other node."""
+    if node.op_type != "Resize" or len(node.inputs) != 3 or not _is_nearest(node):
+        return None
+    scales = constant_array(node.inputs[2])
+    if scales is None or not np.array_equal(scales, np.rint(scales)):
+        return None
+    return tuple(int(scale) for scale in scales)
+
+
+@dataclass(frozen=True)
+class DoubledImage:
+    """A value [B, C, rows, columns] of known size, every row and column of which is repeated once."""
+
+    value: ir.Value
+    rows: int
+    columns: int
+
+
+def doubled_image(value: ir.Value | None) -> DoubledImage | None:
+    """The image that a value repeats every row and column of; None if it does not, or if the size is unknown."""
+    node = None if value is None else value.producer()
+    if node is None or whole_factors(node) != (1, 1, 2, 2):
+        return None
+    image = node.inputs[0]
+    if image is None or image.shape is None:
+        return None
+    rows, columns = image.shape[2:]
+    return DoubledImage(image, rows, columns) if isinstance(rows, int) and isinstance(columns, int) else None
+
+
+def _has_sizes(node: ir.Node) -> bool:
+    return node.op_type == "Resize" and len(node.inputs) == 4 and node.inputs[3] is not None
 
 
 def _is_nearest(node: ir.Node) -> bool:
-    given = {
+    attributes = {
         name: attribute.as_string()
         for name, attribute in node.attributes.items()
         if attribute.type == ir.AttributeType.STRING
     }
-    # Without effect for this mode.
-    for name, default in (("keep_aspect_ratio_policy", "stretch"),):
-        if given.pop(name, default) != default:
-            return False
-    return given == _NEAREST
+    # The policy has no effect in this mode.
+    return attributes.pop("keep_aspect_ratio_policy", "stretch") == "stretch" and attributes == _NEAREST
 
 
 def _chain(node: ir.Node) -> list[ir.Node] | None:
-    """The nodes from an `Unsqueeze` to the next `Reshape`, if nothing else reads from between them."""
+    """The nodes from an `Unsqueeze` to the next `Reshape`, if no other node reads a value between them."""
     if node.op_type != "Unsqueeze":
         return None
     chain = [node]
     while chain[-1].op_type != "Reshape":
         (value,) = chain[-1].outputs
-        uses = list(value.uses())
-        if (
-            len(uses) != 1
-            or value.is_graph_output()
-            or uses[0].idx != 0
-            or uses[0].node.op_type not in _VIEWS
-        ):
+        if not is_read_once(value):
             return None
-        chain.append(uses[0].node)
+        (use,) = value.uses()
+        if use.idx != 0 or use.node.op_type not in _VIEWS:
+            return None
+        chain.append(use.node)
     return chain if any(link.op_type == "Tile" for link in chain) else None
 
 
-def _replace(graph: ir.Graph, chain: list[ir.Node]) -> bool:
+def _replace_chain(graph: ir.Graph, chain: list[ir.Node]) -> bool:
     source, target = chain[0].inputs[0], chain[-1].outputs[0]
     assert source is not None
     before, after = _sizes(source), _sizes(target)
@@ -119,38 +154,26 @@ def _replace(graph: ir.Graph, chain: list[ir.Node]) -> bool:
     try:
         repeated = _run(chain, indices, after)
     except (ValueError, TypeError) as error:
-        logger.debug("%s: cannot be followed: %s", chain[0].name, error)
+        logger.debug("%s: the chain cannot be run: %s", chain[0].name, error)
         return False
-    found = _as_resize(indices, repeated)
-    if found is None:
-        logger.debug("%s: is no repetition of pixels", chain[0].name)
+    resize = _as_resize(indices, repeated)
+    if resize is None:
+        logger.debug("%s: not a repetition of pixels", chain[0].name)
         return False
-    permutation, factors = found
-    nodes: list[ir.Node] = []
+    permutation, factors = resize
+    tape = GraphTape(graph, target.name)
     value = source
     if permutation != (0, 1, 2, 3):
-        nodes.append(ir.node("Transpose", [value], {"perm": permutation}))
-        value = nodes[-1].outputs[0]
+        value = tape.add("Transpose", source, perm=permutation)
         value.dtype, value.shape = source.dtype, ir.Shape(source.shape[i] for i in permutation)  # type: ignore
-    nodes.append(make_resize(graph, value, factors, f"{target.name}.scales"))
-    ir.convenience.replace_nodes_and_values(
-        graph, chain[-1], chain[::-1], nodes, [target], [nodes[-1].outputs[0]]
-    )
+    add_resize(tape, value, factors)
+    tape.replace(chain[::-1], target)
     logger.debug("%s: now a Resize by %s", target.name, factors)
     return True
 
 
-def make_resize(graph: ir.Graph, value: ir.Value, factors: tuple[int, ...], name: str) -> ir.Node:
-    """A nearest-neighbour `Resize` by whole factors; scales, not sizes, so that the batch stays dynamic."""
-    while name in graph.initializers:
-        name += "_"
-    scales = ir.val(name, const_value=ir.tensor(np.array(factors, dtype=np.float32), name=name))
-    graph.register_initializer(scales)
-    return ir.node("Resize", [value, None, scales], _NEAREST)
-
-
 def _sizes(value: ir.Value) -> tuple[int, ...] | None:
-    """Sizes with `_BATCH` for an unknown first one."""
+    """Sizes with `_BATCH` for an unknown first one; None if another size is unknown."""
     if value.shape is None:
         return None
     sizes = [size if isinstance(size, int) else None for size in value.shape]
@@ -164,9 +187,9 @@ def _run(chain: list[ir.Node], indices: NDArray[np.int64], after: tuple[int, ...
     for node in chain:
         match node.op_type:
             case "Unsqueeze":
-                indices = np.expand_dims(indices, tuple(_constant(node)))
+                indices = np.expand_dims(indices, tuple(_second_input(node)))
             case "Tile":
-                indices = np.tile(indices, tuple(_constant(node)))
+                indices = np.tile(indices, tuple(_second_input(node)))
             case "Transpose":
                 indices = indices.transpose(node.attributes["perm"].as_ints())
             case "Reshape":
@@ -174,16 +197,17 @@ def _run(chain: list[ir.Node], indices: NDArray[np.int64], after: tuple[int, ...
     return indices
 
 
-def _constant(node: ir.Node) -> NDArray:
-    value = None if node.inputs[1] is None else ir.convenience.get_const_tensor(node.inputs[1])
-    if value is None:
+def _second_input(node: ir.Node) -> NDArray:
+    array = constant_array(node.inputs[1])
+    if array is None:
         raise ValueError(f"the second input of {node.op_type} is not constant")
-    return value.numpy()
+    return array
 
 
 def _as_resize(
     indices: NDArray[np.int64], repeated: NDArray[np.int64]
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Permutation and factors by which `indices` become `repeated`."""
     for others in itertools.permutations((1, 2, 3)):
         permutation = (0, *others)
         moved = indices.transpose(permutation)

@@ -1,95 +1,78 @@
-"""Joins nodes that only give elements another shape, and removes those that give them the same."""
+"""Merge nodes that only change the shape of a value, and remove those that change nothing."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-__all__ = ["VIEWS", "ViewEliminationPass", "ViewJoiningPass", "known_sizes"]
+from ptychonnx.export.graph.editing import GraphTape, is_read_once
+from ptychonnx.export.passes.node_rewriting import NodeRewritePass
+
+__all__ = ["VIEWS", "ReshapeEliminationPass", "ReshapeMergingPass", "known_sizes"]
 
 logger = logging.getLogger(__name__)
 
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 
 
-class ViewEliminationPass(ir.passes.InPlacePass):
-    """``Reshape``, ``Squeeze``, ``Unsqueeze`` and ``Flatten`` to the shape that is there already go.
+class ReshapeEliminationPass(NodeRewritePass):
+    """Remove ``Reshape``, ``Squeeze``, ``Unsqueeze`` and ``Flatten`` nodes that do not change the shape.
 
-    All sizes but one must be known. What gives an output of the graph its name stays.
+    All sizes but one must be known. A node that computes an output of the graph stays, because it names the output.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        return _until_none_fits(model, _remove)
+    repeats = True
+
+    def applies(self, graph: ir.Graph) -> bool:
+        return any(node.op_type in VIEWS for node in graph)
+
+    def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
+        return node.op_type in VIEWS and _remove(graph, node)
 
 
-class ViewJoiningPass(ir.passes.InPlacePass):
-    """A view of a view, see `ViewEliminationPass`, becomes one ``Reshape``, or none if it gives the shape back.
+class ReshapeMergingPass(ReshapeEliminationPass):
+    """Two such nodes in a row become one ``Reshape``, or none if they restore the shape.
 
     All sizes but one must be known. A value that another node reads too is left as it is.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        return _until_none_fits(model, lambda graph, node: _remove(graph, node) or _join(graph, node))
-
-
-def _until_none_fits(model: ir.Model, rule: Callable[[ir.Graph, ir.Node], bool]) -> ir.passes.PassResult:
-    if not any(node.op_type in VIEWS for node in model.graph):
-        return ir.passes.PassResult(model, modified=False)
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    modified = False
-    while any(rule(model.graph, node) for node in model.graph):
-        modified = True
-    return ir.passes.PassResult(model, modified=modified)
+    def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
+        return node.op_type in VIEWS and (_remove(graph, node) or _merge(graph, node))
 
 
 def _remove(graph: ir.Graph, node: ir.Node) -> bool:
-    source, target = (node.inputs[0], node.outputs[0]) if node.op_type in VIEWS else (None, None)
-    if source is None or target is None or target.is_graph_output():
+    source, target = node.inputs[0], node.outputs[0]
+    if source is None or target.is_graph_output():
         return False
     before, after = known_sizes(source), known_sizes(target)
     if before is None or before != after:
         return False
-    logger.debug("%s: gives the shape that is there", node.name)
+    logger.debug("%s: does not change the shape", node.name)
     ir.convenience.replace_all_uses_with(target, source)
     graph.remove(node, safe=True)
     return True
 
 
-def _join(graph: ir.Graph, node: ir.Node) -> bool:
-    if node.op_type not in VIEWS or node.inputs[0] is None:
-        return False
+def _merge(graph: ir.Graph, node: ir.Node) -> bool:
     middle, target = node.inputs[0], node.outputs[0]
-    previous = middle.producer()
-    if (
-        previous is None
-        or previous.op_type not in VIEWS
-        or len(middle.uses()) != 1
-        or middle.is_graph_output()
-    ):
+    previous = None if middle is None or not is_read_once(middle) else middle.producer()
+    if previous is None or previous.op_type not in VIEWS:
         return False
     sizes = known_sizes(target)
-    # A size of 0 would mean "as before" in a target.
+    # In a target, a size of 0 would stand for the size before.
     if sizes is None or 0 in sizes:
         return False
-    name = f"{target.name}.target"
-    while name in graph.initializers:
-        name += "_"
-    shape = ir.val(name, const_value=ir.tensor(np.array(sizes, dtype=np.int64), name=name))
-    graph.register_initializer(shape)
-    joined = ir.node("Reshape", [previous.inputs[0], shape])
-    logger.debug("%s: %s and %s joined", target.name, previous.op_type, node.op_type)
-    ir.convenience.replace_nodes_and_values(
-        graph, node, [node, previous], [joined], [target], [joined.outputs[0]]
-    )
+    tape = GraphTape(graph, target.name)
+    tape.add("Reshape", previous.inputs[0], tape.integers(*sizes, name="target"))
+    logger.debug("%s: %s and %s merged", target.name, previous.op_type, node.op_type)
+    tape.replace([node, previous], target)
     return True
 
 
 def known_sizes(value: ir.Value) -> Sequence[int] | None:
-    """All sizes, with -1 for one that is not known; None if more are not known."""
+    """All sizes, with -1 for an unknown one; None if several are unknown."""
     if value.shape is None:
         return None
     sizes = [size if isinstance(size, int) else -1 for size in value.shape]

@@ -1,4 +1,4 @@
-"""Removes nodes that do nothing, and joins two of a kind into one."""
+"""Remove nodes that change nothing, and merge two of a kind into one."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from onnx_ir.passes.common import IdentityEliminationPass
 from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 from onnxscript.rewriter.rules import common
 
+from ptychonnx.export.graph.editing import constant_array
+
 __all__ = ["SimplificationPass"]
 
 
 def _neutral(operator: str, value: float) -> RewriteRule:
-    """``x op value`` is x. The library's own rules take a number near it too: an epsilon would be lost."""
+    """``x op value`` is x. The rules of the library accept a number near `value` too and would lose an epsilon."""
 
     def pattern(op: Any, x: Any, c: Any) -> Any:
         return getattr(op, operator)(x, c)
 
     def check(context: Any, x: ir.Value, c: ir.Value) -> bool:
-        tensor = ir.convenience.get_const_tensor(c)
-        if tensor is None or tensor.size != 1 or x.shape is None or len(x.shape) < len(tensor.shape):
+        array = constant_array(c)
+        if array is None or array.size != 1 or x.shape is None or len(x.shape) < array.ndim:
             return False
-        return bool(tensor.numpy().reshape(()) == value)
+        return bool(array.reshape(()) == value)
 
     return RewriteRule(pattern, lambda op, x, **_: op.Identity(x), check, name=f"{operator}{value:g}")
 
@@ -34,10 +36,10 @@ def _single_sum() -> RewriteRule:
         return op.ReduceSum(x, axes, keepdims=0)
 
     def check(context: Any, x: ir.Value, axes: ir.Value) -> bool:
-        tensor, shape = ir.convenience.get_const_tensor(axes), x.shape
-        if tensor is None or tensor.size == 0 or shape is None:
+        array, shape = constant_array(axes), x.shape
+        if array is None or array.size == 0 or shape is None:
             return False
-        return all(shape[int(axis)] == 1 for axis in tensor.numpy())
+        return all(shape[int(axis)] == 1 for axis in array)
 
     return RewriteRule(pattern, lambda op, x, axes: op.Squeeze(x, axes), check, name="single_sum")
 
@@ -60,10 +62,10 @@ _RULES = (
 
 
 class SimplificationPass(ir.passes.InPlacePass):
-    """Rules of onnxscript's rewriter, and some of ours; none changes a value.
+    """Rules of onnxscript's rewriter, and some of our own; values stay bit for bit.
 
-    * ``Cast`` to the type that is there already, ``Transpose`` that moves nothing, ``Expand`` to the same size,
-      ``Slice`` of everything, ``Dropout`` in inference, ``x * 1``, ``x / 1``, ``x + 0`` and ``x - 0`` go.
+    * Removed: ``Cast`` to the same type, ``Transpose`` that moves nothing, ``Expand`` to the same size,
+      ``Slice`` of everything, ``Dropout`` in inference, ``x * 1``, ``x / 1``, ``x + 0`` and ``x - 0``.
     * ``ReduceSum`` over axes of one element becomes a view.
     * ``Cast, Cast``, ``Reshape, Reshape`` and ``Unsqueeze, Unsqueeze`` become one node.
     """

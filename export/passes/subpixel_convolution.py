@@ -1,4 +1,4 @@
-"""Convolves an image before its pixels are repeated instead of after: four ninths of the products."""
+"""Convolve an image before its pixels are repeated instead of afterwards, with four ninths of the products."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import logging
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import ShapeInferencePass
 
-from ptychonnx.export.passes.convolution_attributes import (
-    Convolution,
-    doubled,
-    make_constant,
-    read_convolution,
-)
+from ptychonnx.export.graph.editing import GraphTape, is_read_once
+from ptychonnx.export.passes.convolution_attributes import Convolution, read_convolution
+from ptychonnx.export.passes.nearest_resize import doubled_image
+from ptychonnx.export.passes.node_rewriting import NodeRewritePass
 
-__all__ = ["PARITY_TAPS", "SubpixelPass", "is_worth_subpixels", "pointwise_reader"]
+__all__ = ["PARITY_TAPS", "SubpixelConvolutionPass", "activation_of", "becomes_subpixel_convolution"]
 
 logger = logging.getLogger(__name__)
 
-# With fewer, putting the pixels into their places takes as long as the products that are saved.
+# With fewer, interleaving the pixels takes as long as the products that are saved.
 _FEWEST_CHANNELS = 32
 # [parity, tap of the small image, tap of the large one]. Rows 2 i - 1 (parity 0) and 2 i (parity 1) of the convolved
 # large image read its rows 2 i - 2 .. 2 i + 1, which are the rows i - 1, i - 1, i, i of the small one.
@@ -28,19 +25,19 @@ PARITY_TAPS = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], dtype=n
 _POINTWISE = {"Relu", "LeakyRelu", "Gelu", "Sigmoid", "Tanh"}
 
 
-class SubpixelPass(ir.passes.InPlacePass):
+class SubpixelConvolutionPass(NodeRewritePass):
     """``Resize, Conv`` becomes ``Conv, Transpose, Reshape, Transpose, Reshape, Slice, Transpose``.
 
-    The `Resize` repeats each row and column once (nearest), the convolution is 3 x 3 with zeros around. Of nine
-    pixels under its kernel four are different, so that 2 x 2 convolutions of the small image, one for each parity
-    of row and column, give the same: the weights of equal pixels are added, in float64, and rounded once. Outputs
-    differ by rounding (below 1e-6 of the largest), at the borders too: around n rows there are n + 1 places for
-    the 2 x 2 kernel, each of which gives the rows 2 i - 1 and 2 i, and the outermost rows are cut off.
+    The `Resize` repeats each row and column once (nearest); the convolution is 3 x 3 with zero padding. Only four of
+    the nine pixels under its kernel are different, so that 2 x 2 convolutions of the small image, one for each parity
+    of row and column, compute the same: the weights of equal pixels are added in float64 and rounded once. Outputs
+    differ by rounding (below 1e-6 of the largest). At the borders, the 2 x 2 kernel has n + 1 positions along n rows,
+    each of which computes the rows 2 i - 1 and 2 i; the outermost rows are cut off.
 
-    Pixels are put into their places with the channels last, so that whole pixels are moved: exchanging single numbers
-    takes onnxruntime many times as long, most of all on several threads. The transpositions to that layout and back
-    are part of what onnxruntime does before and after a convolution anyway. An activation behind the convolution goes
-    before them, so that engines can fuse the two.
+    Pixels are interleaved with the channels last, so that whole pixels are moved: exchanging single numbers takes
+    onnxruntime many times as long, most of all on several threads. onnxruntime transposes to that layout and back
+    around a convolution anyway. An activation after the convolution comes before the transpositions, so that engines
+    can fuse the two.
 
     Images of fewer than 32 channels are left as they are.
 
@@ -48,85 +45,69 @@ class SubpixelPass(ir.passes.InPlacePass):
     Network", CVPR 2016, learn such layers.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        if not any(node.op_type == "Resize" for node in model.graph):
-            return ir.passes.PassResult(model, modified=False)
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-        replaced = sum(_replace(model.graph, node) for node in list(model.graph))
-        return ir.passes.PassResult(model, modified=replaced > 0)
+    operators = frozenset({"Resize"})
+
+    def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
+        layer = read_convolution(node)
+        if layer is None or not becomes_subpixel_convolution(layer, node.inputs[0]):
+            return False
+        _replace(graph, node, layer)
+        return True
 
 
-def is_worth_subpixels(layer: Convolution, value: ir.Value | None) -> bool:
-    """Whether the pass takes a convolution of this value."""
-    return layer.is_same and doubled(value) is not None and layer.weight.shape[1] >= _FEWEST_CHANNELS
+def becomes_subpixel_convolution(layer: Convolution, value: ir.Value | None) -> bool:
+    """Whether the pass rewrites a convolution of this value."""
+    return layer.keeps_size and doubled_image(value) is not None and layer.weight.shape[1] >= _FEWEST_CHANNELS
 
 
-def pointwise_reader(value: ir.Value) -> ir.Node | None:
+def activation_of(value: ir.Value) -> ir.Node | None:
     """The only reader of a value, if it is an activation."""
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type not in _POINTWISE:
+    if not is_read_once(value):
         return None
-    return uses[0].node
+    (use,) = value.uses()
+    return use.node if use.node.op_type in _POINTWISE else None
 
 
-def _replace(graph: ir.Graph, node: ir.Node) -> bool:
-    layer = read_convolution(node)
-    if layer is None or not is_worth_subpixels(layer, node.inputs[0]):
-        return False
-    small, target = doubled(node.inputs[0]), node.outputs[0]
-    assert small is not None
-    label = target.name
-    inputs: list[ir.Value | None] = [
-        small.value,
-        make_constant(graph, f"{label}.subpixels", _weights(layer.weight)),
-    ]
+def _replace(graph: ir.Graph, node: ir.Node, layer: Convolution) -> None:
+    image, target = doubled_image(node.inputs[0]), node.outputs[0]
+    assert image is not None
+    tape = GraphTape(graph, target.name)
+    inputs = [image.value, tape.constant(_weights(layer.weight), name="subpixels")]
     if layer.bias is not None:
-        inputs.append(make_constant(graph, f"{label}.repeated", np.tile(layer.bias, 4)))
-    nodes = [ir.node("Conv", inputs, {"kernel_shape": [2, 2], "pads": [1, 1, 1, 1]})]
+        inputs.append(tape.constant(np.tile(layer.bias, 4), name="repeated"))
+    value = tape.add("Conv", *inputs, kernel_shape=[2, 2], pads=[1, 1, 1, 1])
     replaced = [node]
-    activation = pointwise_reader(target)
+    activation = activation_of(target)
     if activation is not None:
-        nodes.append(ir.node(activation.op_type, nodes[-1].outputs, dict(activation.attributes)))
+        value = tape.op(activation.op_type, [value], dict(activation.attributes))
         replaced, target = [activation, node], activation.outputs[0]
-    nodes += _placed(graph, nodes[-1].outputs[0], len(layer.weight), small.rows + 1, small.columns + 1, label)
-    ir.convenience.replace_nodes_and_values(
-        graph, replaced[0], replaced, nodes, [target], [nodes[-1].outputs[0]]
-    )
-    logger.debug("%s: convolved before its pixels are repeated", label)
-    return True
+    _interleave(tape, value, len(layer.weight), image.rows + 1, image.columns + 1)
+    logger.debug("%s: convolved before its pixels are repeated", target.name)
+    tape.replace(replaced, target)
 
 
-def _placed(
-    graph: ir.Graph, value: ir.Value, channels: int, rows: int, columns: int, label: str | None
-) -> list[ir.Node]:
-    """Nodes that put the pixels of four images into one, without its outermost rows and columns.
+def _interleave(tape: GraphTape, value: ir.Value, channels: int, rows: int, columns: int) -> ir.Value:
+    """Interleave the pixels of four images, and cut the outermost rows and columns off.
 
     Parameters
     ----------
     value
         [B, (row parity, column parity, channel), rows, columns].
-    label
-        Beginning of the names of new constants.
 
     Returns
     -------
-    Of which the last gives [B, channels, 2 rows - 2, 2 columns - 2].
+    [B, channels, 2 rows - 2, 2 columns - 2].
     """
-
-    def constant(kind: str, *numbers: int) -> ir.Value:
-        return make_constant(graph, f"{label}.{kind}", np.array(numbers, dtype=np.int64))
-
-    nodes = [ir.node("Transpose", [value], {"perm": [0, 2, 3, 1]})]
-    shape = constant("parities", 0, rows, columns, 2, 2 * channels)
-    nodes.append(ir.node("Reshape", [*nodes[-1].outputs, shape]))
-    nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": [0, 1, 3, 2, 4]}))
-    shape = constant("pixels", 0, 2 * rows, 2 * columns, channels)
-    nodes.append(ir.node("Reshape", [*nodes[-1].outputs, shape]))
-    ends = constant("ends", 2 * rows - 1, 2 * columns - 1)
-    inputs = [*nodes[-1].outputs, constant("starts", 1, 1), ends, constant("axes", 1, 2)]
-    nodes.append(ir.node("Slice", inputs))
-    nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": [0, 3, 1, 2]}))
-    return nodes
+    value = tape.add("Transpose", value, perm=[0, 2, 3, 1])
+    shape = tape.integers(0, rows, columns, 2, 2 * channels, name="parities")
+    value = tape.add("Reshape", value, shape)
+    value = tape.add("Transpose", value, perm=[0, 1, 3, 2, 4])
+    shape = tape.integers(0, 2 * rows, 2 * columns, channels, name="pixels")
+    value = tape.add("Reshape", value, shape)
+    ends = tape.integers(2 * rows - 1, 2 * columns - 1, name="ends")
+    starts, axes = tape.integers(1, 1, name="starts"), tape.integers(1, 2, name="axes")
+    value = tape.add("Slice", value, starts, ends, axes)
+    return tape.add("Transpose", value, perm=[0, 3, 1, 2])
 
 
 def _weights(weight: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Moves transpositions behind elementwise operators, where they meet others and go."""
+"""Sink transposes through elementwise operators so that they cancel."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import logging
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import (
-    CommonSubexpressionEliminationPass,
-    RemoveUnusedNodesPass,
-    ShapeInferencePass,
-)
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from ptychonnx.export.passes.transpose_elimination import TransposeCancellationPass
+from ptychonnx.export.graph.editing import GraphTape, constant_array, infer_shapes
+from ptychonnx.export.passes.transpose_elimination import TransposeEliminationPass
 
 __all__ = ["TransposeSinkingPass"]
 
@@ -29,25 +26,25 @@ _ELEMENTWISE = {
 class TransposeSinkingPass(ir.passes.InPlacePass):
     """``f(Transpose(a), Transpose(b))`` becomes ``Transpose(f(a, b))`` for elementwise f; values stay bit for bit.
 
-    Constants among the inputs are transposed the other way, when the graph is written. The moves are made on a
-    copy, which replaces the graph only if fewer transpositions are left after those that meet are joined.
+    Constant inputs are transposed the other way. This is done on a copy, which replaces the graph only if fewer
+    transpositions are left after neighbours are merged.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         before = _count(model.graph)
         if before < 2:
             return ir.passes.PassResult(model, modified=False)
-        trial = model.clone()
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(trial)
-        while any(_sink(trial.graph, node) for node in list(trial.graph)):
+        copied = model.clone()
+        infer_shapes(copied)
+        while any(_sink(copied.graph, node) for node in list(copied.graph)):
             pass
-        TransposeCancellationPass()(trial)
-        CommonSubexpressionEliminationPass()(trial)
-        RemoveUnusedNodesPass()(trial)
-        if _count(trial.graph) >= before:
+        TransposeEliminationPass()(copied)
+        CommonSubexpressionEliminationPass()(copied)
+        RemoveUnusedNodesPass()(copied)
+        if _count(copied.graph) >= before:
             return ir.passes.PassResult(model, modified=False)
-        logger.debug("%d of %d transpositions left", _count(trial.graph), before)
-        model.graph = trial.graph
+        logger.debug("%d of %d transpositions left", _count(copied.graph), before)
+        model.graph = copied.graph
         return ir.passes.PassResult(model, modified=True)
 
 
@@ -56,12 +53,12 @@ def _count(graph: ir.Graph) -> int:
 
 
 def _sink(graph: ir.Graph, node: ir.Node) -> bool:
-    # A transposition that ends up at an output cannot meet another.
+    # A transposition at an output of the graph cannot cancel.
     if node.op_type not in _ELEMENTWISE or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
         return False
     permutations: set[tuple[int, ...]] = set()
     for value in node.inputs:
-        if value is None or _array(value) is not None:
+        if value is None or constant_array(value) is not None:
             continue
         producer = value.producer()
         if producer is None or producer.op_type != "Transpose" or "perm" not in producer.attributes:
@@ -70,9 +67,11 @@ def _sink(graph: ir.Graph, node: ir.Node) -> bool:
     if len(permutations) != 1:
         return False
     (permutation,) = permutations
+    target = node.outputs[0]
+    tape = GraphTape(graph, target.name)
     inputs: list[ir.Value | None] = []
     for index, value in enumerate(node.inputs):
-        array = None if value is None else _array(value)
+        array = constant_array(value)
         if value is None or (array is not None and array.size == 1):
             inputs.append(value)
         elif array is not None:
@@ -80,30 +79,14 @@ def _sink(graph: ir.Graph, node: ir.Node) -> bool:
                 return False
             wide = array.reshape((1,) * (len(permutation) - array.ndim) + array.shape)
             moved = wide.transpose(np.argsort(permutation))
-            inputs.append(_constant(graph, f"{node.outputs[0].name}.input_{index}", moved))
+            inputs.append(tape.constant(moved, name=f"input_{index}"))
         else:
             producer = value.producer()
             assert producer is not None
             inputs.append(producer.inputs[0])
-    target = node.outputs[0]
-    computed = ir.node(node.op_type, inputs, dict(node.attributes))
-    moved_back = ir.node("Transpose", [computed.outputs[0]], {"perm": permutation})
+    computed = tape.op(node.op_type, inputs, dict(node.attributes))
     if target.dtype is not None:
-        computed.outputs[0].dtype = target.dtype
-    ir.convenience.replace_nodes_and_values(
-        graph, node, [node], [computed, moved_back], [target], [moved_back.outputs[0]]
-    )
+        computed.dtype = target.dtype
+    tape.add("Transpose", computed, perm=permutation)
+    tape.replace([node], target)
     return True
-
-
-def _array(value: ir.Value) -> np.ndarray | None:
-    tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
-
-
-def _constant(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
-    while name in graph.initializers:
-        name += "_"
-    value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(values), name=name))
-    graph.register_initializer(value)
-    return value

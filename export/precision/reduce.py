@@ -1,70 +1,37 @@
-"""From a float32 artifact to one of lower precision that reconstructs as well, or to none."""
+"""Reduction: from a float32 artifact to one of lower precision that reconstructs equally well."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from ptychonnx.export.artifact.publication import publish, stamp
+from ptychonnx.export.artifact.publication import check_name, publish
+from ptychonnx.export.artifact.stamp import stamped_bytes
 from ptychonnx.export.portability import require as require_target
-from ptychonnx.export.precision.cost_text import reduction_lines
+from ptychonnx.export.precision.calibration import calibration_batches
 from ptychonnx.export.precision.fp16 import half_precision
 from ptychonnx.export.precision.int8 import eight_bit
+from ptychonnx.export.precision.reduced_artifact import ReducedArtifact
 from ptychonnx.export.precision.reducible_layers import Reduction, describe_layer, with_named_nodes
 from ptychonnx.export.precision.sensitivity import fewest_in_float, sensitivities
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.runtime.contract import Contract, Quality
-from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError
 from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.grouping import group_neighbours, group_offsets
 
-__all__ = ["Judge", "Precision", "ReducedArtifact", "reduce_artifact"]
+__all__ = ["Precision", "QualityGate", "reduce_artifact"]
 
 Precision = Literal["fp16", "int8"]
-# Given the files of the parent and of a candidate; raises VerificationError with the figures if it refuses.
-Judge = Callable[[Path, Path], Quality]
-
-_BATCH = 8
-
-
-@dataclass(frozen=True)
-class ReducedArtifact:
-    """A published artifact of lower precision.
-
-    Attributes
-    ----------
-    path
-        The file.
-    contract
-        What was stamped into it: precision, layers in float32, quality.
-    layers
-        Layers that could be reduced, kept or not, as a reader knows them: node, and weights if they have a name.
-    sensitivity
-        How much the output changes when one layer alone is reduced, by node; empty if all could be.
-    bytes_before, bytes_after
-        Sizes of the two files.
-    """
-
-    path: Path
-    contract: Contract
-    layers: Mapping[str, str]
-    sensitivity: Mapping[str, float]
-    bytes_before: int
-    bytes_after: int
-
-    def lines(self) -> list[str]:
-        """What was reduced, what was kept, and what it cost, as lines of text."""
-        return reduction_lines(
-            self.contract, self.layers, self.sensitivity, (self.bytes_before, self.bytes_after)
-        )
+# Called with the files of the parent and of a candidate; raises VerificationError with the figures if it refuses.
+QualityGate = Callable[[Path, Path], Quality]
 
 
 def reduce_artifact(
@@ -72,16 +39,16 @@ def reduce_artifact(
     out: Path,
     precision: Precision,
     scan: Scan,
-    judge: Judge,
+    gate: QualityGate,
     *,
     patterns: int = 64,
     require: Sequence[str] = (),
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = SILENT,
 ) -> ReducedArtifact:
-    """Reduce as many layers as the judge accepts, and write `out`.
+    """Reduce as many layers as the gate accepts, and write `out`.
 
-    All layers are tried first. If that is refused, those whose reduction alone changes the output most stay in
-    float32, as few as will do.
+    All layers are tried first. If that is refused, the layers whose reduction alone changes the output most stay in
+    float32, as few of them as possible.
 
     Parameters
     ----------
@@ -92,63 +59,53 @@ def reduce_artifact(
     precision
         ``fp16`` or ``int8``.
     scan
-        Patterns to calibrate with, and to measure the sensitivity of layers on.
-    judge
-        Compares the reconstructions of a candidate with those of the parent, such as `PrecisionGate` on
-        some scan. Raises VerificationError if the candidate is too poor.
+        Patterns for calibration, and for the sensitivity of layers.
+    gate
+        Compares the reconstructions of a candidate with those of the parent, such as
+        `ptychonnx.harness.evaluation.precision_gate.PrecisionGate`. Raises VerificationError if the candidate is too poor.
     patterns
-        How many patterns of the scan to calibrate with, evenly spread over it.
+        Number of patterns of the scan to calibrate with, evenly spread over it.
     require
         Targets on which every node of the reduced graph must run, see `ptychonnx.export.portability`.
     progress
-        Called with what is done next, in words.
+        Receives the stages.
 
     Raises
     ------
     InputError
-        If the parent is no float32 artifact, the scan does not fit it, or it has nothing to reduce.
+        If the parent is not a float32 artifact, or the scan does not fit it.
+    UnsupportedError
+        If the parent has no layer that can be reduced.
     VerificationError
         If not even one layer can be reduced, or a required target lacks a node; nothing is written.
     """
-    parent, out = Path(parent), Path(out)
-    if out.suffix != ".onnx":
-        raise InputError(f"{out}: expected a name that ends in .onnx")
+    parent, out = Path(parent), check_name(out)
     if patterns < 1:
         raise InputError(f"patterns is {patterns}, expected at least 1")
-    session = Session(parent, "cpu")
-    contract = session.contract
-    if contract.conversion.precision != "fp32":
-        raise InputError(f"{parent}: is {contract.conversion.precision} already, expected a float32 artifact")
-    session.check_scan(scan)
+    contract = _parent_contract(parent, scan)
     model = with_named_nodes(onnx.load(parent))
-    batches = _batches(contract, scan, patterns)
+    batches = calibration_batches(contract, scan, patterns)
     if not np.isfinite(open_onnxruntime(model.SerializeToString())(*batches[0])).all():
-        raise InputError(f"{parent}: gives NaN or infinity for {scan.name}, expected a network that works")
-    progress(f"Calibrating {precision}")
+        raise InputError(f"{parent}: returns NaN or infinity for {scan.name}, expected finite values")
+    progress.stage(f"Calibrating {precision}")
     reduction = half_precision(model) if precision == "fp16" else eight_bit(model, batches)
     if not reduction.layers:
-        raise InputError(f"{parent}: no convolution or matrix product to reduce to {precision}")
+        raise UnsupportedError(f"{parent}: has no convolution or matrix product that {precision} can reduce")
 
-    trials = _Trials(parent, contract, precision, reduction, judge, progress)
+    search = _Search(parent, contract, precision, reduction, gate, progress)
     kept: list[str] | None = []
     sensitivity: dict[str, float] = {}
-    if not trials.accepted([]):
-        sensitivity = sensitivities(
-            model,
-            reduction,
-            batches[0],
-            lambda done, total: progress(f"Measuring the sensitivity of layer {done} of {total}"),
-        )
-        kept = fewest_in_float(sensitivity, trials.accepted)
+    if not search.accepts([]):
+        sensitivity = sensitivities(model, reduction, batches[0], progress)
+        kept = fewest_in_float(sensitivity, search.accepts)
     if kept is None:
         count = len(reduction.layers)
         raise VerificationError(
-            f"{precision}: refused even with {count - 1} of {count} layers in float32: {trials.refusal}"
+            f"{precision}: refused even with {count - 1} of {count} layers in float32: {search.refusal}"
         )
-    stamped = trials.publish(kept, out, require)
     return ReducedArtifact(
         path=out,
-        contract=stamped,
+        contract=search.publish(kept, out, require),
         layers={layer: describe_layer(model, layer) for layer in reduction.layers},
         sensitivity=sensitivity,
         bytes_before=parent.stat().st_size,
@@ -156,24 +113,32 @@ def reduce_artifact(
     )
 
 
+def _parent_contract(parent: Path, scan: Scan) -> Contract:
+    session = Session(parent, "cpu")
+    precision = session.contract.conversion.precision
+    if precision != "fp32":
+        raise InputError(f"{parent}: is {precision} already, expected a float32 artifact")
+    session.check_scan(scan)
+    return session.contract
+
+
 @dataclass
-class _Trials:
-    """Candidates with more or fewer layers in float32, and what the judge said of them."""
+class _Search:
+    """Candidates with different layers in float32, and how the gate decided about them."""
 
     parent: Path
     contract: Contract
     precision: Precision
     reduction: Reduction
-    judge: Judge
-    progress: Callable[[str], None]
+    gate: QualityGate
+    progress: Progress
     refusal: str = ""
     quality: dict[int, Quality] = field(default_factory=dict)
 
-    def accepted(self, kept: Sequence[str]) -> bool:
-        """Whether the judge takes a network with these layers in float32; keeps what it said."""
-        self.progress(
-            f"Judging {self.precision} with {len(kept)} of {len(self.reduction.layers)} layers in float32"
-        )
+    def accepts(self, kept: Sequence[str]) -> bool:
+        """Whether the gate accepts a network with the layers `kept` in float32."""
+        layers = len(self.reduction.layers)
+        self.progress.stage(f"Judging {self.precision} with {len(kept)} of {layers} layers in float32")
         model = self.reduction.emulate(self._reduced(kept))
         try:
             self.quality[len(kept)] = self._judge(model, self._contract(kept))
@@ -183,13 +148,13 @@ class _Trials:
         return True
 
     def publish(self, kept: Sequence[str], out: Path, targets: Sequence[str]) -> Contract:
-        """Write the network with these layers in float32, which was accepted, and check the file."""
+        """Write the accepted network with the layers `kept` in float32."""
         model = self.reduction.build(self._reduced(kept))
         for target in targets:
             require_target(model, target)
         contract = self._contract(kept)
         if self.reduction.emulate is not self.reduction.build:
-            # What was accepted was an emulation of this graph.
+            # The gate accepted an emulation of this graph.
             self._judge(model, contract)
         return publish(model, contract.model_copy(update={"quality": self.quality[len(kept)]}), out)
 
@@ -199,42 +164,14 @@ class _Trials:
     def _judge(self, model: onnx.ModelProto, contract: Contract) -> Quality:
         with tempfile.TemporaryDirectory() as folder:
             candidate = Path(folder) / "candidate.onnx"
-            candidate.write_bytes(stamp(model, contract))
-            return self.judge(self.parent, candidate)
+            candidate.write_bytes(stamped_bytes(model, contract))
+            return self.gate(self.parent, candidate)
 
     def _contract(self, kept: Sequence[str]) -> Contract:
+        float_layers = [layer for layer in self.reduction.layers if layer in kept]
         conversion = self.contract.conversion.model_copy(
-            update={
-                "precision": self.precision,
-                "float_layers": [layer for layer in self.reduction.layers if layer in kept],
-            }
+            update={"precision": self.precision, "float_layers": float_layers}
         )
-        # Parity and the proof of the weights are about the parent, which the quality names.
-        return self.contract.model_copy(
-            update={
-                "conversion": conversion,
-                "graph_sha256": None,
-                "parity": None,
-                "weights": None,
-                "reference": None,
-            }
-        )
-
-
-def _batches(contract: Contract, scan: Scan, patterns: int) -> list[tuple[NDArray, ...]]:
-    """Inputs of the network, evenly spread over a scan, in batches that it takes."""
-    groups = group_neighbours(scan.positions, contract.gridsize)
-    chosen = np.unique(np.linspace(0, len(groups) - 1, min(patterns, len(groups))).round().astype(np.intp))
-    given: NDArray = scan.diffraction[groups[chosen]]
-    if contract.input.domain == "counts":
-        counts = np.rint(np.square(given, dtype=np.float64))
-        given = np.minimum(counts, np.iinfo(np.uint16).max).astype(np.uint16)
-    inputs = [given]
-    if contract.offsets is not None:
-        inputs.append(group_offsets(scan.positions, groups[chosen]))
-    size = contract.batch or _BATCH
-    return [
-        # A fixed batch is filled up from the start again.
-        tuple(each.take(range(start, start + size), axis=0, mode="wrap") for each in inputs)
-        for start in range(0, len(given), size)
-    ]
+        # Parity and the proof of the weights hold for the parent, whose hash is in the quality.
+        cleared = dict.fromkeys(("graph_sha256", "parity", "weights", "reference"))
+        return self.contract.model_copy(update={"conversion": conversion, **cleared})

@@ -1,4 +1,4 @@
-"""Which layers stay in float: those whose reduction alone changes the output most, as few of them as pass."""
+"""Sensitivity of layers to a lower precision: the most sensitive ones stay in float32, as few as possible."""
 
 from __future__ import annotations
 
@@ -10,72 +10,72 @@ from numpy.typing import NDArray
 
 from ptychonnx.export.precision.reducible_layers import Reduction
 from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.runtime.progress import SILENT, Progress
 
 __all__ = ["fewest_in_float", "output_change", "sensitivities"]
 
 
-def output_change(found: NDArray, expected: NDArray) -> float:
-    """Root mean square difference over the standard deviation of `expected`; infinite if `found` is not finite."""
+def output_change(output: NDArray, expected: NDArray) -> float:
+    """Root mean square difference over the standard deviation of `expected`; infinite if `output` is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        power = float(np.mean(np.square(found.astype(np.float64) - expected)))
+        power = float(np.mean(np.square(output.astype(np.float64) - expected)))
     if not np.isfinite(power):
         return float("inf")
     return float(np.sqrt(power) / max(float(np.std(expected, dtype=np.float64)), np.finfo(np.float32).tiny))
 
 
 def sensitivities(
-    model: onnx.ModelProto,
-    reduction: Reduction,
-    inputs: Sequence[NDArray],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    model: onnx.ModelProto, reduction: Reduction, inputs: Sequence[NDArray], progress: Progress = SILENT
 ) -> dict[str, float]:
-    """How much the output changes when one layer alone is reduced, for each layer.
+    """Change of the output when one layer alone is reduced, for each layer.
 
     Parameters
     ----------
     model
         The graph in float32.
     inputs
-        One batch for it, every input.
+        Every input of the graph, one batch.
     progress
-        Called with the layers done and those in all.
+        Receives the number of layers that are done.
 
     Returns
     -------
     `output_change` by layer, in the order of the graph.
     """
+    progress.stage("Measuring the sensitivity of layers", total=len(reduction.layers), unit="layers")
     expected = open_onnxruntime(model.SerializeToString())(*inputs)
-    found = {}
+    changes = {}
     for number, layer in enumerate(reduction.layers, start=1):
         engine = open_onnxruntime(reduction.emulate([layer]).SerializeToString())
-        found[layer] = output_change(engine(*inputs), expected)
-        progress(number, len(reduction.layers))
-    return found
+        changes[layer] = output_change(engine(*inputs), expected)
+        progress.update(number)
+    return changes
 
 
 def fewest_in_float(
-    sensitivity: Mapping[str, float], accepted: Callable[[Sequence[str]], bool]
+    sensitivity: Mapping[str, float], accepts: Callable[[Sequence[str]], bool]
 ) -> list[str] | None:
-    """The smallest number of most sensitive layers which, kept in float, make a network acceptable.
+    """The smallest set of most sensitive layers that makes a network acceptable when it stays in float32.
 
-    Found by bisection: keeping one layer more is taken never to do harm. The answer itself has been accepted.
+    The number is found by bisection, which assumes that one more layer in float32 never makes a network worse. The set
+    that is returned has been accepted.
 
     Parameters
     ----------
     sensitivity
-        By layer. Reducing all layers is known not to be accepted.
-    accepted
-        Called with the layers that would stay in float.
+        By layer. It is known that reducing all layers is not accepted.
+    accepts
+        Called with the layers that would stay in float32.
 
     Returns
     -------
-    The layers to keep, most sensitive first; None if not even the least sensitive layer can be reduced.
+    The layers that stay in float32, most sensitive first; None if not even the least sensitive layer can be reduced.
     """
     ranked = sorted(sensitivity, key=lambda layer: -sensitivity[layer])
     refused, enough = 0, len(ranked)
     while enough - refused > 1:
         middle = (refused + enough) // 2
-        if accepted(ranked[:middle]):
+        if accepts(ranked[:middle]):
             enough = middle
         else:
             refused = middle

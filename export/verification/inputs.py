@@ -1,4 +1,4 @@
-"""Inputs that an artifact is verified with: what it will see, and what nobody hopes it will."""
+"""Inputs that an artifact is verified on: what it will see in use, and edge cases."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Trial", "amplitude_trials", "count_trials", "module_trials", "with_offsets"]
+__all__ = ["VerificationInputs", "amplitude_inputs", "count_inputs", "module_inputs", "with_offsets"]
 
-# Patterns of each kind but the first; batches take them in turn, from the start again after the last.
+# Patterns of each kind but the first; batches take them one after the other and start again after the last.
 _PATTERNS = 16
 _MOST_COUNTS = np.iinfo(np.uint16).max
 
 
 @dataclass(frozen=True)
-class Trial:
+class VerificationInputs:
     """Inputs of one kind.
 
     Attributes
@@ -24,84 +24,90 @@ class Trial:
     kind
         A short name.
     rule
-        How they were made, in words.
-    inputs
+        How they were generated, in words.
+    arrays
         Arrays [n, ...], one for each input of the network; the first axis is the batch.
     """
 
     kind: str
     rule: str
-    inputs: tuple[NDArray, ...]
+    arrays: tuple[NDArray, ...]
 
     def batch(self, start: int, size: int) -> tuple[NDArray, ...]:
-        """All inputs for a batch, from the start again after the last."""
-        return tuple(part.take(range(start, start + size), axis=0, mode="wrap") for part in self.inputs)
+        """All inputs for one batch; after the last input, the first one follows."""
+        return tuple(array.take(range(start, start + size), axis=0, mode="wrap") for array in self.arrays)
 
 
-def amplitude_trials(held_out: NDArray[np.float32], origin: str) -> list[Trial]:
-    """Four kinds of amplitudes float32 [n, C, N, N], of which flux has two extremes.
+def amplitude_inputs(held_out: NDArray[np.float32], origin: str) -> list[VerificationInputs]:
+    """Amplitudes float32 [n, C, N, N]: held-out, random, all-zero, and two extremes of flux.
 
     Parameters
     ----------
     held_out
         Amplitudes that training did not see.
     origin
-        What they are, in words.
+        Where they come from, in words.
     """
-    some = _wrapped(held_out)
+    patterns = _wrapped(held_out)
     rms = float(np.sqrt(np.mean(np.square(held_out, dtype=np.float64)))) or 1.0
-    # The legacy generator, since its numbers never change.
-    noise = np.abs(np.random.RandomState(0).standard_normal(some.shape) * rms).astype(np.float32)
+    # The legacy generator, because its numbers never change.
+    noise = np.abs(np.random.RandomState(0).standard_normal(patterns.shape) * rms).astype(np.float32)
+    faint, bright = patterns / np.float32(1000), patterns * np.float32(100)
     return [
-        Trial("held-out", origin, (held_out,)),
-        Trial("random", f"absolute values of seeded normal noise of root mean square {rms:.4g}", (noise,)),
-        Trial("all-zero", "no photon anywhere", (np.zeros_like(some),)),
-        Trial(
-            "faint", "held-out amplitudes / 1000, so a millionth of the photons", (some / np.float32(1000),)
+        VerificationInputs("held-out", origin, (held_out,)),
+        VerificationInputs(
+            "random", f"absolute values of seeded normal noise of root mean square {rms:.4g}", (noise,)
         ),
-        Trial("bright", "held-out amplitudes x 100, so 10,000 times the photons", (some * np.float32(100),)),
+        VerificationInputs("all-zero", "no photon anywhere", (np.zeros_like(patterns),)),
+        VerificationInputs("faint", "held-out amplitudes / 1000, so a millionth of the photons", (faint,)),
+        VerificationInputs("bright", "held-out amplitudes x 100, so 10,000 times the photons", (bright,)),
     ]
 
 
-def count_trials(held_out: NDArray[np.float32], origin: str) -> list[Trial]:
-    """The same four kinds as counts uint16 [n, C, N, N], made from amplitudes `held_out`."""
+def count_inputs(held_out: NDArray[np.float32], origin: str) -> list[VerificationInputs]:
+    """The same kinds as counts uint16 [n, C, N, N], from amplitudes `held_out`."""
     counts = np.minimum(np.rint(np.square(held_out, dtype=np.float64)), _MOST_COUNTS).astype(np.uint16)
-    some = _wrapped(counts)
+    patterns = _wrapped(counts)
     generator = np.random.RandomState(0)
-    noise = generator.randint(0, int(some.max()) + 1, some.shape).astype(np.uint16)
-    faint = generator.poisson(0.05, some.shape).astype(np.uint16)
+    noise = generator.randint(0, int(patterns.max()) + 1, patterns.shape).astype(np.uint16)
+    faint = generator.poisson(0.05, patterns.shape).astype(np.uint16)
     return [
-        Trial("held-out", f"{origin}, as counts of at most {_MOST_COUNTS}", (counts,)),
-        Trial("random", f"seeded uniform counts up to {some.max()}", (noise,)),
-        Trial("all-zero", "no photon anywhere", (np.zeros_like(some),)),
-        Trial("faint", "seeded Poisson counts of mean 0.05", (faint,)),
-        Trial("bright", f"every pixel at {_MOST_COUNTS}", (np.full_like(some, _MOST_COUNTS),)),
+        VerificationInputs("held-out", f"{origin}, as counts of at most {_MOST_COUNTS}", (counts,)),
+        VerificationInputs("random", f"seeded uniform counts up to {patterns.max()}", (noise,)),
+        VerificationInputs("all-zero", "no photon anywhere", (np.zeros_like(patterns),)),
+        VerificationInputs("faint", "seeded Poisson counts of mean 0.05", (faint,)),
+        VerificationInputs(
+            "bright", f"every pixel at {_MOST_COUNTS}", (np.full_like(patterns, _MOST_COUNTS),)
+        ),
     ]
 
 
-def with_offsets(trials: Sequence[Trial], offsets: NDArray[np.float32]) -> list[Trial]:
-    """The same trials for a network that takes offsets float32 [n, C, 2] too, those of the held-out patterns.
+def with_offsets(
+    inputs: Sequence[VerificationInputs], offsets: NDArray[np.float32]
+) -> list[VerificationInputs]:
+    """The same inputs for a network that also takes offsets float32 [n, C, 2].
 
-    Random patterns get random offsets, of up to half a window, so that groups are tried that no scan has.
+    Random patterns get random offsets of up to half a window, so that groups are verified that no scan contains; all
+    others get the offsets of the held-out patterns.
     """
-    most = trials[0].inputs[0].shape[-1] / 2
-    some = _wrapped(offsets)
-    anywhere = np.random.RandomState(0).uniform(-most, most, some.shape).astype(np.float32)
-    found = []
-    for trial in trials:
-        values, words = offsets if trial is trials[0] else some, "their own offsets"
-        if trial.kind == "random":
-            values, words = anywhere, f"seeded random offsets of up to {most:g} pixels"
-        found.append(Trial(trial.kind, f"{trial.rule}; {words}", (*trial.inputs, values)))
-    return found
+    most = inputs[0].arrays[0].shape[-1] / 2
+    own = _wrapped(offsets)
+    random = np.random.RandomState(0).uniform(-most, most, own.shape).astype(np.float32)
+    complete = []
+    for kind in inputs:
+        values, words = offsets if kind is inputs[0] else own, "their own offsets"
+        if kind.kind == "random":
+            values, words = random, f"seeded random offsets of up to {most:g} pixels"
+        complete.append(VerificationInputs(kind.kind, f"{kind.rule}; {words}", (*kind.arrays, values)))
+    return complete
 
 
-def module_trials(shapes: Sequence[tuple[int, ...]], seed: int = 0) -> list[Trial]:
-    """Four kinds of float32 inputs [16, *shape] for a module of which nothing is known."""
+def module_inputs(shapes: Sequence[tuple[int, ...]], seed: int = 0) -> list[VerificationInputs]:
+    """Inputs float32 [16, *shape] for a module about which nothing is known: noise of three sizes, and zeros."""
     generator = np.random.RandomState(seed)
     noise = [generator.standard_normal((_PATTERNS, *shape)).astype(np.float32) for shape in shapes]
     return [
-        Trial(kind, rule, tuple(part * np.float32(factor) for part in noise))
+        VerificationInputs(kind, rule, tuple(array * np.float32(factor) for array in noise))
         for kind, rule, factor in (
             ("random", f"standard normal noise of seed {seed}", 1),
             ("all-zero", "zeros", 0),

@@ -1,87 +1,130 @@
-"""The verification report beside an artifact: JSON for machines, text for people."""
+"""Everything that verification compared: one case per batch of inputs and engine."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pydantic import BaseModel, ConfigDict, Field
 
-from ptychonnx.export.verification.verify import Case, VerificationReport, describe
-from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.contract import Parity
+from ptychonnx.runtime.errors import VerificationError
 
-__all__ = ["refused_paths", "report_paths", "report_text", "write_refusal", "write_report"]
+__all__ = ["DECIDING_ENGINES", "Case", "VerificationReport", "WorstElement", "describe_case"]
 
-
-def report_paths(artifact: Path) -> tuple[Path, Path]:
-    """JSON and text of an artifact's report: ``<stem>.verification.json`` and ``.txt``."""
-    return _beside(artifact, "verification")
-
-
-def refused_paths(artifact: Path) -> tuple[Path, Path]:
-    """The same for an artifact that was refused, so that the report of an earlier one stays with it."""
-    return _beside(artifact, "refused")
+# onnxruntime and the evaluator of the ONNX project decide whether a graph is published. Failures in any other engine
+# are reported, since they may be faults of that engine.
+DECIDING_ENGINES = "onnx"
 
 
-def write_report(report: VerificationReport, artifact: Path) -> None:
-    """Write the report of a published artifact; that of an earlier refusal goes."""
-    _write(report, report_paths(artifact))
-    for path in refused_paths(artifact):
-        path.unlink(missing_ok=True)
+class _ReportPart(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def write_refusal(report: VerificationReport, artifact: Path) -> Path:
-    """Write the report of a graph that did not become an artifact; gives the path of the text."""
-    paths = refused_paths(artifact)
-    _write(report, paths)
-    return paths[1]
+class WorstElement(_ReportPart):
+    """The element in which artifact and native network differ most."""
+
+    index: tuple[int, ...] = Field(
+        description="in the output; the first number is the index within the batch"
+    )
+    artifact: float
+    native: float
 
 
-def report_text(report: VerificationReport) -> str:
-    """A verdict first, then what failed, then every figure."""
-    failures = report.failures
-    state = "refused" if report.refusals else "verified"
-    lines = [
-        f"{report.label}: {state}, {len(report.cases) - len(failures)} of {len(report.cases)} cases pass"
-    ]
-    worst = report.worst_case()
-    if not failures and worst.worst is not None:
-        lines.append(
-            f"largest relative error {worst.max_relative_error:.2e} (allowed {report.tolerance:.0e}): "
-            f"{worst.inputs} inputs in {worst.engine}, element {worst.worst.index} of a batch of {worst.batch}"
+class Case(_ReportPart):
+    """One batch of one kind of input in one engine."""
+
+    inputs: str
+    engine: str
+    output: str | None = Field(default=None, description="name of the output, for a network with several")
+    batch: int
+    max_relative_error: float | None = Field(
+        description="largest |difference| divided by the scale; null if not finite"
+    )
+    rms_relative_error: float | None = Field(description="root mean square difference divided by the scale")
+    scale: float = Field(description="largest |output| of the native network on this kind of input")
+    worst: WorstElement | None
+    passed: bool
+    reason: str | None = Field(default=None, description="why there is no figure")
+
+    @property
+    def error(self) -> float:
+        """`max_relative_error`, or infinity if it is not finite."""
+        return float("inf") if self.max_relative_error is None else self.max_relative_error
+
+
+class VerificationReport(_ReportPart):
+    """Every case of one verification."""
+
+    label: str
+    tolerance: float
+    scale_rule: str = (
+        "errors are divided by the largest native output on the same kind of input, but not by less than a "
+        "thousandth of that on the first kind"
+    )
+    inputs: dict[str, str] = Field(description="how each kind of input was generated")
+    cases: list[Case]
+    decide: str = Field(
+        default=DECIDING_ENGINES, description="engines whose names start with this decide about publication"
+    )
+    first_difference: str | None = Field(
+        default=None, description="for a failure: the first layer or node whose output differs"
+    )
+
+    @property
+    def failures(self) -> list[Case]:
+        """Cases that exceed the tolerance, in any engine."""
+        return [case for case in self.cases if not case.passed]
+
+    @property
+    def refusals(self) -> list[Case]:
+        """Failures in an engine that decides about publication."""
+        return [case for case in self.failures if case.engine.startswith(self.decide)]
+
+    def worst_case(self, engine: str = "") -> Case:
+        """The case with the largest error, among the engines whose names start with `engine`."""
+        return max(
+            (case for case in self.cases if case.engine.startswith(engine)), key=lambda case: case.error
         )
-    lines += [f"FAILED {describe(case, report.tolerance)}" for case in failures]
-    if report.first_difference:
-        lines.append(report.first_difference)
-    lines += ["", f"Scale: {report.scale_rule}.", ""]
-    lines += [f"{kind:<10} {rule}" for kind, rule in report.inputs.items()]
-    row = "{:<10} {:>5} {:>9} {:>9} {:<20} {:>13} {:>13}"
-    engine = None
-    for case in report.cases:
-        if case.engine != engine:
-            engine = case.engine
-            header = row.format("inputs", "batch", "largest", "rms", "worst element", "artifact", "native")
-            lines += ["", engine, header]
-        lines.append(row.format(*_cells(case)) + ("" if case.passed else "  FAILED"))
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+    def raise_on_refusal(self, where: str = "") -> None:
+        """Raise if the artifact must not be published.
+
+        Parameters
+        ----------
+        where
+            Appended to the message.
+
+        Raises
+        ------
+        VerificationError
+            With the figures, the worst element, and the first layer that differs.
+        """
+        if not self.refusals:
+            return
+        case = max(self.refusals, key=lambda case: case.error)
+        difference = f"; {self.first_difference}" if self.first_difference else ""
+        raise VerificationError(f"parity: {describe_case(case, self.tolerance)}{difference}{where}")
+
+    def parity(self) -> Parity:
+        """Figures for the contract: those of onnxruntime on the first kind of input."""
+        kind, origin = next(iter(self.inputs.items()))
+        cases = [case for case in self.cases if case.inputs == kind and case.engine.startswith("onnxruntime")]
+        rms = [float("inf") if case.rms_relative_error is None else case.rms_relative_error for case in cases]
+        return Parity(
+            max_relative_error=max(case.error for case in cases),
+            rms_relative_error=max(rms),
+            tolerance=self.tolerance,
+            batches=sorted({case.batch for case in cases}),
+            patterns=origin,
+            engine=cases[0].engine,
+        )
 
 
-def _cells(case: Case) -> list[str]:
-    def figure(value: float | None) -> str:
-        return "not finite" if value is None else f"{value:.2e}"
-
-    cells = [case.inputs, str(case.batch), figure(case.max_relative_error), figure(case.rms_relative_error)]
+def describe_case(case: Case, tolerance: float) -> str:
+    """One line about a case that failed."""
+    place = f"{case.inputs} inputs in {case.engine}"
     if case.worst is None:
-        return [*cells, "-", "-", "-"]
-    return [
-        *cells,
-        ",".join(map(str, case.worst.index)),
-        f"{case.worst.artifact:.7g}",
-        f"{case.worst.native:.7g}",
-    ]
-
-
-def _beside(artifact: Path, what: str) -> tuple[Path, Path]:
-    return artifact.with_suffix(f".{what}.json"), artifact.with_suffix(f".{what}.txt")
-
-
-def _write(report: VerificationReport, paths: tuple[Path, Path]) -> None:
-    write_text(paths[0], report.model_dump_json(indent=2) + "\n")
-    write_text(paths[1], report_text(report))
+        return f"{case.reason} ({place})"
+    return (
+        f"relative error {case.error:.2e} exceeds {tolerance:.0e}; worst element "
+        f"{case.worst.index} of a batch of {case.batch}: artifact {case.worst.artifact:.6g}, native "
+        f"{case.worst.native:.6g}, largest output {case.scale:.4g} ({place})"
+    )

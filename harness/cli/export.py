@@ -63,9 +63,9 @@ def export(
             run,
             out,
             options,
-            judge=None if judged_on is None else PrecisionGate(judged_on, allowed),
+            gate=None if judged_on is None else PrecisionGate(judged_on, allowed),
             calibration=judged_on,
             final_steps=final_steps,
-            progress=progress.stage,
+            progress=progress,
         )
     print_result(out, result.verdict())

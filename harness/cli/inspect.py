@@ -13,11 +13,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from ptychonnx.export.artifact.artifact_checks import Check, check_artifact, raise_on_difference
 from ptychonnx.export.artifact.module_description import MODULE_KEY, ModuleDescription
 from ptychonnx.export.artifact.signing import verify_signature
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.portability import Portability, Target, portability
-from ptychonnx.export.verification.published_file import Check, check_artifact, raise_on_difference
 from ptychonnx.export.verification.verdict import verdict
 from ptychonnx.harness.cli.console import output
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ptychonnx.export.artifact.artifact_checks import check_artifact, raise_on_difference
 from ptychonnx.export.artifact.signing import sign as sign_file
-from ptychonnx.export.verification.published_file import check_artifact, raise_on_difference
 from ptychonnx.harness.cli.console import print_result
 
 __all__ = ["sign"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import yaml
@@ -16,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from ptychonnx.export.adoption import adopt, read_specification
 from ptychonnx.export.adoption.orientation_nodes import orient_image_in_graph, orient_pattern_in_graph
 from ptychonnx.export.adoption.preprocessing import STEPS
-from ptychonnx.export.graph.builder import Builder
+from ptychonnx.export.artifact.artifact_checks import check_artifact
+from ptychonnx.export.graph.editing import GraphTape
 from ptychonnx.export.verification.engines import open_onnxruntime
-from ptychonnx.export.verification.published_file import check_artifact
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference import Session
@@ -34,18 +35,16 @@ def rng():
     return np.random.default_rng(3)
 
 
-def run_nodes(builder, value, x):
-    """What the nodes of a builder make of x [B, 1, n, n]."""
-    make = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [*builder.nodes, helper.make_node("Identity", [value], ["y"])],
-        "steps",
-        [make("x", TensorProto.FLOAT, ["batch", *x.shape[1:]])],
-        [make("y", TensorProto.FLOAT, None)],
-        builder.initializers,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return open_onnxruntime(model.SerializeToString())(x)
+def run_nodes(record, x):
+    """Output of the nodes that `record` adds to a tape for x [B, 1, n, n]."""
+    value = ir.val("x", ir.DataType.FLOAT, ["batch", *x.shape[1:]])
+    graph = ir.Graph([value], [], nodes=[], opset_imports={"": 20}, name="steps")
+    tape = GraphTape(graph, "p")
+    result = tape.add("Identity", record(tape, value))
+    result.name, result.type = "y", ir.TensorType(ir.DataType.FLOAT)
+    graph.extend(tape.nodes)
+    graph.outputs.append(result)
+    return open_onnxruntime(ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString())(x)
 
 
 COUNTS = rng().poisson(40, (3, 1, N, N)).astype(np.float32)
@@ -78,9 +77,7 @@ EXPECTED = {
 def test_a_step_does_what_it_says_in_numpy_and_in_the_graph(name):
     argument, formula = EXPECTED[name]
     x = COUNTS + np.float32(0.3)
-    builder = Builder("p")
-    value = STEPS[name].graph(builder, "x", N, argument)
-    found = run_nodes(builder, value, x)
+    found = run_nodes(lambda tape, value: STEPS[name].graph(tape, value, N, argument), x)
     expected = formula(x)
     np.testing.assert_allclose(STEPS[name].numpy(x, argument), expected, rtol=2e-6, atol=1e-6)
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-5)
@@ -101,8 +98,7 @@ def test_a_step_does_what_it_says_in_numpy_and_in_the_graph(name):
     ],
 )
 def test_the_eight_orientations(orientation, formula):
-    builder = Builder("p")
-    found = run_nodes(builder, orient_image_in_graph(builder, "x", orientation), COUNTS)
+    found = run_nodes(lambda tape, value: orient_image_in_graph(tape, value, orientation), COUNTS)
     expected = np.stack([[formula(one[0])] for one in COUNTS])
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(orient_image(COUNTS, orientation), expected)
@@ -111,8 +107,9 @@ def test_the_eight_orientations(orientation, formula):
         spectrum = np.fft.fftshift(np.fft.fft2(rng().random((2, 1, n, n)), axes=(-2, -1)), axes=(-2, -1))
         pattern = np.abs(spectrum).astype(np.float32)
         pattern[..., n // 2, n // 2] = 1e3
-        builder = Builder("p")
-        found = run_nodes(builder, orient_pattern_in_graph(builder, "x", n, orientation), pattern)
+        found = run_nodes(
+            lambda tape, value, n=n: orient_pattern_in_graph(tape, value, n, orientation), pattern
+        )
         assert (found[..., n // 2, n // 2] == 1e3).all()
         np.testing.assert_array_equal(found, orient_pattern(pattern, orientation))
         inside = pattern[0, 0, 1 - n % 2 :, 1 - n % 2 :]
@@ -263,8 +260,11 @@ def test_a_specification_that_says_too_little_is_refused(content, reason, tmp_pa
     [
         ({"n": 32}, r"input 'input.1' is \[2, 1, 16, 16\], the specification leads to \[batch, 1, 32, 32\]"),
         ({"input": {"layout": "BNN"}}, r"as BNN"),
-        ({"input": {"name": "x"}}, r"takes \['input.1'\], expected one input x"),
-        ({"output": {"names": {"phase": "95"}}}, r"gives \['94'\], the phase is said to be '95'"),
+        ({"input": {"name": "x"}}, r"has inputs \['input.1'\], expected one input x"),
+        (
+            {"output": {"names": {"phase": "95"}}},
+            r"has outputs \['94'\], but the specification names '95' for the phase",
+        ),
         ({"input": {"steps": [{"subtract": "gone.npy"}]}}, r"gone.npy: cannot be read"),
         ({"input": {"steps": [{"divide": "nan.npy"}]}}, r"nan.npy: holds NaN"),
         (
@@ -301,7 +301,7 @@ def test_a_network_of_another_type_or_with_code_of_its_own_is_refused(tmp_path):
 def test_a_wrong_graph_is_never_published(phase_only, tmp_path, monkeypatch):
     spoilt = STEPS["square"]
     monkeypatch.setitem(
-        STEPS, "square", type(spoilt)("", "none", spoilt.numpy, lambda builder, value, n, _: value)
+        STEPS, "square", type(spoilt)("", "none", spoilt.numpy, lambda tape, value, n, _: value)
     )
     with pytest.raises(VerificationError, match=r"^parity: relative error"):
         adopt(phase_only, specified(tmp_path, input={"steps": ["square"]}), tmp_path / "ours.onnx")

@@ -23,8 +23,8 @@ from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_run import export_run
 from ptychonnx.export.graph.denormals import constant_denormals
 from ptychonnx.export.portability.operator_table import NAMES, require
-from ptychonnx.export.verification.verification_report import report_text
-from ptychonnx.export.verification.verify import VerificationReport
+from ptychonnx.export.verification.report_files import report_text
+from ptychonnx.export.verification.verification_report import VerificationReport
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.contract import CONTRACT_KEY
 from ptychonnx.runtime.contract.integrity import CONTRACT_HASH_KEY
@@ -106,7 +106,7 @@ def test_a_trained_run_becomes_an_artifact_that_says_what_it_is(name, runs, resu
     # Weights of convolutions of a doubled image are mixed, and those of products with spectra are reordered.
     assert 0 < contract.weights.found_bit_for_bit <= contract.weights.trainable_tensors
     assert contract.weights.initial_output_distance > 1e-3
-    assert contract.conversion.passes[-1] == "Metadata"
+    assert contract.conversion.passes[-1] == "MetadataRemoval"
     assert ("SpectralConv" in contract.conversion.lowering) == (name in TORCH)
     scan = held_out_scan(run)
     patches = Session(out, "cpu").predict(scan.diffraction[:2, None])
@@ -339,7 +339,7 @@ def test_bad_requests_are_refused(runs, tmp_path):
         export_run(tmp_path, tmp_path / "a.onnx")
     with pytest.raises(InputError, match=r"ends in \.onnx"):
         export_run(runs("fno"), tmp_path / "a.bin")
-    with pytest.raises(InputError, match=r"precision int8 needs a judge"):
+    with pytest.raises(InputError, match=r"precision int8 needs a gate"):
         export_run(runs("fno"), tmp_path / "a.onnx", ExportOptions(precision="int8"))
     assert list(tmp_path.iterdir()) == []
 

@@ -9,17 +9,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from ptychonnx.export.artifact.artifact_checks import check_artifact, raise_on_difference
+from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch
 from ptychonnx.export.artifact.module_description import MODULE_KEY
-from ptychonnx.export.artifact.publication import publish, stamp
-from ptychonnx.export.artifact.variants import counts_input, fix_batch
+from ptychonnx.export.artifact.publication import publish
+from ptychonnx.export.artifact.stamp import stamped_bytes
 from ptychonnx.export.verification.engines import open_onnxruntime
-from ptychonnx.export.verification.published_file import (
-    check_artifact,
-    contract_input,
-    module_input,
-    raise_on_difference,
-)
-from ptychonnx.export.verification.verify import reference_pair
+from ptychonnx.export.verification.reference_pair import contract_reference, module_reference, reference_pair
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.contract.integrity import CONTRACT_HASH_KEY, contract_sha256, graph_sha256
 from ptychonnx.runtime.errors import InputError, VerificationError
@@ -110,7 +106,7 @@ def restamp(path, model, **changes):
     """Someone who makes the hashes anew, as an attacker would; only a signature stands against that."""
     contract = Contract.from_json(read(path)[1][CONTRACT_KEY], "test")
     changes = {"graph_sha256": graph_sha256(model)} | changes
-    path.write_bytes(stamp(model, contract.model_copy(update=changes)))
+    path.write_bytes(stamped_bytes(model, contract.model_copy(update=changes)))
 
 
 def test_another_network_under_new_hashes_is_noticed_by_its_answer(artifact):
@@ -190,7 +186,7 @@ def test_counts_and_a_fixed_batch_are_checked_too(tmp_path):
     contract = contract_of("small", input=counts, batch=5)
     path = tmp_path / "small.onnx"
     publish(fix_batch(counts_input(small_network()), 5), contract, path)
-    rule, (inputs,) = contract_input(contract)
+    rule, (inputs,) = contract_reference(contract)
     assert (inputs.shape, inputs.dtype) == ((5, 1, 16, 16), np.uint16)
     assert rule.endswith("repeated to a batch of 5")
     np.testing.assert_array_equal(inputs[2], inputs[0])
@@ -204,7 +200,7 @@ def test_the_hash_of_the_contract_is_stamped_beside_it(artifact):
 
 def test_a_module_without_a_contract_is_checked_by_the_hashes_that_it_has(tmp_path):
     path, model = tmp_path / "small.onnx", small_network()
-    rule, (inputs,) = module_input(model)
+    rule, (inputs,) = module_reference(model)
     assert (inputs.shape, inputs.dtype) == ((2, 1, 16, 16), np.float32)
     # Positive, since the network takes a logarithm.
     add_positive(model)

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from ptychonnx.export.passes.bias_merging import BiasJoiningPass
+from ptychonnx.export.passes.bias_merging import BiasMergingPass
 from tests.export.graphs import kinds, model_of, run
 
 GENERATOR = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def block(constant, with_bias=True, swapped=False, twice=False, target=(-1, 4, 5
 def joined(model):
     graph = ir.from_proto(model)
     ir.passes.common.ShapeInferencePass()(graph)
-    result = BiasJoiningPass()(graph)
+    result = BiasMergingPass()(graph)
     return ir.to_proto(result.model), result.modified
 
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from ptychonnx.export.passes.gelu_fusion import GeluPass
+from ptychonnx.export.passes.gelu_fusion import GeluFusionPass
 from tests.export.graphs import kinds, model_of, run
 
 X = np.linspace(-6, 6, 64, dtype=np.float32).reshape(2, 32)
@@ -55,7 +55,7 @@ def formula(name, opset=20, **changes):
 
 def rewritten(model):
     graph = ir.from_proto(model)
-    result = GeluPass()(graph)
+    result = GeluFusionPass()(graph)
     return ir.to_proto(result.model), result.modified
 
 

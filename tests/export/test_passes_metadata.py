@@ -10,7 +10,7 @@ ir = pytest.importorskip("onnx_ir")
 from onnx import helper  # noqa: E402
 
 from ptychonnx.export.passes import clean  # noqa: E402
-from ptychonnx.export.passes.metadata_removal import MetadataPass  # noqa: E402
+from ptychonnx.export.passes.metadata_removal import MetadataRemovalPass  # noqa: E402
 from tests.export.graphs import kinds, model_of, run  # noqa: E402
 
 SECRET = "/somewhere/site-packages/layer.py"
@@ -43,7 +43,7 @@ def littered(counter):
 def test_metadata_goes_and_the_outputs_stay():
     before = littered(7)
     graph = ir.from_proto(littered(7))
-    assert MetadataPass("1.2")(graph).modified
+    assert MetadataRemovalPass("1.2")(graph).modified
     after = ir.to_proto(graph)
     data = after.SerializeToString()
     assert SECRET.encode() in before.SerializeToString()

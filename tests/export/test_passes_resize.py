@@ -10,7 +10,7 @@ ir = pytest.importorskip("onnx_ir")
 from onnx import helper  # noqa: E402
 from onnx_ir.passes.common import RemoveUnusedNodesPass  # noqa: E402
 
-from ptychonnx.export.passes.nearest_resize import RepeatToResizePass, SizesToScalesPass  # noqa: E402
+from ptychonnx.export.passes.nearest_resize import RepetitionToResizePass, SizesToScalesPass  # noqa: E402
 from tests.export.graphs import kinds, model_of, run  # noqa: E402
 
 INT = np.int64
@@ -46,7 +46,7 @@ def repeat_graph(axis, factor, *, tile=None, target=None, transpose=None, shape=
 
 def apply(model):
     graph = ir.from_proto(model)
-    modified = RepeatToResizePass()(graph).modified
+    modified = RepetitionToResizePass()(graph).modified
     RemoveUnusedNodesPass()(graph)
     return ir.to_proto(graph), modified
 

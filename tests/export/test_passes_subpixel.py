@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from ptychonnx.export.graph.operation_count import multiply_adds
 from ptychonnx.export.passes.concatenation_splitting import ConcatenationSplittingPass
-from ptychonnx.export.passes.subpixel_convolution import SubpixelPass
+from ptychonnx.export.passes.subpixel_convolution import SubpixelConvolutionPass
 from ptychonnx.export.passes.subpixel_head import SubpixelHeadPass
 from tests.export.graphs import kinds, model_of, run
 
@@ -66,7 +66,7 @@ def convolved(channels=32, outputs=5, size=(4, 7), bias=True, scales="scales", *
 @pytest.mark.parametrize("size", [(1, 1), (4, 7), (8, 8)])
 def test_an_image_is_convolved_before_its_pixels_are_repeated(size, bias):
     before = convolved(size=size, bias=bias)
-    after, modified = applied(before, SubpixelPass())
+    after, modified = applied(before, SubpixelConvolutionPass())
     assert modified == [True]
     # The activation stays behind the convolution, where engines fuse the two.
     assert kinds(after)[-8:-6] == ["Conv", "Relu"]
@@ -75,7 +75,7 @@ def test_an_image_is_convolved_before_its_pixels_are_repeated(size, bias):
 
 def test_four_ninths_of_the_products_are_left():
     before = convolved(size=(64, 64))
-    after, _ = applied(before, SubpixelPass())
+    after, _ = applied(before, SubpixelConvolutionPass())
     assert multiply_adds(before) == 128 * 128 * 5 * 32 * 9
     assert multiply_adds(after) == 65 * 65 * 4 * 5 * 32 * 4
 
@@ -91,7 +91,7 @@ def test_four_ninths_of_the_products_are_left():
 )
 def test_other_convolutions_are_left_as_they_are(changes):
     before = convolved(**changes)
-    after, modified = applied(before, SubpixelPass())
+    after, modified = applied(before, SubpixelConvolutionPass())
     assert modified == [False]
     assert kinds(after) == kinds(before)
 
@@ -99,7 +99,7 @@ def test_other_convolutions_are_left_as_they_are(changes):
 def test_an_image_that_is_interpolated_otherwise_is_left_as_it_is():
     before = convolved()
     before.graph.node[0].attribute[0].s = b"linear"
-    assert applied(before, SubpixelPass())[1] == [False]
+    assert applied(before, SubpixelConvolutionPass())[1] == [False]
 
 
 def head(channels=6, outputs=1, size=(4, 7), activation="Relu", bias=True):
@@ -157,7 +157,7 @@ def joined(order, outputs, attributes=SAME):
 @pytest.mark.parametrize("order", [["u", "z"], ["z", "u"], ["z", "u", "z"], ["u", "z", "u"]], ids=str)
 def test_a_doubled_image_in_a_concatenation_is_convolved_by_itself(order):
     before = joined(order, 6)
-    after, modified = applied(before, ConcatenationSplittingPass(), SubpixelPass())
+    after, modified = applied(before, ConcatenationSplittingPass(), SubpixelConvolutionPass())
     assert modified == [True, True]
     # What neither pass takes stays together.
     assert kinds(after).count("Concat") == (1 if order.count("z") > 1 else 0)

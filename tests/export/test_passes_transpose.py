@@ -9,7 +9,7 @@ ir = pytest.importorskip("onnx_ir")
 
 from onnx import helper  # noqa: E402
 
-from ptychonnx.export.passes.transpose_elimination import TransposeCancellationPass  # noqa: E402
+from ptychonnx.export.passes.transpose_elimination import TransposeEliminationPass  # noqa: E402
 from tests.export.graphs import kinds, model_of, run  # noqa: E402
 
 LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
@@ -33,7 +33,7 @@ CONSTANTS = [
 
 def check(before, expected):
     graph = ir.from_proto(before)
-    modified = TransposeCancellationPass()(graph).modified
+    modified = TransposeEliminationPass()(graph).modified
     after = ir.to_proto(graph)
     assert kinds(after) == expected
     assert modified == (expected != kinds(before))

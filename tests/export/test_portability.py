@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from ptychonnx.export.artifact.variants import counts_input
+from ptychonnx.export.artifact.graph_variants import counts_input
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.portability import portability, require, targets
 from ptychonnx.export.portability.refresh import (

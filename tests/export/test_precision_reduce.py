@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from ptychonnx.export.artifact.variants import counts_input, fix_batch
+from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch
 from ptychonnx.export.portability import require
 from ptychonnx.export.precision import reduce_artifact
 from ptychonnx.harness.evaluation.precision_gate import AllowedDecrease, PrecisionGate
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.progress import Callback, ProgressUpdate
 from ptychonnx.runtime.scan import Scan
 from tests.export.small_network import contract_of, scan_of_noise, small_network, write_artifact
 
@@ -72,15 +73,20 @@ def test_a_reduced_artifact_says_what_it_is_and_reconstructs_alike(precision, sc
 @pytest.mark.parametrize(("precision", "trap"), [("fp16", "overflow"), ("int8", "outlier")])
 def test_the_one_layer_that_cannot_bear_it_stays_in_float_and_is_named(precision, trap, scan, tmp_path):
     parent = write_artifact(tmp_path / "parent.onnx", small_network(trap))
-    steps = []
+    updates = []
     result = reduce_artifact(
-        parent, tmp_path / "reduced.onnx", precision, scan, PrecisionGate(scan), progress=steps.append
+        parent,
+        tmp_path / "reduced.onnx",
+        precision,
+        scan,
+        PrecisionGate(scan),
+        progress=Callback(updates.append),
     )
     assert result.contract.conversion.float_layers == ["second"]
     text = "\n".join(result.lines())
     assert f"{precision} in 2 of 3 layers" in text
     assert "second (second.weight) stays in float32: its reduction alone" in text
-    assert "Measuring the sensitivity of layer 3 of 3" in steps
+    assert ProgressUpdate("Measuring the sensitivity of layers", 3, 3, "layers") in updates
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

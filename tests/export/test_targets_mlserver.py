@@ -22,7 +22,7 @@ from ptychonnx.export.deploy.deploy_options import DeployOptions, MLServerOption
 from ptychonnx.export.deploy.deployable import read_artifacts
 from ptychonnx.export.deploy.mlserver import plan_mlserver
 from ptychonnx.export.deploy.versioned_folder import apply
-from ptychonnx.export.verification.published_file import contract_input
+from ptychonnx.export.verification.reference_pair import contract_reference
 from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
@@ -177,7 +177,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
 def test_rest_answers_like_the_artifact(served, name, datatype):
     root, base, _ = served
     session = Session(root / name / "1" / "model.onnx", "cpu")
-    _, (inputs,) = contract_input(session.contract)
+    _, (inputs,) = contract_reference(session.contract)
     answer = ask(f"{base}/models/{name}/infer", body(inputs, datatype))
     (output,) = answer["outputs"]
     found = np.array(output["data"], np.float32).reshape(output["shape"])
@@ -190,7 +190,9 @@ def test_rest_answers_like_the_artifact(served, name, datatype):
 @pytest.mark.mlserver
 def test_inputs_of_different_batches_are_refused(served):
     root, base, _ = served
-    _, (patterns, offsets) = contract_input(Session(root / "offsets" / "1" / "model.onnx", "cpu").contract)
+    _, (patterns, offsets) = contract_reference(
+        Session(root / "offsets" / "1" / "model.onnx", "cpu").contract
+    )
     tensors = [
         {"name": name, "shape": values.shape, "datatype": "FP32", "data": values.ravel().tolist()}
         for name, values in (("diffraction", patterns), ("offsets", offsets[:1]))
@@ -205,7 +207,7 @@ def test_grpc_answers_like_the_artifact(served):
     grpc = pytest.importorskip("tritonclient.grpc")
     root, _, port = served
     session = Session(root / "small" / "2" / "model.onnx", "cpu")
-    _, (inputs,) = contract_input(session.contract)
+    _, (inputs,) = contract_reference(session.contract)
     given = grpc.InferInput("diffraction", inputs.shape, "FP32")
     given.set_data_from_numpy(inputs)
     with grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:

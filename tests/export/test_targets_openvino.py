@@ -11,7 +11,7 @@ from ptychonnx.export.deploy.deploy_options import DeployOptions
 from ptychonnx.export.deploy.deployable import read_artifacts
 from ptychonnx.export.deploy.openvino import plan_openvino
 from ptychonnx.export.deploy.versioned_folder import apply
-from ptychonnx.export.verification.published_file import contract_input
+from ptychonnx.export.verification.reference_pair import contract_reference
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Session
 from tests.export.deployed import artifact, counts_artifact, files_of, fixed_artifact, golden
@@ -119,7 +119,7 @@ def test_openvino_runs_the_deployed_file_as_configured(tmp_path, kind):
     model = root / config["base_path"] / "1" / "model.onnx"
     compiled = openvino.Core().compile_model(model, config["target_device"], config["plugin_config"])
     session = Session(path, "cpu")
-    _, (inputs,) = contract_input(session.contract)
+    _, (inputs,) = contract_reference(session.contract)
     found = compiled({session.contract.input.name: inputs})[session.contract.output.name]
     expected = session.predict(inputs)
     np.testing.assert_allclose(

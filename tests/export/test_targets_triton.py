@@ -16,7 +16,7 @@ from ptychonnx.export.deploy.deployable import Deployable, Stamped, read_artifac
 from ptychonnx.export.deploy.triton import plan_triton
 from ptychonnx.export.deploy.triton_config import parse_config
 from ptychonnx.export.deploy.versioned_folder import apply
-from ptychonnx.export.verification.published_file import contract_input
+from ptychonnx.export.verification.reference_pair import contract_reference
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Session
@@ -78,7 +78,7 @@ def test_a_client_reads_the_very_text_of_the_contract(tmp_path):
 
 def test_the_warm_up_is_the_reference_input(tmp_path):
     root = deploy(tmp_path / "repo", artifact(tmp_path / "small.onnx"), max_batch=8)
-    _, (inputs,) = contract_input(Session(root / "small" / "1" / "model.onnx", "cpu").contract)
+    _, (inputs,) = contract_reference(Session(root / "small" / "1" / "model.onnx", "cpu").contract)
     data = (root / "small" / "warmup" / "reference_diffraction.bin").read_bytes()
     np.testing.assert_array_equal(np.frombuffer(data, np.float32).reshape(1, 16, 16), inputs[0])
     config = config_of(root)

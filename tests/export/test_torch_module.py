@@ -18,11 +18,11 @@ from neuralop.models import FNO, UQNO  # noqa: E402
 from torch import nn  # noqa: E402
 
 import ptychonnx.export.artifact.export_module as exporting  # noqa: E402
+from ptychonnx.export.artifact.artifact_checks import check_artifact  # noqa: E402
 from ptychonnx.export.artifact.export_module import ModuleInput, ModuleOptions, export_module  # noqa: E402
 from ptychonnx.export.artifact.module_description import MODULE_KEY, ModuleDescription  # noqa: E402
 from ptychonnx.export.lowering.torch.module_loading import load_module, load_weights  # noqa: E402
-from ptychonnx.export.verification.published_file import check_artifact  # noqa: E402
-from ptychonnx.export.verification.verify import VerificationReport  # noqa: E402
+from ptychonnx.export.verification.verification_report import VerificationReport  # noqa: E402
 from ptychonnx.runtime.errors import InputError, VerificationError  # noqa: E402
 
 IMAGE = ModuleInput((1, 16, 17))

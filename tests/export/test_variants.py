@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ptychonnx.export.artifact.variants import counts_input, fix_batch
+from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch
 from ptychonnx.export.graph.inspection import check_graph, operators
 from ptychonnx.export.graph.opset import opset_of, to_opset
 from ptychonnx.export.verification.engines import open_onnxruntime, open_reference

@@ -13,16 +13,11 @@ from onnx import helper, numpy_helper
 
 from ptychonnx.export.graph.inspection import check_graph
 from ptychonnx.export.verification.engines import open_onnxruntime
-from ptychonnx.export.verification.inputs import Trial
+from ptychonnx.export.verification.inputs import VerificationInputs
+from ptychonnx.export.verification.reference_pair import reference_pair, reference_patterns
+from ptychonnx.export.verification.report_files import report_text
 from ptychonnx.export.verification.trained_weights import count_found, prove_weights
-from ptychonnx.export.verification.verification_report import report_text
-from ptychonnx.export.verification.verify import (
-    parity_of,
-    reference_input,
-    reference_pair,
-    relative_difference,
-    verify,
-)
+from ptychonnx.export.verification.verify import relative_difference, verify
 from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.train.run import fingerprint
 from tests.export.graphs import model_of
@@ -59,13 +54,17 @@ def report_of(artifact, network=native, **settings):
         return artifact
 
     return verify(
-        "some", {"onnxruntime": load}, network, [Trial("held-out", "seeded", (INPUTS,))], **settings
+        "some",
+        {"onnxruntime": load},
+        network,
+        [VerificationInputs("held-out", "seeded", (INPUTS,))],
+        **settings,
     )
 
 
 def test_parity_of_equal_networks_is_measured_on_every_batch():
     report = report_of(network())
-    parity = parity_of(report)
+    parity = report.parity()
     assert not report.failures
     assert parity.max_relative_error < 1e-6
     assert parity.rms_relative_error <= parity.max_relative_error
@@ -106,7 +105,7 @@ def test_outputs_that_are_not_finite_never_pass(value):
 
 
 def test_another_shape_is_no_parity():
-    with pytest.raises(VerificationError, match=r"artifact gives \(1, 1, 4, 6, 1\)"):
+    with pytest.raises(VerificationError, match=r"artifact returns \(1, 1, 4, 6, 1\)"):
         report_of(lambda x: native(x)[..., None]).raise_on_refusal()
 
 
@@ -124,12 +123,12 @@ def test_tiny_outputs_are_judged_on_the_scale_of_the_first_kind():
         return native(x) + np.float32(1e-9)
 
     artifact.name = "onnxruntime"
-    trials = [
-        Trial("held-out", "", (INPUTS,)),
-        Trial("all-zero", "", (0 * INPUTS,)),
-        Trial("faint", "", (faint,)),
+    inputs = [
+        VerificationInputs("held-out", "", (INPUTS,)),
+        VerificationInputs("all-zero", "", (0 * INPUTS,)),
+        VerificationInputs("faint", "", (faint,)),
     ]
-    report = verify("some", {"onnxruntime": lambda: artifact}, native, trials)
+    report = verify("some", {"onnxruntime": lambda: artifact}, native, inputs)
     assert not report.failures
     by_kind = {case.inputs: case.scale for case in report.cases if case.batch == 16}
     assert by_kind["held-out"] == pytest.approx(np.abs(native(INPUTS[4:20])).max())
@@ -251,7 +250,7 @@ def test_weights_that_are_not_the_trained_ones_are_refused(trained, initial, loa
 
 def test_the_reference_pair_can_be_made_again_from_its_rule():
     engine = open_onnxruntime(network().SerializeToString())
-    pair = reference_pair(engine, *reference_input(1, 4, 48.0))
+    pair = reference_pair(engine, *reference_patterns(1, 4, 48.0))
     rule = re.search(r"poisson\((\S+), (\(.*\))\)$", pair.rule)
     shape = tuple(int(size) for size in rule.group(2).strip("()").split(","))
     counts = np.random.RandomState(0).poisson(float(rule.group(1)), shape)

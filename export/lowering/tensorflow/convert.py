@@ -17,7 +17,7 @@ from tf2onnx.graph import Graph, Node
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
 from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME, Converted, quiet
-from ptychonnx.export.passes.reshape_merging import ViewEliminationPass
+from ptychonnx.export.passes.reshape_merging import ReshapeEliminationPass
 from ptychonnx.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> 
     if unknown:
         raise InputError(f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator")
     # It writes some views that change nothing or not, depending on the order in which it walks a set of names.
-    graph = ViewEliminationPass()(ir.from_proto(proto)).model
+    graph = ReshapeEliminationPass()(ir.from_proto(proto)).model
     return Converted(ir.to_proto(graph), f"tf2onnx {tf2onnx.__version__}")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ptychonnx.export.lowering.torch.exporter_errors import first_line
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["OUTPUT", "ModuleInput", "RealFace", "input_names", "output_names"]
+__all__ = ["OUTPUT", "ModuleInput", "RealValuedModule", "input_names", "output_names"]
 
 # Name of the output of a module that gives a tensor.
 OUTPUT = "output"
@@ -39,7 +39,7 @@ class ModuleInput:
         return (*self.shape, 2) if self.complex_values else self.shape
 
 
-class RealFace(nn.Module):
+class RealValuedModule(nn.Module):
     """A module as a graph shows it: real tensors in, a tuple of real tensors out.
 
     Complex tensors become pairs of numbers, nested outputs a flat tuple.

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from ptychonnx.export.adoption import Specification, read_specification
-from ptychonnx.export.adoption.adopt import AdoptionResult
 from ptychonnx.export.adoption.adopt import adopt as adopt_network
+from ptychonnx.export.artifact.export_result import ExportResult
 from ptychonnx.export.verification.verify import TOLERANCE
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.paths import StrPath
@@ -23,7 +23,7 @@ def adopt(
     *,
     scan: Scan | StrPath | None = None,
     tolerance: float = TOLERANCE,
-) -> AdoptionResult:
+) -> ExportResult:
     """Turn an ONNX network from elsewhere into an artifact, and verify it.
 
     Preprocessing, layouts, orientation, pixel size and the step from an exit wave to the object become nodes of the
@@ -45,7 +45,7 @@ def adopt(
 
     Returns
     -------
-    AdoptionResult
+    ExportResult
         Path, contract and verification report of the artifact.
 
     Raises

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ptychonnx.export.passes.cubic_resize import ResamplingPass
+from ptychonnx.export.passes.cubic_resize import CubicResizePass
 from tests.export.graphs import kinds, model_of, run
 
 X = np.random.default_rng(0).normal(size=(3, 2, 8, 9)).astype(np.float32)
@@ -38,7 +38,7 @@ def applied(model):
             if value.name == "r":
                 value.dtype = ir.DataType.FLOAT
                 value.shape = ir.Shape(["batch", *graph.graph.outputs[0].shape[1:]])
-    result = ResamplingPass()(graph)
+    result = CubicResizePass()(graph)
     RemoveUnusedNodesPass()(graph)
     return ir.to_proto(result.model), result.modified
 

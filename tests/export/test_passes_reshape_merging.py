@@ -6,14 +6,14 @@ import numpy as np
 import onnx_ir as ir
 from onnx import helper
 
-from ptychonnx.export.passes.reshape_merging import ViewEliminationPass, ViewJoiningPass
+from ptychonnx.export.passes.reshape_merging import ReshapeEliminationPass, ReshapeMergingPass
 from tests.export.graphs import kinds, model_of, run
 
 X = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
 IMAGE, ROW = np.array([-1, 1, 2, 4]), np.array([-1, 8])
 
 
-def joined(model, step=ViewJoiningPass):
+def joined(model, step=ReshapeMergingPass):
     result = step()(ir.from_proto(model))
     return ir.to_proto(result.model), result.modified
 
@@ -46,7 +46,7 @@ def test_a_view_to_the_same_shape_goes_whatever_the_batch_is_called():
         [("y", ["batch", 2, 4])],
         [("same", np.array([-1, 2, 4]))],
     )
-    after, _ = joined(model, ViewEliminationPass)
+    after, _ = joined(model, ReshapeEliminationPass)
     assert kinds(after) == ["Neg"]
     np.testing.assert_array_equal(run(after, x=X)[0], run(model, x=X)[0])
 

@@ -10,7 +10,7 @@ ir = pytest.importorskip("onnx_ir")
 from onnx import helper  # noqa: E402
 from onnx_ir.passes.common import RemoveUnusedNodesPass  # noqa: E402
 
-from ptychonnx.export.passes.reshape_targets import ConstantReshapePass  # noqa: E402
+from ptychonnx.export.passes.reshape_targets import ReshapeTargetPass  # noqa: E402
 from tests.export.graphs import kinds, model_of, run  # noqa: E402
 
 
@@ -28,7 +28,7 @@ def reshape_graph(tail, shape, result):
 
 def apply(model):
     graph = ir.from_proto(model)
-    modified = ConstantReshapePass()(graph).modified
+    modified = ReshapeTargetPass()(graph).modified
     RemoveUnusedNodesPass()(graph)
     return ir.to_proto(graph), modified
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from ptychonnx.export.passes.transposed_products import TurnedProductPass
+from ptychonnx.export.passes.transposed_products import TransposedProductPass
 from tests.export.graphs import kinds, model_of, run
 
 RNG = np.random.default_rng(0)
@@ -17,7 +17,7 @@ TURN = {"perm": [0, 2, 1]}
 
 
 def turned(model):
-    result = TurnedProductPass()(ir.from_proto(model))
+    result = TransposedProductPass()(ir.from_proto(model))
     return ir.to_proto(result.model), result.modified
 
 

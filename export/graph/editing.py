@@ -1,0 +1,107 @@
+"""Editing of graphs with `onnx_ir`: constants, new nodes, and nodes that replace others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import ArrayLike, NDArray
+from onnx_ir.passes.common import ShapeInferencePass
+
+__all__ = [
+    "GraphTape",
+    "add_constant",
+    "constant_array",
+    "float_constant",
+    "infer_shapes",
+    "is_read_once",
+    "replace_nodes",
+]
+
+
+class GraphTape(ir.tape.Tape):
+    """Records new nodes for a graph; constants are added to the graph at once.
+
+    Parameters
+    ----------
+    graph
+        Where the nodes will be inserted.
+    label
+        Beginning of the names of constants.
+    """
+
+    def __init__(self, graph: ir.Graph, label: str | None) -> None:
+        super().__init__()
+        self._graph, self._label = graph, label
+        self._constants = 0
+
+    def constant(self, values: ArrayLike, dtype: Any = None, name: str | None = None) -> ir.Value:
+        """A constant called ``<label>.<name>``; the name is made unique, or is a number if None."""
+        self._constants += 1
+        name = name or f"constant_{self._constants}"
+        return add_constant(self._graph, f"{self._label}.{name}", np.asarray(values, dtype=dtype))
+
+    def integers(self, *values: int, name: str | None = None) -> ir.Value:
+        """A constant int64 vector, such as a shape or a list of axes."""
+        return self.constant(values, np.int64, name)
+
+    def add(self, operator: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """Record a node with one output, and return the output."""
+        return self.op(operator, inputs, attributes)
+
+    def slice(self, value: ir.Value, axis: int, start: int, stop: int, step: int = 1) -> ir.Value:
+        """Record a slice along one axis; ``start=-1, stop=-2**31, step=-1`` reverses the axis."""
+        return self.add("Slice", value, *(self.integers(number) for number in (start, stop, axis, step)))
+
+    def replace(self, old: Sequence[ir.Node], target: ir.Value) -> None:
+        """Replace nodes of the graph by the recorded ones, the last of which computes `target`."""
+        replace_nodes(self._graph, old, self.nodes, target)
+
+
+def add_constant(graph: ir.Graph, name: str, values: NDArray) -> ir.Value:
+    """Add an initialiser to a graph; underscores at the end make its name unique."""
+    while name in graph.initializers:
+        name += "_"
+    value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(values).reshape(values.shape), name=name))
+    graph.register_initializer(value)
+    return value
+
+
+def constant_array(value: ir.Value | None) -> NDArray | None:
+    """The values of a constant; None if `value` is not constant, or is an input of the graph with a default."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def float_constant(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """`constant_array` of a float32 constant; None for any other."""
+    array = constant_array(value)
+    return None if array is None or array.dtype != np.float32 else array
+
+
+def is_read_once(value: ir.Value | None) -> bool:
+    """Whether exactly one node reads a value, and it is not an output of the graph."""
+    return value is not None and len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Infer types and shapes of all values, in place."""
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+
+
+def replace_nodes(graph: ir.Graph, old: Sequence[ir.Node], new: Sequence[ir.Node], target: ir.Value) -> None:
+    """Replace `old` nodes by `new` ones, the last of which computes `target`.
+
+    Parameters
+    ----------
+    old
+        The first one is where the new nodes are inserted.
+    target
+        Output of an old node. Its name, type and readers go to the output of the last new node.
+    """
+    (result,) = new[-1].outputs
+    ir.convenience.replace_nodes_and_values(graph, old[0], old, new, [target], [result])

@@ -1,0 +1,110 @@
+"""Reference pairs: a seeded input that anyone can generate again, and hashes of the output that it had at export."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.contract import Contract, ReferencePair
+
+__all__ = [
+    "contract_reference",
+    "module_reference",
+    "reference_offsets",
+    "reference_pair",
+    "reference_patterns",
+]
+
+
+def contract_reference(contract: Contract) -> tuple[str, list[NDArray]]:
+    """The reference inputs of an artifact, which follow from its contract alone.
+
+    Returns
+    -------
+    rule
+        How the inputs are generated, in words.
+    inputs
+        Patterns [batch, C, N, N] and, if the network takes them, offsets [batch, C, 2].
+    """
+    rule, patterns = reference_patterns(
+        contract.channels, contract.n, contract.probe.flux, contract.input.dtype
+    )
+    inputs = [patterns]
+    if contract.offsets is not None:
+        offsets_rule, offsets = reference_offsets(contract.gridsize, contract.n)
+        rule, inputs = f"{rule}; {offsets_rule}", [patterns, offsets]
+    if contract.batch is None:
+        return rule, inputs
+    repeated = [array.take(range(contract.batch), axis=0, mode="wrap") for array in inputs]
+    return f"{rule}, repeated to a batch of {contract.batch}", repeated
+
+
+def module_reference(model: onnx.ModelProto) -> tuple[str, list[NDArray]]:
+    """The reference inputs of a graph without a contract, which follow from the shapes of its inputs.
+
+    Returns
+    -------
+    rule
+        How the inputs are generated, in words.
+    inputs
+        Normally distributed float32 arrays of size 2 along every dynamic axis.
+    """
+    shapes = [
+        tuple(axis.dim_value or 2 for axis in value.type.tensor_type.shape.dim) for value in model.graph.input
+    ]
+    generator = np.random.RandomState(0)
+    inputs: list[NDArray] = [generator.standard_normal(shape).astype(np.float32) for shape in shapes]
+    shown = ", then ".join(map(str, shapes))
+    return f"float32 of numpy.random.RandomState(0).standard_normal, {shown}", inputs
+
+
+def reference_patterns(channels: int, n: int, flux: float, dtype: str = "float32") -> tuple[str, NDArray]:
+    """Patterns [2, C, N, N], and the rule by which they are generated.
+
+    The legacy generator of NumPy is used because its numbers never change.
+
+    Parameters
+    ----------
+    channels, n
+        C and N.
+    flux
+        Mean photons in a pattern.
+    dtype
+        ``float32`` for amplitudes, ``uint16`` for counts.
+    """
+    mean = round(flux / n**2, 6)
+    shape = (2, channels, n, n)
+    counts = np.random.RandomState(0).poisson(mean, shape)
+    drawn = f"numpy.random.RandomState(0).poisson({mean}, {shape})"
+    if dtype == "uint16":
+        most = np.iinfo(np.uint16).max
+        return f"uint16, at most {most}, of {drawn}", np.minimum(counts, most).astype(np.uint16)
+    return f"float32 square root of {drawn}", np.sqrt(counts).astype(np.float32)
+
+
+def reference_offsets(gridsize: int, n: int) -> tuple[str, NDArray[np.float32]]:
+    """Offsets [2, gridsize ** 2, 2] in pixels to go with `reference_patterns`, and the rule in words."""
+    step = n / 8 + 0.25
+    rows, columns = np.divmod(np.arange(gridsize**2), gridsize)
+    grid = np.stack([rows, columns], axis=1) * np.float32(step)
+    offsets = np.stack([grid, grid / 2]).astype(np.float32)
+    return f"offsets on a grid of {step:g} pixels, then of {step / 2:g}", offsets
+
+
+def reference_pair(run: Callable[..., NDArray], rule: str, *inputs: NDArray) -> ReferencePair:
+    """Hashes of the inputs and of the output that `run` returns for them.
+
+    The hash of the output may differ on another processor; its root mean square still identifies the network.
+    """
+    output = run(*inputs)
+    input_bytes = b"".join(np.ascontiguousarray(array).tobytes() for array in inputs)
+    return ReferencePair(
+        rule=rule,
+        input_sha256=hashlib.sha256(input_bytes).hexdigest(),
+        output_sha256=hashlib.sha256(np.ascontiguousarray(output).tobytes()).hexdigest(),
+        output_rms=float(np.sqrt(np.mean(np.square(output, dtype=np.float64)))),
+    )

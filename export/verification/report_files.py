@@ -1,0 +1,83 @@
+"""The report files next to an artifact: JSON for programs, text for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ptychonnx.export.verification.verification_report import Case, VerificationReport, describe_case
+from ptychonnx.runtime.atomic import write_text
+
+__all__ = ["refused_paths", "report_paths", "report_text", "write_refusal", "write_report"]
+
+
+def report_paths(artifact: Path) -> tuple[Path, Path]:
+    """JSON and text of an artifact's report: ``<stem>.verification.json`` and ``.txt``."""
+    return _paths(artifact, "verification")
+
+
+def refused_paths(artifact: Path) -> tuple[Path, Path]:
+    """The same for a graph that was refused, so that the report of an earlier artifact stays."""
+    return _paths(artifact, "refused")
+
+
+def write_report(report: VerificationReport, artifact: Path) -> None:
+    """Write the report of a published artifact, and remove that of an earlier refusal."""
+    _write(report, report_paths(artifact))
+    for path in refused_paths(artifact):
+        path.unlink(missing_ok=True)
+
+
+def write_refusal(report: VerificationReport, artifact: Path) -> Path:
+    """Write the report of a graph that was refused, and return the path of its text."""
+    paths = refused_paths(artifact)
+    _write(report, paths)
+    return paths[1]
+
+
+def report_text(report: VerificationReport) -> str:
+    """The verdict first, then the failures, then every figure."""
+    failures = report.failures
+    state = "refused" if report.refusals else "verified"
+    lines = [
+        f"{report.label}: {state}, {len(report.cases) - len(failures)} of {len(report.cases)} cases pass"
+    ]
+    worst = report.worst_case()
+    if not failures and worst.worst is not None:
+        lines.append(
+            f"largest relative error {worst.error:.2e} (allowed {report.tolerance:.0e}): "
+            f"{worst.inputs} inputs in {worst.engine}, element {worst.worst.index} of a batch of {worst.batch}"
+        )
+    lines += [f"FAILED {describe_case(case, report.tolerance)}" for case in failures]
+    if report.first_difference:
+        lines.append(report.first_difference)
+    lines += ["", f"Scale: {report.scale_rule}.", ""]
+    lines += [f"{kind:<10} {rule}" for kind, rule in report.inputs.items()]
+    row = "{:<10} {:>5} {:>9} {:>9} {:<20} {:>13} {:>13}"
+    engine = None
+    for case in report.cases:
+        if case.engine != engine:
+            engine = case.engine
+            header = row.format("inputs", "batch", "largest", "rms", "worst element", "artifact", "native")
+            lines += ["", engine, header]
+        lines.append(row.format(*_cells(case)) + ("" if case.passed else "  FAILED"))
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _cells(case: Case) -> list[str]:
+    def figure(value: float | None) -> str:
+        return "not finite" if value is None else f"{value:.2e}"
+
+    cells = [case.inputs, str(case.batch), figure(case.max_relative_error), figure(case.rms_relative_error)]
+    if case.worst is None:
+        return [*cells, "-", "-", "-"]
+    element = ",".join(map(str, case.worst.index))
+    return [*cells, element, f"{case.worst.artifact:.7g}", f"{case.worst.native:.7g}"]
+
+
+def _paths(artifact: Path, state: str) -> tuple[Path, Path]:
+    return artifact.with_suffix(f".{state}.json"), artifact.with_suffix(f".{state}.txt")
+
+
+def _write(report: VerificationReport, paths: tuple[Path, Path]) -> None:
+    write_text(paths[0], report.model_dump_json(indent=2) + "\n")
+    write_text(paths[1], report_text(report))
