@@ -64,7 +64,7 @@ def test_the_pipeline_says_what_it_did_and_leaves_the_given_model_alone():
     cleaned = clean(before)
     assert before.SerializeToString() == data
     assert kinds(cleaned.model) == ["Mul", "Add"]
-    assert cleaned.passes == ["IdentityElimination", "Metadata"]
+    assert cleaned.passes == ["IdentityElimination", "MetadataRemoval"]
     x = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
     assert np.array_equal(run(cleaned.model, x=x)[0], run(before, x=x)[0])
 
