@@ -1,1 +1,1 @@
-"""From a network to a published ONNX file, and what may be done with the file afterwards."""
+"""From a network to a published ONNX file; checks and signatures of published files."""

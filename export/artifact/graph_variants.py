@@ -1,4 +1,4 @@
-"""Variants of a finished graph: raw detector counts as its input, or a batch of one fixed size."""
+"""Variants of a finished graph: raw detector counts as input, or a fixed batch size."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ AMPLITUDE_NAME = "amplitude"
 
 
 def counts_input(model: onnx.ModelProto, mask: NDArray[np.bool_] | None = None) -> onnx.ModelProto:
-    """A graph that takes uint16 counts instead of amplitudes, with mask and square root inside.
+    """The graph with uint16 counts instead of amplitudes as input, and with mask and square root inside.
 
     Parameters
     ----------
     model
         With an input `INPUT_NAME`, float32 [batch, C, N, N], amplitudes; left as it is.
     mask
-        bool [N, N], True = trust. Other pixels count as 0, whatever the detector says. None trusts all.
+        bool [N, N], True for valid pixels; all are valid if None. Invalid pixels are set to 0.
 
     Returns
     -------
-    The graph with ``Cast, [Mul,] Sqrt`` in front. The amplitude of a count is the float32 square root that
-    NumPy gives too, so nothing is lost against amplitudes made elsewhere.
+    The graph with ``Cast, [Mul,] Sqrt`` before it. The amplitude of a count is the same float32 square root that
+    NumPy computes.
 
     Raises
     ------
     InputError
-        If the mask has another shape, or trusts no pixel.
+        If the mask has another shape, or no valid pixel.
     """
-    made = copy.deepcopy(model)
-    graph = made.graph
-    (value,) = (given for given in graph.input if given.name == INPUT_NAME)
+    variant = copy.deepcopy(model)
+    graph = variant.graph
+    (value,) = (value for value in graph.input if value.name == INPUT_NAME)
     size = [axis.dim_value for axis in value.type.tensor_type.shape.dim[-2:]]
     for node in graph.node:
         for index, name in enumerate(node.input):
@@ -51,19 +51,19 @@ def counts_input(model: onnx.ModelProto, mask: NDArray[np.bool_] | None = None) 
         if list(mask.shape) != size:
             raise InputError(f"the mask is {mask.shape}, expected {tuple(size)}")
         if not mask.any():
-            raise InputError("the mask trusts no pixel, expected one at least")
+            raise InputError("the mask has no valid pixel, expected at least one")
         graph.initializer.append(numpy_helper.from_array(mask.astype(np.float32), "mask"))
         nodes.append(helper.make_node("Mul", ["counts", "mask"], ["trusted"], name="counts_Mul"))
     nodes.append(helper.make_node("Sqrt", [nodes[-1].output[0]], [AMPLITUDE_NAME], name="counts_Sqrt"))
-    # Where the input is used decides where the new nodes stand: they come first.
+    # Nodes are sorted topologically, so the new ones come first.
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
-    return made
+    return variant
 
 
 def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """A graph that takes batches of one size only, as CUDA graphs and TensorRT want it.
+    """The graph for batches of a single size, for CUDA graphs and TensorRT.
 
     Parameters
     ----------
@@ -77,10 +77,10 @@ def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """
     if batch < 1:
         raise InputError(f"batch is {batch}, expected at least 1")
-    made = copy.deepcopy(model)
-    graph = made.graph
-    # Sizes of values inside are left to whoever loads the graph; none may contradict the new batch.
+    variant = copy.deepcopy(model)
+    graph = variant.graph
+    # Noted sizes of inner values could contradict the new batch; engines infer them.
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = batch
-    return made
+    return variant

@@ -1,4 +1,4 @@
-"""Signatures beside artifacts: `model-signing` of the OpenSSF with a key on this machine, no online service."""
+"""Signatures of artifacts: `model-signing` of the OpenSSF with a local key, without an online service."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _KEYS = "expected PEM of an elliptic curve key: P-256, P-384 or P-521, not encry
 
 
 def signature_path(artifact: Path) -> Path:
-    """Where the signature of an artifact stands: ``<artifact>.sig``."""
+    """Path of the signature of an artifact: ``<artifact>.sig``."""
     return artifact.with_name(f"{artifact.name}.sig")
 
 
 def sign(artifact: Path, private_key: Path) -> Path:
-    """Sign every byte of an artifact, contract included; its name is free to change.
+    """Sign every byte of an artifact, including its contract; the file may be renamed afterwards.
 
     Parameters
     ----------
@@ -34,35 +34,35 @@ def sign(artifact: Path, private_key: Path) -> Path:
     Raises
     ------
     InputError
-        If model-signing is not installed, the key is none, or the artifact is unsafe or in several files.
+        If model-signing is not installed, the key is invalid, or the artifact is unsafe or in several files.
     """
     package = _package()
     if any(True for _ in external_tensors(check_model_file(artifact))):
         raise InputError(
-            f"{artifact}: keeps weights in other files, expected everything in the file to be signed"
+            f"{artifact}: has weights in other files, expected all weights in the file to be signed"
         )
     try:
         config = package.signing.Config().use_elliptic_key_signer(private_key=private_key)
     except Exception as error:  # any of five types, depending on what is wrong with the key
-        raise InputError(f"{private_key}: no usable private key ({_reason(error)}), {_KEYS}") from error
+        raise InputError(f"{private_key}: not a usable private key ({_reason(error)}), {_KEYS}") from error
     with atomic_path(signature_path(artifact)) as partial:
         config.sign(artifact.resolve(), partial)
     return signature_path(artifact)
 
 
 def verify_signature(artifact: Path, public_key: Path) -> str:
-    """Check the signature beside an artifact, before anything in the artifact is read.
+    """Check the signature of an artifact before the artifact itself is read.
 
     Returns
     -------
-    What was found, in words.
+    The outcome in words.
 
     Raises
     ------
     InputError
-        If model-signing is not installed, the artifact is missing, or the key is none.
+        If model-signing is not installed, the artifact is missing, or the key is invalid.
     VerificationError
-        If there is no signature, or it is not one of these bytes by this key.
+        If there is no signature, or it does not match these bytes and this key.
     """
     package = _package()
     if not artifact.is_file():
@@ -70,7 +70,7 @@ def verify_signature(artifact: Path, public_key: Path) -> str:
     try:
         config = package.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
     except Exception as error:  # as above
-        raise InputError(f"{public_key}: no usable public key ({_reason(error)}), {_KEYS}") from error
+        raise InputError(f"{public_key}: not a usable public key ({_reason(error)}), {_KEYS}") from error
     signature = signature_path(artifact)
     if not signature.is_file():
         raise VerificationError(f"{signature}: no such file, expected the signature of {artifact.name}")
@@ -78,9 +78,9 @@ def verify_signature(artifact: Path, public_key: Path) -> str:
         config.verify(artifact.resolve(), signature)
     except Exception as error:  # ValueError, InvalidSignature, and whatever parsing a broken bundle raises
         raise VerificationError(
-            f"{signature}: no signature of {artifact.name} by {public_key} ({_reason(error)})"
+            f"{signature}: not a signature of {artifact.name} by {public_key} ({_reason(error)})"
         ) from error
-    return f"{signature.name} is one of this file by {public_key}"
+    return f"{signature.name} is valid for this file and {public_key}"
 
 
 def _package() -> ModuleType:
@@ -92,7 +92,7 @@ def _package() -> ModuleType:
 
 
 def _reason(error: Exception) -> str:
-    """One short line; a mismatch of hashes prints them as bytes, which say nothing to a reader."""
+    """One short line; the message about a hash mismatch would print unreadable bytes."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, AttributeError):
         return "of another kind"

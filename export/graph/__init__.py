@@ -1,1 +1,1 @@
-"""Inspect and build ONNX graphs."""
+"""Inspection and editing of ONNX graphs."""

@@ -1,4 +1,4 @@
-"""What can be said of a graph without running it."""
+"""Inspection of a graph without running it: operators, and whether it runs everywhere."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ptychonnx.runtime.errors import VerificationError
 
 __all__ = ["check_graph", "graphs_inside", "operators"]
 
-# No GPU provider has them, and the inverse is silently wrong in some versions of onnxruntime.
+# No GPU provider implements them, and the inverse is silently wrong in some versions of onnxruntime.
 _FORBIDDEN = {"DFT", "STFT"}
 _COMPLEX = {onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128}
 
 
 def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Graphs that a node holds itself: the branches of an If, the body of a Loop."""
+    """Subgraphs of a node: the branches of an If, the body of a Loop."""
     for attribute in node.attribute:
         yield from attribute.graphs
         if attribute.HasField("g"):
@@ -26,15 +26,15 @@ def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
-    """Operators of a graph, counted, those in branches and loops too."""
-    return Counter(node.op_type for node in _every(model.graph.node))
+    """Number of nodes by operator, including those in branches and loops."""
+    return Counter(node.op_type for node in _all_nodes(model.graph.node))
 
 
-def _every(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     for node in nodes:
         yield node
         for graph in graphs_inside(node):
-            yield from _every(graph.node)
+            yield from _all_nodes(graph.node)
 
 
 def check_graph(
@@ -44,38 +44,38 @@ def check_graph(
     outputs: Sequence[str] = (OUTPUT_NAME,),
     batch: int | None = None,
 ) -> onnx.ModelProto:
-    """Check that serialised bytes are a graph that runs everywhere.
+    """Check that serialised bytes are a graph that runs in every engine.
 
     Parameters
     ----------
     inputs, outputs
         Their names, in order.
     batch
-        Size of the first axis of all of them; None expects a dynamic one.
+        Size of their first axis; None expects a dynamic one.
 
     Raises
     ------
     VerificationError
-        If the bytes are no valid ONNX model; on operators that are not standard, Fourier operators, complex
-        numbers, external data or functions; or if inputs and outputs are not those expected.
+        If the bytes are not a valid ONNX model; if it has operators that are not standard, Fourier operators, complex
+        numbers, external data or functions; or if inputs and outputs are not the expected ones.
     """
     try:
         model = onnx.load_from_string(data)
         onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # onnx raises several types of its own
+    except Exception as error:  # onnx raises several different types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise VerificationError(f"graph: the ONNX checker refuses it: {reason}") from error
-    strange = {
+    custom = {
         f"{node.domain}.{node.op_type}"
-        for node in _every(model.graph.node)
+        for node in _all_nodes(model.graph.node)
         if node.domain not in ("", "ai.onnx")
     }
-    strange |= {function.name for function in model.functions}
-    if strange:
-        raise VerificationError(f"graph: {', '.join(sorted(strange))} are no standard ONNX operators")
+    custom |= {function.name for function in model.functions}
+    if custom:
+        raise VerificationError(f"graph: {', '.join(sorted(custom))} are not standard ONNX operators")
     if forbidden := _FORBIDDEN & set(operators(model)):
         raise VerificationError(
-            f"graph: holds {', '.join(sorted(forbidden))}, which GPU providers do not have"
+            f"graph: holds {', '.join(sorted(forbidden))}, which GPU providers do not implement"
         )
     values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
     types = {tensor.data_type for tensor in model.graph.initializer}
@@ -83,7 +83,7 @@ def check_graph(
     if types & _COMPLEX:
         raise VerificationError("graph: holds complex numbers")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise VerificationError("graph: keeps weights in another file")
+        raise VerificationError("graph: has weights in another file")
     for kind, values, names in (
         ("input", model.graph.input, inputs),
         ("output", model.graph.output, outputs),
@@ -100,9 +100,11 @@ def check_graph(
 def _check_batch(kind: str, value: onnx.ValueInfoProto, batch: int | None) -> None:
     axes = value.type.tensor_type.shape.dim
     if not axes:
-        raise VerificationError(f"graph: {kind} {value.name!r} has no axes, expected a batch in front")
+        raise VerificationError(
+            f"graph: {kind} {value.name!r} has no axes, expected the batch as the first one"
+        )
     if batch is None and not axes[0].dim_param:
         raise VerificationError(f"graph: the batch of {kind} {value.name!r} is fixed")
     if batch is not None and axes[0].dim_value != batch:
-        found = axes[0].dim_value or "dynamic"
-        raise VerificationError(f"graph: the batch of {kind} {value.name!r} is {found}, expected {batch}")
+        size = axes[0].dim_value or "dynamic"
+        raise VerificationError(f"graph: the batch of {kind} {value.name!r} is {size}, expected {batch}")

@@ -1,4 +1,4 @@
-"""How much a graph computes."""
+"""Number of multiplications of a graph."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["multiply_adds"]
 def multiply_adds(model: onnx.ModelProto) -> int:
     """Multiplications of convolutions and matrix products for one pattern, from inferred shapes.
 
-    Each comes with an addition, so floating-point operations are twice as many. What is elementwise is not
-    counted, nor zeros that pad an image. Sizes of inputs that are not known, such as the batch, are taken as one.
+    Each comes with an addition, so there are twice as many floating-point operations. Elementwise operators and the
+    zeros that pad an image are not counted. Unknown sizes of inputs, such as the batch, count as one.
     """
     alone = onnx.ModelProto()
     alone.CopyFrom(model)
-    # Shapes that the exporter noted have names for what follows from the batch.
+    # In shapes that the exporter noted, sizes that depend on the batch are names.
     del alone.graph.value_info[:]
     for value in alone.graph.input:
         for axis in value.type.tensor_type.shape.dim:
@@ -31,7 +31,7 @@ def multiply_adds(model: onnx.ModelProto) -> int:
         if node.op_type == "MatMul":
             total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
         elif node.op_type == "Gemm":
-            transposed = any(each.name == "transA" and each.i for each in node.attribute)
+            transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
             total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else -1]
         elif node.op_type == "Conv":
             total += math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])

@@ -1,25 +1,25 @@
-"""The version of the operator set that an artifact is written in."""
+"""The version of the ONNX operators that a graph is written in."""
 
 from __future__ import annotations
 
 import onnx
 from onnx import helper, version_converter
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, UnsupportedError
 
 __all__ = ["DEFAULT_OPSET", "HIGHEST_OPSET", "LOWEST_OPSET", "check_opset", "opset_of", "to_opset"]
 
-# What tf2onnx writes, and the first that torch's exporter writes itself.
+# Written by tf2onnx, and the first that the exporter of torch writes natively.
 LOWEST_OPSET = 18
 # The first with the operator Gelu. onnxruntime reads it since 1.17, and artifacts from torch, which are written in
 # IR version 10, since 1.18 (docs/results/portability.md); inference servers of 2025 do too.
 DEFAULT_OPSET = 20
-# The last that torch's exporter writes.
+# The last that the exporter of torch writes.
 HIGHEST_OPSET = 23
 
 
 def check_opset(opset: int) -> int:
-    """Give `opset` back.
+    """Return `opset`.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def check_opset(opset: int) -> int:
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """Version of the standard operators in a model."""
+    """Version of the standard operators of a model."""
     (version,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return version
 
@@ -48,20 +48,24 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     Raises
     ------
     InputError
-        If the version is out of range, or earlier than the model's: operators that came later have no
-        earlier form.
+        If the version is out of range.
+    UnsupportedError
+        If the version is earlier than that of the model, since newer operators have no older form, or if the model
+        cannot be converted.
     """
     present = opset_of(model)
     if check_opset(opset) < present:
-        raise InputError(f"the graph is written in opset {present}, expected at most {opset}")
+        raise UnsupportedError(f"the graph is written in opset {present}, expected at most {opset}")
     if present == opset:
         return model
     try:
         raised = version_converter.convert_version(model, opset)
     except Exception as error:  # onnx raises bare RuntimeErrors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"the graph cannot be raised from opset {present} to {opset}: {reason}") from error
-    # Readers refuse operators that are younger than the format they are written in.
+        raise UnsupportedError(
+            f"the graph cannot be converted from opset {present} to {opset}: {reason}"
+        ) from error
+    # Readers refuse operators that are newer than the IR version of the file.
     oldest = helper.find_min_ir_version_for(list(raised.opset_import))
     raised.ir_version = max(raised.ir_version, oldest)
     return raised

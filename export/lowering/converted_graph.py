@@ -1,4 +1,4 @@
-"""What both converters give, and how they keep their exporters quiet."""
+"""The result of both converters, and the capture of what exporters print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-__all__ = ["INPUT_NAME", "OFFSETS_NAME", "OUTPUT_NAME", "Converted", "quiet"]
+__all__ = ["INPUT_NAME", "OFFSETS_NAME", "OUTPUT_NAME", "Converted", "captured_output"]
 
 INPUT_NAME = "diffraction"
 OFFSETS_NAME = "offsets"
@@ -20,21 +20,21 @@ OUTPUT_NAME = "object"
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph as an exporter wrote it; `ptychonnx.export.passes` cleans it.
+    """A graph as an exporter wrote it, before `ptychonnx.export.passes`.
 
     Attributes
     ----------
     model
-        First axis dynamic. A network of this project has the input `INPUT_NAME`, perhaps `OFFSETS_NAME` as well, and
+        The first axis is dynamic. A network of this project has the input `INPUT_NAME`, possibly `OFFSETS_NAME`, and
         the output `OUTPUT_NAME`.
     exporter
         Name and version.
     lowering
-        What replaced the spectral convolutions, or ``none``.
+        The replacement of the spectral convolutions, or ``none``.
     layers
         Relative error of each lowered layer against its original, by dotted path.
     notes
-        What was lowered otherwise than it was trained, by dotted path.
+        Layers that were lowered differently from how they were trained, by dotted path.
     """
 
     model: onnx.ModelProto
@@ -44,7 +44,7 @@ class Converted:
     notes: dict[str, str] = field(default_factory=dict)
 
     def lowering_text(self) -> str:
-        """What was lowered, how often, and what was lowered otherwise than it was trained."""
+        """The kind and number of lowered layers, and notes about them."""
         if not self.layers:
             return self.lowering
         count = len(self.layers)
@@ -53,8 +53,8 @@ class Converted:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[io.StringIO]:
-    """Collect what an exporter prints, and drop what it warns of and logs."""
+def captured_output() -> Iterator[io.StringIO]:
+    """Collect what an exporter prints, and suppress its warnings and logs."""
     printed = io.StringIO()
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Half precision: layers and what lies between them in float16, whatever touches the input in float32."""
+"""Half precision: layers and the operators between them in float16, operators on the input in float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptychonnx.export.precision.reducible_layers import Reduction, element_types
 __all__ = ["half_precision"]
 
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-# Their output type is an attribute, or that of another input.
+# Their output type depends on an attribute or on another input.
 _NEVER = {"Cast", "CastLike"}
 _HALF = "tensor(float16)"
 
@@ -22,16 +22,16 @@ _HALF = "tensor(float16)"
 def half_precision(model: onnx.ModelProto) -> Reduction:
     """Reduce convolutions and matrix products to float16.
 
-    * A reduced layer reads and gives float16; its weights are float16.
+    * Inputs, outputs and weights of a reduced layer are float16.
     * Any other operator computes in float16 if all values that it reads are float16 already, and in float32
-      otherwise. So the scale and the logarithm of the input, and sums with unreduced values, stay in float32.
-    * A value is cast once, where it first passes from one side to the other.
+      otherwise. The scale and the logarithm of the input, and sums with unreduced values, therefore stay in float32.
+    * A value is cast once, before its first reader of the other type.
 
-    Values between two float32 nodes are never rounded, and a constant that both sides use exists in both types
-    (the converter that comes with onnxruntime rounds both, and clips what overflows in silence).
+    Values between two float32 nodes are never rounded, and a constant with readers of both types exists in both
+    (the converter of onnxruntime rounds both, and silently clips values that overflow).
 
-    The CPU provider of onnxruntime computes float16 graphs in float32 and leaves out the roundings between
-    nodes, so that nothing overflows there. `Reduction.emulate` puts the roundings in.
+    The CPU provider of onnxruntime computes float16 graphs in float32 and omits the roundings between nodes, so that
+    nothing overflows. `Reduction.emulate` adds the roundings.
 
     Parameters
     ----------
@@ -79,14 +79,14 @@ def _takes_half(node: onnx.NodeProto, index: int, version: int) -> bool:
 
 def _gives_half(node: onnx.NodeProto, version: int) -> bool:
     formal = onnx.defs.get_schema(node.op_type, version).outputs
-    # Shape and the like give integers whatever they read.
+    # Shape and similar operators return integers for any input.
     return all(_HALF in output.types or "tensor(float)" not in output.types for output in formal)
 
 
 def _render(
     model: onnx.ModelProto, types: dict[str, int], layers: Collection[str], *, emulated: bool
 ) -> onnx.ModelProto:
-    """The graph in float16 where `layers` ask for it; emulated, in float32 with a rounding after each such node."""
+    """The graph with `layers` in float16, or, emulated, in float32 with a rounding after each such node."""
     half_nodes = _half_nodes(model, types, layers)
     version = opset_of(model)
     made = onnx.ModelProto()
@@ -95,7 +95,7 @@ def _render(
     del graph.node[:], graph.value_info[:]
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     outputs = {value.name for value in graph.output}
-    rounded: set[str] = set()  # values of the graph that are float16, or emulate it
+    rounded: set[str] = set()  # values of the graph that are float16, or emulated
     copies: set[str] = set()
 
     def cast(source: str, target: str, kind: int) -> None:
@@ -108,8 +108,8 @@ def _render(
         else:
             cast(source, target, TensorProto.FLOAT16)
 
-    def wanted(name: str, half: bool) -> str:
-        """The name under which a value is to be had in float16, or in float32."""
+    def name_in(name: str, half: bool) -> str:
+        """Name of the value in float16, or in float32; casts it if necessary."""
         if (name in rounded) == half or (emulated and not half):
             return name
         target = f"{name}_half" if half else f"{name}_float"
@@ -129,19 +129,19 @@ def _render(
         new.CopyFrom(node)
         for index, name in enumerate(node.input):
             if types.get(name) == TensorProto.FLOAT:
-                new.input[index] = wanted(name, half and _takes_half(node, index, version))
-        given = [name for name in node.output if half and types.get(name) == TensorProto.FLOAT]
+                new.input[index] = name_in(name, half and _takes_half(node, index, version))
+        halved = [name for name in node.output if half and types.get(name) == TensorProto.FLOAT]
         for index, name in enumerate(node.output):
-            if name in given and (emulated or name in outputs):
+            if name in halved and (emulated or name in outputs):
                 new.output[index] = f"{name}_exact" if emulated else f"{name}_half"
         graph.node.append(new)
-        for name in given:
+        for name in halved:
             if emulated:
                 round_to(f"{name}_exact", name)
                 rounded.add(name)
             elif name in outputs:
                 cast(f"{name}_half", name, TensorProto.FLOAT)
-                # Whoever else reads it finds it in float16 too.
+                # Other readers may use the float16 value.
                 copies.add(f"{name}_half")
             else:
                 rounded.add(name)

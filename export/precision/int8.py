@@ -12,26 +12,26 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ptychonnx.export.lowering.converted_graph import quiet
+from ptychonnx.export.lowering.converted_graph import captured_output
 from ptychonnx.export.precision.reducible_layers import Reduction
 
 __all__ = ["eight_bit"]
 
-# Matrix products stay in float32: the thin ones of lowered Fourier layers lose more than they gain, and
-# onnxruntime has no batched product with a scale for each channel.
+# Matrix products stay in float32: the thin products of lowered Fourier layers become slower, and onnxruntime has no
+# batched product with a scale per channel.
 _LAYERS = {"Conv", "ConvTranspose", "Gemm"}
-# Computed on integers if what they read is quantised already, so that nothing is converted between two layers.
+# Computed on integers if their input is quantised already, so that nothing is converted between two layers.
 _BETWEEN = {"Relu", "MaxPool", "Resize"}
 
 
 def eight_bit(model: onnx.ModelProto, batches: Iterable[Sequence[NDArray]]) -> Reduction:
     """Reduce convolutions to 8-bit integers with onnxruntime's static quantisation (QDQ format).
 
-    Weights are int8, symmetric, with a scale for each channel; activations are uint8 with an offset, which
-    suits what a ReLU or GELU leaves, with the smallest and largest value seen in calibration as their range.
+    Weights are int8, symmetric, with a scale per channel. Activations are uint8 with an offset, which suits the
+    output of a ReLU or GELU; their range is that of the values in calibration.
 
-    Weights use 7 of their 8 bits. Processors without VNNI add two products in 16 bits, which full weights
-    overflow, without a sign of it: the quality accepted on one processor would not be that on another.
+    Weights use 7 of their 8 bits. Processors without VNNI add two products in 16 bits, where full weights overflow
+    silently: the quality that was accepted on one processor would not hold on another.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def eight_bit(model: onnx.ModelProto, batches: Iterable[Sequence[NDArray]]) -> R
 
 
 class _Reader:
-    """Feeds batches to onnxruntime's calibrator, which knows it by its only method."""
+    """Passes batches to the calibrator of onnxruntime, which calls its only method."""
 
     def __init__(self, names: Sequence[str], batches: Iterable[Sequence[NDArray]]) -> None:
         self._batches = iter(batches)
@@ -67,10 +67,10 @@ class _Reader:
 
 
 def _calibrate(model: onnx.ModelProto, batches: Iterable[Sequence[NDArray]]) -> object:
-    """Smallest and largest value of everything that a layer reads or gives."""
+    """Smallest and largest value of every input and output of a layer."""
     from onnxruntime.quantization import create_calibrator
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, captured_output():
         source = Path(folder) / "model.onnx"
         onnx.save(model, source)
         calibrator = create_calibrator(
@@ -84,7 +84,7 @@ def _quantise(model: onnx.ModelProto, ranges: object, layers: Collection[str]) -
     from onnxruntime.quantization import QDQQuantizer, QuantType
 
     between = [node.name for node in model.graph.node if node.op_type in _BETWEEN]
-    with quiet():
+    with captured_output():
         quantizer = QDQQuantizer(
             copy.deepcopy(model),
             per_channel=True,

@@ -62,7 +62,8 @@ def reduce_artifact(
         Patterns for calibration, and for the sensitivity of layers.
     gate
         Compares the reconstructions of a candidate with those of the parent, such as
-        `ptychonnx.harness.evaluation.precision_gate.PrecisionGate`. Raises VerificationError if the candidate is too poor.
+        `ptychonnx.harness.evaluation.precision_gate.PrecisionGate`. Raises VerificationError if the candidate is too
+        poor.
     patterns
         Number of patterns of the scan to calibrate with, evenly spread over it.
     require

@@ -1,4 +1,4 @@
-"""What can be reduced: the layers of a graph, one node each, and the two forms of a graph with some of them reduced."""
+"""Layers that can be reduced, one node each, and graphs in which some of them are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import UnsupportedError
 
 __all__ = ["Reduction", "describe_layer", "element_types", "with_named_nodes"]
 
@@ -23,10 +23,10 @@ class Reduction:
     layers
         Names of the nodes that can be reduced, in the order of the graph.
     build
-        The graph with the layers given reduced (one at least) and all others in float32.
+        The graph with these layers reduced (at least one) and all others in float32.
     emulate
-        The same network for onnxruntime's CPU provider, which rounds wherever the hardware that the reduced
-        graph is meant for would round. Where the provider does so by itself, it is `build`.
+        The same network for the CPU provider of onnxruntime, with the roundings of the hardware that the reduced
+        graph is made for. It is `build` if the provider rounds in the same way.
     """
 
     layers: tuple[str, ...]
@@ -35,20 +35,20 @@ class Reduction:
 
 
 def with_named_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without metadata whose nodes all have a name of their own.
+    """A copy without metadata whose nodes all have unique names.
 
     Raises
     ------
-    InputError
-        If a node holds a graph of its own: values used inside it cannot be followed.
+    UnsupportedError
+        If a node has subgraphs, because values that are used inside them are not tracked.
     """
     named = copy.deepcopy(model)
     del named.metadata_props[:]
     taken: set[str] = set()
     for number, node in enumerate(named.graph.node):
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise InputError(
-                f"graph: {node.op_type} {node.name!r} branches or loops, expected a graph that does not"
+            raise UnsupportedError(
+                f"graph: {node.op_type} {node.name!r} branches or loops, expected a graph without such nodes"
             )
         if not node.name or node.name in taken:
             node.name = f"{node.op_type}_{number}"
@@ -63,7 +63,7 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
 
     Raises
     ------
-    InputError
+    UnsupportedError
         If the type of a value cannot be inferred.
     """
     graph = onnx.shape_inference.infer_shapes(model).graph
@@ -75,18 +75,20 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     for node in graph.node:
         for name in filter(None, node.output):
             if types.get(name, TensorProto.UNDEFINED) == TensorProto.UNDEFINED:
-                raise InputError(f"graph: the type of {name!r} is not known, expected one that follows")
+                raise UnsupportedError(
+                    f"graph: the type of {name!r} is unknown, expected one that can be inferred"
+                )
     return types
 
 
 def describe_layer(model: onnx.ModelProto, name: str) -> str:
-    """Name of a node with that of its weights, or with their shape if the framework gave them no name."""
+    """Name of a node, and the name of its weights, or their shape if the framework did not name them."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     (node,) = (node for node in model.graph.node if node.name == name)
     weights = next((constants[value] for value in node.input if value in constants), None)
     if weights is None:
         return name
-    # The passes name what has no name of its own after the node that reads it.
+    # The passes name anonymous weights after the node that reads them.
     if ".input_" in weights.name:
         return f"{name} (weights {' x '.join(map(str, weights.dims))})"
     return f"{name} ({weights.name})"

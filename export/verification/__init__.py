@@ -1,1 +1,1 @@
-"""Compare an artifact with the network that it was made from, in every installed engine."""
+"""Verification: an artifact against the network it was converted from, in every installed engine."""

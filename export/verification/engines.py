@@ -1,7 +1,7 @@
-"""Inference engines that an artifact is run on, behind one face: bytes in, outputs out.
+"""Inference engines with one interface: a serialised graph in, a function from inputs to outputs out.
 
-They share nothing but the file: onnxruntime, OpenVINO (an extra), and the evaluator in NumPy that the ONNX
-project publishes as its reference.
+The engines are independent implementations: onnxruntime, OpenVINO (an extra), and the reference evaluator of the ONNX
+project, in NumPy.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ __all__ = [
 
 
 class Engine(Protocol):
-    """A loaded graph. Of several outputs it gives the elements of all, one after the other, as one vector."""
+    """A loaded graph. Several outputs are returned as one vector with the elements of all of them."""
 
     name: str
 
     def __call__(self, *inputs: NDArray) -> NDArray:
-        """Output for a batch, given all inputs in the order of the graph.
+        """Output for a batch of all inputs, in the order of the graph.
 
         Raises
         ------
         VerificationError
-            If the engine cannot run it.
+            If the engine cannot run the graph.
         """
         ...
 
 
 class _Engine:
-    """Turns whatever an engine raises into one line."""
+    """Turn whatever an engine raises into one line."""
 
     def __init__(self, name: str, load: Callable[[], Callable[..., Sequence[NDArray]]]) -> None:
         self.name = name
         try:
             self._run = load()
-        except Exception as error:  # engines raise a dozen types of their own
+        except Exception as error:  # engines raise a dozen different types
             raise VerificationError(f"graph: {name} refuses it: {_reason(error)}") from error
 
     def __call__(self, *inputs: NDArray) -> NDArray:
@@ -64,19 +64,19 @@ class _Engine:
 
 
 def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
-    """Load in onnxruntime on the CPU.
+    """Load a graph in onnxruntime on the CPU.
 
     Parameters
     ----------
     data
         A serialised ONNX model.
     optimised
-        Let onnxruntime fuse and reorder; without, each node runs as it is written.
+        Whether onnxruntime may fuse and reorder nodes; otherwise every node runs as it is written.
 
     Raises
     ------
     VerificationError
-        If it cannot be loaded.
+        If the graph cannot be loaded.
     """
 
     def load() -> Callable[..., Sequence[NDArray]]:
@@ -93,14 +93,14 @@ def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
 
 
 def open_openvino(data: bytes) -> Engine:
-    """Load in OpenVINO on the CPU, in float32.
+    """Load a graph in OpenVINO on the CPU, in float32.
 
     Raises
     ------
     InputError
         If OpenVINO is not installed.
     VerificationError
-        If it cannot be loaded.
+        If the graph cannot be loaded.
     """
     try:
         import openvino
@@ -109,22 +109,22 @@ def open_openvino(data: bytes) -> Engine:
 
     def load() -> Callable[..., Sequence[NDArray]]:
         core = openvino.Core()
-        # Processors with bfloat16 would otherwise compute in it.
+        # Otherwise, OpenVINO uses bfloat16 on processors that have it.
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         compiled: Any = core.compile_model(core.read_model(data), "CPU", settings)
-        # The result lives in a buffer that the next run overwrites.
+        # The next run overwrites the buffers of the results.
         return lambda *inputs: [np.array(output) for output in compiled(list(inputs)).values()]
 
     return _Engine(f"OpenVINO {openvino.__version__.split('-')[0]} CPU", load)
 
 
 def open_reference(data: bytes) -> Engine:
-    """Load in the reference evaluator of the ONNX project: exact to the letter of the standard, and slow.
+    """Load a graph in the reference evaluator of the ONNX project, which follows the standard exactly and is slow.
 
     Raises
     ------
     VerificationError
-        If it cannot be loaded.
+        If the graph cannot be loaded.
     """
 
     def load() -> Callable[..., Sequence[NDArray]]:
@@ -138,7 +138,7 @@ def open_reference(data: bytes) -> Engine:
 
 
 def open_values(data: bytes) -> Callable[..., dict[str, NDArray]]:
-    """Load in onnxruntime, without optimisation, such that a run gives every value inside the graph by name."""
+    """Load a graph in onnxruntime without optimisation, so that a run returns every value of the graph by name."""
     model = onnx.load_from_string(data)
     present = {value.name for value in model.graph.output}
     for node in model.graph.node:
@@ -150,14 +150,14 @@ def open_values(data: bytes) -> Callable[..., dict[str, NDArray]]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
-    given = [value.name for value in session.get_inputs()]
+    input_names = [value.name for value in session.get_inputs()]
     return lambda *inputs: dict(
-        zip(names, session.run(None, dict(zip(given, inputs, strict=True))), strict=True)
+        zip(names, session.run(None, dict(zip(input_names, inputs, strict=True))), strict=True)
     )
 
 
 def installed_engines() -> dict[str, Callable[[bytes], Engine]]:
-    """Functions that load a graph, by the name of the engine; OpenVINO only if it is installed."""
+    """Functions that load a graph, by the short name of the engine; OpenVINO only if it is installed."""
     engines: dict[str, Callable[[bytes], Engine]] = {
         "onnxruntime": open_onnxruntime,
         "openvino": open_openvino,

@@ -1,4 +1,4 @@
-"""Where an artifact first differs: the layer of the native network, or the node of the graph."""
+"""The first difference between an artifact and its network: a layer of the network, or a node of the graph."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from ptychonnx.train.run import LayerOutput
 
 __all__ = ["first_different_layer", "first_different_node", "locate"]
 
-# A wrong weight changes the sorted output of its layer less than the output of the network: values inside agree to
-# rounding or not at all.
+# Fraction of the tolerance. A wrong weight changes the sorted output of its layer less than the output of the network,
+# while correct inner values agree to rounding.
 _INSIDE = 0.1
 
 
 def locate(
     data: bytes, layers: Callable[..., Sequence[LayerOutput]], tolerance: float
 ) -> Callable[..., str | None]:
-    """A function that says in words where the run of a graph first differs.
+    """A function that describes where the run of a graph first differs.
 
     Parameters
     ----------
     data
         The serialised graph.
     layers
-        Outputs of the native network's layers for its inputs, in the order in which they were computed.
+        Computes the outputs of the native network's layers, in the order of computation.
     tolerance
         Relative.
 
     Returns
     -------
-    A function of the engine's short name, see `engines.installed_engines`, and the inputs.
+    A function of the short name of the engine, see `engines.installed_engines`, and the inputs.
     """
 
     def find(engine: str, *inputs: NDArray) -> str | None:
@@ -51,18 +51,17 @@ def locate(
 def first_different_layer(
     layers: Sequence[LayerOutput], values: Sequence[NDArray], tolerance: float
 ) -> str | None:
-    """The first layer whose output, and that of every layer that depends on it, is nowhere inside the graph.
+    """The first layer whose output is no value of the graph, and neither is that of any layer that depends on it.
 
-    Layers are recognised by what they give, in whatever order the elements stand, so neither names nor
-    layouts matter. A layer may have no counterpart although all is well, since passes fold layers into each
-    other; then one that depends on it has.
+    Layers are recognised by their sorted outputs, so neither names nor layouts matter. A correct layer may have no
+    counterpart because passes fold layers into each other; then a layer that depends on it has one.
 
     Parameters
     ----------
     layers
-        Of the native network, none before those it reads from.
+        Of the native network, each after those it reads from.
     values
-        All values inside the graph, for the same input.
+        All values of the graph, for the same input.
 
     Returns
     -------
@@ -73,7 +72,7 @@ def first_different_layer(
         if np.issubdtype(value.dtype, np.floating):
             known.setdefault(value.size, []).append(np.sort(value, axis=None))
 
-    # From the last to the first: layers on which one that agrees depends.
+    # Backwards: layers that agree, and all layers that they depend on.
     proved: set[str] = set()
     different = None
     for layer in reversed(layers):
@@ -89,7 +88,7 @@ def first_different_layer(
 
 def _agrees(output: NDArray, known: dict[int, list[NDArray]], tolerance: float) -> bool:
     ordered = np.sort(output, axis=None)
-    # A constant tells nothing.
+    # A constant output identifies no layer.
     if not ordered.size or ordered[0] == ordered[-1]:
         return False
     allowed = _INSIDE * tolerance * float(np.abs(ordered).max())
@@ -99,10 +98,10 @@ def _agrees(output: NDArray, known: dict[int, list[NDArray]], tolerance: float) 
 def first_different_node(
     data: bytes, load: Callable[[bytes], Callable[..., NDArray]], *inputs: NDArray, tolerance: float
 ) -> str | None:
-    """The node at which another engine departs from onnxruntime.
+    """The first node at which another engine differs from onnxruntime.
 
-    The graph is cut behind a node and run in both; bisection finds the node, given that what differs once
-    keeps differing.
+    The graph is cut after a node and run in both engines; bisection finds the node, assuming that all later nodes
+    differ too.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Proof that a graph holds the weights of a checkpoint, and that those were trained."""
+"""Proof that a graph holds the weights of a checkpoint, and that they were trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ptychonnx.train.run import RunRecord, fingerprint, hash_of
 
 __all__ = ["MIN_DISTANCE", "count_found", "prove_weights"]
 
-# The initial weights must give an output that differs by so many times the tolerance of parity.
+# With the initial weights, the output must differ by at least this many times the tolerance of parity.
 MIN_DISTANCE = 3
 
 
@@ -27,74 +27,73 @@ def prove_weights(
     initial_distance: float,
     tolerance: float,
 ) -> WeightsProof:
-    """Four independent signs that the trained weights were exported.
+    """Check in four independent ways that the trained weights were exported.
 
     Parameters
     ----------
     tensors
         Trainable tensors of the network as loaded from the checkpoint.
     model
-        The graph to be published.
+        The graph that is published.
     initial_distance
-        Largest difference of the graph's output from that of the network with its initial weights, over the
-        largest output.
+        Largest difference between the outputs of the graph and of the network with its initial weights, divided by
+        the largest output.
     tolerance
         Of parity.
 
     Raises
     ------
     VerificationError
-        If the checkpoint is not what training left; if training changed no tensor; if no tensor of the
-        checkpoint stands in the graph; or if the initial weights give the same output.
+        If the checkpoint is not the one that training wrote; if training changed no tensor; if no tensor of the
+        checkpoint is in the graph; or if the output is the same with the initial weights.
     """
-    found = fingerprint(tensors)
-    strange = sorted(
+    hashes = fingerprint(tensors)
+    foreign = sorted(
         name
-        for name in {*found, *record.trained_tensors}
-        if found.get(name) != record.trained_tensors.get(name)
+        for name in {*hashes, *record.trained_tensors}
+        if hashes.get(name) != record.trained_tensors.get(name)
     )
-    if strange:
+    if foreign:
         raise VerificationError(
-            f"weights: {len(strange)} of {len(found)} tensors of the checkpoint are not those that training "
-            f"left, {strange[0]} first"
+            f"weights: {len(foreign)} of {len(hashes)} tensors of the checkpoint are not those that training "
+            f"wrote, {foreign[0]} first"
         )
-    changed = sum(value != record.initial_tensors.get(name) for name, value in found.items())
+    changed = sum(value != record.initial_tensors.get(name) for name, value in hashes.items())
     if not changed:
-        raise VerificationError(f"weights: none of {len(found)} trainable tensors was changed by training")
+        raise VerificationError(f"weights: none of {len(hashes)} trainable tensors was changed by training")
     present = count_found(tensors, model)
     if not present:
-        raise VerificationError(
-            f"weights: none of {len(found)} tensors of the checkpoint stands in the graph"
-        )
+        raise VerificationError(f"weights: none of {len(hashes)} tensors of the checkpoint is in the graph")
     if not initial_distance > MIN_DISTANCE * tolerance:
         raise VerificationError(
-            f"weights: with its initial weights the network gives the same output (relative difference "
+            f"weights: with its initial weights the network returns the same output (relative difference "
             f"{initial_distance:.1e}, expected more than {MIN_DISTANCE * tolerance:.0e})"
         )
     return WeightsProof(
-        checkpoint_sha256=hash_of(found),
+        checkpoint_sha256=hash_of(hashes),
         initial_sha256=hash_of(record.initial_tensors),
         changed_tensors=changed,
-        trainable_tensors=len(found),
+        trainable_tensors=len(hashes),
         found_bit_for_bit=present,
         initial_output_distance=initial_distance,
     )
 
 
 def count_found(tensors: Mapping[str, NDArray], model: onnx.ModelProto) -> int:
-    """Tensors whose values are those of an initialiser of the graph, whatever their order and shape.
+    """Number of tensors whose values are those of an initialiser of the graph, in any order and shape.
 
-    A complex tensor is looked for in its real form, which holds the real part twice and the imaginary part
-    with both signs. A tensor of one single value, such as a bias that is still zero, proves nothing and is
-    not counted.
+    A complex tensor is searched in its real form, which holds the real part twice and the imaginary part
+    with both signs. A tensor with a single value, such as a bias of zeros, is not counted because it proves nothing.
     """
-    held = Counter(
+    initialisers = Counter(
         _values(onnx.numpy_helper.to_array(tensor))
         for tensor in model.graph.initializer
         if tensor.data_type == onnx.TensorProto.FLOAT
     )
     return sum(
-        _values(_real_form(value)) in held for value in tensors.values() if np.ptp(_real_form(value)) > 0
+        _values(_real_form(value)) in initialisers
+        for value in tensors.values()
+        if np.ptp(_real_form(value)) > 0
     )
 
 
@@ -106,5 +105,5 @@ def _real_form(tensor: NDArray) -> NDArray:
 
 
 def _values(tensor: NDArray) -> str:
-    # Adding zero makes -0.0 and 0.0, which sort alike, the same bits.
+    # Adding zero gives -0.0 and 0.0, which are equal in sorting, the same bits.
     return hashlib.sha256((np.sort(tensor, axis=None) + 0.0).tobytes()).hexdigest()

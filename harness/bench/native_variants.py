@@ -45,7 +45,7 @@ def load_native(
     # Imported by name, because it needs the extra of the framework.
     functions = importlib.import_module(
         f"ptychonnx.export.lowering.{record.framework}.execution_modes"
-    ).native_forms(network, inputs, threads)
+    ).execution_modes(network, inputs, threads)
     converter = importlib.import_module(f"ptychonnx.export.lowering.{record.framework}.convert")
     exported = converter.convert_network(network, *inputs).model.SerializeToString()
     variants: dict[str, Variant] = {name: partial(function, *inputs) for name, function in functions.items()}

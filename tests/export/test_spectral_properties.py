@@ -15,7 +15,7 @@ from neuralop.layers.spectral_convolution import SpectralConv  # noqa: E402
 from torch import nn  # noqa: E402
 
 from ptychonnx.export.lowering.torch.convert import convert_lowered  # noqa: E402
-from ptychonnx.export.lowering.torch.mode_mixing import forms, mix_channels  # noqa: E402
+from ptychonnx.export.lowering.torch.mode_mixing import factorisations, mix_channels  # noqa: E402
 from ptychonnx.export.lowering.torch.spectral import Lowering, lower_spectral  # noqa: E402
 from ptychonnx.export.passes import clean  # noqa: E402
 from ptychonnx.export.verification.engines import open_onnxruntime  # noqa: E402
@@ -113,7 +113,7 @@ def test_all_forms_of_a_weight_mix_alike(factorization):
     dense = weight.to_tensor().detach().flatten(2)
     x = torch.randn(3, 5, dense.shape[-1], dtype=torch.cfloat)
     expected = torch.einsum("bik,iok->bok", x, dense)
-    found = forms(weight)
+    found = factorisations(weight)
     assert len(found) == {None: 1, "tucker": 4, "cp": 2, "tt": 2}[factorization]
     for form in found:
         y = x if form.inside is None else torch.einsum("bik,ir->brk", x, form.inside)

@@ -163,9 +163,9 @@ class Text(nn.Module):
             [ModuleInput((5,))],
             r"does not run on inputs of shape \[2, 5\]: mat1 and mat2",
         ),
-        (nn.Linear(3, 4), [ModuleInput((3,))] * 2, r"takes 1 inputs, 2 shapes were given"),
+        (nn.Linear(3, 4), [ModuleInput((3,))] * 2, r"takes 1 inputs, got 2 shapes"),
         (Number(), [ModuleInput((3,))], r"output 'output' is \[\], expected a batch of 2"),
-        (Text(), [ModuleInput((3,))], r"gives str, expected tensors"),
+        (Text(), [ModuleInput((3,))], r"returns str, expected tensors"),
         (nn.Linear(3, 4).double(), [ModuleInput((3,))], r"does not run on inputs"),
     ],
 )
@@ -211,7 +211,7 @@ def test_a_module_is_built_from_a_file_that_imports_what_lies_beside_it(source):
     ("name", "reason"),
     [
         ("net.py:absent", "defines no 'absent'"),
-        ("net.py:number", "gives int, expected a torch.nn.Module"),
+        ("net.py:number", "is int, expected a torch.nn.Module"),
         ("net.py:fails", r"net.py:fails\(\) raised ValueError: not today$"),
         ("net.py", "expected FILE.py:NAME"),
         ("gone.py:build", "no such file"),
@@ -233,7 +233,7 @@ def test_weights_are_loaded_and_those_of_another_module_refused(source, tmp_path
     with pytest.raises(InputError, match=r"x.pt: not the weights of this module"):
         load_weights(module, tmp_path / "x.pt")
     torch.save(other, tmp_path / "whole.pt")
-    with pytest.raises(InputError, match=r"whole.pt: no state dictionary without other objects"):
+    with pytest.raises(InputError, match=r"whole.pt: not a state dictionary that holds tensors only"):
         load_weights(module, tmp_path / "whole.pt")
     with pytest.raises(InputError, match=r"gone.pt: no such file"):
         load_weights(module, tmp_path / "gone.pt")

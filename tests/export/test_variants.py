@@ -59,7 +59,7 @@ def test_a_masked_pixel_changes_nothing_whatever_it_holds():
     np.testing.assert_array_equal(run(made, hot), run(network(), np.sqrt(dark.astype(np.float32))))
     with pytest.raises(InputError, match=r"mask is \(3, 3\), expected \(4, 4\)"):
         counts_input(network(), np.eye(3, dtype=bool))
-    with pytest.raises(InputError, match="trusts no pixel"):
+    with pytest.raises(InputError, match="has no valid pixel"):
         counts_input(network(), np.zeros((4, 4), bool))
 
 

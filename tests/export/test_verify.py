@@ -228,16 +228,16 @@ def test_trained_weights_are_proved():
 @pytest.mark.parametrize(
     ("trained", "initial", "loaded", "distance", "reason"),
     [
-        ({"a": WEIGHT}, {"a": WEIGHT + 1}, {"a": WEIGHT + 1}, 0.5, "not those that training left, a first"),
+        ({"a": WEIGHT}, {"a": WEIGHT + 1}, {"a": WEIGHT + 1}, 0.5, "not those that training wrote, a first"),
         (
             {"a": WEIGHT, "b": WEIGHT},
             {"a": WEIGHT + 1},
             {"a": WEIGHT},
             0.5,
-            "not those that training left, b",
+            "not those that training wrote, b",
         ),
         ({"a": WEIGHT}, {"a": WEIGHT}, {"a": WEIGHT}, 0.5, "none of 1 trainable tensors was changed"),
-        ({"a": 2 * WEIGHT}, {"a": WEIGHT}, {"a": 2 * WEIGHT}, 0.5, "stands in the graph"),
+        ({"a": 2 * WEIGHT}, {"a": WEIGHT}, {"a": 2 * WEIGHT}, 0.5, "is in the graph"),
         ({"a": WEIGHT}, {"a": WEIGHT + 1}, {"a": WEIGHT}, 2e-4, "initial weights .* the same output"),
         ({"a": WEIGHT}, {"a": WEIGHT + 1}, {"a": WEIGHT}, float("nan"), "initial weights .* the same output"),
     ],

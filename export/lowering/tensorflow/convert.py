@@ -1,4 +1,4 @@
-"""From a Keras model to an ONNX graph."""
+"""Convert a Keras model to an ONNX graph."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 from tf2onnx.graph import Graph, Node
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
-from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME, Converted, quiet
+from ptychonnx.export.lowering.converted_graph import (
+    INPUT_NAME,
+    OFFSETS_NAME,
+    OUTPUT_NAME,
+    Converted,
+    captured_output,
+)
 from ptychonnx.export.passes.reshape_merging import ReshapeEliminationPass
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from ptychonnx.train.tensorflow.network import KerasNetwork
@@ -27,22 +33,22 @@ __all__ = ["OPSET", "convert_model", "convert_network"]
 
 logger = logging.getLogger(__name__)
 
-# The last that tf2onnx writes.
+# The last version of operators that tf2onnx writes.
 OPSET = 18
 
 
 def convert_network(
     network: KerasNetwork, *examples: NDArray[np.float32], opset: int = DEFAULT_OPSET
 ) -> Converted:
-    """`convert_model` for a network of `ptychonnx.train.tensorflow`, which knows its sizes without examples.
+    """`convert_model` for a network of `ptychonnx.train.tensorflow`, whose sizes are known without examples.
 
-    The graph is written in `OPSET` and raised by `ptychonnx.export.graph.opset.to_opset`.
+    The graph is written in `OPSET`; convert it further with `ptychonnx.export.graph.opset.to_opset`.
     """
     return convert_model(network.model, (INPUT_NAME, OFFSETS_NAME)[: len(network.model.inputs)])
 
 
 def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> Converted:
-    """Convert a Keras model of one output; the first axis stays dynamic.
+    """Convert a Keras model with one output; the first axis stays dynamic.
 
     Parameters
     ----------
@@ -51,52 +57,56 @@ def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> 
 
     Raises
     ------
-    InputError
-        If the model has other inputs or several outputs, an axis of unknown size beside the first, or operations
-        that ONNX does not have, complex numbers above all.
+    UnsupportedError
+        If the model has other inputs or several outputs, an axis of unknown size other than the first, or operations
+        without a counterpart in ONNX, such as those on complex numbers.
     """
     for kind, tensors, count in (("input", model.inputs, len(inputs)), ("output", model.outputs, 1)):
         if len(tensors) != count:
             expected = "one" if count == 1 else count
-            raise InputError(f"the Keras model has {len(tensors)} {kind}s, expected {expected}")
+            raise UnsupportedError(f"the Keras model has {len(tensors)} {kind}s, expected {expected}")
     signature = []
     for name, tensor in zip(inputs, model.inputs, strict=True):
         shape = tensor.shape[1:]
         if None in shape:
-            raise InputError(
+            raise UnsupportedError(
                 f"the Keras model takes [batch, {', '.join(map(str, shape))}], expected fixed sizes"
             )
         signature.append(tf.TensorSpec([None, *shape], tf.float32, name=name))
 
     @tf.function(input_signature=signature)
-    def named(*given: tf.Tensor) -> dict[str, tf.Tensor]:
-        # A dictionary names the output.
-        return {OUTPUT_NAME: model([*given] if len(given) > 1 else given[0], training=False)}
+    def named(*arguments: tf.Tensor) -> dict[str, tf.Tensor]:
+        # The key of a dictionary becomes the name of the output.
+        return {OUTPUT_NAME: model([*arguments] if len(arguments) > 1 else arguments[0], training=False)}
 
     try:
-        with quiet() as printed:
+        with captured_output() as printed:
             proto, _ = tf2onnx.convert.from_function(
                 named, input_signature=signature, opset=OPSET, custom_op_handlers=_HANDLERS
             )
-    except Exception as error:  # anything that the model or the exporter may raise
+    except Exception as error:  # the model and the exporter may raise anything
         logger.debug("%s", printed.getvalue())
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"tf2onnx cannot convert this model: {reason}") from error
+        raise UnsupportedError(f"tf2onnx cannot convert this model: {reason}") from error
     _bind_constants(proto.graph, named.get_concrete_function(*signature))
-    # tf2onnx writes operations that it does not know as they are, and only logs them.
+    # tf2onnx copies unknown operations to the graph, and only logs them.
     unknown = {node.op_type for node in proto.graph.node if not _is_standard(node)}
     if unknown:
-        raise InputError(f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator")
-    # It writes some views that change nothing or not, depending on the order in which it walks a set of names.
+        raise UnsupportedError(
+            f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator"
+        )
+    # Some reshapes that change nothing appear only for some orders in which it traverses a set of names.
     graph = ReshapeEliminationPass()(ir.from_proto(proto)).model
     return Converted(ir.to_proto(graph), f"tf2onnx {tf2onnx.__version__}")
 
 
 def _bind_constants(graph: onnx.GraphProto, function: Any) -> None:
-    """Give back their values to eager tensors that the model holds: tf2onnx takes them for further inputs."""
-    held = {inside.name: tensor for tensor, inside in function.graph.captures if tensor.dtype != tf.resource}
-    for value in [value for value in graph.input if value.name in held]:
-        graph.initializer.append(onnx.numpy_helper.from_array(held[value.name].numpy(), value.name))
+    """Turn eager tensors of the model into constants: tf2onnx writes them as additional inputs."""
+    tensors = {
+        inside.name: tensor for tensor, inside in function.graph.captures if tensor.dtype != tf.resource
+    }
+    for value in [value for value in graph.input if value.name in tensors]:
+        graph.initializer.append(onnx.numpy_helper.from_array(tensors[value.name].numpy(), value.name))
         graph.input.remove(value)
 
 
@@ -105,7 +115,7 @@ def _is_standard(node: onnx.NodeProto) -> bool:
 
 
 def _erfc(graph: Graph, node: Node, name: str, arguments: list[Any]) -> None:
-    """``erfc(x) = 1 - erf(x)``, which Keras uses in its exact GELU."""
+    """``erfc(x) = 1 - erf(x)``, which Keras uses for the exact GELU."""
     node.type = "Erf"
     (output,) = node.output
     difference = graph.insert_new_node_on_output("Sub", output, name=f"{name}_sub", domain="")
@@ -124,5 +134,5 @@ def _one(graph: Graph, name: str) -> str:
     return graph.make_const(f"{name}_one", np.ones((), dtype=np.float32)).output[0]
 
 
-# Operations that tf2onnx itself does not know.
+# Operations that tf2onnx does not support.
 _HANDLERS: dict[str, tuple[Any, list[Any]]] = {"Erfc": (_erfc, []), "Log1p": (_log1p, [])}

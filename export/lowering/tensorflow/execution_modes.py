@@ -1,4 +1,4 @@
-"""A network as TensorFlow itself runs it: eager, and through its own compilers."""
+"""Execution modes of a network in TensorFlow: eager, and through its own compilers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ptychonnx.train.tensorflow.network import KerasNetwork
 
-__all__ = ["native_forms"]
+__all__ = ["execution_modes"]
 
 
-def native_forms(
+def execution_modes(
     network: KerasNetwork, examples: Sequence[NDArray[np.float32]], threads: int | None = None
 ) -> dict[str, Callable[..., NDArray[np.float32]]]:
     """Functions from the network's inputs to object parts, by name; ``eager`` first.
@@ -23,25 +23,26 @@ def native_forms(
     Parameters
     ----------
     examples
-        Not needed here.
+        Not used.
     threads
-        Inside an operator, of this process. TensorFlow takes it only before its first operation, so loading the
-        network is too late: set ``TF_NUM_INTRAOP_THREADS`` instead.
+        Not used: TensorFlow accepts a number of threads only before its first operation, and so before the network
+        is loaded. Set ``TF_NUM_INTRAOP_THREADS`` instead.
 
     Returns
     -------
-    Besides ``eager``, ``tf.function`` and ``XLA``. They compile when they are called first.
+    ``eager``, ``tf.function`` and ``XLA``. Compilation happens in the first call.
     """
     model = network.model
     graph = tf.function(lambda batch: model(batch, training=False))
     xla = tf.function(lambda batch: model(batch, training=False), jit_compile=True)
 
-    def form(call: Callable[[Any], tf.Tensor]) -> Callable[..., NDArray[np.float32]]:
+    def numpy_function(call: Callable[[Any], tf.Tensor]) -> Callable[..., NDArray[np.float32]]:
         def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-            tensors = [tf.constant(each) for each in inputs]
+            tensors = [tf.constant(array) for array in inputs]
             return call(tensors if len(tensors) > 1 else tensors[0]).numpy()
 
         return run
 
     eager = partial(model, training=False)
-    return {"eager": form(eager), "tf.function": form(graph), "XLA": form(xla)}
+    modes = {"eager": eager, "tf.function": graph, "XLA": xla}
+    return {name: numpy_function(call) for name, call in modes.items()}

@@ -1,4 +1,4 @@
-"""Layers of neuraloperator whose complex form the exporter cannot convert, with pairs of numbers inside."""
+"""Layers of neuraloperator that the exporter cannot convert for complex data, with pairs of numbers inside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["PairedDomainPadding", "PairedGridEmbedding", "pair_complex_layers"]
 
 
 class PairedGridEmbedding(nn.Module):
-    """Coordinates as further channels; the exporter cannot repeat them along the batch if they are complex."""
+    """Coordinates as additional channels; the exporter cannot repeat complex ones along the batch."""
 
     def __init__(self, embedding: GridEmbedding2D | GridEmbeddingND) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class PairedDomainPadding(nn.Module):
 
 
 def pair_complex_layers(module: nn.Module) -> None:
-    """Replace such layers inside `module`, in place; real data go through them as before."""
+    """Replace such layers of `module`, in place; nothing changes for real data."""
     for name, layer in list(module.named_modules()):
         if name and isinstance(layer, GridEmbedding2D | GridEmbeddingND):
             module.set_submodule(name, PairedGridEmbedding(layer))

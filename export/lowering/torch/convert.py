@@ -1,4 +1,4 @@
-"""From a `torch.nn.Module` to an ONNX graph, Fourier layers included."""
+"""Convert a `torch.nn.Module` to an ONNX graph, including its Fourier layers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
-from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME, Converted, quiet
+from ptychonnx.export.lowering.converted_graph import (
+    INPUT_NAME,
+    OFFSETS_NAME,
+    OUTPUT_NAME,
+    Converted,
+    captured_output,
+)
 from ptychonnx.export.lowering.torch.exporter_errors import reason
 from ptychonnx.export.lowering.torch.spectral import LOWERING, Lowering, lower_spectral
 from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from ptychonnx.train.torch.network import TorchNetwork
@@ -58,61 +64,69 @@ def convert_module(
     inputs, outputs
         Their names, in order.
     batch
-        The only batch; None keeps it dynamic.
+        The only batch size; None keeps it dynamic.
 
     Raises
     ------
-    InputError
+    UnsupportedError
         If a Fourier layer cannot be lowered, or the exporter cannot convert the module.
+    InputError
+        If the module does not run on the examples.
     VerificationError
-        If a lowered layer does not give what its original gives.
+        If the output of a lowered layer differs from that of the original.
     """
-    # A dynamic batch of one would be taken for a constant.
-    given = tuple(torch.from_numpy(np.repeat(example[:1], batch or 2, axis=0)) for example in examples)
-    lowering = lower_spectral(copy.deepcopy(module).cpu(), *given)
-    return convert_lowered(lowering, *given, opset=opset, inputs=inputs, outputs=outputs, batch=batch)
+    # The exporter would treat a dynamic batch of one as a constant.
+    inputs_of_batch = tuple(
+        torch.from_numpy(np.repeat(example[:1], batch or 2, axis=0)) for example in examples
+    )
+    lowering = lower_spectral(copy.deepcopy(module).cpu(), *inputs_of_batch)
+    return convert_lowered(
+        lowering, *inputs_of_batch, opset=opset, inputs=inputs, outputs=outputs, batch=batch
+    )
 
 
 def convert_lowered(
     lowering: Lowering,
-    *given: Tensor,
+    *example: Tensor,
     opset: int = DEFAULT_OPSET,
     inputs: Sequence[str] = (INPUT_NAME,),
     outputs: Sequence[str] = (OUTPUT_NAME,),
     batch: int | None = None,
 ) -> Converted:
-    """The second half of `convert_module`: from a module without Fourier layers to a graph.
+    """Second half of `convert_module`: convert a module without Fourier layers to a graph.
 
     Parameters
     ----------
-    given
-        Inputs float32 of the module, in a batch of `batch`, or of 2 if it shall stay dynamic.
+    example
+        Inputs float32 of the module, in a batch of `batch`, or of 2 for a dynamic batch.
 
     Raises
     ------
-    InputError
+    UnsupportedError
         If the exporter cannot convert the module.
     """
     frozen = lowering.module.requires_grad_(False)
     try:
-        with quiet() as printed, real_resampling():
+        with captured_output() as printed, real_resampling():
             program = torch.onnx.export(
                 frozen,
-                given,
+                example,
                 input_names=[*inputs],
                 output_names=[*outputs],
-                dynamic_shapes=None if batch else _dynamic_batch(lowering.module, len(given)),
+                dynamic_shapes=None if batch else _dynamic_batch(lowering.module, len(example)),
                 opset_version=opset,
                 dynamo=True,
                 external_data=False,
             )
-    except Exception as error:  # anything that the module or the exporter may raise
+    except Exception as error:  # the module and the exporter may raise anything
         logger.debug("%s", printed.getvalue())
-        raise InputError(f"the torch exporter cannot convert this module: {reason(error)}") from error
+        raise UnsupportedError(f"the torch exporter cannot convert this module: {reason(error)}") from error
     assert program is not None
     model = program.model_proto
     if len(model.graph.output) != len(outputs):
-        raise InputError(f"the module gives {len(model.graph.output)} outputs, expected {len(outputs)}")
+        raise UnsupportedError(
+            f"the module returns {len(model.graph.output)} outputs, expected {len(outputs)}"
+        )
     exporter = f"torch.onnx {version('torch').split('+')[0]}"
     return Converted(
         model, exporter, LOWERING if lowering.layers else "none", lowering.layers, lowering.notes
@@ -120,7 +134,7 @@ def convert_lowered(
 
 
 def _dynamic_batch(module: nn.Module, count: int) -> tuple:
-    """A first axis of one unknown size for each argument, nested as those of `forward` are."""
+    """A dynamic first axis for each argument, nested as the arguments of `forward`."""
     axes = ({0: torch.export.Dim("batch")},) * count
     parameters = list(inspect.signature(module.forward).parameters.values())
     is_variable = [parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters]

@@ -1,9 +1,9 @@
 """Fourier transforms of a few modes at one fixed size, as real matrix products.
 
-The matrices are columns of torch's own transforms, in float64: identities fed through exactly the calls that
-the layers make. What neuralop does on odd sizes (`fftshift` in both directions), with sizes trimmed or padded
-by `irfftn`, with too many modes, or with any normalisation is thereby reproduced, not derived again. Scales,
-such as 1 / (H W), and the factor 2 of frequencies that stand for two are in the constants too.
+The matrices are the float64 outputs of torch's transforms for identity matrices, with the same calls as in the layers.
+This reproduces the behaviour of neuralop for odd sizes (`fftshift` in both directions), for sizes that `irfftn` trims
+or pads, for too many modes, and for any normalisation. The constants also contain scales such as 1 / (H W), and the
+factor 2 of frequencies that represent a conjugate pair.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ __all__ = [
 ]
 
 
-# Of the multiplications of columns first: below, rows first is faster in spite of two more transpositions.
+# Below this fraction of the multiplications, rows first is faster in spite of two more transpositions.
 _ROWS_FIRST_BELOW = 0.7
 
 
 @dataclass(frozen=True)
 class AxisTransform:
-    """Forward and inverse transform along one axis, in the form in which `FourierChain` multiplies them.
+    """Forward and inverse transform along one axis, as `FourierChain` multiplies them.
 
     Attributes
     ----------
     size, modes, out_size
         n points become k modes, which become m points.
     forward, inverse
-        float64. The last axis is multiplied from the right: [n, 2 k] and [2 k, m] for real data, [2 n, 2 k] and
-        [2 k, 2 m] for complex data. Any other axis from the left: [2 k, 2 n] and [2 m, 2 k].
+        float64. Matrices of the last axis multiply from the right: [n, 2 k] and [2 k, m] for real data, [2 n, 2 k]
+        and [2 k, 2 m] for complex data. Those of any other axis multiply from the left: [2 k, 2 n] and [2 m, 2 k].
     """
 
     size: int
@@ -51,7 +51,7 @@ class AxisTransform:
 
 
 class FourierChain(nn.Module):
-    """Forward along all axes, something between modes, inverse along all axes; one size, real arithmetic.
+    """Forward transform along all axes, a module that acts on modes, inverse transform; fixed size, real arithmetic.
 
     With axes ``n_1 .. n_d``, kept modes ``k_1 .. k_d`` and p = 2 parts (real, imaginary), a value is::
 
@@ -62,8 +62,8 @@ class FourierChain(nn.Module):
         [B, O, m_1 .. m_(d-1), p, k_d]  inverse matrices from the left, axis 1 first
         [B, O, m_1 .. m_d]              @ last inverse matrix
 
-    The part index always lies beside the axis that is transformed next, so nothing is transposed here. Complex
-    data are pairs of numbers, [.., n_d p] and [.., m_d p].
+    The part index is always next to the axis that is transformed next, so nothing is transposed. Complex data are
+    pairs of numbers, [.., n_d p] and [.., m_d p].
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class FourierChain(nn.Module):
 
 
 class RowsFirstChain(nn.Module):
-    """`FourierChain` of real data along two axes, the first axis first: for far fewer modes along it.
+    """`FourierChain` of real data along two axes, first axis first, for far fewer modes along that axis.
 
     A value is::
 
@@ -117,11 +117,11 @@ class RowsFirstChain(nn.Module):
         self.modes = (k_1, k_2) = (rows.modes, columns.modes)
         self.out_size = (rows.out_size, columns.out_size)
         self.between = between
-        # Of real data: the half of the matrix that reads real parts.
+        # Data are real, so only the half of the matrix for real parts is needed.
         there = rows.forward.reshape(2, k_1, rows.size, 2)[..., 0].transpose(0, 1).flatten(0, 1)
         real, imaginary = columns.forward[:, :k_2], columns.forward[:, k_2:]
         across = torch.cat([torch.cat([real, imaginary], 1), torch.cat([-imaginary, real], 1)])
-        # With rows back by Gr + i Gi and columns back by A Re + B Im, which is no complex product:
+        # The inverse along rows is Gr + i Gi; along columns it is A Re + B Im, which is not a complex product:
         # y = Gr (A Xr + B Xi) + Gi (B Xr - A Xi).
         a, b = columns.inverse[:k_2], columns.inverse[k_2:]
         over = torch.cat([torch.cat([a, b], 1), torch.cat([b, -a], 1)])
@@ -145,7 +145,7 @@ class RowsFirstChain(nn.Module):
 def fourier_chain(
     axes: Sequence[AxisTransform], between: nn.Module, *, complex_data: bool = False
 ) -> FourierChain | RowsFirstChain:
-    """The chain that needs fewer multiplications; `FourierChain` unless the other needs less than 0.7 of its."""
+    """The faster chain: `RowsFirstChain` if it needs less than 0.7 of the multiplications of `FourierChain`."""
     if len(axes) == 2 and not complex_data:
         rows, columns = axes
         columns_first = rows.size * columns.size * columns.modes + 2 * rows.modes * columns.modes * rows.size
@@ -158,14 +158,14 @@ def fourier_chain(
 def convolution_axes(
     layer: SpectralConv, size: Sequence[int], out_size: Sequence[int], modes: Sequence[int]
 ) -> list[AxisTransform]:
-    """The transforms of a `SpectralConv` for inputs of `size` and outputs of `out_size`, of which it keeps `modes`."""
+    """Transforms of a `SpectralConv` that keeps `modes`, for inputs of `size` and outputs of `out_size`."""
     axes = []
     for axis, (length, kept, out) in enumerate(zip(size, modes, out_size, strict=True)):
         norm, is_last = layer.fft_norm, axis == layer.order - 1
         if is_last and not layer.complex_data:
             axes.append(_real_axis(length, kept, out, norm))
             continue
-        # On the last axis the layer keeps what comes first, shifted there and not back.
+        # On the last axis the layer keeps the first modes, and shifts the spectrum forward only.
         first = 0 if is_last else length // 2 - kept // 2
         modes_of = torch.fft.fft(torch.eye(length, dtype=torch.float64), norm=norm)
         if layer.order > 1:
@@ -173,7 +173,7 @@ def convolution_axes(
         spectrum = torch.zeros(kept, length, dtype=torch.complex128)
         spectrum[:, first : first + kept] = torch.eye(kept)
         if not is_last:
-            # Shifted forward on the way back too, which differs from an inverse shift on odd sizes.
+            # The layer applies the forward shift on the way back too, which is not the inverse for odd sizes.
             spectrum = torch.fft.fftshift(spectrum, dim=-1)
         points_of = torch.fft.ifft(spectrum, n=out, norm=norm)
         axes.append(_complex_axis(modes_of[:, first : first + kept], points_of, is_last=is_last))
@@ -181,9 +181,9 @@ def convolution_axes(
 
 
 def resampling_axes(size: Sequence[int], out_size: Sequence[int]) -> list[AxisTransform]:
-    """The transforms of `neuralop.layers.resample.resample`, which resamples three axes and more through their modes.
+    """Transforms of `neuralop.layers.resample.resample`, which resamples three or more axes through their modes.
 
-    It keeps the first and the last m // 2 modes of all axes but the last; for odd m one more of the last.
+    It keeps the first and the last m // 2 modes of every axis but the last axis; for odd m, one more of the last modes.
     """
     axes = []
     for length, out in zip(size[:-1], out_size[:-1], strict=True):
@@ -201,7 +201,7 @@ def resampling_axes(size: Sequence[int], out_size: Sequence[int]) -> list[AxisTr
 
 
 def _real_axis(length: int, kept: int, out: int, norm: str) -> AxisTransform:
-    """The last axis of real data: `rfft`, the first modes, and `irfft`, which ignores some imaginary parts."""
+    """Last axis of real data: `rfft`, the first modes, and `irfft`, which ignores some imaginary parts."""
     forward = torch.fft.rfft(torch.eye(length, dtype=torch.float64), norm=norm)[:, :kept]
     spectrum = torch.eye(kept, dtype=torch.complex128)
     inverse = [torch.fft.irfft(part * spectrum, n=out, norm=norm) for part in (1, 1j)]
@@ -209,7 +209,7 @@ def _real_axis(length: int, kept: int, out: int, norm: str) -> AxisTransform:
 
 
 def _complex_axis(forward: Tensor, inverse: Tensor, *, is_last: bool) -> AxisTransform:
-    """An axis of complex values, from matrices complex [n, k] and [k, m]."""
+    """Axis of complex values, from complex matrices [n, k] and [k, m]."""
     (length, kept), out = forward.shape, inverse.shape[1]
     there, back = _real_block(forward), _real_block(inverse)
     if is_last:

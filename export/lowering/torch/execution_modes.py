@@ -1,4 +1,4 @@
-"""A network as torch itself runs it: eager, and through its own compiler."""
+"""Execution modes of a network in torch: eager, and through its own compiler."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ptychonnx.export.lowering.torch.spectral import lower_spectral
 from ptychonnx.train.torch.network import TorchNetwork
 
-__all__ = ["native_forms"]
+__all__ = ["execution_modes"]
 
 
-def native_forms(
+def execution_modes(
     network: TorchNetwork, examples: Sequence[NDArray[np.float32]], threads: int | None = None
 ) -> dict[str, Callable[..., NDArray[np.float32]]]:
     """Functions from the network's inputs to object parts, by name; ``eager`` first.
@@ -23,20 +23,20 @@ def native_forms(
     Parameters
     ----------
     examples
-        A batch of every input, by which the sizes of Fourier layers are found.
+        A batch of every input, which determines the sizes of Fourier layers.
     threads
-        Of this process, from here on; torch's own choice if None.
+        Number of threads of this process from now on; chosen by torch if None.
 
     Returns
     -------
-    Besides ``eager``, ``torch.compile`` of the network as it is, and of the network with its Fourier layers lowered to
-    real matrix products. They compile when they are called first.
+    ``eager``, ``torch.compile`` of the unchanged network, and ``torch.compile`` of the network with its Fourier layers
+    lowered to real matrix products. Compilation happens in the first call.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    lowered = lower_spectral(network.module, *(torch.from_numpy(each[:2]) for each in examples)).module
+    lowered = lower_spectral(network.module, *(torch.from_numpy(example[:2]) for example in examples)).module
 
-    def form(call: Any) -> Callable[..., NDArray[np.float32]]:
+    def numpy_function(call: Any) -> Callable[..., NDArray[np.float32]]:
         def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
             with torch.no_grad():
                 return call(*map(torch.from_numpy, inputs)).numpy()
@@ -44,7 +44,7 @@ def native_forms(
         return run
 
     return {
-        "eager": form(network.module),
-        "torch.compile": form(torch.compile(network.module)),
-        "lowered, torch.compile": form(torch.compile(lowered)),
+        "eager": numpy_function(network.module),
+        "torch.compile": numpy_function(torch.compile(network.module)),
+        "lowered, torch.compile": numpy_function(torch.compile(lowered)),
     }

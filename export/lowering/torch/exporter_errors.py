@@ -1,4 +1,4 @@
-"""What the torch exporter stumbled over, in one line."""
+"""Errors of the torch exporter, in one line."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["first_line", "reason"]
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line; its name if it says nothing."""
+    """First line of the message of an exception; its class if the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 def reason(error: BaseException) -> str:
-    """The first cause of `error`, behind the dotted path of the layer if the exporter was at one.
+    """The first cause of `error`, after the dotted path of the layer that was exported, if it is known.
 
-    The exporter's own message is general advice in many lines; what went wrong is in the exception that it
-    was raised from, and where is in the node that was being translated.
+    The message of the exporter is general advice in many lines. The cause is in the exception that it was raised
+    from, and the layer is in the node that was being translated.
     """
     chain = [error]
     while chain[-1].__cause__ is not None:

@@ -1,4 +1,4 @@
-"""neuraloperator's finite differences as one convolution each, with padding that every engine has."""
+"""Finite differences of neuraloperator as one convolution each, with padding that every engine supports."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TOLERANCE = 1e-5
 
 
 class MergedFiniteDifference(nn.Module):
-    """`FiniteDifferenceConvolution` with its sum of weights taken off the centre of the kernel.
+    """`FiniteDifferenceConvolution` with the sum of its weights subtracted from the centre of the kernel.
 
-    The original convolves twice, the second time with the sum of each kernel. Around a periodic domain the
-    edges are joined here, since OpenVINO has no Pad of mode wrap.
+    The original convolves twice, the second time with the sum of each kernel. A periodic domain is padded by
+    concatenation, since OpenVINO does not support `Pad` with mode wrap.
     """
 
     def __init__(self, layer: FiniteDifferenceConvolution) -> None:
@@ -49,12 +49,12 @@ class MergedFiniteDifference(nn.Module):
 
 @torch.no_grad()
 def merge_finite_differences(module: nn.Module) -> None:
-    """Replace such layers inside `module`, in place.
+    """Replace such layers of `module`, in place.
 
     Raises
     ------
     VerificationError
-        If a replacement does not give what its original gives; it is named by its dotted path.
+        If the output of a replacement differs from that of the original; the message contains its dotted path.
     """
     for name, layer in list(module.named_modules()):
         if not (name and isinstance(layer, FiniteDifferenceConvolution)):

@@ -1,9 +1,9 @@
 """The middle of a Fourier layer: channels are mixed mode by mode, in real arithmetic.
 
-A value is [B, 2 C, K] here: real and imaginary part side by side in each channel, K modes. A weight that
-neuraloperator keeps in factors (Tucker, CP, tensor train) is taken in the form that holds the fewest numbers:
-the factors of the channels as thin products around a small core, or multiplied out. The products are so thin
-that reading the constants is what takes time, see `docs/decisions/0005-fourier-layers.md`.
+Values are [B, 2 C, K]: adjacent real and imaginary parts of each channel, K modes. A factorised weight of
+neuraloperator (Tucker, CP, tensor train) is applied in the factorisation with the fewest numbers: the factors of the
+channels as thin products around a small core, or multiplied out. The products are so thin that reading the constants
+takes most of the time, see `docs/decisions/0005-fourier-layers.md`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = [
     "Factors",
     "ModeMixing",
     "ModeScaling",
-    "forms",
+    "factorisations",
     "mix_channels",
     "scale_modes",
     "smallest",
@@ -34,9 +34,9 @@ class Factors:
     Attributes
     ----------
     core
-        complex [R, S, K]; [R, K] if r is s, so that the core mixes nothing.
+        complex [R, S, K]; [R, K] if r = s, so that the core mixes no channels.
     inside, outside
-        complex [I, R] and [S, O]; None for no such factor.
+        complex [I, R] and [S, O]; None if there is no such factor.
     """
 
     core: Tensor
@@ -45,7 +45,7 @@ class Factors:
 
     @property
     def numbers(self) -> int:
-        """How many complex numbers it holds."""
+        """Number of complex numbers."""
         return sum(part.numel() for part in (self.core, self.inside, self.outside) if part is not None)
 
     def module(self) -> nn.Module:
@@ -64,7 +64,7 @@ class ChannelProjection(nn.Module):
     matrix: Tensor
 
     def __init__(self, weight: Tensor) -> None:
-        """Take over a weight complex [I, O]."""
+        """Copy a weight complex [I, O]."""
         super().__init__()
         self.register_buffer("matrix", _real_block(weight[None])[0].T.contiguous())
 
@@ -78,12 +78,12 @@ class ModeMixing(nn.Module):
     matrix: Tensor
 
     def __init__(self, weight: Tensor) -> None:
-        """Take over a weight complex [I, O, K]."""
+        """Copy a weight complex [I, O, K]."""
         super().__init__()
         self.register_buffer("matrix", _real_block(weight.permute(2, 0, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Only one axis moves, which engines do much faster than any other transposition.
+        # Only one axis moves, which is much faster than any other transposition in engines.
         return (x.permute(2, 0, 1) @ self.matrix).permute(1, 2, 0)
 
 
@@ -94,7 +94,7 @@ class ModeScaling(nn.Module):
     other_part: Tensor
 
     def __init__(self, weight: Tensor) -> None:
-        """Take over a weight complex [C, K]."""
+        """Copy a weight complex [C, K]."""
         super().__init__()
         real, imaginary = weight.real, weight.imag
         self.channels, self.modes = weight.shape
@@ -119,28 +119,28 @@ def scale_modes(weight: Tensor | FactorizedTensor) -> nn.Module:
 
 
 def smallest(weight: Tensor | FactorizedTensor) -> Factors:
-    """The form that holds the fewest numbers; of equal ones that with fewer products."""
-    return min(forms(weight), key=lambda form: form.numbers)
+    """The factorisation with the fewest numbers, and with the fewest products among equal ones."""
+    return min(factorisations(weight), key=lambda factors: factors.numbers)
 
 
-def forms(weight: Tensor | FactorizedTensor) -> list[Factors]:
-    """All forms in which a weight complex [I, O, *modes] can be applied, the one without factors first."""
-    found = [Factors(_multiplied_out(weight).flatten(2))]
+def factorisations(weight: Tensor | FactorizedTensor) -> list[Factors]:
+    """All ways to apply a weight complex [I, O, *modes], starting with the one without factors."""
+    ways = [Factors(_multiplied_out(weight).flatten(2))]
     if isinstance(weight, CPTensor):
         scales, inside, outside, *modes = _double(weight.weights, *weight.factors)
         core = scales[:, None]
         for factor in modes:
             core = (core[:, :, None] * factor.T[:, None]).flatten(1)
-        found.append(_single(core, inside, outside.T))
+        ways.append(_single(core, inside, outside.T))
     elif isinstance(weight, TuckerTensor):
         core, inside, outside, *modes = _double(weight.core, *weight.factors)
         for factor in modes:
-            # The axis that is replaced is always the third: its successor comes last.
+            # The contracted axis is always the third; the new one comes last.
             core = torch.tensordot(core, factor, dims=([2], [1]))
         core = core.flatten(2)
         with_inside = torch.einsum("ir,rsk->isk", inside, core)
         with_outside = torch.einsum("rsk,os->rok", core, outside)
-        found += [
+        ways += [
             _single(with_outside, inside, None),
             _single(with_inside, None, outside.T),
             _single(core, inside, outside.T),
@@ -151,8 +151,8 @@ def forms(weight: Tensor | FactorizedTensor) -> list[Factors]:
         for factor in rest[1:]:
             core = torch.tensordot(core, factor, dims=([-1], [0]))
         # [R, O, *modes, 1]
-        found.append(_single(core.flatten(2), inside[0], None))
-    return found
+        ways.append(_single(core.flatten(2), inside[0], None))
+    return ways
 
 
 def _multiplied_out(weight: Tensor | FactorizedTensor) -> Tensor:

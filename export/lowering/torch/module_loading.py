@@ -1,4 +1,4 @@
-"""A torch module from a Python file: ``FILE.py:build``."""
+"""Load a torch module from a Python file: ``FILE.py:build``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from neuralop.layers.spectral_convolution import SpectralConv
 from torch import nn
 
+from ptychonnx.export.lowering.torch.exporter_errors import first_line
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["load_module", "load_weights"]
@@ -23,13 +24,13 @@ def load_module(source: str) -> nn.Module:
     Parameters
     ----------
     source
-        ``FILE.py:NAME``. NAME is a function without arguments that gives a module, or a module itself. The file
-        is run: it must be one's own. It may import what lies beside it.
+        ``FILE.py:NAME``. NAME is a function without arguments that returns a module, or a module itself. The file
+        is run, so only use a file that you trust. It may import modules from its folder.
 
     Raises
     ------
     InputError
-        If there is no such file or name, the file fails, or what it gives is no module.
+        If there is no such file or name, the file fails, or the result is not a module.
     """
     file, colon, name = source.rpartition(":")
     if not colon or not file or not name.isidentifier():
@@ -37,14 +38,14 @@ def load_module(source: str) -> nn.Module:
     path = Path(file)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected Python code that defines {name!r}")
-    found = getattr(_run(path), name, None)
-    if found is None:
-        raise InputError(f"{path}: defines no {name!r}, expected a function that gives a torch module")
-    if not isinstance(found, nn.Module) and callable(found):
-        found = _guarded(found, f"{source}()")
-    if not isinstance(found, nn.Module):
-        raise InputError(f"{source}: gives {type(found).__name__}, expected a torch.nn.Module")
-    return found
+    module = getattr(_run(path), name, None)
+    if module is None:
+        raise InputError(f"{path}: defines no {name!r}, expected a function that returns a torch module")
+    if not isinstance(module, nn.Module) and callable(module):
+        module = _guarded(module, f"{source}()")
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{source}: is {type(module).__name__}, expected a torch.nn.Module")
+    return module
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -59,17 +60,17 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises
     ------
     InputError
-        If the file cannot be read, or its tensors are not those of the module.
+        If the file cannot be read, or its tensors do not belong to the module.
     """
     try:
-        # Functions and classes to which neuraloperator's models refer in the settings beside their tensors.
+        # Functions and classes in the settings that neuraloperator stores with the tensors of its models.
         with torch.serialization.safe_globals([nn.functional.gelu, SpectralConv]):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected a state dictionary") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise InputError(
-            f"{path}: no state dictionary without other objects ({_first_line(error)})"
+            f"{path}: not a state dictionary that holds tensors only ({first_line(error)})"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
@@ -90,7 +91,7 @@ def _run(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
-    # Classes look their module up by name.
+    # Classes look up their module by name.
     previous = sys.modules.get(path.stem)
     sys.modules[path.stem] = module
     try:
@@ -106,8 +107,4 @@ def _guarded(call: Any, where: str) -> Any:
     try:
         return call()
     except Exception as error:  # whatever the author's code raises
-        raise InputError(f"{where} raised {type(error).__name__}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{where} raised {type(error).__name__}: {first_line(error)}") from error

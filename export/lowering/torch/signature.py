@@ -1,4 +1,4 @@
-"""A module as a graph shows it: named real tensors in, named real tensors out."""
+"""Signature of a module in a graph: named real tensors as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ptychonnx.export.lowering.torch.exporter_errors import first_line
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, UnsupportedError
 
 __all__ = ["OUTPUT", "ModuleInput", "RealValuedModule", "input_names", "output_names"]
 
-# Name of the output of a module that gives a tensor.
+# Name of the output of a module that returns a tensor.
 OUTPUT = "output"
 
 
@@ -40,27 +40,27 @@ class ModuleInput:
 
 
 class RealValuedModule(nn.Module):
-    """A module as a graph shows it: real tensors in, a tuple of real tensors out.
+    """A module with real tensors as inputs and a flat tuple of real tensors as output.
 
-    Complex tensors become pairs of numbers, nested outputs a flat tuple.
+    Complex tensors become pairs of numbers.
     """
 
     def __init__(self, module: nn.Module, inputs: Sequence[ModuleInput]) -> None:
         super().__init__()
         self.module = module
-        self.complex_inputs = [given.complex_values for given in inputs]
+        self.complex_inputs = [one.complex_values for one in inputs]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        given = [
+        arguments = [
             torch.view_as_complex(value) if pairs else value
             for value, pairs in zip(inputs, self.complex_inputs, strict=True)
         ]
-        flat = [value for _, value in _named_outputs(self.module(*given))]
+        flat = [value for _, value in _named_outputs(self.module(*arguments))]
         return tuple(torch.view_as_real(value) if value.is_complex() else value for value in flat)
 
 
 def _named_outputs(output: object, name: str = "") -> list[tuple[str, Tensor]]:
-    """All tensors in what a module gives, with names; that of a module which gives a tensor is `OUTPUT`."""
+    """All tensors in the output of a module, with names; a single tensor is called `OUTPUT`."""
     if isinstance(output, Tensor):
         return [(name or OUTPUT, output)]
     if isinstance(output, dict):
@@ -71,7 +71,7 @@ def _named_outputs(output: object, name: str = "") -> list[tuple[str, Tensor]]:
             for index, value in enumerate(output)
             for pair in _named_outputs(value, f"{name or OUTPUT}_{index}")
         ]
-    raise InputError(f"the module gives {type(output).__name__}, expected tensors")
+    raise UnsupportedError(f"the module returns {type(output).__name__}, expected tensors")
 
 
 def input_names(module: nn.Module, count: int) -> list[str]:
@@ -82,30 +82,32 @@ def input_names(module: nn.Module, count: int) -> list[str]:
     if len(names) < count:
         takes_more = any(parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
         if not takes_more:
-            raise InputError(f"the module takes {len(names)} inputs, {count} shapes were given")
+            raise InputError(f"the module takes {len(names)} inputs, got {count} shapes")
         names += [f"input_{index}" for index in range(len(names), count)]
     return names
 
 
 def output_names(
-    module: nn.Module, given: Sequence[Tensor], taken: Sequence[str]
+    module: nn.Module, arguments: Sequence[Tensor], taken: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """Names of all outputs, and of those that are complex, by one forward pass."""
-    shown = ", ".join(str(list(value.shape)) for value in given)
+    """Names of all outputs, and of the complex ones, by one forward pass."""
+    shown = ", ".join(str(list(value.shape)) for value in arguments)
     try:
         with torch.inference_mode():
-            found = _named_outputs(module(*given))
+            outputs = _named_outputs(module(*arguments))
     except InputError:
         raise
     except Exception as error:  # whatever the author's code raises
         raise InputError(
             f"the module does not run on inputs of shape {shown}: {first_line(error)}"
         ) from error
-    for name, value in found:
+    for name, value in outputs:
         if value.dtype not in (torch.float32, torch.complex64):
-            raise InputError(f"output {name!r} of the module is {value.dtype}, expected torch.float32")
-        if value.ndim == 0 or len(value) != len(given[0]):
+            raise UnsupportedError(f"output {name!r} of the module is {value.dtype}, expected torch.float32")
+        if value.ndim == 0 or len(value) != len(arguments[0]):
             shape = list(value.shape)
-            raise InputError(f"output {name!r} is {shape}, expected a batch of {len(given[0])} in front")
-    names = [f"{name}_out" if name in taken else name for name, _ in found]
-    return names, [name for name, (_, value) in zip(names, found, strict=True) if value.is_complex()]
+            raise UnsupportedError(
+                f"output {name!r} is {shape}, expected a batch of {len(arguments[0])} as the first axis"
+            )
+    names = [f"{name}_out" if name in taken else name for name, _ in outputs]
+    return names, [name for name, (_, value) in zip(names, outputs, strict=True) if value.is_complex()]

@@ -1,10 +1,10 @@
 """Lowering of neuraloperator's Fourier layers to products of real matrices.
 
-No inference engine has the complex transforms that `neuralop.layers.spectral_convolution.SpectralConv` uses,
-and only a few frequencies of them survive. At a fixed size each layer is therefore the same as a short chain
-of thin real matrix products with constant matrices: forward transform of the kept modes axis by axis, one
-small product a mode that mixes the channels, inverse transform axis by axis. Every lowered layer is compared
-with its original before it is used.
+No inference engine implements the complex transforms of `neuralop.layers.spectral_convolution.SpectralConv`, of
+which only a few frequencies are kept. At a fixed size, each layer is therefore equivalent to a short chain of thin
+real products with constant matrices: the forward transform of the kept modes axis by axis, one small product per mode
+that mixes the channels, and the inverse transform axis by axis. Every lowered layer is compared with its original
+before it is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ptychonnx.export.lowering.torch.exporter_errors import first_line
 from ptychonnx.export.lowering.torch.finite_differences import merge_finite_differences
 from ptychonnx.export.lowering.torch.mode_mixing import mix_channels, scale_modes
 from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
-from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError
 
 if TYPE_CHECKING:
     from ptychonnx.export.lowering.torch.spherical import LoweredSphericalConv
@@ -58,11 +58,11 @@ class Lowering:
     Attributes
     ----------
     module
-        A copy in evaluation mode; the caller's module is untouched.
+        A copy in evaluation mode; the original module is left as it is.
     layers
         Relative error of each lowered layer against its original, by dotted path.
     notes
-        What was lowered otherwise than it was trained, by dotted path.
+        Layers that were lowered differently from how they were trained, by dotted path.
     """
 
     module: nn.Module
@@ -73,14 +73,14 @@ class Lowering:
 class LoweredSpectralConv(nn.Module):
     """A spectral convolution at one fixed size, in real arithmetic.
 
-    Transforms and mixing are constants, see `torch.dft_matrices` and `torch.mode_mixing`. Complex data are
-    complex tensors outside and pairs of numbers inside.
+    Transforms and mixing are constants, see `dft_matrices` and `mode_mixing`. Complex data are complex tensors
+    at inputs and outputs, and pairs of numbers inside.
     """
 
     bias: Tensor | None
 
     def __init__(self, layer: SpectralConv, size: Sequence[int], out_size: Sequence[int]) -> None:
-        """Take over the weights of `layer` for inputs [B, I, *size] and outputs [B, O, *out_size]."""
+        """Copy the weights of `layer` for inputs [B, I, *size] and outputs [B, O, *out_size]."""
         super().__init__()
         self.size, self.out_size = tuple(size), tuple(out_size)
         self.out_channels, self.complex_data = layer.out_channels, layer.complex_data
@@ -91,25 +91,25 @@ class LoweredSpectralConv(nn.Module):
             scale_modes(weight) if layer.separable else mix_channels(weight),
             complex_data=layer.complex_data,
         )
-        # What `SpectralConv.transform` reads: neuralop's blocks call it for their skip connections.
+        # `SpectralConv.transform` reads this; neuralop's blocks call it for their skip connections.
         self.resolution_scaling_factor = layer.resolution_scaling_factor
-        # One and two axes are interpolated, which every engine can; more are resampled through their modes.
+        # One or two axes are interpolated, which every engine supports; more are resampled through their modes.
         resampled = layer.order > 2 and self.size != self.out_size and not layer.complex_data
         self.skip = FourierChain(resampling_axes(size, out_size), nn.Identity()) if resampled else None
-        # Added to flattened pixels: some engines fail on [C, 1, 1] behind a matrix product.
+        # Added to flattened pixels: some engines fail on [C, 1, 1] after a matrix product.
         bias = None if layer.bias is None else layer.bias.detach().reshape(self.out_channels, 1).clone()
         if bias is not None and layer.complex_data:
-            # Real, so it is added to the real part.
+            # The bias is real and is added to the real part.
             bias = torch.stack([bias, torch.zeros_like(bias)], dim=-1).expand(-1, math.prod(out_size), -1)
             bias = bias.flatten(1)
         self.register_buffer("bias", bias)
 
     def transform(self, x: Tensor, output_shape: Sequence[int] | None = None) -> Tensor:
-        """Resample `x` like the original layer does for a skip connection."""
+        """Resample `x` as the original layer does for a skip connection."""
         if self.skip is not None:
             return self.skip(x, x.shape[1])
         if self.size == self.out_size == tuple(x.shape[2:]):
-            # neuralop compares a list with a tuple and so interpolates to the size that is there already.
+            # neuralop compares a list with a tuple here, and so interpolates even to the same size.
             return x
         return SpectralConv.transform(self, x, output_shape)
 
@@ -125,7 +125,7 @@ class LoweredSpectralConv(nn.Module):
 
 
 def at_full_precision(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
-    """A copy in evaluation mode whose Fourier layers compute in float32, and a note on each that did not."""
+    """A copy in evaluation mode whose Fourier layers compute in float32, and notes about those that did not."""
     copied = copy.deepcopy(module).eval()
     notes: dict[str, str] = {}
     for layer, names in _paths(copied).items():
@@ -139,22 +139,23 @@ def at_full_precision(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
 
 @torch.no_grad()
 def lower_spectral(module: nn.Module, *example: Tensor) -> Lowering:
-    """Replace every spectral convolution inside `module` by its real form.
+    """Replace every spectral convolution of `module` by its real form.
 
     Parameters
     ----------
     module
-        Any module tree; it is left as it is.
+        Any module; it is left as it is.
     example
-        Inputs of one forward pass, by which the sizes are found. Sizes other than the batch are fixed by
-        them.
+        Inputs of one forward pass, which determine all sizes other than the batch.
 
     Raises
     ------
+    UnsupportedError
+        If a layer cannot be lowered; the message contains its dotted path and the reason.
     InputError
-        If a layer cannot be lowered; the message names it by its dotted path, and says why.
+        If the module does not run on the example.
     VerificationError
-        If a lowered layer does not give what its original gives.
+        If the output of a lowered layer differs from that of the original.
     """
     lowered, notes = at_full_precision(module)
     pair_complex_layers(lowered)
@@ -184,8 +185,8 @@ def _paths(module: nn.Module) -> dict[BaseSpectralConv, list[str]]:
     return found
 
 
-def _refusal(name: str, reason: str) -> InputError:
-    return InputError(f"layer {name or '(the module itself)'}: {reason}")
+def _refusal(name: str, reason: str) -> UnsupportedError:
+    return UnsupportedError(f"layer {name or '(the module itself)'}: {reason}")
 
 
 def _refuse_unsupported(layer: BaseSpectralConv, name: str) -> None:
@@ -203,7 +204,7 @@ def _refuse_unsupported(layer: BaseSpectralConv, name: str) -> None:
 
 
 def _is_spherical(layer: BaseSpectralConv) -> bool:
-    # The class is only there with torch-harmonics, and only if somebody imported it.
+    # The class exists only with torch-harmonics, and only after an import.
     module = sys.modules.get("neuralop.layers.spherical_convolution")
     return module is not None and isinstance(layer, module.SphericalConv)
 
@@ -225,7 +226,7 @@ def _lower(
 def _observe_sizes(
     module: nn.Module, paths: dict[BaseSpectralConv, list[str]], example: Sequence[Tensor]
 ) -> dict[SpectralConv, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Spatial size of input and output of each layer, by one real forward pass."""
+    """Spatial sizes of input and output of each layer, from one forward pass."""
     sizes: dict[SpectralConv, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def observe(layer: SpectralConv, inputs: tuple[Tensor, ...], keywords: dict, output: Tensor) -> None:
@@ -233,7 +234,7 @@ def _observe_sizes(
         name = paths[layer][0]
         expected = _data_type(layer)
         if x.dtype != expected:
-            raise _refusal(name, f"gets {x.dtype}, only {expected} can be lowered")
+            raise _refusal(name, f"receives {x.dtype}, only {expected} can be lowered")
         seen = (tuple(x.shape[2:]), tuple(output.shape[2:]))
         if sizes.setdefault(layer, seen) != seen:
             raise _refusal(
@@ -246,7 +247,7 @@ def _observe_sizes(
             module(*example)
     except InputError:
         raise
-    except Exception as error:  # anything that the module may raise
+    except Exception as error:  # the module may raise anything
         raise InputError(_forward_failure(paths, example, error)) from error
     finally:
         for handle in handles:
@@ -269,7 +270,7 @@ def _forward_failure(
 
 
 def _kept_weight(layer: SpectralConv, size: Sequence[int]) -> Tensor | FactorizedTensor:
-    """The part complex [I, (O,) *modes] of the weight that is used at a size, cut as in the layer itself."""
+    """The part complex [I, (O,) *modes] of the weight that the layer uses at a size."""
     spectrum = [*size] if layer.complex_data else [*size[:-1], size[-1] // 2 + 1]
     starts = [
         most - min(length, modes)
@@ -289,7 +290,7 @@ def _compare(
     out_size: Sequence[int],
     name: str,
 ) -> float:
-    """Largest difference on a random input over the largest output of the original, skip connection included."""
+    """Largest difference on a random input over the largest output of the original, including the skip connection."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, layer.in_channels, *size, generator=generator, dtype=_data_type(layer))
     errors = [_difference(layer(x, output_shape=tuple(out_size)), replacement(x))]

@@ -1,11 +1,11 @@
 """Lowering of neuraloperator's spherical convolutions to products of real matrices.
 
-`neuralop.layers.spherical_convolution.SphericalConv` goes through a spherical harmonic transform: a Fourier
+`neuralop.layers.spherical_convolution.SphericalConv` computes a spherical harmonic transform: a Fourier
 transform along each circle of latitude, then for each order m a transform by Legendre functions along the
 meridian. At a fixed size both are constant matrices, and only the kept orders and degrees are computed.
 
-The matrices are what torch-harmonics' own transforms answer to impulses, in float64, so that its grids,
-quadratures, norms and signs are reproduced, not derived again.
+The matrices are the float64 impulse responses of the transforms in torch-harmonics, which reproduces its grids,
+quadratures, norms and signs.
 
 This module needs torch-harmonics, which is installed wherever a `SphericalConv` exists.
 """
@@ -19,15 +19,15 @@ from neuralop.layers.spherical_convolution import SphericalConv
 from torch import Tensor, nn
 from torch_harmonics import InverseRealSHT, RealSHT
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import UnsupportedError
 
 __all__ = ["LoweredSphericalConv", "SphericalConv", "refusal"]
 
 
 def refusal(layer: SphericalConv) -> str | None:
-    """Why `layer` cannot be lowered, if it cannot."""
+    """Why `layer` cannot be lowered; None if it can."""
     if layer.separable:
-        # Its forward pass takes a weight [I, l] for one of three axes and raises.
+        # Its forward pass mistakes a weight [I, l] for one with three axes and raises.
         return "a separable SphericalConv does not run in neuraloperator 2.0 itself"
     return None
 
@@ -40,25 +40,25 @@ class LoweredSphericalConv(nn.Module):
         [B, I, H, W]      x
         [m, B, I, p, H]   longitude matrix from the left of each plane W x H, orders moved to the front
         [m, B, I, p, l]   @ Legendre functions [m, H, l]
-        [l, m, B, O, p]   degrees moved to the front, @ one real block [[Wr, Wi], [-Wi, Wr]] a degree and
+        [l, m, B, O, p]   degrees moved to the front, @ one real block [[Wr, Wi], [-Wi, Wr]] per degree and
                           pair of channels: the weight is the same for all orders of a degree
         [m, B, O, p, H']  degrees moved back, @ Legendre functions [m, l, H']
         [B, O, H', W']    orders moved back, @ inverse longitude matrix, + bias
 
-    Every transposition moves one axis (or swaps the last two), which engines do much faster than any other.
+    Every transposition moves one axis (or swaps the last two), which is much faster than any other in engines.
 
     Attributes
     ----------
     skip
-        The original's `transform`, which takes a skip connection to the grid of the output. None if the
-        layer keeps more orders than a transform of this size has: the original cannot resample then either.
+        `transform` of the original, which resamples a skip connection to the grid of the output. None if the
+        layer keeps more orders than a transform of this size has: then the original cannot resample either.
     """
 
     bias: Tensor | None
     skip: _Resampling | None
 
     def __init__(self, layer: SphericalConv, size: Sequence[int], out_size: Sequence[int]) -> None:
-        """Take over the weights of `layer` for inputs [B, I, *size] and outputs [B, O, *out_size]."""
+        """Copy the weights of `layer` for inputs [B, I, *size] and outputs [B, O, *out_size]."""
         super().__init__()
         self.size, self.out_size = tuple(size), tuple(out_size)
         self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
@@ -76,21 +76,21 @@ class LoweredSphericalConv(nn.Module):
         self.register_buffer("mixing", _mixing(weight if torch.is_tensor(weight) else weight.to_tensor()))
         can_resample = layer.n_modes[1] <= size[1] // 2 + 1
         self.skip = _Resampling(layer, size, out_size) if can_resample else None
-        # Added to flattened pixels: some engines fail on [C, 1, 1] behind a matrix product.
+        # Added to flattened pixels: some engines fail on [C, 1, 1] after a matrix product.
         bias = None if layer.bias is None else layer.bias.detach().reshape(self.out_channels, 1).clone()
         self.register_buffer("bias", bias)
 
     def transform(self, x: Tensor, output_shape: Sequence[int] | None = None) -> Tensor:
-        """Resample `x` [B, C, *size] like the original layer does for a skip connection."""
-        found = tuple(x.shape[-2:])
+        """Resample `x` [B, C, *size] as the original layer does for a skip connection."""
+        size = tuple(x.shape[-2:])
         factors = self.resolution_scaling_factor or (1, 1)
-        scaled = [round(side * factor) for side, factor in zip(found, factors, strict=True)]
-        wanted = tuple(scaled if output_shape is None else output_shape)
-        if found == wanted and self.same_grid:
+        scaled = [round(side * factor) for side, factor in zip(size, factors, strict=True)]
+        out_size = tuple(scaled if output_shape is None else output_shape)
+        if size == out_size and self.same_grid:
             return x
-        if self.skip is None or (found, wanted) != (self.size, self.out_size):
-            raise InputError(
-                f"a skip connection is resampled from {found} to {wanted}, its SphericalConv was lowered "
+        if self.skip is None or (size, out_size) != (self.size, self.out_size):
+            raise UnsupportedError(
+                f"a skip connection is resampled from {size} to {out_size}, its SphericalConv was lowered "
                 f"from {self.size} to {self.out_size}"
             )
         return self.skip(x)
@@ -113,11 +113,11 @@ class LoweredSphericalConv(nn.Module):
 
 
 class _Resampling(nn.Module):
-    """From one grid to another through the spherical harmonics; both Legendre matrices are one."""
+    """From one grid to another through the spherical harmonics; the product of both Legendre matrices is constant."""
 
     def __init__(self, layer: SphericalConv, size: Sequence[int], out_size: Sequence[int]) -> None:
         super().__init__()
-        # Twice the orders of the convolution, as in the original.
+        # Twice as many orders as in the convolution, as in the original.
         to_orders, legendre, legendre_back, to_longitudes = _matrices(layer, size, out_size, layer.n_modes)
         self.register_buffer("to_orders", to_orders.float())
         self.register_buffer("latitudes", (legendre @ legendre_back).float())
@@ -145,21 +145,21 @@ def _to_longitudes(x: Tensor, matrix: Tensor, channels: int) -> Tensor:
 def _matrices(
     layer: SphericalConv, size: Sequence[int], out_size: Sequence[int], modes: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Constant float64 matrices [m p, W], [m, H, l], [m, l, H'], [m p, W'] of the transform there and back."""
+    """Constant float64 matrices [m p, W], [m, H, l], [m, l, H'], [m p, W'] of the transform and its inverse."""
     (degrees, orders), (height, width), (out_height, out_width) = modes, size, out_size
     settings = {"lmax": degrees, "mmax": orders, "norm": layer.sht_norm}
     forward = RealSHT(height, width, grid=layer.sht_grids[0], **settings).double()
     inverse = InverseRealSHT(out_height, out_width, grid=layer.sht_grids[1], **settings).double()
-    # What the grid of the output cannot hold is cut off by its Fourier transform.
+    # The Fourier transform of the output grid cuts off orders that the grid cannot represent.
     kept = min(orders, out_width // 2 + 1)
 
-    # The spectrum along longitude of an impulse at longitude 0 is flat, so all scales are in the Legendre part.
+    # An impulse at longitude 0 has a flat spectrum along longitude, so all scales are in the Legendre part.
     legendre = torch.stack([forward(_impulse(height, width, row)).real for row in range(height)])
     legendre = legendre.permute(2, 0, 1)[:kept]
     waves = torch.fft.rfft(torch.eye(width, dtype=torch.float64))[:, :kept]
     to_orders = torch.stack([waves.real, waves.imag], dim=-1).flatten(1).T
 
-    # All orders of one degree at once: the Fourier transform tells them apart.
+    # All orders of one degree at once: the Fourier transform separates them.
     harmonics = [_row_of_ones(degrees, orders, degree) for degree in range(degrees)]
     legendre_back = torch.stack([torch.fft.rfft(inverse(one), norm="forward").real for one in harmonics])
     legendre_back = legendre_back.permute(2, 0, 1)[:kept]
@@ -182,7 +182,7 @@ def _row_of_ones(height: int, width: int, row: int) -> Tensor:
 
 
 def _mixing(weight: Tensor) -> Tensor:
-    """Real form [l, 2 I, 2 O] of a weight complex [I, O, l]; parts lie side by side in each channel."""
+    """Real form [l, 2 I, 2 O] of a weight complex [I, O, l]; the parts of each channel are adjacent."""
     real, imaginary = (part.detach().permute(2, 0, 1) for part in (weight.real, weight.imag))
     block = torch.stack([torch.stack([real, imaginary], -1), torch.stack([-imaginary, real], -1)], 2)
     return block.flatten(3).flatten(1, 2).contiguous()

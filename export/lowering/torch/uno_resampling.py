@@ -1,4 +1,4 @@
-"""What neuralop's UNO resamples in its own forward pass, between blocks, without a layer to replace."""
+"""Resampling in the forward pass of neuralop's UNO, between blocks, where there is no layer to replace."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["real_resampling"]
 
 @contextlib.contextmanager
 def real_resampling() -> Iterator[None]:
-    """Within this, UNO resamples three axes and more by products of real matrices instead of Fourier transforms.
+    """In this context, UNO resamples three or more axes by products of real matrices instead of Fourier transforms.
 
-    One and two axes are interpolated as ever, except to the size that is there already, which changes nothing. A
-    forward pass with real numbers has to come before one that an exporter traces: constants are made once for each
-    size, and cannot be made while tracing.
+    One or two axes are interpolated as usual, except to the same size, which would change nothing. An ordinary
+    forward pass must precede the one that an exporter traces: constants are computed once per size, which is not
+    possible while tracing.
     """
     uno.resample = _resample
     try:
