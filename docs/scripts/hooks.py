@@ -15,6 +15,7 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 _FIGURES = {
@@ -39,13 +40,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill the marks `<!-- generated: NAME ARGUMENT -->` of a page."""
-    return re.sub(
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Fill the marks `<!-- generated: NAME ARGUMENT -->` of a page, and lead links to the zoo to its page."""
+    filled = re.sub(
         r"<!-- generated: (\w+) ?(\w*) -->",
         lambda mark: _GENERATORS[mark[1]](*filter(None, [mark[2]])),
         markdown,
     )
+    up = "../" * page.file.src_uri.count("/")
+    return filled.replace("(../../zoo/README.md)", f"({up}results/zoo.md)")
 
 
 def _moved(source: str, folder: str, target: str) -> str:
