@@ -18,7 +18,7 @@ JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench test test-triton serve-triton test-mlserver test-kserve test-ptychodus lint types install clean
+.PHONY: demo bench test test-triton serve-triton test-mlserver test-kserve test-ptychodus lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
 	$(BIN)/ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out $(DEMO)
@@ -55,6 +55,12 @@ lint: $(STAMP)  ## format, style, and the direction of imports
 
 types: $(STAMP)  ## static types
 	$(BIN)/mypy
+
+docs: $(STAMP)  ## the documentation as a site in build/site; a broken link or reference fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+serve-docs: $(STAMP)  ## the documentation on http://127.0.0.1:8000, built again after every change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 install: $(STAMP)
 

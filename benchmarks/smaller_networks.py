@@ -42,7 +42,7 @@ from ptychonnx.train.fitting import settings_for, train
 from ptychonnx.train.registry import get_architecture
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "less.json"
+RESULTS = ROOT / "benchmarks" / "results" / "smaller_networks.json"
 ROUNDS, BATCH = 30, 16
 # Twice the default: the distilled student of `fno` differs by 1.07e-4 on very bright patterns.
 TOLERANCE = 2e-4
