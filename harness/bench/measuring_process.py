@@ -6,9 +6,9 @@ import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +20,8 @@ from ptychonnx.runtime.errors import EnvironmentFailure, UnsupportedError
 __all__ = ["LoadedVariants", "MeasuringProcess", "Variant"]
 
 Variant = Callable[[], NDArray[np.float32] | None]
+# The variants of this process, if it is a measuring process.
+_variants: Mapping[str, Variant] = {}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class MeasuringProcess:
     """A process that times one variant at a time on request.
 
     Thread pools of different frameworks are never in the same process. While other processes are measured, this one
-    waits for a message and its threads sleep.
+    waits, and its threads sleep.
 
     Attributes
     ----------
@@ -69,45 +71,36 @@ class MeasuringProcess:
         EnvironmentFailure
             If the process ended unexpectedly.
         """
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, load, threads), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         self.outputs: dict[str, NDArray[np.float32] | None]
-        self.outputs, self.notes = self._receive()
+        try:
+            self.outputs, self.notes = self._call(_load, load, threads)
+        except BaseException:
+            self._process.shutdown()
+            raise
 
     def time(self, variant: str) -> float:
         """Seconds of one call of a variant, after another call that wakes the threads."""
-        self._connection.send(variant)
-        return self._receive()
+        return self._call(_time, variant)
 
-    def _receive(self) -> Any:
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            kind, content = self._connection.recv()
-        except EOFError as error:
-            self._process.join()
+            return self._process.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
             raise EnvironmentFailure(
-                f"bench: a measuring process ended with code {self._process.exitcode}, possibly for lack of memory"
+                "bench: a measuring process ended unexpectedly, possibly for lack of memory"
             ) from error
-        if kind == "failed":
-            raise UnsupportedError(f"bench: {content}")
-        return content
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._connection.close()
-        self._process.join(10)
-        if self._process.is_alive():
-            self._process.terminate()
-            self._process.join()
+    def __exit__(self, *_: object) -> None:
+        self._process.shutdown()
 
 
-def _serve(connection: Connection, load: Callable[[], LoadedVariants], threads: int) -> None:
+def _load(load: Callable[[], LoadedVariants], threads: int) -> tuple[dict[str, Any], Any]:
+    """Create the variants in this process and run each a few times."""
+    global _variants
     # Frameworks read these once, on import.
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ[name] = str(threads)
@@ -121,14 +114,12 @@ def _serve(connection: Connection, load: Callable[[], LoadedVariants], threads: 
         for name, variant in loaded.variants.items():
             for _ in range(3):
                 outputs[name] = variant()
-    except Exception as error:  # a framework may raise anything
+    except Exception as error:  # a framework may raise anything, some of it not picklable
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        connection.send(("failed", reason))
-        return
-    connection.send(("loaded", (outputs, loaded.notes)))
-    while True:
-        try:
-            variant = loaded.variants[connection.recv()]
-        except EOFError:
-            return
-        connection.send(("took", timed(variant)))
+        raise UnsupportedError(f"bench: {reason}") from None
+    _variants = loaded.variants
+    return outputs, loaded.notes
+
+
+def _time(variant: str) -> float:
+    return timed(_variants[variant])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Protocol
 
 import numpy as np
 
@@ -28,26 +27,6 @@ class StitchingChoice:
     weighting: str | None = None
     placement: Placement | None = None
     synchronise: bool | None = None
-
-
-class Method(Protocol):
-    """One way to reconstruct a scan."""
-
-    @property
-    def label(self) -> str:
-        """Label of the row, unique in an evaluation."""
-
-    @property
-    def contract(self) -> Contract | None:
-        """Contract of the network that takes part, if any."""
-
-    def reconstruct(
-        self, scan: Scan, earlier: Mapping[str, Reconstruction], progress: Progress = SILENT
-    ) -> Reconstruction:
-        """Reconstruct a scan. `earlier` holds the reconstructions of the methods before this one, by label."""
-
-    def row(self, results: dict[str, ScanResult]) -> EvaluationRow:
-        """Row of the report with the results by name of the scan."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +53,7 @@ class NetworkMethod:
     def reconstruct(
         self, scan: Scan, earlier: Mapping[str, Reconstruction], progress: Progress = SILENT
     ) -> Reconstruction:
-        """Run every pattern through the network, after one batch that is not timed."""
+        """Run every pattern through the network, after one batch that is not timed; `earlier` is not used."""
         self._warm_up(scan)
         progress.stage(f"Evaluating {self.label}", len(scan), "patterns")
         choice = self.stitching
@@ -142,7 +121,7 @@ class IterativeMethod:
     def reconstruct(
         self, scan: Scan, earlier: Mapping[str, Reconstruction], progress: Progress = SILENT
     ) -> Reconstruction:
-        """Iterate from vacuum or from the earlier reconstruction of the network."""
+        """Iterate from vacuum, or from the reconstruction of the network in `earlier`, which is by label."""
         progress.stage(f"Evaluating {self.label}", self.epochs, "epochs")
         start = None if self.start is None else earlier[self.start.label]
         return refine(scan, start, self.epochs, progress, alpha=self.alpha)
@@ -163,3 +142,7 @@ class IterativeMethod:
                 "start": "vacuum" if network is None else f"the object of {network.name}",
             },
         )
+
+
+Method = NetworkMethod | IterativeMethod
+"""One way to reconstruct a scan; both kinds have the same interface."""

@@ -122,6 +122,38 @@ def compare(
     InputError
         If shapes differ, the region is empty, or the reference is not finite in it.
     """
+    region = _checked_region(reconstruction, reference, region)
+    if not np.isfinite(reconstruction[region]).all():
+        return _broken(region)
+    aligned = align(reconstruction, reference, region, plane=plane, register=register)
+    if not aligned.region.any():
+        raise InputError(
+            "compare: registration shifted the reconstruction out of the region, expected a smaller shift"
+        )
+    rectangle, region = largest_rectangle(aligned.region), aligned.region
+    images = amplitude_images(aligned.object, reference)
+    limits = [CONSTANT_AMPLITUDE * float(np.mean(image[region])) for image in images[:2]]
+    amplitude = _measure(images, region, rectangle, (limits[0], limits[1]), pixel_size, [])
+    images = phase_images(aligned.object, reference, region)
+    notes = []
+    if np.ptp(images.reference[region]) > UNWRAP_RANGE:
+        notes.append("the phase of the reference spans nearly 2 pi: both phases were unwrapped")
+    phase = _measure(images, region, rectangle, (CONSTANT_PHASE, CONSTANT_PHASE), pixel_size, notes)
+    return Comparison(
+        amplitude=amplitude,
+        phase=phase,
+        alignment=aligned.record,
+        pixels=int(aligned.region.sum()),
+        rectangle_px=_corners(rectangle),
+        collapsed=bool(amplitude.collapsed or phase.collapsed),
+    )
+
+
+def _checked_region(
+    reconstruction: NDArray[np.complexfloating],
+    reference: NDArray[np.complexfloating],
+    region: NDArray[np.bool_] | None,
+) -> NDArray[np.bool_]:
     if region is None:
         region = np.ones(reference.shape, dtype=bool)
     if reference.ndim != 2 or not reconstruction.shape == reference.shape == region.shape:
@@ -135,24 +167,7 @@ def compare(
         raise InputError(
             "compare: the reference holds NaN or infinity inside the region, expected finite values"
         )
-    if not np.isfinite(reconstruction[region]).all():
-        return _broken(region)
-    aligned = align(reconstruction, reference, region, plane=plane, register=register)
-    if not aligned.region.any():
-        raise InputError(
-            "compare: registration shifted the reconstruction out of the region, expected a smaller shift"
-        )
-    rectangle = largest_rectangle(aligned.region)
-    amplitude = _amplitude(aligned.object, reference, aligned.region, rectangle, pixel_size)
-    phase = _phase(aligned.object, reference, aligned.region, rectangle, pixel_size)
-    return Comparison(
-        amplitude=amplitude,
-        phase=phase,
-        alignment=aligned.record,
-        pixels=int(aligned.region.sum()),
-        rectangle_px=_corners(rectangle),
-        collapsed=bool(amplitude.collapsed or phase.collapsed),
-    )
+    return region
 
 
 def bootstrap_sample(
@@ -180,32 +195,6 @@ def bootstrap_sample(
         defined = frozenset(metric for metric in METRICS if getattr(metrics, metric) is not None)
         quantities[name] = QuantitySample(images, metrics.data_range, defined)
     return ReconstructionSample(quantities, compared, Rectangle(*comparison.rectangle_px))
-
-
-def _amplitude(
-    prediction: NDArray[np.complexfloating],
-    reference: NDArray[np.complexfloating],
-    region: NDArray[np.bool_],
-    rectangle: Rectangle,
-    pixel_size: float | None,
-) -> MetricSet:
-    images = amplitude_images(prediction, reference)
-    limits = [CONSTANT_AMPLITUDE * float(np.mean(image[region])) for image in images[:2]]
-    return _measure(images, region, rectangle, (limits[0], limits[1]), pixel_size, [])
-
-
-def _phase(
-    prediction: NDArray[np.complexfloating],
-    reference: NDArray[np.complexfloating],
-    region: NDArray[np.bool_],
-    rectangle: Rectangle,
-    pixel_size: float | None,
-) -> MetricSet:
-    images = phase_images(prediction, reference, region)
-    notes = []
-    if np.ptp(images.reference[region]) > UNWRAP_RANGE:
-        notes.append("the phase of the reference spans nearly 2 pi: both phases were unwrapped")
-    return _measure(images, region, rectangle, (CONSTANT_PHASE, CONSTANT_PHASE), pixel_size, notes)
 
 
 def _measure(

@@ -11,23 +11,14 @@ import math
 from typing import Any
 
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult
-from ptychonnx.harness.metrics.bootstrap import METRICS
+from ptychonnx.harness.metrics.bootstrap import METRICS, Interval
 from ptychonnx.harness.metrics.comparison import MetricSet
-from ptychonnx.harness.report.terminal_table import format_value
+from ptychonnx.harness.report.metric_cells import QUANTITIES, metric_cells, parity_cell
 
 __all__ = ["as_csv", "as_markdown"]
 
-_QUANTITIES = ("amplitude", "phase")
-_PLAIN = (
-    "mae",
-    "mse",
-    "psnr",
-    "data_range",
-    "ssim",
-    "ms_ssim",
-    "ms_ssim_scales",
-    "pearson",
-    "contrast_ratio",
+_NUMBERS = (
+    *("mae", "mse", "psnr", "data_range", "ssim", "ms_ssim", "ms_ssim_scales", "pearson", "contrast_ratio"),
 )
 _THRESHOLDS = ("half", "seventh", "two_sigma")
 
@@ -64,10 +55,13 @@ def as_markdown(evaluation: Evaluation) -> str:
     for row in evaluation.rows:
         for scan, result in row.results.items():
             label = row.label + (" (collapsed)" if result.collapsed else "")
-            parity = "–" if row.parity is None else f"{row.parity.max_relative_error:.1e}"
-            cells = [label, *([scan] if several else []), parity]
-            for name in _QUANTITIES:
-                cells += _markdown_metrics(result, name, evaluation.intervals(row, scan))
+            cells = [label, *([scan] if several else []), parity_cell(row).text]
+            for quantity in QUANTITIES:
+                metrics = metric_cells(result, quantity, evaluation.intervals(row, scan), mae_digits=4)
+                for head in ("SSIM", "Pearson", "MAE", "PSNR"):
+                    interval = metrics[head].small.replace("–", ", ")
+                    cells.append(metrics[head].text + (f" [{interval}]" if interval else ""))
+                cells.append(metrics["FRC 0.5"].text.replace("never", "never crossed"))
             lines.append(_line([*cells, f"{result.ms_per_pattern:.2f}"]))
     note = (
         "A: amplitude, P: phase (rad); r: Pearson correlation; PSNR in dB with the range of the reference as peak; "
@@ -78,14 +72,10 @@ def as_markdown(evaluation: Evaluation) -> str:
 
 
 def _record(evaluation: Evaluation, row: EvaluationRow, scan: str, result: ScanResult) -> dict[str, Any]:
-    contract, found = row.contract, result.comparison
-    alignment = None if found is None else found.alignment
-    shift = (None, None) if alignment is None or alignment.shift_px is None else alignment.shift_px
-    ramp = (
-        (None, None)
-        if alignment is None or alignment.ramp_rad_per_pixel is None
-        else alignment.ramp_rad_per_pixel
-    )
+    contract, comparison = row.contract, result.comparison
+    alignment = None if comparison is None else comparison.alignment
+    shift = getattr(alignment, "shift_px", None) or (None, None)
+    ramp = getattr(alignment, "ramp_rad_per_pixel", None) or (None, None)
     record: dict[str, Any] = {
         "label": row.label,
         "kind": row.kind,
@@ -95,8 +85,8 @@ def _record(evaluation: Evaluation, row: EvaluationRow, scan: str, result: ScanR
         "precision": None if contract is None else contract.conversion.precision,
         "provider": row.provider,
         "parity_max_relative_error": None if row.parity is None else row.parity.max_relative_error,
-        "collapsed": None if found is None else str(found.collapsed).lower(),
-        "pixels": None if found is None else found.pixels,
+        "collapsed": None if comparison is None else str(comparison.collapsed).lower(),
+        "pixels": None if comparison is None else comparison.pixels,
         "scale": None if alignment is None else alignment.scale,
         "phase_rad": None if alignment is None else alignment.phase_rad,
         "shift_rows_px": shift[0],
@@ -105,8 +95,8 @@ def _record(evaluation: Evaluation, row: EvaluationRow, scan: str, result: ScanR
         "ramp_columns_rad_per_px": ramp[1],
     }
     intervals = evaluation.intervals(row, scan)
-    for name in _QUANTITIES:
-        record |= _metrics(name, None if found is None else getattr(found, name), intervals)
+    for quantity in QUANTITIES:
+        record |= _metrics(quantity, getattr(comparison, quantity, None), intervals)
     return record | {
         "ms_per_pattern": result.ms_per_pattern,
         "inference_seconds": result.inference_seconds,
@@ -119,49 +109,25 @@ def _record(evaluation: Evaluation, row: EvaluationRow, scan: str, result: ScanR
     }
 
 
-def _metrics(
-    name: str, metrics: MetricSet | None, intervals: dict[str, tuple[float, float]]
-) -> dict[str, Any]:
+def _metrics(quantity: str, metrics: MetricSet | None, intervals: dict[str, Interval]) -> dict[str, Any]:
+    """Columns of the amplitude or the phase; None where not defined."""
     record: dict[str, Any] = {}
-    for each in _PLAIN:
-        record[f"{name}_{each}"] = None if metrics is None else getattr(metrics, each)
-        if each in METRICS:
-            low, high = intervals.get(f"{name}_{each}", (None, None))
-            record |= {f"{name}_{each}_low": low, f"{name}_{each}_high": high}
-    frc = None if metrics is None else metrics.frc
+    for metric in _NUMBERS:
+        record[metric] = getattr(metrics, metric, None)
+        if metric in METRICS:
+            interval = intervals.get(f"{quantity}_{metric}", (None, None))
+            record |= {f"{metric}_low": interval[0], f"{metric}_high": interval[1]}
+    frc = getattr(metrics, "frc", None)
     for threshold in _THRESHOLDS:
-        cutoff = None
-        if frc is not None:
-            cutoff = getattr(frc, f"cutoff_{threshold}")
-            cutoff = math.inf if cutoff is None else cutoff
-        record[f"{name}_frc_cutoff_{threshold}"] = cutoff
+        cutoff = getattr(frc, f"cutoff_{threshold}", None)
+        record[f"frc_cutoff_{threshold}"] = math.inf if frc is not None and cutoff is None else cutoff
         for unit in ("px", "m"):
-            lengths = None if frc is None else getattr(frc, f"half_period_{unit}")
-            length = None if lengths is None else getattr(lengths, threshold)
-            record[f"{name}_half_period_{threshold}_{unit}"] = length
-    psd = None if metrics is None else metrics.psd
-    return record | {
-        f"{name}_psd_log_error_db": None if psd is None else psd.log_error_db,
-        f"{name}_psd_bias_db": None if psd is None else psd.bias_db,
-        f"{name}_notes": None if metrics is None else "; ".join(metrics.notes),
-    }
-
-
-def _markdown_metrics(result: ScanResult, name: str, intervals: dict[str, tuple[float, float]]) -> list[str]:
-    if result.comparison is None:
-        return ["–"] * 5
-    metrics: MetricSet = getattr(result.comparison, name)
-    cells = []
-    for each, digits in (("ssim", 3), ("pearson", 3), ("mae", 4), ("psnr", 1)):
-        text = format_value(getattr(metrics, each), digits)
-        if f"{name}_{each}" in intervals:
-            low, high = intervals[f"{name}_{each}"]
-            text += f" [{low:.{digits}f}, {high:.{digits}f}]"
-        cells.append(text)
-    if metrics.frc is None:
-        return [*cells, "–"]
-    value = metrics.frc.cutoff_half
-    return [*cells, "never crossed" if value is None else f"{value:.3f}"]
+            half_periods = getattr(frc, f"half_period_{unit}", None)
+            record[f"half_period_{threshold}_{unit}"] = getattr(half_periods, threshold, None)
+    psd = getattr(metrics, "psd", None)
+    record |= {f"psd_{name}": getattr(psd, name, None) for name in ("log_error_db", "bias_db")}
+    record["notes"] = None if metrics is None else "; ".join(metrics.notes)
+    return {f"{quantity}_{name}": value for name, value in record.items()}
 
 
 def _line(cells: list[str]) -> str:

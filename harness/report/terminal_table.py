@@ -6,14 +6,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult
-from ptychonnx.harness.metrics.comparison import MetricSet
-from ptychonnx.harness.metrics.frc import RingCorrelation
+from ptychonnx.harness.evaluation.results import Evaluation, ScanResult
+from ptychonnx.harness.report.metric_cells import UNDEFINED, metric_cells, parity_cell
 
-__all__ = ["comparison_table", "format_cutoff", "format_value"]
-
-_UNDEFINED = "–"
-
+__all__ = ["comparison_table"]
 
 # Headings of the columns after the names, and whether a narrow terminal shows them.
 _COLUMNS = (
@@ -33,7 +29,7 @@ _FULL_WIDTH = 100
 
 
 def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
-    """Table of at most `width` characters with one line per row and scan; below 100 only the most important metrics."""
+    """Table of at most `width` characters with one line per row and scan; below 100 only the main metrics."""
     several = len(evaluation.scans) > 1
     full = width >= _FULL_WIDTH
     table = Table(
@@ -56,51 +52,32 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
         table.add_column(_COLUMNS[index][0], justify="right", no_wrap=True)
     for row in evaluation.rows:
         for number, (name, result) in enumerate(row.results.items()):
-            first = number == 0
-            head = [row.label if first else "", *([name] if several else [])]
+            is_first = number == 0
+            head = [row.label if is_first else "", *([name] if several else [])]
             if result.collapsed:
                 # On its own line, because a column for it would narrow the names.
                 head[-1] += "\nCOLLAPSED"
+            cells = [parity_cell(row, 0).text if is_first else "", *_cells(result)]
             style = "red" if result.collapsed else ""
-            cells = [_parity(row) if first else "", *_cells(result)]
             table.add_row(*map(Text, head), *(cells[index] for index in kept), style=style)
     return table
 
 
-def format_value(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash if it is not defined."""
-    return _UNDEFINED if value is None else f"{value:.{digits}f}"
-
-
-def format_cutoff(value: float | None) -> str:
-    """Short form of the cut-off of a defined curve."""
-    return "never" if value is None else f"{value:.3f}".removeprefix("0")
-
-
-def _parity(row: EvaluationRow) -> str:
-    return _UNDEFINED if row.parity is None else f"{row.parity.max_relative_error:.0e}"
-
-
 def _cells(result: ScanResult) -> list[str]:
-    speed = f"{result.ms_per_pattern:.2f}"
-    if result.comparison is None:
-        return [*[_UNDEFINED] * 9, speed]
-    amplitude, phase = result.comparison.amplitude, result.comparison.phase
+    amplitude, phase = (
+        {head: cell.text for head, cell in metric_cells(result, quantity, {}).items()}
+        for quantity in ("amplitude", "phase")
+    )
     return [
-        *_quality(amplitude),
-        format_value(amplitude.psnr, 1),
-        *_quality(phase),
-        _cutoffs(amplitude.frc),
-        _cutoffs(phase.frc),
-        speed,
+        *(amplitude[head] for head in ("SSIM", "Pearson", "MAE", "PSNR")),
+        *(phase[head] for head in ("SSIM", "Pearson", "MAE")),
+        _cutoffs(amplitude),
+        _cutoffs(phase),
+        f"{result.ms_per_pattern:.2f}",
     ]
 
 
-def _quality(metrics: MetricSet) -> list[str]:
-    return [format_value(metrics.ssim), format_value(metrics.pearson), format_value(metrics.mae)]
-
-
-def _cutoffs(frc: RingCorrelation | None) -> str:
-    if frc is None:
-        return _UNDEFINED
-    return f"{format_cutoff(frc.cutoff_half)}/{format_cutoff(frc.cutoff_seventh)}"
+def _cutoffs(texts: dict[str, str]) -> str:
+    """Both cut-offs in short."""
+    half, seventh = (texts[head].removeprefix("0") for head in ("FRC 0.5", "FRC 1/7"))
+    return UNDEFINED if half == UNDEFINED else f"{half}/{seventh}"

@@ -55,7 +55,7 @@ def test_forms_run_in_a_process_of_their_own_with_its_threads():
     ("load", "message", "kind"),
     [
         (broken, "bench: this cannot be compiled$", UnsupportedError),
-        (gone, "ended with code 9, possibly for lack of memory", EnvironmentFailure),
+        (gone, "ended unexpectedly, possibly for lack of memory", EnvironmentFailure),
     ],
 )
 def test_a_variant_that_does_not_run_is_reported_in_one_line(load, message, kind):
