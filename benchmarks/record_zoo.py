@@ -1,7 +1,8 @@
-"""Measure the artifacts beside this file and write `zoo.json` and the tables of `README.md`.
+"""Measure the networks of the zoo and write `zoo/zoo.json` and the tables of `zoo/README.md`.
 
-`PYTHONPATH=. python zoo/record.py RUNS`, from the root of the project; RUNS holds the run folders, by name. What is
-known of a network that has none there is kept.
+    python -m benchmarks.record_zoo RUNS
+
+RUNS holds a run folder for each network that was trained again; entries of the other networks stay as they are.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import read_run
 
-ZOO = Path(__file__).parent
+ZOO = Path(__file__).parents[1] / "zoo"
 NAMES = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "pinn_hybrid_grid2", "baseline")
-# Which training scan each network learned from, by the folder of the recipe.
+# Training scans, by their folder in the recipe.
 TRAINING = {"data": LinesConfig(train_grid=64), "data_large": LinesConfig(train_grid=128)}
 TRAINED_ON = dict.fromkeys(NAMES, "data_large") | {"pinn_hybrid_grid2": "data"}
-OF_RUN = ("architecture", "network", "training", "parameters", "minutes")
+RUN_FIELDS = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
     "test": LinesConfig(train_grid=2),
     "quick": LinesConfig(train_grid=2, test_grid=9),
@@ -49,8 +50,8 @@ def metrics_on(config: LinesConfig, artifacts: list[Path]) -> dict[str, dict[str
     }
 
 
-def of_run(folder: Path) -> dict[str, Any]:
-    """What only the run knows of a network: `OF_RUN`."""
+def run_entries(folder: Path) -> dict[str, Any]:
+    """The entries of a network that only its run folder holds: `RUN_FIELDS`."""
     run = read_run(folder)
     return {
         "architecture": run.architecture,
@@ -61,14 +62,14 @@ def of_run(folder: Path) -> dict[str, Any]:
     }
 
 
-def options(entry: dict[str, Any]) -> str:
-    """Those of `ptychonnx train` by which a network differs from its architecture's defaults; the seed always."""
+def training_options(entry: dict[str, Any]) -> str:
+    """Options of `ptychonnx train` that differ from the defaults of the architecture, and the seed."""
     architecture = get_architecture(entry["architecture"])
     defaults = asdict(NetworkConfig()) | asdict(TrainingConfig()) | dict(architecture.defaults)
-    given = entry["network"] | entry["training"]
-    changed = {key: value for key, value in given.items() if value != defaults[key] and key != "tensorboard"}
+    settings = entry["network"] | entry["training"]
+    changed = {key: value for key, value in settings.items() if value != defaults[key] and key != "tensorboard"}
     return " ".join(
-        f"--{key.replace('_', '-')} {value}" for key, value in {**changed, "seed": given["seed"]}.items()
+        f"--{key.replace('_', '-')} {value}" for key, value in {**changed, "seed": settings["seed"]}.items()
     )
 
 
@@ -86,9 +87,9 @@ def record(runs: Path) -> dict[str, Any]:
             "trained_on": TRAINED_ON[name],
             "sha256": hashlib.sha256(content).hexdigest(),
             "bytes": len(content),
-            **(of_run(runs / name) if (runs / name).is_dir() else {key: known[name][key] for key in OF_RUN}),
+            **(run_entries(runs / name) if (runs / name).is_dir() else {key: known[name][key] for key in RUN_FIELDS}),
             "parity": None if parity is None else parity.max_relative_error,
-            "metrics": {scan: found[name] for scan, found in measured.items()},
+            "metrics": {scan: metrics[name] for scan, metrics in measured.items()},
         }
     return {
         "version": 2,
@@ -99,7 +100,7 @@ def record(runs: Path) -> dict[str, Any]:
 
 
 def tables(artifacts: dict[str, Any]) -> dict[str, str]:
-    """The parts of `README.md` that follow from the record, by the name of their marker."""
+    """The generated parts of `README.md`, by the name of their marker."""
     figures = [
         "| network | parameters | amplitude SSIM | amplitude Pearson | phase SSIM | phase Pearson "
         "| amplitude only: SSIM | parity | epochs | minutes |",
@@ -124,16 +125,16 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
             f"| {entry['parity']:.0e} | {training['epochs']} | {entry['minutes']:g} |"
         )
         recipe += [
-            f"ptychonnx train {entry['architecture']} --data {entry['trained_on']} --out runs/{label} {options(entry)}",
+            f"ptychonnx train {entry['architecture']} --data {entry['trained_on']} --out runs/{label} {training_options(entry)}",
             f"ptychonnx export runs/{label} --out zoo/{label}.onnx",
         ]
         hashes.append(f"| `{entry['file']}` | {entry['bytes'] / 1e6:.1f} | `{entry['sha256']}` |")
-    recipe += ["PYTHONPATH=. python zoo/record.py runs", "```"]
+    recipe += ["python -m benchmarks.record_zoo runs", "```"]
     return {"figures": "\n".join(figures), "recipe": "\n".join(recipe), "hashes": "\n".join(hashes)}
 
 
 def main(runs: Path) -> None:
-    """Write both files."""
+    """Write `zoo.json` and `README.md`."""
     content = record(runs)
     write_text(ZOO / "zoo.json", json.dumps(content, indent=1) + "\n")
     page = (ZOO / "README.md").read_text(encoding="utf-8")
