@@ -18,7 +18,8 @@ JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench test test-triton serve-triton test-mlserver test-kserve test-ptychodus lint types docs serve-docs install clean
+.PHONY: demo bench test coverage package resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
+	lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
 	$(BIN)/ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out $(DEMO)
@@ -32,6 +33,23 @@ bench: $(STAMP)  ## speed of the networks of the demo against their frameworks: 
 
 test: $(STAMP)  ## all tests, in JOBS processes
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+coverage: $(STAMP)  ## all tests, and the lines that they ran
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+package: $(STAMP)  ## sdist and wheel: dist/
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+# torch-harmonics has no wheels.
+resolve: $(STAMP)  ## whether the dependencies have a common solution for each Python, with all extras; installs nothing
+	mkdir -p build
+	@for version in 3.11 3.12 3.13; do \
+		$(BIN)/uv pip compile pyproject.toml --all-extras --constraints constraints.txt --python-version $$version \
+			--python-platform linux --only-binary :all: --no-binary torch-harmonics --system-certs --quiet \
+			--no-header --no-annotate --output-file build/resolved-$$version.txt || exit 1; \
+		echo "Python $$version: $$(wc -l < build/resolved-$$version.txt) packages, in build/resolved-$$version.txt"; \
+	done
 
 test-triton: $(STAMP) $(TRITON)/installed  ## networks on a real Triton server, on this machine's loopback
 	PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m triton tests/triton tests/guides
