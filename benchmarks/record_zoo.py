@@ -67,7 +67,9 @@ def training_options(entry: dict[str, Any]) -> str:
     architecture = get_architecture(entry["architecture"])
     defaults = asdict(NetworkConfig()) | asdict(TrainingConfig()) | dict(architecture.defaults)
     settings = entry["network"] | entry["training"]
-    changed = {key: value for key, value in settings.items() if value != defaults[key] and key != "tensorboard"}
+    changed = {
+        key: value for key, value in settings.items() if value != defaults[key] and key != "tensorboard"
+    }
     return " ".join(
         f"--{key.replace('_', '-')} {value}" for key, value in {**changed, "seed": settings["seed"]}.items()
     )
@@ -87,7 +89,11 @@ def record(runs: Path) -> dict[str, Any]:
             "trained_on": TRAINED_ON[name],
             "sha256": hashlib.sha256(content).hexdigest(),
             "bytes": len(content),
-            **(run_entries(runs / name) if (runs / name).is_dir() else {key: known[name][key] for key in RUN_FIELDS}),
+            **(
+                run_entries(runs / name)
+                if (runs / name).is_dir()
+                else {key: known[name][key] for key in RUN_FIELDS}
+            ),
             "parity": None if parity is None else parity.max_relative_error,
             "metrics": {scan: metrics[name] for scan, metrics in measured.items()},
         }
@@ -125,7 +131,8 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
             f"| {entry['parity']:.0e} | {training['epochs']} | {entry['minutes']:g} |"
         )
         recipe += [
-            f"ptychonnx train {entry['architecture']} --data {entry['trained_on']} --out runs/{label} {training_options(entry)}",
+            f"ptychonnx train {entry['architecture']} --data {entry['trained_on']} --out runs/{label} "
+            f"{training_options(entry)}",
             f"ptychonnx export runs/{label} --out zoo/{label}.onnx",
         ]
         hashes.append(f"| `{entry['file']}` | {entry['bytes'] / 1e6:.1f} | `{entry['sha256']}` |")

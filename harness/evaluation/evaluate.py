@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from ptychonnx.harness.evaluation.judge import (
     ComparisonOptions,
@@ -19,6 +20,7 @@ from ptychonnx.harness.machine import processor, software_versions
 from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Placement
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
+from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.scan import Scan
@@ -27,19 +29,19 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    artifacts: Sequence[Path | str | Predictor],
-    scans: Sequence[Path | str | Scan],
-    out: Path | str | None = None,
+    artifacts: StrPath | Predictor | Sequence[StrPath | Predictor],
+    scans: StrPath | Scan | Sequence[StrPath | Scan],
+    out: StrPath | None = None,
     *,
     provider: str = "auto",
     weighting: str | None = None,
     placement: Placement | None = None,
     synchronise: bool | None = None,
-    batch: int | None = DEFAULT_BATCH,
+    batch: int | Literal["auto"] | None = DEFAULT_BATCH,
     iterations: int = 0,
     refine: int = 0,
     alpha: float = ALPHA,
-    references: Sequence[Path | str | None] | None = None,
+    references: Sequence[StrPath | None] | None = None,
     region: RegionRule | None = None,
     plane: bool = False,
     register: bool = False,
@@ -54,10 +56,11 @@ def evaluate(
     Parameters
     ----------
     artifacts
-        ONNX files with a contract, or open networks, in this process or on a server.
+        One or several networks: ONNX files with a contract, ``zoo:NAME`` for a network that comes with ptychonnx, or
+        open networks, in this process or on a server.
     scans
-        Files for `ptychonnx.runtime.formats.read_scan`, or scans. A scan without a reference is reconstructed but not
-        compared.
+        One or several scans, or files for `ptychonnx.runtime.formats.read_scan`. A scan without a reference is
+        reconstructed but not compared.
     out
         Folder for `metrics.json`, figures and `report.html`, created if missing. Nothing is written or drawn if None.
     provider
@@ -66,8 +69,8 @@ def evaluate(
         How patches are stitched, see `ptychonnx.runtime.reconstruction.stitching.Stitcher`; the choice of each contract
         if None.
     batch
-        Patterns in one run of a network. If None, each artifact gets the batch that is fastest in trials on the first
-        scan (`ptychonnx.runtime.inference.tuning.tuned`).
+        Patterns in one run of a network. If ``auto`` or None, each artifact gets the batch that is fastest in trials on
+        the first scan (`ptychonnx.runtime.inference.tuning.tuned`).
     iterations
         Epochs of an iterative reconstruction from vacuum, which has a row of its own; 0 for none.
     refine
@@ -101,9 +104,15 @@ def evaluate(
 
     Examples
     --------
-    >>> evaluation = evaluate(["models/pinn_fno.onnx"], ["data/test.npz"], "report")  # doctest: +SKIP
-    >>> evaluation.as_json()["rows"]["pinn_fno"]["phase"]["ssim"]  # doctest: +SKIP
+    >>> import ptychonnx
+    >>> scan = ptychonnx.simulate_lines(grid=6)
+    >>> evaluation = ptychonnx.evaluate(["zoo:baseline", "zoo:pinn_fno"], scan)
+    >>> rows = evaluation.as_json()["rows"]
+    >>> {label: round(row["phase"]["pearson"], 1) for label, row in rows.items()}
+    {'baseline': 0.9, 'pinn_fno': 1.0}
     """
+    artifacts, scans = _as_list(artifacts), _as_list(scans)
+    batch = None if batch == "auto" else batch
     if out is not None:
         # Imported here, since drawing is not needed without a folder.
         from ptychonnx.harness.evaluation.write import check_folder, write_evaluation
@@ -146,3 +155,7 @@ def evaluate(
     if out is not None:
         write_evaluation(evaluation, Path(out))
     return evaluation
+
+
+def _as_list(items: Any) -> list[Any]:
+    return list(items) if isinstance(items, Sequence) and not isinstance(items, str) else [items]

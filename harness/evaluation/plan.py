@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, NetworkMethod, StitchingChoice
 from ptychonnx.harness.iterative.rpie import ALPHA, check_iterative
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
+from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.reconstruction.stitching import check_whole, patch_weight
 from ptychonnx.runtime.scan import Scan
 
@@ -27,9 +28,9 @@ class EvaluationPlan:
 
 
 def plan_evaluation(
-    artifacts: Sequence[Path | str | Predictor],
-    scans: Sequence[Path | str | Scan],
-    references: Sequence[Path | str | None] | None = None,
+    artifacts: Sequence[StrPath | Predictor],
+    scans: Sequence[StrPath | Scan],
+    references: Sequence[StrPath | None] | None = None,
     *,
     provider: str = "auto",
     batch: int | None = DEFAULT_BATCH,
@@ -51,7 +52,7 @@ def plan_evaluation(
         )
     stitching = stitching or StitchingChoice()
     networks: list[Predictor] = [
-        Session(Path(artifact), provider) if isinstance(artifact, str | Path) else artifact
+        Session(artifact, provider) if isinstance(artifact, str | os.PathLike) else artifact
         for artifact in artifacts
     ]
     labels = _distinct_labels(networks)
@@ -98,9 +99,7 @@ def _distinct_labels(networks: Sequence[Predictor]) -> list[str]:
     return list(labels)
 
 
-def _open_scans(
-    scans: Sequence[Path | str | Scan], references: Sequence[Path | str | None] | None
-) -> list[Scan]:
+def _open_scans(scans: Sequence[StrPath | Scan], references: Sequence[StrPath | None] | None) -> list[Scan]:
     """The scans with their references; equal names are numbered."""
     if references is None:
         references = [None] * len(scans)
@@ -111,7 +110,7 @@ def _open_scans(
     opened = []
     for scan, reference in zip(scans, references, strict=True):
         if not isinstance(scan, Scan):
-            opened.append(read_scan(Path(scan), reference=None if reference is None else Path(reference)))
+            opened.append(read_scan(scan, reference=reference))
         elif reference is not None:
             raise InputError(
                 f"{scan.name}: the scan is loaded already, expected its reference inside it and not in {reference}"

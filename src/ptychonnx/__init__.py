@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ptychonnx import zoo
     from ptychonnx.api.adoption import adopt
-    from ptychonnx.api.evaluation import evaluate
     from ptychonnx.api.module_export import export_module
     from ptychonnx.api.reconstruction import reconstruct
     from ptychonnx.api.run_export import export_run
     from ptychonnx.api.simulation import simulate_lines
+    from ptychonnx.harness.evaluation.evaluate import evaluate
     from ptychonnx.runtime.contract import Contract
     from ptychonnx.runtime.errors import (
         DeviceError,
@@ -76,15 +76,15 @@ _MODULES = {
     "InternalError": _ERRORS,
     "PtychonnxError": _ERRORS,
     "ReadOptions": "ptychonnx.runtime.formats",
-    "Reconstruction": "ptychonnx.runtime.reconstruction.reconstruct",
+    "Reconstruction": "ptychonnx.runtime.reconstruction",
     "Reference": "ptychonnx.runtime.scan",
     "Scan": "ptychonnx.runtime.scan",
     "ServerError": _ERRORS,
-    "Session": "ptychonnx.runtime.inference.session",
+    "Session": "ptychonnx.runtime.inference",
     "UnsupportedError": _ERRORS,
     "VerificationError": _ERRORS,
     "adopt": "ptychonnx.api.adoption",
-    "evaluate": "ptychonnx.api.evaluation",
+    "evaluate": "ptychonnx.harness.evaluation.evaluate",
     "export_module": "ptychonnx.api.module_export",
     "export_run": "ptychonnx.api.run_export",
     "read_scan": "ptychonnx.runtime.formats",

@@ -71,7 +71,13 @@ def test_the_sdist_contains_what_is_tested_and_documented(dist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
         assert not [member.name for member in archive.getmembers() if member.issym()]
-    for name in ("tests/package/test_wheel.py", "docs/reference/formats.md", "examples/fno.py", "LICENSE", "Makefile"):
+    for name in (
+        "tests/package/test_wheel.py",
+        "docs/reference/formats.md",
+        "examples/fno.py",
+        "LICENSE",
+        "Makefile",
+    ):
         assert name in names
 
 
