@@ -1,15 +1,19 @@
 """Grid-lines study: simulate, train, export and evaluate any set of networks in one call.
 
 Each step is a `ptychonnx` command in a process of its own: two frameworks in one process would compete for threads and
-memory, and the list of commands is the recipe that the report prints.
+memory, and the list of commands is the recipe that the report prints. Without a GPU, two networks are trained at a
+time, each on its own half of the cores: a training gains little from a second core.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,20 +29,40 @@ _ERRORS: dict[int, type[PtychonnxError]] = {
     error.exit_code: error for error in (InputError, EnvironmentFailure)
 }
 
+_THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+Command = tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """The commands of a study, without the leading `ptychonnx`, and the files that they write."""
+    """The commands of a study, without the leading `ptychonnx`, and the files that they write.
 
-    commands: tuple[tuple[str, ...], ...]
+    Attributes
+    ----------
+    simulation, evaluation
+        The first and the last command.
+    networks
+        For each network the commands that train and export it.
+    models, report, recipe
+        Files that the commands write; `recipe` is written by `run_plan`.
+    """
+
+    simulation: Command
+    networks: tuple[tuple[Command, ...], ...]
+    evaluation: Command
     models: tuple[Path, ...]
     report: Path
     recipe: Path
 
     @property
-    def lines(self) -> list[str]:
-        """The commands as a user types them."""
-        return [shlex.join(["ptychonnx", *command]) for command in self.commands]
+    def commands(self) -> tuple[Command, ...]:
+        """All commands in order."""
+        return (
+            self.simulation,
+            *(command for network in self.networks for command in network),
+            self.evaluation,
+        )
 
 
 def plan_lines(
@@ -83,18 +107,26 @@ def plan_lines(
         labels.append(architecture.run_label(network))
     typed = typed_options(settings)
     data, models = out / "data", tuple(out / "models" / f"{label}.onnx" for label in labels)
-    commands = [("simulate", "lines", "--out", str(data), "--seed", str(seed), *simulate_options)]
-    for name, label, model in zip(architectures, labels, models, strict=True):
-        run = str(out / "runs" / label)
-        commands.append(
-            ("train", name, "--data", str(data), "--out", run, "--seed", str(seed), *typed, *train_options)
+    networks = tuple(
+        (
+            ("train", name, "--data", str(data), "--out", run, "--seed", str(seed), *typed, *train_options),
+            ("export", run, "--out", str(model)),
         )
-        commands.append(("export", run, "--out", str(model)))
+        for name, run, model in zip(
+            architectures, (str(out / "runs" / label) for label in labels), models, strict=True
+        )
+    )
     report, recipe = out / "report", out / "recipe.sh"
     scan = str(data / "test.npz")
     options = ("--scan", scan, "--out", str(report), *evaluate_options, "--recipe", str(recipe))
-    commands.append(("evaluate", *map(str, models), *options))
-    return StudyPlan(tuple(commands), models, report / "report.html", recipe)
+    return StudyPlan(
+        simulation=("simulate", "lines", "--out", str(data), "--seed", str(seed), *simulate_options),
+        networks=networks,
+        evaluation=("evaluate", *map(str, models), *options),
+        models=models,
+        report=report / "report.html",
+        recipe=recipe,
+    )
 
 
 def typed_options(values: Mapping[str, Any]) -> list[str]:
@@ -109,25 +141,95 @@ def typed_options(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def run_plan(plan: StudyPlan, announce: Callable[[str], None]) -> None:
-    """Write the recipe and run its commands one after the other.
+def run_plan(plan: StudyPlan, announce: Callable[[str], None], *, at_once: int | None = None) -> None:
+    """Write the recipe and run its commands.
 
     Parameters
     ----------
     announce
         Called with each command, as a user types it, before it is run.
+    at_once
+        Networks that are trained at the same time; if None, two, or one on a single core or with a GPU. The output of
+        a command that does not run alone is printed when it ends.
 
     Raises
     ------
     InputError, EnvironmentFailure, VerificationError
         If a command ends with exit code 2, 3, or another that is not 0. The command printed its own message.
     """
-    write_text(plan.recipe, "\n".join(["set -e", *plan.lines, ""]))
-    for command, line in zip(plan.commands, plan.lines, strict=True):
+    write_text(plan.recipe, "\n".join(["set -e", *map(_typed, plan.commands), ""]))
+    at_once = min(at_once or _trainings_at_once(), len(plan.networks))
+    _run(plan.simulation, announce)
+    if at_once == 1:
+        for command in (command for network in plan.networks for command in network):
+            _run(command, announce)
+    else:
+        _run_networks(plan.networks, announce, at_once)
+    _run(plan.evaluation, announce)
+
+
+def _run_networks(
+    networks: Sequence[Sequence[Command]], announce: Callable[[str], None], at_once: int
+) -> None:
+    """Run the commands of several networks at the same time, each process on its own share of the cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    shares = [cores[first::at_once] or cores for first in range(at_once)]
+    printing, failed = threading.Lock(), threading.Event()
+
+    def run(network: Sequence[Command]) -> None:
+        share = shares.pop()
+        # Holds for this thread, and for the processes that it starts.
+        os.sched_setaffinity(0, share)
+        try:
+            for command in network:
+                if not failed.is_set():
+                    _run(command, announce, printing, len(share))
+        except PtychonnxError:
+            failed.set()
+            raise
+        finally:
+            shares.append(share)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for future in [pool.submit(run, network) for network in networks]:
+            future.result()
+
+
+def _run(
+    command: Command,
+    announce: Callable[[str], None],
+    printing: threading.Lock | None = None,
+    threads: int | None = None,
+) -> None:
+    """Run one command, on a number of threads if given; with a lock, its output is printed as a whole when it ends."""
+    line = _typed(command)
+    words = [sys.executable, "-m", "ptychonnx.harness.cli", *command]
+    environment = dict(os.environ)
+    if threads is not None:
+        environment |= dict.fromkeys(_THREADS, str(threads))
+    if printing is None:
         announce(line)
-        code = subprocess.run(
-            [sys.executable, "-m", "ptychonnx.harness.cli", *command], check=False
-        ).returncode
-        if code != 0:
-            error = _ERRORS.get(code, VerificationError)
-            raise error(f"the study stopped with exit code {code} at: {line}")
+        code = subprocess.run(words, check=False, env=environment).returncode
+    else:
+        with printing:
+            announce(line)
+        done = subprocess.run(
+            words, check=False, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        code = done.returncode
+        with printing:
+            print(done.stdout, end="", flush=True)
+    if code != 0:
+        error = _ERRORS.get(code, VerificationError)
+        raise error(f"the study stopped with exit code {code} at: {line}")
+
+
+def _trainings_at_once() -> int:
+    """Two, unless there is one core, or a GPU, whose memory TensorFlow takes as a whole."""
+    if not hasattr(os, "sched_getaffinity") or Path("/dev/nvidiactl").exists():
+        return 1
+    return min(2, len(os.sched_getaffinity(0)))
+
+
+def _typed(command: Command) -> str:
+    return shlex.join(["ptychonnx", *command])

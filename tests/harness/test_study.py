@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import time
 
 import pytest
 
 from ptychonnx.harness.study.lines_study import plan_lines, run_plan
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from ptychonnx.runtime.inference import Session
 
 FRAMEWORK = {"torch": ("lightning", "fno"), "tensorflow": ("tensorflow", "baseline")}
@@ -99,3 +102,40 @@ def test_a_study_stops_at_the_first_command_that_fails(tmp_path):
     with pytest.raises(InputError, match="the study stopped with exit code 2 at: ptychonnx simulate lines"):
         run_plan(plan, lambda line: None)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.integration
+def test_networks_run_side_by_side_each_on_its_share_of_the_cores(tmp_path, capfd, monkeypatch):
+    program = (
+        "import os, sys, time; time.sleep(0.5); print(sys.argv[2], len(os.sched_getaffinity(0)), "
+        "os.environ.get('OMP_NUM_THREADS'))"
+    )
+    start = subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, **rest: start([words[0], "-c", program, *words[3:]], **rest)
+    )
+    plan = plan_lines(["cnn", "fno", "hybrid"], tmp_path)
+    announced = []
+    began = time.monotonic()
+    run_plan(plan, announced.append, at_once=2)
+    assert time.monotonic() - began < 0.5 * 7
+    assert sorted(announced) == sorted(plan.recipe.read_text().splitlines()[1:])
+    assert (announced[0].split()[1], announced[-1].split()[1]) == ("simulate", "evaluate")
+    lines = capfd.readouterr().out.splitlines()
+    cores = len(os.sched_getaffinity(0))
+    if cores > 1:
+        assert [line.split()[1:] for line in lines if line.startswith("fno")] == [[str(cores // 2)] * 2]
+    assert len(lines) == 8
+
+
+@pytest.mark.integration
+def test_a_failure_of_one_network_stops_the_others(tmp_path, monkeypatch):
+    start = subprocess.run
+    program = "import sys; sys.exit(3 if sys.argv[2] == 'cnn' else 0)"
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, **rest: start([words[0], "-c", program, *words[3:]], **rest)
+    )
+    announced = []
+    with pytest.raises(EnvironmentFailure, match="exit code 3 at: ptychonnx train cnn"):
+        run_plan(plan_lines(["cnn", "fno", "hybrid"], tmp_path), announced.append, at_once=2)
+    assert not [line for line in announced if line.split()[1] == "evaluate"]
