@@ -15,8 +15,11 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ptychonnx.runtime.atomic import atomic_folder, atomic_path
 from ptychonnx.runtime.errors import EnvironmentFailure, VerificationError
@@ -92,6 +95,7 @@ class Progress:
         disagreement: float,
         learning_rate: float,
         write: Callable[[Path], None],
+        weights: Iterable[NDArray] = (),
     ) -> None:
         """Keep an epoch.
 
@@ -99,11 +103,13 @@ class Progress:
         ----------
         write
             Puts the network's checkpoint and the framework's state into a folder. Called in every process.
+        weights
+            Weights of the network: some layers turn NaN into 0, so that the loss alone does not tell.
 
         Raises
         ------
         VerificationError
-            If a loss is not finite.
+            If a loss or a weight is not finite.
         EnvironmentFailure
             If the checkpoint cannot be written, for example because the disk is full.
 
@@ -114,6 +120,11 @@ class Progress:
             raise VerificationError(
                 f"training diverged: the loss of epoch {number} is {loss:g} (held out {validation_loss:g}), "
                 f"expected a finite number; {self.kept()}try a lower learning rate"
+            )
+        if not all(np.isfinite(values).all() for values in weights):
+            raise VerificationError(
+                f"training diverged: weights are not finite after epoch {number}; {self.kept()}"
+                "try a lower learning rate"
             )
         seconds = time.perf_counter() - self._start
         epoch = Epoch(number, loss, validation_loss, disagreement, learning_rate, seconds)

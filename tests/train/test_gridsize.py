@@ -56,7 +56,7 @@ def by_torch(data: TrainingData, groups: NDArray[np.intp], answer: Patches) -> f
 
 
 def by_tensorflow(data: TrainingData, groups: NDArray[np.intp], answer: Patches) -> float:
-    def oracle(given, training):
+    def oracle(given):
         diffraction, offsets = given
         assert np.array_equal(diffraction, data.diffraction[groups])
         assert np.array_equal(offsets, group_offsets(data.positions, groups))
@@ -68,7 +68,7 @@ def by_tensorflow(data: TrainingData, groups: NDArray[np.intp], answer: Patches)
         "offsets": tf.constant(data.offsets(groups)),
         "places": tf.constant(group_offsets(data.positions, groups)),
     }
-    return float(task.compute_loss(x=batch, training=False))
+    return float(task.score(batch, oracle))
 
 
 def score(noise_free: tuple[Scan, Patches], change: Callable[[Patches], Patches]) -> float:

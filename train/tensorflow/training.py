@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +44,27 @@ class ReconstructionTask(keras.Model):
     def call(self, given: Given, training: bool = False) -> tf.Tensor:
         return self.model(given, training=training)
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> tf.Tensor:
-        amplitude, offsets, labels = x["amplitude"], x["offsets"], x.get("labels")
+    @cached_property
+    def infer(self) -> Callable[[Given], tf.Tensor]:
+        """The network outside of training, compiled once for every batch."""
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self.model.inputs]
+        signature = specs if len(specs) == 1 else [specs]
+        return tf.function(lambda given: self.model(given, training=False), input_signature=signature)
+
+    def predict_parts(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Object parts [B, N, N, C, 2] of `TrainingData.inputs`, with the weights as they are now."""
+        given = [tf.constant(values) for values in inputs]
+        return np.asarray(self.infer(given if len(given) > 1 else given[0]), dtype=np.float32)
+
+    def score(self, batch: dict[str, tf.Tensor], predict: Callable[[Given], tf.Tensor]) -> tf.Tensor:
+        """Loss of a batch from `_dataset`, for a network that is called as `predict`."""
+        amplitude, offsets, labels = batch["amplitude"], batch["offsets"], batch.get("labels")
         members, size = amplitude.shape[1], amplitude.shape[-1]
         channels = self.data.channels
         given = tf.reshape(amplitude, [-1, channels, size, size])
         if self.data.takes_offsets:
-            given = [given, tf.reshape(x["places"], [-1, channels, 2])]
-        parts = tf.cast(self.model(given, training=training), tf.float32)
+            given = [given, tf.reshape(batch["places"], [-1, channels, 2])]
+        parts = tf.cast(predict(given), tf.float32)
         patches = tf.complex(parts[..., 0], parts[..., 1])
         patches = tf.reshape(tf.transpose(patches, [0, 3, 1, 2]), [-1, members, size, size])
         if labels is not None:
@@ -75,7 +83,7 @@ class ReconstructionTask(keras.Model):
     def train_step(self, batch: Any) -> dict[str, tf.Tensor]:
         devices = self.distribute_strategy.num_replicas_in_sync
         with tf.GradientTape() as tape:
-            loss = self.compute_loss(x=batch, training=True)
+            loss = self.score(batch, lambda given: self.model(given, training=True))
             # Gradients of all devices are added up.
             scaled = self.optimizer.scale_loss(loss / devices)
         variables = self.model.trainable_variables
@@ -85,7 +93,10 @@ class ReconstructionTask(keras.Model):
 
     def test_step(self, batch: Any) -> dict[str, tf.Tensor]:
         groups = tf.shape(batch["amplitude"])[0]
-        self._loss_tracker.update_state(self.compute_loss(x=batch, training=False), sample_weight=groups)
+        # A compiled function would read the weights of the first device on all of them.
+        alone = self.distribute_strategy.num_replicas_in_sync == 1
+        loss = self.score(batch, self.infer if alone else lambda given: self.model(given, training=False))
+        self._loss_tracker.update_state(loss, sample_weight=groups)
         return {"loss": self._loss_tracker.result()}
 
 
@@ -106,7 +117,7 @@ class Reporter(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = {} if logs is None else logs
-        logs["disagreement"] = self.job.data.disagreement(self.network.predict)
+        logs["disagreement"] = self.job.data.disagreement(self.task.predict_parts)
 
         def write(folder: Path) -> None:
             self.network.save(folder)
@@ -118,6 +129,7 @@ class Reporter(keras.callbacks.Callback):
             logs["disagreement"],
             float(np.asarray(self.task.optimizer.learning_rate)),
             write,
+            self.network.tensors().values(),
         )
         if self.job.progress.finished:
             self.model.stop_training = True

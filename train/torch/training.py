@@ -138,6 +138,7 @@ class Reporter(Callback):
             float(metrics["disagreement"]),
             trainer.optimizers[0].param_groups[0]["lr"],
             write,
+            (weight.detach().cpu().numpy() for weight in task.module.parameters()),
         )
         trainer.should_stop = trainer.should_stop or progress.finished
 
