@@ -118,6 +118,31 @@ class ReadOptions(BaseModel):
         allow_inf_nan=False,
         description="Object pixel size after cropping, in metres",
     )
+    average_positions: bool = Field(
+        default=False,
+        description="Average consecutive positions, where a fly scan recorded the same number of them for every "
+        "pattern.",
+    )
+    raster: tuple[int, int] | None = Field(
+        default=None,
+        description="Rows and columns of a raster scan without recorded positions; columns are the fast axis.",
+    )
+    raster_step: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Step of the raster, in the unit of the positions.",
+    )
+    min_photons: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Patterns with fewer photons are left out; by default only those without any.",
+    )
+    external_links: bool = Field(
+        default=False,
+        description="Follow links and external storage of HDF5 files to other folders than the scan's own.",
+    )
     wavelength: float | None = Field(
         default=None,
         gt=0,

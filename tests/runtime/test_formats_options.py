@@ -171,7 +171,7 @@ def test_a_convention_that_the_patterns_contradict_is_doubted(scan, tmp_path):
     lines = []
     path = tike(tmp_path / "s.npz", counts_of(scan), scan.positions)
     read_scan(path, log=lines.append)
-    doubt = "but the brightest pixel of the mean pattern is [8, 8]: is it --dc centre?"
+    doubt = "but the mean pattern is centred at [8, 8]: is it --dc centre?"
     assert f"dc: corner (as tike has it), {doubt}" in lines
     given = read_scan(path, options=ReadOptions(dc="centre"), log=lines.append)
     np.testing.assert_allclose(given.diffraction, scan.diffraction, rtol=1e-6)

@@ -12,6 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.hdf5_links import (
+    LinkGuard,
+    check_storage,
+    dangling_target,
+    follow,
+    open_hdf5,
+)
+from ptychonnx.runtime.formats.containers.hdf5_storage import unwritten
+from ptychonnx.runtime.formats.containers.memory import check_memory
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, LENGTH_UNITS, positive_number
 from ptychonnx.runtime.formats.read_options import ReadOptions
 
@@ -40,14 +49,49 @@ class HDF5File:
     @classmethod
     def open(cls, path: Path, options: ReadOptions, stack: ExitStack) -> HDF5File:
         """Open a file, which `stack` closes."""
-        return cls(stack.enter_context(h5py.File(path, "r")), path, options, stack)
+        return cls(open_hdf5(path, stack), path, options, stack)
+
+    @property
+    def guard(self) -> LinkGuard:
+        """Folder that links may lead to."""
+        folder = None if self.options.external_links else self.path.parent.resolve()
+        return LinkGuard(folder, self.stack)
 
     def get(self, name: str) -> h5py.Dataset | h5py.Group | None:
-        """A dataset or a group; None if there is none, or if a link leads nowhere or to itself."""
-        try:
-            return self.root.get(name)
-        except RuntimeError:
-            return None
+        """A dataset or a group; None if there is none, or if a link leads nowhere or to itself.
+
+        Raises
+        ------
+        InputError
+            If the data lie outside the scan's folder, or the file of a virtual dataset is missing.
+        """
+        item = follow(self.root, name, self.path, self.guard)
+        if isinstance(item, h5py.Dataset):
+            check_storage(item, self.path, self.guard)
+        return item
+
+    def names(self, group: str = "/") -> list[str]:
+        """Names in a group; none if there is no such group."""
+        found = self.get(group)
+        return list(found) if isinstance(found, h5py.Group) else []
+
+    def dangling(self, name: str) -> str | None:
+        """File and path that a link of this name leads to, if it leads nowhere."""
+        return dangling_target(self.root, name) if self.get(name) is None else None
+
+    def load(self, dataset: h5py.Dataset, *, complete: bool = True) -> NDArray:
+        """All values of a dataset.
+
+        Raises
+        ------
+        InputError
+            If they do not fit into memory, or if `complete` and a part of them was never written.
+        """
+        where = f"{self.path}: {dataset.name}"
+        check_memory(dataset.size * dataset.dtype.itemsize, where)
+        if complete and unwritten(dataset, 1).any():
+            raise InputError(f"{where} has parts that were never written, expected all {dataset.shape}")
+        return dataset[()]
 
     def has(self, name: str) -> bool:
         """True if a dataset has this name."""
@@ -71,7 +115,9 @@ class HDF5File:
         """
         dataset = self.first(*names)
         if dataset is None:
-            raise InputError(f"{self.path}: no dataset {' or '.join(names)}, expected {expected}")
+            links = [target for name in names if (target := self.dangling(name))]
+            reason = f" (a link to {links[0]}, which is missing)" if links else ""
+            raise InputError(f"{self.path}: no dataset {' or '.join(names)}{reason}, expected {expected}")
         return dataset
 
     def real(self, expected: str, *names: str) -> NDArray:
@@ -116,7 +162,7 @@ class HDF5File:
                 f"{self.path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected integers of shape "
                 f"{shape}, 0 = good"
             )
-        return dataset[()].astype(np.int64)
+        return self.load(dataset).astype(np.int64)
 
     def length(self, *names: str) -> float | None:
         """The first of these lengths that exists, in metres, which is the unit without a `units` attribute."""
@@ -130,7 +176,7 @@ class HDF5File:
         """A dataset of lengths in metres, converted by its `units` attribute."""
         if dataset.dtype.kind not in "fiu":
             raise InputError(f"{self.path}: {dataset.name} is {dataset.dtype}, expected lengths")
-        return dataset[()].astype(np.float64) * self._unit(dataset, LENGTH_UNITS)
+        return self.load(dataset).astype(np.float64) * self._unit(dataset, LENGTH_UNITS)
 
     def companion(self, default: str, expected: str) -> HDF5File:
         """The second file: the one that the options name, else `default` in the same folder.
@@ -145,21 +191,19 @@ class HDF5File:
             raise InputError(
                 f"{self.path}: no file {path} beside it, expected {expected}, or another --companion"
             )
-        if not h5py.is_hdf5(path):
-            raise InputError(f"{path}: no HDF5 file, expected {expected}")
         return self.open(path, self.options, self.stack)
 
     def _array(self, expected: str, names: tuple[str, ...], kinds: str) -> NDArray:
         dataset = self.dataset(expected, *names)
         if dataset.dtype.kind not in kinds:
             raise InputError(f"{self.path}: {dataset.name} is {dataset.dtype}, expected {expected}")
-        return dataset[()]
+        return self.load(dataset, complete=kinds != "c")
 
     def _quantity(self, names: tuple[str, ...], units: dict[str, float], expected: str) -> float | None:
         dataset = self.first(*names)
         if dataset is None:
             return None
-        number = positive_number(dataset[()], f"{self.path}: {dataset.name}", expected)
+        number = positive_number(self.load(dataset), f"{self.path}: {dataset.name}", expected)
         return number * self._unit(dataset, units)
 
     def _unit(self, dataset: h5py.Dataset, units: dict[str, float]) -> float:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ConcatenatedStack", "RasterStack", "SelectedStack", "Stack", "patterns_together"]
+from ptychonnx.runtime.formats.containers.hdf5_storage import unwritten
+
+__all__ = [
+    "ConcatenatedStack",
+    "RasterStack",
+    "SelectedStack",
+    "Stack",
+    "patterns_together",
+    "unwritten_patterns",
+]
 
 
 class Stack(Protocol):
@@ -35,12 +45,28 @@ def patterns_together(stack: Stack) -> int:
     return int(chunks[0]) if chunks else 1
 
 
+def unwritten_patterns(stack: Stack) -> NDArray[np.bool_]:
+    """True for each pattern that was never written to its file, [n]."""
+    if isinstance(stack, ConcatenatedStack):
+        return np.concatenate([unwritten_patterns(part) for part in stack.parts])
+    if isinstance(stack, SelectedStack):
+        return unwritten_patterns(stack.stack)[stack.rows]
+    if isinstance(stack, RasterStack):
+        raster = stack.raster
+        return (
+            unwritten(raster, 2).ravel()
+            if isinstance(raster, h5py.Dataset)
+            else np.zeros(stack.shape[0], bool)
+        )
+    return unwritten(stack, 1) if isinstance(stack, h5py.Dataset) else np.zeros(stack.shape[0], bool)
+
+
 class ConcatenatedStack:
     """Several stacks, one after the other."""
 
     def __init__(self, parts: Sequence[Stack]) -> None:
         self.together = max(patterns_together(part) for part in parts)
-        self._parts = parts
+        self.parts = parts
         self._starts = np.concatenate([[0], np.cumsum([part.shape[0] for part in parts])])
         self.shape = (int(self._starts[-1]), *parts[0].shape[1:])
         self.dtype = np.result_type(*(part.dtype for part in parts))
@@ -48,7 +74,7 @@ class ConcatenatedStack:
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray:
         start, stop, _ = index[0].indices(self.shape[0])
         blocks = []
-        for part, first in zip(self._parts, self._starts, strict=False):
+        for part, first in zip(self.parts, self._starts, strict=False):
             low, high = max(start - first, 0), min(stop - first, part.shape[0])
             if low < high:
                 blocks.append(part[slice(low, high), index[1], index[2]])
@@ -59,26 +85,26 @@ class SelectedStack:
     """Some patterns of a stack, in increasing order."""
 
     def __init__(self, stack: Stack, rows: NDArray[np.intp]) -> None:
-        self._stack, self._rows = stack, rows
+        self.stack, self.rows = stack, rows
         self.together = patterns_together(stack)
         self.shape = (len(rows), *stack.shape[1:])
         self.dtype = stack.dtype
 
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray:
-        rows = self._rows[index[0]]
+        rows = self.rows[index[0]]
         first, last = int(rows[0]), int(rows[-1])
         if last - first >= 2 * len(rows):
-            one = (self._stack[slice(int(row), int(row) + 1), index[1], index[2]] for row in rows)
+            one = (self.stack[slice(int(row), int(row) + 1), index[1], index[2]] for row in rows)
             return np.concatenate(list(one))
         # With few gaps one contiguous read is faster: HDF5 reads scattered rows one by one.
-        return self._stack[slice(first, last + 1), index[1], index[2]][rows - first]
+        return self.stack[slice(first, last + 1), index[1], index[2]][rows - first]
 
 
 class RasterStack:
     """A raster [slow, fast, rows, columns] as patterns [slow * fast, rows, columns]."""
 
     def __init__(self, raster: Stack) -> None:
-        self._raster = raster
+        self.raster = raster
         self._fast = raster.shape[1]
         chunks = getattr(raster, "chunks", None) or (1, 1)
         self.together = int(chunks[0] * self._fast if chunks[0] > 1 else chunks[1])
@@ -88,6 +114,6 @@ class RasterStack:
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray:
         start, stop, _ = index[0].indices(self.shape[0])
         first, last = start // self._fast, -(-stop // self._fast)
-        block = self._raster[slice(first, last), slice(None), index[1], index[2]]
+        block = self.raster[slice(first, last), slice(None), index[1], index[2]]
         flat = block.reshape(-1, *block.shape[2:])
         return flat[start - first * self._fast : stop - first * self._fast]

@@ -1,32 +1,163 @@
-"""Where the direct beam is in the frames of a scan."""
+"""Where the direct beam is in the frames of a scan, by statistics that single bad pixels cannot change."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
 from ptychonnx.runtime.formats.containers.stacks import Stack
 from ptychonnx.runtime.formats.conversion.scaling import valid_values
-from ptychonnx.runtime.formats.read_options import Convention
 
-__all__ = ["detect_direct_beam"]
+__all__ = ["DirectBeamEstimate", "estimate_direct_beam"]
 
 # Number of patterns whose mean shows where the direct beam is.
 _SAMPLE = 16
+# A pixel counts up to this multiple of its brightest neighbour: hot pixels have no bright neighbours.
+_HOT = 4.0
+_NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
+# Where the intensity is concentrated, as a fraction of the way from the corner (0) to the centre (1).
+_CORNER, _CENTRE = 0.35, 0.65
+# Below this the intensity is spread so evenly that its centre means nothing.
+_CONCENTRATION = 0.05
+# Difference of roundness that tells one place from the other.
+_ROUNDER = 0.1
 
 
-def detect_direct_beam(stack: Stack, mask: NDArray[np.bool_] | None, where: str) -> Convention:
-    """``centre`` or ``corner``, by the brightest pixel of the mean pattern, and the reason."""
-    n, height, width = stack.shape
-    total = np.zeros((height, width))
-    for index in np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)):
-        frame = np.asarray(stack[slice(index, index + 1), slice(None), slice(None)])[0]
-        total += np.where(valid_values(frame, where), frame, 0)
-    if mask is not None and mask.shape == total.shape:
-        total[~mask] = 0
-    peak = np.array(np.unravel_index(np.argmax(total), total.shape))
-    sides = np.array(total.shape)
-    from_centre = np.abs(peak - sides // 2).max()
-    from_corner = np.minimum(peak, sides - peak).max()
-    place = "corner" if from_corner < from_centre else "centre"
-    return Convention(place, f"the brightest pixel of the mean pattern is [{peak[0]}, {peak[1]}]")
+@dataclass(frozen=True)
+class DirectBeamEstimate:
+    """The place of the direct beam in the mean pattern.
+
+    Attributes
+    ----------
+    place
+        ``centre`` or ``corner``; None if both are about as likely.
+    pixel
+        (row, column) of the centre of mass of the mean pattern, in the file's own frames.
+    sides
+        Rows and columns of the frames.
+    """
+
+    place: str | None
+    pixel: tuple[float, float]
+    sides: tuple[int, ...]
+
+    @property
+    def nearest(self) -> tuple[int, int]:
+        """The nearest pixel, in a frame that continues periodically."""
+        row, column = (round(place) % side for place, side in zip(self.pixel, self.sides, strict=True))
+        return row, column
+
+    @property
+    def reason(self) -> str:
+        """For messages."""
+        row, column = self.nearest
+        return f"the mean pattern is centred at [{row}, {column}]"
+
+
+def estimate_direct_beam(
+    stack: Stack,
+    mask: NDArray[np.bool_] | None,
+    where: str,
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+) -> DirectBeamEstimate:
+    """Locate the direct beam in the mean of a sample of the frames.
+
+    The mean leaves out the brightest value of each pixel, which may be a cosmic ray, and limits pixels that are much
+    brighter than all of their neighbours. Its centre is taken on a torus, so that a beam in the corner is as compact
+    as one in the centre; a gap, a beam stop or the donut of a zone plate does not move it.
+
+    Parameters
+    ----------
+    mask
+        bool [rows, columns], True = valid.
+    rows, columns
+        Part of the frames to look at.
+    """
+    image = _mean_pattern(stack, mask, where, rows, columns)
+    amplitude = np.sqrt(image)
+    amplitude = np.maximum(amplitude - np.median(amplitude), 0)
+    centre, concentration = zip(*(_on_torus(amplitude.sum(axis=1 - axis)) for axis in (0, 1)), strict=True)
+    sides = np.array(image.shape)
+    # 0 in the corner, 1 in the centre.
+    nearness = 1 - np.abs(np.array(centre) - sides // 2) / (sides / 2)
+    place: str | None = None
+    if min(concentration) > _CONCENTRATION and nearness.min() > _CENTRE:
+        place = "centre"
+    elif min(concentration) > _CONCENTRATION and nearness.max() < _CORNER:
+        place = "corner"
+    else:
+        # A donut as large as the frame has no centre of mass, but it is round about the beam.
+        in_centre, in_corner = (_roundness(amplitude, start) for start in (sides // 2, 0 * sides))
+        if abs(in_centre - in_corner) > _ROUNDER:
+            place = "centre" if in_centre > in_corner else "corner"
+            centre = tuple(sides // 2 if place == "centre" else 0 * sides)
+    row, column = _centre_of_mass(image, centre) % sides
+    return DirectBeamEstimate(
+        place, (row + (rows.start or 0), column + (columns.start or 0)), stack.shape[1:]
+    )
+
+
+def _mean_pattern(
+    stack: Stack, mask: NDArray[np.bool_] | None, where: str, rows: slice, columns: slice
+) -> NDArray[np.float64]:
+    """Mean of a sample, without the brightest value of each pixel, hot pixels limited."""
+    n = stack.shape[0]
+    sample = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int))
+    total = brightest = None
+    for index in sample:
+        frame = np.asarray(stack[slice(index, index + 1), rows, columns])[0]
+        frame = np.where(valid_values(frame, where), frame, 0).astype(np.float64)
+        total = frame if total is None else total + frame
+        brightest = frame if brightest is None else np.maximum(brightest, frame)
+    assert total is not None
+    assert brightest is not None
+    image = total - brightest if len(sample) > 2 else total
+    if mask is not None and mask.shape == stack.shape[1:]:
+        image = image * mask[rows, columns]
+    limited = np.minimum(image, _HOT * maximum_filter(image, footprint=_NEIGHBOURS, mode="wrap"))
+    return limited if limited.any() else image
+
+
+def _on_torus(profile: NDArray[np.float64]) -> tuple[float, float]:
+    """Circular mean of a profile, in pixels, and how concentrated the profile is (0 to 1)."""
+    n, total = len(profile), float(profile.sum())
+    if total == 0:
+        return n // 2, 0.0
+    moment = np.sum(profile * np.exp(2j * np.pi * np.arange(n) / n)) / total
+    return float(np.angle(moment) / (2 * np.pi) * n % n), float(abs(moment))
+
+
+def _roundness(image: NDArray[np.float64], centre: NDArray[np.intp]) -> float:
+    """Share of a periodic image's variance that depends on the distance from `centre` alone."""
+    rows, columns = (
+        (np.arange(side) - middle + side // 2) % side - side // 2
+        for side, middle in zip(image.shape, centre, strict=True)
+    )
+    radius = np.rint(np.hypot(rows[:, None], columns)).astype(int).ravel()
+    mean = np.bincount(radius, image.ravel()) / np.maximum(np.bincount(radius), 1)
+    variance = float(image.var())
+    return float(mean[radius].var()) / variance if variance else 0.0
+
+
+def _centre_of_mass(image: NDArray[np.float64], start: tuple[float, ...]) -> NDArray[np.float64]:
+    """Centre of mass of a periodic image within a quarter of its sides from an estimate, iterated."""
+    image = np.maximum(image - np.median(image), 0)
+    centre = np.array(start)
+    sides = np.array(image.shape)
+    for _ in range(5):
+        offsets = [
+            (np.arange(side) - middle + side / 2) % side - side / 2
+            for side, middle in zip(sides, centre, strict=True)
+        ]
+        near = [np.abs(offset) <= side / 4 for offset, side in zip(offsets, sides, strict=True)]
+        part = image * near[0][:, None] * near[1]
+        total = part.sum()
+        if total == 0:
+            break
+        shift = np.array([(part.sum(axis=1) @ offsets[0]), (part.sum(axis=0) @ offsets[1])]) / total
+        centre = (centre + shift) % sides
+    return centre

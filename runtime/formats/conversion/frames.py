@@ -253,6 +253,12 @@ class _Frames:
         if not whole or self.trusted is not None:
             used = valid if self.trusted is None else valid & self.trusted
             frames = np.where(used, frames, frames.dtype.type(0))
+        lit = frames.any(axis=(1, 2))
+        if not lit.all():
+            raise InputError(
+                f"{self.where}[{first + int(np.argmin(lit))}] has no photons, expected some: --min-photons 1 leaves "
+                "such patterns out"
+            )
         amplitude = root_of_counts(frames) if self.quantity == "counts" else frames.astype(np.float32)
         patterns = self.plan.binned(self.plan.upright(amplitude))
         return patterns if self.good is None else patterns * self.good

@@ -10,15 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.stacks import Stack
-from ptychonnx.runtime.formats.conversion.direct_beam import detect_direct_beam
+from ptychonnx.runtime.formats.containers.stacks import SelectedStack, Stack, unwritten_patterns
+from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns
+from ptychonnx.runtime.formats.conversion.direct_beam import DirectBeamEstimate, estimate_direct_beam
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, lazy_frames
 from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
-from ptychonnx.runtime.formats.read_options import METRES, Conventions, ReadOptions
+from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 from ptychonnx.runtime.scan import Reference, Scan
 
 __all__ = ["RawScan", "assemble", "from_scan"]
 
+# Pixels of a frame; the largest detectors have 18 million.
+_LARGEST_FRAME = 2**25
 _SIGNS = {"as-is": (1, 1), "flip-row": (-1, 1), "flip-column": (1, -1), "flip-both": (-1, -1)}
 
 
@@ -52,6 +55,8 @@ class RawScan:
         In metres; the pixel size is that of the object at the full detector (its shorter side).
     hint
         Remedy for bad pixels in this format.
+    detect_dc
+        Whether the direct beam is where the mean pattern has it, instead of where the conventions say.
     """
 
     path: Path
@@ -68,6 +73,7 @@ class RawScan:
     pixel_size: float | None = None
     wavelength: float | None = None
     hint: str = ""
+    detect_dc: bool = False
 
 
 def from_scan(scan: Scan, path: Path, conventions: Conventions) -> RawScan:
@@ -109,14 +115,26 @@ def assemble(
         are read, see `ptychonnx.runtime.formats.conversion.frames.lazy_frames`.
     """
     where = f"{raw.path}: {raw.patterns_key}"
-    _check(raw, where)
+    _check(raw, options, where)
+    raw = _without(raw, unwritten_patterns(raw.patterns), "never written", where, log)
     height, width = raw.patterns.shape[1:]
-    conventions = raw.conventions.overridden(options)
-    detected = detect_direct_beam(raw.patterns, raw.mask, where)
+    beam = estimate_direct_beam(raw.patterns, raw.mask, where, *_searched(raw, options))
+    conventions = _with_direct_beam(raw, options, beam)
     for line in conventions.lines():
-        doubt = line.startswith("dc:") and options.dc is None and detected.value != conventions.dc.value
-        log(f"{line}, but {detected.reason}: is it --dc {detected.value}?" if doubt else line)
+        log(line + (_doubt(options, conventions, beam) if line.startswith("dc:") else ""))
     plan = FramePlan.of(raw.patterns.shape, conventions.dc.value == "corner", options, where)
+    dark = dark_patterns(
+        raw.patterns, raw.mask, conventions.quantity.value, options.min_photons, beam.pixel[0], where
+    )
+    raw = _without(raw, dark, "without photons" if options.min_photons is None else "too dark", where, log)
+    centre = (height // 2, width // 2)
+    if conventions.dc.value == beam.place == "centre" and options.crop_centre is None:
+        off = max(abs(found - middle) for found, middle in zip(beam.pixel, centre, strict=True))
+        if off > (1.5 if options.crop else plan.cut / 8):
+            row, column = beam.nearest
+            log(
+                f"direct beam: taken at {list(centre)}, but {beam.reason}: is it --crop-centre {row} {column}?"
+            )
     frames = lazy_frames(
         raw.patterns,
         plan,
@@ -155,7 +173,59 @@ def assemble(
     return replace(scan, probe=probe, probe_estimated=estimated, reference=reference)
 
 
-def _check(raw: RawScan, where: str) -> None:
+def _searched(raw: RawScan, options: ReadOptions) -> tuple[slice, slice]:
+    """Part of the frames that may hold the direct beam: around a given centre, or all."""
+    if options.crop is None or options.crop_centre is None:
+        return slice(None), slice(None)
+    half = options.crop // 2
+    rows, columns = (
+        slice(max(0, middle - half), middle - half + options.crop) for middle in options.crop_centre
+    )
+    return rows, columns
+
+
+def _with_direct_beam(raw: RawScan, options: ReadOptions, beam: DirectBeamEstimate) -> Conventions:
+    """The conventions, with the direct beam where it was detected if the format does not define it."""
+    conventions = raw.conventions.overridden(options)
+    if not raw.detect_dc or options.dc:
+        return conventions
+    height, width = raw.patterns.shape[1:]
+    if options.crop_centre is not None:
+        return replace(conventions, dc=Convention("centre", "given by the centre of the crop"))
+    if beam.place is None or height != width:
+        return replace(conventions, dc=Convention("centre", "assumed"))
+    return replace(conventions, dc=Convention(beam.place, beam.reason))
+
+
+def _doubt(options: ReadOptions, conventions: Conventions, beam: DirectBeamEstimate) -> str:
+    """Why the direct beam may be elsewhere, and the option that settles it; empty without a doubt."""
+    if options.dc is not None or options.crop_centre is not None:
+        return ""
+    place = conventions.dc.value
+    if beam.place is None:
+        other = "corner" if place == "centre" else "centre"
+        return (
+            f", but the mean pattern does not show whether it is there or in the {other}: is it --dc {other}?"
+        )
+    return "" if beam.place == place else f", but {beam.reason}: is it --dc {beam.place}?"
+
+
+def _without(
+    raw: RawScan, left_out: NDArray[np.bool_], kind: str, where: str, log: Callable[[str], None]
+) -> RawScan:
+    """The scan without some of its patterns, whose number is reported."""
+    numbers = np.flatnonzero(left_out)
+    if not len(numbers):
+        return raw
+    if len(numbers) == len(left_out):
+        raise InputError(f"{where}: all {len(numbers)} patterns are {kind}, expected some with photons")
+    shown = ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+    log(f"patterns: {len(numbers)} of {len(left_out)} left out, {kind} (numbers {shown})")
+    kept = np.flatnonzero(~left_out)
+    return replace(raw, patterns=SelectedStack(raw.patterns, kept), positions=raw.positions[kept])
+
+
+def _check(raw: RawScan, options: ReadOptions, where: str) -> None:
     shape = raw.patterns.shape
     if len(shape) != 3:
         raise InputError(f"{where} has shape {shape}, expected square patterns [n, N, N]")
@@ -165,6 +235,11 @@ def _check(raw: RawScan, where: str) -> None:
         raise InputError(
             f"{raw.path}: {raw.positions_key} has shape {raw.positions.shape}, expected {(shape[0], 2)}, one for "
             f"each pattern of {raw.patterns_key}"
+        )
+    if shape[1] * shape[2] > _LARGEST_FRAME and options.crop is None:
+        raise InputError(
+            f"{where} has frames of {shape[1]} x {shape[2]} pixels, expected at most {_LARGEST_FRAME} pixels, or a "
+            "part of them: --crop"
         )
 
 

@@ -68,7 +68,7 @@ def read(file: HDF5File) -> RawScan:
             "fold_slice" if names == _FOLD_SLICE else "PtychoFM", unit="m", axes="column,row"
         ),
         offset="middle",
-        probe=first_probe(parameters) if parameters.has("probe") else None,
+        probe=first_probe(parameters),
         known_object=known_object,
         pixel_size=pixel_size or parameters.length("dx"),
         wavelength=parameters.length("lambda"),
@@ -83,7 +83,7 @@ def _object(
     file: HDF5File,
 ) -> tuple[NDArray[np.complex64] | None, float | None, tuple[float, float]]:
     """The object, its pixel size, and the position (row, column) of its pixel [0, 0] in metres, as far as known."""
-    attributes = file.root["object"].attrs if file.has("object") else {}
+    attributes = known.attrs if (known := file.first("object")) is not None else {}
     name = "pixel_height_m" if "pixel_height_m" in attributes else "pixel_width_m"
     if name not in attributes:
         return None, None, (0.0, 0.0)

@@ -37,7 +37,6 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_text
 from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, open_archive
 from ptychonnx.runtime.formats.containers.stacks import RasterStack
-from ptychonnx.runtime.formats.conversion.direct_beam import detect_direct_beam
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.quantities import positive_number
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
@@ -79,10 +78,6 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
         )
     positions, unit, axes = _positions(arrays, patterns.shape[0])
     mask = _mask(arrays)
-    if options.dc:
-        direct_beam = Convention(options.dc, "given")
-    else:
-        direct_beam = detect_direct_beam(patterns, mask, f"{path}: {mapping['patterns']}")
     return RawScan(
         path=path,
         patterns=patterns,
@@ -90,8 +85,13 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
         positions=positions,
         positions_key=mapping.get("positions") or f"{mapping['x']} and {mapping['y']}",
         conventions=Conventions(
-            unit, axes, Convention("as-is", "assumed"), Convention("counts", "assumed"), direct_beam
+            unit,
+            axes,
+            Convention("as-is", "assumed"),
+            Convention("counts", "assumed"),
+            Convention("centre", "assumed"),
         ),
+        detect_dc=True,
         absolute=unit.value == "px",
         probe=_probe(arrays),
         mask=mask,

@@ -91,10 +91,10 @@ def read(file: HDF5File) -> RawScan:
 
 
 def _entry(file: HDF5File) -> str | None:
-    for name in file.root:
+    for name in file.names():
         definition = file.first(f"{name}/definition")
         if definition is not None and definition.dtype.kind in "OSU":
-            text = np.asarray(definition[()]).reshape(-1)[:1].tolist()
+            text = np.asarray(file.load(definition)).reshape(-1)[:1].tolist()
             if (
                 text
                 and (text[0].decode("utf-8", "replace") if isinstance(text[0], bytes) else text[0])
@@ -105,7 +105,7 @@ def _entry(file: HDF5File) -> str | None:
 
 
 def _children(file: HDF5File, parent: str, kind: str) -> Iterator[str]:
-    for name in file.root[parent]:
+    for name in file.names(parent):
         group = file.get(f"{parent}/{name}")
         if isinstance(group, h5py.Group) and attribute_text(group, "NX_class") == kind:
             yield f"{parent}/{name}"
@@ -145,7 +145,7 @@ def _translation(file: HDF5File, entry: str, detector: str, n: int) -> tuple[NDA
 def _sum_of_axes(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
     """(x, y) [n, 2] in metres: the sum of the translation axes, each along its vector."""
     total, axes = np.zeros((n, 3)), 0
-    for name in file.root[place]:
+    for name in file.names(place):
         axis = file.first(f"{place}/{name}")
         if (
             axis is None

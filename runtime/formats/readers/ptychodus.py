@@ -95,7 +95,7 @@ def read(file: HDF5File) -> RawScan:
         positions_key=f"{_X} and {_Y}",
         conventions=Conventions.of_format("ptychodus", unit="m", axes="column,row"),
         offset="middle",
-        probe=first_probe(product) if product.has("probe") and product.root["probe"].size else None,
+        probe=first_probe(product),
         mask=_mask(diffraction),
         known_object=known_object,
         pixel_size=pixel_size,
@@ -107,7 +107,7 @@ def read_training(file: HDF5File) -> RawScan:
     """Read ptychodus' training data."""
     counts = file.dataset(_PATTERNS, "patterns")
     x, y = file.vectors("float [n] in pixels", _X_PX, _Y_PX)
-    energy = file.root["photon_energy_eV"][()] if file.has("photon_energy_eV") else 0.0
+    energy = 0.0 if (stored := file.first("photon_energy_eV")) is None else stored[()]
     return RawScan(
         path=file.path,
         patterns=counts,
@@ -116,7 +116,7 @@ def read_training(file: HDF5File) -> RawScan:
         positions_key=f"{_X_PX} and {_Y_PX}",
         conventions=Conventions.of_format("ptychodus", unit="px", axes="column,row"),
         offset="middle",
-        probe=first_probe(file) if file.has("probe") else None,
+        probe=first_probe(file),
         mask=_mask(file),
         known_object=combined_layers(file) if file.has("object") else None,
         pixel_size=file.length("object_pixel_width_m"),
@@ -133,8 +133,11 @@ def combined_layers(file: HDF5File) -> NDArray[np.complex64]:
     return whole
 
 
-def first_probe(file: HDF5File) -> NDArray[np.complex64]:
-    """`probe` [modes, N, N]; the first of several coherent parts."""
+def first_probe(file: HDF5File) -> NDArray[np.complex64] | None:
+    """`probe` [modes, N, N], the first of several coherent parts; None if there is none, or one without pixels."""
+    stored = file.first("probe")
+    if stored is None or not stored.size:
+        return None
     probe = file.complex("complex [coherent, modes, N, N]", "probe")
     if probe.ndim == 4:
         probe = probe[0]
@@ -157,7 +160,7 @@ def object_corner(
 
 def object_number(file: HDF5File, name: str, *, positive: bool = False, default: float = np.nan) -> float:
     """An attribute of `object` that holds one finite number of metres."""
-    value = np.asarray(file.root["object"].attrs.get(name, default))
+    value = np.asarray(file.dataset("an object", "object").attrs.get(name, default))
     where = f"{file.path}: attribute {name} of object"
     if positive:
         return positive_number(value, where, "a positive number of metres")

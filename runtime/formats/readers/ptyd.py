@@ -74,13 +74,12 @@ def read(file: HDF5File) -> RawScan:
 
 
 def _chunks(file: HDF5File) -> list[str]:
-    group = file.root["chunks"]
-    numbers = sorted((name for name in group if name.isdecimal()), key=int)
+    numbers = sorted((name for name in file.names("chunks") if name.isdecimal()), key=int)
     if not numbers:
         raise InputError(f"{file.path}: no chunk chunks/0, expected patterns in chunks")
     for name in numbers:
         if not file.has_group(f"chunks/{name}"):
-            target = getattr(group.get(name, getlink=True), "filename", name)
+            target = file.dangling(f"chunks/{name}")
             raise InputError(
                 f"{file.path}: chunks/{name} leads to {target}, which is missing, expected it beside"
             )

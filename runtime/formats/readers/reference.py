@@ -80,7 +80,8 @@ def _from_hdf5(path: Path) -> Reference:
             for key in keys:
                 if not file.has(key):
                     raise InputError(f"{path}: no dataset {key!r}, expected {keys[0]!r} and {keys[1]!r}")
-            return _reference(path, file.root[keys[0]][()], file.root[keys[1]][()])
+            whole, origin = (file.load(file.dataset("a reference", key), complete=False) for key in keys)
+            return _reference(path, whole, origin)
     except OSError as error:
         raise InputError(f"{path}: truncated or damaged HDF5 ({error}), expected a complete file") from error
 

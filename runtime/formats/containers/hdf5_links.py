@@ -1,0 +1,151 @@
+"""HDF5 links, virtual datasets and external storage: followed to regular files in the scan's folder only.
+
+An HDF5 file may name any other file as a part of itself, and HDF5 fills with zeros whatever it does not find. Links are
+therefore followed here, one by one, and the storage of a dataset is checked before it is read.
+"""
+
+from __future__ import annotations
+
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the compression filters of detectors)
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["LinkGuard", "check_storage", "dangling_target", "follow", "open_hdf5"]
+
+_MAX_LINKS = 32
+
+
+@dataclass(frozen=True)
+class LinkGuard:
+    """Where links may lead.
+
+    Attributes
+    ----------
+    folder
+        Every file must be in it, after symbolic links are resolved; None allows any folder.
+    stack
+        Closes the files that links lead to.
+    """
+
+    folder: Path | None
+    stack: ExitStack
+
+    def check(self, target: Path, origin: str) -> bool:
+        """Whether a file exists.
+
+        Raises
+        ------
+        InputError
+            If it exists and is not a regular file in the folder; `origin` (file and key) begins the message.
+        """
+        if self.folder is not None and not target.resolve().is_relative_to(self.folder):
+            raise InputError(
+                f"{origin} leads to {target}, expected a file in {self.folder} (--external-links allows any folder)"
+            )
+        if not target.exists():
+            return False
+        if not target.is_file():
+            raise InputError(f"{origin} leads to {target}, which is not a regular file, expected one")
+        return True
+
+
+def open_hdf5(path: Path, stack: ExitStack) -> h5py.File:
+    """Open a file, which `stack` closes.
+
+    Raises
+    ------
+    InputError
+        If it is not a regular HDF5 file.
+    """
+    # Opening a FIFO would wait forever.
+    if not stat.S_ISREG(path.stat().st_mode) or not h5py.is_hdf5(path):
+        raise InputError(f"{path}: no HDF5 file, expected one")
+    return stack.enter_context(h5py.File(path, "r"))
+
+
+def follow(root: h5py.File, name: str, path: Path, guard: LinkGuard) -> h5py.Dataset | h5py.Group | None:
+    """The object with a name, links followed; None if there is none, or if a link leads nowhere or to itself.
+
+    Raises
+    ------
+    InputError
+        If a link leads to something other than a regular file in the allowed folder.
+    """
+    here: h5py.Group = root
+    parts = [part for part in name.split("/") if part and part != "."]
+    for _ in range(_MAX_LINKS + len(parts)):
+        if not parts:
+            return here
+        if not isinstance(here, h5py.Group):
+            return None
+        part = parts.pop(0)
+        link = here.get(part, getlink=True)
+        if isinstance(link, h5py.SoftLink):
+            parts = [*_parts(link.path), *parts]
+            here = here.file if link.path.startswith("/") else here
+        elif isinstance(link, h5py.ExternalLink):
+            target = Path(here.file.filename).parent / link.filename
+            if not guard.check(target, f"{path}: {name}"):
+                return None
+            here = open_hdf5(target, guard.stack)
+            parts = [*_parts(link.path), *parts]
+        elif link is None:
+            return None
+        else:
+            here = here[part]
+    return None
+
+
+def dangling_target(root: h5py.File, name: str) -> str | None:
+    """File, or path in the same file, that a link of this name leads to."""
+    try:
+        link = root.get(name, getlink=True)
+    except (KeyError, RuntimeError):
+        return None
+    if isinstance(link, h5py.ExternalLink):
+        return link.filename
+    return link.path if isinstance(link, h5py.SoftLink) else None
+
+
+def check_storage(dataset: h5py.Dataset, path: Path, guard: LinkGuard) -> None:
+    """Refuse a dataset whose values are in files that are missing or out of bounds.
+
+    Raises
+    ------
+    InputError
+        If a file of a virtual dataset or of external raw storage is missing or outside the allowed folder.
+    """
+    where = f"{path}: {dataset.name}"
+    folder = Path(dataset.file.filename).parent
+    for file_name, _, _ in dataset.external or ():
+        if not guard.check(folder / file_name, where):
+            raise InputError(f"{where} is stored in {folder / file_name}, which is missing, expected it")
+    for source in dataset.virtual_sources() if dataset.is_virtual else ():
+        if source.file_name == ".":
+            inner = dataset.file
+        else:
+            # A pattern of names, such as data_%b.h5, counts blocks from 0.
+            target = folder / source.file_name.replace("%b", "0")
+            if not guard.check(target, where):
+                raise InputError(
+                    f"{where} is a virtual dataset whose source {target} is missing, expected it: HDF5 would read zeros"
+                )
+            inner = open_hdf5(target, guard.stack)
+        name = source.dset_name.replace("%b", "0")
+        part = follow(inner, name, path, guard)
+        if not isinstance(part, h5py.Dataset):
+            raise InputError(
+                f"{where} is a virtual dataset whose source {source.file_name}:{name} is missing, expected it"
+            )
+        if part != dataset:
+            check_storage(part, path, guard)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part and part != "."]

@@ -1,0 +1,63 @@
+"""Parts of HDF5 datasets that were never written, which HDF5 reads as zeros."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["unwritten"]
+
+
+def unwritten(dataset: h5py.Dataset, leading: int) -> NDArray[np.bool_]:
+    """True for each slice along the `leading` first axes that was not written completely.
+
+    A contiguous dataset is written as a whole, a chunked one chunk by chunk, and a virtual one by its sources.
+    """
+    shape = dataset.shape[:leading]
+    if not dataset.size:
+        return np.zeros(shape, dtype=bool)
+    if dataset.is_virtual:
+        return _unwritten_sources(dataset, leading)
+    if dataset.chunks is None:
+        return np.full(shape, dataset.id.get_storage_size() == 0)
+    grid = [-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+    count = dataset.id.get_num_chunks()
+    if count == int(np.prod(grid)):
+        return np.zeros(shape, dtype=bool)
+    if count == 0:
+        return np.ones(shape, dtype=bool)
+    written = np.zeros(grid[:leading], dtype=np.int64)
+
+    def mark(info: Any) -> None:
+        place = tuple(
+            offset // chunk for offset, chunk in zip(info.chunk_offset, dataset.chunks, strict=True)
+        )
+        written[place[:leading]] += 1
+
+    dataset.id.chunk_iter(mark)
+    missing = written < int(np.prod(grid[leading:]))
+    for axis in range(leading):
+        missing = np.repeat(missing, dataset.chunks[axis], axis=axis)
+    return missing[tuple(slice(length) for length in shape)]
+
+
+def _unwritten_sources(dataset: h5py.Dataset, leading: int) -> NDArray[np.bool_]:
+    """The same for a virtual dataset, whose sources exist: slices that no source fills, or that a source lacks."""
+    missing = np.ones(dataset.shape[0], dtype=bool)
+    folder = Path(dataset.file.filename).parent
+    for source in dataset.virtual_sources():
+        start, stop = (int(bound[0]) for bound in source.vspace.get_select_bounds())
+        with ExitStack() as stack:
+            file = dataset.file
+            if source.file_name != ".":
+                file = stack.enter_context(h5py.File(folder / source.file_name.replace("%b", "0"), "r"))
+            inner = file[source.dset_name.replace("%b", "0")]
+            first, last = (int(bound[0]) for bound in source.src_space.get_select_bounds())
+            lacking = unwritten(inner, 1)[first : last + 1]
+        missing[start : stop + 1] = lacking if len(lacking) == stop + 1 - start else lacking.any()
+    return np.broadcast_to(missing.reshape(-1, *(1,) * (leading - 1)), dataset.shape[:leading]).copy()

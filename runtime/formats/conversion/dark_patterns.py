@@ -1,0 +1,91 @@
+"""Patterns without photons: a closed shutter, a lost beam, a frame that was never filled."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.formats.containers.stacks import Stack
+from ptychonnx.runtime.formats.conversion.scaling import valid_values
+
+__all__ = ["dark_patterns"]
+
+# Stacks up to this size are read to the end; of larger ones only a strip, or the sizes of their chunks.
+_SMALL_BYTES = 2**26
+_BLOCK_BYTES = 2**23
+_STRIP = 16
+
+
+def dark_patterns(
+    stack: Stack,
+    mask: NDArray[np.bool_] | None,
+    quantity: str,
+    min_photons: float | None,
+    brightest_row: float,
+    where: str,
+) -> NDArray[np.bool_]:
+    """True for each pattern without photons, or with fewer than `min_photons`, [n].
+
+    A threshold needs all patterns. Without one, only patterns that may be empty are read; in large files of chunks that
+    are not compressed, or hold several patterns, they are refused when they are read instead.
+
+    Parameters
+    ----------
+    brightest_row
+        Row of the frames near the direct beam.
+    """
+    n = stack.shape[0]
+    dark = np.zeros(n, dtype=bool)
+    candidates = np.arange(n) if min_photons is not None else _candidates(stack, int(brightest_row), where)
+    for index in candidates:
+        frame = np.asarray(stack[slice(int(index), int(index) + 1), slice(None), slice(None)])[0]
+        valid = valid_values(frame, where)
+        broken = np.count_nonzero(~valid) > valid.size // 2
+        frame = np.where(valid if mask is None or mask.shape != valid.shape else valid & mask, frame, 0)
+        if min_photons is None:
+            dark[index] = not (broken or frame.any())
+        else:
+            counts = np.square(frame, dtype=np.float64) if quantity == "amplitude" else frame
+            dark[index] = np.sum(counts, dtype=np.float64) < min_photons
+    return dark
+
+
+def _candidates(stack: Stack, brightest_row: int, where: str) -> NDArray[np.intp]:
+    """Patterns that may be empty, found at little cost."""
+    n, height, width = stack.shape
+    chunks = getattr(stack, "chunks", None)
+    if (
+        isinstance(stack, h5py.Dataset)
+        and chunks
+        and chunks[0] == 1
+        and stack.id.get_create_plist().get_nfilters()
+    ):
+        return _small_chunks(stack)
+    if math.prod(stack.shape) * stack.dtype.itemsize <= _SMALL_BYTES:
+        rows = slice(0, height)
+    elif chunks is None and not hasattr(stack, "together"):
+        rows = slice(max(0, brightest_row - _STRIP // 2), brightest_row + _STRIP // 2)
+    else:
+        return np.empty(0, dtype=np.intp)
+    step = max(1, _BLOCK_BYTES // (8 * len(range(height)[rows]) * width))
+    empty = []
+    for start in range(0, n, step):
+        strip = np.asarray(stack[slice(start, min(n, start + step)), rows, slice(None)])
+        lit = valid_values(strip, where) & (strip != 0)
+        empty.append(start + np.flatnonzero(~lit.any(axis=(1, 2))))
+    return np.concatenate(empty)
+
+
+def _small_chunks(dataset: h5py.Dataset) -> NDArray[np.intp]:
+    """Patterns whose compressed chunks are all small: zeros compress to next to nothing."""
+    sizes = np.zeros(dataset.shape[0], dtype=np.int64)
+
+    def add(info: Any) -> None:
+        sizes[info.chunk_offset[0]] += info.size
+
+    dataset.id.chunk_iter(add)
+    return np.flatnonzero(sizes < 0.5 * sizes.max())
