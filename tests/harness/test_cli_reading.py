@@ -34,7 +34,7 @@ def test_a_mapped_file_is_reconstructed_and_understood_aloud(run, oracle, lines_
     artifact = oracle(tmp_path / "m.onnx", lines_scan, "pinn_fno")
     code, out, err = run("reconstruct", artifact, plain, "--out", tmp_path / "o.npz", *OPTIONS)
     assert code == 0, err
-    assert "dc: corner (the brightest pixel of the mean pattern is [0, 0])" in err
+    assert "dc: corner (the mean pattern is centred at [0, 0])" in err
     assert "axes: column,row (given)" in err
     assert "unit: um (given)" in err
     assert "o.npz: " in out

@@ -19,7 +19,7 @@ A value is a path inside the file (HDF5) or the name of an array (NPZ); ``file:p
 relative to this one, and the name of an NPY or text file (.csv, .txt; numbers in columns) is the array in it.
 
 Conventions that no option states are detected, and reported with the reason: the unit from a `units` attribute or from
-the span of the positions; the direct beam from the brightest pixel of the mean pattern. Counts are assumed, since
+the span of the positions; the direct beam from the centre of the mean pattern. Counts are assumed, since
 amplitudes cannot be told from them.
 """
 
