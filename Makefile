@@ -58,10 +58,10 @@ serve-triton: $(STAMP) $(TRITON)/installed  ## a Triton server on this machine's
 	$(BIN)/python -m tests.triton.serve $(TRITON) $(REPOSITORY)
 
 test-mlserver: $(STAMP) $(MLSERVER)/installed  ## networks on MLServer, on this machine's loopback
-	PTYCHONNX_MLSERVER=$(abspath $(MLSERVER))/bin/mlserver $(BIN)/python -m pytest -m mlserver tests/export/test_targets_mlserver.py tests/guides
+	PTYCHONNX_MLSERVER=$(abspath $(MLSERVER))/bin/mlserver $(BIN)/python -m pytest -m mlserver tests/export/test_deploy_mlserver.py tests/guides
 
 test-kserve: $(STAMP) $(KSERVE)/installed $(TRITON)/installed  ## KServe's own parts on what `deploy kserve` writes, on this machine's loopback
-	PTYCHONNX_KSERVE=$(abspath $(KSERVE)) PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m kserve tests/guides tests/export/test_targets_kserve.py
+	PTYCHONNX_KSERVE=$(abspath $(KSERVE)) PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m kserve tests/guides tests/export/test_deploy_kserve.py
 
 test-ptychodus: $(PTYCHODUS)/installed  ## files that we write, opened by ptychodus, and the other way round
 	$(PTYCHODUS)/bin/python -m pytest tests/runtime/test_products.py tests/runtime/test_formats_ptychodus.py

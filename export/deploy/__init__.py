@@ -1,5 +1,5 @@
-"""Artifacts into the folders that inference servers read: one module a server, see `docs/how-to/deploy.md`.
+"""Deployment of artifacts: folders in the layouts of inference servers, see `docs/how-to/deploy.md`.
 
-``artifacts`` checks what is deployed, ``options`` holds what may be chosen, ``folder`` writes versions so that a
-running server never sees half of one. ``triton``, ``openvino``, ``mlserver`` and ``kserve`` know one layout each.
+`deployable` checks the artifacts, `deploy_options` holds the settings, and `versioned_folder` writes new versions so
+that a running server never reads a partial one. `triton`, `openvino`, `mlserver` and `kserve` each know one layout.
 """

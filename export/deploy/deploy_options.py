@@ -61,12 +61,12 @@ class DeployOptions(BaseModel):
     )
 
     def check(self) -> None:
-        """Refuse settings that do not go together.
+        """Refuse settings that contradict each other.
 
         Raises
         ------
         InputError
-            In words of the command line.
+            The message names the options of the command line.
         """
         too_large = [size for size in self.preferred_batch if size > self.max_batch]
         if too_large:
@@ -76,7 +76,7 @@ class DeployOptions(BaseModel):
         if self.engine_cache is not None and self.accelerator != "tensorrt":
             raise InputError("--engine-cache is for TensorRT, expected --accelerator tensorrt with it")
         if self.engine_cache is not None and self.serve > 1:
-            # A cached engine is found by names of the graph, which two trainings of one network share.
+            # A cached engine is identified by names in the graph, which are the same for two trainings of one network.
             raise InputError("--engine-cache holds the engines of one version, expected --serve 1 with it")
         if self.threads is not None and self.device == "gpu":
             raise InputError("--threads is for CPUs, expected --device cpu with it")

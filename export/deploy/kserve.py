@@ -1,4 +1,4 @@
-"""An InferenceService of KServe over a Triton model repository that is copied to a storage."""
+"""InferenceService of KServe for a Triton model repository that is copied to a storage."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MEMORY = "2Gi"
 def plan_kserve(
     root: Path, artifacts: Sequence[Deployable], options: DeployOptions, service: KServeOptions
 ) -> Plan:
-    """A Triton model repository, and beside its models the YAML of the service.
+    """Plan a Triton model repository with the YAML file of the service next to its models.
 
     Raises
     ------
     InputError
-        As `plan_triton`.
+        As for `plan_triton`.
     """
     plan = plan_triton(root, artifacts, options)
     document = _service(options, service)
@@ -48,7 +48,7 @@ def _service(options: DeployOptions, service: KServeOptions) -> dict[str, Any]:
         "resources": {"requests": requests, "limits": limits},
     }
     if service.protocol == "grpc-v2":
-        # The name tells the ingress to speak HTTP/2.
+        # The name makes the ingress use HTTP/2.
         model["ports"] = [{"name": "h2c", "protocol": "TCP", "containerPort": 9000}]
     return {
         "apiVersion": "serving.kserve.io/v1beta1",

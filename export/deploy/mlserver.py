@@ -1,4 +1,4 @@
-"""A folder of MLServer: `settings.json`, and `<name>/<version>/` with the model, its settings and its runtime."""
+"""Folder of MLServer: `settings.json`, and `<name>/<version>/` with the model, its settings and its runtime."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ from typing import Any
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions, MLServerOptions
 from ptychonnx.export.deploy.deployable import Deployable
-from ptychonnx.export.deploy.readme import readme
-from ptychonnx.export.deploy.versioned_folder import ModelPlan, Plan
-from ptychonnx.export.deploy.versions import MODEL_FILE, plan_versions
+from ptychonnx.export.deploy.versioned_folder import Plan
+from ptychonnx.export.deploy.versions import MODEL_FILE, plan_model, plan_versions
 
 __all__ = ["plan_mlserver"]
 
 _RUNTIME = Path(__file__).with_name("ptychonnx_mlserver.py")
 _TYPES = {"float32": "FP32", "uint16": "UINT16"}
-# Of gRPC's own 4 MB a batch of 16 patches of 128 x 128 pixels already takes a half.
+# A batch of 16 patches of 128 x 128 pixels already fills half of the default of gRPC, 4 MB.
 _MAX_MESSAGE_BYTES = 2**27
 _README = (
-    "MLServer loads every version that is there when it starts; it does not watch the folder. A request without a "
-    "version goes to the newest. The contract is given to clients with the metadata of the model, in the parameter "
-    "`ptychonnx.contract`."
+    "MLServer loads all versions when it starts; it does not watch the folder. A request without a version goes to the "
+    "newest one. The metadata of the model contain the contract, in the parameter `ptychonnx.contract`."
 )
 
 
 def plan_mlserver(
     root: Path, artifacts: Sequence[Deployable], options: DeployOptions, server: MLServerOptions
 ) -> Plan:
-    """What a deployment changes; a `settings.json` that is there stays as it is.
+    """Plan a deployment; an existing `settings.json` is left unchanged.
 
     Raises
     ------
@@ -40,23 +38,14 @@ def plan_mlserver(
     models = []
     for artifact in artifacts:
         versions = plan_versions(root, artifact, options)
-        settings = _model_settings(artifact, versions.new, options)
-        models.append(
-            ModelPlan(
-                name=artifact.name,
-                version=versions.new,
-                version_files={
-                    MODEL_FILE: artifact.data,
-                    _RUNTIME.name: _RUNTIME.read_bytes(),
-                    "model-settings.json": _json(settings),
-                },
-                files={"README.md": readme(artifact, versions.new, _README)},
-                remove=versions.removed,
-            )
-        )
+        version_files = {
+            _RUNTIME.name: _RUNTIME.read_bytes(),
+            "model-settings.json": _json(_model_settings(artifact, versions.new, options)),
+        }
+        models.append(plan_model(artifact, versions, _README, version_files=version_files))
     path = root / "settings.json"
     if path.exists():
-        return Plan(root, tuple(models), notes=(f"keep    {path}, which is there already",))
+        return Plan(root, tuple(models), notes=(f"keep    {path}, which exists already",))
     return Plan(root, tuple(models), {path.name: _json(_server_settings(server))})
 
 
@@ -68,7 +57,7 @@ def _server_settings(server: MLServerOptions) -> dict[str, Any]:
         "grpc_port": server.grpc_port,
         "metrics_port": server.metrics_port,
         "grpc_max_message_length": _MAX_MESSAGE_BYTES,
-        # The runtime answers in threads of the server's own process. Workers do not start with mlserver 1.7.1 and
+        # The runtime answers in threads of the server process. Workers do not start with mlserver 1.7.1 and
         # uvloop 0.23, which it installs.
         "parallel_workers": 0,
     }
@@ -85,8 +74,8 @@ def _model_settings(artifact: Deployable, version: int, options: DeployOptions) 
         "implementation": f"{_RUNTIME.stem}.OnnxModel",
         "platform": "onnxruntime_onnx",
         "inputs": [
-            {"name": each.name, "datatype": _TYPES[each.dtype], "shape": [batch, *each.shape]}
-            for each in interface.inputs
+            {"name": tensor.name, "datatype": _TYPES[tensor.dtype], "shape": [batch, *tensor.shape]}
+            for tensor in interface.inputs
         ],
         "outputs": [
             {"name": interface.output_name, "datatype": "FP32", "shape": [batch, *interface.output_shape]}

@@ -1,4 +1,4 @@
-"""A folder of OpenVINO Model Server: `<name>/<version>/model.onnx`, and `config.json` with the list of models."""
+"""Folder of OpenVINO Model Server: `<name>/<version>/model.onnx`, and `config.json` with the list of models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions
 from ptychonnx.export.deploy.deployable import Deployable
-from ptychonnx.export.deploy.readme import readme
-from ptychonnx.export.deploy.versioned_folder import ModelPlan, Plan
-from ptychonnx.export.deploy.versions import MODEL_FILE, plan_versions
+from ptychonnx.export.deploy.versioned_folder import Plan
+from ptychonnx.export.deploy.versions import plan_model, plan_versions
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["CONFIG_FILE", "plan_openvino"]
@@ -20,33 +19,22 @@ CONFIG_FILE = "config.json"
 _LIST = "model_config_list"
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _README = (
-    "OpenVINO Model Server serves the newest versions, as many as `config.json` says, and watches the folder. It does "
-    "not give the contract to clients: read it here, or in the metadata of `model.onnx`."
+    "OpenVINO Model Server watches the folder and serves the newest versions; `config.json` sets their number. It does "
+    "not publish the contract: read it here, or in the metadata of `model.onnx`."
 )
 
 
 def plan_openvino(root: Path, artifacts: Sequence[Deployable], options: DeployOptions) -> Plan:
-    """What a deployment changes; models of `config.json` that are not deployed now stay as they are.
+    """Plan a deployment; other models in `config.json` are left unchanged.
 
     Raises
     ------
     InputError
-        If bfloat16 is asked for an artifact that is not float32, a model exists and `append_version` is not set, or
-        an existing `config.json` is not understood.
+        If bfloat16 is requested for an artifact that is not float32, a model exists and `append_version` is not set,
+        or an existing `config.json` is not understood.
     """
     options.check()
-    models = []
-    for artifact in artifacts:
-        versions = plan_versions(root, artifact, options)
-        models.append(
-            ModelPlan(
-                name=artifact.name,
-                version=versions.new,
-                version_files={MODEL_FILE: artifact.data},
-                files={"README.md": readme(artifact, versions.new, _README)},
-                remove=versions.removed,
-            )
-        )
+    models = [plan_model(artifact, plan_versions(root, artifact, options), _README) for artifact in artifacts]
     document = _document(root / CONFIG_FILE)
     entries = {entry["config"]["name"]: entry for entry in document[_LIST]}
     entries |= {artifact.name: {"config": _entry(artifact, options)} for artifact in artifacts}
@@ -58,7 +46,7 @@ def _entry(artifact: Deployable, options: DeployOptions) -> dict[str, Any]:
     plugin = {}
     precision = artifact.contract.conversion.precision
     if precision == "fp32":
-        # Left alone, GPUs and some Xeons compute in 16 bits, which no parity figure covers.
+        # By default, GPUs and some Xeons compute in 16 bits, for which parity was not measured.
         plugin["INFERENCE_PRECISION_HINT"] = _HINTS[options.compute]
     elif options.compute == "bfloat16":
         raise InputError(f"--compute bfloat16 is for float32 artifacts, {artifact.name} is {precision}")
@@ -77,7 +65,7 @@ def _entry(artifact: Deployable, options: DeployOptions) -> dict[str, Any]:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    """The configuration that is there, or an empty one."""
+    """The existing configuration, or an empty one."""
     if not path.exists():
         return {_LIST: []}
     try:

@@ -1,6 +1,6 @@
 """MLServer runtime for one ONNX artifact. Needs mlserver, numpy and onnxruntime, nothing else.
 
-`ptychonnx deploy mlserver` puts a copy of this file beside each model, where MLServer looks for it.
+`ptychonnx deploy mlserver` copies this file to the folder of each model, where MLServer imports it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TYPES: dict[str, np.dtype] = {"tensor(float)": np.dtype(np.float32), "tensor(ui
 
 
 class OnnxModel(MLModel):
-    """One artifact, of one output."""
+    """One artifact with one output."""
 
     async def load(self) -> bool:
         """Open the artifact and run it once, so that the first request is not the slowest."""
@@ -34,16 +34,16 @@ class OnnxModel(MLModel):
             options.intra_op_num_threads = int(extra["threads"])
         providers = _PROVIDERS[extra.get("device", "cpu")]
         self._session = ort.InferenceSession(path, options, providers=providers)
-        # onnxruntime falls back to the CPU in silence.
+        # onnxruntime silently falls back to the CPU.
         if self._session.get_providers()[0] != providers[0]:
             raise RuntimeError(f"{path}: {providers[0]} did not start, expected a GPU and its libraries")
-        self._inputs = {given.name: given for given in self._session.get_inputs()}
+        self._inputs = {value.name: value for value in self._session.get_inputs()}
         (self._output,) = self._session.get_outputs()
-        self._run({name: _zeros(given) for name, given in self._inputs.items()})
+        self._run({name: _zeros(value) for name, value in self._inputs.items()})
         return True
 
     async def metadata(self) -> MetadataModelResponse:
-        """The metadata of MLServer, with the version that answers and the contract of the artifact."""
+        """The metadata of MLServer, with the version and the contract of the artifact."""
         response = await super().metadata()
         response.versions = [self.version] if self.version else []
         contract = self._session.get_modelmeta().custom_metadata_map.get(_CONTRACT)
@@ -52,7 +52,7 @@ class OnnxModel(MLModel):
         return response
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Answer one request, which MLServer may have put together from several."""
+        """Answer one request, which MLServer may have combined from several."""
         output = await asyncio.to_thread(self._run, self._decode(payload))
         return InferenceResponse(
             model_name=self.name,
@@ -61,11 +61,12 @@ class OnnxModel(MLModel):
         )
 
     def _decode(self, payload: InferenceRequest) -> dict[str, np.ndarray]:
-        names = [given.name for given in payload.inputs]
+        names = [tensor.name for tensor in payload.inputs]
         if sorted(names) != sorted(self._inputs):
             raise InferenceError(f"got inputs {names}, expected {list(self._inputs)}")
         arrays = {
-            given.name: np.asarray(self.decode(given, default_codec=NumpyCodec)) for given in payload.inputs
+            tensor.name: np.asarray(self.decode(tensor, default_codec=NumpyCodec))
+            for tensor in payload.inputs
         }
         for name, array in arrays.items():
             _check(array, self._inputs[name])
@@ -78,17 +79,17 @@ class OnnxModel(MLModel):
         return self._session.run([self._output.name], arrays)[0]
 
 
-def _zeros(given: ort.NodeArg) -> np.ndarray:
-    return np.zeros([axis if isinstance(axis, int) else 1 for axis in given.shape], _TYPES[given.type])
+def _zeros(value: ort.NodeArg) -> np.ndarray:
+    return np.zeros([axis if isinstance(axis, int) else 1 for axis in value.shape], _TYPES[value.type])
 
 
-def _check(array: np.ndarray, given: ort.NodeArg) -> None:
-    # Amplitudes and counts are never converted in silence.
-    if array.dtype != _TYPES[given.type]:
-        raise InferenceError(f"{given.name} is {array.dtype}, expected {_TYPES[given.type]}")
-    fits = array.ndim == len(given.shape) and all(
+def _check(array: np.ndarray, value: ort.NodeArg) -> None:
+    # Amplitudes and counts are never converted silently.
+    if array.dtype != _TYPES[value.type]:
+        raise InferenceError(f"{value.name} is {array.dtype}, expected {_TYPES[value.type]}")
+    fits = array.ndim == len(value.shape) and all(
         not isinstance(axis, int) or axis == size
-        for axis, size in zip(given.shape, array.shape, strict=False)
+        for axis, size in zip(value.shape, array.shape, strict=False)
     )
     if not fits or not array.size:
-        raise InferenceError(f"{given.name} has shape {array.shape}, expected {given.shape}")
+        raise InferenceError(f"{value.name} has shape {array.shape}, expected {value.shape}")

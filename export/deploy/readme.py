@@ -1,4 +1,4 @@
-"""The page that stands beside a deployed model."""
+"""The README next to a deployed model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["readme"]
 
 
 def readme(artifact: Deployable, version: int, server: str) -> bytes:
-    """What the newest version takes and gives, and its whole contract.
+    """Input, output and contract of the newest version.
 
     Parameters
     ----------
     server
-        A sentence or two on how this server handles the folder.
+        One or two sentences on how this server handles the folder.
     """
     contract, interface = artifact.contract, artifact.interface
     parity = contract.parity
@@ -26,7 +26,7 @@ def readme(artifact: Deployable, version: int, server: str) -> bytes:
         "input": f"`{interface}`, DC at the {contract.input.dc}",
         "output": f"`{_output(interface)}`: {contract.output.quantity} as {contract.output.representation}",
         "precision": contract.conversion.precision,
-        "trained on": f"{contract.probe.flux:.3g} photons a pattern",
+        "trained on": f"{contract.probe.flux:.3g} photons per pattern",
         "parity": "not measured" if parity is None else f"{parity.max_relative_error:.1e} ({parity.engine})",
         "graph": f"sha256 `{contract.graph_sha256 or 'not stored'}`",
     }

@@ -1,7 +1,7 @@
-"""Folders of numbered versions that a running server reads, changed so that it never sees half of a version.
+"""Folders of numbered versions that a running server reads, changed so that it never reads a partial version.
 
-Everything is written beside the root first, on the same file system, then renamed: a version or a new model is one
-folder and appears whole; files that exist are replaced one by one in the order of the plan.
+Everything is first written next to the root, on the same file system, and then renamed. A version or a new model is
+one folder and appears complete; existing files are replaced one by one in the order of the plan.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 
 __all__ = ["ModelPlan", "Plan", "apply", "existing_versions"]
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """What changes in the folder of one model.
+    """Changes in the folder of one model.
 
     Attributes
     ----------
     version
         Number of the new version, whose folder holds `version_files`.
     files
-        Of the model's folder, by path in it. Those of an existing model are replaced after the version is there,
-        the last one last: it is the one that makes a server look.
+        Files in the folder of the model, by relative path. For an existing model they are replaced after the new
+        version, in this order: the last one makes a server load the version.
     remove
-        Versions that go at the end.
+        Versions that are removed at the end.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What changes under one root; its own `files` come after all models.
+    """Changes under one root; the `files` of the root come after all models.
 
     `notes` are lines for the user.
     """
@@ -55,7 +55,7 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """One line for each file that is written and each folder that is removed."""
+        """One line per file that is written and per folder that is removed."""
         lines = []
         for model in self.models:
             folder = self.root / model.name
@@ -72,12 +72,12 @@ def _line(path: Path, data: bytes) -> str:
 
 
 def existing_versions(folder: Path) -> list[int]:
-    """Numbers of the versions in the folder of a model, smallest first.
+    """Numbers of the versions in the folder of a model, in ascending order.
 
     Raises
     ------
     InputError
-        If `folder` is there and is no folder.
+        If `folder` is a file.
     """
     if not folder.exists():
         return []
@@ -88,12 +88,14 @@ def existing_versions(folder: Path) -> list[int]:
 
 
 def apply(plan: Plan) -> None:
-    """Carry a plan out; on any error, what was there before is there again.
+    """Carry out a plan; any error restores the previous state.
 
     Raises
     ------
     InputError
-        If the root cannot be written, is the root of a mounted file system, or another deployment is at work.
+        If the root cannot be written, or is the root of a mounted file system.
+    EnvironmentFailure
+        If another deployment is writing to the root.
     """
     root = Path(plan.root).resolve()
     created = not root.exists()
@@ -104,7 +106,7 @@ def apply(plan: Plan) -> None:
                 _place(root, stage, model, undo)
             for name, data in plan.files.items():
                 _replace(root / name, data, stage, undo)
-            # From here on the new versions serve; what is left over from the old ones only takes space.
+            # From here on the new versions are served; removing old ones only frees space.
             undo.pop_all()
             for model in plan.models:
                 for version in model.remove:
@@ -129,9 +131,9 @@ def _place(root: Path, stage: Path, model: ModelPlan, undo: ExitStack) -> None:
         return
     new = _free(stage)
     _write(new, model.version_files)
-    # A rename onto an empty folder would succeed.
+    # A rename to an empty folder would succeed.
     if (folder / number).exists():
-        raise InputError(f"{folder / number}: is there already, expected a free number")
+        raise InputError(f"{folder / number}: exists already, expected a new version number")
     new.rename(folder / number)
     undo.callback(lambda: (folder / number).rename(_free(stage)))
     for name, data in model.files.items():
@@ -147,7 +149,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _replace(path: Path, data: bytes, stage: Path, undo: ExitStack) -> None:
-    """Write a file unless it is the same already: a server takes a new time stamp for a new model."""
+    """Write a file unless it has this content already: a server reloads a model whose time stamp changed."""
     old = path.read_bytes() if path.is_file() else None
     if old == data:
         return
@@ -173,13 +175,13 @@ def _free(stage: Path) -> Path:
 
 @contextmanager
 def _staging(root: Path) -> Iterator[Path]:
-    """A folder beside the root: in it, a server in poll mode would take it for a model."""
+    """A folder next to the root: inside, a server in poll mode would mistake it for a model."""
     stage = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
         if stage.stat().st_dev != root.stat().st_dev:
             raise InputError(
-                f"{root}: is the root of a mounted file system, expected a folder in it, so that a version can be "
-                "written beside and renamed into it"
+                f"{root}: is the root of a mounted file system, expected a folder inside it, so that versions can "
+                "be written next to it and renamed"
             )
         yield stage
     finally:
@@ -188,7 +190,7 @@ def _staging(root: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """One deployment at a time, where the system has locks of this kind."""
+    """One deployment at a time, on systems that have such locks."""
     try:
         import fcntl
     except ImportError:
@@ -199,7 +201,7 @@ def _locked(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(
+            raise EnvironmentFailure(
                 f"{root}: another deployment is writing there, expected it to end first"
             ) from error
         yield

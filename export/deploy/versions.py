@@ -1,16 +1,18 @@
-"""Which number a new version gets, what stands beside it, and what goes."""
+"""Numbers of versions: the new one, those that stay, and those that are removed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions
-from ptychonnx.export.deploy.deployable import Deployable, Interface, Stamped, read_contract
-from ptychonnx.export.deploy.versioned_folder import existing_versions
+from ptychonnx.export.deploy.deployable import Deployable, Interface, StampedContract, read_contract
+from ptychonnx.export.deploy.readme import readme
+from ptychonnx.export.deploy.versioned_folder import ModelPlan, existing_versions
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["MODEL_FILE", "Versions", "plan_versions"]
+__all__ = ["MODEL_FILE", "Versions", "plan_model", "plan_versions"]
 
 MODEL_FILE = "model.onnx"
 
@@ -24,17 +26,17 @@ class Versions:
     new
         Number of the version that is added.
     removed
-        Those that go.
+        Versions that are removed.
     contracts
-        Of the versions that stay and can be read, the new one included, smallest number first.
+        Of the versions that stay and can be read, including the new one, in ascending order.
     """
 
     new: int
     removed: tuple[int, ...]
-    contracts: dict[int, Stamped]
+    contracts: dict[int, StampedContract]
 
-    def served(self, count: int) -> dict[int, Stamped]:
-        """The newest versions that answer."""
+    def served(self, count: int) -> dict[int, StampedContract]:
+        """The `count` newest versions, which answer requests."""
         return dict(list(self.contracts.items())[-count:])
 
 
@@ -49,23 +51,49 @@ def plan_versions(root: Path, artifact: Deployable, options: DeployOptions) -> V
     folder = root / artifact.name
     numbers = existing_versions(folder)
     if folder.exists() and not options.append_version:
-        newest = f"its newest version is {numbers[-1]}" if numbers else "it has no version"
-        raise InputError(f"{folder}: is there already, {newest}; --append-version adds one")
+        newest = f"its newest version is {numbers[-1]}" if numbers else "without a version"
+        raise InputError(f"{folder}: exists already, {newest}; --append-version adds one")
     new = numbers[-1] + 1 if numbers else 1
     numbers.append(new)
     removed = numbers[: -options.prune] if options.prune else []
     contracts = {}
     for number in numbers[len(removed) : -1]:
-        # What cannot be read, a server cannot load either: it is left alone, and not served.
+        # A server cannot load a version that cannot be read here: it stays and is not served.
         if (stamped := read_contract(folder / str(number) / MODEL_FILE)) is not None:
             _check_interface(folder / str(number), Interface.of(stamped.contract), artifact)
             contracts[number] = stamped
     return Versions(new, tuple(removed), contracts | {new: artifact.stamped})
 
 
+def plan_model(
+    artifact: Deployable,
+    versions: Versions,
+    server: str,
+    *,
+    version_files: Mapping[str, bytes] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> ModelPlan:
+    """Changes in the folder of a model: the new version, a README, and the files of the server.
+
+    Parameters
+    ----------
+    server
+        Sentences of the README on how the server handles the folder.
+    version_files, files
+        Further files in the folder of the version and in that of the model, where they are replaced after the README.
+    """
+    return ModelPlan(
+        name=artifact.name,
+        version=versions.new,
+        version_files={MODEL_FILE: artifact.data, **(version_files or {})},
+        files={"README.md": readme(artifact, versions.new, server), **(files or {})},
+        remove=versions.removed,
+    )
+
+
 def _check_interface(version: Path, interface: Interface, artifact: Deployable) -> None:
     if interface != artifact.interface:
         raise InputError(
-            f"{artifact.path}: takes {artifact.interface}, {version} takes {interface}; versions of one model have "
-            "one interface, expected another name"
+            f"{artifact.path}: takes {artifact.interface}, but {version} takes {interface}; all versions of a model "
+            "must have one interface, expected another name"
         )

@@ -33,7 +33,7 @@ def test_every_target_writes_appends_and_prunes(run, small, tmp_path, target):
     code, _, err = run(*command)
     assert code == 2
     assert (
-        err == f"Checking artifacts\nError: {root / 'small'}: is there already, its newest version is 1; "
+        err == f"Checking artifacts\nError: {root / 'small'}: exists already, its newest version is 1; "
         "--append-version adds one\n"
     )
     code, text, err = run(*command, "--append-version", "--prune", 1)

@@ -13,7 +13,7 @@ from ptychonnx.export.deploy import versioned_folder as folder
 from ptychonnx.export.deploy.deploy_options import DeployOptions
 from ptychonnx.export.deploy.versioned_folder import ModelPlan, Plan, apply, existing_versions
 from ptychonnx.export.deploy.versions import plan_versions
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from tests.export.deployed import artifact, deployable, files_of, fixed_artifact
 
 BIG = bytes(range(256)) * 4096
@@ -154,7 +154,7 @@ def test_a_version_that_came_meanwhile_is_not_overwritten(tmp_path):
     root = tmp_path / "repo"
     apply(plan_of(root, 1))
     before = snapshot(root)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         apply(plan_of(root, 1))
     assert snapshot(root) == before
 
@@ -162,7 +162,7 @@ def test_a_version_that_came_meanwhile_is_not_overwritten(tmp_path):
 def test_a_second_deployment_waits_its_turn(tmp_path):
     root = tmp_path / "repo"
     apply(plan_of(root, 1))
-    with folder._locked(root), pytest.raises(InputError, match="another deployment"):
+    with folder._locked(root), pytest.raises(EnvironmentFailure, match="another deployment"):
         apply(plan_of(root, 2))
     apply(plan_of(root, 2))
 

@@ -80,7 +80,7 @@ def test_settings_that_are_there_stay(tmp_path):
     deploy(root, path)
     (root / "settings.json").write_text('{"host": "127.0.0.1", "mine": 1}')
     plan = deploy(root, path, append_version=True)
-    assert plan.notes == (f"keep    {root / 'settings.json'}, which is there already",)
+    assert plan.notes == (f"keep    {root / 'settings.json'}, which exists already",)
     assert (root / "settings.json").read_text() == '{"host": "127.0.0.1", "mine": 1}'
 
 

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 pytest.importorskip("tritonclient.grpc")
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions
-from ptychonnx.export.deploy.deployable import Deployable, Stamped, read_artifacts
+from ptychonnx.export.deploy.deployable import Deployable, StampedContract, read_artifacts
 from ptychonnx.export.deploy.triton import plan_triton
 from ptychonnx.export.deploy.triton_config import parse_config
 from ptychonnx.export.deploy.versioned_folder import apply
@@ -120,7 +120,7 @@ def test_a_gpu_with_tensorrt_and_a_cache_for_each_graph(tmp_path):
     path = artifact(tmp_path / "small.onnx")
     artifacts = read_artifacts([path])
     contract = artifacts[0].contract.model_copy(update={"graph_sha256": GRAPH})
-    stamped = Stamped(contract, contract.to_json())
+    stamped = StampedContract(contract, contract.to_json())
     artifacts[0] = Deployable("small", path, stamped, artifacts[0].data)
     options = DeployOptions(
         device="gpu", instances=2, accelerator="tensorrt", engine_cache="/cache/", preferred_batch=(4, 8)
@@ -161,7 +161,7 @@ def test_engines_keep_the_precision_of_the_artifact(tmp_path, precision, acceler
 def test_int8_is_refused_for_tensorrt(tmp_path):
     changed = {"exporter": "x", "opset": 20, "ir_version": 10, "lowering": "none", "passes": []}
     path = artifact(tmp_path / "small.onnx", conversion=changed | {"precision": "int8"})
-    with pytest.raises(InputError, match="no 8-bit activations with an offset"):
+    with pytest.raises(InputError, match="does not support 8-bit activations with an offset"):
         options_of(tmp_path / "repo", path, device="gpu", accelerator="tensorrt")
 
 
@@ -206,5 +206,5 @@ def test_a_second_version_takes_over_and_the_oldest_goes(tmp_path):
 
 
 def test_text_that_triton_would_not_understand_is_refused():
-    with pytest.raises(InputError, match="no Triton model configuration"):
+    with pytest.raises(InputError, match="not a Triton model configuration"):
         parse_config("max_batch: 3")
