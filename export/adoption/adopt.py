@@ -30,7 +30,7 @@ from ptychonnx.runtime.contract import (
     TrainingProbe,
 )
 from ptychonnx.runtime.contract.integrity import check_model_file
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 
@@ -104,14 +104,14 @@ def adopt(
 
 def _read(path: Path) -> onnx.ModelProto:
     check_model_file(path)
-    model = onnx.load(path)  # with weights from other files of its folder, which were checked
+    model = onnx.load(path)  # with weights from other files in its folder, which were checked
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     if any(entry.domain not in ("", "ai.onnx") for entry in model.opset_import):
         used = {node.domain for node in model.graph.node}
         for entry in [entry for entry in model.opset_import if entry.domain not in used | {""}]:
             model.opset_import.remove(entry)
-    # The graph has no part of its own inputs: constants of old files stand among them.
+    # In old files, constants are also listed as inputs.
     constants = {tensor.name for tensor in model.graph.initializer}
     for value in [value for value in model.graph.input if value.name in constants]:
         model.graph.input.remove(value)
@@ -119,7 +119,7 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 def _check_input(path: Path, model: onnx.ModelProto, specification: Specification) -> int | None:
-    """The fixed batch of the foreign graph, or None."""
+    """Check the input of the foreign graph, and return its fixed batch size, or None."""
     try:
         name, _ = foreign_names(model, specification)
     except InputError as error:
@@ -128,14 +128,14 @@ def _check_input(path: Path, model: onnx.ModelProto, specification: Specificatio
     tensor = value.type.tensor_type
     if tensor.elem_type != onnx.TensorProto.FLOAT:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-        raise InputError(f"{path}: input {name!r} is {kind}, expected float")
+        raise UnsupportedError(f"{path}: input {name!r} is {kind}, expected float")
     side, _ = patch_sides(specification)
     expected = {"BCNN": [1, side, side], "BNNC": [side, side, 1], "BNN": [side, side]}
     axes = [axis.dim_value for axis in tensor.shape.dim]
     layout: Layout = specification.input.layout
     wanted = expected[layout]
     fits = len(axes) == len(wanted) + 1 and all(
-        found in (0, size) for found, size in zip(axes[1:], wanted, strict=True)
+        axis in (0, size) for axis, size in zip(axes[1:], wanted, strict=True)
     )
     if not fits:
         raise InputError(
@@ -156,7 +156,7 @@ def _patterns(specification: Specification, scan: Scan | None) -> tuple[NDArray[
         return scan.diffraction[chosen][:, None], f"{len(chosen)} patterns of {scan.name}"
     row, column = np.mgrid[:n, :n] - n // 2
     beam = np.exp(-(row**2 + column**2) / (2 * (n / 10) ** 2)) + 1e-4
-    # Legacy generators, since their numbers never change.
+    # The legacy generator, because its numbers never change.
     generator = np.random.RandomState(0)
     speckle = generator.exponential(size=(_COMPARED_PATTERNS, n, n))
     mean = beam * speckle

@@ -1,4 +1,4 @@
-"""What must be known of a foreign network, read from a YAML file beside it."""
+"""The specification of a foreign network, read from a YAML file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -14,28 +13,30 @@ from ptychonnx.export.adoption.preprocessing import STEPS, Argument
 from ptychonnx.runtime.contract import Weighting
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan.orientation import Orientation
+from ptychonnx.runtime.yaml_files import read_yaml_mapping
 
 __all__ = ["Channel", "Layout", "Specification", "read_specification"]
 
 Channel = Literal["amplitude", "phase", "real", "imag"]
 Layout = Literal["BCNN", "BNNC", "BNN"]
-_PAIRS = ({"phase"}, {"amplitude", "phase"}, {"real", "imag"})
+_CHANNEL_SETS = ({"phase"}, {"amplitude", "phase"}, {"real", "imag"})
 
 
-class _Part(BaseModel):
+class _SpecificationPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
-class ForeignInput(_Part):
-    """What is done to measured amplitudes, DC in the centre, before the network sees them."""
+class ForeignInput(_SpecificationPart):
+    """Input of the network, and the steps from measured amplitudes (DC in the centre) to it."""
 
-    name: str | None = Field(default=None, description="of the tensor; the only input if not given")
+    name: str | None = Field(default=None, description="name of the tensor; the only input if not set")
     layout: Layout = "BCNN"
     orientation: Orientation = Field(
-        default="identity", description="how patterns are turned first of all, about the direct beam"
+        default="identity",
+        description="orientation of the patterns about the direct beam, applied before the steps",
     )
     steps: list[str | dict[str, Any]] = Field(
-        default=[], description="in this order; a name, or a name with its argument"
+        default=[], description="preprocessing steps in order; a name, or a name with its argument"
     )
 
     @field_validator("steps")
@@ -48,73 +49,77 @@ class ForeignInput(_Part):
             if name not in STEPS:
                 raise ValueError(f"step {name!r} is unknown, expected one of {', '.join(STEPS)}")
             if (STEPS[name].takes == "none") != isinstance(step, str):
-                wanted = "nothing" if STEPS[name].takes == "none" else f"a {STEPS[name].takes}"
+                wanted = "no argument" if STEPS[name].takes == "none" else f"a {STEPS[name].takes}"
                 raise ValueError(f"step {name!r} takes {wanted}")
         return steps
 
 
-class ForeignOutput(_Part):
-    """What the network gives."""
+class ForeignOutput(_SpecificationPart):
+    """Output of the network."""
 
     names: dict[Channel, str] = Field(
-        default={}, description="tensors, one a channel; the only output if not given"
+        default={}, description="tensor of each channel; the only output if not set"
     )
-    channels: list[Channel] = Field(
-        default=[], description="what the channels of the only output are, in order"
-    )
+    channels: list[Channel] = Field(default=[], description="channels of the only output, in order")
     layout: Layout = "BCNN"
-    orientation: Orientation = Field(default="identity", description="how patches are turned to lie as ours")
+    orientation: Orientation = Field(
+        default="identity", description="orientation that patches are brought to"
+    )
     quantity: Literal["object", "exit_wave"] = "object"
     probe: str | None = Field(default=None, description="complex [N, N] in a .npy file, for exit waves")
 
     @model_validator(mode="after")
     def _consistent(self) -> ForeignOutput:
         if bool(self.names) == bool(self.channels):
-            raise ValueError("expected either names, one a channel, or channels of the only output")
-        given = list(self.names) or self.channels
-        if set(given) not in _PAIRS or len(given) != len(set(given)):
-            raise ValueError(f"channels are {given}, expected phase, amplitude and phase, or real and imag")
+            raise ValueError("expected either names, one per channel, or channels of the only output")
+        channels = list(self.names) or self.channels
+        if set(channels) not in _CHANNEL_SETS or len(channels) != len(set(channels)):
+            raise ValueError(
+                f"channels are {channels}, expected phase, amplitude and phase, or real and imag"
+            )
         if (self.quantity == "exit_wave") != (self.probe is not None):
-            raise ValueError("a probe belongs to an exit wave, and only to one")
+            raise ValueError("a probe belongs to an exit wave, expected both or neither")
         return self
 
 
-class Specification(_Part):
-    """A foreign network: what it takes, what it gives, where it came from."""
+class Specification(_SpecificationPart):
+    """A foreign network: its input, its output and its origin."""
 
     label: str = Field(min_length=1, description="name in reports")
     architecture: str = "foreign"
-    n: int = Field(gt=1, description="side of the measured patterns, before crop and rebinning")
-    flux: float = Field(gt=0, description="mean photons in a pattern that it was trained with")
-    origin: str | None = Field(default=None, description="where it came from, in words")
+    n: int = Field(gt=1, description="side of the measured patterns in pixels, before crop and rebinning")
+    flux: float = Field(gt=0, description="mean photons per pattern in training")
+    origin: str | None = Field(default=None, description="where the network came from, in words")
     input: ForeignInput = ForeignInput()
     output: ForeignOutput
-    stitching: Weighting | None = Field(default=None, description="probe, window, uniform or crop")
+    stitching: Weighting | None = Field(
+        default=None, description="weights of patches: probe, window, uniform or crop"
+    )
     folder: Path = Path()
 
     def resolved_steps(self) -> list[tuple[str, Argument, int]]:
-        """(name, argument with files read, side before the step), and at the end ("", None, last side).
+        """(name, argument, side before the step) of each step, and at the end ("", None, final side).
 
         Raises
         ------
         InputError
-            If an argument does not fit.
+            If an argument does not fit, or its file cannot be read.
         """
-        side, found = self.n, []
+        side, resolved = self.n, []
         for step in self.input.steps:
             name, argument = (step, None) if isinstance(step, str) else next(iter(step.items()))
             argument = self._argument(name, argument, side)
-            found.append((name, argument, side))
+            resolved.append((name, argument, side))
             side = STEPS[name].side(side, argument)
-        return [*found, ("", None, side)]
+        return [*resolved, ("", None, side)]
 
     def read_array(self, file: str, shape: tuple[int, ...], kind: type) -> NDArray:
-        """An array in a .npy file beside the specification, finite and of some shape.
+        """A finite array of the given shape, from a .npy file in the folder of the specification.
 
         Raises
         ------
         InputError
-            If it is not.
+            If the file holds something else.
         """
         path = self.folder / file
         try:
@@ -122,8 +127,8 @@ class Specification(_Part):
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path}: cannot be read, expected a .npy file ({error})") from error
         if not isinstance(array, np.ndarray) or array.shape != shape:
-            found = getattr(array, "shape", type(array).__name__)
-            raise InputError(f"{path}: is {found}, expected an array {shape}")
+            shown = getattr(array, "shape", type(array).__name__)
+            raise InputError(f"{path}: is {shown}, expected an array {shape}")
         if not np.isfinite(array).all():
             raise InputError(f"{path}: holds NaN or infinity, expected finite values")
         return array.astype(kind)
@@ -143,7 +148,7 @@ class Specification(_Part):
                 raise InputError(f"step {name}: {argument} does not fit patterns of {side} pixels")
             return int(argument)
         if name == "divide" and argument == 0:
-            raise InputError("step divide: by 0, expected another number")
+            raise InputError("step divide: the divisor is 0, expected another number")
         return float(argument)
 
 
@@ -153,19 +158,10 @@ def read_specification(path: Path) -> Specification:
     Raises
     ------
     InputError
-        If it is missing, no YAML, or does not say what is needed; the message names the field.
+        If the file is missing, not YAML, or incomplete; the message names the field.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: holds {type(content).__name__}, expected fields such as label, n and output"
-        )
+    content = read_yaml_mapping(path, "fields such as label, n and output")
     try:
         return Specification.model_validate({**content, "folder": path.parent})
     except ValidationError as error:

@@ -1,16 +1,16 @@
-"""Denormal numbers in a graph. They carry nothing, and Intel processors compute them many times more slowly."""
+"""Denormal numbers in a graph: they are negligible, and Intel processors compute them many times more slowly."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from ptychonnx.export.verification.engines import open_values
 from ptychonnx.train.initial_retrieval import NEGLIGIBLE
 
 __all__ = ["DenormalCount", "constant_denormals", "count_denormals", "intermediate_denormals"]
@@ -25,11 +25,11 @@ class DenormalCount:
     Attributes
     ----------
     values
-        How many there are.
+        Number of values.
     denormal
-        Those below the smallest normal number, 1.2e-38, and not zero.
+        Number of values below the smallest normal number, 1.2e-38, other than zero.
     negligible
-        Those below 1e-12 of the largest value of their tensor, and not zero; denormal ones are among them.
+        Number of values below 1e-12 of the largest value of their tensor, other than zero; includes denormal ones.
     """
 
     values: int
@@ -38,15 +38,15 @@ class DenormalCount:
 
     @property
     def share(self) -> float:
-        """Fraction of the values that is denormal."""
+        """Fraction of values that are denormal."""
         return self.denormal / self.values if self.values else 0.0
 
 
 def count_denormals(tensors: Iterable[NDArray]) -> DenormalCount:
-    """Count the values of float32 tensors; others are ignored.
+    """Count the values of float32 tensors; other tensors are ignored.
 
-    Bits are compared, not numbers: once a session has asked for it, comparisons in this process take a denormal number
-    for zero.
+    Bits are compared instead of numbers: once a session has requested it, comparisons in this process treat a denormal
+    number as zero.
     """
     values = denormal = negligible = 0
     for tensor in tensors:
@@ -66,23 +66,9 @@ def constant_denormals(model: onnx.ModelProto) -> DenormalCount:
 
 
 def intermediate_denormals(model: onnx.ModelProto, *inputs: NDArray) -> DenormalCount:
-    """Count what the operators of a graph compute from inputs, given in the order of the graph.
+    """Count the outputs of all operators of a graph, for inputs in the order of the graph.
 
-    Only in a process whose sessions have not asked for denormal numbers as zero: it holds for the whole process.
+    No session of this process may have requested that denormal numbers are treated as zero, which affects the whole
+    process.
     """
-    observed = onnx.ModelProto()
-    observed.CopyFrom(model)
-    del observed.graph.output[:]
-    observed.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for node in model.graph.node for name in node.output
-    )
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feed = dict(zip((value.name for value in session.get_inputs()), inputs, strict=True))
-    return count_denormals(_tensors(session.run(None, feed)))
-
-
-def _tensors(outputs: Iterable[object]) -> Iterator[NDArray]:
-    return (output for output in outputs if isinstance(output, np.ndarray))
+    return count_denormals(open_values(model.SerializeToString())(*inputs).values())

@@ -1,6 +1,6 @@
-"""Where each operator of a graph can run, from what the engines say of themselves.
+"""Portability: which engines can run each operator of a graph, from the operator lists of the engines.
 
-The data files beside this module were made by `portability.refresh`; each states its source and version.
+`portability.refresh` generates the data files in this folder; each states its source and version.
 """
 
 from ptychonnx.export.portability.operator_table import (

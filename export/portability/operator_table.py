@@ -1,4 +1,4 @@
-"""Operators of a graph against the operators that an engine has."""
+"""Operators of a graph against the operators that engines support."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Kernel:
     Attributes
     ----------
     since, until
-        Versions of the operator that it implements; the last is None where it is open.
+        First and last version of the operator that it implements; `until` is None if it is open.
     types
-        Element types that it takes, by the name of the type variable in the operator's schema; ``*`` is that
-        of the first input.
+        Element types that it accepts, by the name of the type variable in the schema of the operator; ``*`` is the
+        variable of the first input.
     """
 
     since: int
@@ -41,7 +41,7 @@ class Kernel:
     types: Mapping[str, frozenset[str]]
 
     def implements(self, version: int) -> bool:
-        """Like onnxruntime, which takes an open kernel for the version it was written for and no later one."""
+        """As in onnxruntime, which uses an open kernel only for the version that it was written for."""
         return self.since == version if self.until is None else self.since <= version <= self.until
 
 
@@ -52,13 +52,13 @@ class Target:
     Attributes
     ----------
     name, title
-        Short, and for people.
+        A short name, and a name for people.
     source, version
         Where the list of operators comes from.
     opsets
         First and last version of the operator set that it reads.
     kernels
-        By operator.
+        Implementations by operator.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of a graph with the element types it is used with.
+    """One operator of a graph, used with the same element types.
 
     Attributes
     ----------
@@ -79,9 +79,9 @@ class Operator:
         Operator, its version in the graph's operator set, and element types of its inputs as ONNX names them,
         such as ``float``.
     node
-        The first node of this kind.
+        Name of the first such node.
     count
-        How many nodes.
+        Number of such nodes.
     """
 
     name: str
@@ -98,11 +98,11 @@ class Portability:
     Attributes
     ----------
     operators
-        Rows.
+        Rows of the table.
     targets
-        Columns.
+        Columns of the table.
     missing
-        Why a row cannot run in a column, by (row, name of the target); no entry where it can.
+        Why a target cannot run an operator, by (operator, name of the target); no entry if it can.
     """
 
     operators: tuple[Operator, ...]
@@ -110,7 +110,7 @@ class Portability:
     missing: Mapping[tuple[Operator, str], str]
 
     def runs_on(self, target: str) -> bool:
-        """Whether every node has a kernel there."""
+        """Whether a target has a kernel for every node."""
         return all(name != target for _, name in self.missing)
 
 
@@ -121,10 +121,10 @@ def targets() -> tuple[Target, ...]:
 
 
 def portability(model: onnx.ModelProto) -> Portability:
-    """Look every operator of a graph up in every target.
+    """Look up every operator of a graph in every target.
 
-    An operator is found if the target implements its version for the types of its inputs. This is what the
-    engine's own lists say; it does not run anything.
+    An operator is supported if the target implements its version for the types of its inputs, according to the
+    operator list of the engine. Nothing is run.
     """
     rows = _operators(model)
     opset = opset_of(model)
@@ -138,14 +138,14 @@ def portability(model: onnx.ModelProto) -> Portability:
 
 
 def require(model: onnx.ModelProto, target: str) -> None:
-    """Refuse a graph with a node that would not run on a target.
+    """Raise if a target cannot run every node of a graph.
 
     Raises
     ------
     InputError
         If the target is unknown.
     VerificationError
-        With the first such node, its operator, and why.
+        With the first such node, its operator, and the reason.
     """
     if target not in NAMES:
         raise InputError(f"target {target!r} is unknown, expected one of {', '.join(NAMES)}")
@@ -190,7 +190,7 @@ def _operators(model: onnx.ModelProto) -> tuple[Operator, ...]:
 def _typed_nodes(
     graph: onnx.GraphProto, outside: Mapping[str, int]
 ) -> Iterator[tuple[onnx.NodeProto, tuple[str, ...]]]:
-    """Nodes with the types of their inputs; those in branches and loops see the values around them."""
+    """Nodes with the types of their inputs; nodes in branches and loops can read values outside."""
     kinds = {**outside, **{tensor.name: tensor.data_type for tensor in graph.initializer}}
     for value in (*graph.input, *graph.output, *graph.value_info):
         kinds[value.name] = value.type.tensor_type.elem_type
@@ -206,7 +206,7 @@ def _type_name(kind: int) -> str:
 
 def _reason(row: Operator, target: Target, opset: int) -> str | None:
     if row.name == "Constant":
-        return None  # read when the graph is loaded, no kernel runs
+        return None  # read when the graph is loaded, without a kernel
     low, high = target.opsets
     if not low <= opset <= high:
         return f"{target.title} reads opset {low} to {high}, the graph is in {opset}"

@@ -1,11 +1,11 @@
-"""Makes the data files of this package again.
+"""Generate the data files of this package again.
 
-    python -m ptychonnx.export.portability.refresh onnxruntime  # CPU and CUDA kernels of the onnxruntime installed here
-    python -m ptychonnx.export.portability.refresh openvino  # asks the OpenVINO installed here, operator by operator
-    python -m ptychonnx.export.portability.refresh tensorrt operators.md   # the table that onnx-tensorrt publishes
+    python -m ptychonnx.export.portability.refresh onnxruntime  # CPU and CUDA kernels of the installed onnxruntime
+    python -m ptychonnx.export.portability.refresh openvino  # asks the installed OpenVINO, operator by operator
+    python -m ptychonnx.export.portability.refresh tensorrt operators.md   # the table published by onnx-tensorrt
 
-The registry of onnxruntime-gpu can only be read where the libraries of CUDA, cuDNN and TensorRT can be loaded; a
-device is not needed to list what was compiled in. The package onnxruntime needs none of them, and lists the CPU.
+The registry of onnxruntime-gpu can only be read where the libraries of CUDA, cuDNN and TensorRT can be loaded; no
+device is needed. The package onnxruntime needs none of them, and lists kernels for the CPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["highest_opset", "kernels_of", "probe_openvino", "read_operators_tabl
 _HERE = Path(__file__).parent
 _OPEN = 2**31 - 1
 _HIGHEST = 23
-# As the table of onnx-tensorrt writes them.
+# Names of types in the table of onnx-tensorrt.
 _TENSORRT_TYPES = {
     "FP32": "float",
     "FP16": "float16",
@@ -52,41 +52,40 @@ Entry = list[Any]
 def kernels_of(
     provider: str, kernels: Iterable[tuple[str, str, str, tuple[int, int], dict[str, list[str]]]]
 ) -> dict[str, list[Entry]]:
-    """Kernels of one provider of onnxruntime, those of the same versions joined.
+    """Kernels of one provider of onnxruntime; those for the same versions are merged.
 
     Parameters
     ----------
     kernels
         (provider, domain, operator, (since, until), types by variable).
     """
-    found: dict[str, dict[tuple[int, int | None], dict[str, set[str]]]] = {}
+    kernels_by_operator: dict[str, dict[tuple[int, int | None], dict[str, set[str]]]] = {}
     for owner, domain, operator, (since, until), types in kernels:
         if owner != provider or domain not in ("", "ai.onnx"):
             continue
         last = None if until >= _OPEN else until
-        joined = found.setdefault(operator, {}).setdefault((since, last), {})
+        merged = kernels_by_operator.setdefault(operator, {}).setdefault((since, last), {})
         for variable, names in types.items():
             plain = [match[1] for name in names if (match := re.fullmatch(r"tensor\((\w+)\)", name))]
-            joined.setdefault(variable, set()).update(plain)
+            merged.setdefault(variable, set()).update(plain)
     return {
         operator: [
             [since, last, {variable: sorted(types) for variable, types in sorted(allowed.items())}]
             for (since, last), allowed in sorted(entries.items(), key=lambda item: item[0][0])
         ]
-        for operator, entries in sorted(found.items())
+        for operator, entries in sorted(kernels_by_operator.items())
     }
 
 
 def probe_openvino() -> dict[str, list[Entry]]:
-    """Operators that OpenVINO's reader of ONNX knows: a model of one node is read for each of their versions.
+    """Operators that the ONNX reader of OpenVINO supports: it reads a model with one node for each version.
 
-    A reader that knows the operator may still refuse the node, which has no attributes; only the refusal of
-    an unknown operator counts.
+    The reader may refuse the node because it has no attributes; only the refusal of an unknown operator counts.
     """
     import openvino
 
     core = openvino.Core()
-    found: dict[str, list[Entry]] = {}
+    operators: dict[str, list[Entry]] = {}
     for schema in sorted(
         onnx.defs.get_all_schemas_with_history(), key=lambda schema: (schema.name, schema.since_version)
     ):
@@ -107,25 +106,25 @@ def probe_openvino() -> dict[str, list[Entry]]:
         except Exception as error:
             if "Conversion is failed" not in str(error):
                 continue
-        found.setdefault(schema.name, []).append([schema.since_version, schema.since_version, {}])
-    return found
+        operators.setdefault(schema.name, []).append([schema.since_version, schema.since_version, {}])
+    return operators
 
 
 def read_operators_table(text: str) -> tuple[str, tuple[int, int], dict[str, list[Entry]]]:
-    """Version, range of operator sets and operators of onnx-tensorrt's table (``docs/operators.md``)."""
+    """Version, range of operator sets and operators in the table of onnx-tensorrt (``docs/operators.md``)."""
     head = re.search(
         r"TensorRT ([\d.]+) supports operators in the inclusive range of opset (\d+) to opset (\d+)", text
     )
     if head is None:
         raise SystemExit("no line 'TensorRT ... supports operators in the inclusive range of ...'")
     version, low, high = head[1], int(head[2]), int(head[3])
-    found: dict[str, list[Entry]] = {}
+    operators: dict[str, list[Entry]] = {}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) > 3 and cells[2] == "Y":
             types = [_TENSORRT_TYPES[word] for word in re.split(r"[,\s]+", cells[3]) if word]
-            found[cells[1]] = [[1, high, {"*": sorted(types)}]]
-    return version, (low, high), dict(sorted(found.items()))
+            operators[cells[1]] = [[1, high, {"*": sorted(types)}]]
+    return version, (low, high), dict(sorted(operators.items()))
 
 
 def _write(name: str, **content: Any) -> None:
@@ -137,7 +136,7 @@ def _write(name: str, **content: Any) -> None:
 
 
 def highest_opset() -> int:
-    """The last operator set that the onnxruntime installed here reads; the onnx package may know later ones."""
+    """The latest operator set that the installed onnxruntime reads; the onnx package may know later ones."""
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     graph = helper.make_graph([], "nothing", [value], [value])
     for opset in range(onnx.defs.onnx_opset_version(), 0, -1):
@@ -149,14 +148,14 @@ def highest_opset() -> int:
         except VerificationError:
             continue
         return opset
-    raise SystemExit("onnxruntime loads no graph at all")
+    raise SystemExit("onnxruntime does not load any graph")
 
 
 def _refresh_onnxruntime() -> None:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    # Without the libraries of a provider, listing its kernels is a segmentation fault.
+    # Without the libraries of a provider, listing its kernels causes a segmentation fault.
     listing = "from onnxruntime.capi import onnxruntime_pybind11_state as s; s.get_all_opkernel_def()"
     if subprocess.run([sys.executable, "-c", listing], capture_output=True).returncode:
         raise SystemExit("the kernels cannot be listed: libraries of CUDA, cuDNN or TensorRT are missing")

@@ -177,7 +177,7 @@ def test_a_foreign_network_is_adopted_and_inspected(run, tmp_path):
     assert "a colleague" in text
     assert run("inspect", "--verify", out)[0] == 0
     (tmp_path / "theirs.yaml").write_text(yaml.replace("n: 16", "n: [16"))
-    assert_refused(*run(*arguments), "theirs.yaml: no YAML")
+    assert_refused(*run(*arguments), "theirs.yaml: line 3: expected ',' or ']'")
 
 
 def test_reconstruct_gives_the_known_object_back(run, artifact, scan, scan_file, tmp_path):
