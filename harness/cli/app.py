@@ -22,6 +22,7 @@ from ptychonnx.harness.cli import (
     evaluate,
     export,
     export_module,
+    info,
     inspect,
     loadtest,
     reconstruct,
@@ -67,6 +68,7 @@ app.command("evaluate", cls=Command, rich_help_panel="Use artifacts")(evaluate.e
 app.command("bench", cls=Command, rich_help_panel="Use artifacts")(bench.bench)
 app.command("loadtest", cls=Command, rich_help_panel="Use artifacts")(loadtest.loadtest)
 app.add_typer(deploy.app, name="deploy", rich_help_panel="Use artifacts")
+app.command("info", rich_help_panel="This installation")(info.info)
 
 
 @app.callback()

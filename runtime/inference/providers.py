@@ -7,13 +7,17 @@ asks for CUDA on a machine without a GPU runs on the CPU without an error. Devic
 
 from __future__ import annotations
 
+import contextlib
+import re
 from typing import Any, Literal, get_args
 
+import numpy as np
 import onnxruntime as ort
+from onnx import TensorProto, helper
 
 from ptychonnx.runtime.errors import DeviceError, InputError
 
-__all__ = ["Provider", "available", "preload_cuda", "provider_list"]
+__all__ = ["Provider", "available", "preload_cuda", "probe_providers", "provider_list"]
 
 Provider = Literal["auto", "tensorrt", "cuda", "cuda-graph", "cpu"]
 
@@ -39,6 +43,48 @@ def available() -> list[str]:
         with_device.add(_NAMES["tensorrt"])  # runs on the same devices, but does not list them
     usable = with_device.intersection(ort.get_available_providers())
     return [short for short, name in _NAMES.items() if name in usable]
+
+
+def probe_providers() -> dict[str, str]:
+    """Run a model of one operator on every provider.
+
+    Returns
+    -------
+    dict
+        Short name of each provider, best first: ``works``, or the reason why it does not.
+    """
+    compiled = ort.get_available_providers()
+    ort.set_default_logger_severity(4)
+    try:
+        # onnxruntime prints what it cannot load, which the result says too.
+        with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+            preload_cuda()
+            return {
+                short: _probe(name) if name in compiled else "not part of this build of onnxruntime"
+                for short, name in _NAMES.items()
+            }
+    finally:
+        ort.set_default_logger_severity(2)
+
+
+def _probe(provider: str) -> str:
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=[provider], enable_fallback=False
+        )
+        if session.get_providers()[0] != provider:
+            return "does not start: no device, or a library is missing"
+        session.run(None, {"x": np.ones(1, np.float32)})
+    except Exception as error:  # onnxruntime raises a dozen types of its own
+        # Without the place in onnxruntime's source and the signature of its function.
+        reason = re.sub(r"^/\S+:\d+ .*?\) ", "", str(error).strip().splitlines()[0])
+        return f"does not start: {reason}"
+    return "works"
 
 
 def provider_list(requested: str) -> list[tuple[str, dict[str, Any]]]:

@@ -1,0 +1,97 @@
+"""Description of this installation for a bug report: versions, providers that work, processor, folders."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ptychonnx.harness.machine import processor, vector_instructions
+from ptychonnx.runtime.inference import cache_folder
+from ptychonnx.runtime.inference.data_parallel import available_cores
+from ptychonnx.runtime.inference.providers import probe_providers
+
+__all__ = ["EXTRAS", "describe_installation"]
+
+_BASE = (
+    *(
+        "numpy",
+        "scipy",
+        "h5py",
+        "hdf5plugin",
+        "numba",
+        "scikit-image",
+        "matplotlib",
+        "pydantic",
+        "typer",
+        "rich",
+    ),
+    *("onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "protobuf"),
+)
+# Packages that each extra of pyproject.toml installs; those that an extra only bounds are left out.
+EXTRAS = {
+    "torch": ("torch", "lightning", "neuraloperator", "onnxscript"),
+    "spherical": ("torch-harmonics",),
+    "tensorflow": ("tensorflow", "keras", "tf2onnx", "onnxscript"),
+    "tensorboard": ("tensorboard",),
+    "openvino": ("openvino",),
+    "serve": ("tritonclient", "grpcio", "packaging"),
+    "signing": ("model-signing", "pyopenssl"),
+    "iterative": ("cdtools-py", "torch"),
+}
+_VARIABLES = (
+    *("PTYCHONNX_CACHE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"),
+    *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "CUDA_VISIBLE_DEVICES"),
+)
+
+
+def describe_installation() -> dict[str, Any]:
+    """Describe the installation.
+
+    Every provider is probed with a session of one operator. No training framework is imported.
+
+    Returns
+    -------
+    dict
+        ``versions``, ``extras`` (None for a package that is missing), ``providers`` (``works`` or the reason why not),
+        ``machine``, ``environment`` (variables that are set) and ``folders``; ready for JSON.
+    """
+    return {
+        "versions": {
+            "ptychonnx": _version("ptychonnx"),
+            "python": platform.python_version(),
+            **{name: found for name in _BASE if (found := _version(name))},
+        },
+        "extras": {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()},
+        "providers": probe_providers(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": processor(),
+            "vector_instructions": vector_instructions(),
+            "threads": os.cpu_count(),
+            "threads_available": available_cores(),
+            "memory_gb": _memory(),
+        },
+        "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        "folders": {
+            "package": str(Path(__file__).parents[1]),
+            "cache": str(cache_folder()),
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(PackageNotFoundError):
+        return version(package)
+    return None
+
+
+def _memory() -> float | None:
+    """Physical memory in gigabytes, where the system tells it."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
