@@ -2,7 +2,7 @@
 
 Patterns are retrieved in groups of neighbours, without a network, and compared with the networks of the zoo, which
 see one pattern or four. `python -m benchmarks.neighbouring_patterns` writes its part of `docs/results/quality.json`,
-its tables in `docs/results/quality.md` and `docs/images/neighbours.png` in about five minutes on one core;
+its tables in `docs/results/tables.json` and `docs/images/neighbours.png` in about five minutes on one core;
 `--networks` measures the networks alone, in half a minute.
 """
 

@@ -1,10 +1,10 @@
-"""Networks and layers of neuraloperator 2.0, exported and verified: the table of `docs/results/neuraloperator.md`.
+"""Networks and layers of neuraloperator 2.0, exported and verified: written to `docs/results/neuraloperator.json`.
 
 Each row is exported by `export_module.export_module`, as `ptychonnx export-module` does it: lowered, cleaned, and
 compared with torch on random, all-zero, small and large inputs in batches of 1, 3 and 16, in every engine that is
 installed. The figure is the largest difference over the largest output, of all these. What is refused is a row too.
 
-    python -m benchmarks.neuraloperator_models --out docs/results/neuraloperator.md
+    python -m benchmarks.neuraloperator_models --out docs/results/neuraloperator.json
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +28,6 @@ from torch import nn
 from ptychonnx.export.artifact.export_module import ModuleInput, ModuleOptions, export_module
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError, VerificationError
-
-HEAD = """# neuraloperator
-
-What `ptychonnx export-module` makes of neuraloperator {neuraloperator} (torch {torch}, torch-harmonics {harmonics}).
-Every row was exported and compared with torch on random, all-zero, small and large inputs, in batches of 1, 3 and 16,
-in onnxruntime, OpenVINO and the evaluator in NumPy of the ONNX project. The error is the largest difference over the
-largest output, of all these. Made by `python -m benchmarks.neuraloperator_models --out docs/results/neuraloperator.md`.
-
-`SFNO`, `LocalNO` and `SphericalConv` need the extra `[spherical]` (torch-harmonics 0.8: later versions break the import
-of neuraloperator 2.0). Layers trained with `fno_block_precision="half"` or `"mixed"` are lowered at full precision, and
-the file says so. Beside these rows a property-based test draws configurations of `SpectralConv` at random and compares
-ONNX with torch (`tests/export/test_spectral_properties.py`; `PTYCHONNX_EXAMPLES=1000` for more of them).
-
-| module | settings | input | error | file |
-|---|---|---|---|---|
-"""
 
 
 @dataclass(frozen=True)
@@ -197,23 +181,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", default="", help="builders whose name starts so")
     arguments = parser.parse_args()
-    lines = []
+    records = []
     with tempfile.TemporaryDirectory() as folder:
         for row in ROWS:
             if not row.build.__name__.startswith(arguments.only):
                 continue
             error, size = outcome(row, Path(folder))
             kind = "complex " if row.complex_values else ""
-            cells = [name_of(row.build), settings_of(row), f"{kind}{', '.join(map(str, row.shape))}"]
-            lines.append(f"| {' | '.join([*cells, error, size])} |")
-            print(lines[-1], flush=True)
+            records.append(
+                {
+                    "module": name_of(row.build),
+                    "settings": settings_of(row),
+                    "input": f"{kind}{', '.join(map(str, row.shape))}",
+                    "error": error,
+                    "file": size,
+                }
+            )
+            print(records[-1], flush=True)
     if arguments.out:
-        head = HEAD.format(
-            neuraloperator=version("neuraloperator"),
-            torch=version("torch").split("+")[0],
-            harmonics=version("torch-harmonics"),
-        )
-        write_text(arguments.out, head + "\n".join(lines) + "\n")
+        lines = ",\n".join(f" {json.dumps(record, ensure_ascii=False)}" for record in records)
+        write_text(arguments.out, f"[\n{lines}\n]\n")
 
 
 if __name__ == "__main__":

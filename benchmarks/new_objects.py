@@ -1,7 +1,7 @@
 """The networks of the zoo on objects that were simulated after every setting was fixed.
 
 `python -m benchmarks.new_objects` writes its part of `docs/results/quality.json` and its table in
-`docs/results/quality.md`. About two minutes on one core.
+`docs/results/tables.json`. About two minutes on one core.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The simulated probe is symmetric under the eight axis-aligned orientations (dihedral group D4), so that the pattern of a
 transformed object is the transformed pattern. `python -m benchmarks.orientations` applies each network that takes one
 pattern to the test scan in all orientations and transforms its patches back. It writes its part of
-`docs/results/quality.json` and its table in `docs/results/training.md`. About three minutes on one core.
+`docs/results/quality.json` and its table in `docs/results/tables.json`. About three minutes on one core.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """Bounds on reconstructions from single patterns, without a trained network, on the lines dataset.
 
-`python -m benchmarks.single_pattern_bounds` measures them and writes its part of `docs/results/quality.json` and its
-table in `docs/results/quality.md`. A few minutes on one core.
+`python -m benchmarks.single_pattern_bounds` measures them and writes its part of `docs/results/quality.json`. A few
+minutes on one core.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from ptychonnx.train.torch.retrieval import Retrieval
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS / "results" / "quality.json"
+TABLES = DOCS / "results" / "tables.json"
 FIGURES = {
     "amplitude_ssim": "amplitude SSIM",
     "amplitude_pearson": "amplitude Pearson",
@@ -64,19 +64,20 @@ def test_scan(config: LinesConfig) -> Scan:
 
 
 def record(part: str, rows: Sequence[Mapping[str, Any]], table: str | None = None) -> None:
-    """Write a part of `quality.json`, and its table between the marks of that name in a page of results."""
-    content = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    write_text(RESULTS, json.dumps(content | {part: rows}, indent=1) + "\n")
+    """Write a part of `quality.json`, and the table of it that the documentation shows."""
+    _update(RESULTS, part, rows)
     if table is not None:
-        mark(part, table)
+        record_table(part, table)
 
 
-def mark(part: str, table: str) -> None:
-    """Write a table between the marks of that name in whichever page of results has them."""
-    marked = rf"(<!-- {part} -->\n).*?(<!-- end -->)"
-    for page in sorted(RESULTS.parent.glob("*.md")):
-        text = page.read_text(encoding="utf-8")
-        write_text(page, re.sub(marked, lambda old: f"{old[1]}{table}\n{old[2]}", text, flags=re.DOTALL))
+def record_table(part: str, table: str) -> None:
+    """Write a table in Markdown, which a page of results includes by its name."""
+    _update(TABLES, part, table.splitlines())
+
+
+def _update(path: Path, part: str, value: Any) -> None:
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_text(path, json.dumps(content | {part: value}, indent=1, ensure_ascii=path == RESULTS) + "\n")
 
 
 def retrieved(scan: Scan, steps: int) -> NDArray[np.complex64]:
@@ -136,21 +137,12 @@ def bounds() -> Iterator[tuple[str, dict[str, float | None]]]:
         )
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown."""
-    lines = ["| setting | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 1) + "|"]
-    for row in rows:
-        cells = ("–" if row[name] is None else f"{row[name]:.3f}" for name in FIGURES)
-        lines.append(f"| {row['setting']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     rows = []
     for setting, found in bounds():
         print(setting, found, flush=True)
         rows.append({"setting": setting, **found})
-    record("bounds", rows, table(rows))
+    record("bounds", rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ trained on the patterns as usual, the same settings distilled (trained on the pa
 same patterns), and pruned (the channels of largest norm of the parent, trained for one more epoch). Each student is
 exported and verified. The precision gate (decision 6) compares its reconstruction of the test scan with that of the
 parent, and it is timed interleaved with the parent in its own framework. The results go to
-`benchmarks/results/smaller_networks.json` and to a table in `docs/results/speed.md`. Trained networks are kept in
+`benchmarks/results/smaller_networks.json` and to a table in `docs/results/tables.json`. Trained networks are kept in
 OUT, so that a second call only measures. One training takes about a minute on one core.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pruning import pruned_source
-from benchmarks.single_pattern_bounds import mark, test_scan
+from benchmarks.single_pattern_bounds import record_table, test_scan
 from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_run import export_run
 from ptychonnx.export.precision import reduce_artifact
@@ -233,7 +233,7 @@ def main() -> None:
         "networks": rows,
     }
     write_text(RESULTS, json.dumps(content, indent=1) + "\n")
-    mark("less", table(rows))
+    record_table("less", table(rows))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """Draw the rooms of the code: `docs/images/architecture.svg`, from `docs/explanation/architecture.yaml`.
 
-`python docs/scripts/architecture.py` draws the picture and writes the tables of `docs/explanation/architecture.md`;
-with `--imports` it first takes the arrows from the import graph. `tests/docs/test_architecture.py` compares list,
-picture and page with the code.
+`python docs/scripts/architecture.py` draws the picture; with `--imports` it first takes the arrows from the import
+graph. `tests/docs/test_architecture.py` compares the list with the code and the picture with the list; the
+tables of the page are made from the list when the site is built.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,6 @@ import yaml
 
 DOCS = Path(__file__).resolve().parents[1]
 LIST = DOCS / "explanation" / "architecture.yaml"
-PAGE = DOCS / "explanation" / "architecture.md"
 PICTURE = DOCS / "images" / "architecture.svg"
 
 _BOX = (172, 46)
@@ -176,7 +174,7 @@ def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
 
 
 def tables(content: Mapping[str, Any]) -> dict[str, str]:
-    """The tables of the page, by the name of their mark."""
+    """The tables of the page: the rooms, and each way through them."""
     found = {}
     lines = ["| room | subject | imports |", "| --- | --- | --- |"]
     for name, room in rooms(content):
@@ -190,18 +188,6 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def page(text: str, content: Mapping[str, Any]) -> str:
-    """The page with its tables."""
-    for mark, table in tables(content).items():
-        text = re.sub(
-            rf"(<!-- {mark} -->\n).*?(<!-- end -->)",
-            lambda old, table=table: f"{old[1]}{table}\n{old[2]}",
-            text,
-            flags=re.DOTALL,
-        )
-    return text
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--imports", action="store_true", help="take the arrows from the import graph first")
@@ -211,7 +197,6 @@ def main() -> None:
         LIST.write_text(f"{head}imports:\n{arrows}", encoding="utf-8")
     content = read_list()
     PICTURE.write_text(draw(content), encoding="utf-8")
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), content), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 """Hooks of MkDocs: pages that are generated when the site is built.
 
-The home page is `README.md`, the page of the zoo `zoo/README.md`; commands come from the Typer application, the table
-of exit codes from the error classes, the fields of the contract from its schema, and the tables of training choices
-from `results/quality.json`.
+The home page is `README.md`, the page of the zoo `zoo/README.md`. Commands come from the Typer application, the table
+of exit codes from the error classes, the fields of the contract from its schema, and tables of results from the JSON
+files next to their pages.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import architecture  # next to this file, where MkDocs looks for modules of a hook
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -172,15 +173,94 @@ def _type(field: Mapping[str, Any]) -> str:
     return str(field.get("type", "any"))
 
 
-def settings(part: str) -> str:
-    """A table of training choices from `results/quality.json`."""
-    rows = json.loads((ROOT / "docs/results/quality.json").read_text(encoding="utf-8"))[f"settings_{part}"]
-    columns = _FIGURES | {"core_minutes": "core-minutes"}
-    lines = ["| setting | " + " | ".join(columns.values()) + " |", "| --- " * (len(columns) + 1) + "|"]
-    for row in rows:
-        cells = (f"{row[key]:.1f}" if key == "core_minutes" else f"{row[key]:.3f}" for key in columns)
-        lines.append(f"| {row['setting']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def settings(network: str = "") -> str:
+    """A table of training choices: those of one network, or of the longer training of `hybrid`."""
+    part, time, heading = ("settings", "minutes_at_most", "minutes, at most")
+    if network:
+        part, time, heading = f"settings_{network}", "core_minutes", "core-minutes"
+    return _figures(part, {"setting": "setting"}, _FIGURES | {time: heading})
 
 
-_GENERATORS = {"exit_codes": exit_codes, "contract": contract, "settings": settings}
+def last_steps() -> str:
+    """The table of the steps after the network."""
+    return _figures("last_steps", {"network": "network", "last_steps": "last steps"}, _FIGURES)
+
+
+def bounds() -> str:
+    """The table of what limits a reconstruction without any network."""
+    return _figures("bounds", {"setting": "setting"}, dict(list(_FIGURES.items())[:4]))
+
+
+def _figures(part: str, names: Mapping[str, str], figures: Mapping[str, str]) -> str:
+    """A table from a part of `results/quality.json`."""
+    rows = [
+        [str(row[key]) for key in names]
+        + [
+            "–" if row[key] is None else f"{row[key]:.1f}" if "minutes" in key else f"{row[key]:.3f}"
+            for key in figures
+        ]
+        for row in _results("quality")[part]
+    ]
+    return _table([*names.values(), *figures.values()], rows)
+
+
+def rooms(part: str) -> str:
+    """The table of rooms, or of the way of a scan or a checkpoint, from `explanation/architecture.yaml`."""
+    return architecture.tables(architecture.read_list())[part]
+
+
+def table(part: str) -> str:
+    """A table that a benchmark wrote."""
+    return "\n".join(_results("tables")[part])
+
+
+def robustness() -> str:
+    """The tables of robustness, one for each axis."""
+    parts = []
+    for axis, content in _results("robustness").items():
+        rows = [[f"`{network}`", *cells] for network, cells in content["networks"].items()]
+        parts += [f"**{axis}**: {content['meaning']}", _table(["network", *content["levels"]], rows)]
+    return "\n\n".join(parts)
+
+
+def neuraloperator() -> str:
+    """The table of layers and models of neuraloperator."""
+    rows = _results("neuraloperator")
+    return _table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def decisions() -> str:
+    """The table of decisions, from the titles of their pages."""
+    rows = []
+    for page in sorted((ROOT / "docs/decisions").glob("0*.md")):
+        number, _, title = (
+            page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").partition(". ")
+        )
+        rows.append([number, f"[{title}]({page.name})"])
+    return _table(["", "decision"], rows)
+
+
+def _results(name: str) -> Any:
+    return json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+_GENERATORS = {
+    function.__name__: function
+    for function in (
+        exit_codes,
+        contract,
+        settings,
+        last_steps,
+        bounds,
+        rooms,
+        table,
+        robustness,
+        neuraloperator,
+        decisions,
+    )
+}
