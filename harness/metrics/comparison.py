@@ -29,7 +29,7 @@ from ptychonnx.harness.metrics.image_similarity import (
 )
 from ptychonnx.harness.metrics.psd import PowerSpectrum, compare_power
 from ptychonnx.harness.metrics.region import Rectangle, largest_rectangle
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, VerificationError
 
 __all__ = [
     "COLLAPSED_CONTRAST",
@@ -121,13 +121,15 @@ def compare(
     ------
     InputError
         If shapes differ, the region is empty, or the reference is not finite in it.
+    VerificationError
+        If registration shifts the whole reconstruction out of the region.
     """
     region = _checked_region(reconstruction, reference, region)
     if not np.isfinite(reconstruction[region]).all():
         return _broken(region)
     aligned = align(reconstruction, reference, region, plane=plane, register=register)
     if not aligned.region.any():
-        raise InputError(
+        raise VerificationError(
             "compare: registration shifted the reconstruction out of the region, expected a smaller shift"
         )
     rectangle, region = largest_rectangle(aligned.region), aligned.region

@@ -11,20 +11,11 @@ from numpy.typing import NDArray
 
 from ptychonnx.harness.report.quantity_images import QuantityImages
 
-__all__ = ["LARGEST_SIDE", "ColourScale", "ImageStrip", "PageImage", "image_strip"]
+__all__ = ["LARGEST_SIDE", "ImageStrip", "PageImage", "image_strip"]
 
 # Larger images are averaged over blocks of pixels, so that a page with many rows still opens.
 LARGEST_SIDE = 1024
 _COLOURS, _STOPS = 255, 16
-
-
-@dataclass(frozen=True)
-class ColourScale:
-    """Colour scale of a strip; `gradient` is a CSS list of colours from `low` to `high`."""
-
-    gradient: str
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -42,6 +33,8 @@ class ImageStrip:
 
     Attributes
     ----------
+    gradient, limits
+        Colour scale as a CSS list of colours, and the values at its ends.
     rows, columns
         Size in pixels of the object.
     block
@@ -49,7 +42,8 @@ class ImageStrip:
     """
 
     name: str
-    scale: ColourScale
+    gradient: str
+    limits: tuple[float, float]
     images: tuple[PageImage, ...]
     rows: int
     columns: int
@@ -66,7 +60,7 @@ def image_strip(quantity: QuantityImages) -> ImageStrip:
         for (title, caption), image in zip(quantity.titles, quantity.images, strict=True)
     )
     gradient = ", ".join(f"rgb{tuple(map(int, stop))}" for stop in _palette(quantity.colours, _STOPS))
-    return ImageStrip(quantity.name, ColourScale(gradient, *quantity.limits), images, rows, columns, block)
+    return ImageStrip(quantity.name, gradient, quantity.limits, images, rows, columns, block)
 
 
 def _palette(colours: str, count: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The comparison of engines finds a difference, a refusal and a dead process, and calls nothing else one."""
+"""The comparison of engines reports differences, errors and crashed processes as such."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joint retrieval takes the steps of the networks' first guess, and neighbours tell it more."""
+"""Joint retrieval takes the steps of the networks' initial retrieval, and neighbours add information."""
 
 from __future__ import annotations
 

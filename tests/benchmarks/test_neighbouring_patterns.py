@@ -1,4 +1,4 @@
-"""The comparison of neighbourhoods tells a lost global phase from a wrong patch, and the page says what it found."""
+"""The comparison distinguishes a lost global phase from a wrong patch, and the page holds the recorded results."""
 
 from __future__ import annotations
 

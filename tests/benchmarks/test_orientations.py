@@ -1,4 +1,4 @@
-"""A turned pattern is the pattern of the turned object, and what is turned comes back."""
+"""The transformed pattern is the pattern of the transformed object, and the transformation is undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels are pruned by their norm, and the page says what doing less brought."""
+"""Channels are pruned by their norm, and the page holds the recorded results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small known experiment, and artifacts whose answers are known: they look their patches up."""
+"""A small known experiment, and artifacts with known answers, which they look up."""
 
 from __future__ import annotations
 

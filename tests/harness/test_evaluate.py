@@ -1,4 +1,4 @@
-"""An evaluation measures what the artifacts did, and writes all of it or nothing."""
+"""An evaluation measures every artifact on every scan, and writes all of its files or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Iterations find a known object, stay at it, and get there sooner from an object that is nearly right."""
+"""Iterations find a known object, stay at it, and converge sooner from an object that is nearly right."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The load test counts waiting, measures networks interleaved, and refuses what it cannot measure."""
+
 from __future__ import annotations
 
 import json
@@ -76,7 +78,7 @@ def test_in_an_open_loop_waiting_counts(four_artifacts, lines_scan):
         return predict(diffraction)
 
     session.predict = slow
-    # One at a time takes 20 ms, so 50 requests a second at most: 20 are borne, 200 pile up.
+    # A request takes 20 ms, so at most 50 per second are answered: 20 per second are sustained, 200 pile up.
     closed, calm, rush = measure_load(
         [session], lines_scan, concurrency=[1], rates=[20, 200], batch=1, seconds=0.5, rounds=1
     )

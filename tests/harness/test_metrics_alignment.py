@@ -1,4 +1,4 @@
-"""Alignment undoes exactly what it says, and the region holds what the light reached."""
+"""Alignment undoes exactly what it records, and the region is what was illuminated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals are as wide as chance makes them, and tell two reconstructions apart only if they differ."""
+"""Confidence intervals have the width of chance, and distinguish reconstructions only if they differ."""
 
 from __future__ import annotations
 

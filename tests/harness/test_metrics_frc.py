@@ -1,4 +1,4 @@
-"""The ring correlation falls where the images part, and says so in cycles per pixel."""
+"""The ring correlation falls where images begin to differ, and states it in cycles per pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every metric against a value found by other means."""
+"""Every metric equals a value from an independent calculation."""
 
 from __future__ import annotations
 

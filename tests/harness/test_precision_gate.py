@@ -1,4 +1,4 @@
-"""The gate lets pass what reconstructs as well as its parent, and nothing else."""
+"""The gate accepts only what reconstructs as well as its parent."""
 
 from __future__ import annotations
 

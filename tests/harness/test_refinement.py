@@ -1,4 +1,4 @@
-"""Iterations in a report, after a network, and in the files that come of it."""
+"""Iterations in a report, after a network, and in the files that `reconstruct` writes."""
 
 from __future__ import annotations
 

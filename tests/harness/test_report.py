@@ -1,4 +1,4 @@
-"""The page stands alone, shows every row, and hides no collapse."""
+"""The page is self-contained, shows every row, and flags every collapse."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_pixel_of_an_image_is_a_pixel_of_the_object(text: str, evaluation: Eva
         assert image.shape == (*region.shape, 4)
         np.testing.assert_array_equal(image[..., 3] > 0, region)
         amplitude = np.abs(scan.reference if row is None else row.results["lines"].object)[box]
-        # The colour that is nearest says the value again, to a hundredth of the scale.
+        # The nearest colour of the map recovers the value, to a hundredth of the scale.
         distance = np.linalg.norm(image[..., None, :3] / 255 - colours, axis=-1)
         value = low + (high - low) * distance.argmin(axis=-1) / 254
         np.testing.assert_allclose(

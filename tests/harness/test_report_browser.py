@@ -1,4 +1,4 @@
-"""The report in a real browser: it loads nothing from elsewhere, its table sorts, and its images zoom as one."""
+"""The report in a real browser: nothing is loaded from elsewhere, tables sort, and images zoom together."""
 
 from __future__ import annotations
 

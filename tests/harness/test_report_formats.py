@@ -1,4 +1,4 @@
-"""CSV and Markdown hold the figures of the evaluation, and standard output holds nothing else."""
+"""CSV and Markdown hold the numbers of the evaluation, and standard output holds nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the networks are put through, and that each figure stands under the condition it belongs to."""
+"""Each condition differs from the nominal one as described, and each score is stored under its condition."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def explained(scan, beam=1.0):
 
 
 def distance(scan, beam=1.0):
-    """Relative difference of the patterns and what explains them."""
+    """Relative difference between the patterns and those predicted."""
     expected = explained(scan, beam)
     return float(np.linalg.norm(scan.diffraction - expected) / np.linalg.norm(expected))
 

@@ -1,4 +1,4 @@
-"""The lines dataset: physics, seeds, and the cache."""
+"""The lines dataset: physics, seeds and cache."""
 
 from __future__ import annotations
 

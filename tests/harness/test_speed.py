@@ -1,4 +1,4 @@
-"""Speed is measured against the very network that was exported, on equal terms, and kept with what others measured."""
+"""Speed is measured against the network that was exported, and the report keeps end-to-end results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lines study, from nothing to a report, in each framework."""
+"""The lines study from simulation to report, in each framework."""
 
 from __future__ import annotations
 

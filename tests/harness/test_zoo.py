@@ -1,4 +1,4 @@
-"""The networks in `zoo/` are those that `zoo.json` describes, and as good as it says, without a training framework."""
+"""The networks in `zoo/` are those that `zoo.json` describes, with its quality, and need no training framework."""
 
 from __future__ import annotations
 
