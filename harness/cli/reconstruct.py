@@ -15,8 +15,8 @@ from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.iterative.rpie import check_iterative
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
-from ptychonnx.harness.report.object_figures import reconstruction_figure
-from ptychonnx.harness.report.quantity_images import Panel
+from ptychonnx.harness.report.object_figure import object_figure
+from ptychonnx.harness.report.quantity_images import Panel, quantity_images
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
@@ -143,4 +143,5 @@ def reconstruct(
 def _draw(picture: Path, label: str, scan: Scan, result: Reconstruction) -> None:
     region, _ = declare_region(scan, result.stitched.covered, result.stitched.origin, RegionRule())
     with atomic_path(picture) as partial:
-        partial.write_bytes(reconstruction_figure([Panel(label, result.stitched.object)], region))
+        panels = [Panel(label, result.stitched.object)]
+        partial.write_bytes(object_figure(quantity_images(None, region, panels)))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanSummary
 from ptychonnx.harness.report.frequency_curves import frc_figure, psd_figure
-from ptychonnx.harness.report.object_figures import comparison_figure, error_figure, reconstruction_figure
-from ptychonnx.harness.report.quantity_images import Panel
+from ptychonnx.harness.report.object_figure import object_figure
+from ptychonnx.harness.report.quantity_images import Panel, quantity_images
 
 __all__ = ["draw_curves", "draw_figures", "panels_of"]
 
@@ -24,12 +24,11 @@ def draw_figures(evaluation: Evaluation) -> dict[str, bytes]:
     """PNG of each figure by name: what it shows, then number and name of the scan if there are several."""
     figures = {}
     for scan, suffix in _suffixes(evaluation):
-        panels = panels_of(evaluation.rows, scan)
-        if scan.reference is None:
-            figures[f"reconstruction{suffix}"] = reconstruction_figure(panels, scan.region, scan.name)
-            continue
-        figures[f"comparison{suffix}"] = comparison_figure(scan.reference, scan.region, panels, scan.name)
-        figures[f"errors{suffix}"] = error_figure(scan.reference, scan.region, panels, scan.name)
+        quantities = quantity_images(scan.reference, scan.region, panels_of(evaluation.rows, scan))
+        first = "reconstruction" if scan.reference is None else "comparison"
+        figures[f"{first}{suffix}"] = object_figure(quantities[:2], scan.name)
+        if scan.reference is not None:
+            figures[f"errors{suffix}"] = object_figure(quantities[2:], scan.name)
     return figures | draw_curves(evaluation)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,49 +67,40 @@ def quantity_images(
         bool [rows, columns]; pixels outside are left out.
     """
 
-    def on_one_scale(
-        name: str,
-        colours: str,
-        titles: list[tuple[str, str]],
-        images: list[NDArray],
-        scale_from: list[NDArray],
-    ) -> QuantityImages:
-        limits = _limits([image[region] for image in scale_from])
+    objects = [panel.object for panel in panels]
+    if reference is None:
+        centres = [_mean_angle(image, region) for image in objects]
+    else:
+        objects = [reference, *objects]
+        centres = [_mean_angle(reference, region)] * len(objects)
+    amplitudes = [np.abs(image) for image in objects]
+    phases = [wrap(np.angle(image) - centre) for image, centre in zip(objects, centres, strict=True)]
+
+    def of_objects(name: str, quantity: str, colours: str, images: list[NDArray]) -> QuantityImages:
+        titles = [(panel.title, _similarity(panel.comparison, quantity)) for panel in panels]
+        if reference is not None:
+            titles = [("reference", ""), *titles]
+        scaling = images if reference is None else images[:1]
+        limits = _limits([image[region] for image in scaling])
         return QuantityImages(name, colours, titles, [_cropped(image, region) for image in images], limits)
 
-    if reference is None:
-        untitled = [(panel.title, "") for panel in panels]
-        amplitudes = [np.abs(panel.object) for panel in panels]
-        phases = [wrap(np.angle(panel.object) - _mean_angle(panel.object, region)) for panel in panels]
-        return [
-            on_one_scale("amplitude", AMPLITUDE_MAP, untitled, amplitudes, amplitudes),
-            on_one_scale("phase (rad)", PHASE_MAP, untitled, phases, phases),
-        ]
-    centre = _mean_angle(reference, region)
-    objects = [reference, *(panel.object for panel in panels)]
-    amplitudes = [np.abs(image) for image in objects]
-    phases = [wrap(np.angle(image) - centre) for image in objects]
-    errors = {
-        "amplitude": [np.abs(image - amplitudes[0]) for image in amplitudes[1:]],
-        "phase": [np.abs(wrap(image - phases[0])) for image in phases[1:]],
-    }
-
-    def titles_of(quantity: str) -> list[tuple[str, str]]:
-        return [
-            ("reference", ""),
-            *((panel.title, _similarity(panel.comparison, quantity)) for panel in panels),
-        ]
-
-    def errors_of(quantity: str, name: str) -> QuantityImages:
+    def of_errors(name: str, quantity: str, images: list[NDArray]) -> QuantityImages:
         titles = [(panel.title, _error(panel.comparison, quantity)) for panel in panels]
-        images = on_one_scale(name, ERROR_MAP, titles, errors[quantity], errors[quantity])
-        return replace(images, limits=(0.0, images.limits[1]))
+        limits = (0.0, _limits([image[region] for image in images])[1])
+        return QuantityImages(name, ERROR_MAP, titles, [_cropped(image, region) for image in images], limits)
 
+    quantities = [
+        of_objects("amplitude", "amplitude", AMPLITUDE_MAP, amplitudes),
+        of_objects("phase (rad)", "phase", PHASE_MAP, phases),
+    ]
+    if reference is None:
+        return quantities
+    amplitude_errors = [np.abs(image - amplitudes[0]) for image in amplitudes[1:]]
+    phase_errors = [np.abs(wrap(image - phases[0])) for image in phases[1:]]
     return [
-        on_one_scale("amplitude", AMPLITUDE_MAP, titles_of("amplitude"), amplitudes, amplitudes[:1]),
-        on_one_scale("phase (rad)", PHASE_MAP, titles_of("phase"), phases, phases[:1]),
-        errors_of("amplitude", "|amplitude error|"),
-        errors_of("phase", "|phase error| (rad)"),
+        *quantities,
+        of_errors("|amplitude error|", "amplitude", amplitude_errors),
+        of_errors("|phase error| (rad)", "phase", phase_errors),
     ]
 
 

@@ -30,9 +30,9 @@ from ptychonnx.harness.report import (
 )
 from ptychonnx.harness.report.evaluation_figures import draw_figures
 from ptychonnx.harness.report.frequency_curves import frc_figure, psd_figure
-from ptychonnx.harness.report.object_figures import comparison_figure, error_figure
+from ptychonnx.harness.report.object_figure import object_figure
 from ptychonnx.harness.report.page_images import LARGEST_SIDE, image_strip
-from ptychonnx.harness.report.quantity_images import Panel, QuantityImages
+from ptychonnx.harness.report.quantity_images import Panel, QuantityImages, quantity_images
 from ptychonnx.runtime.scan import Scan
 
 COMMANDS = ["ptychonnx evaluate models/*.onnx --scan 'a & b.npz' --out report/"]
@@ -288,8 +288,8 @@ def test_figures_are_pngs_of_a_size_that_fits_their_panels(count: int) -> None:
     truth, made = panels(count)
     region = np.ones(truth.shape, dtype=bool)
     for content in (
-        comparison_figure(truth, region, made),
-        error_figure(truth, region, made),
+        object_figure(quantity_images(truth, region, made)[:2]),
+        object_figure(quantity_images(truth, region, made)[2:]),
         frc_figure(made),
         psd_figure(made),
     ):
@@ -301,7 +301,8 @@ def test_figures_are_pngs_of_a_size_that_fits_their_panels(count: int) -> None:
 def test_equal_figures_are_equal_bytes() -> None:
     truth, made = panels(2)
     region = np.ones(truth.shape, dtype=bool)
-    assert comparison_figure(truth, region, made) == comparison_figure(truth, region, made)
+    quantities = quantity_images(truth, region, made)
+    assert object_figure(quantities) == object_figure(quantities)
 
 
 def test_frc_of_nothing_says_not_defined_instead_of_failing() -> None:
