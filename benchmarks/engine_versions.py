@@ -37,11 +37,11 @@ from numpy.typing import NDArray
 
 from ptychonnx.export.verification.engines import installed_engines, open_onnxruntime
 from ptychonnx.export.verification.reference_pair import contract_reference
-from ptychonnx.harness.machine import vector_instructions
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.contract.integrity import check_model_file
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError, VerificationError
+from ptychonnx.runtime.machine import vector_instructions
 
 VERSIONS = (
     "1.17.3", "1.18.1", "1.19.2", "1.20.1", "1.21.1", "1.22.1", "1.23.2", "1.24.4", "1.25.1", "1.26.0", "1.27.0",

@@ -32,11 +32,11 @@ from ptychonnx.harness.bench.measuring_process import LoadedVariants, MeasuringP
 from ptychonnx.harness.bench.native_variants import load_native, load_onnx
 from ptychonnx.harness.bench.speed import ALLOWED_ERROR
 from ptychonnx.harness.evaluation.precision_gate import AllowedDecrease, PrecisionGate, excessive_decreases
-from ptychonnx.harness.machine import processor, vector_instructions
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.machine import processor, vector_instructions
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.train.fitting import settings_for, train
 from ptychonnx.train.registry import get_architecture

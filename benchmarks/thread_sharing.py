@@ -25,8 +25,8 @@ import onnx
 from ptychonnx.export.graph.operation_count import multiply_adds
 from ptychonnx.harness.bench.interleaved import interleaved_times, timed
 from ptychonnx.harness.bench.native_variants import GEMM_OPERATIONS, load_onnx
-from ptychonnx.harness.machine import processor
 from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.machine import processor
 
 
 def measured(artifact: Path, batch: int, threads: int, rounds: int) -> dict[str, Any]:

@@ -27,9 +27,9 @@ from ptychonnx.harness.bench.openvino_variants import BFLOAT16, load_openvino, o
 from ptychonnx.harness.bench.reduced_variants import judge_bfloat16, judge_eight_bit
 from ptychonnx.harness.bench.speed_report import ArtifactSpeed, SpeedReport, VariantSpeed
 from ptychonnx.harness.evaluation.precision_gate import PrecisionGate
-from ptychonnx.harness.machine import processor, vector_instructions
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.machine import processor, vector_instructions
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import nearest_groups

@@ -16,10 +16,10 @@ from ptychonnx.harness.evaluation.methods import StitchingChoice
 from ptychonnx.harness.evaluation.plan import plan_evaluation
 from ptychonnx.harness.evaluation.results import Evaluation, ScanResult
 from ptychonnx.harness.iterative.rpie import ALPHA
-from ptychonnx.harness.machine import processor, software_versions
 from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Placement
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
+from ptychonnx.runtime.machine import processor, software_versions
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import statistics
 import sys
 import time
@@ -26,6 +25,7 @@ from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import PtychonnxError
 from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.session import Session
+from ptychonnx.runtime.machine import processor
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours
 
@@ -123,7 +123,7 @@ def _key(session: Session) -> dict[str, str]:
         artifact = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "artifact": artifact,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(available_cores()),
         "onnxruntime": ort.__version__,
         "provider": session.requested_provider if session.requested_provider != "auto" else session.provider,
@@ -193,17 +193,6 @@ def _thread_counts(session: Session) -> list[int | None]:
         return [session.threads]
     most = available_cores()
     return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
-
-
-def _processor() -> str:
-    """Model name of the processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except (OSError, UnicodeDecodeError):
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _digest(content: bytes) -> str:
