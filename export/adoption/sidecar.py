@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +45,7 @@ class ForeignInput(_SpecificationPart):
     def _known(cls, steps: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
         for step in steps:
             if isinstance(step, dict) and len(step) != 1:
-                raise ValueError(f"step {step} has {len(step)} names, expected one")
+                raise ValueError(f"step {reprlib.repr(step)} has {len(step)} names, expected one")
             name = step if isinstance(step, str) else next(iter(step))
             if name not in STEPS:
                 raise ValueError(f"step {name!r} is unknown, expected one of {', '.join(STEPS)}")
@@ -141,7 +142,7 @@ class Specification(_SpecificationPart):
             return None
         is_number = isinstance(argument, int | float) and not isinstance(argument, bool)
         if not is_number or not np.isfinite(argument):
-            raise InputError(f"step {name}: argument is {argument!r}, expected a number")
+            raise InputError(f"step {name}: argument is {reprlib.repr(argument)}, expected a number")
         if takes in ("size", "factor"):
             fits = argument == int(argument) and 1 <= argument <= side
             if not fits or (takes == "factor" and side % int(argument)):

@@ -4,6 +4,7 @@ defaults."""
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import typer
 import yaml
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.yaml_files import read_yaml_mapping
 
 __all__ = ["ConfigFile", "resolved_yaml"]
 
@@ -30,7 +32,7 @@ def _load(context: typer.Context, path: Path | None) -> Path | None:
         return None
     known = {name: parameter for parameter in _settings(context) for name in _names(parameter)}
     values = {}
-    for key, value in _read(path).items():
+    for key, value in read_yaml_mapping(path, "a mapping of options to values").items():
         name = str(key).replace("-", "_")
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
@@ -42,7 +44,9 @@ def _load(context: typer.Context, path: Path | None) -> Path | None:
         try:
             parameter.process_value(context, text)
         except Exception as error:
-            raise InputError(f"{path}: {key} = {value!r}: {getattr(error, 'message', error)}") from error
+            raise InputError(
+                f"{path}: {key} = {reprlib.repr(value)}: {getattr(error, 'message', error)}"
+            ) from error
         values[parameter.name] = text
     context.default_map = values
     return path
@@ -60,18 +64,6 @@ def _names(parameter: Any) -> list[str]:
     """Keys of a file that mean this parameter: its options as they are spelled, without dashes, and its name."""
     options = [option.lstrip("-").replace("-", "_") for option in parameter.opts]
     return [*options, parameter.name]
-
-
-def _read(path: Path) -> Mapping[Any, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: expected a mapping of options to values")
-    return content
 
 
 def _as_typed(value: Any, *, multiple: bool) -> Any:

@@ -68,8 +68,10 @@ def test_what_is_typed_wins_over_the_file_and_the_file_over_defaults(run, settin
         ("resume: true", "resume is no option of this command"),
         ("epochs: many", "epochs = 'many': "),
         ("loss: huber", "loss = 'huber': "),
-        ("- epochs", "expected a mapping of options to values"),
-        ("epochs: [", "no YAML"),
+        ("- epochs", "holds a list, expected a mapping of options to values"),
+        ("epochs: 2020-13-45", "invalid YAML (month must be in 1..12)"),
+        ("epochs: &a [*a]", "line 1: aliases"),
+        ("epochs: [", "line 1: "),
     ],
 )
 def test_a_settings_file_that_says_something_else_is_refused(run, tmp_path, command, text, line):
@@ -84,7 +86,8 @@ def test_a_settings_file_that_says_something_else_is_refused(run, tmp_path, comm
 def test_a_settings_file_that_is_not_there_is_named(run, tmp_path):
     code, _, err = run("train", "--config", tmp_path / "none.yaml")
     assert code == 2
-    assert err == f"Error: {tmp_path / 'none.yaml'}: cannot be read (No such file or directory)\n"
+    expected = "expected a mapping of options to values"
+    assert err == f"Error: {tmp_path / 'none.yaml'}: cannot be read (No such file or directory), {expected}\n"
 
 
 def test_a_scan_that_was_lost_stops_resuming_with_one_line(run, settings, data, tmp_path):
