@@ -16,6 +16,7 @@ from ptychonnx.export.deploy.triton import plan_triton
 from ptychonnx.export.deploy.versioned_folder import Plan, apply
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Command, Omit, derive_options
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 
 __all__ = ["app"]
 
@@ -25,7 +26,12 @@ app = typer.Typer(
 )
 
 Artifacts = Annotated[
-    list[Path], typer.Argument(help="ONNX artifacts; the name of a file becomes the name of its model.")
+    list[Path],
+    typer.Argument(
+        metavar="artifacts",
+        parser=artifact_path,
+        help="ONNX artifacts or zoo:NAME; the name of a file becomes the name of its model.",
+    ),
 ]
 Repository = Annotated[Path, typer.Option(help="Folder that the server reads; created if missing.")]
 DryRun = Annotated[

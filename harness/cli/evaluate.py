@@ -22,6 +22,7 @@ from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
@@ -41,7 +42,12 @@ def evaluate(
         ),
     ] = None,
     artifacts: Annotated[
-        list[Path] | None, typer.Argument(help="ONNX artifacts; optional with --server.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="artifacts",
+            parser=artifact_path,
+            help="ONNX artifacts or zoo:NAME; optional with --server.",
+        ),
     ] = None,
     reference: Annotated[
         list[Path] | None,

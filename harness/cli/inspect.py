@@ -24,6 +24,7 @@ from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.contract.integrity import check_model_file
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Provider, Session
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 
 __all__ = ["inspect"]
 
@@ -31,7 +32,10 @@ _STATES = {True: "ok", False: "DIFFERS", None: "not checked"}
 
 
 def inspect(
-    artifact: Annotated[Path | None, typer.Argument(help="ONNX artifact.")] = None,
+    artifact: Annotated[
+        Path | None,
+        typer.Argument(metavar="artifact", parser=artifact_path, help="ONNX artifact or zoo:NAME."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the contract, as JSON.")] = False,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of contracts, and exit.")

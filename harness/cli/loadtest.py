@@ -18,6 +18,7 @@ from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.inference import Predictor, Session, tuned
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
 
@@ -28,7 +29,12 @@ __all__ = ["loadtest"]
 def loadtest(
     scan: Annotated[Path, typer.Option(help="Scan whose patterns are sent, repeatedly.")],
     artifacts: Annotated[
-        list[Path] | None, typer.Argument(help="ONNX artifacts to run on this machine.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="artifacts",
+            parser=artifact_path,
+            help="ONNX artifacts or zoo:NAME to run on this machine.",
+        ),
     ] = None,
     concurrency: Annotated[
         list[int] | None,

@@ -26,6 +26,7 @@ from ptychonnx.runtime.formats.writers.reconstruction_file import (
     write_reconstruction,
 )
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
 from ptychonnx.runtime.reconstruction import Reconstruction
@@ -43,7 +44,8 @@ def reconstruct(
         list[Path],
         typer.Argument(
             metavar="[ARTIFACT] SCAN",
-            help="ONNX artifact, left out with --server; and scan file, in a format of docs/formats.md.",
+            parser=artifact_path,
+            help="ONNX artifact or zoo:NAME, left out with --server; and scan file, in a format of docs/formats.md.",
             show_default=False,
         ),
     ],

@@ -18,6 +18,7 @@ from ptychonnx.harness.study.robustness import robustness as run_robustness
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 
@@ -88,7 +89,10 @@ def lines(
 @app.command(cls=Command)
 @derive_options
 def robustness(
-    artifacts: Annotated[list[Path], typer.Argument(help="ONNX artifacts.")],
+    artifacts: Annotated[
+        list[Path],
+        typer.Argument(metavar="artifacts", parser=artifact_path, help="ONNX artifacts or zoo:NAME."),
+    ],
     scan: Annotated[
         Path,
         typer.Option(

@@ -212,6 +212,13 @@ class Contract(_Part):
     ('pinn_hybrid', 64, 'amplitude', 'probe')
     """
 
+    # The docstring without its example.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "Everything that a runtime, a server or a reader needs to know about an artifact."
+        }
+    )
+
     version: Literal[1] = 1
     label: str = Field(
         description="run label: pinn_<architecture> or baseline, followed by _grid<g> for a gridsize above 1",
