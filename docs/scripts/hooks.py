@@ -113,19 +113,16 @@ def _command(name: str, command: Any, context: Any) -> Iterable[str]:
         panel = panel or ("Arguments" if parameter.param_type_name == "argument" else "Options")
         panels.setdefault(panel, []).append(f"| `{_cell(record[0])}` | {_cell(record[1] or '')} |")
     for panel, options in panels.items():
-        rows += [f"| {panel} | |", "| --- | --- |", *options, ""]
+        rows += [f"**{panel}**", "", "| | |", "| --- | --- |", *options, ""]
     usage = f"{name} {' '.join(command.collect_usage_pieces(context))}"
     text = re.sub(r"^\s*\x08\s*$", "", command.help or "", flags=re.MULTILINE)
     return [f"## `{name}`", "", text, "", "```text", usage, "```", "", *rows]
 
 
 def _cell(text: str) -> str:
-    """Text for a cell of a table."""
-    return (
-        " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-        if "`" in text
-        else (" ".join(text.split()).replace("|", "\\|"))
-    )
+    """Text for a cell of a table: one line, without HTML outside of code."""
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")
+    return "`".join(part if index % 2 else part.replace("<", "&lt;") for index, part in enumerate(parts))
 
 
 def exit_codes() -> str:
@@ -146,7 +143,7 @@ def contract() -> str:
         lines += [
             f"## {name}",
             "",
-            part.get("description", ""),
+            part.get("description", "").partition("\n\nExamples")[0],
             "",
             "| field | type | meaning |",
             "| --- | --- | --- |",
@@ -171,6 +168,20 @@ def _type(field: Mapping[str, Any]) -> str:
     if field.get("type") == "array":
         return f"list of {_type(field['items'])}" if "items" in field else "list"
     return str(field.get("type", "any"))
+
+
+def options(model: str) -> str:
+    """The fields of a model of options, with type, default and meaning."""
+    from ptychonnx.runtime.formats import ReadOptions
+    from ptychonnx.train.config import NetworkConfig, TrainingConfig
+
+    models = {model.__name__: model for model in (NetworkConfig, ReadOptions, TrainingConfig)}
+    rows = []
+    for name, field in models[model].__pydantic_fields__.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "–" if default in (None, {}) else f"`{default}`"
+        rows.append([f"`{name}`", shown, _cell(field.description or "")])
+    return _table(["setting", "default", "meaning"], rows)
 
 
 def settings(network: str = "") -> str:
@@ -254,6 +265,7 @@ _GENERATORS = {
     for function in (
         exit_codes,
         contract,
+        options,
         settings,
         last_steps,
         bounds,

@@ -59,7 +59,8 @@ def read_scan(
 
     Returns
     -------
-    The scan, in the conventions of `ptychonnx.runtime.scan.Scan`.
+    Scan
+        Amplitudes with the direct beam in the centre, positions in pixels as (row, column).
 
     Raises
     ------
