@@ -1,92 +1,89 @@
-"""Writing files so that an interrupted command leaves the old file or the new one, never half of one."""
+"""Atomic outputs: an interrupted command leaves the old file or the new one, never half of one.
+
+Output is written to a hidden working folder `.NAME.writing` next to it and renamed. The working folder is locked, so
+that a second process which writes the same output is refused, and the remains of a killed process are removed by the
+next one.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError
+from ptychonnx.runtime.paths import StrPath
 
-__all__ = ["atomic_folder", "atomic_path", "check_replaceable", "put_folder", "write_text"]
+try:
+    import fcntl
+except ImportError:  # Windows: no locks, and remains are always removed
+    fcntl = None  # type: ignore[assignment]
 
+__all__ = ["atomic_folder", "atomic_path", "check_output", "check_replaceable", "put_folder", "write_text"]
 
-# What is wrong with the path itself; other errors are of the machine.
-_ERRORS_OF_PATHS = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
-
-
-def _unwritable(path: Path, error: OSError) -> PtychonnxError:
-    kind = InputError if isinstance(error, _ERRORS_OF_PATHS) else EnvironmentFailure
-    return kind(f"{path}: cannot be written ({error.strerror})")
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+# Errors that another path would mend.
+_PATH_ERRORS = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
+# Below this free space, a failure without an error number is taken for a full disk.
+_FULL_BYTES = 2**16
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; rename it to `path` on success, remove it on any error.
+def atomic_path(path: StrPath) -> Iterator[Path]:
+    """Yield a temporary path, and rename it to `path` on success; on any error nothing changes.
 
-    The temporary name ends like `path` does, since some writers choose the format by the ending.
+    The temporary name ends as `path` does, since some writers choose the format by the ending.
 
     Raises
     ------
     InputError
-        If the parent cannot be a folder, or `path` is one.
+        If the parent cannot be a folder, `path` is a folder, or another process is writing it.
     EnvironmentFailure
         If the disk is full, read-only or broken.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected the name of a file to write")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
+    with _working_folder(path) as folder:
         partial = folder / path.name
         yield partial
         partial.replace(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
-    """Yield a temporary folder next to `path`; put it in the place of `path` on success, remove it on any error.
+def atomic_folder(path: StrPath, marker: str) -> Iterator[Path]:
+    """Yield a temporary folder, and move it to `path` on success; on any error nothing changes.
 
-    A folder that is there already is replaced only if it is one of the same kind, which holds a file `marker`.
+    An existing folder is replaced only if it is of the same kind, which means that it contains a file `marker`.
 
     Raises
     ------
     InputError
-        If the parent cannot be a folder, or `path` is a file or a folder with something else in it.
+        If the parent cannot be a folder, `path` is a file or a folder with other content, or another process is
+        writing it.
     EnvironmentFailure
         If the disk is full, read-only or broken.
     """
     path = Path(path)
     check_replaceable(path, marker)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        partial = holder / "new"
+    with _working_folder(path) as folder:
+        partial = folder / "new"
         partial.mkdir()
         yield partial
-        put_folder(partial, path)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+        _swap(partial, path, folder)
 
 
 def check_replaceable(path: Path, marker: str) -> None:
-    """Refuse to replace anything but an empty folder, or one of the same kind, which holds a file `marker`.
+    """Refuse to replace anything but an empty folder or one that contains a file `marker`.
 
     Raises
     ------
     InputError
-        If `path` is a file or a folder with something else in it.
+        If `path` is a file or a folder with other content.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, expected the name of a folder to write")
@@ -97,24 +94,155 @@ def check_replaceable(path: Path, marker: str) -> None:
 
 
 def put_folder(partial: Path, path: Path) -> None:
-    """Put a complete folder in the place of `path`, on the same file system; what was there is removed."""
-    if not path.exists():
-        partial.replace(path)
-        return
-    holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    old = holder / "old"
-    try:
-        path.replace(old)
-        try:
-            partial.replace(path)
-        except BaseException:
-            old.replace(path)
-            raise
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+    """Move a complete folder to `path`, on the same file system, in place of the folder there."""
+    with _working_folder(path) as folder:
+        _swap(partial, path, folder)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: StrPath, text: str) -> None:
     """Write `text` (UTF-8) to `path` atomically."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def check_output(path: StrPath, size: int = 0) -> None:
+    """Check before any work that an output can be written: its folder, permissions and free space.
+
+    Parameters
+    ----------
+    path
+        File or folder to write; missing parents are created when it is written.
+    size
+        Expected size in bytes.
+
+    Raises
+    ------
+    InputError
+        If the parent cannot be a folder or is not writable, or another process is writing `path`.
+    EnvironmentFailure
+        If the disk has too little space.
+    """
+    path = Path(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise _write_error(path, error) from error
+    if free < max(size, 1):
+        raise EnvironmentFailure(
+            f"{path}: needs {max(size, 1) / 1e6:.3g} MB, and {folder} has {free / 1e6:.3g} MB free"
+        )
+    lock = _working_path(path) / "lock"
+    if lock.exists():
+        with lock.open("rb") as file:
+            _lock(file.fileno(), path)
+
+
+@contextmanager
+def _working_folder(path: Path) -> Iterator[Path]:
+    """Yield the empty, locked working folder of an output, and remove it at the end."""
+    folder = _working_path(path)
+    try:
+        lock = _locked_folder(folder, path)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    try:
+        yield folder
+    except Exception as error:
+        if (reason := _disk_error(error, path.parent)) is not None:
+            raise EnvironmentFailure(f"{path}: cannot be written ({reason})") from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _working_path(path: Path) -> Path:
+    return path.parent / f".{path.name}.writing"
+
+
+def _locked_folder(folder: Path, path: Path) -> int:
+    """Create the working folder, lock it, remove the remains of a killed process, and return the lock's descriptor."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # its owner has just removed the folder
+            continue
+        try:
+            _lock(lock, path)
+            if _is_open(folder / "lock", lock):
+                _recover(folder, path)
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"{path}: another process is writing it") from error
+    except OSError as error:
+        if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP}:  # file systems without locks
+            raise
+
+
+def _is_open(path: Path, descriptor: int) -> bool:
+    """Whether a path is still the open file, and not removed by the owner of the lock before."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _recover(folder: Path, path: Path) -> None:
+    """Undo an interrupted `_swap`, and remove the other remains of a killed process."""
+    if (folder / "old").exists() and not path.exists():
+        (folder / "old").replace(path)
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
+
+
+def _swap(partial: Path, path: Path, folder: Path) -> None:
+    """Move `partial` to `path`; the folder there, if any, moves to the working folder."""
+    if not path.exists():
+        partial.replace(path)
+        return
+    old = folder / "old"
+    path.replace(old)
+    try:
+        partial.replace(path)
+    except BaseException:
+        old.replace(path)
+        raise
+
+
+def _write_error(path: Path, error: OSError) -> InputError | EnvironmentFailure:
+    kind = InputError if isinstance(error, _PATH_ERRORS) else EnvironmentFailure
+    return kind(f"{path}: cannot be written ({error.strerror or error})")
+
+
+def _disk_error(error: BaseException | None, folder: Path) -> str | None:
+    """Reason if an exception, or one that it followed, comes from a full or failing disk; otherwise None.
+
+    NumPy and PyTorch report a full disk without an error number.
+    """
+    unnumbered = False
+    while error is not None:
+        number = getattr(error, "errno", None)
+        if isinstance(error, OSError) and number in _DISK_ERRORS:
+            return os.strerror(number)
+        unnumbered |= isinstance(error, OSError | RuntimeError) and number is None
+        error = error.__cause__ or error.__context__
+    if unnumbered and shutil.disk_usage(folder).free < _FULL_BYTES:
+        return os.strerror(errno.ENOSPC)
+    return None

@@ -35,6 +35,7 @@ from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, energy_of_wavelength
+from ptychonnx.runtime.formats.writers.new_hdf5 import new_hdf5
 from ptychonnx.runtime.formats.writers.nxdata import ObjectPlots
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.reconstruction import Reconstruction
@@ -125,7 +126,7 @@ def write_reconstruction(
 
 def _write_hdf5(path: Path, product: Product) -> None:
     scan, metres = product.scan, product.metres()
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         stored = _write_object(product, file, "object", file, file.create_group("entry"))
         _write_history(file, product)
         if metres is None or scan.pixel_size is None:
@@ -157,7 +158,7 @@ def _write_hdf5(path: Path, product: Product) -> None:
 
 def _write_cxi(path: Path, product: Product) -> None:
     scan, metres = product.scan, product.metres()
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         file["cxi_version"] = _CXI_VERSION
         entry = file.create_group("entry_1")
         entry["title"] = scan.name
