@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +22,9 @@ from mlserver.utils import get_model_uri
 __all__ = ["OnnxModel"]
 
 _CONTRACT = "ptychonnx.contract"
+_CONTRACT_HASH = "ptychonnx.contract_sha256"
+# Field of `onnx.ModelProto`.
+_METADATA_FIELD = 14
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "gpu": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 _TYPES: dict[str, np.dtype] = {"tensor(float)": np.dtype(np.float32), "tensor(uint16)": np.dtype(np.uint16)}
 
@@ -37,6 +44,7 @@ class OnnxModel(MLModel):
         # onnxruntime silently falls back to the CPU.
         if self._session.get_providers()[0] != providers[0]:
             raise RuntimeError(f"{path}: {providers[0]} did not start, expected a GPU and its libraries")
+        check_hashes(Path(path), self._session.get_modelmeta().custom_metadata_map)
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         (self._output,) = self._session.get_outputs()
         self._run({name: _zeros(value) for name, value in self._inputs.items()})
@@ -93,3 +101,53 @@ def _check(array: np.ndarray, value: ort.NodeArg) -> None:
     )
     if not fits or not array.size:
         raise InferenceError(f"{value.name} has shape {array.shape}, expected {value.shape}")
+
+
+def check_hashes(path: Path, metadata: dict[str, str]) -> None:
+    """Refuse an artifact whose contract or graph was changed after it was published.
+
+    Raises
+    ------
+    RuntimeError
+        If a hash differs from the stored one.
+    """
+    text = metadata.get(_CONTRACT, "{}")
+    graph = json.loads(text).get("graph_sha256")
+    if graph is None and _CONTRACT_HASH not in metadata:
+        return
+    if metadata.get(_CONTRACT_HASH) != hashlib.sha256(text.encode()).hexdigest():
+        raise RuntimeError(f"{path}: the contract was changed after it was published")
+    if (
+        graph is not None
+        and graph != hashlib.sha256(b"".join(_without_metadata(path.read_bytes()))).hexdigest()
+    ):
+        raise RuntimeError(f"{path}: the graph was changed after it was published")
+
+
+def _without_metadata(model: bytes) -> Iterator[bytes]:
+    """Fields of a serialised `onnx.ModelProto` except its metadata; `onnx` itself is not installed on the server."""
+    start = 0
+    while start < len(model):
+        key, position = _varint(model, start)
+        if key & 7 == 0:
+            _, position = _varint(model, position)
+        elif key & 7 == 2:
+            length, position = _varint(model, position)
+            position += length
+        else:
+            raise RuntimeError("the model has a field of an unknown type")
+        if key >> 3 != _METADATA_FIELD:
+            yield model[start:position]
+        start = position
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Value of a variable-length integer of protobuf, and the position after it."""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, position

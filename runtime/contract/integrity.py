@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from ptychonnx.runtime.contract.contract import CONTRACT_KEY, Contract
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, VerificationError
 
 __all__ = [
     "CONTRACT_HASH_KEY",
@@ -75,6 +75,8 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
     if not model.graph.node:
         raise InputError(f"{path}: not a readable ONNX model (its graph is empty)")
     _check_domains(path, model)
+    if any(isinstance(text, bytes) for entry in model.metadata_props for text in (entry.key, entry.value)):
+        raise InputError(f"{path}: not a readable ONNX model (its metadata are not UTF-8)")
     for key, times in Counter(entry.key for entry in model.metadata_props).items():
         if times > 1:
             raise InputError(f"{path}: metadata key {key!r} occurs {times} times, expected once")
@@ -91,7 +93,9 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
 
 
 def stored_contract(path: Path, model: onnx.ModelProto) -> Contract:
-    """Read the contract in the metadata of a model.
+    """Read the contract in the metadata of a model, and compare its hash and that of the graph with those stored.
+
+    Hashes are compared if the contract has that of the graph, as every artifact that ptychonnx published does.
 
     Parameters
     ----------
@@ -102,13 +106,31 @@ def stored_contract(path: Path, model: onnx.ModelProto) -> Contract:
     ------
     InputError
         If there is no contract, or it is not understood.
+    VerificationError
+        If the contract or the graph was changed after it was published.
     """
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if CONTRACT_KEY not in metadata:
         raise InputError(
             f"{path}: no {CONTRACT_KEY} in its metadata, expected an artifact of `ptychonnx export`"
         )
-    return Contract.from_json(metadata[CONTRACT_KEY], str(path))
+    text = metadata[CONTRACT_KEY]
+    stored = metadata.get(CONTRACT_HASH_KEY)
+    if stored is not None:
+        _compare(path, "contract", stored, contract_sha256(text))
+    contract = Contract.from_json(text, str(path))
+    if contract.graph_sha256 is not None:
+        _compare(path, "contract", stored, contract_sha256(text))
+        _compare(path, "graph", contract.graph_sha256, graph_sha256(model))
+    return contract
+
+
+def _compare(path: Path, part: str, stored: str | None, computed: str) -> None:
+    if stored != computed:
+        expected = "none is stored" if stored is None else f"expected {stored[:12]}"
+        raise VerificationError(
+            f"{path}: {part}: was changed after it was published: its hash is {computed[:12]}, {expected}"
+        )
 
 
 def graph_sha256(model: onnx.ModelProto) -> str:

@@ -82,6 +82,8 @@ class Session(Predictor):
         InputError
             If the file is missing, is not an ONNX model, is unsafe, has no contract or contradicts it; if the
             provider is unknown; or if the network cannot be captured as the requested CUDA graph.
+        VerificationError
+            If the graph or the contract differs from its stored hash.
         DeviceError
             If the provider is unavailable on this machine.
         """

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.contract import Placement
+from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, RequestStatistics
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction.background import BackgroundReader, BackgroundWorker
@@ -47,6 +48,8 @@ class Reconstruction:
         Description of the iterations that followed; empty without any.
     probe : complex64 [modes, N, N] or None
         Refined probe, in square roots of photons per pixel.
+    skipped : tuple of int
+        Patterns that were left out since their patches are not finite.
 
     Examples
     --------
@@ -68,6 +71,7 @@ class Reconstruction:
     synchronised: bool = False
     refinement: str = ""
     probe: NDArray[np.complex64] | None = None
+    skipped: tuple[int, ...] = ()
 
     @property
     def object(self) -> NDArray[np.complex64]:
@@ -85,6 +89,7 @@ def reconstruct(
     placement: Placement | None = None,
     synchronise: bool | None = None,
     canvas_memory: int | None = None,
+    skip_invalid: bool = False,
 ) -> Reconstruction:
     """Predict the patch of every diffraction pattern and stitch the patches into one object.
 
@@ -110,6 +115,8 @@ def reconstruct(
     canvas_memory
         Largest canvas in memory, in bytes; a larger one is kept in tiles on disk. None: a quarter of the machine's
         memory.
+    skip_invalid
+        Leave out patterns whose patches are not finite, and list them in `Reconstruction.skipped`.
 
     Returns
     -------
@@ -120,6 +127,8 @@ def reconstruct(
     ------
     InputError
         If the scan does not fit the contract or the weighting, or a pattern in its file is invalid.
+    VerificationError
+        If the patch of a pattern is not finite, unless `skip_invalid`; or if no patch is.
     ServerError, DeviceError
         If the server or the execution provider fails for good.
     EnvironmentFailure
@@ -143,6 +152,7 @@ def reconstruct(
         scan.positions[groups.reshape(-1)], weight, placement, synchronise=synchronise, memory=canvas_memory
     )
     inference_seconds, done = 0.0, 0
+    skipped: set[int] = set()
     with ExitStack() as stages:
         stitching = stages.enter_context(BackgroundWorker(stitcher.add, "stitch"))
         if isinstance(scan.diffraction, LazyAmplitudes):
@@ -150,11 +160,22 @@ def reconstruct(
         mark = time.perf_counter()
         for index, patches in session.batches(scan, groups, batch):
             inference_seconds += time.perf_counter() - mark
-            stitching.submit(patches.reshape(-1, scan.size, scan.size), scan.positions[index.reshape(-1)])
+            rows, patches = index.reshape(-1), patches.reshape(-1, scan.size, scan.size)
+            if (valid := _finite(patches)) is not None:
+                if not skip_invalid:
+                    raise VerificationError(
+                        f"{session.name}: the patch of pattern {rows[~valid][0]} of {scan.name} is not finite; "
+                        "--skip-invalid leaves such patterns out"
+                    )
+                skipped.update(rows[~valid].tolist())
+                rows, patches = rows[valid], patches[valid]
+            stitching.submit(patches, scan.positions[rows])
             done += len(index)
             progress.update(len(scan) * done // len(groups), len(scan))
             mark = time.perf_counter()
         stitching.finish()
+    if len(skipped) == len(np.unique(groups)):
+        raise VerificationError(f"{session.name}: no patch of {scan.name} is finite")
     mark = time.perf_counter()
     stitched = stitcher.result()
     return Reconstruction(
@@ -166,4 +187,15 @@ def reconstruct(
         requests=session.requests,
         placement=placement,
         synchronised=synchronise,
+        skipped=tuple(sorted(skipped)),
     )
+
+
+def _finite(patches: NDArray[np.complex64]) -> NDArray[np.bool_] | None:
+    """Which patches [m] are finite; None if all are."""
+    # The sum is one fast pass, and not finite if any value is not.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(patches.sum()):
+            return None
+    valid = np.isfinite(patches).all(axis=(1, 2))
+    return None if valid.all() else valid
