@@ -241,6 +241,8 @@ def _disk_error(error: BaseException | None, folder: Path) -> str | None:
         number = getattr(error, "errno", None)
         if isinstance(error, OSError) and number in _DISK_ERRORS:
             return os.strerror(number)
+        if number is None and "requested and" in str(error):  # numpy.ndarray.tofile
+            return str(error)
         unnumbered |= isinstance(error, OSError | RuntimeError) and number is None
         error = error.__cause__ or error.__context__
     if unnumbered and shutil.disk_usage(folder).free < _FULL_BYTES:

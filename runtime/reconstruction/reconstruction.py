@@ -197,5 +197,5 @@ def _finite(patches: NDArray[np.complex64]) -> NDArray[np.bool_] | None:
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(patches.sum()):
             return None
-    valid = np.isfinite(patches).all(axis=(1, 2))
+    valid = np.atleast_1d(np.isfinite(patches).all(axis=(1, 2)))
     return None if valid.all() else valid

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from ptychonnx.runtime.atomic import atomic_folder, atomic_path, write_text
+from ptychonnx.runtime.atomic import atomic_folder, atomic_path, check_output, write_text
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 
 
@@ -90,9 +94,133 @@ def test_a_folder_that_cannot_be_put_in_place_gives_the_earlier_one_back(tmp_pat
 
 
 def test_a_full_disk_is_a_failure_of_the_machine(tmp_path, monkeypatch):
-    def fail(**arguments: object) -> None:
+    def fail(self: Path, **arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ptychonnx.runtime.atomic.tempfile.mkdtemp", fail)
+    monkeypatch.setattr("ptychonnx.runtime.atomic.Path.mkdir", fail)
     with pytest.raises(EnvironmentFailure, match=r"o\.txt: cannot be written \(No space left on device\)"):
         write_text(tmp_path / "o.txt", "text")
+
+
+def in_a_process(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ptychonnx.runtime.atomic import atomic_path, atomic_folder
+if sys.argv[2] == "file":
+    with atomic_path(sys.argv[1]) as partial:
+        partial.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+else:
+    replace = Path.replace
+    def replace_one(self, target):
+        replace(self, target)
+        os.kill(os.getpid(), signal.SIGKILL)
+    Path.replace = replace_one
+    with atomic_folder(sys.argv[1], "config.json") as partial:
+        (partial / "config.json").write_text("new")
+"""
+
+
+def test_the_remains_of_a_killed_process_are_removed_by_the_next(tmp_path):
+    path = tmp_path / "object.h5"
+    path.write_text("old")
+    assert in_a_process(KILLED, path, "file").returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_whose_replacement_was_killed_halfway_comes_back(tmp_path, earlier_run):
+    assert in_a_process(KILLED, earlier_run, "folder").returncode == -signal.SIGKILL
+    assert not earlier_run.exists()
+    with pytest.raises(KeyboardInterrupt), atomic_folder(earlier_run, "config.json"):
+        raise KeyboardInterrupt
+    assert (earlier_run / "config.json").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [earlier_run]
+
+
+def test_a_second_writer_of_the_same_output_is_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    with atomic_path(path) as partial:
+        partial.write_text("first")
+        child = in_a_process(
+            "import sys; from ptychonnx.runtime.atomic import write_text; write_text(sys.argv[1], 'second')",
+            path,
+        )
+        assert f"{path}: another process is writing it" in child.stderr
+        for write in (lambda: write_text(path, "third"), lambda: check_output(path)):
+            with pytest.raises(InputError, match="another process is writing it"):
+                write()
+        write_text(tmp_path / "b.txt", "another output")
+    assert path.read_text() == "first"
+    write_text(path, "later")
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "b.txt"]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from ptychonnx.runtime.atomic import atomic_path, write_text
+from ptychonnx.runtime.errors import EnvironmentFailure
+from ptychonnx.runtime.formats.readers.native import write_scan
+from ptychonnx.runtime.formats.writers.reconstruction_file import Product, write_product
+from ptychonnx.runtime.reconstruction.stitching import Stitched
+from ptychonnx.runtime.scan import Scan
+rng, folder = np.random.default_rng(0), Path(sys.argv[1])
+probe = (rng.random((1, 32, 32)) + 1j).astype(np.complex64)
+patterns, positions = rng.random((25, 32, 32), dtype=np.float32), rng.uniform(0, 80, (25, 2))
+scan = Scan(patterns, positions, probe, pixel_size=1e-8, wavelength=1e-10, name="s")
+image = (rng.random((150, 150)) + 1j).astype(np.complex64)
+product = Product(Stitched(image, rng.random((150, 150)), (0.0, 0.0)), scan, "uniform", "{}" * 2000)
+def save(path):
+    with atomic_path(path) as partial:
+        np.save(partial, image)
+writers = {
+    "a.txt": lambda path: write_text(path, "x" * 10**6),
+    "s.npz": lambda path: write_scan(path, scan),
+    "o.npy": save,
+} | {name: lambda path: write_product(path, product) for name in ("o.npz", "o.tif", "o.h5", "o.cxi")}
+for name, write in writers.items():
+    for limit in (0, 3000, 20_000, 60_000):
+        path = folder / name
+        path.write_text("old")
+        # No file may grow beyond the limit, which fails like a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            write(path)
+            print("written", name, limit)
+        except EnvironmentFailure as error:
+            assert str(error).startswith(f"{folder}/") and "cannot be written (" in str(error), error
+            assert len(str(error).splitlines()) == 1, error
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert path.read_text() == "old", (name, limit)
+        assert list(folder.iterdir()) == [path], (name, limit)
+        path.unlink()
+print("done", len(writers))
+"""
+
+
+def test_a_full_disk_is_one_line_and_the_old_file_stays_and_hdf5_does_not_crash_at_exit(tmp_path):
+    child = in_a_process(FULL, tmp_path)
+    assert child.returncode == 0, child.stderr[-500:]
+    assert child.stdout == "done 7\n"
+
+
+def test_an_output_is_tried_before_any_work(tmp_path, monkeypatch):
+    check_output(tmp_path / "new" / "deep" / "o.h5", 1000)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        check_output(tmp_path / "file" / "o.h5")
+    with pytest.raises(EnvironmentFailure, match=r"needs 1e\+12 MB, and .* MB free"):
+        check_output(tmp_path / "o.h5", 10**18)
