@@ -21,6 +21,7 @@ __all__ = [
     "ServerError",
     "UnsupportedError",
     "VerificationError",
+    "first_line",
 ]
 
 
@@ -138,3 +139,9 @@ class InternalError(PtychonnxError, RuntimeError):
     """
 
     exit_code = 4
+
+
+def first_line(error: BaseException) -> str:
+    """First line of the message of an exception of another library; its class if the message is empty."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

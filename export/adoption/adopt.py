@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ptychonnx.export.adoption.foreign_graph import foreign_names, patch_sides
-from ptychonnx.export.adoption.numpy_reference import native_network
+from ptychonnx.export.adoption.numpy_reference import ForeignNetwork
 from ptychonnx.export.adoption.sidecar import Layout, Specification
 from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, release
 from ptychonnx.export.artifact.export_result import ExportResult
@@ -78,7 +78,7 @@ def adopt(
     out = check_name(out)
     model = _read(Path(foreign))
     batch = _check_input(Path(foreign), model, specification)
-    native = native_network(model, specification, batch)
+    native = ForeignNetwork(model, specification, batch)
     patterns, origin = _patterns(specification, scan)
     native(patterns[:1])  # raises an error of one line if the specification does not fit
     original = opset_of(model)

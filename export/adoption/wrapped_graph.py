@@ -71,10 +71,10 @@ def _preprocess(tape: GraphTape, value: ir.Value, specification: Specification) 
 
 def _convert_output(tape: GraphTape, outputs: dict[str, ir.Value], specification: Specification) -> ir.Value:
     """Real and imaginary part of the object [B, N, N, 1, 2] from the foreign output of each channel."""
-    n, order = specification.n, [str(channel) for channel in specification.output.channels]
+    n, is_single = specification.n, bool(specification.output.channels)
     parts = {
-        channel: _channel(tape, output, specification.output.layout, order.index(channel) if order else None)
-        for channel, output in outputs.items()
+        channel: _channel(tape, output, specification.output.layout, number if is_single else None)
+        for number, (channel, output) in enumerate(outputs.items())
     }
     side, window = patch_sides(specification)
     real, imaginary = (

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import onnx
 
 from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OUTPUT_NAME
-from ptychonnx.runtime.errors import VerificationError
+from ptychonnx.runtime.errors import VerificationError, first_line
 
 __all__ = ["check_graph", "graphs_inside", "operators"]
 
@@ -63,8 +63,7 @@ def check_graph(
         model = onnx.load_from_string(data)
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # onnx raises several different types
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise VerificationError(f"graph: the ONNX checker refuses it: {reason}") from error
+        raise VerificationError(f"graph: the ONNX checker refuses it: {first_line(error)}") from error
     custom = {
         f"{node.domain}.{node.op_type}"
         for node in _all_nodes(model.graph.node)

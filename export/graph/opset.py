@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import helper, version_converter
 
-from ptychonnx.runtime.errors import InputError, UnsupportedError
+from ptychonnx.runtime.errors import InputError, UnsupportedError, first_line
 
 __all__ = ["DEFAULT_OPSET", "HIGHEST_OPSET", "LOWEST_OPSET", "check_opset", "opset_of", "to_opset"]
 
@@ -61,9 +61,8 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     try:
         raised = version_converter.convert_version(model, opset)
     except Exception as error:  # onnx raises bare RuntimeErrors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnsupportedError(
-            f"the graph cannot be converted from opset {present} to {opset}: {reason}"
+            f"the graph cannot be converted from opset {present} to {opset}: {first_line(error)}"
         ) from error
     # Readers refuse operators that are newer than the IR version of the file.
     oldest = helper.find_min_ir_version_for(list(raised.opset_import))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 
 import numpy as np
@@ -89,9 +90,8 @@ def _render(
     """The graph with `layers` in float16, or, emulated, in float32 with a rounding after each such node."""
     half_nodes = _half_nodes(model, types, layers)
     version = opset_of(model)
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph = made.graph
+    rendered = copy.deepcopy(model)
+    graph = rendered.graph
     del graph.node[:], graph.value_info[:]
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     outputs = {value.name for value in graph.output}
@@ -125,8 +125,7 @@ def _render(
 
     for node in model.graph.node:
         half = node.name in half_nodes
-        new = onnx.NodeProto()
-        new.CopyFrom(node)
+        new = copy.deepcopy(node)
         for index, name in enumerate(node.input):
             if types.get(name) == TensorProto.FLOAT:
                 new.input[index] = name_in(name, half and _takes_half(node, index, version))
@@ -145,11 +144,15 @@ def _render(
                 copies.add(f"{name}_half")
             else:
                 rounded.add(name)
+    _remove_unused_constants(graph)
+    return rendered
+
+
+def _remove_unused_constants(graph: onnx.GraphProto) -> None:
     used = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    return made
 
 
 def _half_constant(tensor: onnx.TensorProto, name: str, emulated: bool) -> onnx.TensorProto:

@@ -99,10 +99,10 @@ def _quantise(model: onnx.ModelProto, ranges: object, layers: Collection[str]) -
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
-    made = quantizer.model.model
-    made.producer_name, made.producer_version = model.producer_name, model.producer_version
-    del made.metadata_props[:], made.graph.value_info[:]
-    used = {node.domain for node in made.graph.node}
-    for entry in [entry for entry in made.opset_import if entry.domain not in used]:
-        made.opset_import.remove(entry)
-    return made
+    quantised = quantizer.model.model
+    quantised.producer_name, quantised.producer_version = model.producer_name, model.producer_version
+    del quantised.metadata_props[:], quantised.graph.value_info[:]
+    used = {node.domain for node in quantised.graph.node}
+    for entry in [entry for entry in quantised.opset_import if entry.domain not in used]:
+        quantised.opset_import.remove(entry)
+    return quantised

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.artifact.stamp import stamped_bytes
@@ -94,16 +95,7 @@ def reduce_artifact(
         raise UnsupportedError(f"{parent}: has no convolution or matrix product that {precision} can reduce")
 
     search = _Search(parent, contract, precision, reduction, gate, progress)
-    kept: list[str] | None = []
-    sensitivity: dict[str, float] = {}
-    if not search.accepts([]):
-        sensitivity = sensitivities(model, reduction, batches[0], progress)
-        kept = fewest_in_float(sensitivity, search.accepts)
-    if kept is None:
-        count = len(reduction.layers)
-        raise VerificationError(
-            f"{precision}: refused even with {count - 1} of {count} layers in float32: {search.refusal}"
-        )
+    sensitivity, kept = search.layers_in_float(model, batches[0])
     return ReducedArtifact(
         path=out,
         contract=search.publish(kept, out, require),
@@ -147,6 +139,21 @@ class _Search:
             self.refusal = str(error)
             return False
         return True
+
+    def layers_in_float(
+        self, model: onnx.ModelProto, inputs: tuple[NDArray, ...]
+    ) -> tuple[dict[str, float], list[str]]:
+        """Sensitivity of the layers (empty if all can be reduced), and the layers that stay in float32."""
+        if self.accepts([]):
+            return {}, []
+        sensitivity = sensitivities(model, self.reduction, inputs, self.progress)
+        kept = fewest_in_float(sensitivity, self.accepts)
+        if kept is None:
+            count = len(self.reduction.layers)
+            raise VerificationError(
+                f"{self.precision}: refused even with {count - 1} of {count} layers in float32: {self.refusal}"
+            )
+        return sensitivity, kept
 
     def publish(self, kept: Sequence[str], out: Path, targets: Sequence[str]) -> Contract:
         """Write the accepted network with the layers `kept` in float32."""

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.errors import InputError, VerificationError, first_line
 
 __all__ = [
     "Engine",
@@ -51,14 +51,14 @@ class _Engine:
         try:
             self._run = load()
         except Exception as error:  # engines raise a dozen different types
-            raise VerificationError(f"graph: {name} refuses it: {_reason(error)}") from error
+            raise VerificationError(f"graph: {name} refuses it: {first_line(error)}") from error
 
     def __call__(self, *inputs: NDArray) -> NDArray:
         try:
             outputs = self._run(*(np.ascontiguousarray(array) for array in inputs))
         except Exception as error:  # as above
             raise VerificationError(
-                f"graph: {self.name} does not run it on a batch of {len(inputs[0])}: {_reason(error)}"
+                f"graph: {self.name} does not run it on a batch of {len(inputs[0])}: {first_line(error)}"
             ) from error
         return outputs[0] if len(outputs) == 1 else np.concatenate([np.ravel(output) for output in outputs])
 
@@ -166,7 +166,3 @@ def installed_engines() -> dict[str, Callable[[bytes], Engine]]:
     if find_spec("openvino") is None:
         del engines["openvino"]
     return engines
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from ptychonnx.runtime.contract.contract import CONTRACT_KEY, Contract
-from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.errors import InputError, VerificationError, first_line
 
 __all__ = [
     "CONTRACT_HASH_KEY",
@@ -70,8 +70,7 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
         # Without `format`, onnx would take some file names for one of its text formats.
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: not a readable ONNX model ({reason})") from error
+        raise InputError(f"{path}: not a readable ONNX model ({first_line(error)})") from error
     if not model.graph.node:
         raise InputError(f"{path}: not a readable ONNX model (its graph is empty)")
     _check_domains(path, model)

@@ -24,7 +24,7 @@ from ptychonnx.export.lowering.converted_graph import (
     captured_output,
 )
 from ptychonnx.export.passes.reshape_merging import ReshapeEliminationPass
-from ptychonnx.runtime.errors import UnsupportedError
+from ptychonnx.runtime.errors import UnsupportedError, first_line
 
 if TYPE_CHECKING:
     from ptychonnx.train.tensorflow.network import KerasNetwork
@@ -86,8 +86,7 @@ def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> 
             )
     except Exception as error:  # the model and the exporter may raise anything
         logger.debug("%s", printed.getvalue())
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UnsupportedError(f"tf2onnx cannot convert this model: {reason}") from error
+        raise UnsupportedError(f"tf2onnx cannot convert this model: {first_line(error)}") from error
     _bind_constants(proto.graph, named.get_concrete_function(*signature))
     # tf2onnx copies unknown operations to the graph, and only logs them.
     unknown = {node.op_type for node in proto.graph.node if not _is_standard(node)}

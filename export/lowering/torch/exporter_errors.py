@@ -8,13 +8,9 @@ from types import TracebackType
 
 import torch
 
-__all__ = ["first_line", "reason"]
+from ptychonnx.runtime.errors import first_line
 
-
-def first_line(error: BaseException) -> str:
-    """First line of the message of an exception; its class if the message is empty."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+__all__ = ["reason"]
 
 
 def reason(error: BaseException) -> str:

@@ -63,8 +63,8 @@ def merge_finite_differences(module: nn.Module) -> None:
         generator = torch.Generator().manual_seed(0)
         shape = (1, layer.in_channels, *[2 * layer.kernel_size] * layer.n_dim)
         x = torch.randn(shape, generator=generator).to(merged.get_buffer("kernel").dtype)
-        expected, found = layer(x, 0.5), merged(x, 0.5)
-        error = float((found - expected).abs().max()) / (float(expected.abs().max()) or 1.0)
+        expected, output = layer(x, 0.5), merged(x, 0.5)
+        error = float((output - expected).abs().max()) / (float(expected.abs().max()) or 1.0)
         # Written so that NaN fails.
         if not error <= _TOLERANCE:
             raise VerificationError(

@@ -12,8 +12,7 @@ import torch
 from neuralop.layers.spectral_convolution import SpectralConv
 from torch import nn
 
-from ptychonnx.export.lowering.torch.exporter_errors import first_line
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, first_line
 
 __all__ = ["load_module", "load_weights"]
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ptychonnx.export.lowering.torch.exporter_errors import first_line
-from ptychonnx.runtime.errors import InputError, UnsupportedError
+from ptychonnx.runtime.errors import InputError, UnsupportedError, first_line
 
 __all__ = ["OUTPUT", "ModuleInput", "RealValuedModule", "input_names", "output_names"]
 

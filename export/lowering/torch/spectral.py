@@ -29,11 +29,10 @@ from ptychonnx.export.lowering.torch.dft_matrices import (
     fourier_chain,
     resampling_axes,
 )
-from ptychonnx.export.lowering.torch.exporter_errors import first_line
 from ptychonnx.export.lowering.torch.finite_differences import merge_finite_differences
 from ptychonnx.export.lowering.torch.mode_mixing import mix_channels, scale_modes
 from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
-from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError
+from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError, first_line
 
 if TYPE_CHECKING:
     from ptychonnx.export.lowering.torch.spherical import LoweredSphericalConv
