@@ -112,7 +112,7 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
         "| amplitude only: SSIM | parity | epochs | minutes |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    recipe = ["<!-- not run: trains for hours -->", "```console"]
+    recipe = ["<!-- not run: trains for hours -->", "```shell"]
     recipe += [
         f"ptychonnx simulate lines --train-grid {config.train_grid} --out {folder}"
         for folder, config in TRAINING.items()

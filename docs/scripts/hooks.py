@@ -229,7 +229,7 @@ def robustness() -> str:
     """The tables of robustness, one for each axis."""
     parts = []
     for axis, content in _results("robustness").items():
-        rows = [[f"`{network}`", *cells] for network, cells in content["networks"].items()]
+        rows = [[f"`{network}`", *map(_whole, cells)] for network, cells in content["networks"].items()]
         parts += [f"**{axis}**: {content['meaning']}", _table(["network", *content["levels"]], rows)]
     return "\n\n".join(parts)
 
@@ -237,7 +237,9 @@ def robustness() -> str:
 def neuraloperator() -> str:
     """The table of layers and models of neuraloperator."""
     rows = _results("neuraloperator")
-    return _table(list(rows[0]), [list(row.values()) for row in rows])
+    return _table(
+        list(rows[0]), [[*list(row.values())[:3], _whole(row["error"]), row["file"]] for row in rows]
+    )
 
 
 def decisions() -> str:
@@ -249,6 +251,11 @@ def decisions() -> str:
         )
         rows.append([number, f"[{title}]({page.name})"])
     return _table(["", "decision"], rows)
+
+
+def _whole(figure: str) -> str:
+    """A figure that is not broken over two lines."""
+    return figure.replace(" ", "\u00a0").replace("-", "\u2011") if len(figure) < 20 else figure
 
 
 def _results(name: str) -> Any:

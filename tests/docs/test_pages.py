@@ -34,7 +34,7 @@ PAGES = sorted(
     )
 )
 RUN_ELSEWHERE = {"docs/how-to/deploy.md": "tests/guides/test_deploy.py"}
-LANGUAGES = {"sh", "python", "console", "yaml", "toml", "text", "json"}
+LANGUAGES = {"sh", "python", "shell", "yaml", "toml", "text", "json"}
 _FENCE = re.compile(
     r"(?P<reason><!-- not run: [^\n]+ -->\n\n?)?^(?P<indent> *)```(?P<language>\w*)(?P<title>[^\n]*)\n"
     r"(?P<code>.*?)^(?P=indent)```$(?P<after>\n<!-- not run: [^\n]+ -->)?",
@@ -77,14 +77,14 @@ def commands(code: str) -> Iterator[list[str]]:
 def test_every_block_is_run_or_says_why_not(page):
     for block in blocks(page):
         assert block.language in LANGUAGES, f"{page}: a block of no known language:\n{block.code}"
-        if block.language == "console":
+        if block.language == "shell":
             assert block.skipped, f"{page}: no reason why this is not run:\n{block.code}"
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_are_those_of_the_application(page):
     for block in blocks(page):
-        if block.language in {"sh", "console"}:
+        if block.language in {"sh", "shell"}:
             for words in commands(block.code):
                 parse(words)
 

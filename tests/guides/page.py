@@ -1,7 +1,7 @@
 """The commands of a page of documentation, as a reader would copy them.
 
-A fenced block marked `sh` is run by the tests. One marked `console` needs what the tests do not have, and the page
-says so.
+A fenced block marked `sh` is run by the tests. One marked `shell` needs what the tests do not have;
+a comment says what.
 """
 
 from __future__ import annotations
