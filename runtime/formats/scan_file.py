@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.conversion.raw_scan import assemble, from_scan
+from ptychonnx.runtime.formats.conversion.assembly import assemble
+from ptychonnx.runtime.formats.conversion.raw_scan import from_scan
 from ptychonnx.runtime.formats.conversion.scaling import probe_with_power, sampled_flux
-from ptychonnx.runtime.formats.read_options import Conventions, ReadOptions
+from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.formats.readers import mapped
 from ptychonnx.runtime.formats.readers.probe import read_probe
 from ptychonnx.runtime.formats.readers.reference import read_reference
@@ -116,9 +117,8 @@ def _read(
     if scan_format.name != NATIVE or unchanged != ReadOptions():
         log(f"{path.name}: {scan_format.name}, recognised by {scan_format.keys}")
     if isinstance(content, Scan):
-        conventions = scan_format.conventions or Conventions.of_format(
-            scan_format.name, unit="px", axes="row,column"
-        )
+        assert scan_format.conventions is not None
+        conventions = scan_format.conventions(opened)
         if unchanged == ReadOptions():
             for line in conventions.lines() if scan_format.name != NATIVE else ():
                 log(line)

@@ -18,6 +18,7 @@ from ptychonnx.runtime.formats.readers import (
     fold_slice,
     native,
     nexus,
+    nsls2,
     ptychodus,
     ptychopinn,
     ptyd,
@@ -45,7 +46,7 @@ class ScanFormat:
     read
         Reads the open file into a `Scan`, or into a `RawScan` whose patterns are still in the file.
     conventions
-        Of formats whose reader returns a `Scan`; a `RawScan` has its own.
+        Conventions of an open file, for formats whose reader returns a `Scan`; a `RawScan` has its own.
     """
 
     name: str
@@ -53,7 +54,7 @@ class ScanFormat:
     container: Literal["npz", "hdf5"]
     matches: Callable[[Any], bool]
     read: Callable[[Any], Scan | RawScan]
-    conventions: Conventions | None = None
+    conventions: Callable[[Any], Conventions] | None = None
 
 
 NATIVE = "ptychonnx"
@@ -65,7 +66,7 @@ FORMATS = (
         "npz",
         native.matches,
         native.read,
-        Conventions.of_format(NATIVE, unit="px", axes="row,column", quantity="amplitude"),
+        lambda archive: Conventions.of_format(NATIVE, unit="px", axes="row,column", quantity="amplitude"),
     ),
     ScanFormat(
         "PtychoPINN",
@@ -73,7 +74,7 @@ FORMATS = (
         "npz",
         ptychopinn.matches,
         ptychopinn.read,
-        Conventions.of_format("PtychoPINN", unit="px", axes="row,column", quantity="amplitude"),
+        ptychopinn.conventions,
     ),
     ScanFormat("tike", "data, scan", "npz", tike.matches, tike.read),
     ScanFormat("NXptycho, NXcxi_ptycho", "definition in an entry", "hdf5", nexus.matches, nexus.read),
@@ -93,6 +94,7 @@ FORMATS = (
         ptychodus.matches,
         ptychodus.read,
     ),
+    ScanFormat("NSLS-II", "diffamp, points", "hdf5", nsls2.matches, nsls2.read),
     ScanFormat(
         "pair",
         "dp or ppX, ppY or probe_position_x_m, probe_position_y_m",

@@ -24,8 +24,9 @@ def write(folder, scan, truth, probe, *, kind="network", **changes):
         }
     else:
         content |= {
-            "s_para.hdf5/ppX": x[None],
-            "s_para.hdf5/ppY": y[None],
+            # The sign of fold_slice's own reader, `hdf5_pos_aps.m`.
+            "s_para.hdf5/ppX": -x[None],
+            "s_para.hdf5/ppY": -y[None],
             "s_para.hdf5/dx": PIXEL,
             "s_para.hdf5/lambda": 1.5e-10,
         }

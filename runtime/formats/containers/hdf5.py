@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -27,6 +27,10 @@ from ptychonnx.runtime.formats.read_options import ReadOptions
 __all__ = ["HDF5File", "attribute_text"]
 
 
+# X-rays and electrons have more electron volts than this, and no photon has as many joules.
+_LEAST_ELECTRON_VOLTS = 100.0
+
+
 @dataclass(frozen=True)
 class HDF5File:
     """An HDF5 file and the options for reading it.
@@ -39,12 +43,15 @@ class HDF5File:
         See `ptychonnx.runtime.formats.read_options`.
     stack
         Closes every file that is opened along with this one.
+    notes
+        Lines for the user about what was assumed.
     """
 
     root: h5py.File
     path: Path
     options: ReadOptions
     stack: ExitStack
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def open(cls, path: Path, options: ReadOptions, stack: ExitStack) -> HDF5File:
@@ -126,6 +133,11 @@ class HDF5File:
 
     def complex(self, expected: str, *names: str) -> NDArray[np.complex64]:
         """An array of complex numbers, loaded whole."""
+        dataset = self.dataset(expected, *names)
+        if dataset.dtype.names is not None and set(dataset.dtype.names) == {"real", "imag"}:
+            # MATLAB's complex numbers; its arrays are column-major, so that images come out transposed.
+            values = self.load(dataset, complete=False)
+            return (values["real"] + 1j * values["imag"]).astype(np.complex64).swapaxes(-1, -2)
         return self._array(expected, names, "c").astype(np.complex64)
 
     def vectors(self, expected: str, *names: str) -> tuple[NDArray[np.float64], ...]:
@@ -168,9 +180,18 @@ class HDF5File:
         """The first of these lengths that exists, in metres, which is the unit without a `units` attribute."""
         return self._quantity(names, LENGTH_UNITS, "one positive length")
 
-    def energy(self, *names: str) -> float | None:
-        """The first of these energies that exists, in joules, which is the unit without a `units` attribute."""
-        return self._quantity(names, ENERGY_UNITS, "one positive energy")
+    def energy(self, *names: str, electron_volts: bool = False) -> float | None:
+        """The first of these energies that exists, in joules, which is the unit without a `units` attribute.
+
+        With `electron_volts`, a number without units that no photon has in joules is taken as eV, and noted.
+        """
+        energy = self._quantity(names, ENERGY_UNITS, "one positive energy")
+        if energy is None or not electron_volts or energy < _LEAST_ELECTRON_VOLTS:
+            return energy
+        self.notes.append(
+            f"energy: {energy:g} taken as eV, since it has no units and no photon has as many joules"
+        )
+        return energy * ENERGY_UNITS["eV"]
 
     def lengths(self, dataset: h5py.Dataset) -> NDArray[np.float64]:
         """A dataset of lengths in metres, converted by its `units` attribute."""

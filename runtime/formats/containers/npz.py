@@ -17,11 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.memory import check_memory
 
-__all__ = ["Archive", "complex_array", "is_archive", "open_archive", "real_array"]
+__all__ = [
+    "Archive",
+    "complex_array",
+    "is_archive",
+    "is_npy",
+    "load_npy",
+    "open_archive",
+    "real_array",
+]
 
 _ZIP = b"PK\x03\x04"
 _BZIP2 = b"BZh"
+_NPY = b"\x93NUMPY"
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, UnicodeError)
 # Header of a member of a zip archive; its last two fields are the lengths of the name and of the extra field.
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
@@ -58,6 +69,7 @@ class Archive:
             found = ", ".join(sorted(self.keys)) or "nothing"
             raise InputError(f"{self.path}: no key {key!r}, expected {expected} (the file has {found})")
         try:
+            self._check_size(key)
             return self._file[key]
         except ValueError as error:
             if "allow_pickle" in str(error):
@@ -65,8 +77,24 @@ class Archive:
                     f"{self.path}: {key!r} is a pickled object, which is never loaded, expected {expected}"
                 ) from error
             raise InputError(f"{self.path}: {key!r} is damaged ({error}), expected {expected}") from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        except _DAMAGE as error:
             raise InputError(f"{self.path}: {key!r} is damaged ({error}), expected {expected}") from error
+
+    def _check_size(self, key: str) -> None:
+        """Refuse an array that declares more than the file or the memory can hold."""
+        archive = self._file.zip
+        member = None if archive is None else archive.NameToInfo.get(f"{key}.npy")
+        if archive is None or member is None:
+            return
+        with archive.open(member) as file:
+            shape, dtype = _declared(file)
+        size = dtype.itemsize * math.prod(shape)
+        where = f"{self.path}: {key!r}"
+        if not dtype.hasobject and size > member.file_size:
+            raise InputError(
+                f"{where} declares {size} bytes, expected at most {member.file_size} as its archive says"
+            )
+        check_memory(size, where)
 
     def stack(self, key: str, expected: str) -> NDArray:
         """A large array of real numbers: memory-mapped if it is not compressed, otherwise loaded.
@@ -107,6 +135,36 @@ class Archive:
         return np.memmap(self.path, dtype, "r", offset, shape, order)
 
 
+def is_npy(path: Path) -> bool:
+    """True if the file begins like an NPY array."""
+    with path.open("rb") as file:
+        return file.read(len(_NPY)) == _NPY
+
+
+def load_npy(path: Path, expected: str) -> NDArray:
+    """The array of an NPY file, memory-mapped.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or pickled.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: no array of numbers ({error}), expected {expected}") from error
+
+
+def _declared(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type in the header of an NPY array."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    return shape, dtype
+
+
 def is_archive(path: Path) -> bool:
     """True if the file begins like a zip archive or a bzip2 stream."""
     with path.open("rb") as file:
@@ -129,15 +187,29 @@ def open_archive(path: Path) -> Iterator[Archive]:
             packed = content.read(len(_BZIP2)) == _BZIP2
             content.seek(0)
             if packed:
-                content = io.BytesIO(bz2.decompress(content.read()))
+                content = io.BytesIO(_unpacked(path, content))
             loaded = np.load(content, allow_pickle=False)
-        except (zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+        except (ValueError, *_DAMAGE) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(
                 f"{path}: truncated or no NPZ archive ({error}), expected a complete file"
             ) from error
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise InputError(f"{path}: holds a single array, expected an NPZ archive of named arrays")
         yield Archive(path, stack.enter_context(loaded), plain=not packed)
+
+
+def _unpacked(path: Path, content: IO[bytes]) -> bytes:
+    """The content of a bzip2 stream, unless it exceeds the memory."""
+    unpacker, parts, size = bz2.BZ2Decompressor(), [], 0
+    while block := content.read(2**20):
+        parts.append(unpacker.decompress(block))
+        size += len(parts[-1])
+        check_memory(2 * size, str(path))
+    if not unpacker.eof:
+        raise EOFError("the bzip2 stream ends too early")
+    return b"".join(parts)
 
 
 def real_array(archive: Archive, key: str, expected: str) -> NDArray:

@@ -11,10 +11,11 @@ from scipy.ndimage import maximum_filter
 from ptychonnx.runtime.formats.containers.stacks import Stack
 from ptychonnx.runtime.formats.conversion.scaling import valid_values
 
-__all__ = ["DirectBeamEstimate", "estimate_direct_beam"]
+__all__ = ["DirectBeamEstimate", "estimate_direct_beam", "stuck_marks"]
 
 # Number of patterns whose mean shows where the direct beam is.
 _SAMPLE = 16
+_MARK_16 = 2**16 - 1
 # A pixel counts up to this multiple of its brightest neighbour: hot pixels have no bright neighbours.
 _HOT = 4.0
 _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
@@ -55,6 +56,20 @@ class DirectBeamEstimate:
         """For messages."""
         row, column = self.nearest
         return f"the mean pattern is centred at [{row}, {column}]"
+
+
+def stuck_marks(stack: Stack, where: str) -> NDArray[np.bool_]:
+    """Pixels [rows, columns] that hold 65535 in every frame of a sample: a mark of 16 bits in a wider type."""
+    n, height, width = stack.shape
+    if n < 3 or (stack.dtype.kind in "iu" and stack.dtype.itemsize <= 2) or stack.dtype.kind not in "iuf":
+        return np.zeros((height, width), dtype=bool)
+    stuck = np.ones((height, width), dtype=bool)
+    for index in np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)):
+        frame = np.asarray(stack[slice(index, index + 1), slice(None), slice(None)])[0]
+        stuck &= frame == _MARK_16
+        if not stuck.any() or (frame[valid_values(frame, where)] > _MARK_16).any():
+            return np.zeros((height, width), dtype=bool)
+    return stuck
 
 
 def estimate_direct_beam(

@@ -18,6 +18,10 @@ __all__ = ["FramePlan", "Frames", "lazy_frames"]
 
 # Size of the frames that are read together, and converted together, in bytes of float64.
 _BLOCK_BYTES = 2**23
+# Fraction of negative pixels that a detector's marks never reach, and subtracted noise does.
+_BACKGROUND = 0.02
+# Fraction of a frame that masks rarely exceed.
+_LARGE_MASK = 0.1
 # Upper limit for a block that the chunks of a file enlarge.
 _LARGEST_BLOCK_BYTES = 2**27
 
@@ -168,7 +172,12 @@ def lazy_frames(
             bins = ever.reshape(plan.size, plan.rebin, plan.size, plan.rebin)
             good = ~np.logical_or.reduce(bins, axis=(1, 3))
             source = replace(source, good=good if source.good is None else source.good & good)
-            notes.append(f"bad pixels: {np.count_nonzero(ever)} of a frame masked in all patterns (given)")
+            masked = np.count_nonzero(ever)
+            doubt = ", which is much: was a background subtracted? --bad-pixels zero keeps them"
+            large = masked > _LARGE_MASK * ever.size
+            notes.append(
+                f"bad pixels: {masked} of a frame masked in all patterns (given){doubt if large else ''}"
+            )
         elif count:
             notes.append(f"bad pixels: {count} values set to 0 (given)")
     shape = (n, plan.size, plan.size)
@@ -249,7 +258,7 @@ class _Frames:
         valid = valid_values(frames, self.where)
         whole = bool(valid.all())
         if self.refuse and not whole:
-            self._refuse(valid, first)
+            self._refuse(frames, valid, first)
         if not whole or self.trusted is not None:
             used = valid if self.trusted is None else valid & self.trusted
             frames = np.where(used, frames, frames.dtype.type(0))
@@ -263,10 +272,18 @@ class _Frames:
         patterns = self.plan.binned(self.plan.upright(amplitude))
         return patterns if self.good is None else patterns * self.good
 
-    def _refuse(self, valid: NDArray[np.bool_], first: int) -> None:
+    def _refuse(self, frames: NDArray, valid: NDArray[np.bool_], first: int) -> None:
         broken = np.count_nonzero(self._broken(valid), axis=(1, 2))
         if broken.any():
             index = int(np.argmax(broken > 0))
+            negative = frames[index][frames[index] < 0]
+            # Marks are all alike, noise is not.
+            if negative.size > _BACKGROUND * frames[index].size and np.ptp(negative) > 0:
+                raise InputError(
+                    f"{self.where}[{first + index}] has {broken[index]} invalid pixels, {negative.size} negative "
+                    f"ones, as after the subtraction of a background, expected photon {self.quantity}: --bad-pixels zero "
+                    "sets them to 0"
+                )
             raise InputError(
                 f"{self.where}[{first + index}] has {broken[index]} pixels that are negative, NaN or saturated and not "
                 f"masked, expected photon {self.quantity}: {self.hint}--bad-pixels mask masks them"

@@ -1,28 +1,18 @@
-"""A scan in the conventions of its file, and its conversion into a `Scan`."""
+"""A scan in the conventions of its file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.stacks import SelectedStack, Stack, unwritten_patterns
-from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns
-from ptychonnx.runtime.formats.conversion.direct_beam import DirectBeamEstimate, estimate_direct_beam
-from ptychonnx.runtime.formats.conversion.frames import FramePlan, lazy_frames
-from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
-from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
-from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.formats.containers.stacks import Stack
+from ptychonnx.runtime.formats.read_options import Conventions
+from ptychonnx.runtime.scan import Scan
 
-__all__ = ["RawScan", "assemble", "from_scan"]
-
-# Pixels of a frame; the largest detectors have 18 million.
-_LARGEST_FRAME = 2**25
-_SIGNS = {"as-is": (1, 1), "flip-row": (-1, 1), "flip-column": (1, -1), "flip-both": (-1, -1)}
+__all__ = ["RawScan", "from_scan"]
 
 
 @dataclass(frozen=True)
@@ -53,10 +43,14 @@ class RawScan:
         complex [rows, columns]; its pixel [0, 0] is at position (0, 0).
     pixel_size, wavelength
         In metres; the pixel size is that of the object at the full detector (its shorter side).
+    distance
+        From the sample to the detector, in metres.
     hint
         Remedy for bad pixels in this format.
     detect_dc
         Whether the direct beam is where the mean pattern has it, instead of where the conventions say.
+    notes
+        Lines for the user about what was assumed.
     """
 
     path: Path
@@ -72,8 +66,10 @@ class RawScan:
     known_object: NDArray[np.complex64] | None = None
     pixel_size: float | None = None
     wavelength: float | None = None
+    distance: float | None = None
     hint: str = ""
     detect_dc: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def from_scan(scan: Scan, path: Path, conventions: Conventions) -> RawScan:
@@ -94,225 +90,3 @@ def from_scan(scan: Scan, path: Path, conventions: Conventions) -> RawScan:
         pixel_size=scan.pixel_size,
         wavelength=scan.wavelength,
     )
-
-
-def assemble(
-    raw: RawScan, options: ReadOptions, log: Callable[[str], None], *, estimate: bool = False
-) -> Scan:
-    """Convert everything to the conventions of `Scan`; patterns stay in the file and are converted on access.
-
-    Parameters
-    ----------
-    estimate
-        See `ptychonnx.runtime.formats.conversion.scaling.scaled_probe`.
-    log
-        Receives one line per convention and per conversion.
-
-    Raises
-    ------
-    InputError
-        If shapes disagree, or positions are lengths and no pixel size is known. Invalid values are refused when they
-        are read, see `ptychonnx.runtime.formats.conversion.frames.lazy_frames`.
-    """
-    where = f"{raw.path}: {raw.patterns_key}"
-    _check(raw, options, where)
-    raw = _without(raw, unwritten_patterns(raw.patterns), "never written", where, log)
-    height, width = raw.patterns.shape[1:]
-    beam = estimate_direct_beam(raw.patterns, raw.mask, where, *_searched(raw, options))
-    conventions = _with_direct_beam(raw, options, beam)
-    for line in conventions.lines():
-        log(line + (_doubt(options, conventions, beam) if line.startswith("dc:") else ""))
-    plan = FramePlan.of(raw.patterns.shape, conventions.dc.value == "corner", options, where)
-    dark = dark_patterns(
-        raw.patterns, raw.mask, conventions.quantity.value, options.min_photons, beam.pixel[0], where
-    )
-    raw = _without(raw, dark, "without photons" if options.min_photons is None else "too dark", where, log)
-    centre = (height // 2, width // 2)
-    if conventions.dc.value == beam.place == "centre" and options.crop_centre is None:
-        off = max(abs(found - middle) for found, middle in zip(beam.pixel, centre, strict=True))
-        if off > (1.5 if options.crop else plan.cut / 8):
-            row, column = beam.nearest
-            log(
-                f"direct beam: taken at {list(centre)}, but {beam.reason}: is it --crop-centre {row} {column}?"
-            )
-    frames = lazy_frames(
-        raw.patterns,
-        plan,
-        conventions.quantity.value,
-        raw.mask,
-        options.bad_pixels,
-        where,
-        raw.hint,
-        raw.path.name,
-    )
-    for note in frames.notes + _frame_notes(options, plan):
-        log(note)
-    # A detector cut to a part sees lower frequencies only: the pixels of the object grow.
-    coarser = min(height, width) / plan.cut
-    pixel = options.pixel_size or (None if raw.pixel_size is None else raw.pixel_size * coarser)
-    if coarser != 1 and conventions.unit.value == "px":
-        log(f"positions: divided by {coarser:g}, since object pixels grow when the detector is cropped")
-    positions = _in_pixels(raw, conventions, pixel, coarser) + _offset(raw.offset, plan.cut)
-    kept = _keeps_reference(raw, options)
-    known = raw.known_object if kept else None
-    if raw.known_object is not None and known is None:
-        log("known object: left out, since options change its pixels or axes")
-    if not (known is not None or raw.absolute) and np.isfinite(positions).all():
-        positions = positions - positions.min(axis=0) + plan.size // 2
-    scan = Scan(
-        diffraction=frames.diffraction,
-        positions=np.ascontiguousarray(positions, dtype=np.float64),
-        probe=None if raw.probe is None else _fitted_probe(raw.probe, plan),
-        mask=frames.mask,
-        pixel_size=pixel,
-        wavelength=options.wavelength or raw.wavelength,
-        name=raw.path.name,
-    )
-    reference = _reference_under(scan, known, log)
-    probe, estimated = scaled_probe(scan, None, reference, estimate=estimate)
-    return replace(scan, probe=probe, probe_estimated=estimated, reference=reference)
-
-
-def _searched(raw: RawScan, options: ReadOptions) -> tuple[slice, slice]:
-    """Part of the frames that may hold the direct beam: around a given centre, or all."""
-    if options.crop is None or options.crop_centre is None:
-        return slice(None), slice(None)
-    half = options.crop // 2
-    rows, columns = (
-        slice(max(0, middle - half), middle - half + options.crop) for middle in options.crop_centre
-    )
-    return rows, columns
-
-
-def _with_direct_beam(raw: RawScan, options: ReadOptions, beam: DirectBeamEstimate) -> Conventions:
-    """The conventions, with the direct beam where it was detected if the format does not define it."""
-    conventions = raw.conventions.overridden(options)
-    if not raw.detect_dc or options.dc:
-        return conventions
-    height, width = raw.patterns.shape[1:]
-    if options.crop_centre is not None:
-        return replace(conventions, dc=Convention("centre", "given by the centre of the crop"))
-    if beam.place is None or height != width:
-        return replace(conventions, dc=Convention("centre", "assumed"))
-    return replace(conventions, dc=Convention(beam.place, beam.reason))
-
-
-def _doubt(options: ReadOptions, conventions: Conventions, beam: DirectBeamEstimate) -> str:
-    """Why the direct beam may be elsewhere, and the option that settles it; empty without a doubt."""
-    if options.dc is not None or options.crop_centre is not None:
-        return ""
-    place = conventions.dc.value
-    if beam.place is None:
-        other = "corner" if place == "centre" else "centre"
-        return (
-            f", but the mean pattern does not show whether it is there or in the {other}: is it --dc {other}?"
-        )
-    return "" if beam.place == place else f", but {beam.reason}: is it --dc {beam.place}?"
-
-
-def _without(
-    raw: RawScan, left_out: NDArray[np.bool_], kind: str, where: str, log: Callable[[str], None]
-) -> RawScan:
-    """The scan without some of its patterns, whose number is reported."""
-    numbers = np.flatnonzero(left_out)
-    if not len(numbers):
-        return raw
-    if len(numbers) == len(left_out):
-        raise InputError(f"{where}: all {len(numbers)} patterns are {kind}, expected some with photons")
-    shown = ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
-    log(f"patterns: {len(numbers)} of {len(left_out)} left out, {kind} (numbers {shown})")
-    kept = np.flatnonzero(~left_out)
-    return replace(raw, patterns=SelectedStack(raw.patterns, kept), positions=raw.positions[kept])
-
-
-def _check(raw: RawScan, options: ReadOptions, where: str) -> None:
-    shape = raw.patterns.shape
-    if len(shape) != 3:
-        raise InputError(f"{where} has shape {shape}, expected square patterns [n, N, N]")
-    if 0 in shape:
-        raise InputError(f"{where} has shape {shape}: the scan is empty, expected a pattern")
-    if raw.positions.shape != (shape[0], 2):
-        raise InputError(
-            f"{raw.path}: {raw.positions_key} has shape {raw.positions.shape}, expected {(shape[0], 2)}, one for "
-            f"each pattern of {raw.patterns_key}"
-        )
-    if shape[1] * shape[2] > _LARGEST_FRAME and options.crop is None:
-        raise InputError(
-            f"{where} has frames of {shape[1]} x {shape[2]} pixels, expected at most {_LARGEST_FRAME} pixels, or a "
-            "part of them: --crop"
-        )
-
-
-def _frame_notes(options: ReadOptions, plan: FramePlan) -> list[str]:
-    notes = []
-    if options.crop is not None:
-        centre = "" if options.crop_centre is None else f" around {list(options.crop_centre)}"
-        notes.append(f"crop: {plan.cut} x {plan.cut} pixels{centre} (given)")
-    if options.orientation != "identity":
-        notes.append(f"orientation: {options.orientation} (given)")
-    if options.rebin > 1:
-        notes.append(f"rebin: {options.rebin} x {options.rebin} pixels, photons summed (given)")
-    return notes
-
-
-def _in_pixels(
-    raw: RawScan, conventions: Conventions, pixel: float | None, coarser: float
-) -> NDArray[np.float64]:
-    positions = raw.positions.astype(np.float64)
-    if conventions.axes.value == "column,row":
-        positions = positions[:, ::-1]
-    positions = positions * np.array(_SIGNS[conventions.sign.value])
-    unit = conventions.unit.value
-    if unit == "px":
-        return positions / coarser
-    if pixel is None:
-        raise InputError(
-            f"{raw.path}: {raw.positions_key} is in {unit} and the file has no pixel size, expected "
-            "--pixel-size in metres"
-        )
-    return positions * METRES[unit] / pixel
-
-
-def _offset(place: str, size: int) -> float:
-    if place == "middle":
-        return 0.5 if size % 2 == 0 else 0.0
-    return float(size // 2) if place == "corner" else 0.0
-
-
-def _keeps_reference(raw: RawScan, options: ReadOptions) -> bool:
-    changed = (options.positions_axes, options.positions_sign, options.positions_unit, options.crop)
-    return raw.known_object is not None and all(value is None for value in changed)
-
-
-def _reference_under(
-    scan: Scan, known: NDArray[np.complex64] | None, log: Callable[[str], None]
-) -> Reference | None:
-    """The known object, unless positions lie outside it."""
-    if known is None:
-        return None
-    if (scan.positions < 0).any() or (scan.positions > np.array(known.shape) - 1).any():
-        log(f"known object: left out, since positions leave its {known.shape[0]} x {known.shape[1]} pixels")
-        return None
-    return Reference(known.astype(np.complex64))
-
-
-def _fitted_probe(probe: NDArray[np.complex64], plan: FramePlan) -> NDArray[np.complex64]:
-    """The probe of the full detector, converted to cropped and binned patterns.
-
-    Cropping the detector keeps the low frequencies of the probe, on coarser pixels; binning keeps the middle of the
-    window, on the same pixels, and samples frequencies between the original ones.
-    """
-    if probe.shape[-1] == plan.full and plan.cut != plan.full:
-        low = _middle(np.fft.fftshift(np.fft.fft2(probe, norm="ortho"), axes=(-2, -1)), plan.cut)
-        probe = np.fft.ifft2(np.fft.ifftshift(low, axes=(-2, -1)), norm="ortho").astype(np.complex64)
-    if probe.shape[-1] == plan.cut and plan.rebin > 1:
-        # The middle of the direct beam's bin is not the beam itself: in the window, a phase ramp.
-        off = (plan.rebin - 1) / 2 - (plan.cut // 2 - plan.rebin * (plan.size // 2))
-        ramp = np.exp(-2j * np.pi * off * (np.arange(plan.cut) - plan.cut // 2) / plan.cut)
-        probe = _middle(probe * np.outer(ramp, ramp), plan.size)
-    return np.ascontiguousarray(probe, dtype=np.complex64)
-
-
-def _middle(image: NDArray, size: int) -> NDArray:
-    rows, columns = (length // 2 - size // 2 for length in image.shape[-2:])
-    return image[..., rows : rows + size, columns : columns + size]

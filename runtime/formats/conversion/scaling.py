@@ -22,6 +22,8 @@ __all__ = [
 # float32 holds all whole numbers up to this one.
 _EXACT_IN_FLOAT32 = 2**24
 _SAMPLE = 32
+# The mark of a detector of 32 bits, also after a cast to a wider type.
+_MARK_32 = 2**32 - 1
 
 
 def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
@@ -33,15 +35,16 @@ def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
         If the values are not real numbers; `where` (file and key) begins the message.
     """
     if values.dtype.kind == "f":
-        return np.isfinite(values) & (values >= 0)
+        return np.isfinite(values) & (values >= 0) & (values != values.dtype.type(_MARK_32))
     if values.dtype.kind == "i":
-        return values >= 0
+        return (values >= 0) & (values != _MARK_32) if values.dtype.itemsize == 8 else values >= 0
     if values.dtype.kind != "u":
         raise InputError(f"{where} is {values.dtype}, expected photon counts, integers or floats")
     # Detectors mark dead and saturated pixels with the largest value of their 16 or 32 bits.
     if values.dtype.itemsize == 1:
         return np.ones(values.shape, dtype=bool)
-    return values != np.iinfo(values.dtype).max
+    valid = values != np.iinfo(values.dtype).max
+    return valid & (values != _MARK_32) if values.dtype.itemsize == 8 else valid
 
 
 def root_of_counts(counts: NDArray) -> NDArray[np.float32]:

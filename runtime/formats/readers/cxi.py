@@ -40,6 +40,7 @@ window is placed in the corner of the canvas.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -99,7 +100,7 @@ def read(file: HDF5File) -> RawScan:
             f"{product.path}: {translation.name} has shape {translation.shape}, expected {(len(data), 3)} or "
             f"{(len(data), 2)}, one (x, y, z) in metres for each pattern"
         )
-    corner = bool(data.attrs.get("is_fft_shifted", False))
+    corner = _is_true(data.attrs.get("is_fft_shifted", False), f"{file.path}: {data.name} is_fft_shifted")
     conventions = Conventions.of_format(
         "CXI", unit="m", axes="row,column", dc="corner" if corner else "centre"
     )
@@ -117,8 +118,20 @@ def read(file: HDF5File) -> RawScan:
         mask=None if mask is None else (mask & ~_SIGNAL_ABOVE_BACKGROUND) == 0,
         pixel_size=pixel_size,
         wavelength=wavelength,
+        distance=file.length(f"{_DETECTOR}/distance"),
         hint=f"mark bad pixels in {_DETECTOR}/mask (0 = good), or ",
     )
+
+
+def _is_true(value: Any, where: str) -> bool:
+    """A flag, which some writers store as text."""
+    array = np.asarray(value)
+    flag = array.item() if array.size == 1 else None
+    text = flag.decode("utf-8", "replace") if isinstance(flag, bytes) else str(flag)
+    for answer, words in ((True, ("true", "yes", "1")), (False, ("false", "no", "0", ""))):
+        if text.strip().lower().removesuffix(".0") in words:
+            return answer
+    raise InputError(f"{where} is {text[:40] if array.size == 1 else array.shape}, expected true or false")
 
 
 def _geometry(file: HDF5File, size: int) -> tuple[float, float]:

@@ -11,7 +11,8 @@ _para, of networks
     `probe` complex [1, modes, N, N]. As in ptychodus, a position is the geometric middle of a window. The export of a
     shifted object loses its centre: then positions leave the object, and it is not used as a reference.
 _para, of fold_slice
-    `ppX`, `ppY` [n] in **metres**, X = column, Y = row; `dx` (object pixel size, m) and `lambda` (m), if known.
+    `ppX`, `ppY` [n] in **metres**, X = -column, Y = -row, as fold_slice's own reader has it; `dx` (object pixel size,
+    m) and `lambda` (m), if known.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
+from ptychonnx.runtime.formats.conversion.raster import raster_positions
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.read_options import Conventions
 from ptychonnx.runtime.formats.readers.ptychodus import (
@@ -33,6 +35,10 @@ __all__ = ["matches", "read"]
 
 _DP, _PARA = "_dp", "_para"
 _FOLD_SLICE, _NETWORKS = ("ppX", "ppY"), ("probe_position_x_m", "probe_position_y_m")
+_CONVENTIONS = {
+    _FOLD_SLICE: Conventions.of_format("fold_slice", unit="m", axes="column,row", sign="flip-both"),
+    _NETWORKS: Conventions.of_format("PtychoFM", unit="m", axes="column,row"),
+}
 
 
 def matches(file: HDF5File) -> bool:
@@ -48,6 +54,8 @@ def read(file: HDF5File) -> RawScan:
     InputError
         If the other file or a dataset is missing, or shapes disagree.
     """
+    if file.has("dp") and file.options.raster is not None:
+        return _raster(file)
     if file.has("dp"):
         patterns = file
         parameters = file.companion(_renamed(file, _DP, _PARA), "positions of these patterns")
@@ -64,14 +72,25 @@ def read(file: HDF5File) -> RawScan:
         patterns_key=data.name,
         positions=np.stack([x - corner[1], y - corner[0]], axis=1),
         positions_key=f"{names[0]} and {names[1]}",
-        conventions=Conventions.of_format(
-            "fold_slice" if names == _FOLD_SLICE else "PtychoFM", unit="m", axes="column,row"
-        ),
+        conventions=_CONVENTIONS[names],
         offset="middle",
         probe=first_probe(parameters),
         known_object=known_object,
         pixel_size=pixel_size or parameters.length("dx"),
         wavelength=parameters.length("lambda"),
+    )
+
+
+def _raster(file: HDF5File) -> RawScan:
+    """Patterns alone, at positions that the options describe."""
+    data = file.dataset("photon counts [n, rows, columns]", "dp")
+    return RawScan(
+        path=file.path,
+        patterns=data,
+        patterns_key=data.name,
+        positions=raster_positions(file.options, len(data), str(file.path)),
+        positions_key="--raster",
+        conventions=Conventions.of_format("the raster", unit="m", axes="row,column"),
     )
 
 

@@ -4,10 +4,12 @@ Keys of the mapping
 -------------------
 patterns
     [n, rows, columns], or [slow, fast, rows, columns] for a raster. Required, unless the file itself is an NPY array
-    of this shape.
+    of this shape. An HDF5 group, or a pattern of names such as ``entry/data/data_*``, is one stack in the order of the
+    numbers, as detectors write it.
 positions, or x and y
     [n, 2] (or [2, n] unless n is 2), or [n] each, x = column, y = row; a raster may have two axes instead of one.
-    Required.
+    Required, unless the options describe a raster. Names of columns state their order and, with an ending such as
+    ``_um``, their unit.
 probe
     optional, complex [..., modes, N, N] with leading axes of length 1.
 mask, or bad
@@ -25,6 +27,7 @@ amplitudes cannot be told from them.
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,20 +37,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_text
-from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, open_archive
+from ptychonnx.runtime.formats.containers.hdf5 import attribute_text
+from ptychonnx.runtime.formats.containers.npz import is_npy
 from ptychonnx.runtime.formats.containers.stacks import RasterStack
+from ptychonnx.runtime.formats.conversion.raster import raster_positions
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.quantities import positive_number
+from ptychonnx.runtime.formats.quantities import LENGTH_UNITS, positive_number
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
+from ptychonnx.runtime.formats.readers.mapped_arrays import MappedArrays
 
 __all__ = ["KEYS", "read"]
 
 KEYS = ("patterns", "positions", "x", "y", "probe", "mask", "bad", "pixel_size", "wavelength")
 # No stage scans further than this many metres, and no scan on a canvas of pixels spans as little.
 _LARGEST_SPAN_M = 0.05
-_ARRAY_FILES = {".npy", ".csv", ".txt"}
-_NPY = b"\x93NUMPY"
+# Endings of names that state a unit, such as lambda_nm.
+UNIT_SUFFIX = re.compile(r"_(m|mm|um|nm|px)$")
 
 
 def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
@@ -62,13 +67,14 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
     if unknown:
         raise InputError(f"{path}: cannot map {', '.join(unknown)}, expected some of {', '.join(KEYS)}")
     mapping = dict(options.mapping)
-    if "patterns" not in mapping and _is_npy(path):
+    if "patterns" not in mapping and is_npy(path):
         mapping["patterns"] = path.name
-    if "patterns" not in mapping or not ("positions" in mapping or {"x", "y"} <= set(mapping)):
+    placed = "positions" in mapping or {"x", "y"} <= set(mapping) or options.raster is not None
+    if "patterns" not in mapping or not placed:
         raise InputError(
             f"{path}: {', '.join(mapping) or 'nothing'} mapped, expected patterns, and positions or x and y"
         )
-    arrays = _Mapping(path, mapping, options, stack)
+    arrays = MappedArrays(path, mapping, options, stack)
     patterns = arrays.find("patterns", "patterns [n, rows, columns]", large=True)
     if len(patterns.shape) == 4:
         patterns = RasterStack(patterns)
@@ -76,19 +82,19 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
         raise InputError(
             f"{path}: {mapping['patterns']} has shape {patterns.shape}, expected [n, rows, columns]"
         )
-    positions, unit, axes = _positions(arrays, patterns.shape[0])
+    positions, unit, axes = _positions(arrays, options, patterns.shape[0])
     mask = _mask(arrays)
     return RawScan(
         path=path,
         patterns=patterns,
         patterns_key=mapping["patterns"],
         positions=positions,
-        positions_key=mapping.get("positions") or f"{mapping['x']} and {mapping['y']}",
+        positions_key=_positions_key(mapping),
         conventions=Conventions(
             unit,
             axes,
             Convention("as-is", "assumed"),
-            Convention("counts", "assumed"),
+            _quantity(mapping["patterns"]),
             Convention("centre", "assumed"),
         ),
         detect_dc=True,
@@ -97,96 +103,79 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
         mask=mask,
         pixel_size=_metres(arrays, "pixel_size"),
         wavelength=_metres(arrays, "wavelength"),
+        notes=tuple(arrays.notes),
     )
 
 
-class _Mapping:
-    """Arrays by the keys of the mapping; each file is opened once."""
-
-    def __init__(self, path: Path, names: dict[str, str], options: ReadOptions, stack: ExitStack) -> None:
-        self.path, self.names = path, names
-        self._options, self._stack = options, stack
-        self._open: dict[Path, HDF5File | Archive] = {}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.names
-
-    def where(self, key: str) -> str:
-        """File and name, for messages."""
-        return f"{self.path}: {self.names[key]}"
-
-    def find(self, key: str, expected: str, *, large: bool = False) -> Any:
-        """An HDF5 dataset, still in its file, or an array; a `large` one is memory-mapped where possible."""
-        name = self.names[key]
-        neighbour = self.path.parent / name
-        if neighbour.suffix in _ARRAY_FILES and neighbour.is_file():
-            return _array_file(neighbour, expected)
-        path = self.path
-        file_name, colon, rest = name.partition(":")
-        if colon and (self.path.parent / file_name).is_file():
-            path, name = self.path.parent / file_name, rest
-        if path not in self._open:
-            self._open[path] = self._opened(path, expected)
-        container = self._open[path]
-        if isinstance(container, Archive):
-            return container.stack(name, expected) if large else container.array(name, expected)
-        if not container.has(name):
-            raise InputError(
-                f"{path}: no dataset {name}, expected {expected} (the file has {', '.join(sorted(container.root))})"
-            )
-        return container.get(name)
-
-    def real(self, key: str, expected: str) -> NDArray[np.float64]:
-        """An array of real numbers, loaded whole."""
-        array = self.find(key, expected)
-        if array.dtype.kind not in "fiu":
-            raise InputError(f"{self.where(key)} is {array.dtype}, expected {expected}")
-        return np.asarray(array[()], dtype=np.float64)
-
-    def _opened(self, path: Path, expected: str) -> HDF5File | Archive:
-        if is_archive(path):
-            return self._stack.enter_context(open_archive(path))
-        if h5py.is_hdf5(path):
-            return HDF5File.open(path, self._options, self._stack)
-        raise InputError(f"{path}: neither HDF5 nor NPZ, expected {expected} in it")
+def _positions_key(mapping: dict[str, str]) -> str:
+    if "positions" in mapping:
+        return mapping["positions"]
+    return f"{mapping['x']} and {mapping['y']}" if "x" in mapping else "--raster"
 
 
-def _array_file(path: Path, expected: str) -> NDArray:
-    try:
-        if _is_npy(path):
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        return np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None, ndmin=2)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: no array of numbers ({error}), expected {expected}") from error
+def _quantity(name: str) -> Convention:
+    if re.search(r"amp(litudes?)?$", name.lower()):
+        return Convention("amplitude", f"by the name {name}")
+    return Convention("counts", "assumed")
 
 
-def _is_npy(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_NPY)) == _NPY
-
-
-def _positions(arrays: _Mapping, n: int) -> tuple[NDArray[np.float64], Convention, Convention]:
+def _positions(
+    arrays: MappedArrays, options: ReadOptions, n: int
+) -> tuple[NDArray[np.float64], Convention, Convention]:
+    """Positions [n, 2], their unit, and the order of their columns."""
+    axes = Convention("row,column", "assumed")
     if "positions" in arrays:
         key = "positions"
         values = arrays.real(key, "positions [n, 2]")
         if values.ndim > 2 and values.shape[-1] == 2:
             values = values.reshape(-1, 2)
-        elif values.shape == (2, n) and n != 2:
+        elif values.ndim == 2 and len(values) == 2 and values.shape[1] != 2:
             values = values.T
-        axes = Convention("row,column", "assumed")
-    else:
+        names = arrays.names_of(key)
+        if len(names) == 2 and names[0][:1].lower() in "xc" and names[1][:1].lower() in "yr":
+            axes = Convention("column,row", f"by the names {names[0]}, {names[1]}")
+        elif len(names) == 2:
+            axes = Convention("row,column", f"assumed, named {names[0]}, {names[1]}")
+    elif "x" in arrays:
         key = "x"
         x, y = (arrays.real(key, f"{key} [n]").reshape(-1) for key in "xy")
         if x.shape != y.shape:
             raise InputError(f"{arrays.path}: x has shape {x.shape} and y {y.shape}, expected the same")
         values, axes = np.stack([x, y], axis=1), Convention("column,row", "x and y are mapped")
-    return values, _unit(arrays.find(key, "positions"), values), axes
+    else:
+        values = raster_positions(options, n, str(arrays.path))
+        return values, _unit(None, (), values), Convention("row,column", "as rasters are described")
+    names = (*arrays.names_of(key), arrays.names[key])
+    return (
+        _one_for_each(arrays, options, values, n),
+        _unit(arrays.find(key, "positions"), names, values),
+        axes,
+    )
 
 
-def _unit(array: Any, values: NDArray[np.float64]) -> Convention:
+def _one_for_each(
+    arrays: MappedArrays, options: ReadOptions, values: NDArray[np.float64], n: int
+) -> NDArray[np.float64]:
+    """Positions [n, 2]; several samples of an encoder per pattern are averaged if the options say so."""
+    several, rest = divmod(len(values), n) if n else (0, 1)
+    if several < 2 or rest or values.ndim != 2:
+        return values
+    if not options.average_positions:
+        raise InputError(
+            f"{arrays.path}: {_positions_key(arrays.names)} has shape {values.shape}, expected {(n, 2)}, one for each "
+            f"pattern: --average-positions averages {several} consecutive ones"
+        )
+    arrays.notes.append(f"positions: mean of {several} consecutive ones for each pattern (given)")
+    return values.reshape(n, several, -1).mean(axis=1)
+
+
+def _unit(array: Any, names: tuple[str, ...], values: NDArray[np.float64]) -> Convention:
     name = attribute_text(array, "units") if isinstance(array, h5py.Dataset) else ""
     if name in METRES or name == "px":
         return Convention(name, "from the units of the file")
+    suffix = next((match for one in names if (match := UNIT_SUFFIX.search(one.lower()))), None)
+    if suffix:
+        return Convention(suffix[1], f"by the name {suffix.string}")
     span = float(np.ptp(values, axis=0).max()) if values.size and np.isfinite(values).all() else np.inf
     if span == 0:
         return Convention("px", "assumed")
@@ -195,7 +184,7 @@ def _unit(array: Any, values: NDArray[np.float64]) -> Convention:
     return Convention("px", f"they span {span:.4g}, too much for metres")
 
 
-def _mask(arrays: _Mapping) -> NDArray[np.bool_] | None:
+def _mask(arrays: MappedArrays) -> NDArray[np.bool_] | None:
     for key in ("mask", "bad"):
         if key in arrays:
             marked = arrays.find(key, f"{key} [rows, columns]")
@@ -207,7 +196,7 @@ def _mask(arrays: _Mapping) -> NDArray[np.bool_] | None:
     return None
 
 
-def _probe(arrays: _Mapping) -> NDArray[np.complex64] | None:
+def _probe(arrays: MappedArrays) -> NDArray[np.complex64] | None:
     if "probe" not in arrays:
         return None
     expected = "complex [..., modes, N, N] with leading axes of length 1"
@@ -219,8 +208,11 @@ def _probe(arrays: _Mapping) -> NDArray[np.complex64] | None:
     return np.asarray(probe[()], dtype=np.complex64).reshape(-1, *probe.shape[-2:])
 
 
-def _metres(arrays: _Mapping, key: str) -> float | None:
+def _metres(arrays: MappedArrays, key: str) -> float | None:
     if key not in arrays:
         return None
-    value = arrays.find(key, f"{key}, one number of metres")[()]
-    return positive_number(value, arrays.where(key), "one positive number of metres")
+    stored = arrays.find(key, f"{key}, one number of metres")
+    number = positive_number(stored[()], arrays.where(key), "one positive number of metres")
+    unit = attribute_text(stored, "units") if isinstance(stored, h5py.Dataset) else ""
+    suffix = UNIT_SUFFIX.search(arrays.names[key].lower())
+    return number * LENGTH_UNITS.get(unit, METRES.get(suffix[1], 1.0) if suffix else 1.0)

@@ -14,10 +14,11 @@ detector `x_pixel_size`, `y_pixel_size`, `distance`
 detector or sample `translation` (also in `geometry_1`, `data_1`)
     [n, 3] or [n, 2], (x, y[, z]) of the **sample** in metres or the `units` given. z is ignored.
 sample `transformations/*`
-    otherwise: the axes of type translation, each [n], [slow, fast], or one number, with `vector` (x, y, z) and
-    `units`; their sum is the translation of the sample. Axes of type rotation are ignored, which is right at angle 0.
+    otherwise: axes of translation and rotation, each [n], [slow, fast], or one number, with `vector` (x, y, z), `units`
+    and `depends_on`; together they move the sample.
 beam `incident_wavelength` or `wavelength`, else `incident_beam_energy`, `incident_energy` or `energy`
-    in the units of the attribute (m, nm, angstrom; eV, keV, J), or in metres or joules without one.
+    in the units of the attribute (m, nm, angstrom; eV, keV, J), or in metres or joules without one; an energy of
+    more than 100 is in eV, since no photon has as many joules.
 
 Frame and sign
 --------------
@@ -42,6 +43,7 @@ from ptychonnx.runtime.formats.conversion.detector_geometry import object_pixel_
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.quantities import wavelength_of_energy
 from ptychonnx.runtime.formats.read_options import Convention, Conventions
+from ptychonnx.runtime.formats.readers.nexus_transformations import sample_positions
 
 __all__ = ["matches", "read"]
 
@@ -87,6 +89,8 @@ def read(file: HDF5File) -> RawScan:
         mask=None if bad is None else bad == 0,
         pixel_size=object_pixel_size(file, detector, wavelength, min(shape)),
         wavelength=wavelength,
+        distance=file.length(f"{detector}/distance"),
+        notes=tuple(file.notes),
     )
 
 
@@ -135,38 +139,11 @@ def _translation(file: HDF5File, entry: str, detector: str, n: int) -> tuple[NDA
     for sample in samples:
         if file.has_group(f"{sample}/transformations"):
             place = f"{sample}/transformations"
-            return _sum_of_axes(file, place, n), place, "by the units of its axes"
+            return sample_positions(file, place, n), place, "by the units of its axes"
     raise InputError(
         f"{file.path}: no dataset {detector}/translation or group {samples[0]}/transformations, expected the "
         "positions of the sample"
     )
-
-
-def _sum_of_axes(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
-    """(x, y) [n, 2] in metres: the sum of the translation axes, each along its vector."""
-    total, axes = np.zeros((n, 3)), 0
-    for name in file.names(place):
-        axis = file.first(f"{place}/{name}")
-        if (
-            axis is None
-            or "vector" not in axis.attrs
-            or attribute_text(axis, "transformation_type") == "rotation"
-        ):
-            continue
-        values = file.lengths(axis).reshape(-1)
-        vector = np.asarray(axis.attrs["vector"], dtype=np.float64)
-        if values.size not in (1, n) or vector.shape != (3,) or not np.isfinite(vector).all():
-            raise InputError(
-                f"{file.path}: {axis.name} has shape {axis.shape} and vector {vector.tolist()}, expected {n} values "
-                "and (x, y, z)"
-            )
-        total += values[:, None] * vector
-        axes += values.size == n
-    if axes == 0:
-        raise InputError(
-            f"{file.path}: no axis in {place} has {n} values and a vector, expected x and y of the sample"
-        )
-    return total[:, :2]
 
 
 def _wavelength(file: HDF5File, instrument: str) -> float | None:
@@ -177,5 +154,5 @@ def _wavelength(file: HDF5File, instrument: str) -> float | None:
     if wavelength is not None:
         return wavelength
     names = ("incident_beam_energy", "incident_energy", "energy")
-    energy = file.energy(*(f"{beam}/{name}" for beam in beams for name in names))
+    energy = file.energy(*(f"{beam}/{name}" for beam in beams for name in names), electron_volts=True)
     return None if energy is None else wavelength_of_energy(energy)

@@ -1,17 +1,39 @@
-"""A probe in a file of its own: NPZ with `probe`, complex [modes, N, N] or [N, N], of any power."""
+"""A probe in a file of its own, of any power, in the plane of the sample.
+
+NPZ
+    `probe` or `probeGuess`.
+NPY
+    The array itself.
+HDF5
+    The first of: `probe` (ptychodus, pty-chi, PtychoShelves' .mat of version 7.3, our own products), `probeGuess`,
+    `entry_1/image_1/data` (our own CXI), `source_1/illumination` and `source_1/probe` of CXI, `content/probe/*/data`
+    (ptypy's .ptyr).
+
+Complex [N, N], [modes, N, N], or [coherent, modes, N, N], whose first coherent part is used.
+"""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.npz import complex_array, is_archive, open_archive
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
+from ptychonnx.runtime.formats.containers.npz import complex_array, is_archive, is_npy, load_npy, open_archive
+from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.paths import StrPath
 
 __all__ = ["read_probe"]
+
+_EXPECTED = "a probe, complex [modes, N, N]"
+_KEYS = ("probe", "probeGuess")
+_SOURCE = "entry_1/instrument_1/source_1"
+_DATASETS = (*_KEYS, "entry_1/image_1/data", f"{_SOURCE}/illumination", f"{_SOURCE}/probe")
+_PTYPY = "content/probe"
 
 
 def read_probe(path: StrPath) -> NDArray[np.complex64]:
@@ -23,8 +45,30 @@ def read_probe(path: StrPath) -> NDArray[np.complex64]:
         If the file is missing, damaged, or holds no probe.
     """
     path = Path(path)
-    if not path.is_file() or not is_archive(path):
-        raise InputError(f"{path}: no NPZ file, expected one with 'probe' complex [modes, N, N]")
-    with open_archive(path) as archive:
-        probe = complex_array(archive, "probe", "complex [modes, N, N]")
+    if path.is_file() and is_archive(path):
+        with open_archive(path) as archive:
+            key = next((key for key in _KEYS if key in archive), "probe")
+            probe = complex_array(archive, key, _EXPECTED)
+    elif path.is_file() and is_npy(path):
+        probe = load_npy(path, _EXPECTED).astype(np.complex64)
+    elif path.is_file() and h5py.is_hdf5(path):
+        with ExitStack() as stack:
+            probe = _from_hdf5(HDF5File.open(path, ReadOptions(), stack))
+    else:
+        raise InputError(f"{path}: no NPZ file, NPY or HDF5 (MATLAB: save with -v7.3), expected {_EXPECTED}")
+    shape = probe.shape
+    while probe.ndim > 3:
+        probe = probe[0]
+    if probe.ndim < 2 or not probe.size:
+        raise InputError(f"{path}: the probe has shape {shape}, expected complex [modes, N, N]")
     return probe[None] if probe.ndim == 2 else probe
+
+
+def _from_hdf5(file: HDF5File) -> NDArray[np.complex64]:
+    names = [name for name in _DATASETS if file.has(name)]
+    names += [f"{_PTYPY}/{storage}/data" for storage in file.names(_PTYPY)]
+    if not names:
+        raise InputError(
+            f"{file.path}: no dataset {', '.join(_DATASETS)} or {_PTYPY}/*/data, expected {_EXPECTED}"
+        )
+    return file.complex(_EXPECTED, names[0])

@@ -10,6 +10,8 @@ Product (`product.h5`, as `save_product`)
     `object` complex [layers, rows, columns] or [rows, columns], whose layers are multiplied, with attributes
     `pixel_width_m`, `pixel_height_m`, `center_x_m`, `center_y_m`; the attribute `photon_energy_eV`
     (older: `probe_energy_eV`).
+    PtychoPINN writes products with the patterns inside: `raw_data/diffraction` (amplitudes), `raw_data/xcoords` and
+    `raw_data/ycoords` in pixels of the object.
 Training data (as `save_training_data`)
     `patterns`, `bad_pixels`, `probe` [modes, N, N], `object` [rows, columns], `probe_position_x_px` and
     `probe_position_y_px` [n] in **pixels** of the object, `object_pixel_width_m`, `photon_energy_eV`.
@@ -43,12 +45,14 @@ __all__ = [
     "matches_training",
     "object_corner",
     "object_number",
+    "placed_object",
     "read",
     "read_training",
 ]
 
 _DIFFRACTION, _PRODUCT = "diffraction.h5", "product.h5"
 _PATTERNS = "photon counts [n, rows, columns]"
+_BUNDLED = "raw_data/diffraction"
 _X, _Y, _INDEXES = "probe_position_x_m", "probe_position_y_m", "probe_position_indexes"
 _X_PX, _Y_PX = "probe_position_x_px", "probe_position_y_px"
 
@@ -71,6 +75,8 @@ def read(file: HDF5File) -> RawScan:
     InputError
         If the other file or a dataset is missing, shapes disagree, or no position belongs to a pattern.
     """
+    if _is_product(file) and file.has(_BUNDLED):
+        return _read_bundle(file)
     if _is_product(file):
         product = file
         diffraction = file.companion(_DIFFRACTION, "the diffraction patterns of this product")
@@ -84,7 +90,7 @@ def read(file: HDF5File) -> RawScan:
     counts = diffraction.dataset(_PATTERNS, "patterns")
     stack, rows = _paired(diffraction, product, counts)
     x, y, _ = product.vectors("float [n] in metres", _X, _Y, _INDEXES)
-    known_object, pixel_size, corner = _placed_object(product)
+    known_object, pixel_size, corner = placed_object(product)
     attributes = product.root.attrs
     energy = attributes.get("photon_energy_eV", attributes.get("probe_energy_eV", 0.0))
     return RawScan(
@@ -100,6 +106,30 @@ def read(file: HDF5File) -> RawScan:
         known_object=known_object,
         pixel_size=pixel_size,
         wavelength=_wavelength(product, energy),
+    )
+
+
+def _read_bundle(file: HDF5File) -> RawScan:
+    """A product that PtychoPINN writes: amplitudes inside, positions as in PtychoPINN's own files."""
+    amplitudes = file.dataset("amplitudes [n, N, N]", _BUNDLED)
+    x, y = file.vectors("float [n] in pixels", "raw_data/xcoords", "raw_data/ycoords")
+    return RawScan(
+        path=file.path,
+        patterns=amplitudes,
+        patterns_key=amplitudes.name,
+        positions=np.stack([x, y], axis=1),
+        positions_key="raw_data/xcoords and raw_data/ycoords",
+        conventions=Conventions.of_format(
+            "PtychoPINN",
+            unit="px",
+            axes="column,row",
+            quantity="counts" if amplitudes.dtype.kind in "iu" else "amplitude",
+        ),
+        probe=first_probe(file),
+        known_object=combined_layers(file) if file.has("object") else None,
+        pixel_size=object_number(file, "pixel_width_m", positive=True) if file.has("object") else None,
+        wavelength=_wavelength(file, file.root.attrs.get("photon_energy_eV", 0.0)),
+        notes=("patterns: those inside the product; positions are paired with them by their order",),
     )
 
 
@@ -169,7 +199,7 @@ def object_number(file: HDF5File, name: str, *, positive: bool = False, default:
     return float(value.item())
 
 
-def _placed_object(product: HDF5File) -> tuple[NDArray[np.complex64], float, tuple[float, float]]:
+def placed_object(product: HDF5File) -> tuple[NDArray[np.complex64], float, tuple[float, float]]:
     """The object, the side of its pixels, and the position (row, column) of its pixel [0, 0], in metres."""
     whole = combined_layers(product)
     width = object_number(product, "pixel_width_m", positive=True)

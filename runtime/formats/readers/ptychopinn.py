@@ -18,6 +18,9 @@ probeGuess
     optional, complex [N, N] or [modes, N, N].
 objectGuess
     optional, complex [rows, columns], becomes `Scan.reference`.
+bad_pixels
+    bool [N, N], True = bad: only in files that ptychodus exports, where `xcoords` and `ycoords` mean the geometric
+    middle (N - 1) / 2 of a window.
 Y_I and Y_phi, or Y
     optional, shaped like `diffraction`: amplitude and phase, or the complex object, in each window.
 
@@ -35,12 +38,14 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.npz import Archive, complex_array, real_array
+from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, scaled_probe, valid_values
+from ptychonnx.runtime.formats.read_options import Conventions
 from ptychonnx.runtime.formats.readers.ptychopinn_labels import object_behind_probe, reference_object
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
 
-__all__ = ["matches", "read"]
+__all__ = ["conventions", "matches", "read"]
 
 # Number of patterns that are read together.
 _BLOCK = 64
@@ -52,7 +57,16 @@ def matches(archive: Archive) -> bool:
     return has_coordinates and ("diffraction" in archive or "diff3d" in archive)
 
 
-def read(archive: Archive) -> Scan:
+def conventions(archive: Archive) -> Conventions:
+    """Integers are counts, floats amplitudes."""
+    key = "diffraction" if "diffraction" in archive else "diff3d"
+    counts = archive.array(key, "amplitudes [n, N, N]").dtype.kind in "iu"
+    return Conventions.of_format(
+        "PtychoPINN", unit="px", axes="row,column", quantity="counts" if counts else "amplitude"
+    )
+
+
+def read(archive: Archive) -> Scan | RawScan:
     """Read a scan.
 
     Raises
@@ -65,6 +79,8 @@ def read(archive: Archive) -> Scan:
     grid = "xcoords" not in archive or "ycoords" not in archive
     coordinates = _grid_coordinates(archive) if grid else _flat_coordinates(archive)
     patterns = _flat_patterns(archive, key, raw, coordinates.shape)
+    if "bad_pixels" in archive and not grid:
+        return _of_ptychodus(archive, key, patterns, coordinates.reshape(-1, 2))
     diffraction = _amplitudes(patterns, archive, key, mapped=isinstance(raw, np.memmap))
     positions = coordinates.reshape(-1, 2)
     if grid:
@@ -75,6 +91,35 @@ def read(archive: Archive) -> Scan:
     reference = reference_object(archive, scan)
     probe, _ = scaled_probe(scan, labels, reference)
     return Scan(diffraction, positions, probe=probe, reference=reference, name=scan.name, labels=labels)
+
+
+def _of_ptychodus(archive: Archive, key: str, patterns: NDArray, positions: NDArray[np.float64]) -> RawScan:
+    """A file that ptychodus exports: positions are the geometric middle of a window, and bad pixels are known."""
+    bad = archive.array("bad_pixels", "bool [N, N], True = bad")
+    if bad.shape != patterns.shape[1:] or bad.dtype.kind not in "biu":
+        raise InputError(
+            f"{archive.path}: 'bad_pixels' is {bad.dtype} of shape {bad.shape}, expected bool {patterns.shape[1:]}"
+        )
+    whole = None
+    if "objectGuess" in archive:
+        whole = complex_array(archive, "objectGuess", "complex [rows, columns]")
+        if whole.ndim != 2:
+            raise InputError(
+                f"{archive.path}: 'objectGuess' has shape {whole.shape}, expected [rows, columns]"
+            )
+    return RawScan(
+        path=archive.path,
+        patterns=patterns,
+        patterns_key=repr(key),
+        positions=positions,
+        positions_key="'xcoords' and 'ycoords'",
+        conventions=conventions(archive),
+        offset="middle",
+        absolute=True,
+        probe=_probe(archive),
+        mask=bad == 0,
+        known_object=whole,
+    )
 
 
 def _amplitudes(patterns: NDArray, archive: Archive, key: str, *, mapped: bool) -> Amplitudes:

@@ -60,6 +60,7 @@ def read(file: HDF5File) -> RawScan:
     size = parts[0].shape[-1]
     positions, positions_key = _positions(file, chunks, [len(part) for part in parts])
     wavelength, pixel = _geometry(file, size)
+    distance = _numbers(file, "meta/distance")
     return RawScan(
         path=file.path,
         patterns=parts[0] if len(parts) == 1 else ConcatenatedStack(parts),
@@ -70,6 +71,7 @@ def read(file: HDF5File) -> RawScan:
         mask=_mask(file, chunks, parts),
         pixel_size=pixel,
         wavelength=wavelength,
+        distance=None if distance is None or distance.size != 1 else float(distance[()]),
     )
 
 

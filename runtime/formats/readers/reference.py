@@ -8,6 +8,11 @@ NPZ with `object` and `origin`
     (row, column) of the object's pixel [0, 0] in the coordinates of `Scan.positions`, [2].
 HDF5 with `object` and `origin_px`, CXI with `entry_1/image_2/data` and `entry_1/ptychonnx/origin_px`
     As `ptychonnx.runtime.formats.writers.reconstruction_file` writes them; `origin_px` means the same as `origin`.
+HDF5 with `object`, its attributes `pixel_width_m`, `center_x_m`, `center_y_m`, and `probe_position_x_m`, `_y_m`
+    A product of ptychodus. With a position for every pattern of the scan these place the object; else the scan's own
+    canvas begins at 0 m.
+.ptyr of ptypy: `content/obj/*/data`, `_origin` and `_psize` in metres
+    `_origin` is the edge of pixel [0, 0], in coordinates in which a position is the middle of a window.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from ptychonnx.runtime.formats.containers.npz import (
     real_array,
 )
 from ptychonnx.runtime.formats.read_options import ReadOptions
+from ptychonnx.runtime.formats.readers.ptychodus import placed_object
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
@@ -36,6 +42,7 @@ from ptychonnx.runtime.scan.forward_model import window_corners
 __all__ = ["read_reference"]
 
 _HDF5 = ("object", "origin_px")
+_PTYPY = "content/obj"
 _CXI = ("entry_1/image_2/data", "entry_1/ptychonnx/origin_px")
 # Corners in whole pixels are off by half a pixel at most; more than this means another scan or pixel size.
 _TOLERANCE_PX = 1.0
@@ -56,7 +63,7 @@ def read_reference(path: StrPath, scan: Scan) -> Reference:
         with open_archive(path) as archive:
             return _from_archive(archive, scan)
     if h5py.is_hdf5(path):
-        return _from_hdf5(path)
+        return _from_hdf5(path, scan)
     raise InputError(
         f"{path}: neither NPZ nor HDF5, expected a reference with 'object' and 'topleft_px' or 'origin'"
     )
@@ -72,10 +79,18 @@ def _from_archive(archive: Archive, scan: Scan) -> Reference:
     return _reference(archive.path, reference_object, origin)
 
 
-def _from_hdf5(path: Path) -> Reference:
+def _from_hdf5(path: Path, scan: Scan) -> Reference:
     try:
         with ExitStack() as stack:
             file = HDF5File.open(path, ReadOptions(), stack)
+            if file.has_group(_PTYPY):
+                return _from_ptypy(file, scan)
+            if (
+                file.has("object")
+                and not file.has("origin_px")
+                and "center_x_m" in file.dataset("", "object").attrs
+            ):
+                return _from_ptychodus(file, scan)
             keys = _CXI if "entry_1" in file.root else _HDF5
             for key in keys:
                 if not file.has(key):
@@ -84,6 +99,63 @@ def _from_hdf5(path: Path) -> Reference:
             return _reference(path, whole, origin)
     except OSError as error:
         raise InputError(f"{path}: truncated or damaged HDF5 ({error}), expected a complete file") from error
+
+
+def _from_ptychodus(file: HDF5File, scan: Scan) -> Reference:
+    whole, pixel_size, corner = placed_object(file)
+    _check_pixel_size(file.path, pixel_size, scan)
+    x, y = file.vectors("float [n] in metres", "probe_position_x_m", "probe_position_y_m")
+    middles = np.stack([y, x], axis=1) / pixel_size
+    origin = np.array(corner) / pixel_size
+    if len(middles) == len(scan):
+        shifts = scan.positions - _middle(scan) - middles
+        origin = origin + np.median(shifts, axis=0)
+        worst = float(np.abs(shifts - np.median(shifts, axis=0)).max())
+        if worst > _TOLERANCE_PX:
+            raise InputError(
+                f"{file.path}: its positions differ from those of {scan.name} by up to {worst:.1f} pixels after the "
+                f"best shift, expected at most {_TOLERANCE_PX:g}: is it the same scan?"
+            )
+    return _placed(file.path, whole, origin, scan)
+
+
+def _from_ptypy(file: HDF5File, scan: Scan) -> Reference:
+    storage = f"{_PTYPY}/{next(iter(file.names(_PTYPY)), '*')}"
+    whole = file.complex("complex [layers, rows, columns]", f"{storage}/data")
+    sides = file.real("(row, column) in metres", f"{storage}/_psize").astype(np.float64).reshape(-1)
+    edge = file.real("(row, column) in metres", f"{storage}/_origin").astype(np.float64).reshape(-1)
+    if whole.ndim == 3:
+        whole = whole[0]
+    if sides.shape != (2,) or edge.shape != (2,) or not (sides > 0).all():
+        raise InputError(
+            f"{file.path}: {storage} has _psize {sides} and _origin {edge}, expected (row, column) each"
+        )
+    _check_pixel_size(file.path, float(sides[0]), scan)
+    return _placed(file.path, whole, edge / sides + 0.5, scan)
+
+
+def _middle(scan: Scan) -> float:
+    """From the geometric middle of a window to our centre, in pixels."""
+    return 0.5 if scan.size % 2 == 0 else 0.0
+
+
+def _check_pixel_size(path: Path, pixel_size: float, scan: Scan) -> None:
+    if scan.pixel_size is not None and not np.isclose(pixel_size, scan.pixel_size, rtol=1e-2):
+        raise InputError(
+            f"{path}: its pixels are {pixel_size:g} m, expected {scan.pixel_size:g} m like those of {scan.name}"
+        )
+
+
+def _placed(path: Path, whole: NDArray, origin: NDArray[np.float64], scan: Scan) -> Reference:
+    """A reference that the positions of the scan lie on."""
+    reference = _reference(path, whole, origin)
+    inside = scan.positions - origin
+    if (inside < 0).any() or (inside > np.array(whole.shape) - 1).any():
+        raise InputError(
+            f"{path}: positions of {scan.name} leave its object of {whole.shape[0]} x {whole.shape[1]} pixels at "
+            f"{np.round(origin, 2).tolist()}, expected a reconstruction of the same scan"
+        )
+    return reference
 
 
 def _origin_from_corners(path: Path, corners: NDArray[np.float64], scan: Scan) -> NDArray[np.float64]:

@@ -1,0 +1,72 @@
+"""Tables of numbers in text files, with commas, semicolons, tabs or spaces, and possibly a line of names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.memory import check_memory
+
+__all__ = ["TextTable", "read_text_table"]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Numbers float64 [rows, columns], and the names of the columns if the file has them."""
+
+    values: NDArray[np.float64]
+    names: tuple[str, ...]
+
+
+def read_text_table(path: Path, expected: str) -> TextTable:
+    """Read a table; lines that are empty or begin with # are ignored.
+
+    Raises
+    ------
+    InputError
+        If a line other than the first holds something else than numbers, or lines differ in length.
+    """
+    check_memory(16 * path.stat().st_size, str(path))
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: no array of numbers ({error}), expected {expected}") from error
+    numbered = [
+        (number, line)
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not line.strip().startswith("#")
+    ]
+    rows: list[list[float]] = []
+    names: tuple[str, ...] = ()
+    for number, line in numbered:
+        fields = _fields(line)
+        try:
+            rows.append([float(field) for field in fields])
+        except ValueError as error:
+            if rows or names:
+                raise InputError(
+                    f"{path}: line {number} is no row of numbers ({error}), expected {expected}"
+                ) from error
+            names = tuple(fields)
+            continue
+        if len(rows[-1]) != len(rows[0]):
+            raise InputError(
+                f"{path}: line {number} has {len(rows[-1])} columns, expected {len(rows[0])} like the lines before"
+            )
+    if not rows:
+        raise InputError(f"{path}: no array of numbers (the file has no row of them), expected {expected}")
+    return TextTable(np.array(rows), names)
+
+
+def _fields(line: str) -> list[str]:
+    if ";" in line:
+        # Where semicolons separate, a comma may be the decimal mark.
+        return [field.strip().replace(",", ".") for field in line.split(";")]
+    for separator in (",", "\t"):
+        if separator in line:
+            return [field.strip() for field in line.split(separator)]
+    return line.split()

@@ -1,0 +1,97 @@
+"""Numbers that no experiment has: a wrong unit, an outlier, a near-field scan read as far field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from ptychonnx.runtime.errors import InputError, UnsupportedError
+from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength
+
+__all__ = ["check_far_field", "check_plausible"]
+
+# Object pixels from a tenth of an atom's radius to a millimetre.
+_PIXELS = (1e-12, 1e-3)
+# A position this many times farther from the median than nine tenths of the others is no part of the scan.
+_OUTLIER = 100.0
+
+
+def check_plausible(
+    path: Path,
+    positions_key: str,
+    positions: NDArray[np.float64],
+    pixel_size: float | None,
+    wavelength: float | None,
+) -> None:
+    """Refuse positions (in pixels), pixel sizes and wavelengths (in metres) that no experiment has.
+
+    Raises
+    ------
+    InputError
+        With the number and the option that changes it.
+    """
+    if wavelength is not None:
+        check_wavelength(wavelength, str(path))
+    if pixel_size is not None and not _PIXELS[0] < pixel_size < _PIXELS[1]:
+        raise InputError(
+            f"{path}: the object pixel size comes out as {pixel_size:g} m, expected {_PIXELS[0]:g} to {_PIXELS[1]:g}: "
+            "are wavelength, distance and detector pixel in SI units? --pixel-size overrides it"
+        )
+    if len(positions) < 2 or not np.isfinite(positions).all():
+        return
+    span = float(np.ptp(positions, axis=0).max())
+    if 0 < span < 1:
+        raise InputError(
+            f"{path}: {positions_key} spans {span:.2g} pixels of the object, expected a scan: are the positions in "
+            "another unit? --positions-unit"
+        )
+    away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
+    farthest = int(np.argmax(away))
+    spread = float(np.quantile(away, 0.9)) if len(away) >= 10 else float(np.sort(away)[-2])
+    if spread > 0 and away[farthest] > _OUTLIER * spread:
+        raise InputError(
+            f"{path}: {positions_key}[{farthest}] is {away[farthest]:.3g} pixels away from the others, expected all "
+            f"within {spread:.3g}: is it an outlier?"
+        )
+
+
+def check_far_field(
+    path: Path,
+    positions: NDArray[np.float64],
+    pixel_size: float | None,
+    wavelength: float | None,
+    distance: float | None,
+    size: int,
+) -> None:
+    """Refuse scans that were measured in the near field, whose patterns are no Fourier transforms.
+
+    The illumination is at least as wide as the steps of the scan, so that the Fresnel number is at least
+    ``step**2 / (wavelength * distance)``. Above 1, and with steps of more than half a far-field window, neighbouring
+    windows could not overlap as ptychography needs it.
+
+    Parameters
+    ----------
+    positions
+        In object pixels of the far-field geometry, [n, 2].
+    size
+        N, pixels of a window.
+
+    Raises
+    ------
+    UnsupportedError
+        With the Fresnel number.
+    """
+    if pixel_size is None or wavelength is None or distance is None or len(positions) < 2:
+        return
+    if not np.isfinite(positions).all():
+        return
+    step = float(np.median(KDTree(positions).query(positions, 2)[0][:, 1]))
+    fresnel = (step * pixel_size) ** 2 / (wavelength * distance)
+    if fresnel > 1 and step > size / 2:
+        raise UnsupportedError(
+            f"{path}: steps of {step * pixel_size:.3g} m at a distance of {distance:g} m have a Fresnel number of "
+            f"{fresnel:.3g}, expected less than 1: near-field scans are not supported (--pixel-size overrides it)"
+        )

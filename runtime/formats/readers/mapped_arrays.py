@@ -1,0 +1,117 @@
+"""Arrays that a mapping names, in HDF5, NPZ, NPY and text files."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
+from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, is_npy, load_npy, open_archive
+from ptychonnx.runtime.formats.containers.stacks import ConcatenatedStack
+from ptychonnx.runtime.formats.containers.text_table import TextTable, read_text_table
+from ptychonnx.runtime.formats.read_options import ReadOptions
+
+__all__ = ["MappedArrays"]
+
+_ARRAY_FILES = {".npy", ".csv", ".txt", ".dat"}
+
+
+class MappedArrays:
+    """Arrays by the keys of the mapping; each file is opened once."""
+
+    def __init__(self, path: Path, names: dict[str, str], options: ReadOptions, stack: ExitStack) -> None:
+        self.path, self.names = path, names
+        self._options, self._stack = options, stack
+        self._open: dict[Path, HDF5File | Archive] = {}
+        self._tables: dict[Path, TextTable] = {}
+        self.notes: list[str] = []
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.names
+
+    def where(self, key: str) -> str:
+        """File and name, for messages."""
+        return f"{self.path}: {self.names[key]}"
+
+    def find(self, key: str, expected: str, *, large: bool = False) -> Any:
+        """An HDF5 dataset, still in its file, or an array; a `large` one is memory-mapped where possible."""
+        name = self.names[key]
+        neighbour = self.path.parent / name
+        if neighbour.suffix in _ARRAY_FILES and neighbour.is_file():
+            return (
+                load_npy(neighbour, expected) if is_npy(neighbour) else self.table(neighbour, expected).values
+            )
+        path = self.path
+        file_name, colon, rest = name.partition(":")
+        if colon and (self.path.parent / file_name).is_file():
+            path, name = self.path.parent / file_name, rest
+        if path not in self._open:
+            self._open[path] = self._opened(path, expected)
+        container = self._open[path]
+        if isinstance(container, Archive):
+            return container.stack(name, expected) if large else container.array(name, expected)
+        if large and not container.has(name) and (parts := self._parts(container, name)):
+            return parts[0] if len(parts) == 1 else ConcatenatedStack(parts)
+        if not container.has(name):
+            raise InputError(
+                f"{path}: no dataset {name}, expected {expected} (the file has {', '.join(sorted(container.root))})"
+            )
+        return container.get(name)
+
+    def table(self, path: Path, expected: str) -> TextTable:
+        """A text file, read once."""
+        if path not in self._tables:
+            self._tables[path] = read_text_table(path, expected)
+        return self._tables[path]
+
+    def names_of(self, key: str) -> tuple[str, ...]:
+        """Names of the columns, if the array is a text file with a line of them."""
+        table = self._tables.get(self.path.parent / self.names[key])
+        return () if table is None else table.names
+
+    def _parts(self, file: HDF5File, name: str) -> list[h5py.Dataset]:
+        """Datasets of a group, or of a pattern of names, in the order of their numbers."""
+        group, _, pattern = (name, "/", "*") if file.has_group(name) else name.rpartition("/")
+        names = _in_order(fnmatch.filter(file.names(group or "/"), pattern))
+        parts: list[Any] = [file.first(f"{group}/{one}") for one in names]
+        while parts and parts[-1] is None:
+            parts.pop()
+        if len(parts) < len(names):
+            self.notes.append(f"patterns: {', '.join(names[len(parts) :])} left out, which lead nowhere")
+        for one, part in zip(names, parts, strict=False):
+            if part is None or part.ndim < 3 or part.shape[1:] != parts[0].shape[1:]:
+                found = "missing" if part is None else f"of shape {part.shape}"
+                raise InputError(
+                    f"{file.path}: {group}/{one} is {found}, expected [n, rows, columns] like the others"
+                )
+        return parts
+
+    def real(self, key: str, expected: str) -> NDArray[np.float64]:
+        """An array of real numbers, loaded whole."""
+        array = self.find(key, expected)
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"{self.where(key)} is {array.dtype}, expected {expected}")
+        return np.asarray(array[()], dtype=np.float64)
+
+    def _opened(self, path: Path, expected: str) -> HDF5File | Archive:
+        if is_archive(path):
+            return self._stack.enter_context(open_archive(path))
+        if h5py.is_hdf5(path):
+            return HDF5File.open(path, self._options, self._stack)
+        raise InputError(f"{path}: neither HDF5 nor NPZ, expected {expected} in it")
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Names sorted with their numbers as numbers: data_2 before data_10."""
+    return sorted(
+        names, key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    )
