@@ -123,6 +123,10 @@ class ReadOptions(BaseModel):
         description="Average consecutive positions, where a fly scan recorded the same number of them for every "
         "pattern.",
     )
+    ignore_extra_positions: bool = Field(
+        default=False,
+        description="Use the first positions, where more were recorded than patterns.",
+    )
     raster: tuple[int, int] | None = Field(
         default=None,
         description="Rows and columns of a raster scan without recorded positions; columns are the fast axis.",

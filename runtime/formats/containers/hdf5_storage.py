@@ -57,7 +57,9 @@ def _unwritten_sources(dataset: h5py.Dataset, leading: int) -> NDArray[np.bool_]
             if source.file_name != ".":
                 file = stack.enter_context(h5py.File(folder / source.file_name.replace("%b", "0"), "r"))
             inner = file[source.dset_name.replace("%b", "0")]
-            first, last = (int(bound[0]) for bound in source.src_space.get_select_bounds())
-            lacking = unwritten(inner, 1)[first : last + 1]
+            lacking = unwritten(inner, 1)
+            if source.src_space.get_select_type() != h5py.h5s.SEL_ALL:
+                first, last = (int(bound[0]) for bound in source.src_space.get_select_bounds())
+                lacking = lacking[first : last + 1]
         missing[start : stop + 1] = lacking if len(lacking) == stop + 1 - start else lacking.any()
     return np.broadcast_to(missing.reshape(-1, *(1,) * (leading - 1)), dataset.shape[:leading]).copy()

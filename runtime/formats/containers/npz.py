@@ -31,6 +31,8 @@ __all__ = [
 
 _ZIP = b"PK\x03\x04"
 _BZIP2 = b"BZh"
+# Bit of a member that needs a password.
+_ENCRYPTED = 1
 _NPY = b"\x93NUMPY"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, UnicodeError)
 # Header of a member of a zip archive; its last two fields are the lengths of the name and of the extra field.
@@ -71,6 +73,8 @@ class Archive:
         try:
             self._check_size(key)
             return self._file[key]
+        except InputError:
+            raise
         except ValueError as error:
             if "allow_pickle" in str(error):
                 raise InputError(
@@ -112,7 +116,7 @@ class Archive:
         if self._file.zip is None or f"{key}.npy" not in self._file.zip.NameToInfo:
             return None
         member = self._file.zip.NameToInfo[f"{key}.npy"]
-        if member.compress_type != zipfile.ZIP_STORED:
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
             return None
         try:
             with self.path.open("rb") as file:

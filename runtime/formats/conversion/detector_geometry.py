@@ -35,7 +35,7 @@ def object_pixel_size(file: HDF5File, detector: str, wavelength: float | None, s
     down = file.length(f"{detector}/y_pixel_size", f"{detector}/x_pixel_size")
     if wavelength is None or distance is None or across is None or down is None:
         return None
-    if not np.isclose(across, down, rtol=1e-3):
+    if not np.isclose(across, down, rtol=1e-3, atol=0):
         raise InputError(f"{file.path}: detector pixels are {across:g} x {down:g} m, expected square ones")
     return wavelength * distance / (size * across)
 

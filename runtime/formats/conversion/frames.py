@@ -281,8 +281,8 @@ class _Frames:
             if negative.size > _BACKGROUND * frames[index].size and np.ptp(negative) > 0:
                 raise InputError(
                     f"{self.where}[{first + index}] has {broken[index]} invalid pixels, {negative.size} negative "
-                    f"ones, as after the subtraction of a background, expected photon {self.quantity}: --bad-pixels zero "
-                    "sets them to 0"
+                    f"ones, as after the subtraction of a background, expected photon {self.quantity}: --bad-pixels "
+                    "zero sets them to 0"
                 )
             raise InputError(
                 f"{self.where}[{first + index}] has {broken[index]} pixels that are negative, NaN or saturated and not "

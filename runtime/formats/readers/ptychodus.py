@@ -204,7 +204,7 @@ def placed_object(product: HDF5File) -> tuple[NDArray[np.complex64], float, tupl
     whole = combined_layers(product)
     width = object_number(product, "pixel_width_m", positive=True)
     height = object_number(product, "pixel_height_m", positive=True)
-    if not np.isclose(width, height, rtol=1e-3):
+    if not np.isclose(width, height, rtol=1e-3, atol=0):
         raise InputError(
             f"{product.path}: pixels of the object are {width:g} x {height:g} m, expected square ones"
         )

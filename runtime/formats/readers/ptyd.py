@@ -155,7 +155,7 @@ def _geometry(file: HDF5File, size: int) -> tuple[float | None, float | None]:
     if distance is None or psize is None:
         return wavelength, None
     sides = np.asarray(psize[()], dtype=np.float64).reshape(-1)
-    if sides.size not in (1, 2) or not np.allclose(sides, sides[0], rtol=1e-3):
+    if sides.size not in (1, 2) or not np.allclose(sides, sides[0], rtol=1e-3, atol=0):
         raise InputError(f"{file.path}: {psize.name} is {sides.tolist()}, expected square pixels in metres")
     side = positive_number(sides[0], f"{file.path}: {psize.name}", "a positive length in metres")
     metres = positive_number(distance[()], f"{file.path}: {distance.name}", "one positive length in metres")

@@ -140,7 +140,7 @@ def _middle(scan: Scan) -> float:
 
 
 def _check_pixel_size(path: Path, pixel_size: float, scan: Scan) -> None:
-    if scan.pixel_size is not None and not np.isclose(pixel_size, scan.pixel_size, rtol=1e-2):
+    if scan.pixel_size is not None and not np.isclose(pixel_size, scan.pixel_size, rtol=1e-2, atol=0):
         raise InputError(
             f"{path}: its pixels are {pixel_size:g} m, expected {scan.pixel_size:g} m like those of {scan.name}"
         )

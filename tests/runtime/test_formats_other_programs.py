@@ -1,0 +1,306 @@
+"""Files as other programs and beamlines write them: scans, positions, probes and reference objects."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_reference, read_scan, write_scan
+from ptychonnx.runtime.formats.readers.probe import read_probe
+
+PIXEL = 2e-8
+
+
+def counts(scan):
+    return np.rint(scan.diffraction.astype(np.float64) ** 2).astype(np.uint32)
+
+
+# Detectors and stages
+
+
+def eiger(folder, scan, *, missing_middle=False):
+    """A master file with links to three data files, the last of which was never written."""
+    for number, rows in ((1, slice(0, 12)), (2, slice(12, 20))):
+        if not (missing_middle and number == 1):
+            with h5py.File(folder / f"fly_data_{number:06d}.h5", "w") as file:
+                file["entry/data/data"] = counts(scan)[rows]
+    with h5py.File(folder / "fly_master.h5", "w") as file:
+        for number in (1, 2, 3):
+            file[f"entry/data/data_{number:06d}"] = h5py.ExternalLink(
+                f"fly_data_{number:06d}.h5", "/entry/data/data"
+            )
+    np.savetxt(folder / "p.csv", scan.positions * PIXEL, delimiter=",", fmt="%.17g")
+    return folder / "fly_master.h5"
+
+
+def by_mapping(patterns="d", positions="p.csv", **values):
+    return ReadOptions(mapping={"patterns": patterns, "positions": positions}, pixel_size=PIXEL, **values)
+
+
+@pytest.mark.parametrize("name", ["entry/data", "entry/data/data_*", "entry/data/data_0*"])
+def test_several_data_files_are_one_stack_in_order(scan, explains, tmp_path, name):
+    lines = []
+    back = read_scan(eiger(tmp_path, scan), options=by_mapping(name), log=lines.append)
+    explains(back, tolerance=5e-3)
+    assert len(back) == 20
+    assert "patterns: data_000003 left out, which lead nowhere" in lines
+
+
+def test_a_gap_between_data_files_is_refused(scan, tmp_path):
+    with pytest.raises(InputError, match=r"entry/data/data_000001 is missing, expected"):
+        read_scan(eiger(tmp_path, scan, missing_middle=True), options=by_mapping("entry/data"))
+
+
+def table(path, positions, *, separator=",", header="", decimal="."):
+    lines = [separator.join(f"{value:.12g}".replace(".", decimal) for value in row) for row in positions]
+    path.write_text("\n".join([header, "", *lines]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("separator", "decimal"), [(",", "."), (";", "."), (";", ","), ("\t", "."), ("  ", ".")]
+)
+@pytest.mark.parametrize("header", ["", "y_m,x_m", "# stage positions", "row column"])
+def test_tables_of_positions(scan, explains, tmp_path, separator, decimal, header):
+    np.savez(tmp_path / "s.npz", d=counts(scan))
+    table(
+        tmp_path / "p.csv",
+        scan.positions * PIXEL,
+        separator=separator,
+        decimal=decimal,
+        header=header.replace(",", separator),
+    )
+    explains(read_scan(tmp_path / "s.npz", options=by_mapping()), tolerance=5e-3)
+
+
+def test_names_of_columns_state_their_order_and_unit(scan, explains, tmp_path):
+    np.savez(tmp_path / "s.npz", d=counts(scan))
+    table(tmp_path / "p.csv", scan.positions[:, ::-1] * PIXEL * 1e6, header="x_um,y_um")
+    lines = []
+    explains(read_scan(tmp_path / "s.npz", options=by_mapping(), log=lines.append), tolerance=5e-3)
+    assert "unit: um (by the name x_um)" in lines
+    assert "axes: column,row (by the names x_um, y_um)" in lines
+
+
+def test_a_table_with_a_hole_is_refused(scan, tmp_path):
+    np.savez(tmp_path / "s.npz", d=counts(scan))
+    for text, message in (
+        ("1,2\n3\n", "line 2 has 1 columns, expected 2"),
+        ("1,2\nx,3\n", "line 2 is no row"),
+    ):
+        (tmp_path / "p.csv").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_scan(tmp_path / "s.npz", options=by_mapping())
+
+
+def test_encoder_samples_are_averaged_on_request(scan, explains, tmp_path):
+    np.savez(tmp_path / "s.npz", d=counts(scan))
+    offsets = np.array([[-0.5, 0], [0, 0], [0.5, 0]])
+    table(tmp_path / "p.csv", ((scan.positions[:, None] + offsets) * PIXEL).reshape(-1, 2))
+    with pytest.raises(InputError, match=r"p\.csv has shape \(60, 2\).*--average-positions averages 3"):
+        read_scan(tmp_path / "s.npz", options=by_mapping())
+    explains(read_scan(tmp_path / "s.npz", options=by_mapping(average_positions=True)), tolerance=5e-3)
+
+
+def test_more_positions_than_patterns_are_ignored_on_request(scan, explains, tmp_path):
+    np.savez(tmp_path / "s.npz", d=counts(scan))
+    table(tmp_path / "p.csv", np.concatenate([scan.positions, scan.positions[:3]]) * PIXEL)
+    with pytest.raises(
+        InputError, match=r"p\.csv has shape \(23, 2\).*--ignore-extra-positions takes the first 20"
+    ):
+        read_scan(tmp_path / "s.npz", options=by_mapping())
+    explains(read_scan(tmp_path / "s.npz", options=by_mapping(ignore_extra_positions=True)), tolerance=5e-3)
+
+
+def nsls2(path, scan, **changes):
+    content = {
+        "diffamp": np.fft.ifftshift(scan.diffraction, axes=(1, 2)),
+        "points": scan.positions.T[::-1] * PIXEL * 1e6,
+        "lambda_nm": 0.15,
+        "z_m": 2.0,
+        "ccd_pixel_um": 1.5e-10 * 2.0 / (16 * PIXEL) * 1e6,
+    }
+    with h5py.File(path, "w") as file:
+        for name, value in (content | changes).items():
+            file[name] = value
+    return path
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_nsls2_files_are_read(scan, explains, tmp_path, shifted):
+    changes = {} if shifted else {"diffamp": scan.diffraction}
+    back = read_scan(nsls2(tmp_path / "s.h5", scan, **changes))
+    explains(back)
+    assert back.pixel_size == pytest.approx(PIXEL)
+    assert back.wavelength == pytest.approx(1.5e-10)
+
+
+def test_names_of_mapped_arrays_state_what_they_hold(scan, explains, tmp_path):
+    lines = []
+    mapping = {"patterns": "diffamp", "positions": "points", "wavelength": "lambda_nm"}
+    chosen = ReadOptions(mapping=mapping, pixel_size=PIXEL, positions_unit="um", positions_axes="column,row")
+    back = read_scan(nsls2(tmp_path / "s.h5", scan), options=chosen, log=lines.append)
+    explains(back)
+    assert back.wavelength == pytest.approx(1.5e-10)
+    assert "quantity: amplitude (by the name diffamp)" in lines
+
+
+@pytest.mark.parametrize("form", ["fold_slice", "mapped"])
+def test_a_raster_is_described_by_shape_and_step(scan, tmp_path, form):
+    with h5py.File(tmp_path / "s_dp.hdf5", "w") as file:
+        file["dp"] = counts(scan)
+    mapping = {"patterns": "dp"} if form == "mapped" else {}
+    chosen = ReadOptions(mapping=mapping, raster=(4, 5), raster_step=3e-7, pixel_size=1e-7)
+    back = read_scan(tmp_path / "s_dp.hdf5", options=chosen)
+    np.testing.assert_allclose(back.positions - back.positions[0], np.indices((4, 5)).reshape(2, -1).T * 3.0)
+    with pytest.raises(InputError, match="a raster of 4 x 4 points for 20 patterns"):
+        read_scan(tmp_path / "s_dp.hdf5", options=chosen.model_copy(update={"raster": (4, 4)}))
+    with pytest.raises(InputError, match=r"--raster and --raster-step"):
+        read_scan(tmp_path / "s_dp.hdf5", options=chosen.model_copy(update={"raster_step": None}))
+
+
+# PtychoPINN files that others write
+
+
+def test_both_exports_of_ptychodus_are_the_same_scan(scan, truth, probe, explains, tmp_path):
+    middles, bad = scan.positions - 0.5, ~scan.mask
+    shared = {"bad_pixels": bad}
+    row, column = middles.T
+    np.savez(
+        tmp_path / "p.npz",
+        diff3d=counts(scan),
+        xcoords=column,
+        ycoords=row,
+        probeGuess=probe,
+        objectGuess=truth,
+        **shared,
+    )
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["patterns"], file["probe"], file["object"] = counts(scan), probe, truth
+        file["probe_position_x_px"], file["probe_position_y_px"] = column, row
+        file["bad_pixels"] = bad
+    lines = []
+    flat, training = read_scan(tmp_path / "p.npz", log=lines.append), read_scan(tmp_path / "t.h5")
+    explains(flat, tolerance=5e-3)
+    for name in ("positions", "mask", "diffraction", "probe"):
+        np.testing.assert_allclose(getattr(flat, name), getattr(training, name), atol=1e-6)
+    assert flat.reference.origin == training.reference.origin
+    assert "quantity: counts (as PtychoPINN has it)" in lines
+
+
+def test_patterns_inside_a_product_are_read(scan, truth, probe, explains, tmp_path):
+    with h5py.File(tmp_path / "product.h5", "w") as file:
+        file["probe"], file["object"] = probe[0], truth
+        file["object"].attrs.update(dict.fromkeys(("pixel_width_m", "pixel_height_m"), PIXEL))
+        file["object"].attrs.update(dict.fromkeys(("center_x_m", "center_y_m"), 0.0))
+        file["probe_position_indexes"] = np.zeros(20, int)
+        row, column = scan.positions.T
+        file["probe_position_x_m"], file["probe_position_y_m"] = column * PIXEL, row * PIXEL
+        file["raw_data/diffraction"] = scan.diffraction
+        file["raw_data/xcoords"], file["raw_data/ycoords"] = column, row
+    lines = []
+    back = read_scan(tmp_path / "product.h5", log=lines.append)
+    explains(back)
+    assert back.pixel_size == PIXEL
+    assert "patterns: those inside the product; positions are paired with them by their order" in lines
+
+
+# Probes and references
+
+COMPOUND = np.dtype([("real", "<f4"), ("imag", "<f4")])
+
+
+def matlab(array):
+    """As MATLAB 7.3 stores complex numbers: compound, and column-major."""
+    seen = np.swapaxes(array, -1, -2)
+    stored = np.empty(seen.shape, COMPOUND)
+    stored["real"], stored["imag"] = seen.real, seen.imag
+    return stored
+
+
+def hdf5(path, **content):
+    with h5py.File(path, "w") as file:
+        for name, value in content.items():
+            file[name.replace("__", "/")] = value
+    return path
+
+
+PROBES = {
+    "p.npz": lambda path, probe: np.savez(path, probe=probe),
+    "guess.npz": lambda path, probe: np.savez(path, probeGuess=probe[0]),
+    "p.npy": np.save,
+    "product.h5": lambda path, probe: hdf5(path, probe=probe[None]),
+    "recon.ptyr": lambda path, probe: hdf5(path, content__probe__SMFG00__data=probe),
+    "recon.mat": lambda path, probe: hdf5(path, probe=matlab(probe)),
+    "object.cxi": lambda path, probe: hdf5(path, entry_1__image_1__data=probe[None]),
+    "scan.cxi": lambda path, probe: hdf5(path, entry_1__instrument_1__source_1__probe=probe[0]),
+}
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_probes_of_other_programs(probe, tmp_path, name):
+    PROBES[name](tmp_path / name, probe)
+    np.testing.assert_allclose(read_probe(tmp_path / name), probe, rtol=1e-6)
+
+
+def test_files_without_a_probe_are_refused(tmp_path):
+    hdf5(tmp_path / "none.h5", other=np.zeros(3))
+    hdf5(tmp_path / "real.h5", probe=np.zeros((8, 8)))
+    (tmp_path / "old.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
+    for name, message in (
+        ("none.h5", "no dataset probe"),
+        ("real.h5", "expected a probe, complex"),
+        ("old.mat", r"no NPZ file, NPY or HDF5 \(MATLAB: save with -v7\.3\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_probe(tmp_path / name)
+
+
+def test_the_probe_of_a_product_that_we_write_is_taken(scan, probe, tmp_path):
+    hdf5(tmp_path / "p.h5", probe=probe[None] * 3)
+    write_scan(tmp_path / "s.npz", scan)
+    back = read_scan(tmp_path / "s.npz", probe=tmp_path / "p.h5")
+    assert np.sum(np.abs(back.probe) ** 2) == pytest.approx(back.flux, rel=1e-5)
+
+
+def ptychodus_product(path, truth, scan, shift=0.0, rows=20):
+    """Positions and centre in metres, both from an origin `shift` pixels away."""
+    middles = (scan.positions[:rows] - 0.5 + shift) * PIXEL
+    centre = ((np.array(truth.shape) - 1) / 2 + shift) * PIXEL
+    hdf5(path, object=truth[None], probe_position_y_m=middles[:, 0], probe_position_x_m=middles[:, 1])
+    with h5py.File(path, "a") as file:
+        file["probe_position_indexes"] = np.arange(rows)
+        file["object"].attrs.update(
+            pixel_width_m=PIXEL, pixel_height_m=PIXEL, center_y_m=centre[0], center_x_m=centre[1]
+        )
+    return path
+
+
+@pytest.mark.parametrize(("shift", "rows"), [(0.0, 20), (-17.25, 20), (0.0, 12)])
+def test_a_product_of_ptychodus_is_a_reference(scan, truth, tmp_path, shift, rows):
+    reference = read_reference(ptychodus_product(tmp_path / "p.h5", truth, scan, shift, rows), scan)
+    np.testing.assert_array_equal(reference.object, truth)
+    np.testing.assert_allclose(reference.origin, (0, 0), atol=1e-2)
+
+
+def test_an_object_of_ptypy_is_a_reference(scan, truth, tmp_path):
+    storage = "content__obj__SMFG00__"
+    content = {"data": truth[None], "_origin": np.full(2, -0.5 * PIXEL), "_psize": np.full(2, PIXEL)}
+    hdf5(tmp_path / "r.ptyr", **{storage + name: value for name, value in content.items()})
+    reference = read_reference(tmp_path / "r.ptyr", scan)
+    np.testing.assert_array_equal(reference.object, truth)
+    np.testing.assert_allclose(reference.origin, (0, 0), atol=1e-2)
+
+
+def test_an_object_of_another_scan_is_refused(scan, truth, tmp_path):
+    from dataclasses import replace
+
+    path = ptychodus_product(tmp_path / "p.h5", truth, scan, rows=12)
+    with pytest.raises(InputError, match="positions of known leave its object"):
+        read_reference(path, replace(scan, positions=scan.positions + 30))
+    with pytest.raises(InputError, match="its pixels are 2e-08 m, expected 3e-08 m"):
+        read_reference(path, replace(scan, pixel_size=3e-8))
+    other = ptychodus_product(tmp_path / "o.h5", truth, scan)
+    with pytest.raises(InputError, match="its positions differ from those of known"):
+        read_reference(other, replace(scan, positions=scan.positions[::-1].copy()))

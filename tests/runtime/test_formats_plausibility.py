@@ -1,0 +1,149 @@
+"""Units and geometries that no experiment has are refused in one line, with the number and the option."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ptychonnx.runtime.errors import InputError, UnsupportedError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from tests.runtime import test_formats_cxi, test_formats_nexus
+from tests.runtime.test_formats_cxi import DETECTOR, SOURCE, TRANSLATION
+from tests.runtime.test_formats_nexus import PIXEL
+
+BEAM = "instrument_1/beam_1"
+
+
+@pytest.mark.parametrize("name", ["incident_beam_energy", "energy"])
+def test_an_energy_without_units_is_in_electron_volts(scan, explains, tmp_path, name):
+    changes = [(f"{BEAM}/incident_beam_energy", None, {}), (f"{BEAM}/{name}", 8000.0, {})]
+    lines = []
+    back = read_scan(test_formats_nexus.write(tmp_path / "s.nxs", scan, changes=changes), log=lines.append)
+    explains(back)
+    assert back.pixel_size == pytest.approx(PIXEL, rel=1e-6)
+    assert "energy: 8000 taken as eV, since it has no units and no photon has as many joules" in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "unit"),
+    [
+        (f"{SOURCE}/energy", 8265.6128, "eV"),
+        (f"{SOURCE}/energy", 8.2656128, "keV"),
+        (f"{DETECTOR}/distance", 2000.0, "mm"),
+        (f"{DETECTOR}/x_pixel_size", 75.0, "um"),
+        (TRANSLATION, None, "um"),
+    ],
+)
+def test_cxi_quantities_are_read_by_their_units(scan, explains, tmp_path, name, value, unit):
+    import h5py
+
+    changes = {f"{SOURCE}/wavelength": None} if "energy" in name else {}
+    path = test_formats_cxi.write(tmp_path / "s.cxi", scan, **changes, **({name: value} if value else {}))
+    with h5py.File(path, "a") as file:
+        if value is None:
+            file[name][...] *= 1e6
+        file[name].attrs["units"] = unit
+    back = read_scan(path)
+    explains(back, tolerance=5e-3)
+    assert back.pixel_size == pytest.approx(test_formats_cxi.PIXEL, rel=1e-6)
+
+
+@pytest.mark.parametrize("value", ["False", b"false", "0", 0, False, np.array([0])])
+def test_a_flag_may_be_text(scan, explains, tmp_path, value):
+    explains(read_scan(flagged(tmp_path, scan, value)), tolerance=5e-3)
+
+
+@pytest.mark.parametrize("value", ["maybe", np.array([0, 1]), 7])
+def test_an_unclear_flag_is_refused(scan, tmp_path, value):
+    with pytest.raises(InputError, match=r"is_fft_shifted is .*, expected true or false"):
+        read_scan(flagged(tmp_path, scan, value))
+
+
+def flagged(tmp_path, scan, value):
+    import h5py
+
+    path = test_formats_cxi.write(tmp_path / "s.cxi", scan)
+    with h5py.File(path, "a") as file:
+        file[f"{DETECTOR}/data"].attrs["is_fft_shifted"] = value
+    return path
+
+
+def mapped(tmp_path, scan, positions, **values):
+    np.savez(tmp_path / "s.npz", d=scan.diffraction**2, p=positions)
+    return read_scan(
+        tmp_path / "s.npz", options=ReadOptions(mapping={"patterns": "d", "positions": "p"}, **values)
+    )
+
+
+def test_a_scan_in_a_fraction_of_a_pixel_is_in_another_unit(scan, tmp_path):
+    with pytest.raises(InputError, match=r"p spans 0\.\d+ pixels of the object.*--positions-unit"):
+        mapped(tmp_path, scan, scan.positions * 0.02)
+    assert len(mapped(tmp_path, scan, scan.positions * 0.02, positions_unit="um", pixel_size=2e-8)) == 20
+
+
+def test_an_outlier_is_named(scan, tmp_path):
+    positions = scan.positions * 2e-8
+    positions[9] += 3e-3
+    with pytest.raises(InputError, match=r"p\[9\] is 1\.5e\+05 pixels away from the others.*outlier"):
+        mapped(tmp_path, scan, positions, pixel_size=2e-8)
+
+
+def test_a_pixel_or_a_wavelength_that_nobody_has_is_refused(scan, tmp_path):
+    changes = [("instrument_1/detector_1/distance", 2e9, {"units": "m"})]
+    with pytest.raises(InputError, match=r"object pixel size comes out as .* m, expected .*--pixel-size"):
+        read_scan(test_formats_nexus.write(tmp_path / "s.nxs", scan, changes=changes))
+    with pytest.raises(InputError, match=r"wavelength comes out as 1\.5 m"):
+        mapped(tmp_path, scan, scan.positions, wavelength=1.5)
+
+
+def near_field(tmp_path, scan):
+    """Steps of 20 um, 5 cm before a detector of 0.65 um pixels: the far-field window would be 12 um."""
+    moved = np.column_stack([scan.positions[:, ::-1] / 8 * 20e-6, np.zeros(20)])
+    return test_formats_cxi.write(
+        tmp_path / "s.cxi",
+        scan,
+        **{
+            TRANSLATION: moved,
+            f"{DETECTOR}/distance": 0.05,
+            f"{DETECTOR}/x_pixel_size": 0.65e-6,
+            f"{DETECTOR}/y_pixel_size": 0.65e-6,
+        },
+    )
+
+
+def test_near_field_scans_are_recognised_by_their_fresnel_number(scan, tmp_path):
+    with pytest.raises(UnsupportedError, match=r"Fresnel number of \d+.*near-field scans are not supported"):
+        read_scan(near_field(tmp_path, scan))
+
+
+def rotated(tmp_path, scan, angle, *, ordered=True, mount="angle"):
+    """x and y stages of which x is carried by a rotation about the vertical."""
+    row, column = scan.positions.T * PIXEL
+    chain = {"sx": mount, "angle": "sy", "sy": "."} if ordered else {}
+    axes = {
+        "sx": (column, [1.0, 0, 0], {}),
+        "sy": (row, [0, 1.0, 0], {}),
+        "angle": (angle, [0, 1.0, 0], {"transformation_type": "rotation", "units": "deg"}),
+    }
+    changes = [
+        (
+            f"sample_1/transformations/{name}",
+            values,
+            {"vector": vector, **more, **({"depends_on": chain[name]} if ordered else {})},
+        )
+        for name, (values, vector, more) in axes.items()
+    ]
+    return test_formats_nexus.write(tmp_path / f"{angle:g}.nxs", scan, changes=changes)
+
+
+def test_a_rotated_stage_moves_the_sample_by_its_projection(scan, tmp_path):
+    back = read_scan(rotated(tmp_path, scan, 60.0))
+    np.testing.assert_allclose(np.ptp(back.positions, axis=0), np.ptp(scan.positions, axis=0) * [1, 0.5])
+    np.testing.assert_allclose(
+        np.ptp(read_scan(rotated(tmp_path, scan, 0.0)).positions, axis=0), np.ptp(scan.positions, axis=0)
+    )
+
+
+def test_a_rotated_stage_of_unknown_order_is_refused(scan, tmp_path):
+    with pytest.raises(InputError, match=r"angle rotates the sample by 60 degrees, expected depends_on"):
+        read_scan(rotated(tmp_path, scan, 60.0, ordered=False))
