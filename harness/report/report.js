@@ -1,6 +1,6 @@
 "use strict";
 
-// A click on a heading sorts by it; a second one turns the order round. What is not defined stays last.
+// A click on a heading sorts by that column, and a second click reverses the order. Undefined values stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
@@ -23,7 +23,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 
 // All images of a scan show the same part of the object. (x, y) is the upper left corner of that part and 1 / zoom its
-// side, as fractions of the image; they reach the images as custom properties of the group.
+// side, as fractions of the image; the images read them from custom properties of the group.
 for (const group of document.querySelectorAll(".linked")) {
   const columns = Number(group.dataset.columns), rows = Number(group.dataset.rows);
   const views = [...group.querySelectorAll(".view")];
@@ -43,7 +43,7 @@ for (const group of document.querySelectorAll(".linked")) {
     const [height, width] = [Math.round(rows / zoom), Math.round(columns / zoom)];
     output.textContent = `${zoom.toFixed(1)}×, rows ${top}–${top + height}, columns ${left}–${left + width}`;
   };
-  // The point at (across, down), fractions of a view, stays where it is.
+  // Zoom about the point (across, down), in fractions of a view.
   const zoomBy = (factor, across = 0.5, down = 0.5) => {
     const next = within(zoom * factor, 1, largest);
     x += across / zoom - across / next;
@@ -60,7 +60,7 @@ for (const group of document.querySelectorAll(".linked")) {
 
   for (const view of views) {
     view.addEventListener("wheel", (event) => {
-      // Without this the page could not be scrolled past the images.
+      // Otherwise the page could not be scrolled past the images.
       const wanted = event.ctrlKey || event.metaKey || views.includes(document.activeElement);
       if (!wanted || (event.deltaY > 0 && zoom === 1)) return;
       event.preventDefault();
@@ -95,7 +95,7 @@ for (const group of document.querySelectorAll(".linked")) {
   };
   group.addEventListener("keydown", (event) => {
     const action = keys[event.key];
-    // At full size the arrows belong to the page.
+    // At full size the arrow keys scroll the page.
     if (!action || event.ctrlKey || event.metaKey || event.altKey || (event.key.startsWith("Arrow") && zoom === 1)) return;
     event.preventDefault();
     action();
