@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ptychonnx.runtime.atomic import check_replaceable, put_folder
+from ptychonnx.runtime.atomic import check_output, check_replaceable, put_folder
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.train.checkpoints import Progress
 from ptychonnx.train.run import CONFIG_NAME, RunRecord, read_run
@@ -55,6 +55,7 @@ def open_unfinished(out: Path, plan: RunPlan, *, resume: bool) -> Path:
         If `out` is something else than a run; if an interrupted training is there and `resume` is not given; or if
         that was of another plan.
     """
+    check_output(out)
     check_replaceable(out, CONFIG_NAME)
     folder = unfinished_folder(out)
     if folder.exists() and not folder.is_dir():

@@ -10,7 +10,7 @@ from ptychonnx.export.artifact.stamp import Stamp, reference_inputs, stamped_byt
 from ptychonnx.export.graph.inspection import check_graph
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.export.verification.reference_pair import reference_pair
-from ptychonnx.runtime.atomic import atomic_path
+from ptychonnx.runtime.atomic import atomic_path, check_output
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.contract.integrity import graph_sha256
 from ptychonnx.runtime.errors import InputError, VerificationError
@@ -30,6 +30,7 @@ def check_name(out: Path) -> Path:
     out = Path(out)
     if out.suffix != ".onnx":
         raise InputError(f"{out}: expected a name that ends in .onnx")
+    check_output(out)
     return out
 
 

@@ -106,6 +106,7 @@ def evaluate(
             weighting=stitching.weighting,
             placement=stitching.placement,
             synchronise=stitching.synchronise,
+            skip_invalid=stitching.skip_invalid,
             batch=inference.batch,
             iterations=iterations.iterations,
             refine=iterations.refine,

@@ -17,12 +17,12 @@ from ptychonnx.harness.iterative.rpie import check_iterative
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
 from ptychonnx.harness.report.object_figure import object_figure
 from ptychonnx.harness.report.quantity_images import Panel, quantity_images
-from ptychonnx.runtime.atomic import atomic_path
+from ptychonnx.runtime.atomic import atomic_path, check_output
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.formats.writers.reconstruction_file import (
     ENDINGS_OF_TILES,
-    check_ending,
+    check_product,
     write_reconstruction,
 )
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
@@ -32,7 +32,7 @@ from ptychonnx.runtime.inference.remote.server_options import ServerOptions, rem
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction import reconstruct as run_reconstruction
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
-from ptychonnx.runtime.reconstruction.stitching import check_whole
+from ptychonnx.runtime.reconstruction.stitching import check_whole, whole_shape
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["reconstruct"]
@@ -85,7 +85,9 @@ def reconstruct(
     if iterations.refine_probe and not iterations.refine:
         raise InputError("--refine-probe: there are no iterations, expected --refine K with it")
     *artifacts, path = files
-    check_ending(out)
+    check_product(out)
+    if picture is not None:
+        check_output(picture)
     batch = inference.batch
     with ExitStack() as stack:
         networks: list[Predictor] = [Session(artifact, inference.provider) for artifact in artifacts]
@@ -95,6 +97,7 @@ def reconstruct(
         memory = None if stitching.canvas_memory is None else int(1e9 * stitching.canvas_memory)
         if out.suffix not in ENDINGS_OF_TILES:
             check_whole(scan.positions, scan.size, memory, f"{out}: takes the whole object")
+        check_product(out, whole_shape(scan.positions, scan.size, memory))
         if picture is not None:
             check_whole(scan.positions, scan.size, memory, f"{picture}: takes the whole object")
         if iterations.refine:
@@ -113,6 +116,7 @@ def reconstruct(
             placement=stitching.placement,
             synchronise=stitching.synchronise,
             canvas_memory=memory,
+            skip_invalid=stitching.skip_invalid,
         )
         network_seconds = result.inference_seconds
         if iterations.refine:
@@ -136,6 +140,8 @@ def reconstruct(
     ]
     if result.refinement:
         lines.append(f"{result.refinement}, {result.inference_seconds - network_seconds:.1f} s")
+    if result.skipped:
+        lines.append(result.skipped_text)
     if result.requests is not None:
         lines.append(str(result.requests))
     for line in lines:

@@ -37,6 +37,7 @@ def evaluate(
     weighting: str | None = None,
     placement: Placement | None = None,
     synchronise: bool | None = None,
+    skip_invalid: bool = False,
     batch: int | Literal["auto"] | None = DEFAULT_BATCH,
     iterations: int = 0,
     refine: int = 0,
@@ -68,6 +69,8 @@ def evaluate(
     weighting, placement, synchronise
         How patches are stitched, see `ptychonnx.runtime.reconstruction.stitching.Stitcher`; the choice of each contract
         if None.
+    skip_invalid
+        Leave out patterns whose patches are not finite, instead of refusing; the report says how many.
     batch
         Patterns in one run of a network. If ``auto`` or None, each artifact gets the batch that is fastest in trials on
         the first scan (`ptychonnx.runtime.inference.tuning.tuned`).
@@ -124,7 +127,7 @@ def evaluate(
         references,
         provider=provider,
         batch=batch,
-        stitching=StitchingChoice(weighting, placement, synchronise),
+        stitching=StitchingChoice(weighting, placement, synchronise, skip_invalid),
         iterations=iterations,
         refine=refine,
         alpha=alpha,

@@ -130,6 +130,8 @@ def _notes(reconstruction: Reconstruction, scan: Scan, contract: Contract | None
     if reconstruction.requests is not None and len(reconstruction.requests.versions) > 1:
         versions = " and ".join(reconstruction.requests.versions)
         notes.append(f"the server changed the model during the scan: versions {versions} answered")
+    if reconstruction.skipped:
+        notes.append(reconstruction.skipped_text)
     if reconstruction.refinement:
         notes.append(reconstruction.refinement)
     return notes

@@ -27,6 +27,7 @@ class StitchingChoice:
     weighting: str | None = None
     placement: Placement | None = None
     synchronise: bool | None = None
+    skip_invalid: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class NetworkMethod:
             progress,
             placement=choice.placement,
             synchronise=choice.synchronise,
+            skip_invalid=choice.skip_invalid,
         )
 
     def row(self, results: dict[str, ScanResult]) -> EvaluationRow:

@@ -7,22 +7,25 @@ from pathlib import Path
 from ptychonnx.harness.evaluation.results import Evaluation
 from ptychonnx.harness.report.evaluation_figures import draw_figures
 from ptychonnx.harness.report.html_page import render_page
-from ptychonnx.runtime.atomic import atomic_path, write_text
+from ptychonnx.runtime.atomic import atomic_path, check_output, write_text
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["check_folder", "write_evaluation"]
 
 
 def check_folder(out: Path) -> None:
-    """Refuse a path that is a file, before any work is done.
+    """Refuse a folder that cannot be written, before any work is done.
 
     Raises
     ------
     InputError
-        If `out` exists and is not a folder.
+        If `out` exists and is not a folder, or cannot be created.
+    EnvironmentFailure
+        If the disk is full.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file, expected a folder to write to")
+    check_output(out / "metrics.json")
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from ptychonnx.harness.simulate.objects import lines_object
 from ptychonnx.harness.simulate.probes import PIXEL_SIZE, WAVELENGTH, ProbeKind, make_probe
-from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.atomic import check_output, write_text
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward
@@ -87,6 +87,7 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
     wanted = {"generator": "lines", "version": _GENERATOR_VERSION, "parameters": asdict(config)}
     if _is_current(dataset, wanted):
         return dataset
+    check_output(dataset.manifest)
     dataset.manifest.unlink(missing_ok=True)  # the folder must not look up to date until both files are new
     for number, (path, grid) in enumerate(
         [(dataset.train, config.train_grid), (dataset.test, config.test_grid)]

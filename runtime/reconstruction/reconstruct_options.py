@@ -19,6 +19,11 @@ class ReconstructOptions(BaseModel):
         default=None, description="Interpolation of patches at sub-pixel positions"
     )
     synchronise: bool | None = Field(default=None, description="Rotate patches to a common global phase")
+    skip_invalid: bool = Field(
+        default=False,
+        description="Leave out patterns whose patches are not finite",
+        json_schema_extra={"flag": "--skip-invalid"},
+    )
     canvas_memory: float | None = Field(
         default=None,
         ge=0,

@@ -21,6 +21,9 @@ from ptychonnx.runtime.scan.grouping import covering_groups
 
 __all__ = ["Reconstruction", "reconstruct"]
 
+# Patterns that are listed by number in a message.
+_NAMED = 10
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -77,6 +80,16 @@ class Reconstruction:
     def object(self) -> NDArray[np.complex64]:
         """Stitched object, complex64 [rows, columns]; raises InputError if it is kept in tiles on disk."""
         return self.stitched.object
+
+    @property
+    def skipped_text(self) -> str:
+        """One line about the patterns that were left out; empty if there are none."""
+        if not self.skipped:
+            return ""
+        first = ", ".join(map(str, self.skipped[:_NAMED])) + ", ..." * (len(self.skipped) > _NAMED)
+        return (
+            f"{len(self.skipped)} of {self.patterns} patterns left out, whose patches are not finite: {first}"
+        )
 
 
 def reconstruct(

@@ -31,7 +31,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.atomic import atomic_path
+from ptychonnx.runtime.atomic import atomic_path, check_output
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, energy_of_wavelength
@@ -43,11 +43,21 @@ from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.reconstruction.stitching.canvas import TILE
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["ENDINGS", "ENDINGS_OF_TILES", "Product", "check_ending", "write_product", "write_reconstruction"]
+__all__ = [
+    "ENDINGS",
+    "ENDINGS_OF_TILES",
+    "Product",
+    "check_ending",
+    "check_product",
+    "write_product",
+    "write_reconstruction",
+]
 
 ENDINGS_OF_TILES = (".h5", ".hdf5", ".cxi")
 ENDINGS = (*ENDINGS_OF_TILES, ".npz", ".tif", ".tiff")
 _CXI_VERSION = 160
+# Of the complex object and its weight.
+_BYTES_PER_PIXEL = 12
 
 
 @dataclass(frozen=True)
@@ -83,9 +93,29 @@ class Product:
 
 
 def check_ending(path: StrPath) -> None:
-    """Refuse a name whose ending is not one of `ENDINGS`, before any work is done."""
+    """Refuse a name whose ending is not one of `ENDINGS`, before any work is done.
+
+    Raises
+    ------
+    InputError
+        If the ending is unknown.
+    """
     if Path(path).suffix not in ENDINGS:
         raise InputError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
+
+
+def check_product(path: StrPath, shape: tuple[int, int] = (0, 0)) -> None:
+    """Check before any work that an object of a shape (rows, columns) can be written to `path`.
+
+    Raises
+    ------
+    InputError
+        If the ending is unknown, or the folder is not writable.
+    EnvironmentFailure
+        If the disk has too little space.
+    """
+    check_ending(path)
+    check_output(path, _BYTES_PER_PIXEL * shape[0] * shape[1])
 
 
 def write_product(path: StrPath, product: Product) -> list[Path]:

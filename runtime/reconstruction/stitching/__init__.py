@@ -19,7 +19,7 @@ nothing is divided by an epsilon.
 from ptychonnx.runtime.reconstruction.stitching.canvas import MAX_CANVAS_PIXELS, canvas_memory
 from ptychonnx.runtime.reconstruction.stitching.pixel_weights import patch_weight
 from ptychonnx.runtime.reconstruction.stitching.stitched_object import Block, Stitched, StitchedTiles
-from ptychonnx.runtime.reconstruction.stitching.stitcher import Stitcher, check_whole
+from ptychonnx.runtime.reconstruction.stitching.stitcher import Stitcher, check_whole, whole_shape
 
 __all__ = [
     "MAX_CANVAS_PIXELS",
@@ -30,4 +30,5 @@ __all__ = [
     "canvas_memory",
     "check_whole",
     "patch_weight",
+    "whole_shape",
 ]

@@ -30,7 +30,7 @@ from ptychonnx.runtime.reconstruction.stitching.synchronisation import phase_fac
 from ptychonnx.runtime.reconstruction.stitching.temporary_files import check_disk_space
 from ptychonnx.runtime.scan.forward_model import window_corners
 
-__all__ = ["Stitcher", "check_whole"]
+__all__ = ["Stitcher", "check_whole", "whole_shape"]
 
 # Patches that are shifted, read or added at once: enough to hide the cost of a call, few enough for the caches.
 _CHUNK_BYTES = 2**20
@@ -235,6 +235,21 @@ def check_whole(positions: NDArray[np.float64], size: int, memory: int | None, c
     _, shape = _layout(positions, size)
     if shape[0] * shape[1] * BYTES_PER_PIXEL > (canvas_memory() if memory is None else memory):
         raise InputError(too_large(shape, consumer))
+
+
+def whole_shape(positions: NDArray[np.float64], size: int, memory: int | None = None) -> tuple[int, int]:
+    """Rows and columns of the object for windows of N = `size` pixels centred at positions [n, 2].
+
+    (0, 0) if the canvas would be kept in tiles, so that the size of the object is not known before.
+
+    Raises
+    ------
+    InputError
+        If the canvas exceeds `MAX_CANVAS_PIXELS`.
+    """
+    _, shape = _layout(positions, size)
+    limit = canvas_memory() if memory is None else memory
+    return shape if shape[0] * shape[1] * BYTES_PER_PIXEL <= limit else (0, 0)
 
 
 def _layout(positions: NDArray[np.float64], size: int) -> tuple[NDArray[np.float64], tuple[int, int]]:

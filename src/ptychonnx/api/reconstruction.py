@@ -11,12 +11,13 @@ from ptychonnx.harness.iterative.refinement import refine as refine_object
 from ptychonnx.runtime.contract import Placement, Weighting
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
-from ptychonnx.runtime.formats.writers.reconstruction_file import check_ending, write_reconstruction
+from ptychonnx.runtime.formats.writers.reconstruction_file import check_product, write_reconstruction
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction import reconstruct as run_network
+from ptychonnx.runtime.reconstruction.stitching import whole_shape
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["reconstruct"]
@@ -34,6 +35,7 @@ def reconstruct(
     synchronise: bool | None = None,
     refine: int = 0,
     canvas_memory: int | None = None,
+    skip_invalid: bool = False,
     progress: Progress = SILENT,
 ) -> Reconstruction:
     """Run every pattern of a scan through a network and stitch the patches into one object.
@@ -64,6 +66,8 @@ def reconstruct(
     canvas_memory
         Bytes that the canvas may take; a larger one is kept in tiles on disk. A quarter of the machine's memory if
         None.
+    skip_invalid
+        Leave out patterns whose patches are not finite, instead of refusing; `Reconstruction.skipped` lists them.
     progress
         Receives progress, see `ptychonnx.runtime.progress`.
 
@@ -97,7 +101,7 @@ def reconstruct(
     ... ]
     """
     if out is not None:
-        check_ending(Path(out))
+        check_product(out)
     if refine < 0:
         raise InputError(f"refine: {refine} epochs, expected 0 or more")
     with ExitStack() as stack:
@@ -112,6 +116,8 @@ def reconstruct(
                     f"{model.name}: batch is 'auto', expected a number for a network on a server"
                 )
             model, batch = tuned(model, scan)
+        if out is not None:
+            check_product(out, whole_shape(scan.positions, scan.size, canvas_memory))
         progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
         reconstruction = run_network(
             model,
@@ -122,6 +128,7 @@ def reconstruct(
             placement=placement,
             synchronise=synchronise,
             canvas_memory=canvas_memory,
+            skip_invalid=skip_invalid,
         )
         if refine:
             progress.stage(f"Refining {scan.name}", refine, "epochs")
