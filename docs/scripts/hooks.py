@@ -28,6 +28,14 @@ _FIGURES = {
 }
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the decisions in the navigation."""
+    for section in config.nav or []:
+        if "Decisions" in section:
+            section["Decisions"] += [f"decisions/{page.name}" for page in _decisions()]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     pages = {
@@ -245,12 +253,16 @@ def neuraloperator() -> str:
 def decisions() -> str:
     """The table of decisions, from the titles of their pages."""
     rows = []
-    for page in sorted((ROOT / "docs/decisions").glob("0*.md")):
+    for page in _decisions():
         number, _, title = (
             page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").partition(". ")
         )
         rows.append([number, f"[{title}]({page.name})"])
     return _table(["", "decision"], rows)
+
+
+def _decisions() -> list[Path]:
+    return sorted((ROOT / "docs/decisions").glob("0*.md"))
 
 
 def _whole(figure: str) -> str:
