@@ -10,16 +10,17 @@ import numpy as np
 
 import ptychonnx
 
-# Load: a simulated scan, whose object no network has seen. For a measured one: ptychonnx.read_scan("scan.cxi").
-scan = ptychonnx.simulate_lines(grid=12, photons=1e8)
+# Load: a simulated scan, whose object no network has seen. Networks of the zoo know its probe and about its number of
+# photons; a scan of yours, ptychonnx.read_scan("scan.cxi"), needs a network that was trained with yours.
+scan = ptychonnx.simulate_lines(grid=12)
 print(f"{len(scan)} patterns of {scan.size} x {scan.size} pixels, {scan.flux:.2g} photons each")
 
 # Run: predict a patch for every pattern, rotate the patches to a common phase, and stitch them.
 reconstruction = ptychonnx.reconstruct("zoo:pinn_hybrid", scan, synchronise=True, out="object.h5")
 print(f"{1e3 * reconstruction.inference_seconds / len(scan):.1f} ms per pattern")
 
-# Look: the object is complex, [row, column]; a transparent object has amplitude 1 and phase 0.
-image = reconstruction.object
+# Look: the object is complex, [row, column]; a transparent object has amplitude 1 and phase 0. The border is dim.
+image = reconstruction.object[20:-20, 20:-20]
 phase = np.angle(image / np.mean(image))
 figure, panels = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
 panels[0].imshow(np.log1p(scan.diffraction[0]), cmap="magma")
