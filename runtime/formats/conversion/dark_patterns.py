@@ -15,7 +15,7 @@ from ptychonnx.runtime.formats.conversion.scaling import valid_values
 __all__ = ["dark_patterns"]
 
 # Stacks up to this size are read to the end; of larger ones only a strip, or the sizes of their chunks.
-_SMALL_BYTES = 2**26
+_SMALL_BYTES = 2**24
 _BLOCK_BYTES = 2**23
 _STRIP = 16
 
