@@ -18,7 +18,7 @@ __all__ = ["Probe", "ServerUrls", "check_batch", "read_if_set"]
 Probe = Annotated[
     Path | None,
     typer.Option(
-        help="File with a probe (NPZ, NPY, ptychodus or CXI, ptypy's .ptyr, MATLAB 7.3) that replaces that of the scan; "
+        help="File with a probe (NPZ, NPY, ptychodus, CXI, ptypy, MATLAB 7.3) that replaces that of the scan; "
         "its power is scaled to the mean photons per pattern."
     ),
 ]

@@ -15,6 +15,7 @@ __all__ = ["DirectBeamEstimate", "estimate_direct_beam", "stuck_marks"]
 
 # Number of patterns whose mean shows where the direct beam is.
 _SAMPLE = 16
+_LARGEST_SIDE = 512
 _MARK_16 = 2**16 - 1
 # A pixel counts up to this multiple of its brightest neighbour: hot pixels have no bright neighbours.
 _HOT = 4.0
@@ -92,7 +93,7 @@ def estimate_direct_beam(
     rows, columns
         Part of the frames to look at.
     """
-    image = _mean_pattern(stack, mask, where, rows, columns)
+    image, bins = _binned(_mean_pattern(stack, mask, where, rows, columns))
     amplitude = np.sqrt(image)
     amplitude = np.maximum(amplitude - np.median(amplitude), 0)
     centre, concentration = zip(*(_on_torus(amplitude.sum(axis=1 - axis)) for axis in (0, 1)), strict=True)
@@ -110,7 +111,7 @@ def estimate_direct_beam(
         if abs(in_centre - in_corner) > _ROUNDER:
             place = "centre" if in_centre > in_corner else "corner"
             centre = tuple(sides // 2 if place == "centre" else 0 * sides)
-    row, column = _centre_of_mass(image, centre) % sides
+    row, column = (_centre_of_mass(image, centre) % sides) * bins + (bins - 1) / 2
     return DirectBeamEstimate(
         place, (row + (rows.start or 0), column + (columns.start or 0)), stack.shape[1:]
     )
@@ -122,19 +123,27 @@ def _mean_pattern(
     """Mean of a sample, without the brightest value of each pixel, hot pixels limited."""
     n = stack.shape[0]
     sample = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int))
-    total = brightest = None
+    shape = tuple(len(range(side)[part]) for side, part in zip(stack.shape[1:], (rows, columns), strict=True))
+    total, brightest = np.zeros(shape), np.zeros(shape)
     for index in sample:
         frame = np.asarray(stack[slice(index, index + 1), rows, columns])[0]
-        frame = np.where(valid_values(frame, where), frame, 0).astype(np.float64)
-        total = frame if total is None else total + frame
-        brightest = frame if brightest is None else np.maximum(brightest, frame)
-    assert total is not None
-    assert brightest is not None
+        frame = np.where(valid_values(frame, where), frame, frame.dtype.type(0))
+        total += frame
+        np.maximum(brightest, frame, out=brightest)
     image = total - brightest if len(sample) > 2 else total
     if mask is not None and mask.shape == stack.shape[1:]:
         image = image * mask[rows, columns]
     limited = np.minimum(image, _HOT * maximum_filter(image, footprint=_NEIGHBOURS, mode="wrap"))
     return limited if limited.any() else image
+
+
+def _binned(image: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """The image in bins, so that no side has many more than `_LARGEST_SIDE` of them, and the side of a bin."""
+    bins = max(1, max(image.shape) // _LARGEST_SIDE)
+    rows, columns = (side // bins for side in image.shape)
+    if bins == 1 or not rows or not columns:
+        return image, 1
+    return image[: rows * bins, : columns * bins].reshape(rows, bins, columns, bins).sum(axis=(1, 3)), bins
 
 
 def _on_torus(profile: NDArray[np.float64]) -> tuple[float, float]:
