@@ -41,10 +41,10 @@ coverage: $(STAMP)  ## all tests, and the lines that they ran
 package: $(STAMP)  ## sdist and wheel: dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
 
-# torch-harmonics has no wheels.
+# torch-harmonics has no wheels; mkdocs-material needs Python 3.11.5.
 resolve: $(STAMP)  ## whether the dependencies have a common solution for each Python, with all extras; installs nothing
 	mkdir -p build
-	@for version in 3.11 3.12 3.13; do \
+	@for version in 3.11.5 3.12 3.13; do \
 		$(BIN)/uv pip compile pyproject.toml --all-extras --constraints constraints.txt --python-version $$version \
 			--python-platform linux --only-binary :all: --no-binary torch-harmonics --system-certs --quiet \
 			--no-header --no-annotate --output-file build/resolved-$$version.txt || exit 1; \
