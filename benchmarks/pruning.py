@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.fine_tuning import Source
 from ptychonnx.train.registry import get_architecture
-from ptychonnx.train.run import read_run, recorded_guess
+from ptychonnx.train.run import read_run, recorded_constants
 
 __all__ = ["pruned_source"]
 
@@ -36,7 +36,7 @@ def pruned_source(parent: Path, network: NetworkConfig, folder: Path) -> Source:
     record = read_run(parent)
     wide = load_network(parent, record).model
     architecture = get_architecture(record.architecture)
-    narrow = build_network(architecture, network, recorded_guess(parent, record), record.training.seed)
+    narrow = build_network(architecture, network, recorded_constants(parent, record), record.training.seed)
     kept: dict[str, NDArray[np.intp]] = {}
     added = {}  # name of the first of the convolutions that are added, by the name of each
     for layer in wide.layers:

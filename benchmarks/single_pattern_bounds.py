@@ -24,7 +24,7 @@ from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows, window_corners
-from ptychonnx.train.initial_retrieval import first_guess
+from ptychonnx.train.initial_retrieval import retrieval_constants
 from ptychonnx.train.torch.retrieval import Retrieval
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -83,7 +83,7 @@ def _update(path: Path, part: str, value: Any) -> None:
 def retrieved(scan: Scan, steps: int) -> NDArray[np.complex64]:
     """Initial phase retrieval of every pattern on its own."""
     scale = scan.size / np.sqrt(scan.flux)
-    retrieval = Retrieval(first_guess(scan.probe, scale, scan.mask, steps=steps, final_steps=0))
+    retrieval = Retrieval(retrieval_constants(scan.probe, scale, scan.mask, steps=steps, final_steps=0))
     found = []
     with torch.inference_mode():
         for start in range(0, len(scan), CHUNK):

@@ -122,8 +122,8 @@ def unlit_features() -> None:
     import ptychonnx.train.run
 
     for module in (ptychonnx.train.fitting, ptychonnx.train.run):
-        original = module.first_guess_of
-        module.first_guess_of = lambda *given, original=original: replace(
+        original = module.constants_for_network
+        module.constants_for_network = lambda *given, original=original: replace(
             original(*given), light=original(*given).light * 0
         )
 

@@ -1,13 +1,13 @@
-"""Epochs of an unfinished run on disk: what is needed to go on, and the best weights so far.
+"""Epochs of an unfinished run on disk: what is needed to continue, and the best weights so far.
 
 ==============================  ================================================================
 ``epochs/0003/checkpoint.*``    weights of the network after epoch 3
-``epochs/0003/state.*``         what the framework needs to go on: optimiser, schedule, loops
+``epochs/0003/state.*``         state of the framework: optimiser, schedule, loops
 ``epochs/0003/history.csv``     the epochs so far
 ==============================  ================================================================
 
-A folder gets its name when it is complete, so that a kill at any moment leaves whole epochs. The latest and the best
-one are kept.
+A folder gets its name when it is complete, so a kill at any moment leaves whole epochs. The latest and the best epoch
+are kept.
 """
 
 from __future__ import annotations
@@ -26,45 +26,41 @@ from ptychonnx.runtime.errors import EnvironmentFailure, VerificationError
 from ptychonnx.train.config import TrainingConfig
 from ptychonnx.train.history import HISTORY_NAME, Epoch, best_epoch, is_stale, read_history, write_history
 
-__all__ = ["Progress"]
+__all__ = ["Checkpoints"]
 
 _EPOCHS = "epochs"
 
 
-class Progress:
-    """Where the training of a run stands.
+class Checkpoints:
+    """The completed epochs of a run.
 
     Parameters
     ----------
     folder
-        Of the unfinished run.
+        Folder of the unfinished run.
     writes
-        False in a process that helps another one, which does the writing.
+        False in a process that assists the one that writes.
     """
 
     def __init__(self, folder: Path, training: TrainingConfig, *, writes: bool = True) -> None:
         self.folder = folder
         self._training = training
         self._writes = writes
-        latest = self._latest()
-        self.epochs = [] if latest is None else read_history(latest / HISTORY_NAME)
+        complete = sorted(folder.glob(f"{_EPOCHS}/[0-9]*"))
+        self.epochs = read_history(complete[-1] / HISTORY_NAME) if complete else []
         self._start = time.perf_counter() - self.seconds
-
-    def _latest(self) -> Path | None:
-        found = sorted(self.folder.glob(f"{_EPOCHS}/[0-9]*"))
-        return found[-1] if found else None
 
     def _path(self, epoch: int) -> Path:
         return self.folder / _EPOCHS / f"{epoch:04d}"
 
     @property
     def done(self) -> int:
-        """Epochs that are complete."""
+        """Number of complete epochs."""
         return len(self.epochs)
 
     @property
     def seconds(self) -> float:
-        """Of training up to the last complete epoch."""
+        """Training time up to the last complete epoch."""
         return self.epochs[-1].seconds if self.epochs else 0.0
 
     @property
@@ -97,14 +93,14 @@ class Progress:
         write: Callable[[Path], None],
         weights: Iterable[NDArray] = (),
     ) -> None:
-        """Keep an epoch.
+        """Record an epoch and keep its checkpoint.
 
         Parameters
         ----------
         write
-            Puts the network's checkpoint and the framework's state into a folder. Called in every process.
+            Writes the checkpoint of the network and the state of the framework into a folder. Called in every process.
         weights
-            Weights of the network: some layers turn NaN into 0, so that the loss alone does not tell.
+            Weights of the network. Some layers turn NaN into 0, so a finite loss does not prove finite weights.
 
         Raises
         ------
@@ -113,26 +109,22 @@ class Progress:
         EnvironmentFailure
             If the checkpoint cannot be written, for example because the disk is full.
 
-        Complete epochs stay on disk in both cases.
+        Earlier epochs stay on disk in both cases.
         """
         number = self.done + 1
         if not (math.isfinite(loss) and math.isfinite(validation_loss)):
-            raise VerificationError(
-                f"training diverged: the loss of epoch {number} is {loss:g} (held out {validation_loss:g}), "
-                f"expected a finite number; {self.kept()}try a lower learning rate"
+            raise self._diverged(
+                f"the loss of epoch {number} is {loss:g} (held out {validation_loss:g}), expected a finite number"
             )
         if not all(np.isfinite(values).all() for values in weights):
-            raise VerificationError(
-                f"training diverged: weights are not finite after epoch {number}; {self.kept()}"
-                "try a lower learning rate"
-            )
+            raise self._diverged(f"weights are not finite after epoch {number}")
         seconds = time.perf_counter() - self._start
         epoch = Epoch(number, loss, validation_loss, disagreement, learning_rate, seconds)
         if self._writes:
             try:
                 self._keep(epoch, write)
             except OSError as error:
-                raise EnvironmentFailure(self.unwritable(error)) from error
+                raise self.write_failure(error) from error
         else:
             write(self._path(number))
         self.epochs.append(epoch)
@@ -149,17 +141,21 @@ class Progress:
             if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def unwritable(self, error: OSError) -> str:
-        """What to tell a user when a file could not be written during training."""
-        reason = error.strerror or " ".join(str(error).split())
-        return f"{self.folder}: cannot be written ({reason}); {self.kept()}make room, then --resume"
+    def _diverged(self, reason: str) -> VerificationError:
+        return VerificationError(f"training diverged: {reason}; {self._kept()}try a lower learning rate")
 
-    def kept(self) -> str:
-        """What is safe, in words."""
+    def write_failure(self, error: OSError) -> EnvironmentFailure:
+        """The error to raise when a file could not be written during training."""
+        reason = error.strerror or " ".join(str(error).split())
+        return EnvironmentFailure(
+            f"{self.folder}: cannot be written ({reason}); {self._kept()}make room, then --resume"
+        )
+
+    def _kept(self) -> str:
         if not self.done:
             return "no epoch was complete; "
         return f"epoch {self.done} is kept in {self.folder}; "
 
-    def forget(self) -> None:
-        """Remove the epochs, once the run is complete."""
+    def remove(self) -> None:
+        """Remove the epochs once the run is complete."""
         shutil.rmtree(self.folder / _EPOCHS, ignore_errors=True)

@@ -18,24 +18,24 @@ Precision = Literal["32", "bf16-mixed", "16-mixed"]
     frozen=True, config=ConfigDict(extra="forbid", title="Network (defaults of the architecture: --list)")
 )
 class NetworkConfig:
-    """What is built. A network reads what concerns it and ignores the rest.
+    """Settings of a network. An architecture ignores settings that it does not have.
 
     Attributes
     ----------
     n
         Side of a diffraction pattern, pixels.
     gridsize
-        g: the network sees C = g * g neighbouring patterns and gives C patches. A physics-informed one is told where
-        they lie, and finds one object for all of them.
+        g: the network sees C = g * g neighbouring patterns and returns C patches. A physics-informed network also takes
+        their offsets, and finds one object for all of them.
     width
         Channels of the (first) hidden layer.
     blocks
         Fourier blocks (`fno`, `fno_vanilla`, `ffno`), sizes (`hybrid`, `uno`), or halvings (`cnn`, `unet`, `baseline`).
     modes
-        Fourier modes kept along each axis; capped at N. A low frequency of a diffraction pattern is a short lag
-        in the object, so few modes see few pixels of it.
+        Fourier modes kept along each axis, at most N. A low frequency of a pattern is a short distance in the object,
+        so few modes connect few pixels.
     first_steps, final_steps
-        Steps of phase retrieval before a physics-informed network and after it, see `initial_retrieval`. More of them
+        Steps of phase retrieval before and after a physics-informed network, see `initial_retrieval`. More steps
         explain the pattern better and take longer.
     """
 
@@ -54,7 +54,7 @@ class NetworkConfig:
 
     @property
     def channels(self) -> int:
-        """C: patterns that the network sees at a time."""
+        """C: number of patterns that the network sees at a time."""
         return self.gridsize**2
 
 
@@ -62,33 +62,33 @@ class NetworkConfig:
     frozen=True, config=ConfigDict(extra="forbid", title="Training (defaults of the architecture: --list)")
 )
 class TrainingConfig:
-    """How it is trained.
+    """Settings of training.
 
     Attributes
     ----------
     epochs, batch, learning_rate
-        The rate is the peak of a schedule that warms up and then decays to zero.
+        The learning rate is the peak of a schedule that warms up and then decays to zero.
     loss
-        Of a physics-informed network: ``mae`` of amplitudes, or ``poisson`` negative log-likelihood of counts.
-        The supervised network ignores it and learns the simulated object.
+        Loss of a physics-informed network: ``mae`` of amplitudes, or ``poisson`` negative log-likelihood of counts. The
+        supervised network ignores it and learns the known object.
     overlap
-        Neighbouring patterns (with gridsize above 1, groups of them) whose patches are merged before the loss, so that
-        they must agree where they overlap; 1 trains each by itself. The trained network still runs one at a time.
+        Number of neighbouring patterns (with a gridsize above 1: groups) whose patches are merged before the loss, so
+        that they must agree where they overlap; 1 trains each alone. The trained network still runs one at a time.
     validation
-        Fraction of the patterns that are held out, at least 16; verification at export uses them.
+        Fraction of the patterns that is held out, at least 16 patterns; export verifies with them.
     seed
-        Of the initial weights and of the order of the patterns.
+        Seed of the initial weights and of the order of the patterns.
     monitor
-        Which figure of the held-out patterns says which epoch was the best, whose weights are kept: ``loss``, or
+        Figure of the held-out patterns that selects the best epoch, whose weights are kept: ``loss``, or
         ``disagreement`` of overlapping patches (see `ptychonnx.train.overlap_consistency`).
     patience
-        Epochs without a better figure after which training stops; None trains them all.
+        Epochs without improvement after which training stops; None trains all epochs.
     precision
-        Of the arithmetic in training, in Lightning's words; weights stay in float32, and so does the artifact.
+        Arithmetic of the training steps, in the notation of Lightning; weights and artifact stay float32.
     devices
-        GPUs (or processes on the CPU) that share a step.
+        Number of GPUs (or of processes on the CPU) that share a step.
     tensorboard
-        Whether to write logs for TensorBoard; None writes them if it is installed.
+        Whether to write logs for TensorBoard; None writes them if TensorBoard is installed.
     """
 
     epochs: int = Field(default=3, ge=1, description="Passes over the scan")

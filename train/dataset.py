@@ -1,4 +1,4 @@
-"""What both training loops are fed: patterns in groups of neighbours, and the scales that go with them."""
+"""Input of both training loops: patterns in groups of neighbours, and their scales."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["SCALE_RULE", "TrainingData", "prepare"]
 
 SCALE_RULE = "N / sqrt(mean photons in a training pattern): the scaled amplitude has a root mean square of 1"
 _MIN_HELD_OUT = 16
-_BLOCK = 9  # held-out patterns that lie together
+_BLOCK = 9  # neighbouring patterns that are held out together
 _DARKEST = 1e-4
 _MAX_NEIGHBOURHOODS = 64
 _NEIGHBOURHOODS_AT_ONCE = 8
@@ -32,8 +32,8 @@ _NEIGHBOURHOODS_AT_ONCE = 8
 class TrainingData:
     """One scan, ready for training.
 
-    A row of `train` or `held_out` is a group of patterns that lie together: its patches are merged by the physics
-    loss. The network sees them C at a time, so a group has a multiple of C members.
+    A row of `train` or `held_out` is a group of neighbouring patterns, whose patches the physics loss merges. The
+    network sees them C at a time, so a group has a multiple of C members.
 
     Attributes
     ----------
@@ -46,18 +46,18 @@ class TrainingData:
     mask
         bool [N, N].
     channels, takes_offsets
-        C: patterns that the network sees at a time; whether it is told where they lie.
+        C: patterns that the network sees at a time; whether it takes their offsets.
     train, held_out
         int [groups, members], indices into the patterns; no pattern is in both.
     neighbourhoods
-        int [groups, members], held-out patterns (at most 64) with those nearest to them in the whole scan, to see
-        how much their patches disagree.
+        int [groups, members], held-out patterns (at most 64) with their nearest neighbours in the whole scan, for the
+        disagreement of their patches.
     scale
         Factor from amplitude to network input, see `SCALE_RULE`.
     labels
         complex64 [n, N, N], the object in each window (supervised training only).
     sha256
-        Hash of what was trained on.
+        Hash of patterns, positions and probe.
     """
 
     diffraction: NDArray[np.float32]
@@ -80,15 +80,15 @@ class TrainingData:
 
     @property
     def groups_in_epoch(self) -> int:
-        """Groups drawn in an epoch, so that an epoch sees about as many patterns as there are."""
+        """Groups in an epoch, such that an epoch sees about as many patterns as the scan has."""
         return -(-len(self.train) // self.train.shape[1])
 
     def groups_in_step(self, training: TrainingConfig) -> int:
-        """Groups in an optimiser step, for about `batch` patterns; never more than an epoch has."""
+        """Groups in an optimiser step, for about `batch` patterns; at most those of an epoch."""
         return min(max(1, training.batch // self.train.shape[1]), self.groups_in_epoch)
 
     def steps(self, training: TrainingConfig) -> int:
-        """Optimiser steps of the whole training; what is left over of an epoch makes no step of its own."""
+        """Optimiser steps of the whole training; an incomplete step at the end of an epoch is dropped."""
         return training.epochs * self.steps_in_epoch(training)
 
     def steps_in_epoch(self, training: TrainingConfig) -> int:
@@ -98,7 +98,7 @@ class TrainingData:
     def order(self, training: TrainingConfig, epoch: int) -> NDArray[np.intp]:
         """Rows of `train` [steps, groups in a step] of an epoch, from 0.
 
-        A function of seed and epoch alone: a resumed training sees what an uninterrupted one does.
+        It depends on seed and epoch alone, so a resumed training sees the same order as an uninterrupted one.
         """
         steps, groups = self.steps_in_epoch(training), self.groups_in_step(training)
         order = np.random.default_rng([training.seed, epoch]).permutation(len(self.train))
@@ -110,7 +110,7 @@ class TrainingData:
         return positions - positions.min(axis=1, keepdims=True)
 
     def inputs(self, groups: NDArray[np.intp]) -> tuple[NDArray[np.float32], ...]:
-        """What the network takes for groups [groups, members]: amplitudes [B, C, N, N] and, if it takes them, offsets
+        """Inputs of the network for groups [groups, members]: amplitudes [B, C, N, N] and, if it takes them, offsets
         [B, C, 2].
         """
         seen = groups.reshape(-1, self.channels)
@@ -118,25 +118,25 @@ class TrainingData:
         return (amplitude, group_offsets(self.positions, seen)) if self.takes_offsets else (amplitude,)
 
     def disagreement(self, predict: Callable[..., NDArray[np.float32]]) -> float:
-        """How much the patches of `neighbourhoods` disagree, see `ptychonnx.train.overlap_consistency`.
+        """Disagreement of the patches of `neighbourhoods`, see `ptychonnx.train.overlap_consistency`.
 
         Parameters
         ----------
         predict
-            Object parts [B, N, N, C, 2] of `inputs`.
+            Function that returns object parts [B, N, N, C, 2] for `inputs`.
         """
         size, members = self.diffraction.shape[-1], self.neighbourhoods.shape[1]
         patches = []
         for first in range(0, len(self.neighbourhoods), _NEIGHBOURHOODS_AT_ONCE):
             groups = self.neighbourhoods[first : first + _NEIGHBOURHOODS_AT_ONCE]
             parts = predict(*self.inputs(groups)).astype(np.float64)
-            found = np.moveaxis(parts[..., 0] + 1j * parts[..., 1], -1, 1)
-            patches.append(found.reshape(-1, members, size, size))
+            objects = np.moveaxis(parts[..., 0] + 1j * parts[..., 1], -1, 1)
+            patches.append(objects.reshape(-1, members, size, size))
         offsets = self.offsets(self.neighbourhoods)
         return overlap_disagreement(np.concatenate(patches), offsets, self.weight())
 
     def weight(self) -> NDArray[np.float32]:
-        """Illumination sum_modes |P|^2 [N, N] with a mean of 1, and nowhere 0, so that it can be divided by."""
+        """Illumination sum_modes |P|^2 [N, N] with a mean of 1; positive everywhere, so that it can be a divisor."""
         density = illumination(self.probe)
         return (density / density.mean() + _DARKEST).astype(np.float32)
 
@@ -151,8 +151,8 @@ def prepare(
 ) -> TrainingData:
     """Check a scan against the settings and split it.
 
-    Held-out patterns are drawn with the seed, each with its neighbours: only patterns that overlap show whether their
-    patches agree. A group that trains holds none of them. A `distilled` network learns from labels, whatever its
+    Held-out patterns are drawn with the seed, each with its neighbours, because only overlapping patterns show whether
+    their patches agree. No training group contains one of them. A `distilled` network learns from labels, whatever its
     architecture.
 
     Raises
@@ -188,7 +188,7 @@ def prepare(
         takes_offsets=architecture.takes_offsets(network),
         train=train[_groups(scan.positions[train], channels, neighbours)],
         held_out=held_out[_groups(scan.positions[held_out], channels, neighbours)],
-        neighbourhoods=_groups(scan.positions, channels, NEIGHBOURS)[_chosen(held_out)],
+        neighbourhoods=_groups(scan.positions, channels, NEIGHBOURS)[_spread_sample(held_out)],
         scale=float(scan.size / np.sqrt(scan.flux)),
         labels=labels,
         sha256=_sha256(diffraction, scan),
@@ -209,14 +209,14 @@ def _split(
 
 
 def _groups(positions: NDArray[np.float64], channels: int, neighbours: int) -> NDArray[np.intp]:
-    """Indices [n, neighbours * channels]: for each pattern those that the network sees with it, and then what it sees
-    with the nearest other patterns.
+    """Indices [n, neighbours * channels]: for each pattern the group that the network sees with it, then the groups of
+    its nearest neighbours.
     """
     seen = nearest_groups(positions, channels)
     return seen[nearest_groups(positions, neighbours)].reshape(len(positions), -1)
 
 
-def _chosen(held_out: NDArray[np.intp]) -> NDArray[np.intp]:
+def _spread_sample(held_out: NDArray[np.intp]) -> NDArray[np.intp]:
     return held_out[np.linspace(0, len(held_out) - 1, min(len(held_out), _MAX_NEIGHBOURHOODS)).astype(int)]
 
 

@@ -1,4 +1,4 @@
-"""Where a fine-tuned network starts from: the weights of another run."""
+"""Initial weights of a fine-tuned network: those of another run."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from pathlib import Path
 from typing import Any
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.train.checkpoints import Progress
+from ptychonnx.train.checkpoints import Checkpoints
 from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.run import CONFIG_NAME, read_run
 from ptychonnx.train.training_plan import PLAN_NAME, read_plan
 
-__all__ = ["Source", "find_source"]
+__all__ = ["InitialWeights", "find_initial_weights"]
 
 
 @dataclass(frozen=True)
-class Source:
-    """A run whose weights another one starts from.
+class InitialWeights:
+    """Weights of a run from which another one starts.
 
     Attributes
     ----------
-    path
-        Of its folder.
+    run
+        Folder of the run.
     architecture, network
-        What was trained there.
+        The network that was trained there.
     checkpoint
-        File with the weights.
+        File that holds the weights.
     """
 
-    path: Path
+    run: Path
     architecture: str
     network: NetworkConfig
     checkpoint: Path
 
     @property
     def sha256(self) -> str:
-        """Of the checkpoint."""
+        """SHA-256 of the checkpoint."""
         return hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()
 
     def inherited(self) -> dict[str, Any]:
@@ -54,40 +54,40 @@ class Source:
         """
         if architecture != self.architecture:
             raise InputError(
-                f"{self.path}: holds the architecture {self.architecture}, expected {architecture}"
+                f"{self.run}: holds the architecture {self.architecture}, expected {architecture}"
             )
         for name, value in self.inherited().items():
             if getattr(network, name) != value:
                 raise InputError(
-                    f"{self.path}: was trained with {name} = {value}, which cannot become {getattr(network, name)}"
+                    f"{self.run}: was trained with {name} = {value}, which cannot become {getattr(network, name)}"
                 )
 
 
-def find_source(path: Path) -> Source:
-    """A run, finished or not, to start from.
+def find_initial_weights(run: Path) -> InitialWeights:
+    """Find the weights of a run, finished or not.
 
     Raises
     ------
     InputError
-        If the path is no such run.
+        If the path is not a run folder, or the run has no complete epoch.
     """
-    if path.is_file():
+    if run.is_file():
         raise InputError(
-            f"{path}: is a file; an artifact holds a compiled graph, whose weights are folded, reordered and "
-            "lowered, and no optimiser can train it: expected the run folder that it was exported from"
+            f"{run}: is a file; the weights of an artifact are folded and lowered for inference and cannot be trained, "
+            "expected the run folder that it was exported from"
         )
-    if (path / PLAN_NAME).is_file() and not (path / CONFIG_NAME).is_file():
-        plan = read_plan(path)
-        progress = Progress(path, plan.training, writes=False)
-        if not progress.done:
-            raise InputError(f"{path}: no epoch was complete, so there are no weights to start from")
-        return Source(path, plan.architecture, plan.network, _checkpoint(progress.best_folder))
-    record = read_run(path)
-    return Source(path, record.architecture, record.network, _checkpoint(path))
+    if (run / PLAN_NAME).is_file() and not (run / CONFIG_NAME).is_file():
+        plan = read_plan(run)
+        checkpoints = Checkpoints(run, plan.training, writes=False)
+        if not checkpoints.done:
+            raise InputError(f"{run}: no epoch was complete, so there are no weights to start from")
+        return InitialWeights(run, plan.architecture, plan.network, _checkpoint(checkpoints.best_folder))
+    record = read_run(run)
+    return InitialWeights(run, record.architecture, record.network, _checkpoint(run))
 
 
 def _checkpoint(folder: Path) -> Path:
-    found = sorted(folder.glob("checkpoint.*"))
-    if len(found) != 1:
-        raise InputError(f"{folder}: expected one checkpoint, found {len(found)}")
-    return found[0]
+    files = sorted(folder.glob("checkpoint.*"))
+    if len(files) != 1:
+        raise InputError(f"{folder}: expected one checkpoint, found {len(files)}")
+    return files[0]

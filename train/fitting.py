@@ -1,4 +1,4 @@
-"""From a scan to a finished run folder, in whichever framework the architecture belongs to."""
+"""Training: from a scan to a finished run folder, in the framework of the architecture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
@@ -17,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.atomic import write_text
-from ptychonnx.runtime.errors import EnvironmentFailure, InputError
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.validation import checked
-from ptychonnx.train.checkpoints import Progress
+from ptychonnx.train.checkpoints import Checkpoints
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.dataset import TrainingData, prepare
-from ptychonnx.train.fine_tuning import Source
-from ptychonnx.train.initial_retrieval import FirstGuess, first_guess_of
+from ptychonnx.train.fine_tuning import InitialWeights
+from ptychonnx.train.initial_retrieval import RetrievalConstants, constants_for_network
 from ptychonnx.train.registry import Architecture, import_framework_module
 from ptychonnx.train.run import (
     HELD_OUT_NAME,
@@ -37,7 +38,7 @@ from ptychonnx.train.run import (
     write_run,
 )
 from ptychonnx.train.scan_checks import without_dark_patterns
-from ptychonnx.train.training_plan import RunPlan
+from ptychonnx.train.training_plan import TrainingPlan
 from ptychonnx.train.unfinished_run import (
     finished_already,
     locked,
@@ -46,24 +47,23 @@ from ptychonnx.train.unfinished_run import (
     unfinished_folder,
 )
 
-__all__ = ["Fitted", "Job", "OnStep", "helps_another_process", "settings_for", "train"]
-
-OnStep = Callable[[int, int], None]
-"""Called with the optimiser steps done and those there will be."""
+__all__ = ["FitResult", "TrainingJob", "helps_another_process", "settings_for", "train"]
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a framework's `fit` is asked to do.
+class TrainingJob:
+    """Arguments of a framework's `fit`.
 
     Attributes
     ----------
     folder
-        Of the unfinished run; the checkpoint and ``logs/`` go there.
-    progress
-        What was trained before, and who keeps every epoch.
+        Folder of the unfinished run, for the checkpoint and ``logs/``.
+    checkpoints
+        Epochs on disk: those trained before, and where the next ones go.
     fine_tuned
-        Whether to start from the checkpoint in ``initial/`` instead of the seed's weights.
+        Whether to start from the checkpoint in ``initial/`` instead of weights drawn with the seed.
+    progress
+        Receives the number of optimiser steps.
     """
 
     architecture: Architecture
@@ -71,26 +71,26 @@ class Job:
     training: TrainingConfig
     data: TrainingData
     folder: Path
-    progress: Progress
+    checkpoints: Checkpoints
     fine_tuned: bool
-    on_step: OnStep
+    progress: Progress
 
     @property
     def initial(self) -> Path | None:
         """Folder of the checkpoint to start from."""
         return self.folder / INITIAL_NAME if self.fine_tuned else None
 
-    def first_guess(self) -> FirstGuess:
-        """What the network starts from."""
-        return first_guess_of(self.network, self.data.probe, self.data.scale, self.data.mask)
+    def retrieval_constants(self) -> RetrievalConstants:
+        """Constants of phase retrieval for the probe and the mask of the scan."""
+        return constants_for_network(self.network, self.data.probe, self.data.scale, self.data.mask)
 
-    def require_shares(self) -> None:
+    def require_equal_shares(self) -> None:
         """Refuse a step that the devices cannot share equally.
 
         Raises
         ------
         InputError
-            If its groups are no multiple of the devices.
+            If the number of its groups is not a multiple of the number of devices.
         """
         groups, devices = self.data.groups_in_step(self.training), self.training.devices
         if groups % devices:
@@ -100,27 +100,27 @@ class Job:
             )
 
     def log_folder(self) -> Path:
-        """A new folder for the framework's loggers, which would overwrite what they wrote before a kill."""
-        return self.folder / "logs" / f"from_epoch_{self.progress.done + 1:04d}"
+        """A new folder for the loggers of the framework, which would overwrite their files of before a kill."""
+        return self.folder / "logs" / f"from_epoch_{self.checkpoints.done + 1:04d}"
 
     def tensorboard(self) -> bool:
-        """Whether to log for TensorBoard.
+        """Whether to write logs for TensorBoard.
 
         Raises
         ------
         InputError
-            If that was asked for, and it is not installed.
+            If they are required and TensorBoard is not installed.
         """
-        wanted = self.training.tensorboard
+        required = self.training.tensorboard
         installed = find_spec("tensorboard") is not None
-        if wanted and not installed:
+        if required and not installed:
             raise InputError('--tensorboard: is not installed: pip install "ptychonnx[tensorboard]"')
-        return installed if wanted is None else wanted
+        return installed if required is None else required
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What a framework's `fit` gives back, next to the checkpoint of the best epoch that it wrote."""
+class FitResult:
+    """Result of a framework's `fit`, next to the checkpoint of the best epoch that it writes."""
 
     initial_tensors: dict[str, str]
     trained_tensors: dict[str, str]
@@ -132,12 +132,12 @@ class Fitted:
 def settings_for(
     architecture: Architecture, values: Mapping[str, Any]
 ) -> tuple[NetworkConfig, TrainingConfig]:
-    """Settings from a user's values, over the architecture's defaults, over the general ones.
+    """Combine a user's values with the defaults of the architecture and the general defaults, in this order.
 
     Raises
     ------
     InputError
-        On an unknown setting or a value out of range.
+        If a setting is unknown or out of range.
     """
     merged = {**architecture.defaults, **values}
     names = {field.name for field in fields(TrainingConfig)}
@@ -152,35 +152,41 @@ def train(
     network: NetworkConfig,
     training: TrainingConfig,
     out: Path,
-    on_step: OnStep = lambda done, total: None,
+    progress: Progress = SILENT,
     *,
-    source: Source | None = None,
+    initial_weights: InitialWeights | None = None,
     resume: bool = False,
     files: Mapping[str, str] | None = None,
     labels: NDArray[np.complex64] | None = None,
 ) -> RunRecord:
-    """Train one network and leave a run folder (see `train.run`). An earlier run there is replaced at the end.
+    """Train one network and write its run folder (see `ptychonnx.train.run`), which replaces an earlier run at the end.
 
-    Until then everything is in ``<out>.unfinished``, and stays there if training is interrupted.
+    Until then everything is in ``<out>.unfinished``, which stays if training is interrupted.
 
     Parameters
     ----------
-    source
-        Run whose weights to start from, instead of the seed's.
+    progress
+        Receives the number of optimiser steps.
+    initial_weights
+        Weights to start from, instead of weights drawn with the seed.
     resume
-        Go on with an interrupted training if there is one; the result is that of an uninterrupted one. A run
-        that is finished is left as it is.
+        Continue an interrupted training if there is one, to the result of an uninterrupted one. A finished run is left
+        as it is.
     files
-        Text files to leave in the run folder, by name.
+        Text files to write into the run folder, by name.
     labels
-        complex64 [n, N, N], a patch for each pattern, which a physics-informed network learns instead of explaining the
-        patterns: those that a larger network gives (distillation).
+        complex64 [n, N, N], one patch per pattern, such as those of a larger network: a physics-informed network
+        learns them (distillation) instead of explaining the patterns.
 
     Raises
     ------
     InputError
-        If the scan does not fit the settings, the framework is missing, an interrupted training is there and
-        `resume` is not given, a file cannot be written, or the loss stops being finite.
+        If the scan does not fit the settings, the framework is not installed, or there is an interrupted training and
+        `resume` is false.
+    VerificationError
+        If training diverges; complete epochs are kept.
+    EnvironmentFailure
+        If a file cannot be written; complete epochs are kept.
     """
     if labels is not None:
         scan = replace(scan, labels=labels)
@@ -188,16 +194,15 @@ def train(
     data = prepare(scan, network, training, architecture, distilled=labels is not None)
     if labels is not None:
         data = replace(data, sha256=hash_of({"scan": data.sha256, **fingerprint({"labels": labels})}))
-    if source is not None:
-        source.require_same(architecture.name, network)
-    init_sha256 = None if source is None else source.sha256
-    plan = RunPlan(
+    if initial_weights is not None:
+        initial_weights.require_same(architecture.name, network)
+    plan = TrainingPlan(
         architecture=architecture.name,
         revision=architecture.revision,
         network=network,
         training=training,
         data_sha256=data.sha256,
-        init_sha256=init_sha256,
+        init_sha256=None if initial_weights is None else initial_weights.sha256,
     )
     architecture.load_builder()
     fit = import_framework_module(
@@ -207,55 +212,67 @@ def train(
     if helper:
         folder = unfinished_folder(out)
     else:
-        done = finished_already(out, plan) if resume else None
-        if done is not None:
-            return done
+        record = finished_already(out, plan) if resume else None
+        if record is not None:
+            return record
         folder = open_unfinished(out, plan, resume=resume)
     with nullcontext() if helper else locked(folder):
-        progress = Progress(folder, training, writes=not helper)
+        checkpoints = Checkpoints(folder, training, writes=not helper)
         try:
-            if source is not None and not helper:
-                _copy_checkpoint(source.checkpoint, folder / INITIAL_NAME)
-            for name, text in {} if files is None or helper else files.items():
-                write_text(folder / name, text)
-            job = Job(architecture, network, training, data, folder, progress, source is not None, on_step)
-            fitted: Fitted = fit(job)
-            held_out = np.unique(data.held_out)
-            write_scan(folder / HELD_OUT_NAME, replace(scan.subset(held_out), reference=None, labels=None))
+            if not helper:
+                _write_files(folder, initial_weights, files or {})
+            progress.stage(f"Training {architecture.label}", data.steps(training), "steps")
+            job = TrainingJob(
+                architecture,
+                network,
+                training,
+                data,
+                folder,
+                checkpoints,
+                fine_tuned=initial_weights is not None,
+                progress=progress,
+            )
+            result: FitResult = fit(job)
+            held_out = scan.subset(np.unique(data.held_out))
+            write_scan(folder / HELD_OUT_NAME, replace(held_out, reference=None, labels=None))
             learned = "supervised" if architecture.supervised else training.loss
             loss = learned if labels is None else "distilled"
-            record = _record(scan, architecture, plan, data, progress, fitted, loss)
+            record = _record(scan, architecture, plan, data, checkpoints, result, loss)
             write_run(folder, record)
             publish_run(folder, out)
         except BaseException as error:
-            if not (helper or progress.done):
+            if not (helper or checkpoints.done):
                 shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
-                raise EnvironmentFailure(progress.unwritable(error)) from error
+                raise checkpoints.write_failure(error) from error
             raise
     return record
 
 
 def helps_another_process() -> bool:
-    """Whether this is a copy of the command that Lightning started for another device."""
+    """Whether Lightning started this process, as a copy of the command, for another device."""
     return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
-def _copy_checkpoint(checkpoint: Path, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    shutil.copyfile(checkpoint, folder / checkpoint.name)
+def _write_files(folder: Path, initial_weights: InitialWeights | None, files: Mapping[str, str]) -> None:
+    if initial_weights is not None:
+        (folder / INITIAL_NAME).mkdir(exist_ok=True)
+        checkpoint = initial_weights.checkpoint
+        shutil.copyfile(checkpoint, folder / INITIAL_NAME / checkpoint.name)
+    for name, text in files.items():
+        write_text(folder / name, text)
 
 
 def _record(
     scan: Scan,
     architecture: Architecture,
-    plan: RunPlan,
+    plan: TrainingPlan,
     data: TrainingData,
-    progress: Progress,
-    fitted: Fitted,
+    checkpoints: Checkpoints,
+    result: FitResult,
     loss: str,
 ) -> RunRecord:
-    best = progress.best
+    best = checkpoints.best
     return RunRecord(
         label=architecture.run_label(plan.network),
         architecture=architecture.name,
@@ -272,21 +289,21 @@ def _record(
         final_loss=best.loss,
         validation_loss=best.validation_loss,
         disagreement=best.disagreement if math.isfinite(best.disagreement) else None,
-        epochs_done=progress.done,
+        epochs_done=checkpoints.done,
         best_epoch=best.epoch,
         init_sha256=plan.init_sha256,
-        parameters=fitted.parameters,
-        spectral_operator=fitted.spectral_operator,
-        seconds=progress.seconds,
-        versions=installed_versions(*fitted.packages),
+        parameters=result.parameters,
+        spectral_operator=result.spectral_operator,
+        seconds=checkpoints.seconds,
+        versions=installed_versions(*result.packages),
         git_commit=_git_commit(),
-        initial_tensors=fitted.initial_tensors,
-        trained_tensors=fitted.trained_tensors,
+        initial_tensors=result.initial_tensors,
+        trained_tensors=result.trained_tensors,
     )
 
 
 def _git_commit() -> str | None:
-    """Commit of this checkout, with `-dirty` if files differ from it; None for an installed package."""
+    """Commit of this checkout, with `-dirty` if files were changed; None for an installed package."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         tracked = subprocess.run(

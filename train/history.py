@@ -1,4 +1,4 @@
-"""`history.csv`: what training reported, a row an epoch, in the same columns for both frameworks."""
+"""`history.csv`: losses and figures of training, one row per epoch, the same columns for both frameworks."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Epoch:
     Attributes
     ----------
     epoch
-        From 1.
+        Number of the epoch, from 1.
     loss, validation_loss
-        Mean of the epoch, and of the held-out patterns after it.
+        Mean loss of the epoch, and of the held-out patterns after it.
     disagreement
-        Of overlapping patches, see `ptychonnx.train.overlap_consistency`.
+        Disagreement of overlapping patches, see `ptychonnx.train.overlap_consistency`.
     learning_rate
-        Of the last step.
+        Learning rate of the last step.
     seconds
-        Of training so far, without what was lost when it was interrupted.
+        Training time so far, without epochs that an interruption lost.
     """
 
     epoch: int
@@ -41,21 +41,21 @@ class Epoch:
     learning_rate: float
     seconds: float
 
-    def figure(self, monitor: Monitor) -> float:
-        """What is watched; lower is better, and what is no number is worst."""
+    def monitored(self, monitor: Monitor) -> float:
+        """The monitored figure; lower is better, and NaN counts as infinity."""
         value = self.validation_loss if monitor == "loss" else self.disagreement
         return value if math.isfinite(value) else math.inf
 
 
 def best_epoch(epochs: Sequence[Epoch], monitor: Monitor) -> Epoch:
-    """The epoch with the lowest figure; the first of equal ones."""
-    return min(epochs, key=lambda epoch: epoch.figure(monitor))
+    """The epoch with the lowest monitored figure; the first of equal ones."""
+    return min(epochs, key=lambda epoch: epoch.monitored(monitor))
 
 
 def is_stale(epochs: Sequence[Epoch], monitor: Monitor, patience: int | None) -> bool:
-    """Whether the last `patience` epochs brought no better figure.
+    """Whether the last `patience` epochs brought no improvement.
 
-    A function of the history alone: a resumed run stops where an uninterrupted one does.
+    It depends on the history alone, so a resumed run stops where an uninterrupted one does.
     """
     if patience is None or not epochs:
         return False
@@ -63,7 +63,7 @@ def is_stale(epochs: Sequence[Epoch], monitor: Monitor, patience: int | None) ->
 
 
 def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
-    """Write all rows; floats so that they are read back exactly."""
+    """Write all rows; floats are read back exactly."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Epoch))
@@ -71,12 +71,12 @@ def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
 
 
 def read_history(path: Path) -> list[Epoch]:
-    """Read what `write_history` wrote.
+    """Read a file of `write_history`.
 
     Raises
     ------
     InputError
-        If it is something else.
+        If the file is missing or has other columns.
     """
     names = [field.name for field in fields(Epoch)]
     try:
@@ -87,5 +87,5 @@ def read_history(path: Path) -> list[Epoch]:
             ]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: no history of a training, expected the columns {', '.join(names)}"
+            f"{path}: not a history of training, expected the columns {', '.join(names)}"
         ) from error

@@ -1,20 +1,20 @@
-"""A first guess of the object by phase retrieval, which every physics-informed network starts from and ends with.
+"""Phase retrieval, with which every physics-informed network starts and ends.
 
-From an empty object on, each step propagates the exit wave to the detector, gives it the measured amplitude, and
-propagates what that changed back: the gradient of ``sum (|FFT(P O)| - A)^2 / 2`` (the modulus projection of ePIE,
-Maiden and Rodenburg, Ultramicroscopy 109, 1256 (2009)). The gradient is preconditioned with the covariance that the
-object is expected to have, a Gaussian over a few pixels: where the light is too faint to say more, the result
-continues what lies beside it (of all objects that explain the pattern, the one of least energy under that prior).
-Steps carry momentum, and the gradient is taken where it leads to (Nesterov, Soviet Mathematics Doklady 27, 372
-(1983)).
+Starting from an empty object, each step propagates the exit wave to the detector, replaces its amplitude by the
+measured one, and propagates the change back: the gradient of ``sum (|FFT(P O)| - A)^2 / 2`` (the modulus projection of
+ePIE, Maiden and Rodenburg, Ultramicroscopy 109, 1256 (2009)). The gradient is preconditioned with the covariance that
+is expected of the object, a Gaussian over a few pixels: where the illumination is too faint to determine the object,
+the result continues its surroundings (of all objects that explain the pattern, it has the least energy under that
+prior). Steps have momentum, and the gradient is taken at the extrapolated object (Nesterov, Soviet Mathematics Doklady
+27, 372 (1983)).
 
 A network that sees several patterns at a time (gridsize above 1) finds one object for all of them: the covariance
-reaches from the window of each pattern into those of the others, by the distance between them, which is an input of
+extends from the window of each pattern into those of the others, by the distance between them, which is an input of
 the network (`docs/decisions/0018-joint-retrieval.md`). For pixels r of window c and r' of window c' it is the Gaussian
 of ``r + offset_c - r' - offset_c'``, whole pixels or not, so that patches agree where they overlap.
 
-Everything is a product of real matrices, made here or from the offsets, so that each framework writes it alike and the
-compiled network needs no Fourier operator.
+All operations are products of real matrices, computed here or from the offsets, so that both frameworks share one
+definition and the exported graph needs no Fourier operator.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ __all__ = [
     "INTENSITY_FLOOR",
     "MOMENTUM",
     "NEGLIGIBLE",
-    "FirstGuess",
     "Preconditioner",
-    "first_guess",
-    "first_guess_of",
+    "RetrievalConstants",
+    "constants_for_network",
     "preconditioner",
+    "retrieval_constants",
 ]
 
-# Bring the features of a weakly absorbing object to the order of one.
+# Gains that bring the features of a weakly absorbing object to the order of one.
 CONTRAST_GAIN = 5
 AMPLITUDE_GAIN = 2
 
@@ -53,21 +53,21 @@ MOMENTUM = 0.9
 # roots of z^2 - (1 - s c) ((1 + m) z - m), which stay inside the unit circle up to s c = (2 + 2 m) / (1 + 2 m) = 1.36.
 _STEP = 4 / 3
 
-# Added to the intensity of the scaled patterns (mean 1) before the square root: keeps the phase of a dark pixel, which
-# nothing determines, from being amplified.
+# Added to the intensity of the scaled patterns (mean 1) before the square root: prevents that the phase of a dark
+# pixel, which is undetermined, is amplified.
 INTENSITY_FLOOR = 1e-5
 
-# Correlation length of the object that is expected, pixels (standard deviation of the Gaussian).
+# Expected correlation length of the object, pixels (standard deviation of the Gaussian).
 CORRELATION = 2.0
 
-# Faint places take larger steps, in proportion to (light + this fraction of the brightest) to the power -1/2.
+# Faint pixels take larger steps, proportional to (light + this fraction of the brightest) to the power -1/2.
 FAINT = 0.1
 
-# Of several patterns at a time: the largest curvature is that of one, times how much brighter the brightest place is,
+# For several patterns at a time the largest curvature is that of one times the ratio of the brightest illuminations,
 # within 2 % for all distances between them (measured for the simulated zone plate, tests/train/test_joint.py).
 _JOINT_STEP = 1.3
 
-# Added to the light of a window, at most 1, so that patches are merged where there is none.
+# Added to the illumination of a window, at most 1, so that patches can be merged where it is zero.
 DARKEST = 1e-4
 
 # Constants below this fraction of the largest of their array are 0. They are far below the rounding of float32, and
@@ -81,16 +81,16 @@ _TRAINING_STEPS = 4
 
 @dataclass(frozen=True)
 class Preconditioner:
-    """What makes a step of a gradient ``G``: ``step * spread * (smoothing @ (spread * G) @ smoothing)``.
+    """Factors that turn a gradient ``G`` into a step: ``step * spread * (smoothing @ (spread * G) @ smoothing)``.
 
     Attributes
     ----------
     spread
-        [..., N, N], larger where there is less light.
+        [..., N, N], larger where the illumination is fainter.
     smoothing
         [N, N], symmetric: the expected covariance along either axis.
     step
-        [..., 1, 1], the largest that momentum bears.
+        [..., 1, 1], the largest stable step with momentum.
     """
 
     spread: NDArray[np.float64]
@@ -99,14 +99,14 @@ class Preconditioner:
 
 
 @dataclass(frozen=True)
-class FirstGuess:
-    """Constants, float32, of phase retrieval from a scaled amplitude ``A`` [N, N]. Parts are (real, imaginary).
+class RetrievalConstants:
+    """Constants (float32) of phase retrieval from a scaled amplitude ``A`` [N, N]. Parts are (real, imaginary).
 
-    For an object ``O``: ``psi_m = FFT(P_m O)``, ``q = A / sqrt(floor + sum_m |psi_m|^2) - 1`` (0 where the detector
-    is not trusted), ``G = sum_m B_m IFFT(q psi_m)``, and the step is ``spread * (smoothing G smoothing)``.
+    For an object ``O``: ``psi_m = FFT(P_m O)``, ``q = A / sqrt(floor + sum_m |psi_m|^2) - 1`` (0 at invalid
+    pixels), ``G = sum_m B_m IFFT(q psi_m)``, and the step is ``spread * (smoothing G smoothing)``.
 
     An image with parts is [row, part, column]. Its transform is a product from the left, over [row, part], and one
-    from the right, over [part, column], and so is the way back: nothing is moved. With several patterns at a time,
+    from the right, over [part, column], and so is the inverse, without transpositions. With several patterns at a time,
     `spread`, `smoothing` and the length of the step depend on the distances between them; `lit` and `back` then hold
     the probe alone.
 
@@ -115,29 +115,29 @@ class FirstGuess:
     scale
         Factor from measured to scaled amplitude.
     steps, final_steps
-        Steps before the network, from an empty object, and after it, from the network's.
+        Steps before the network, from an empty object, and after it, from its object.
     training_steps
-        Steps after the network while it is trained: gradients pass through them, and few are enough to learn from.
+        Steps after the network during training; gradients pass through them, and few suffice.
     members
-        Patterns that are explained together: C = gridsize ** 2.
+        Number of patterns that one object explains: C = gridsize ** 2.
     probe, lit
-        [2, modes, N, 2, N], complex products with P, scaled, and with ``P * spread``: the first of the two multiplies
-        the parts of an image, the second the exchanged parts, and their sum is the product.
+        [2, modes, N, 2, N], factors of the complex products with the scaled P and with ``P * spread``: the first
+        multiplies the parts of an image, the second the exchanged parts, and their sum is the product.
     back
-        [2, modes, N, 2, N], the same for B: ``conj(P) * spread`` times the largest step that momentum bears.
+        [2, modes, N, 2, N], the same for B: ``conj(P) * spread`` times the largest stable step with momentum.
     rows_to_detector, columns_to_detector, columns_to_object, rows_to_object
         [2N, 2N], the unitary Fourier transform to a centred spectrum, and back. Rows multiply from the left,
         columns from the right.
     smoothing
         [N, N], symmetric: the expected covariance along either axis.
     spread
-        [N, N], larger where there is less light.
-    trusted
-        [N, N], 1 where the detector is trusted, 0 elsewhere.
+        [N, N], larger where the illumination is fainter.
+    valid
+        [N, N], 1 at valid pixels of the detector, 0 elsewhere.
     light
         [N, N], amplitude of the illumination, at most 1.
     step
-        Length of a step for several patterns at a time, times how much brighter the brightest place is than with one.
+        Length of a step for several patterns at a time, times the ratio of their brightest illumination to that of one.
     """
 
     scale: float
@@ -154,12 +154,12 @@ class FirstGuess:
     rows_to_object: NDArray[np.float32]
     smoothing: NDArray[np.float32]
     spread: NDArray[np.float32]
-    trusted: NDArray[np.float32]
+    valid: NDArray[np.float32]
     light: NDArray[np.float32]
     step: float
 
 
-def first_guess(
+def retrieval_constants(
     probe: NDArray[np.complexfloating],
     scale: float,
     mask: NDArray[np.bool_] | None = None,
@@ -167,17 +167,17 @@ def first_guess(
     steps: int,
     final_steps: int,
     members: int = 1,
-) -> FirstGuess:
-    """Constants for a probe complex [modes, N, N] in sqrt(photons), and the scale of `dataset.SCALE_RULE`.
+) -> RetrievalConstants:
+    """Constants for a probe (complex [modes, N, N], in sqrt(photons)) and a scale (see `dataset.SCALE_RULE`).
 
     Parameters
     ----------
     mask
-        bool [N, N], True where the detector is trusted; everywhere if None.
+        bool [N, N], True at valid pixels; all are valid if None.
     steps, final_steps
-        Before the network and after it, see `ptychonnx.train.config.NetworkConfig`.
+        Steps before and after the network, see `ptychonnx.train.config.NetworkConfig`.
     members
-        Patterns that are explained together.
+        Number of patterns that one object explains.
     """
     size = probe.shape[-1]
     modes = probe.astype(np.complex128) * scale
@@ -197,10 +197,10 @@ def first_guess(
         "rows_to_object": _rows(inverse),
         "smoothing": expected.smoothing,
         "spread": expected.spread,
-        "trusted": np.ones((size, size)) if mask is None else mask,
+        "valid": np.ones((size, size)) if mask is None else mask,
         "light": light / light.max(),
     }
-    return FirstGuess(
+    return RetrievalConstants(
         scale=scale,
         steps=steps,
         final_steps=final_steps,
@@ -211,14 +211,14 @@ def first_guess(
     )
 
 
-def first_guess_of(
+def constants_for_network(
     network: NetworkConfig,
     probe: NDArray[np.complexfloating],
     scale: float,
     mask: NDArray[np.bool_] | None,
-) -> FirstGuess:
-    """The constants for a network of these settings."""
-    return first_guess(
+) -> RetrievalConstants:
+    """The constants for a network with these settings."""
+    return retrieval_constants(
         probe,
         scale,
         mask,
@@ -229,9 +229,9 @@ def first_guess_of(
 
 
 def preconditioner(density: NDArray[np.float64]) -> Preconditioner:
-    """The preconditioner of objects lit by a photon density [..., N, N], which bounds the curvature of the error.
+    """The preconditioner for objects under a photon density [..., N, N], which bounds the curvature of the error.
 
-    For windows of one object the density is the sum of theirs, each at its place.
+    For several windows of one object the density is the sum of theirs, each at its position.
     """
     size = density.shape[-1]
     spread = (density / density.max(axis=(-2, -1), keepdims=True) + FAINT) ** -0.25
@@ -243,8 +243,8 @@ def preconditioner(density: NDArray[np.float64]) -> Preconditioner:
 def _curvature(
     density: NDArray[np.float64], spread: NDArray[np.float64], smoothing: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Largest eigenvalue [..., 1, 1] of the preconditioned curvature, by power iteration; a trusted mask can only
-    lower it.
+    """Largest eigenvalue [..., 1, 1] of the preconditioned curvature, by power iteration; a mask can only
+    reduce it.
     """
     # All factors are positive, hence so is the eigenvector (Perron and Frobenius).
     vector, value = np.ones_like(density), np.ones((1, 1))
@@ -262,8 +262,8 @@ def _constant(values: NDArray) -> NDArray[np.float32]:
 
 
 def _product(factor: NDArray[np.complexfloating]) -> NDArray[np.float64]:
-    """Constants [2, ..., N, 2, N] whose first multiplies the parts of an image, and whose second the exchanged parts:
-    their sum is the complex product with `factor` [..., N, N].
+    """Factors [2, ..., N, 2, N] of the complex product with `factor` [..., N, N]: the first multiplies the parts of an
+    image, the second the exchanged parts, and the product is their sum.
     """
     same = np.stack([factor.real, factor.real], axis=-2)
     exchanged = np.stack([-factor.imag, factor.imag], axis=-2)
@@ -276,6 +276,6 @@ def _real(matrix: NDArray[np.complexfloating]) -> NDArray[np.float64]:
 
 
 def _rows(matrix: NDArray[np.complexfloating]) -> NDArray[np.float64]:
-    """The same for rows that are [row, part] instead of [part, row]."""
+    """As `_real`, for rows that are [row, part] instead of [part, row]."""
     size = len(matrix)
     return _real(matrix).reshape(2, size, 2, size).transpose(1, 0, 3, 2).reshape(2 * size, 2 * size)

@@ -1,9 +1,9 @@
-"""How much overlapping patches of held-out patterns disagree about the object.
+"""Disagreement of overlapping patches of held-out patterns about the object.
 
 The loss of a physics-informed network can fall while the object gets worse: one pattern of a complex object is
 under-determined. Patches of neighbouring patterns show the same object twice, so their disagreement is a second
-opinion that needs no known object. It is measured against the contrast of the object, because a blank one agrees
-with itself perfectly.
+opinion that needs no known object. It is divided by the contrast of the object, because blank patches agree
+perfectly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def overlap_disagreement(
 ) -> float:
     """Variance of patches about their merged object, over the variance of that object.
 
-    Only pixels that more than one patch shows count, by the light that fell there.
+    Only pixels inside more than one window count, each weighted by the illumination.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ def overlap_disagreement(
     offsets
         int [groups, members, 2], (row, column) of each window in its group, at least 0.
     weight
-        [N, N], positive: the illumination.
+        [N, N], positive: the illumination of a window.
 
     Returns
     -------
-    0 if all agree, about 1 if they have nothing in common; NaN where no two patches overlap, or nothing is seen.
+    0 if all patches agree, about 1 if they are unrelated; NaN if no two patches overlap or the object is blank.
     """
     between, contrast = 0.0, 0.0
     for members, places in zip(patches.astype(np.complex128), offsets, strict=True):
@@ -55,6 +55,6 @@ def overlap_disagreement(
             between += float(np.sum((weight * np.abs(patch - merged[window]) ** 2)[shared[window]]))
         mean = np.average(merged[shared], weights=light[shared])
         contrast += float(np.sum(light[shared] * np.abs(merged[shared] - mean) ** 2))
-    # A blank object gives a contrast of rounding errors.
+    # The contrast of a blank object consists of rounding errors.
     floor = 1e-10 * len(patches) * float(np.sum(weight))
     return between / contrast if contrast > floor else float("nan")

@@ -1,4 +1,4 @@
-"""Every architecture by name. Nothing of a framework is imported until an architecture is built."""
+"""Architectures by name. No framework is imported until an architecture is built."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ ENTRY_POINT_GROUP = "ptychonnx.architectures"
 
 @dataclass(frozen=True)
 class Architecture:
-    """One kind of network.
+    """A kind of network.
 
     Attributes
     ----------
     name
-        What users type; a letter, then letters, digits or underscores.
+        Name on the command line: a letter, then letters, digits or underscores.
     framework
-        ``torch`` or ``tensorflow``: chooses the training loop and the exporter.
+        ``torch`` or ``tensorflow``: determines the training loop and the exporter.
     builder
-        ``module:function`` that takes a `config.NetworkConfig` and a `initial_retrieval.FirstGuess`, and gives
-        the network: a `torch.nn.Module` or a `keras.Model` from amplitudes [B, C, N, N] to real and imaginary parts
-        [B, N, N, C, 2]. Where `takes_offsets`, from amplitudes and offsets [B, C, 2] (row, column) of the windows,
-        pixels, which it hands to `Features`.
+        ``module:function`` of a function that takes a `config.NetworkConfig` and `initial_retrieval.RetrievalConstants`
+        and returns the network: a `torch.nn.Module` or a `keras.Model` from amplitudes [B, C, N, N] to real and
+        imaginary parts [B, N, N, C, 2]. If `takes_offsets`, its second input are the offsets [B, C, 2] (row, column) of
+        the windows, in pixels, which it passes on to `Features`.
     summary
         One line for `ptychonnx train --list`.
     supervised
-        Whether it learns from the known object instead of from the patterns alone.
+        Whether it learns from the known object instead of the patterns alone.
     defaults
         Settings of `NetworkConfig` or `TrainingConfig` that differ from the general ones.
     revision
-        To be raised when the same weights begin to mean another network: runs of an earlier one are refused then.
+        Number to increase when the same weights define another network; runs of an earlier revision are refused.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Architecture:
         return self.name if self.supervised else f"pinn_{self.name}"
 
     def run_label(self, config: NetworkConfig) -> str:
-        """The label, with the gridsize if it is not 1: `pinn_<architecture>_grid2` sees 2 x 2 patterns."""
+        """The label, followed by the gridsize if it is not 1: `pinn_<architecture>_grid2` sees 2 x 2 patterns."""
         return self.label if config.gridsize == 1 else f"{self.label}_grid{config.gridsize}"
 
     def takes_offsets(self, config: NetworkConfig) -> bool:
-        """Whether the network is told where its patterns lie: several of them, and the physics that joins them."""
+        """Whether the network takes offsets: it is physics-informed and sees several patterns at a time."""
         return config.channels > 1 and not self.supervised
 
     def load_builder(self) -> Callable[..., Any]:
@@ -75,14 +75,14 @@ class Architecture:
         Raises
         ------
         InputError
-            If the framework is not installed, or there is no such function.
+            If the framework is not installed, or the function does not exist.
         """
         module, _, function = self.builder.partition(":")
         builder = getattr(import_framework_module(module, self.framework), function, None)
         if builder is None:
             raise InputError(
                 f"architecture {self.name!r}: its builder {self.builder!r} does not exist: {module} has no "
-                f"{function or 'function named behind a colon'}"
+                f"{function or 'function named after a colon'}"
             )
         return builder
 
@@ -93,13 +93,13 @@ def import_framework_module(module: str, framework: str) -> ModuleType:
     Raises
     ------
     InputError
-        If there is no such module, or something it needs is not installed; the message names the extra that brings it.
+        If the module does not exist, or a package that it needs is not installed; the message names the extra.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
-            raise InputError(f"{module}: no such module ({error.name} is not there)") from error
+            raise InputError(f"{module}: no such module ({error.name} does not exist)") from error
         raise InputError(
             f'{module} needs {error.name}, which is not installed: pip install "ptychonnx[{framework}]"'
         ) from error
@@ -123,7 +123,7 @@ _BUILT_IN = (
             "epochs": 6,
             "batch": 8,
             "learning_rate": 1e-3,
-        },  # without a first guess it has more to learn
+        },  # without phase retrieval it has more to learn
         revision=2,  # 1 saw the logarithm of the amplitude
     ),
     Architecture(
@@ -171,23 +171,23 @@ def architectures() -> dict[str, Architecture]:
     Raises
     ------
     InputError
-        If a package registers something else, or a name that is taken.
+        If a package registers another object, or a name that is taken.
     """
-    found = {architecture.name: architecture for architecture in _BUILT_IN}
+    registered = {architecture.name: architecture for architecture in _BUILT_IN}
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name in found:
+        if point.name in registered:
             raise InputError(f"entry point {point.name!r} ({point.value}): the name {point.name!r} is taken")
-        found[point.name] = _loaded(point)
-    return found
+        registered[point.name] = _loaded(point)
+    return registered
 
 
 def get_architecture(name: str) -> Architecture:
-    """The architecture of that name; a package that cannot be loaded is in the way of its own ones only.
+    """The architecture of that name; a package that cannot be loaded affects its own architectures only.
 
     Raises
     ------
     InputError
-        If there is none; the message lists those there are. If a package registers something else under that name.
+        If the name is unknown; the message lists all names. If a package registers another object under that name.
     """
     built_in = {architecture.name: architecture for architecture in _BUILT_IN}
     if name in built_in:
@@ -204,7 +204,7 @@ def _loaded(point: EntryPoint) -> Architecture:
     where = f"entry point {point.name!r} ({point.value})"
     try:
         architecture = point.load()
-    except Exception as error:  # a stranger's module may raise anything
+    except Exception as error:  # third-party modules may raise anything
         raise InputError(f"{where}: cannot be loaded ({type(error).__name__}: {error})") from error
     if not isinstance(architecture, Architecture):
         raise InputError(f"{where}: expected a ptychonnx.train.registry.Architecture")

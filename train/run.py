@@ -1,12 +1,12 @@
-"""The run folder: everything that training leaves behind and that export needs.
+"""The run folder: everything that training writes and export needs.
 
 ==================  ==========================================================================
 ``config.json``     architecture, settings, and the record of the training (`RunRecord`)
 ``checkpoint.*``    trained weights: ``.safetensors`` (Torch) or ``.weights.h5`` (Keras); no pickles
 ``held_out.npz``    a scan of the patterns that training did not see, with the probe
-``history.csv``     losses, a row an epoch
-``logs/``           what the framework's own loggers wrote, a folder each time it was started
-``initial/``        the checkpoint that a fine-tuned network started from
+``history.csv``     losses, one row per epoch
+``logs/``           output of the framework's own loggers, one folder per start
+``initial/``        the checkpoint from which a fine-tuned network started
 ``train.yaml``      every option as it was resolved, for `ptychonnx train --config`
 ==================  ==========================================================================
 """
@@ -29,7 +29,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
-from ptychonnx.train.initial_retrieval import FirstGuess, first_guess_of
+from ptychonnx.train.initial_retrieval import RetrievalConstants, constants_for_network
 
 __all__ = [
     "CONFIG_NAME",
@@ -43,7 +43,7 @@ __all__ = [
     "held_out_scan",
     "installed_versions",
     "read_run",
-    "recorded_guess",
+    "recorded_constants",
     "write_run",
 ]
 
@@ -54,16 +54,16 @@ INITIAL_NAME = "initial"
 
 @dataclass(frozen=True)
 class LayerOutput:
-    """What one layer of a network gave.
+    """Output of one layer of a network.
 
     Attributes
     ----------
     name
-        In the words of the framework.
+        Name of the layer in the framework.
     output
-        The array.
+        Its output.
     after
-        Names of the layers that it reads from; None if not known, that is, perhaps from all earlier ones.
+        Names of the layers whose outputs it reads; None if unknown, so possibly all earlier ones.
     """
 
     name: str
@@ -72,10 +72,10 @@ class LayerOutput:
 
 
 class NativeNetwork(Protocol):
-    """A trained network in its own framework, behind one face for export and tests."""
+    """A trained network in its own framework, with one interface for export and tests."""
 
     def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Object parts float32 [B, N, N, C, 2] of measured amplitudes float32 [B, C, N, N] and, if the network takes
+        """Object parts float32 [B, N, N, C, 2] for measured amplitudes float32 [B, C, N, N] and, if the network takes
         them, offsets float32 [B, C, 2].
         """
         ...
@@ -85,23 +85,23 @@ class NativeNetwork(Protocol):
         ...
 
     def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
-        """What every layer gives for the inputs of `predict`, none before those it reads from."""
+        """Output of every layer for the inputs of `predict`; a layer comes after those that it reads."""
         ...
 
 
 class RunRecord(BaseModel):
-    """What `config.json` holds.
+    """Content of `config.json`.
 
     Attributes
     ----------
     final_loss, validation_loss, disagreement
-        Of the epoch whose weights were kept.
+        Figures of the epoch whose weights were kept.
     epochs_done, best_epoch
-        Epochs that were trained, and the one whose weights were kept.
+        Number of trained epochs, and the one whose weights were kept.
     revision
-        Of the architecture, see `ptychonnx.train.registry.Architecture`.
+        Revision of the architecture, see `ptychonnx.train.registry.Architecture`.
     init_sha256
-        Of the checkpoint that training started from; None if from the seed alone.
+        SHA-256 of the checkpoint from which training started; None if the weights were drawn with the seed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -135,27 +135,27 @@ class RunRecord(BaseModel):
 
     @property
     def final_steps(self) -> int | None:
-        """Steps of phase retrieval that the network ends with; None if it learned from known objects and has none."""
+        """Number of final steps of phase retrieval; None for a network that learned from known objects."""
         return None if self.loss_name == "supervised" else self.network.final_steps
 
     def with_final_steps(self, steps: int) -> RunRecord:
-        """The same weights with another number of last steps of phase retrieval, which hold no weights.
+        """The record with another number of final steps of phase retrieval, which have no weights.
 
         Raises
         ------
         InputError
-            If the network ends with no such steps.
+            If the network has no such steps.
         """
         if self.final_steps is None:
             raise InputError(
-                f"--final-steps {steps}: {self.label} learned from known objects and ends with no steps of phase "
-                "retrieval, expected a physics-informed network"
+                f"--final-steps {steps}: {self.label} learned from known objects and has no final steps of "
+                "phase retrieval, expected a physics-informed network"
             )
         return self.model_copy(update={"network": replace(self.network, final_steps=steps)})
 
 
 def write_run(folder: Path, record: RunRecord) -> None:
-    """Write `config.json`; the last file of a run, so that a folder with it is complete."""
+    """Write `config.json`, the last file of a run: a folder that has one is complete."""
     write_text(folder / CONFIG_NAME, record.model_dump_json(indent=2) + "\n")
 
 
@@ -165,7 +165,7 @@ def read_run(folder: Path) -> RunRecord:
     Raises
     ------
     InputError
-        If the folder is no finished run.
+        If the folder is not a finished run.
     """
     path = Path(folder) / CONFIG_NAME
     if not path.is_file():
@@ -179,7 +179,7 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def fingerprint(tensors: Mapping[str, NDArray]) -> dict[str, str]:
-    """SHA-256 of each tensor's values, by name."""
+    """SHA-256 of the values of each tensor, by name."""
     return {
         name: hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         for name, value in tensors.items()
@@ -187,37 +187,37 @@ def fingerprint(tensors: Mapping[str, NDArray]) -> dict[str, str]:
 
 
 def hash_of(fingerprints: Mapping[str, str]) -> str:
-    """One SHA-256 for a whole set of tensors, whatever their order."""
+    """One SHA-256 for a set of tensors, independent of their order."""
     return hashlib.sha256("\n".join(f"{k} {v}" for k, v in sorted(fingerprints.items())).encode()).hexdigest()
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """Versions of the packages that are installed, by distribution name."""
-    found = {}
+    """Versions of ptychonnx, NumPy and those of `packages` that are installed, by distribution name."""
+    versions = {}
     for package in ("ptychonnx", "numpy", *packages):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def held_out_scan(folder: Path) -> Scan:
-    """The patterns that training did not see."""
+    """Read the held-out patterns of a run."""
     return read_scan(Path(folder) / HELD_OUT_NAME)
 
 
-def recorded_guess(folder: Path, record: RunRecord) -> FirstGuess:
-    """The first guess that the network of a run was built with.
+def recorded_constants(folder: Path, record: RunRecord) -> RetrievalConstants:
+    """Constants of phase retrieval with which the network of a run was built.
 
     Raises
     ------
     InputError
-        If the run keeps no probe.
+        If the run has no probe.
     """
     scan = held_out_scan(folder)
     if scan.probe is None:
         raise InputError(
             f"{folder}: {HELD_OUT_NAME} has no probe, expected a folder written by `ptychonnx train`"
         )
-    return first_guess_of(record.network, scan.probe, record.scale, scan.mask)
+    return constants_for_network(record.network, scan.probe, record.scale, scan.mask)

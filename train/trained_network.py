@@ -1,4 +1,4 @@
-"""Networks, whatever their framework: trained ones from their run, and what every one has to give."""
+"""Networks of either framework: load those of a run, and check the output of a new one."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from ptychonnx.train.run import NativeNetwork, RunRecord
 
 __all__ = ["check_output", "initial_network", "load_network"]
 
-_BATCH = 3  # neither the channels of a gridsize, nor the two parts
+_BATCH = 3  # differs from every number of channels and from the number of parts
 
 
 def load_network(folder: Path, record: RunRecord) -> NativeNetwork:
-    """The network of a run with its trained weights.
+    """Load the network of a run with its trained weights.
 
     Raises
     ------
     InputError
-        If the framework is not installed, the checkpoint is missing or does not fit, or its weights meant another
-        network when they were trained.
+        If the framework is not installed, the checkpoint is missing or does not fit, or the run was trained with
+        another revision of the architecture.
     """
     _require_revision(folder, record)
     return _module(record).load_network(folder, record)
 
 
 def initial_network(folder: Path, record: RunRecord) -> NativeNetwork:
-    """The network of a run as it was before training, built again from the seed.
+    """Build the network of a run as it was before training.
 
     Raises
     ------
     InputError
-        As `load_network`.
+        See `load_network`.
     """
     _require_revision(folder, record)
     return _module(record).initial_network(folder, record)
 
 
 def check_output(architecture: Architecture, config: NetworkConfig, network: NativeNetwork) -> None:
-    """Run a network that was just built on empty patterns, and refuse it if what it gives has another shape.
+    """Run a new network on empty patterns, and refuse an output of another shape.
 
     Raises
     ------
     InputError
-        With the shapes that were found and expected, or if it takes no offsets with a gridsize above 1.
+        If shape or type of the output is wrong, or the network takes no offsets with a gridsize above 1.
     """
     channels = config.channels
     patterns = np.zeros((_BATCH, channels, config.n, config.n), dtype=np.float32)
@@ -58,7 +58,7 @@ def check_output(architecture: Architecture, config: NetworkConfig, network: Nat
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"architecture {architecture.name!r}: its network does not take amplitudes and offsets, as --gridsize "
-                f"{config.gridsize} wants it ({str(error).strip().splitlines()[0]})"
+                f"{config.gridsize} requires ({str(error).strip().splitlines()[0]})"
             ) from error
     else:
         output = network.predict(patterns)
@@ -66,17 +66,17 @@ def check_output(architecture: Architecture, config: NetworkConfig, network: Nat
     if output.shape != expected or output.dtype != np.float32:
         raise InputError(
             f"architecture {architecture.name!r}: for patterns [{_BATCH}, {channels}, {config.n}, {config.n}] its "
-            f"network gives {output.dtype} {list(output.shape)}, expected float32 {list(expected)}: "
-            "real and imaginary part of the object last"
+            f"network returns {output.dtype} {list(output.shape)}, expected float32 {list(expected)}, with real and "
+            "imaginary part of the object last"
         )
 
 
 def _require_revision(folder: Path, record: RunRecord) -> None:
-    now = get_architecture(record.architecture).revision
-    if record.revision != now:
+    revision = get_architecture(record.architecture).revision
+    if record.revision != revision:
         raise InputError(
             f"{folder}: was trained with revision {record.revision} of the architecture {record.architecture!r}, "
-            f"which is at {now} now: train it again"
+            f"expected the current revision {revision}: train it again"
         )
 
 

@@ -1,4 +1,4 @@
-"""What was asked of a training: kept in the folder of an unfinished run, so that it is resumed with the same."""
+"""Settings of an unfinished run, kept in its folder, so that it is resumed with the same."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.run import RunRecord
 
-__all__ = ["PLAN_NAME", "RunPlan", "plan_of", "read_plan", "write_plan"]
+__all__ = ["PLAN_NAME", "TrainingPlan", "plan_of", "read_plan", "write_plan"]
 
 PLAN_NAME = "plan.json"
-# They do not change the result, so that a resumed run may have others.
+# Settings that do not change the result, so that a resumed run may have others.
 _FREE = {"tensorboard"}
 
 
-class RunPlan(BaseModel):
-    """What decides the result of a training; a run is resumed only with the same."""
+class TrainingPlan(BaseModel):
+    """Everything that determines the result of a training; a run is resumed only with the same plan."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,8 +33,8 @@ class RunPlan(BaseModel):
     data_sha256: str
     init_sha256: str | None = None
 
-    def differences(self, other: RunPlan) -> Iterator[str]:
-        """Settings in which another plan differs, in words: this one's value first."""
+    def differences(self, other: TrainingPlan) -> Iterator[str]:
+        """Describe the settings in which another plan differs, with the value of this one first."""
         mine, theirs = _settings(self), _settings(other)
         for name, value in mine.items():
             if value != theirs[name]:
@@ -47,7 +47,7 @@ class RunPlan(BaseModel):
             yield "other initial weights"
 
 
-def _settings(plan: RunPlan) -> dict[str, Any]:
+def _settings(plan: TrainingPlan) -> dict[str, Any]:
     values = {**asdict(plan.network), **asdict(plan.training)}
     return {
         "architecture": plan.architecture,
@@ -55,9 +55,9 @@ def _settings(plan: RunPlan) -> dict[str, Any]:
     }
 
 
-def plan_of(record: RunRecord) -> RunPlan:
-    """What a finished run was asked for."""
-    return RunPlan(
+def plan_of(record: RunRecord) -> TrainingPlan:
+    """The plan of a finished run."""
+    return TrainingPlan(
         architecture=record.architecture,
         revision=record.revision,
         network=record.network,
@@ -67,21 +67,21 @@ def plan_of(record: RunRecord) -> RunPlan:
     )
 
 
-def write_plan(folder: Path, plan: RunPlan) -> None:
+def write_plan(folder: Path, plan: TrainingPlan) -> None:
     """Write `plan.json`."""
     write_text(folder / PLAN_NAME, plan.model_dump_json(indent=2) + "\n")
 
 
-def read_plan(folder: Path) -> RunPlan:
+def read_plan(folder: Path) -> TrainingPlan:
     """Read `plan.json`.
 
     Raises
     ------
     InputError
-        If it is not there, or something else.
+        If the file is missing or cannot be read.
     """
     path = folder / PLAN_NAME
     try:
-        return RunPlan.model_validate_json(path.read_text(encoding="utf-8"))
+        return TrainingPlan.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
-        raise InputError(f"{path}: not understood, expected the plan of an interrupted training") from error
+        raise InputError(f"{path}: cannot be read, expected the plan of an interrupted training") from error

@@ -1,6 +1,6 @@
-"""A run that is being trained lives in ``<run>.unfinished``; it becomes the run folder when it is complete.
+"""The folder of an unfinished run, ``<run>.unfinished``, which becomes the run folder when training is complete.
 
-A kill leaves it there, and `--resume` goes on with it. An earlier run of the same name stays until then.
+A kill leaves it in place, and `--resume` continues from it. An earlier run of the same name stays until then.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ptychonnx.runtime.atomic import check_output, check_replaceable, put_folder
-from ptychonnx.runtime.errors import InputError
-from ptychonnx.train.checkpoints import Progress
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError
+from ptychonnx.train.checkpoints import Checkpoints
 from ptychonnx.train.run import CONFIG_NAME, RunRecord, read_run
-from ptychonnx.train.training_plan import PLAN_NAME, RunPlan, plan_of, read_plan, write_plan
+from ptychonnx.train.training_plan import PLAN_NAME, TrainingPlan, plan_of, read_plan, write_plan
 
 __all__ = ["finished_already", "locked", "open_unfinished", "publish_run", "unfinished_folder"]
 
 
 def unfinished_folder(out: Path) -> Path:
-    """Where the run `out` is while it is trained."""
+    """Folder of the run `out` during training."""
     return out.with_name(f"{out.name}.unfinished")
 
 
-def finished_already(out: Path, plan: RunPlan) -> RunRecord | None:
-    """The record of a run that is complete, for `--resume`; None if there is something to train.
+def finished_already(out: Path, plan: TrainingPlan) -> RunRecord | None:
+    """The record of a run that `--resume` finds complete; None if there is something to train.
 
     Raises
     ------
     InputError
-        If a run is there, but of another plan.
+        If the run was trained with another plan.
     """
     folder = unfinished_folder(out)
     if (folder / CONFIG_NAME).is_file():
@@ -46,14 +46,16 @@ def finished_already(out: Path, plan: RunPlan) -> RunRecord | None:
     return record
 
 
-def open_unfinished(out: Path, plan: RunPlan, *, resume: bool) -> Path:
-    """The folder to train in: new, or that of an interrupted training of the same plan.
+def open_unfinished(out: Path, plan: TrainingPlan, *, resume: bool) -> Path:
+    """Open the folder to train in: a new one, or that of an interrupted training with the same plan.
 
     Raises
     ------
     InputError
-        If `out` is something else than a run; if an interrupted training is there and `resume` is not given; or if
-        that was of another plan.
+        If `out` exists and is not a run; if there is an interrupted training and `resume` is false; or if it has
+        another plan.
+    EnvironmentFailure
+        If the folder cannot be written.
     """
     check_output(out)
     check_replaceable(out, CONFIG_NAME)
@@ -65,7 +67,7 @@ def open_unfinished(out: Path, plan: RunPlan, *, resume: bool) -> Path:
         return folder
     if any(folder.glob("epochs/[0-9]*")):
         raise InputError(
-            f"{folder}: holds an interrupted training; --resume goes on with it, removing the folder forgets it"
+            f"{folder}: holds an interrupted training; --resume continues it, removing the folder discards it"
         )
     if folder.is_dir() and any(folder.iterdir()) and not (folder / PLAN_NAME).is_file():
         raise InputError(f"{folder}: holds files but no {PLAN_NAME}, so it is not replaced")
@@ -75,18 +77,18 @@ def open_unfinished(out: Path, plan: RunPlan, *, resume: bool) -> Path:
         folder.mkdir(parents=True)
         write_plan(folder, plan)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+        raise EnvironmentFailure(f"{folder}: cannot be written ({error.strerror})") from error
     return folder
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in the same folder; the system unlocks it if this one is killed.
+    """Prevent other processes from training in the same folder; the system unlocks it if this process is killed.
 
     Raises
     ------
     InputError
-        If another process trains there.
+        If another process is training in the folder.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -100,13 +102,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def publish_run(folder: Path, out: Path) -> None:
-    """Give a complete folder its name."""
+    """Give the folder of a complete run its final name."""
     (folder / PLAN_NAME).unlink(missing_ok=True)
-    Progress(folder, read_run(folder).training).forget()
+    Checkpoints(folder, read_run(folder).training).remove()
     put_folder(folder, out)
 
 
-def _require_same(folder: Path, there: RunPlan, asked: RunPlan) -> None:
+def _require_same(folder: Path, there: TrainingPlan, asked: TrainingPlan) -> None:
     different = next(there.differences(asked), None)
     if different is not None:
-        raise InputError(f"{folder}: cannot be resumed with other settings: it has {different}")
+        raise InputError(f"{folder}: cannot be resumed with other settings: it was started with {different}")

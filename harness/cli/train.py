@@ -16,7 +16,7 @@ from ptychonnx.harness.cli.shared_options import Probe
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
-from ptychonnx.train.fine_tuning import find_source
+from ptychonnx.train.fine_tuning import find_initial_weights
 from ptychonnx.train.fitting import helps_another_process, settings_for
 from ptychonnx.train.fitting import train as train_network
 from ptychonnx.train.registry import architectures, get_architecture
@@ -71,7 +71,7 @@ def train(
             "expected ARCHITECTURE --data SCAN --out RUN; `ptychonnx train --list` names the architectures"
         )
     chosen = get_architecture(architecture)
-    source = None if init_from is None else find_source(init_from)
+    source = None if init_from is None else find_initial_weights(init_from)
     path = data / "train.npz" if data.is_dir() else data
     if helps_another_process():
         set_verbosity(-1)
@@ -81,15 +81,14 @@ def train(
     options = resolved_yaml(context, {**asdict(built), **asdict(fitted)})
     try:
         with report_progress() as progress:
-            progress.stage(f"Training {chosen.label}", unit="steps")
             record = train_network(
                 scan,
                 chosen,
                 built,
                 fitted,
                 out,
-                progress.update,
-                source=source,
+                progress,
+                initial_weights=source,
                 resume=resume,
                 files={_OPTIONS_NAME: options},
             )

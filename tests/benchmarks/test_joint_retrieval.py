@@ -9,7 +9,7 @@ import pytest
 
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward, illumination
-from ptychonnx.train.initial_retrieval import first_guess
+from ptychonnx.train.initial_retrieval import retrieval_constants
 
 torch = pytest.importorskip("torch")
 
@@ -52,7 +52,7 @@ def test_one_pattern_gets_the_first_guess_of_the_networks(modes):
     probe = 40 * noise(rng, modes, N, N)
     mask = rng.random((N, N)) < 0.9
     amplitude = forward(noise(rng, 3, N, N), probe).astype(np.float32)
-    guess = first_guess(probe, 0.02, mask, steps=9, final_steps=0)
+    guess = retrieval_constants(probe, 0.02, mask, steps=9, final_steps=0)
     scaled = np.float32(0.02) * amplitude
     expected = Retrieval(guess)(torch.from_numpy(scaled[:, None]), 9)[:, 0].numpy()
     retrieval = JointRetrieval(0.02 * probe, np.zeros((3, 1, 2), dtype=int), N, mask)

@@ -18,7 +18,7 @@ from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.fitting import train
 from ptychonnx.train.registry import get_architecture
-from ptychonnx.train.run import read_run, recorded_guess
+from ptychonnx.train.run import read_run, recorded_constants
 from ptychonnx.train.tensorflow.network import build_network, load_network
 
 
@@ -34,7 +34,7 @@ def test_what_stays_of_a_network_are_its_largest_channels(tmp_path):
     def pruned(width):
         network = replace(config, width=width)
         source = pruned_source(run, network, tmp_path / str(width))
-        narrow = build_network(cnn, network, recorded_guess(run, record), seed=9)
+        narrow = build_network(cnn, network, recorded_constants(run, record), seed=9)
         narrow.load(source.path)
         return narrow
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ptychonnx.export.graph.denormals import constant_denormals, count_denormals
 from ptychonnx.harness.simulate.probes import make_probe
-from ptychonnx.train.initial_retrieval import first_guess
+from ptychonnx.train.initial_retrieval import retrieval_constants
 
 ZOO = Path(__file__).parents[2] / "zoo"
 
@@ -63,7 +63,7 @@ def test_no_network_of_the_zoo_holds_negligible_constants(path):
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_constants_of_phase_retrieval_are_cut(size, members):
     constants = vars(
-        first_guess(make_probe("zone-plate", size), 0.1, steps=1, final_steps=1, members=members)
+        retrieval_constants(make_probe("zone-plate", size), 0.1, steps=1, final_steps=1, members=members)
     )
     count = count_denormals(value for value in constants.values() if isinstance(value, np.ndarray))
     assert (count.denormal, count.negligible) == (0, 0)
@@ -73,6 +73,6 @@ def test_probes_with_faint_tails_are_cut_too():
     row, column = np.mgrid[:64, :64] - 32
     probe = np.exp(-(row**2 + column**2) / 16).astype(np.complex64)[None]
     assert count_denormals([np.abs(probe).astype(np.float32)]).negligible
-    constants = vars(first_guess(probe, 0.1, steps=1, final_steps=1))
+    constants = vars(retrieval_constants(probe, 0.1, steps=1, final_steps=1))
     count = count_denormals(value for value in constants.values() if isinstance(value, np.ndarray))
     assert (count.denormal, count.negligible) == (0, 0)

@@ -24,7 +24,7 @@ from ptychonnx.export.verification.engines import open_onnxruntime  # noqa: E402
 from ptychonnx.export.verification.verify import relative_difference  # noqa: E402
 from ptychonnx.runtime.errors import InputError  # noqa: E402
 from ptychonnx.train.config import NetworkConfig  # noqa: E402
-from ptychonnx.train.initial_retrieval import first_guess  # noqa: E402
+from ptychonnx.train.initial_retrieval import retrieval_constants  # noqa: E402
 from ptychonnx.train.registry import architectures  # noqa: E402
 from ptychonnx.train.torch import uno  # noqa: E402
 from ptychonnx.train.torch.network import build_network  # noqa: E402
@@ -40,7 +40,7 @@ def some_probe(n):
 
 def network(architecture, n, **settings):
     config = NetworkConfig(n=n, width=8, blocks=2, modes=12, **settings)
-    guess = first_guess(some_probe(n), 0.05, steps=2, final_steps=2, members=config.channels)
+    guess = retrieval_constants(some_probe(n), 0.05, steps=2, final_steps=2, members=config.channels)
     native = build_network(architecture, config, guess, seed=1)
     with torch.no_grad():
         for parameter in native.module.parameters():
@@ -82,7 +82,7 @@ def test_resampling_to_the_size_that_is_there_leaves_no_trace():
     # One level: every layer, and every skip connection, keeps the size.
     module = uno.build(
         NetworkConfig(n=16, width=4, blocks=1, modes=4),
-        first_guess(some_probe(16), 0.05, steps=2, final_steps=2),
+        retrieval_constants(some_probe(16), 0.05, steps=2, final_steps=2),
     )
     converted = convert_module(module, np.ones((2, 1, 16, 16), np.float32))
     assert "Resize" not in operators(converted.model)

@@ -13,7 +13,13 @@ from ptychonnx.harness.simulate.probes import make_probe
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward, illumination
 from ptychonnx.runtime.scan.grouping import group_offsets, nearest_groups
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, FirstGuess, first_guess
+from ptychonnx.train.initial_retrieval import (
+    CORRELATION,
+    DARKEST,
+    FAINT,
+    RetrievalConstants,
+    retrieval_constants,
+)
 from ptychonnx.train.registry import architectures, get_architecture
 
 torch = pytest.importorskip("torch")
@@ -36,8 +42,8 @@ def probe() -> NDArray[np.complex128]:
 
 
 @pytest.fixture(scope="module")
-def guess(probe) -> FirstGuess:
-    return first_guess(probe, 1.0, steps=6, final_steps=6, members=4)
+def guess(probe) -> RetrievalConstants:
+    return retrieval_constants(probe, 1.0, steps=6, final_steps=6, members=4)
 
 
 def lines(seed: int, side: int = 48) -> NDArray[np.complex128]:
@@ -50,7 +56,7 @@ def windows(image: NDArray, offsets: NDArray) -> NDArray:
 
 
 def retrieved(
-    guess: FirstGuess, amplitude: NDArray, offsets: NDArray, steps: int, start: NDArray | None = None
+    guess: RetrievalConstants, amplitude: NDArray, offsets: NDArray, steps: int, start: NDArray | None = None
 ) -> NDArray[np.complex128]:
     """[B, C, N, N], from Torch, after TensorFlow was found to agree."""
     given = None if start is None else np.stack([start.real, start.imag], axis=-2).astype(np.float32)
@@ -87,7 +93,7 @@ def by_formula(probe: NDArray, amplitude: NDArray, offsets: NDArray, steps: int)
 
     density = carried(np.stack([light + DARKEST] * len(offsets)), lambda d: np.maximum(1 - np.abs(d), 0))
     spread = (density / density.max() + FAINT) ** -0.25
-    length = first_guess(probe, 1.0, steps=1, final_steps=0, members=4).step / density.max()
+    length = retrieval_constants(probe, 1.0, steps=1, final_steps=0, members=4).step / density.max()
     last = ahead = np.ones(amplitude.shape, dtype=np.complex128)
     for _ in range(steps):
         waves = np.fft.fftshift(np.fft.fft2(probe * ahead[:, None], norm="ortho"), axes=(-2, -1))
@@ -104,7 +110,7 @@ def by_formula(probe: NDArray, amplitude: NDArray, offsets: NDArray, steps: int)
 def test_the_steps_agree_with_their_formula(probe, offsets, modes):
     several = np.concatenate([probe, 0.4 * np.roll(probe, 5, axis=-1)])[:modes]
     amplitude = forward(windows(lines(1), SQUARE), several).astype(np.float32)
-    guess = first_guess(several, 1.0, steps=6, final_steps=0, members=4)
+    guess = retrieval_constants(several, 1.0, steps=6, final_steps=0, members=4)
     found = retrieved(guess, amplitude[None], offsets[None], 6)[0]
     expected = by_formula(several, amplitude, offsets, 6)
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
@@ -154,7 +160,7 @@ def test_more_patterns_give_a_better_object(probe, guess):
         phase = np.sum(light * patches.conj() * true, axis=(1, 2), keepdims=True)
         return float(np.sum(light * np.abs(patches * phase / np.abs(phase) - true) ** 2))
 
-    alone = TorchRetrieval(first_guess(probe, 1.0, steps=24, final_steps=0))
+    alone = TorchRetrieval(retrieval_constants(probe, 1.0, steps=24, final_steps=0))
     parts = alone(torch.from_numpy(amplitude), 24).numpy()[0]
     together = retrieved(guess, amplitude, SQUARE[None], 24)[0]
     assert error(together) < 0.5 * error(parts[..., 0, :] + 1j * parts[..., 1, :])
@@ -192,7 +198,7 @@ def test_patches_that_differ_are_merged_by_the_light_that_fell_there(guess):
 @pytest.mark.parametrize("distance", [0, 2, 5, 9, 14, 20, 40])
 def test_no_distance_makes_the_steps_too_long(kind, distance):
     probe = make_probe(kind, N)
-    guess = first_guess(
+    guess = retrieval_constants(
         probe * N / np.sqrt(illumination(probe).sum()), 1.0, steps=1, final_steps=0, members=4
     )
     grid = distance * np.array([[[0, 0], [0, 1], [1, 0], [1, 1]]], dtype=np.float32)
@@ -239,7 +245,7 @@ def test_groups_of_a_scan_are_retrieved_better_than_scattered_ones(probe, guess)
 def test_every_architecture_finds_one_object_for_four_patterns(probe, name):
     architecture = get_architecture(name)
     config = NetworkConfig(n=N, gridsize=2, width=4, blocks=2, modes=8, first_steps=3, final_steps=3)
-    guess = first_guess(probe, 1.0, steps=3, final_steps=3, members=4)
+    guess = retrieval_constants(probe, 1.0, steps=3, final_steps=3, members=4)
     build = import_module(f"ptychonnx.train.{architecture.framework}.network").build_network
     amplitude = forward(windows(lines(8), SQUARE), probe).astype(np.float32)[None]
     parts = build(architecture, config, guess, 0).predict(amplitude, SQUARE[None])

@@ -14,7 +14,7 @@ from ptychonnx.runtime.scan.forward_model import cut_windows, forward, illuminat
 torch = pytest.importorskip("torch")
 tf = pytest.importorskip("tensorflow")
 
-from ptychonnx.train.initial_retrieval import CONTRAST_GAIN, first_guess  # noqa: E402
+from ptychonnx.train.initial_retrieval import CONTRAST_GAIN, retrieval_constants  # noqa: E402
 from ptychonnx.train.tensorflow import layers as tensorflow_layers  # noqa: E402
 from ptychonnx.train.tensorflow import physics as tensorflow_physics  # noqa: E402
 from ptychonnx.train.torch import blocks as torch_blocks  # noqa: E402
@@ -194,7 +194,7 @@ def test_first_guesses_agree_with_their_formula(size: int, modes: int) -> None:
     amplitude = forward(complex_noise(rng, 3, size, size), probe).astype(np.float32)
     mask = rng.random((size, size)) < 0.9
     scale = 0.013
-    guess = first_guess(probe, scale, mask, steps=5, final_steps=1)
+    guess = retrieval_constants(probe, scale, mask, steps=5, final_steps=1)
     by_torch = (
         torch_blocks.Features(guess)(torch.from_numpy(amplitude[:, None])).numpy().transpose(0, 2, 3, 1)
     )
@@ -213,7 +213,7 @@ def test_the_last_steps_agree_with_their_formula() -> None:
     rng = np.random.default_rng(6)
     probe, parts = complex_noise(rng, 1, 16, 16), rng.normal(size=(1, 16, 16, 2, 2)).astype(np.float32)
     amplitude = forward(complex_noise(rng, 2, 16, 16), probe).astype(np.float32)[None]
-    guess = first_guess(probe, 1.5, steps=1, final_steps=6)
+    guess = retrieval_constants(probe, 1.5, steps=1, final_steps=6)
 
     class Constant(torch.nn.Module):
         def forward(self, _: object) -> object:
@@ -241,7 +241,7 @@ def test_the_true_object_is_not_changed() -> None:
     rng = np.random.default_rng(7)
     probe, known = complex_noise(rng, 2, 32, 32), complex_noise(rng, 1, 32, 32)
     amplitude = torch.from_numpy(forward(known, probe).astype(np.float32)[None])
-    retrieval = Retrieval(first_guess(probe, 1.0, steps=1, final_steps=1))
+    retrieval = Retrieval(retrieval_constants(probe, 1.0, steps=1, final_steps=1))
     parts = torch.from_numpy(np.stack([known.real, known.imag], axis=2)[None])
     found = retrieval(amplitude, 8, parts=parts)
     assert np.abs((found - parts).numpy()).max() < 1e-3
@@ -254,7 +254,7 @@ def test_every_step_explains_the_pattern_better() -> None:
     probe = make_probe("zone-plate", 64) * 64
     known = lines_object((64, 64), np.random.default_rng(8))
     amplitude = forward(known[None], probe).astype(np.float32)
-    retrieval = Retrieval(first_guess(probe, 1.0, steps=1, final_steps=1))
+    retrieval = Retrieval(retrieval_constants(probe, 1.0, steps=1, final_steps=1))
     errors = []
     for steps in range(13):
         parts = retrieval(torch.from_numpy(amplitude[None]), steps)[0]
@@ -267,7 +267,7 @@ def test_every_step_explains_the_pattern_better() -> None:
 def test_the_first_guess_of_an_empty_object_is_empty() -> None:
     probe = (100 * complex_noise(np.random.default_rng(5), 1, 32, 32)).astype(np.complex64)
     amplitude = forward(np.ones((1, 32, 32), np.complex64), probe).astype(np.float32)
-    features = torch_blocks.Features(first_guess(probe, 0.01, steps=9, final_steps=1))(
+    features = torch_blocks.Features(retrieval_constants(probe, 0.01, steps=9, final_steps=1))(
         torch.from_numpy(amplitude[:, None])
     ).numpy()
     assert np.abs(features[:, :2]).max() < 1e-3

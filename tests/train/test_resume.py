@@ -18,14 +18,14 @@ import pytest
 
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError, VerificationError
 from ptychonnx.runtime.formats import read_scan, write_scan
-from ptychonnx.train.fine_tuning import find_source
+from ptychonnx.train.fine_tuning import find_initial_weights
 from ptychonnx.train.fitting import settings_for, train
 from ptychonnx.train.history import read_history
 from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import read_run
 from ptychonnx.train.training_plan import PLAN_NAME
 from ptychonnx.train.unfinished_run import locked
-from tests.train.tiny import SMALL
+from tests.train.tiny import SMALL, on_steps
 
 FRAMEWORK = {"fno": "lightning", "cnn": "tensorflow"}
 STEPS = 12  # in an epoch of the tiny scan
@@ -35,7 +35,9 @@ def train_tiny(scan, name, out, on_step=lambda done, total: None, *, resume=Fals
     pytest.importorskip(FRAMEWORK[name])
     architecture = get_architecture(name)
     network, training = settings_for(architecture, {**SMALL, "epochs": 4, **values})
-    return train(scan, architecture, network, training, out, on_step, resume=resume, source=source)
+    return train(
+        scan, architecture, network, training, out, on_steps(on_step), resume=resume, initial_weights=source
+    )
 
 
 def without_times(path):
@@ -146,7 +148,7 @@ def test_weights_that_turn_bad_stop_training_and_keep_the_last_epoch(name, scan_
 
     with pytest.raises(VerificationError, match=r"training diverged: .* epoch 2.*epoch 1 is kept"):
         train_tiny(read_scan(scan_file), name, tmp_path / "run", spoil, epochs=2)
-    assert find_source(tmp_path / "run.unfinished").checkpoint.parent.name == "0001"
+    assert find_initial_weights(tmp_path / "run.unfinished").checkpoint.parent.name == "0001"
 
 
 def test_patterns_that_turn_bad_stop_training_and_keep_the_last_epoch(scan_file, tmp_path):
@@ -158,7 +160,7 @@ def test_patterns_that_turn_bad_stop_training_and_keep_the_last_epoch(scan_file,
 
     with pytest.raises(VerificationError, match=r"the loss of epoch 3 is nan.*epoch 2 is kept"):
         train_tiny(scan, "fno", tmp_path / "run", spoil)
-    kept = find_source(tmp_path / "run.unfinished")
+    kept = find_initial_weights(tmp_path / "run.unfinished")
     assert kept.checkpoint.parent.name == "0002"
     record = train_tiny(
         read_scan(scan_file), "fno", tmp_path / "other", source=kept, epochs=1, learning_rate=1e-4
@@ -180,16 +182,16 @@ def test_an_interrupted_training_is_neither_forgotten_nor_mixed_with_another(tin
     out = tmp_path / "run"
     with pytest.raises(Stopped):
         train_tiny(tiny_scan, "fno", out, stop_after(STEPS + 1))
-    with pytest.raises(InputError, match=r"holds an interrupted training; --resume goes on with it"):
+    with pytest.raises(InputError, match=r"holds an interrupted training; --resume continues it"):
         train_tiny(tiny_scan, "fno", out)
-    with pytest.raises(InputError, match=r"it has learning_rate = 0.001, not 0.002"):
+    with pytest.raises(InputError, match=r"it was started with learning_rate = 0.001, not 0.002"):
         train_tiny(tiny_scan, "fno", out, resume=True, learning_rate=2e-3)
-    with pytest.raises(InputError, match="it has another scan"):
+    with pytest.raises(InputError, match="it was started with another scan"):
         train_tiny(tiny_scan.subset(slice(0, 60)), "fno", out, resume=True)
     plan = tmp_path / "run.unfinished" / PLAN_NAME
     ours = plan.read_text()
     plan.write_text(ours.replace('"revision": 1', '"revision": 0'))
-    with pytest.raises(InputError, match="it has revision 0 of fno, not 1"):
+    with pytest.raises(InputError, match="it was started with revision 0 of fno, not 1"):
         train_tiny(tiny_scan, "fno", out, resume=True)
     plan.write_text(ours)
     with (
@@ -222,7 +224,7 @@ def test_resuming_a_finished_run_trains_nothing(tiny_scan, tmp_path):
     again = train_tiny(tiny_scan, "fno", out, lambda done, total: steps.append(done), resume=True, epochs=1)
     assert again == record
     assert not steps
-    with pytest.raises(InputError, match="it has epochs = 1, not 2"):
+    with pytest.raises(InputError, match="it was started with epochs = 1, not 2"):
         train_tiny(tiny_scan, "fno", out, resume=True, epochs=2)
 
 
@@ -234,7 +236,7 @@ def test_fine_tuning_starts_from_the_weights_of_a_run(name, scan_file, uninterru
         brighter, diffraction=2 * brighter.diffraction, probe=2 * brighter.probe, reference=None
     )
     tuned = train_tiny(
-        brighter, name, tmp_path / "run", source=find_source(folder), epochs=1, learning_rate=1e-5
+        brighter, name, tmp_path / "run", source=find_initial_weights(folder), epochs=1, learning_rate=1e-5
     )
     assert tuned.initial_tensors == record.trained_tensors
     assert tuned.trained_tensors != record.trained_tensors
@@ -250,10 +252,10 @@ def test_fine_tuning_starts_from_the_weights_of_a_run(name, scan_file, uninterru
 def test_weights_of_another_network_are_refused(uninterrupted, tiny_scan, tmp_path):
     folder, _ = uninterrupted("fno")
     with pytest.raises(InputError, match="was trained with width = 8, which cannot become 12"):
-        train_tiny(tiny_scan, "fno", tmp_path / "run", source=find_source(folder), width=12)
+        train_tiny(tiny_scan, "fno", tmp_path / "run", source=find_initial_weights(folder), width=12)
     (tmp_path / "a.onnx").write_bytes(b"")
     with pytest.raises(InputError, match="expected the run folder that it was exported from"):
-        find_source(tmp_path / "a.onnx")
+        find_initial_weights(tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize("name", FRAMEWORK)

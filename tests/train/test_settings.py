@@ -109,13 +109,13 @@ def test_a_package_cannot_take_a_built_in_name(monkeypatch):
     [
         (
             "ptychonnx.torhc.mine:build",
-            r"^ptychonnx.torhc.mine: no such module \(ptychonnx.torhc is not there\)",
+            r"^ptychonnx.torhc.mine: no such module \(ptychonnx.torhc does not exist\)",
         ),
         (
             "ptychonnx.train.config:build",
             "its builder 'ptychonnx.train.config:build' does not exist: ptychonnx.train.config has no build",
         ),
-        ("ptychonnx.train.config", "has no function named behind a colon"),
+        ("ptychonnx.train.config", "has no function named after a colon"),
     ],
 )
 def test_a_builder_that_is_not_there_is_named(builder, message):
@@ -142,9 +142,9 @@ def test_a_network_of_another_shape_is_refused_before_it_trains():
     network = pytest.importorskip("ptychonnx.train.torch.network")
     architecture = Architecture("mine", "torch", f"{__name__}:channels_first", "")
     with pytest.raises(
-        InputError, match=r"'mine'.* gives float32 \[3, 2, 16, 16\], expected .*\[3, 16, 16, 1, 2\]"
+        InputError, match=r"'mine'.* returns float32 \[3, 2, 16, 16\], expected .*\[3, 16, 16, 1, 2\]"
     ):
-        network.build_network(architecture, NetworkConfig(n=16), guess=None, seed=0)
+        network.build_network(architecture, NetworkConfig(n=16), constants=None, seed=0)
 
 
 def test_a_network_that_takes_no_offsets_sees_one_pattern_at_a_time():
@@ -153,7 +153,7 @@ def test_a_network_that_takes_no_offsets_sees_one_pattern_at_a_time():
     with pytest.raises(
         InputError, match="'mine': its network does not take amplitudes and offsets, as --gridsize 2"
     ):
-        network.build_network(architecture, NetworkConfig(n=16, gridsize=2), guess=None, seed=0)
+        network.build_network(architecture, NetworkConfig(n=16, gridsize=2), constants=None, seed=0)
 
 
 def test_without_neuraloperator_a_fourier_network_is_an_error_and_no_fallback():

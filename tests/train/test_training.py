@@ -18,7 +18,7 @@ from ptychonnx.train.history import read_history
 from ptychonnx.train.registry import architectures, get_architecture
 from ptychonnx.train.run import fingerprint, held_out_scan, read_run
 from ptychonnx.train.trained_network import initial_network, load_network
-from tests.train.tiny import SMALL
+from tests.train.tiny import SMALL, on_steps
 
 PACKAGES = {"torch": "lightning", "tensorflow": "tensorflow"}
 # Every registered architecture is tested.
@@ -33,7 +33,7 @@ def train_tiny(scan, name, out, **values):
     steps = []
     network, training = settings_for(architecture, {**SMALL, "epochs": 6, **values})
     record = train(
-        scan, architecture, network, training, out, lambda done, total: steps.append((done, total))
+        scan, architecture, network, training, out, on_steps(lambda done, total: steps.append((done, total)))
     )
     return record, steps
 
@@ -163,13 +163,13 @@ def test_mixed_precision_changes_the_arithmetic_and_leaves_weights_in_float32(ti
 @pytest.mark.parametrize("name", TORCH)
 def test_torch_networks_take_an_odd_size(name):
     pytest.importorskip("lightning")
-    from ptychonnx.train.initial_retrieval import first_guess
+    from ptychonnx.train.initial_retrieval import retrieval_constants
     from ptychonnx.train.torch.network import build_network
 
     network, _ = settings_for(get_architecture(name), {**SMALL, "n": 33})
     probe = np.ones((1, 33, 33), dtype=np.complex64)
     built = build_network(
-        get_architecture(name), network, first_guess(probe, 1.0, steps=2, final_steps=2), seed=0
+        get_architecture(name), network, retrieval_constants(probe, 1.0, steps=2, final_steps=2), seed=0
     )
     assert built.predict(np.ones((2, 1, 33, 33), dtype=np.float32)).shape == (2, 33, 33, 1, 2)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["SMALL"]
+from collections.abc import Callable
+
+from ptychonnx.runtime.progress import Callback
+
+__all__ = ["SMALL", "on_steps"]
 
 SMALL = {
     "n": 32,
@@ -15,3 +19,8 @@ SMALL = {
     "overlap": 1,
     "learning_rate": 1e-3,
 }
+
+
+def on_steps(function: Callable[[int, int], object]) -> Callback:
+    """Progress that calls a function with the steps done and those there will be, after each step."""
+    return Callback(lambda update: function(update.done, update.total) if update.done else None)

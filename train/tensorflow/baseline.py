@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.tensorflow.layers import (
     ExactLayer,
     ScaledPatterns,
@@ -35,7 +35,7 @@ class PolarToParts(ExactLayer):
         return [amplitude * tf.cos(phase), amplitude * tf.sin(phase)]
 
 
-def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
+def build(config: NetworkConfig, constants: RetrievalConstants) -> keras.Model:
     """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2].
 
     Raises
@@ -46,7 +46,7 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
     check_size(config)
     channels = config.channels
     diffraction = keras.Input((channels, config.n, config.n), name="diffraction")
-    code = encoder(ScaledPatterns(guess.scale, name="scaled")(diffraction), config)
+    code = encoder(ScaledPatterns(constants.scale, name="scaled")(diffraction), config)
     heads = []
     for quantity, activation, limit in (("amplitude", "sigmoid", _MAX_AMPLITUDE), ("phase", "tanh", math.pi)):
         x = decoder(code, config, quantity)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import keras
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
-from ptychonnx.train.tensorflow.layers import Features, ToObject, check_size, decoder, encoder, given
+from ptychonnx.train.initial_retrieval import RetrievalConstants
+from ptychonnx.train.tensorflow.layers import Features, ToObject, check_size, decoder, encoder, network_inputs
 
 __all__ = ["build"]
 
 
-def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
+def build(config: NetworkConfig, constants: RetrievalConstants) -> keras.Model:
     """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2].
 
     Raises
@@ -20,8 +20,8 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
         If N cannot be halved `blocks` times.
     """
     check_size(config)
-    taken = given(config)
-    features = Features(guess, name="features")(taken)
+    inputs = network_inputs(config)
+    features = Features(constants, name="features")(inputs)
     code = encoder(features, config)
     corrections = []
     for part in ("real", "imaginary"):
@@ -40,4 +40,4 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
             config.channels, 3, padding="same", kernel_initializer="zeros", name=part
         )
         corrections.append(correction(detail))
-    return keras.Model(taken, ToObject(name="object")(corrections, features), name="cnn")
+    return keras.Model(inputs, ToObject(name="object")(corrections, features), name="cnn")

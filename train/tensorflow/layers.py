@@ -1,4 +1,4 @@
-"""Parts that the TensorFlow architectures share. Channels come last inside, as Keras has it."""
+"""Building blocks of the TensorFlow architectures. Channels come last inside, the convention of Keras."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
+from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN, CONTRAST_GAIN, RetrievalConstants
 from ptychonnx.train.tensorflow.retrieval import Retrieval
 
 __all__ = [
@@ -23,12 +23,12 @@ __all__ = [
     "convolutions",
     "decoder",
     "encoder",
-    "given",
+    "network_inputs",
     "refined",
 ]
 
 
-Given: TypeAlias = "tf.Tensor | list[tf.Tensor]"
+Inputs: TypeAlias = "tf.Tensor | list[tf.Tensor]"
 
 
 class ExactLayer(keras.layers.Layer):
@@ -40,24 +40,24 @@ class ExactLayer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("ptychonnx")
 class Features(ExactLayer):
-    """What `given` gives to features [B, N, N, 3 C + 1].
+    """Features [B, N, N, 3 C + 1] of the inputs of a network.
 
-    Real and imaginary part of what the first guess (see `initial_retrieval`) adds to an empty object, logarithm of
-    the scaled amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
+    Real and imaginary part of the retrieved object (see `initial_retrieval`) minus an empty one, logarithm of the
+    scaled amplitude, and the amplitude of the probe, which marks the illuminated pixels.
     """
 
-    def __init__(self, guess: FirstGuess, **options: object) -> None:
+    def __init__(self, constants: RetrievalConstants, **options: object) -> None:
         super().__init__(trainable=False, **options)
-        self.scale = guess.scale
-        self.steps = guess.steps
-        self.retrieval = Retrieval(guess)
-        self.light = tf.constant(guess.light[..., None])
+        self.scale = constants.scale
+        self.steps = constants.steps
+        self.retrieval = Retrieval(constants)
+        self.light = tf.constant(constants.light[..., None])
 
-    def call(self, given: Given) -> tf.Tensor:
-        diffraction, offsets = _apart(given)
+    def call(self, inputs: Inputs) -> tf.Tensor:
+        diffraction, offsets = _split(inputs)
         amplitude = diffraction * self.scale
-        guess = self.retrieval(amplitude, self.steps, offsets)
-        images = (guess[:, :, :, 0], guess[:, :, :, 1], amplitude)
+        retrieved = self.retrieval(amplitude, self.steps, offsets)
+        images = (retrieved[:, :, :, 0], retrieved[:, :, :, 1], amplitude)
         real, imaginary, amplitude = (tf.transpose(image, [0, 2, 3, 1]) for image in images)
         features = [
             (real - 1) * CONTRAST_GAIN,
@@ -82,18 +82,16 @@ class ScaledPatterns(ExactLayer):
 
 @keras.saving.register_keras_serializable("ptychonnx")
 class Refinement(ExactLayer):
-    """The last retrieval steps, fewer in training: object parts [B, N, N, C, 2] and what `given` gives, to better
-    parts.
-    """
+    """The final retrieval steps, fewer in training: object parts [B, N, N, C, 2] and network inputs to better parts."""
 
-    def __init__(self, guess: FirstGuess, **options: object) -> None:
+    def __init__(self, constants: RetrievalConstants, **options: object) -> None:
         super().__init__(trainable=False, **options)
-        self.scale = guess.scale
-        self.final_steps, self.training_steps = guess.final_steps, guess.training_steps
-        self.retrieval = Retrieval(guess)
+        self.scale = constants.scale
+        self.final_steps, self.training_steps = constants.final_steps, constants.training_steps
+        self.retrieval = Retrieval(constants)
 
-    def call(self, parts: tf.Tensor, given: Given, training: bool = False) -> tf.Tensor:
-        diffraction, offsets = _apart(given)
+    def call(self, parts: tf.Tensor, inputs: Inputs, training: bool = False) -> tf.Tensor:
+        diffraction, offsets = _split(inputs)
         steps = self.training_steps if training else self.final_steps
         images = tf.transpose(parts, [0, 3, 1, 4, 2])
         better = self.retrieval(diffraction * self.scale, steps, offsets, images)
@@ -142,15 +140,17 @@ def decoder(x: keras.KerasTensor, config: NetworkConfig, name: str) -> keras.Ker
     return keras.layers.Conv2D(config.width, 3, padding="same", activation="relu", name=f"{name}_last")(x)
 
 
-def refined(model: keras.Model, guess: FirstGuess) -> keras.Model:
-    """The network, then the last retrieval steps, which make its object explain the pattern."""
-    taken = model.inputs if len(model.inputs) > 1 else model.inputs[0]
-    return keras.Model(taken, Refinement(guess, name="refined")(model.outputs[0], taken), name=model.name)
+def refined(model: keras.Model, constants: RetrievalConstants) -> keras.Model:
+    """The network, then the final retrieval steps, which make its object explain the pattern."""
+    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    return keras.Model(
+        inputs, Refinement(constants, name="refined")(model.outputs[0], inputs), name=model.name
+    )
 
 
-def given(config: NetworkConfig) -> keras.KerasTensor | list[keras.KerasTensor]:
-    """What a physics-informed network takes: measured amplitudes [B, C, N, N], and with them, if C > 1, offsets
-    [B, C, 2] (row, column) of the windows, pixels.
+def network_inputs(config: NetworkConfig) -> keras.KerasTensor | list[keras.KerasTensor]:
+    """Inputs of a physics-informed network: measured amplitudes [B, C, N, N] and, if C > 1, offsets [B, C, 2]
+    (row, column) of the windows, in pixels.
     """
     diffraction = keras.Input((config.channels, config.n, config.n), name="diffraction")
     if config.channels == 1:
@@ -158,11 +158,11 @@ def given(config: NetworkConfig) -> keras.KerasTensor | list[keras.KerasTensor]:
     return [diffraction, keras.Input((config.channels, 2), name="offsets")]
 
 
-def _apart(given: Given) -> tuple[tf.Tensor, tf.Tensor | None]:
-    if isinstance(given, list | tuple):
-        diffraction, offsets = given
+def _split(inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor | None]:
+    if isinstance(inputs, list | tuple):
+        diffraction, offsets = inputs
         return diffraction, offsets
-    return given, None
+    return inputs, None
 
 
 def check_size(config: NetworkConfig) -> None:

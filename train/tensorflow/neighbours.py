@@ -1,7 +1,7 @@
-"""One object for several neighbouring patterns, in TensorFlow; same definition as `ptychonnx.train.initial_retrieval`.
+"""One object for several neighbouring patterns in TensorFlow, as defined in `ptychonnx.train.initial_retrieval`.
 
-Images are [row, part, column]. Windows may lie anywhere: what lies between whole pixels is carried over exactly by the
-covariance, and interpolated linearly where values are merged.
+Images are [row, part, column]. Offsets need not be whole pixels: the covariance is evaluated at the exact distance, and
+merged values are interpolated linearly.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE, FirstGuess
+from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE, RetrievalConstants
 
 __all__ = ["Neighbours"]
 
 
 class Neighbours:
-    """Windows of groups of patterns, at known distances from each other."""
+    """Windows of groups of patterns at known offsets."""
 
-    def __init__(self, guess: FirstGuess, offsets: tf.Tensor) -> None:
-        """For offsets [B, C, 2] (row, column), pixels, from any origin."""
-        size = len(guess.light)
+    def __init__(self, constants: RetrievalConstants, offsets: tf.Tensor) -> None:
+        """For offsets [B, C, 2] (row, column) in pixels, from any origin."""
+        size = len(constants.light)
         self._shape = (-1, offsets.shape[1], size)
         axis = np.arange(size, dtype=np.float32)
         distance = axis[:, None] - axis
-        # How far each window [B, to, from, 1, 1] lies beyond each other one, along rows and along columns.
+        # Distance of each window [B, to, from, 1, 1] from each other one, along rows and along columns.
         beyond = tf.expand_dims(offsets, 2) - tf.expand_dims(offsets, 1)
         rows, columns = tf.unstack(beyond[..., None, None, :], axis=-1)
         # [B, from, to, row there, row here] and [B, to, from, column here, column there]
@@ -33,19 +33,19 @@ class Neighbours:
         self._columns = columns - distance
         self._covariance = self._carriers(_gaussian)
         self._values = self._carriers(_triangle)
-        self._density = tf.constant(np.square(guess.light) + np.float32(DARKEST))[:, None]
+        self._density = tf.constant(np.square(constants.light) + np.float32(DARKEST))[:, None]
         every = offsets[:, :, :1, None, None] * 0 + self._density
         self._total = self._carry(every, self._values)
         brightest = tf.reduce_max(self._total, axis=[1, 2, 3, 4], keepdims=True)
         self._spread = 1 / tf.sqrt(tf.sqrt(self._total / brightest + FAINT))
-        self._step = guess.step / brightest
+        self._step = constants.step / brightest
 
     def merge(self, parts: tf.Tensor) -> tf.Tensor:
-        """Patches [B, C, N, 2, N] that agree where they overlap: means, weighted by the light that fell there."""
+        """Merge patches [B, C, N, 2, N] where they overlap: means weighted by the illumination."""
         return self._carry(parts * self._density, self._values) / self._total
 
     def smooth(self, gradient: tf.Tensor) -> tf.Tensor:
-        """What the object changes by, [B C, N, 2, N], for gradients of that shape at each of its windows."""
+        """Change of the object, [B C, N, 2, N], for gradients of that shape at each of its windows."""
         _, members, size = self._shape
         spread = self._spread
         gradient = tf.reshape(gradient, [-1, members, size, 2, size]) * spread
@@ -59,7 +59,7 @@ class Neighbours:
         return tf.reshape(kernel(self._rows), shape), tf.reshape(kernel(self._columns), shape)
 
     def _carry(self, images: tf.Tensor, carriers: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """Images [B, C, N, parts, N] of each window, at the places of every window, added up."""
+        """Sum of the images [B, C, N, parts, N] of all windows, at the position of each window."""
         _, members, size = self._shape
         parts = images.shape[3]
         rows, columns = carriers

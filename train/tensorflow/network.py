@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.registry import Architecture, get_architecture
-from ptychonnx.train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
+from ptychonnx.train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_constants
 from ptychonnx.train.tensorflow.layers import refined
 from ptychonnx.train.trained_network import check_output
 
@@ -38,8 +38,8 @@ class KerasNetwork:
 
     def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `ptychonnx.train.run.NativeNetwork`."""
-        given = [np.ascontiguousarray(each) for each in inputs]
-        parts = self.model(given if len(given) > 1 else given[0], training=False)
+        arrays = [np.ascontiguousarray(values) for values in inputs]
+        parts = self.model(arrays if len(arrays) > 1 else arrays[0], training=False)
         return np.asarray(parts, dtype=np.float32)
 
     def tensors(self) -> dict[str, NDArray]:
@@ -47,7 +47,7 @@ class KerasNetwork:
         return {variable.path: variable.numpy() for variable in self.model.trainable_variables}
 
     def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
-        """What every layer gives for the inputs of `predict`, none before those it reads from."""
+        """Output of every layer for the inputs of `predict`; a layer comes after those that it reads."""
         inside = [layer for layer in self.model.layers if not isinstance(layer, keras.layers.InputLayer)]
         every = keras.Model(self.model.inputs, [layer.output for layer in inside])
         outputs = every([np.ascontiguousarray(each) for each in inputs], training=False)
@@ -90,12 +90,12 @@ def save_weights(model: keras.Model, path: Path, *others: keras.Variable) -> Non
     Parameters
     ----------
     others
-        What is written besides the variables of the model.
+        Further variables to write.
 
     Raises
     ------
     OSError
-        If there is no room. HDF5 itself ends the process with a segmentation fault then, so room is made first.
+        If the disk is full. HDF5 itself ends the process with a segmentation fault then, so space is allocated first.
     """
     variables = [*model.variables, *others]
     needed = sum(2 * np.asarray(variable).nbytes + 4096 for variable in variables)
@@ -113,7 +113,7 @@ def _read_from(layer: keras.Layer) -> tuple[str, ...]:
 def build_network(
     architecture: Architecture,
     config: NetworkConfig,
-    guess: FirstGuess,
+    constants: RetrievalConstants,
     seed: int,
     *,
     policy: str = "float32",
@@ -121,19 +121,19 @@ def build_network(
 ) -> KerasNetwork:
     """A network with initial weights; the same seed gives the same weights.
 
-    A physics-informed one ends with the last steps of the first guess's phase retrieval.
+    A physics-informed one ends with the final steps of phase retrieval.
 
     Parameters
     ----------
     policy
-        In what its layers compute, a name of `keras.DTypePolicy`; their weights are float32.
+        Data type in which its layers compute, a name of `keras.DTypePolicy`; their weights are float32.
     scope
-        Of the strategy that will train it.
+        Scope of the strategy that will train it.
 
     Raises
     ------
     InputError
-        If what it gives has another shape than [B, N, N, C, 2].
+        If the output has another shape than [B, N, N, C, 2].
     """
     build = architecture.load_builder()
     keras.backend.clear_session()
@@ -141,18 +141,18 @@ def build_network(
     keras.config.set_dtype_policy(policy)
     try:
         with scope or nullcontext():
-            model = build(config, guess)
+            model = build(config, constants)
             check_output(architecture, config, KerasNetwork(model))
-            return KerasNetwork(model if architecture.supervised else refined(model, guess))
+            return KerasNetwork(model if architecture.supervised else refined(model, constants))
     finally:
         keras.config.set_dtype_policy("float32")
 
 
 def initial_network(folder: Path, record: RunRecord) -> KerasNetwork:
     """The network of a run as it was before training."""
-    guess = recorded_guess(folder, record)
+    constants = recorded_constants(folder, record)
     seed = record.training.seed
-    network = build_network(get_architecture(record.architecture), record.network, guess, seed)
+    network = build_network(get_architecture(record.architecture), record.network, constants, seed)
     if record.init_sha256 is not None:
         network.load(Path(folder) / INITIAL_NAME)
     return network

@@ -1,4 +1,4 @@
-"""The forward model and the physics-informed losses in TensorFlow; same definitions as `scan.forward_model`."""
+"""Forward model and physics-informed losses in TensorFlow, as defined in `ptychonnx.runtime.scan.forward_model`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = [
     "supervised_loss",
 ]
 
-# Keeps the square root differentiable at zero; in units of photons far below one.
+# Keeps the square root differentiable at zero; far below one photon.
 _FLOOR = 1e-8
 
 
@@ -29,7 +29,7 @@ def forward_intensity(patches: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
 
 
 def merge_patches(patches: tf.Tensor, offsets: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Make the patches of each group agree: stitch them, weighted, and cut the windows again.
+    """Merge the patches of each group: stitch them, weighted, and cut the windows again.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ def merge_patches(patches: tf.Tensor, offsets: tf.Tensor, weight: tf.Tensor) -> 
 
 
 def amplitude_mae(intensity: tf.Tensor, amplitude: tf.Tensor, mask: tf.Tensor, scale: float) -> tf.Tensor:
-    """Mean absolute error of the amplitude over trusted pixels, in units of the scaled (RMS 1) amplitude."""
+    """Mean absolute error of the amplitude over valid pixels, in units of the scaled (RMS 1) amplitude."""
     error = tf.abs(tf.sqrt(intensity + _FLOOR) - amplitude)
-    return scale * _trusted_mean(error, mask)
+    return scale * _valid_mean(error, mask)
 
 
 def poisson_deviance(intensity: tf.Tensor, amplitude: tf.Tensor, mask: tf.Tensor, scale: float) -> tf.Tensor:
@@ -78,7 +78,7 @@ def poisson_deviance(intensity: tf.Tensor, amplitude: tf.Tensor, mask: tf.Tensor
     counts = tf.square(amplitude)
     rate = intensity + _FLOOR
     deviance = rate - counts + tf.math.xlogy(counts, counts) - counts * tf.math.log(rate)
-    return scale**2 * _trusted_mean(deviance, mask)
+    return scale**2 * _valid_mean(deviance, mask)
 
 
 LOSSES = {"mae": amplitude_mae, "poisson": poisson_deviance}
@@ -95,7 +95,7 @@ def physics_loss(
     scale: float,
     loss: str,
 ) -> tf.Tensor:
-    """How badly the merged patches of each group explain its patterns.
+    """Loss of the merged patches of each group with respect to its patterns.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def physics_loss(
 
 
 def supervised_loss(patches: tf.Tensor, labels: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Mean distance of predicted and known patches, complex [..., N, N], weighted by the light that fell there."""
+    """Mean distance of predicted and known patches, complex [..., N, N], weighted by the illumination's amplitude."""
     light = tf.sqrt(weight)
     difference = patches - labels
     # The gradient of |z| is undefined at 0.
@@ -121,6 +121,6 @@ def supervised_loss(patches: tf.Tensor, labels: tf.Tensor, weight: tf.Tensor) ->
     return tf.reduce_mean(light * distance) / tf.reduce_mean(light)
 
 
-def _trusted_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    trusted = tf.cast(mask, values.dtype)
-    return tf.reduce_mean(values * trusted) / tf.reduce_mean(trusted)
+def _valid_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    valid = tf.cast(mask, values.dtype)
+    return tf.reduce_mean(values * valid) / tf.reduce_mean(valid)

@@ -1,4 +1,4 @@
-"""Training with Keras: our part is the loss and the data, the loop is Keras's."""
+"""Training with Keras, which owns the loop; loss and data are ours."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan.grouping import group_offsets
 from ptychonnx.train.config import TrainingConfig
 from ptychonnx.train.dataset import TrainingData
-from ptychonnx.train.fitting import Fitted, Job
+from ptychonnx.train.fitting import FitResult, TrainingJob
 from ptychonnx.train.run import fingerprint
-from ptychonnx.train.tensorflow.layers import Given
+from ptychonnx.train.tensorflow.layers import Inputs
 from ptychonnx.train.tensorflow.network import KerasNetwork, build_network, save_weights
 from ptychonnx.train.tensorflow.physics import physics_loss, supervised_loss
 
@@ -41,30 +41,30 @@ class ReconstructionTask(keras.Model):
         self.mask = tf.constant(data.mask)
         self.built = True
 
-    def call(self, given: Given, training: bool = False) -> tf.Tensor:
-        return self.model(given, training=training)
+    def call(self, inputs: Inputs, training: bool = False) -> tf.Tensor:
+        return self.model(inputs, training=training)
 
     @cached_property
-    def infer(self) -> Callable[[Given], tf.Tensor]:
+    def infer(self) -> Callable[[Inputs], tf.Tensor]:
         """The network outside of training, compiled once for every batch."""
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self.model.inputs]
         signature = specs if len(specs) == 1 else [specs]
-        return tf.function(lambda given: self.model(given, training=False), input_signature=signature)
+        return tf.function(lambda inputs: self.model(inputs, training=False), input_signature=signature)
 
     def predict_parts(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Object parts [B, N, N, C, 2] of `TrainingData.inputs`, with the weights as they are now."""
-        given = [tf.constant(values) for values in inputs]
-        return np.asarray(self.infer(given if len(given) > 1 else given[0]), dtype=np.float32)
+        tensors = [tf.constant(values) for values in inputs]
+        return np.asarray(self.infer(tensors if len(tensors) > 1 else tensors[0]), dtype=np.float32)
 
-    def score(self, batch: dict[str, tf.Tensor], predict: Callable[[Given], tf.Tensor]) -> tf.Tensor:
+    def score(self, batch: dict[str, tf.Tensor], predict: Callable[[Inputs], tf.Tensor]) -> tf.Tensor:
         """Loss of a batch from `_dataset`, for a network that is called as `predict`."""
         amplitude, offsets, labels = batch["amplitude"], batch["offsets"], batch.get("labels")
         members, size = amplitude.shape[1], amplitude.shape[-1]
         channels = self.data.channels
-        given = tf.reshape(amplitude, [-1, channels, size, size])
+        inputs = tf.reshape(amplitude, [-1, channels, size, size])
         if self.data.takes_offsets:
-            given = [given, tf.reshape(batch["places"], [-1, channels, 2])]
-        parts = tf.cast(predict(given), tf.float32)
+            inputs = [inputs, tf.reshape(batch["places"], [-1, channels, 2])]
+        parts = tf.cast(predict(inputs), tf.float32)
         patches = tf.complex(parts[..., 0], parts[..., 1])
         patches = tf.reshape(tf.transpose(patches, [0, 3, 1, 2]), [-1, members, size, size])
         if labels is not None:
@@ -83,7 +83,7 @@ class ReconstructionTask(keras.Model):
     def train_step(self, batch: Any) -> dict[str, tf.Tensor]:
         devices = self.distribute_strategy.num_replicas_in_sync
         with tf.GradientTape() as tape:
-            loss = self.score(batch, lambda given: self.model(given, training=True))
+            loss = self.score(batch, lambda inputs: self.model(inputs, training=True))
             # Gradients of all devices are added up.
             scaled = self.optimizer.scale_loss(loss / devices)
         variables = self.model.trainable_variables
@@ -95,25 +95,24 @@ class ReconstructionTask(keras.Model):
         groups = tf.shape(batch["amplitude"])[0]
         # A compiled function would read the weights of the first device on all of them.
         alone = self.distribute_strategy.num_replicas_in_sync == 1
-        loss = self.score(batch, self.infer if alone else lambda given: self.model(given, training=False))
+        loss = self.score(batch, self.infer if alone else lambda inputs: self.model(inputs, training=False))
         self._loss_tracker.update_state(loss, sample_weight=groups)
         return {"loss": self._loss_tracker.result()}
 
 
 class Reporter(keras.callbacks.Callback):
-    """Keeps every epoch, and forwards steps to the command line's progress bar."""
+    """Keeps the checkpoint of every epoch and reports progress."""
 
-    def __init__(self, job: Job, network: KerasNetwork, task: ReconstructionTask) -> None:
+    def __init__(self, job: TrainingJob, network: KerasNetwork, task: ReconstructionTask) -> None:
         super().__init__()
         self.job = job
         self.network = network
         self.task = task
-        self.total = job.data.steps(job.training)
-        self.done = job.progress.done * job.data.steps_in_epoch(job.training)
+        self.done = job.checkpoints.done * job.data.steps_in_epoch(job.training)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self.done += 1
-        self.job.on_step(self.done, self.total)
+        self.job.progress.update(self.done)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = {} if logs is None else logs
@@ -123,7 +122,7 @@ class Reporter(keras.callbacks.Callback):
             self.network.save(folder)
             save_weights(self.task, folder / _STATE_NAME, *self.task.optimizer.variables)
 
-        self.job.progress.end_epoch(
+        self.job.checkpoints.end_epoch(
             float(logs["loss"]),
             float(logs["val_loss"]),
             logs["disagreement"],
@@ -131,25 +130,29 @@ class Reporter(keras.callbacks.Callback):
             write,
             self.network.tensors().values(),
         )
-        if self.job.progress.finished:
+        if self.job.checkpoints.finished:
             self.model.stop_training = True
 
 
-def fit(job: Job) -> Fitted:
+def fit(job: TrainingJob) -> FitResult:
     """Train a network, and write the checkpoint of its best epoch and logs into the run folder.
 
     Raises
     ------
     InputError
-        If the loss stops being finite, or the settings do not fit the devices.
+        If the settings do not fit the devices.
+    VerificationError
+        If a loss or a weight is not finite.
+    EnvironmentFailure
+        If a checkpoint cannot be written.
     """
-    training, progress = job.training, job.progress
+    training, checkpoints = job.training, job.checkpoints
     strategy = _strategy(job)
     tf.config.experimental.enable_op_determinism()
     native = build_network(
         job.architecture,
         job.network,
-        job.first_guess(),
+        job.retrieval_constants(),
         training.seed,
         policy=_POLICIES[training.precision],
         scope=strategy.scope(),
@@ -157,12 +160,12 @@ def fit(job: Job) -> Fitted:
     if job.initial is not None:
         native.load(job.initial)
     initial = fingerprint(native.tensors())
-    if not progress.finished:
+    if not checkpoints.finished:
         with strategy.scope():
             _run(job, native)
-    native.load(progress.best_folder)
+    native.load(checkpoints.best_folder)
     native.save(job.folder)
-    return Fitted(
+    return FitResult(
         initial_tensors=initial,
         trained_tensors=fingerprint(native.tensors()),
         parameters=sum(value.size for value in native.tensors().values()),
@@ -171,8 +174,8 @@ def fit(job: Job) -> Fitted:
     )
 
 
-def _run(job: Job, native: KerasNetwork) -> None:
-    training, data, progress = job.training, job.data, job.progress
+def _run(job: TrainingJob, native: KerasNetwork) -> None:
+    training, data, checkpoints = job.training, job.data, job.checkpoints
     steps = data.steps(training)
     task = ReconstructionTask(native.model, data, training)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -184,25 +187,25 @@ def _run(job: Job, native: KerasNetwork) -> None:
     )
     task.compile(optimizer=keras.optimizers.Adam(schedule, global_clipnorm=1.0))
     task.optimizer.build(task.model.trainable_variables)
-    if progress.latest is not None:
-        task.load_weights(progress.latest / _STATE_NAME)
+    if checkpoints.latest is not None:
+        task.load_weights(checkpoints.latest / _STATE_NAME)
     logs = job.log_folder()
     logs.mkdir(parents=True, exist_ok=True)
     callbacks = [Reporter(job, native, task), keras.callbacks.CSVLogger(logs / "metrics.csv")]
     if job.tensorboard():
         callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
-    remaining = range(progress.done, training.epochs)
+    remaining = range(checkpoints.done, training.epochs)
     order = np.concatenate([data.order(training, epoch) for epoch in remaining])
     held_out = tf.data.Dataset.from_tensor_slices(np.arange(len(data.held_out)))
     at_once = min(data.groups_in_step(training), len(data.held_out) // training.devices * training.devices)
     task.fit(
         _dataset(data, data.train, tf.data.Dataset.from_tensor_slices(order)),
         steps_per_epoch=data.steps_in_epoch(training),
-        # A device without a pattern would have no loss: several devices leave out what they cannot share.
+        # A device without a pattern has no loss, so several devices leave out an incomplete step.
         validation_data=_dataset(
             data, data.held_out, held_out.batch(at_once, drop_remainder=training.devices > 1)
         ),
-        initial_epoch=progress.done,
+        initial_epoch=checkpoints.done,
         epochs=training.epochs,
         shuffle=False,
         callbacks=callbacks,
@@ -211,8 +214,8 @@ def _run(job: Job, native: KerasNetwork) -> None:
 
 
 def _dataset(data: TrainingData, groups: NDArray[np.intp], rows: tf.data.Dataset) -> tf.data.Dataset:
-    """Of rows of `groups`: amplitudes [groups, members, N, N], their offsets in whole pixels and as they are, and, if
-    there are any, labels.
+    """Batches for rows of `groups`: amplitudes [groups, members, N, N], their offsets in whole pixels and exact, and
+    labels if there are any.
     """
     diffraction, index = tf.constant(data.diffraction), tf.constant(groups)
     offsets = tf.constant(data.offsets(groups))
@@ -221,20 +224,20 @@ def _dataset(data: TrainingData, groups: NDArray[np.intp], rows: tf.data.Dataset
 
     def gather(row: tf.Tensor) -> dict[str, tf.Tensor]:
         patterns = tf.gather(index, row)
-        found = {
+        batch = {
             "amplitude": tf.gather(diffraction, patterns),
             "offsets": tf.gather(offsets, row),
             "places": tf.gather(places, row),
         }
         if labels is not None:
-            found["labels"] = tf.gather(labels, patterns)
-        return found
+            batch["labels"] = tf.gather(labels, patterns)
+        return batch
 
     return rows.map(gather).prefetch(2)
 
 
-def _strategy(job: Job) -> tf.distribute.Strategy:
-    """Where to train: on the first GPU, or on several devices that share every step."""
+def _strategy(job: TrainingJob) -> tf.distribute.Strategy:
+    """Strategy for the first GPU, or for several devices that share every step."""
     count = job.training.devices
     if count == 1:
         return tf.distribute.get_strategy()
@@ -242,5 +245,5 @@ def _strategy(job: Job) -> tf.distribute.Strategy:
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if count > len(devices):
         raise InputError(f"--devices {count}: TensorFlow has {len(devices)} {kind} here")
-    job.require_shares()
+    job.require_equal_shares()
     return tf.distribute.MirroredStrategy(devices[:count])

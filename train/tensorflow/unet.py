@@ -5,13 +5,13 @@ from __future__ import annotations
 import keras
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
-from ptychonnx.train.tensorflow.layers import Features, ToObject, check_size, convolutions, given
+from ptychonnx.train.initial_retrieval import RetrievalConstants
+from ptychonnx.train.tensorflow.layers import Features, ToObject, check_size, convolutions, network_inputs
 
 __all__ = ["build"]
 
 
-def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
+def build(config: NetworkConfig, constants: RetrievalConstants) -> keras.Model:
     """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2].
 
     Convolutions are padded, so that input and output have one size; the decoder doubles the size by repetition and a
@@ -23,8 +23,8 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
         If N cannot be halved `blocks` times.
     """
     check_size(config)
-    taken = given(config)
-    features = Features(guess, name="features")(taken)
+    inputs = network_inputs(config)
+    features = Features(constants, name="features")(inputs)
     x, skips = features, []
     for level in range(config.blocks):
         x = convolutions(x, config.width * 2**level, f"encoder{level}")
@@ -41,4 +41,4 @@ def build(config: NetworkConfig, guess: FirstGuess) -> keras.Model:
         keras.layers.Conv2D(config.channels, 1, kernel_initializer="zeros", name=part)(x)
         for part in ("real", "imaginary")
     ]
-    return keras.Model(taken, ToObject(name="object")(corrections, features), name="unet")
+    return keras.Model(inputs, ToObject(name="object")(corrections, features), name="unet")

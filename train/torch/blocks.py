@@ -1,6 +1,8 @@
-"""Parts that the Torch architectures share."""
+"""Building blocks of the Torch architectures."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -8,35 +10,43 @@ from neuralop.layers.spectral_convolution import SpectralConv
 from torch import Tensor, nn
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN, CONTRAST_GAIN, FirstGuess
+from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN, CONTRAST_GAIN, RetrievalConstants
 from ptychonnx.train.torch.retrieval import Retrieval
 
-__all__ = ["Features", "ObjectHead", "PtychoBlock", "convolutions", "feature_channels", "lifter"]
+__all__ = [
+    "Features",
+    "ObjectHead",
+    "PtychoBlock",
+    "RetrievalNetwork",
+    "convolutions",
+    "feature_channels",
+    "lifter",
+]
 
 
 class Features(nn.Module):
     """Measured amplitudes [B, C, N, N], and offsets [B, C, 2] if C > 1, to features [B, 3 C + 1, N, N].
 
-    Real and imaginary part of what the first guess (see `initial_retrieval`) adds to an empty object, logarithm of
-    the scaled amplitude, and the amplitude of the probe, so that a convolution knows where the light is.
+    Real and imaginary part of the retrieved object (see `initial_retrieval`) minus an empty one, logarithm of the
+    scaled amplitude, and the amplitude of the probe, which marks the illuminated pixels.
     """
 
     light: Tensor
 
-    def __init__(self, guess: FirstGuess) -> None:
+    def __init__(self, constants: RetrievalConstants) -> None:
         super().__init__()
-        self.scale = np.float32(guess.scale).item()
-        self.steps = guess.steps
-        self.retrieval = Retrieval(guess)
-        self.register_buffer("light", torch.from_numpy(guess.light), persistent=False)
+        self.scale = np.float32(constants.scale).item()
+        self.steps = constants.steps
+        self.retrieval = Retrieval(constants)
+        self.register_buffer("light", torch.from_numpy(constants.light), persistent=False)
 
     def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
         amplitude = diffraction * self.scale
-        guess = self.retrieval(amplitude, self.steps, offsets)
+        retrieved = self.retrieval(amplitude, self.steps, offsets)
         return torch.cat(
             [
-                (guess[:, :, :, 0] - 1) * CONTRAST_GAIN,
-                guess[:, :, :, 1] * CONTRAST_GAIN,
+                (retrieved[:, :, :, 0] - 1) * CONTRAST_GAIN,
+                retrieved[:, :, :, 1] * CONTRAST_GAIN,
                 torch.log1p(amplitude) * AMPLITUDE_GAIN,
                 amplitude[:, :1] * 0 + self.light,  # an expand would leave shape arithmetic in the graph
             ],
@@ -44,8 +54,29 @@ class Features(nn.Module):
         )
 
 
+class RetrievalNetwork(nn.Module, ABC):
+    """Features, then hidden layers, then the head that all physics-informed networks share.
+
+    A subclass sets `head` after its own layers: initial weights are drawn in the order of construction.
+    """
+
+    head: ObjectHead
+
+    def __init__(self, constants: RetrievalConstants) -> None:
+        super().__init__()
+        self.features = Features(constants)
+
+    @abstractmethod
+    def hidden(self, features: Tensor) -> Tensor:
+        """Features [B, 3 C + 1, N, N] to hidden features [B, width, N, N]."""
+
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
+        features = self.features(diffraction, offsets)
+        return self.head(self.hidden(features), features)
+
+
 def feature_channels(config: NetworkConfig) -> int:
-    """Channels that `Features` gives."""
+    """Number of channels of `Features`."""
     return 3 * config.channels + 1
 
 
@@ -66,7 +97,7 @@ class PtychoBlock(nn.Module):
 class ObjectHead(nn.Module):
     """Hidden features [B, F, N, N] to the object's real and imaginary parts [B, N, N, C, 2].
 
-    What is predicted is the correction of the first guess; an untrained head gives the guess itself.
+    It predicts a correction of the retrieved object; an untrained head returns that object unchanged.
     """
 
     def __init__(self, hidden: int, config: NetworkConfig) -> None:

@@ -12,8 +12,8 @@ from neuralop.layers.spectral_convolution import SpectralConv
 from torch import Tensor, nn
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
-from ptychonnx.train.torch.blocks import Features, ObjectHead, convolutions, feature_channels, lifter
+from ptychonnx.train.initial_retrieval import RetrievalConstants
+from ptychonnx.train.torch.blocks import ObjectHead, RetrievalNetwork, convolutions, feature_channels, lifter
 
 __all__ = ["build"]
 
@@ -48,23 +48,21 @@ class FactorizedBlock(nn.Module):
         return x + self.feed_forward(self.rows(x) + along_columns)
 
 
-class Ffno(nn.Module):
+class Ffno(RetrievalNetwork):
     """Lifter and refiner as in `fno`, factorised blocks between."""
 
-    def __init__(self, config: NetworkConfig, guess: FirstGuess) -> None:
-        super().__init__()
+    def __init__(self, config: NetworkConfig, constants: RetrievalConstants) -> None:
+        super().__init__(constants)
         modes = min(config.modes, config.n)
-        self.features = Features(guess)
         self.lifter = lifter(feature_channels(config), config.width)
         self.blocks = nn.Sequential(*(FactorizedBlock(config.width, modes) for _ in range(config.blocks)))
         self.refiner = convolutions(config.width, config.width)
         self.head = ObjectHead(config.width, config)
 
-    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
-        features = self.features(diffraction, offsets)
-        return self.head(self.refiner(self.blocks(self.lifter(features))), features)
+    def hidden(self, features: Tensor) -> Tensor:
+        return self.refiner(self.blocks(self.lifter(features)))
 
 
-def build(config: NetworkConfig, guess: FirstGuess) -> nn.Module:
+def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
     """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return Ffno(config, guess)
+    return Ffno(config, constants)

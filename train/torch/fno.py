@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.torch.blocks import (
-    Features,
     ObjectHead,
     PtychoBlock,
+    RetrievalNetwork,
     convolutions,
     feature_channels,
     lifter,
@@ -18,12 +18,11 @@ from ptychonnx.train.torch.blocks import (
 __all__ = ["build"]
 
 
-class Fno(nn.Module):
+class Fno(RetrievalNetwork):
     """Every block sees the whole pattern, through its Fourier modes, at every pixel."""
 
-    def __init__(self, config: NetworkConfig, guess: FirstGuess) -> None:
-        super().__init__()
-        self.features = Features(guess)
+    def __init__(self, config: NetworkConfig, constants: RetrievalConstants) -> None:
+        super().__init__(constants)
         self.lifter = lifter(feature_channels(config), config.width)
         self.blocks = nn.Sequential(
             *(PtychoBlock(config.width, config.modes, config.n) for _ in range(config.blocks))
@@ -31,11 +30,10 @@ class Fno(nn.Module):
         self.refiner = convolutions(config.width, config.width)
         self.head = ObjectHead(config.width, config)
 
-    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
-        features = self.features(diffraction, offsets)
-        return self.head(self.refiner(self.blocks(self.lifter(features))), features)
+    def hidden(self, features: Tensor) -> Tensor:
+        return self.refiner(self.blocks(self.lifter(features)))
 
 
-def build(config: NetworkConfig, guess: FirstGuess) -> nn.Module:
+def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
     """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return Fno(config, guess)
+    return Fno(config, constants)

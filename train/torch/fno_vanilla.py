@@ -10,19 +10,18 @@ from neuralop.models import FNO
 from torch import Tensor, nn
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
-from ptychonnx.train.torch.blocks import Features, ObjectHead, feature_channels
+from ptychonnx.train.initial_retrieval import RetrievalConstants
+from ptychonnx.train.torch.blocks import ObjectHead, RetrievalNetwork, feature_channels
 
 __all__ = ["build"]
 
 
-class VanillaFno(nn.Module):
+class VanillaFno(RetrievalNetwork):
     """Features, the library's network, the head that all physics-informed networks share."""
 
-    def __init__(self, config: NetworkConfig, guess: FirstGuess) -> None:
-        super().__init__()
+    def __init__(self, config: NetworkConfig, constants: RetrievalConstants) -> None:
+        super().__init__(constants)
         kept = min(config.modes, config.n)
-        self.features = Features(guess)
         self.operator = FNO(
             n_modes=(kept, kept),
             in_channels=feature_channels(config),
@@ -32,11 +31,10 @@ class VanillaFno(nn.Module):
         )
         self.head = ObjectHead(config.width, config)
 
-    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
-        features = self.features(diffraction, offsets)
-        return self.head(self.operator(features), features)
+    def hidden(self, features: Tensor) -> Tensor:
+        return self.operator(features)
 
 
-def build(config: NetworkConfig, guess: FirstGuess) -> nn.Module:
+def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
     """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return VanillaFno(config, guess)
+    return VanillaFno(config, constants)

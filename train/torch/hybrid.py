@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.torch.blocks import (
-    Features,
     ObjectHead,
     PtychoBlock,
+    RetrievalNetwork,
     convolutions,
     feature_channels,
     lifter,
@@ -19,14 +19,13 @@ from ptychonnx.train.torch.blocks import (
 __all__ = ["build"]
 
 
-class Hybrid(nn.Module):
+class Hybrid(RetrievalNetwork):
     """Each level of the encoder is a Fourier block, then a strided convolution that halves the size and doubles the
     width; each level of the decoder doubles the size, takes the skip connection and convolves twice.
     """
 
-    def __init__(self, config: NetworkConfig, guess: FirstGuess) -> None:
-        super().__init__()
-        self.features = Features(guess)
+    def __init__(self, config: NetworkConfig, constants: RetrievalConstants) -> None:
+        super().__init__(constants)
         self.lifter = lifter(feature_channels(config), config.width)
         self.blocks, self.down = nn.ModuleList(), nn.ModuleList()
         self.up, self.merge = nn.ModuleList(), nn.ModuleList()
@@ -43,8 +42,7 @@ class Hybrid(nn.Module):
             width //= 2
         self.head = ObjectHead(width, config)
 
-    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
-        features = self.features(diffraction, offsets)
+    def hidden(self, features: Tensor) -> Tensor:
         x = self.lifter(features)
         skips = []
         for block, down in zip(self.blocks, self.down, strict=True):
@@ -54,9 +52,9 @@ class Hybrid(nn.Module):
         x = self.bottom(x)
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat([up(x), skips.pop()], dim=1))
-        return self.head(x, features)
+        return x
 
 
-def build(config: NetworkConfig, guess: FirstGuess) -> nn.Module:
+def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
     """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return Hybrid(config, guess)
+    return Hybrid(config, constants)

@@ -1,7 +1,7 @@
-"""One object for several neighbouring patterns, in Torch; same definition as `ptychonnx.train.initial_retrieval`.
+"""One object for several neighbouring patterns in Torch, as defined in `ptychonnx.train.initial_retrieval`.
 
-Images are [row, part, column]. Windows may lie anywhere: what lies between whole pixels is carried over exactly by the
-covariance, and interpolated linearly where values are merged.
+Images are [row, part, column]. Offsets need not be whole pixels: the covariance is evaluated at the exact distance, and
+merged values are interpolated linearly.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE, FirstGuess
+from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE, RetrievalConstants
 
 __all__ = ["Neighbourhood", "Neighbours"]
 
 
 class Neighbourhood(nn.Module):
-    """What is known of a group of patterns before it is known where they lie; gives `Neighbours`."""
+    """Constants of a group of patterns that do not depend on their offsets; returns `Neighbours` for offsets."""
 
     density: Tensor
     distance: Tensor
 
-    def __init__(self, guess: FirstGuess) -> None:
+    def __init__(self, constants: RetrievalConstants) -> None:
         super().__init__()
-        self.step = guess.step
-        density = torch.from_numpy(guess.light).square() + DARKEST
+        self.step = constants.step
+        density = torch.from_numpy(constants.light).square() + DARKEST
         axis = torch.arange(len(density), dtype=torch.float32)
         self.register_buffer("density", density, persistent=False)
         self.register_buffer("distance", axis[:, None] - axis, persistent=False)
 
     def forward(self, offsets: Tensor) -> Neighbours:
-        """For offsets [B, C, 2] (row, column), pixels, from any origin."""
+        """For offsets [B, C, 2] (row, column) in pixels, from any origin."""
         return Neighbours(offsets, self.density, self.distance, self.step)
 
 
 class Neighbours:
-    """Windows of groups of patterns, at known distances from each other."""
+    """Windows of groups of patterns at known offsets."""
 
     def __init__(self, offsets: Tensor, density: Tensor, distance: Tensor, step: float) -> None:
         self._shape = (-1, offsets.shape[1], len(density))
-        # How far each window [B, to, from, 1, 1] lies beyond each other one, along rows and along columns.
+        # Distance of each window [B, to, from, 1, 1] from each other one, along rows and along columns.
         rows, columns = (offsets[:, :, None] - offsets[:, None])[..., None, None].unbind(dim=3)
         self._rows = rows.transpose(1, 2) + distance  # [B, from, to, row there, row here]
         self._columns = columns - distance  # [B, to, from, column here, column there]
@@ -56,11 +56,11 @@ class Neighbours:
         self._step = step / brightest
 
     def merge(self, parts: Tensor) -> Tensor:
-        """Patches [B, C, N, 2, N] that agree where they overlap: means, weighted by the light that fell there."""
+        """Merge patches [B, C, N, 2, N] where they overlap: means weighted by the illumination."""
         return self._carry(parts * self._density, self._values) / self._total
 
     def smooth(self, gradient: Tensor) -> Tensor:
-        """What the object changes by, [B C, N, 2, N], for gradients of that shape at each of its windows."""
+        """Change of the object, [B C, N, 2, N], for gradients of that shape at each of its windows."""
         spread = self._spread
         gradient = gradient.reshape(*self._shape, 2, gradient.shape[-1]) * spread
         change = self._carry(gradient, self._covariance) * (spread * self._step)
@@ -73,7 +73,7 @@ class Neighbours:
         return kernel(self._rows).reshape(shape), kernel(self._columns).reshape(shape)
 
     def _carry(self, images: Tensor, carriers: tuple[Tensor, Tensor]) -> Tensor:
-        """Images [B, C, N, parts, N] of each window, at the places of every window, added up."""
+        """Sum of the images [B, C, N, parts, N] of all windows, at the position of each window."""
         _, members, size = self._shape
         parts = images.shape[3]
         rows, columns = carriers

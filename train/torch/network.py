@@ -1,4 +1,4 @@
-"""Torch networks: built from settings, saved and loaded without pickles of strangers."""
+"""Torch networks: built from settings, saved and loaded without unpickling code."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.registry import Architecture, get_architecture
-from ptychonnx.train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_guess
+from ptychonnx.train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_constants
 from ptychonnx.train.torch.retrieval import Refined
 from ptychonnx.train.trained_network import check_output
 
@@ -54,11 +54,11 @@ class TorchNetwork:
         return {name: value.detach().numpy() for name, value in self.module.named_parameters()}
 
     def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
-        """What every module inside gives for the inputs of `predict`, in the order in which they finish."""
+        """Output of every module for the inputs of `predict`, in the order in which they finish."""
         return layer_outputs(self.module, *_tensors(inputs))
 
     def spectral_operator(self) -> str | None:
-        """Import path of the Fourier layer inside, if there is one."""
+        """Import path of the Fourier layer, if the network has one."""
         for module in self.module.modules():
             if isinstance(module, BaseSpectralConv):
                 kind = type(module)
@@ -67,7 +67,7 @@ class TorchNetwork:
 
     def save(self, folder: Path) -> None:
         """Write the weights into a run folder."""
-        # Through memory: a full disk is then an OSError like any other.
+        # Serialised in memory, so that a full disk is an OSError.
         data = io.BytesIO()
         torch.save(self.module.state_dict(), data)
         (folder / CHECKPOINT_NAME).write_bytes(data.getvalue())
@@ -92,21 +92,21 @@ class TorchNetwork:
 
 
 def _tensors(inputs: Sequence[NDArray]) -> list[Tensor]:
-    return [torch.from_numpy(np.ascontiguousarray(each)) for each in inputs]
+    return [torch.from_numpy(np.ascontiguousarray(values)) for values in inputs]
 
 
 @torch.no_grad()
 def layer_outputs(module: nn.Module, *inputs: Tensor) -> list[LayerOutput]:
-    """What every module inside that gives one real tensor gives, by dotted path, in the order they finish in."""
-    found: list[LayerOutput] = []
+    """Output of every module that returns one real tensor, by dotted path, in the order in which they finish."""
+    outputs: list[LayerOutput] = []
 
     def observe(name: str, output: object) -> None:
         if isinstance(output, Tensor) and output.is_floating_point():
-            found.append(LayerOutput(name, output.float().numpy()))
+            outputs.append(LayerOutput(name, output.float().numpy()))
 
     handles = [
         layer.register_forward_hook(
-            lambda layer, given, output, name=name: observe(name or "the output", output)
+            lambda layer, inputs, output, name=name: observe(name or "the output", output)
         )
         for name, layer in module.named_modules()
     ]
@@ -115,38 +115,38 @@ def layer_outputs(module: nn.Module, *inputs: Tensor) -> list[LayerOutput]:
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return outputs
 
 
 def build_network(
-    architecture: Architecture, config: NetworkConfig, guess: FirstGuess, seed: int
+    architecture: Architecture, config: NetworkConfig, constants: RetrievalConstants, seed: int
 ) -> TorchNetwork:
     """A network with initial weights; the same seed gives the same weights.
 
-    A physics-informed one ends with the last steps of the first guess's phase retrieval.
+    A physics-informed one ends with the final steps of phase retrieval.
 
     Raises
     ------
     InputError
-        If what it gives has another shape than [B, N, N, C, 2].
+        If the output has another shape than [B, N, N, C, 2].
     """
     build = architecture.load_builder()
     seed_everything(seed, verbose=False)
-    module = build(config, guess)
+    module = build(config, constants)
     for layer in module.modules():
         if isinstance(layer, BaseModel):
             # Models of neuraloperator add to their weights what they were built with, functions included, which no
             # file without pickles can hold.
             layer.state_dict = MethodType(nn.Module.state_dict, layer)
     check_output(architecture, config, TorchNetwork(module))
-    return TorchNetwork(module if architecture.supervised else Refined(module, guess))
+    return TorchNetwork(module if architecture.supervised else Refined(module, constants))
 
 
 def initial_network(folder: Path, record: RunRecord) -> TorchNetwork:
     """The network of a run as it was before training."""
-    guess = recorded_guess(folder, record)
+    constants = recorded_constants(folder, record)
     seed = record.training.seed
-    network = build_network(get_architecture(record.architecture), record.network, guess, seed)
+    network = build_network(get_architecture(record.architecture), record.network, constants, seed)
     if record.init_sha256 is not None:
         network.load(Path(folder) / INITIAL_NAME)
     return network

@@ -1,4 +1,4 @@
-"""The forward model and the physics-informed losses in Torch; same definitions as `scan.forward_model`."""
+"""Forward model and physics-informed losses in Torch, as defined in `ptychonnx.runtime.scan.forward_model`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
     "supervised_loss",
 ]
 
-# Keeps the square root differentiable at zero; in units of photons far below one.
+# Keeps the square root differentiable at zero; far below one photon.
 _FLOOR = 1e-8
 
 
@@ -27,7 +27,7 @@ def forward_intensity(patches: Tensor, probe: Tensor) -> Tensor:
 
 
 def merge_patches(patches: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
-    """Make the patches of each group agree: stitch them, weighted, and cut the windows again.
+    """Merge the patches of each group: stitch them, weighted, and cut the windows again.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def merge_patches(patches: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
 
 
 def amplitude_mae(intensity: Tensor, amplitude: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Mean absolute error of the amplitude over trusted pixels, in units of the scaled (RMS 1) amplitude."""
+    """Mean absolute error of the amplitude over valid pixels, in units of the scaled (RMS 1) amplitude."""
     error = (torch.sqrt(intensity + _FLOOR) - amplitude).abs()
     return scale * error[..., mask].mean()
 
@@ -91,7 +91,7 @@ def physics_loss(
     scale: float,
     loss: str,
 ) -> Tensor:
-    """How badly the merged patches of each group explain its patterns.
+    """Loss of the merged patches of each group with respect to its patterns.
 
     Parameters
     ----------
@@ -109,5 +109,5 @@ def physics_loss(
 
 
 def supervised_loss(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Mean distance of predicted and known patches, complex [..., N, N], weighted by the light that fell there."""
+    """Mean distance of predicted and known patches, complex [..., N, N], weighted by the illumination's amplitude."""
     return (weight.sqrt() * (patches - labels).abs()).mean() / weight.sqrt().mean()

@@ -1,4 +1,7 @@
-"""Phase retrieval steps in Torch; same definition as `train.initial_retrieval`. Images are [row, part, column]."""
+"""Steps of phase retrieval in Torch, as defined in `ptychonnx.train.initial_retrieval`.
+
+Images are [row, part, column].
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ptychonnx.train.initial_retrieval import INTENSITY_FLOOR, MOMENTUM, FirstGuess
+from ptychonnx.train.initial_retrieval import INTENSITY_FLOOR, MOMENTUM, RetrievalConstants
 from ptychonnx.train.torch.neighbours import Neighbourhood, Neighbours
 
 __all__ = ["Refined", "Retrieval"]
@@ -21,7 +24,7 @@ _CONSTANTS = (
     "rows_to_object",
     "smoothing",
     "spread",
-    "trusted",
+    "valid",
 )
 
 
@@ -37,34 +40,34 @@ class Retrieval(nn.Module):
     rows_to_object: Tensor
     smoothing: Tensor
     spread: Tensor
-    trusted: Tensor
+    valid: Tensor
     exchange: Tensor
 
-    def __init__(self, guess: FirstGuess) -> None:
+    def __init__(self, constants: RetrievalConstants) -> None:
         super().__init__()
         for name in _CONSTANTS:
-            self.register_buffer(name, torch.from_numpy(getattr(guess, name)), persistent=False)
+            self.register_buffer(name, torch.from_numpy(getattr(constants, name)), persistent=False)
         self.register_buffer("exchange", torch.tensor([1, 0]), persistent=False)
-        self.members = guess.members
-        self.neighbourhood = Neighbourhood(guess)
+        self.members = constants.members
+        self.neighbourhood = Neighbourhood(constants)
 
     def forward(
         self, amplitude: Tensor, steps: int, offsets: Tensor | None = None, parts: Tensor | None = None
     ) -> Tensor:
-        """That many steps, with momentum.
+        """Perform a number of steps with momentum.
 
         Parameters
         ----------
         offsets
-            [B, C, 2], where the windows of the C patterns lie in one object, see `torch.neighbours`; each has
-            an object of its own if None.
+            [B, C, 2], offsets of the windows of the C patterns in one object, see `torch.neighbours`; if None, each
+            pattern has an object of its own.
         parts
-            What they begin with, patches made to agree first; an empty object if None.
+            Initial object, whose patches are merged first; an empty object if None.
 
         Raises
         ------
         ValueError
-            If several patterns come without offsets, or one at a time with them.
+            If several patterns come without offsets, or one pattern with them.
         """
         if (offsets is None) != (self.members == 1):
             raise ValueError(
@@ -80,7 +83,7 @@ class Retrieval(nn.Module):
             return parts
         size = parts.shape[-1]
         start = self._product(parts.reshape(-1, 1, size, 2, size), self.probe)
-        wanted = self.trusted * amplitude.reshape(-1, size, size)
+        wanted = self.valid * amplitude.reshape(-1, size, size)
         # Sums of gradients; the object changes by their smoothed values.
         change = velocity = self._gradient(start, wanted)
         for _ in range(steps - 1):
@@ -95,13 +98,13 @@ class Retrieval(nn.Module):
         return parts + smooth.reshape(parts.shape)
 
     def _gradient(self, waves: Tensor, wanted: Tensor) -> Tensor:
-        """Direction [B C, N, 2, N] in which exit waves [B C, modes, N, 2, N] explain the trusted amplitudes better."""
+        """Direction [B C, N, 2, N] in which exit waves [B C, modes, N, 2, N] explain the valid amplitudes better."""
         modes, size = waves.shape[1], waves.shape[-1]
         lines = self.rows_to_detector @ waves.reshape(-1, 2 * size, size)
         far = (lines.reshape(-1, size, 2 * size) @ self.columns_to_detector).reshape(-1, modes, size, 2, size)
         real, imaginary = far.unbind(dim=3)
         intensity = (real * real + imaginary * imaginary).sum(dim=1) + INTENSITY_FLOOR
-        factor = (wanted / torch.sqrt(intensity) - self.trusted).reshape(-1, 1, size, 1, size)
+        factor = (wanted / torch.sqrt(intensity) - self.valid).reshape(-1, 1, size, 1, size)
         lines = (far * factor).reshape(-1, size, 2 * size) @ self.columns_to_object
         change = (self.rows_to_object @ lines.reshape(-1, 2 * size, size)).reshape(-1, modes, size, 2, size)
         return self._product(change, self.back).sum(dim=1)
@@ -110,7 +113,7 @@ class Retrieval(nn.Module):
         return parts * factor[0] + parts.index_select(3, self.exchange) * factor[1]
 
     def _smooth(self, parts: Tensor, neighbours: Neighbours | None) -> Tensor:
-        """What the object changes by, [B C, N, 2, N], but for `spread` where there are no neighbours."""
+        """Smoothed change of the object, [B C, N, 2, N]; without neighbours, `spread` is still to be applied."""
         if neighbours is not None:
             return neighbours.smooth(parts)
         size = parts.shape[-1]
@@ -119,17 +122,17 @@ class Retrieval(nn.Module):
 
 
 class Refined(nn.Module):
-    """A network, then the last retrieval steps, which make its object explain the pattern; fewer in training."""
+    """A network, then the final retrieval steps, which make its object explain the pattern; fewer in training."""
 
-    def __init__(self, network: nn.Module, guess: FirstGuess) -> None:
+    def __init__(self, network: nn.Module, constants: RetrievalConstants) -> None:
         super().__init__()
         self.network = network
-        self.retrieval = Retrieval(guess)
-        self.scale = np.float32(guess.scale).item()
-        self.final_steps, self.training_steps = guess.final_steps, guess.training_steps
+        self.retrieval = Retrieval(constants)
+        self.scale = np.float32(constants.scale).item()
+        self.final_steps, self.training_steps = constants.final_steps, constants.training_steps
 
     def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
         steps = self.training_steps if self.training else self.final_steps
-        given = (diffraction,) if offsets is None else (diffraction, offsets)
-        parts = self.network(*given).permute(0, 3, 1, 4, 2)
+        inputs = (diffraction,) if offsets is None else (diffraction, offsets)
+        parts = self.network(*inputs).permute(0, 3, 1, 4, 2)
         return self.retrieval(diffraction * self.scale, steps, offsets, parts).permute(0, 2, 4, 1, 3)

@@ -1,4 +1,4 @@
-"""Training with Lightning: our part is the loss and the data, the loop is Lightning's."""
+"""Training with Lightning, which owns the loop; loss and data are ours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.train.config import TrainingConfig
 from ptychonnx.train.dataset import TrainingData
-from ptychonnx.train.fitting import Fitted, Job
+from ptychonnx.train.fitting import FitResult, TrainingJob
 from ptychonnx.train.run import fingerprint
 from ptychonnx.train.torch.blocks import Features
 from ptychonnx.train.torch.network import TorchNetwork, build_network
@@ -51,7 +51,9 @@ class ReconstructionTask(LightningModule):
         index, offsets = batch
         groups, members = index.shape
         size = self.data.diffraction.shape[-1]
-        inputs = [torch.from_numpy(each).to(self.device) for each in self.data.inputs(index.cpu().numpy())]
+        inputs = [
+            torch.from_numpy(values).to(self.device) for values in self.data.inputs(index.cpu().numpy())
+        ]
         amplitude = inputs[0].reshape(groups, members, size, size)
         parts = self.module(*inputs)
         patches = torch.view_as_complex(parts.float().contiguous()).movedim(-1, 1)
@@ -83,11 +85,11 @@ class ReconstructionTask(LightningModule):
     def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Object parts [B, N, N, C, 2] of `TrainingData.inputs`, with the weights as they are now."""
         with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
-            tensors = (torch.from_numpy(each).to(self.device) for each in inputs)
+            tensors = (torch.from_numpy(values).to(self.device) for values in inputs)
             return self.module(*tensors).float().cpu().numpy()
 
     def train_dataloader(self) -> DataLoader:
-        # Made anew for each epoch, whose number decides the order. Every device takes its share of each step.
+        # Rebuilt for each epoch, whose number determines the order. Every device takes its share of each step.
         rows = self.data.order(self.training_config, self.current_epoch)
         share = rows[:, self.trainer.global_rank :: self.trainer.world_size]
         return _loader(self.data, self.data.train[share.ravel()], share.shape[1])
@@ -109,22 +111,22 @@ class ReconstructionTask(LightningModule):
 
 
 class Reporter(Callback):
-    """Keeps every epoch, and forwards steps to the command line's progress bar."""
+    """Keeps the checkpoint of every epoch and reports progress."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         self.job = job
 
     def on_train_epoch_start(self, trainer: Trainer, _: LightningModule) -> None:
-        # What a layer draws depends on the epoch alone, and so survives a kill.
+        # Random numbers of layers depend on the epoch alone, so a resumed training draws the same.
         seeds = np.random.SeedSequence([self.job.training.seed, trainer.current_epoch, trainer.global_rank])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.job.on_step(trainer.global_step, self.job.data.steps(self.job.training))
+        self.job.progress.update(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
         metrics = trainer.callback_metrics
-        progress = self.job.progress
+        checkpoints = self.job.checkpoints
 
         def write(folder: Path) -> None:
             trainer.save_checkpoint(folder / _STATE_NAME)
@@ -132,7 +134,7 @@ class Reporter(Callback):
                 TorchNetwork(task.module).save(folder)
                 task.module.train()
 
-        progress.end_epoch(
+        checkpoints.end_epoch(
             float(metrics["loss"]),
             float(metrics["validation_loss"]),
             float(metrics["disagreement"]),
@@ -140,32 +142,36 @@ class Reporter(Callback):
             write,
             (weight.detach().cpu().numpy() for weight in task.module.parameters()),
         )
-        trainer.should_stop = trainer.should_stop or progress.finished
+        trainer.should_stop = trainer.should_stop or checkpoints.finished
 
 
-def fit(job: Job) -> Fitted:
+def fit(job: TrainingJob) -> FitResult:
     """Train a network, and write the checkpoint of its best epoch and logs into the run folder.
 
     Raises
     ------
     InputError
-        If the loss stops being finite, or the settings do not fit the devices.
+        If the settings do not fit the devices.
+    VerificationError
+        If a loss or a weight is not finite.
+    EnvironmentFailure
+        If a checkpoint cannot be written.
     """
-    training, data, progress = job.training, job.data, job.progress
-    job.require_shares()
-    native = build_network(job.architecture, job.network, job.first_guess(), training.seed)
+    training, data, checkpoints = job.training, job.data, job.checkpoints
+    job.require_equal_shares()
+    native = build_network(job.architecture, job.network, job.retrieval_constants(), training.seed)
     if job.initial is not None:
         native.load(job.initial)
     initial = fingerprint(native.tensors())
     for module in native.module.modules():
         if isinstance(module, Features | Retrieval):
             _compute_exactly(module)
-    if not progress.finished:
+    if not checkpoints.finished:
         _run(job, ReconstructionTask(native.module.train(), data, training))
     native = TorchNetwork(native.module.cpu())
-    native.load(progress.best_folder)
+    native.load(checkpoints.best_folder)
     native.save(job.folder)
-    return Fitted(
+    return FitResult(
         initial_tensors=initial,
         trained_tensors=fingerprint(native.tensors()),
         parameters=sum(value.size for value in native.tensors().values()),
@@ -174,8 +180,8 @@ def fit(job: Job) -> Fitted:
     )
 
 
-def _run(job: Job, task: ReconstructionTask) -> None:
-    training, latest = job.training, job.progress.latest
+def _run(job: TrainingJob, task: ReconstructionTask) -> None:
+    training, latest = job.training, job.checkpoints.latest
     loggers = _loggers(job)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -216,17 +222,19 @@ def _run(job: Job, task: ReconstructionTask) -> None:
 
 
 def _compute_exactly(module: nn.Module) -> None:
-    """Keep phase retrieval out of mixed precision: it is physics, and the amplitudes have five decimal places."""
+    """Exclude phase retrieval from mixed precision: amplitudes need five decimal places."""
     forward = module.forward
 
     def exact(first: Tensor, *others: Any) -> Any:
         with torch.autocast(first.device.type, enabled=False):
-            return forward(*(each.float() if isinstance(each, Tensor) else each for each in (first, *others)))
+            return forward(
+                *(value.float() if isinstance(value, Tensor) else value for value in (first, *others))
+            )
 
     module.forward = exact
 
 
-def _loggers(job: Job) -> list[Logger]:
+def _loggers(job: TrainingJob) -> list[Logger]:
     folder = job.log_folder()
     loggers: list[Logger] = [CSVLogger(folder.parent, name="", version=folder.name)]
     if job.tensorboard():

@@ -9,24 +9,22 @@ from neuralop.models import UNO
 from torch import Tensor, nn
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
-from ptychonnx.train.torch.blocks import Features, ObjectHead, feature_channels
+from ptychonnx.train.initial_retrieval import RetrievalConstants
+from ptychonnx.train.torch.blocks import ObjectHead, RetrievalNetwork, feature_channels
 
 __all__ = ["build"]
 
 
-class Uno(nn.Module):
+class Uno(RetrievalNetwork):
     """Features, the library's network, the head that all physics-informed networks share."""
 
-    def __init__(self, config: NetworkConfig, guess: FirstGuess) -> None:
-        super().__init__()
-        self.features = Features(guess)
+    def __init__(self, config: NetworkConfig, constants: RetrievalConstants) -> None:
+        super().__init__(constants)
         self.operator = _operator(config)
         self.head = ObjectHead(config.width, config)
 
-    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
-        features = self.features(diffraction, offsets)
-        return self.head(self.operator(features), features)
+    def hidden(self, features: Tensor) -> Tensor:
+        return self.operator(features)
 
 
 def _operator(config: NetworkConfig) -> UNO:
@@ -58,6 +56,6 @@ def _operator(config: NetworkConfig) -> UNO:
         )
 
 
-def build(config: NetworkConfig, guess: FirstGuess) -> nn.Module:
+def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
     """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return Uno(config, guess)
+    return Uno(config, constants)

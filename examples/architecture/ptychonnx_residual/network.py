@@ -3,16 +3,16 @@
 from torch import Tensor, nn
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.initial_retrieval import FirstGuess
+from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.torch.blocks import Features, ObjectHead, convolutions, feature_channels, lifter
 
 
 class Residual(nn.Module):
     """Features in front and the head behind are those of the built-in networks; what is between is yours."""
 
-    def __init__(self, config: NetworkConfig, guess: FirstGuess) -> None:
+    def __init__(self, config: NetworkConfig, constants: RetrievalConstants) -> None:
         super().__init__()
-        self.features = Features(guess)
+        self.features = Features(constants)
         self.lifter = lifter(feature_channels(config), config.width)
         self.blocks = nn.ModuleList(convolutions(config.width, config.width) for _ in range(config.blocks))
         self.head = ObjectHead(config.width, config)
@@ -25,6 +25,6 @@ class Residual(nn.Module):
         return self.head(x, features)
 
 
-def build(config: NetworkConfig, guess: FirstGuess) -> nn.Module:
+def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
     """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return Residual(config, guess)
+    return Residual(config, constants)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ptychonnx.runtime.errors import InputError, VerificationError
-from ptychonnx.train.checkpoints import Progress
+from ptychonnx.train.checkpoints import Checkpoints
 from ptychonnx.train.config import TrainingConfig
 from ptychonnx.train.history import Epoch, best_epoch, is_stale, read_history, write_history
 
@@ -20,27 +20,27 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from ptychonnx.train.config import TrainingConfig
-from ptychonnx.train.checkpoints import Progress
+from ptychonnx.train.checkpoints import Checkpoints
 
-progress = Progress(Path(sys.argv[1]), TrainingConfig(epochs=5))
+checkpoints = Checkpoints(Path(sys.argv[1]), TrainingConfig(epochs=5))
 
 def write(folder):
-    (folder / "checkpoint.pt").write_text(f"weights {progress.done + 1}")
-    if progress.done == 2:
+    (folder / "checkpoint.pt").write_text(f"weights {checkpoints.done + 1}")
+    if checkpoints.done == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     (folder / "state.ckpt").write_text("state")
 
 for loss in (3, 2, 1):
-    progress.end_epoch(loss, loss, 0.5, 1e-3, write)
+    checkpoints.end_epoch(loss, loss, 0.5, 1e-3, write)
 """
 
 
-def keep(progress, *figures):
+def keep(checkpoints, *figures):
     def write(folder):
-        (folder / "checkpoint.pt").write_text(f"weights {progress.done + 1}")
+        (folder / "checkpoint.pt").write_text(f"weights {checkpoints.done + 1}")
 
     for figure in figures:
-        progress.end_epoch(1.0, figure, 1 / figure, 1e-3, write)
+        checkpoints.end_epoch(1.0, figure, 1 / figure, 1e-3, write)
 
 
 def test_a_kill_while_an_epoch_is_written_leaves_the_one_before(tmp_path):
@@ -50,37 +50,37 @@ def test_a_kill_while_an_epoch_is_written_leaves_the_one_before(tmp_path):
         check=False,
     ).returncode
     assert code == -signal.SIGKILL
-    progress = Progress(tmp_path, TrainingConfig(epochs=5))
-    assert progress.done == 2
-    assert (progress.latest / "checkpoint.pt").read_text() == "weights 2"
-    assert (progress.latest / "state.ckpt").read_text() == "state"
-    keep(progress, 0.5)
+    checkpoints = Checkpoints(tmp_path, TrainingConfig(epochs=5))
+    assert checkpoints.done == 2
+    assert (checkpoints.latest / "checkpoint.pt").read_text() == "weights 2"
+    assert (checkpoints.latest / "state.ckpt").read_text() == "state"
+    keep(checkpoints, 0.5)
     assert [path.name for path in (tmp_path / "epochs").iterdir()] == ["0003"]
 
 
 def test_only_the_best_and_the_latest_epoch_are_kept(tmp_path):
-    progress = Progress(tmp_path, TrainingConfig(epochs=9))
-    keep(progress, 3.0, 1.0, 2.0, 2.0)
+    checkpoints = Checkpoints(tmp_path, TrainingConfig(epochs=9))
+    keep(checkpoints, 3.0, 1.0, 2.0, 2.0)
     assert sorted(path.name for path in (tmp_path / "epochs").iterdir()) == ["0002", "0004"]
-    assert (progress.best_folder / "checkpoint.pt").read_text() == "weights 2"
-    assert Progress(tmp_path, TrainingConfig(epochs=9)).epochs == progress.epochs
+    assert (checkpoints.best_folder / "checkpoint.pt").read_text() == "weights 2"
+    assert Checkpoints(tmp_path, TrainingConfig(epochs=9)).epochs == checkpoints.epochs
 
 
 def test_the_monitored_figure_chooses_the_best_epoch(tmp_path):
-    progress = Progress(tmp_path, TrainingConfig(epochs=9, monitor="disagreement"))
-    keep(progress, 3.0, 1.0, 2.0)
-    assert progress.best.epoch == 1
+    checkpoints = Checkpoints(tmp_path, TrainingConfig(epochs=9, monitor="disagreement"))
+    keep(checkpoints, 3.0, 1.0, 2.0)
+    assert checkpoints.best.epoch == 1
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_with_a_clear_line(tmp_path, bad):
-    progress = Progress(tmp_path, TrainingConfig(epochs=9))
-    keep(progress, 3.0)
+    checkpoints = Checkpoints(tmp_path, TrainingConfig(epochs=9))
+    keep(checkpoints, 3.0)
     with pytest.raises(
         VerificationError, match=f"training diverged: the loss of epoch 2 is {bad:g}.*epoch 1 is kept"
     ):
-        progress.end_epoch(bad, 0.6, 0.5, 1e-3, lambda folder: None)
-    assert progress.done == 1
+        checkpoints.end_epoch(bad, 0.6, 0.5, 1e-3, lambda folder: None)
+    assert checkpoints.done == 1
     assert len(read_history(tmp_path / "history.csv")) == 1
 
 
