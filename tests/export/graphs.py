@@ -1,4 +1,4 @@
-"""Minimal graphs for the tests of passes, and how to run them."""
+"""Minimal graphs for the tests of passes, and functions that run them."""
 
 from __future__ import annotations
 

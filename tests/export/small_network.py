@@ -1,4 +1,4 @@
-"""A small artifact of three convolutions, with a step that one of the precisions cannot bear, and a scan for it."""
+"""A small artifact of three convolutions, with a step that one of the precisions degrades, and a scan for it."""
 
 from __future__ import annotations
 

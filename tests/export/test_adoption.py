@@ -1,4 +1,4 @@
-"""A foreign network becomes an artifact that answers as the network does between its own steps."""
+"""An adopted network agrees with the foreign network between its own preprocessing steps."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_a_step_does_what_it_says_in_numpy_and_in_the_graph(name):
+def test_a_step_computes_its_formula_in_numpy_and_in_the_graph(name):
     argument, formula = EXPECTED[name]
     x = COUNTS + np.float32(0.3)
     found = run_nodes(lambda tape, value: STEPS[name].graph(tape, value, N, argument), x)
@@ -250,7 +250,7 @@ def test_an_adopted_network_reconstructs_like_any_other(phase_only, tmp_path):
         ({"surprise": 1}, r"surprise: Extra inputs"),
     ],
 )
-def test_a_specification_that_says_too_little_is_refused(content, reason, tmp_path):
+def test_an_incomplete_specification_is_refused(content, reason, tmp_path):
     with pytest.raises(InputError, match=reason):
         specified(tmp_path, **content)
 

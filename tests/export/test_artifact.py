@@ -1,4 +1,4 @@
-"""From a trained run to an artifact, and no artifact when anything is wrong."""
+"""A trained run becomes an artifact, and no artifact is published if a check fails."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def results(runs, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_a_trained_run_becomes_an_artifact_that_says_what_it_is(name, runs, results):
+def test_a_trained_run_becomes_an_artifact_with_a_complete_contract(name, runs, results):
     run, result = runs(name), results(name)
     out = result.path
     record = read_run(run)
@@ -226,7 +226,7 @@ def spoil_one_weight(model):
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
-def test_one_spoilt_weight_leaves_what_was_there_before(runs, tmp_path, monkeypatch):
+def test_one_spoilt_weight_keeps_the_old_file(runs, tmp_path, monkeypatch):
     runs("fno")
     sabotage(monkeypatch, "torch", spoil_one_weight)
     out = tmp_path / "fno.onnx"

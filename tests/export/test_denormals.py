@@ -1,4 +1,4 @@
-"""Denormal numbers are counted, and no network of the zoo holds or computes any worth mentioning."""
+"""Denormal numbers are counted, and no network of the zoo has a significant number of them."""
 
 from __future__ import annotations
 

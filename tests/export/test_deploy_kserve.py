@@ -75,7 +75,7 @@ def test_the_text_is_the_document(tmp_path):
         {"protocol": "v1"},
     ],
 )
-def test_what_kubernetes_would_not_take_is_refused(change):
+def test_names_that_kubernetes_rejects_are_refused(change):
     with pytest.raises(InputError, match=f"setting {next(iter(change))}"):
         checked(KServeOptions, {"storage_uri": "s3://bucket/models"} | change)
 

@@ -241,7 +241,7 @@ def test_a_scan_is_judged_on_the_server_as_it_is_here(served, name, protocol, tm
 
 
 @pytest.mark.mlserver
-def test_the_newest_version_answers_and_gives_its_contract(served):
+def test_the_newest_version_answers_with_its_contract(served):
     root, base, _ = served
     found = ask(f"{base}/models/small")
     assert found["versions"] == ["2"]
@@ -261,7 +261,7 @@ def test_the_newest_version_answers_and_gives_its_contract(served):
         ((2, 1, 16, 16), "FP64", "is float64"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_a_line(served, shape, datatype, reason):
+def test_inputs_that_do_not_fit_are_refused_in_one_line(served, shape, datatype, reason):
     _, base, _ = served
     with pytest.raises(urllib.error.HTTPError) as error:
         ask(f"{base}/models/small/infer", body(np.ones(shape), datatype))

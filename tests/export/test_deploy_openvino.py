@@ -69,7 +69,7 @@ def test_only_float32_is_held_to_float32(tmp_path):
     assert config_of(root)["small"]["target_device"] == "GPU"
 
 
-def test_bfloat16_is_what_openvino_computes_in_if_that_is_asked_for(tmp_path):
+def test_openvino_computes_in_bfloat16_on_request(tmp_path):
     openvino = pytest.importorskip("openvino")
     path = artifact(tmp_path / "small.onnx")
     config = config_of(deploy(tmp_path / "ovms", path, compute="bfloat16"))["small"]
@@ -83,7 +83,7 @@ def test_bfloat16_is_what_openvino_computes_in_if_that_is_asked_for(tmp_path):
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
 
 
-def test_bfloat16_of_what_is_no_longer_float32_is_refused(tmp_path):
+def test_bfloat16_is_refused_for_reduced_artifacts(tmp_path):
     changed = {"exporter": "x", "opset": 20, "ir_version": 10, "lowering": "none", "passes": []}
     path = artifact(tmp_path / "small.onnx", conversion=changed | {"precision": "fp16"})
     with pytest.raises(InputError, match="--compute bfloat16 is for float32 artifacts, small is fp16"):
@@ -95,7 +95,7 @@ def test_bfloat16_of_what_is_no_longer_float32_is_refused(tmp_path):
     "text",
     ["{", "[]", "{}", '{"model_config_list": [{}]}', '{"model_config_list": [{"config": {"name": 3}}]}'],
 )
-def test_a_list_that_is_none_is_refused_and_kept(tmp_path, text):
+def test_an_invalid_list_of_models_is_refused_and_kept(tmp_path, text):
     root = tmp_path / "ovms"
     root.mkdir()
     (root / "config.json").write_text(text)

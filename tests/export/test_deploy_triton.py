@@ -1,4 +1,4 @@
-"""Triton repositories: the configuration is what the protobuf says, the contract and the warm-up are inside."""
+"""Triton repositories: the configuration parses, and contains the contract and the warm-up."""
 
 from __future__ import annotations
 

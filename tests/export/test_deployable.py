@@ -1,4 +1,4 @@
-"""What is refused before it is deployed."""
+"""Artifacts that are refused before they are deployed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_weights_in_other_files_are_refused(tmp_path):
         read_artifacts([path])
 
 
-def test_the_interface_says_what_clients_see(tmp_path):
+def test_the_interface_lists_inputs_and_output(tmp_path):
     assert (
         str(deployable(tmp_path / "a.onnx").interface) == "diffraction: amplitude float32 [batch, 1, 16, 16]"
     )
@@ -77,7 +77,7 @@ def test_the_interface_says_what_clients_see(tmp_path):
     assert str(fixed.interface) == "diffraction: amplitude float32 [4, 1, 16, 16]"
 
 
-def test_what_was_deployed_earlier_and_cannot_be_read_has_no_contract(tmp_path):
+def test_an_unreadable_earlier_version_has_no_contract(tmp_path):
     assert read_contract(tmp_path / "missing.onnx") is None
     (tmp_path / "broken.onnx").write_bytes(b"half a fi")
     assert read_contract(tmp_path / "broken.onnx") is None

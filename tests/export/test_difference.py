@@ -1,4 +1,4 @@
-"""The first layer or node that differs is named, whatever the layouts."""
+"""The first layer or node that differs is named, independent of layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `inspect --verify` notices: any change to contract, graph or answers, as far as hashes are stored."""
+"""`inspect --verify` notices any change of contract, graph or output for which a hash is stored."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_changed_contract_is_noticed(artifact, change):
     assert_differs(artifact, "contract", "was changed")
 
 
-def test_a_contract_that_is_none_any_more_is_noticed_and_not_parsed(artifact):
+def test_a_broken_contract_is_noticed_and_not_parsed(artifact):
     model, metadata = read(artifact)
     write(artifact, model, metadata | {CONTRACT_KEY: metadata[CONTRACT_KEY][:-1]})
     assert_differs(artifact, "contract", "was changed")
@@ -117,7 +117,7 @@ def test_another_network_under_new_hashes_is_noticed_by_its_answer(artifact):
     assert_differs(artifact, "reference output", "beyond 0.0001")
 
 
-def test_other_bits_of_the_same_size_pass_as_another_processor_gives_them(artifact):
+def test_other_bits_of_the_same_size_pass_as_on_another_processor(artifact):
     model, _ = read(artifact)
     flip_a_weight(model)
     restamp(artifact, model)
@@ -150,7 +150,7 @@ def test_another_input_than_the_stored_one_is_noticed(artifact):
     assert state(artifact)["reference input"] is False
 
 
-def test_what_is_not_stored_is_said_to_be_unchecked(artifact):
+def test_missing_hashes_are_reported_as_unchecked(artifact):
     model, metadata = read(artifact)
     contract = Contract.from_json(metadata[CONTRACT_KEY], "test")
     bare = contract.model_copy(update={"graph_sha256": None, "reference": None})
@@ -161,7 +161,7 @@ def test_what_is_not_stored_is_said_to_be_unchecked(artifact):
     assert contract_sha256(bare.to_json())[:12] in checks[0].finding
 
 
-def test_weights_in_another_file_are_said_to_be_unchecked(artifact):
+def test_weights_in_another_file_are_reported_as_unchecked(artifact):
     model, metadata = read(artifact)
     contract = Contract.from_json(metadata[CONTRACT_KEY], "test")
     onnx.external_data_helper.convert_model_to_external_data(model, location="w.data", size_threshold=100)
@@ -193,7 +193,7 @@ def test_counts_and_a_fixed_batch_are_checked_too(tmp_path):
     assert state(path) == dict.fromkeys(ALL, True)
 
 
-def test_the_hash_of_the_contract_is_stamped_beside_it(artifact):
+def test_the_hash_of_the_contract_is_stamped_next_to_it(artifact):
     _, metadata = read(artifact)
     assert metadata[CONTRACT_HASH_KEY] == contract_sha256(metadata[CONTRACT_KEY])
 

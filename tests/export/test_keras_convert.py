@@ -1,4 +1,4 @@
-"""Keras networks give the same through onnxruntime, with Resize for UpSampling2D."""
+"""Keras networks agree with their graphs in onnxruntime, with Resize for UpSampling2D."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def two_heads(n=32, channels=1, activation="relu", size=2):
     [{}, {"channels": 4}, {"activation": "gelu"}, {"n": 33, "size": 3}],
     ids=["plain", "gridsize-2", "gelu", "33-by-3"],
 )
-def test_a_network_with_two_heads_gives_the_same_through_onnxruntime(settings, capfd):
+def test_a_network_with_two_heads_agrees_in_onnxruntime(settings, capfd):
     model = two_heads(**settings)
     n, channels = settings.get("n", 32), settings.get("channels", 1)
     capfd.readouterr()
@@ -92,7 +92,7 @@ def test_two_conversions_give_the_same_bytes():
     assert one == other
 
 
-def test_what_cannot_be_converted_is_refused_in_one_line():
+def test_unsupported_networks_are_refused_in_one_line():
     class Fourier(layers.Layer):
         def call(self, x):
             return tf.math.real(tf.signal.fft2d(tf.cast(x, tf.complex64)))

@@ -1,4 +1,4 @@
-"""Whole models of neuraloperator 2.0 give the same through onnxruntime, or are refused in a clear line."""
+"""Models of neuraloperator 2.0 agree with their graphs in onnxruntime, or are refused in one line."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ MODELS = [
 @pytest.mark.parametrize(
     ("build", "size", "settings"), MODELS, ids=lambda value: getattr(value, "__name__", str(value))
 )
-def test_a_model_gives_the_same_through_onnxruntime(build, size, settings):
+def test_a_model_agrees_in_onnxruntime(build, size, settings):
     assert difference_through_onnxruntime(prepared(build, settings), example(size)) < 1e-5
 
 
@@ -141,13 +141,13 @@ def test_a_model_gives_the_same_through_onnxruntime(build, size, settings):
     ],
     ids=str,
 )
-def test_a_complex_model_takes_and_gives_pairs_of_numbers(settings):
+def test_a_complex_model_takes_and_returns_pairs_of_numbers(settings):
     model = Pairs(prepared(fno, {"complex_data": True, "n_layers": 1, **settings})).eval()
     inputs = np.stack([example(SQUARE), example(SQUARE)[::-1]], axis=-1)
     assert difference_through_onnxruntime(model, inputs) < 1e-5
 
 
-def test_a_uqno_gives_a_solution_and_its_uncertainty():
+def test_a_uqno_returns_a_solution_and_its_uncertainty():
     base, residual = prepared(fno, {}), prepared(sfno, {})
     model, inputs = UQNO(base, residual).eval(), example(SPHERE)
     converted = convert_module(model, inputs, outputs=("solution", "quantile"))
@@ -178,6 +178,6 @@ def test_a_uqno_gives_a_solution_and_its_uncertainty():
     ],
     ids=["separable", "complex", "shape"],
 )
-def test_what_cannot_be_converted_is_refused_in_one_line(build, size, settings, message):
+def test_unsupported_networks_are_refused_in_one_line(build, size, settings, message):
     with pytest.raises(InputError, match=rf"^{message}[^\n]*$"):
         convert_module(prepared(build, settings), example(size))

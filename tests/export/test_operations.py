@@ -1,4 +1,4 @@
-"""Multiplications are counted as a person would count them."""
+"""Multiplications are counted as by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scales, shifts and batch normalisation go into the weights before them, and nowhere else."""
+"""Scales, offsets and batch normalisation are folded into the weights before them, and nowhere else."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def chain(layer, affine, output=("batch", 4, None, None)):
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("affine", AFFINE)
-def test_what_scales_and_shifts_channels_goes_into_the_weights(layer, affine):
+def test_scales_and_offsets_of_channels_are_folded_into_the_weights(layer, affine):
     inputs, weights, _ = LAYERS[layer]
     kind = layer.split()[0]
     model = chain((inputs, weights, {"kind": kind}), (affine.split()[0], AFFINE[affine]))
@@ -79,7 +79,7 @@ def test_a_scale_goes_into_a_matrix(kind, shape):
     np.testing.assert_allclose(run(after, x=x)[0], run(model, x=x)[0], atol=1e-6)
 
 
-def test_what_differs_along_a_row_stays():
+def test_factors_that_vary_along_a_row_stay():
     model = chain((*LAYERS["Conv"][:2], {}), ("Mul", (["z", "s"], {"s": array(3)}, {})))
     after, modified = folded(model)
     assert (kinds(after), modified) == (["Conv", "Mul"], False)

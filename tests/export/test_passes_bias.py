@@ -1,4 +1,4 @@
-"""A bias beside a convolution joins that of the convolution."""
+"""A bias in parallel with a convolution is merged into the bias of the convolution."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_one_sum_is_left_and_the_output_is_the_same(with_bias, swapped):
     np.testing.assert_allclose(run(after, x=X)[0], before, atol=1e-6 * np.abs(before).max())
 
 
-def test_what_is_no_bias_stays():
+def test_other_constants_than_biases_stay():
     assert not joined(block(GENERATOR.normal(size=(4, 30)).astype(np.float32)))[1]
     assert not joined(block(GENERATOR.normal(size=(30,)).astype(np.float32)))[1]
 

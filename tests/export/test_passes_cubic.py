@@ -1,4 +1,4 @@
-"""Cubic interpolation by two matrices gives what the operator gives."""
+"""Cubic interpolation by two matrices agrees with the operator."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def applied(model):
 )
 @pytest.mark.parametrize(("rows", "columns"), [(16, 18), (4, 6), (8, 12)])
 @pytest.mark.parametrize("by_sizes", [True, False])
-def test_products_give_what_the_operator_gives(attributes, rows, columns, by_sizes):
+def test_products_agree_with_the_operator(attributes, rows, columns, by_sizes):
     before = interpolation(rows, columns, by_sizes=by_sizes, **attributes)
     after, modified = applied(before)
     assert modified

@@ -1,4 +1,4 @@
-"""What does not depend on the input is computed once."""
+"""Values that do not depend on the input are computed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing of the machine that exported stays in the graph, and names do not depend on the process."""
+"""No trace of the exporting machine stays in the graph, and names do not depend on the process."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_metadata_goes_and_the_outputs_stay():
     assert np.array_equal(run(after, x=x)[0], run(before, x=x)[0])
 
 
-def test_the_pipeline_says_what_it_did_and_leaves_the_given_model_alone():
+def test_the_pipeline_lists_its_changes_and_keeps_the_original_model():
     before = littered(1)
     data = before.SerializeToString()
     cleaned = clean(before)

@@ -1,4 +1,4 @@
-"""The order of a graph follows from what it computes, not from how it was written down."""
+"""The order of a graph depends on what it computes, not on how it was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The passes together, those of onnx-ir among them: smaller graphs, equal outputs."""
+"""All passes together, including those of onnx-ir: smaller graphs, equal outputs."""
 
 from __future__ import annotations
 

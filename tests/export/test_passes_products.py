@@ -1,4 +1,4 @@
-"""A product of turned images, turned back, is one product from the left."""
+"""A product of transposed images, transposed back, becomes one product from the left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def model_with(nodes, outputs=(("y", ["batch", 5, 6]),)):
 
 
 @pytest.mark.parametrize("below_each_other", [False, True])
-def test_turned_products_become_one(below_each_other):
+def test_transposed_products_become_one(below_each_other):
     first = helper.make_node("Transpose", ["x"], ["t"], **TURN)
     last = [helper.make_node("Transpose", ["p"], ["u"], **TURN), helper.make_node("Neg", ["u"], ["y"])]
     middle = [helper.make_node("MatMul", ["t", "m"], ["p"])]
@@ -45,7 +45,7 @@ def test_turned_products_become_one(below_each_other):
     np.testing.assert_allclose(run(after, x=X)[0], -(MATRIX.T @ X), rtol=1e-5, atol=1e-6)
 
 
-def test_what_another_node_reads_stays():
+def test_values_with_other_readers_stay():
     nodes = [
         helper.make_node("Transpose", ["x"], ["t"], **TURN),
         helper.make_node("MatMul", ["t", "m"], ["p"]),

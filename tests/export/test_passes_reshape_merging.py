@@ -1,4 +1,4 @@
-"""Shapes are changed once, and only where they change."""
+"""Shapes are changed at most once in a row, and only where they change."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_view_to_the_same_shape_goes_whatever_the_batch_is_called():
     np.testing.assert_array_equal(run(after, x=X)[0], run(model, x=X)[0])
 
 
-def test_what_another_node_reads_and_what_names_an_output_stays():
+def test_values_with_other_readers_and_outputs_stay():
     model = model_of(
         [
             helper.make_node("Reshape", ["x", "row"], ["a"]),

@@ -83,7 +83,7 @@ def test_a_transposition_inside_the_chain_is_kept_in_front():
     ],
     ids=["tiled", "mixed"],
 )
-def test_what_is_no_repetition_of_pixels_is_left_alone(before):
+def test_other_chains_than_repetitions_stay(before):
     after, modified = apply(before)
     assert not modified
     assert "Resize" not in kinds(after)

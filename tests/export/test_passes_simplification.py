@@ -1,4 +1,4 @@
-"""Nodes that do nothing go, and two of a kind become one."""
+"""Nodes without effect are removed, and two of a kind become one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ X = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
     ],
     ids=["cast", "times-1", "by-1", "plus-0", "minus-0", "still", "reshapes", "times-2", "tiny", "negated"],
 )
-def test_only_what_does_nothing_goes(nodes, constants, left):
+def test_only_nodes_without_effect_are_removed(nodes, constants, left):
     made, value = [], "x"
     for number, (kind, inputs, attributes) in enumerate(nodes):
         inputs = [value if name in ("", "x") else name for name in inputs]

@@ -1,4 +1,4 @@
-"""A doubled image is convolved before its pixels are repeated, and gives the same, borders included."""
+"""A doubled image is convolved before its pixels are repeated, with the same output including the borders."""
 
 from __future__ import annotations
 

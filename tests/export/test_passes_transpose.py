@@ -1,4 +1,4 @@
-"""Transpositions that cancel go, Resizes that meet are joined, and the numbers stay."""
+"""Transpositions that cancel are removed, neighbouring Resizes are merged, and values stay."""
 
 from __future__ import annotations
 

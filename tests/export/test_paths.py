@@ -1,4 +1,4 @@
-"""The torch exporter writes local paths into its graphs; none of them is left after the passes."""
+"""The torch exporter writes local paths into its graphs; the passes remove all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lists of operators say what is known to be true of the engines, and a graph is judged node by node."""
+"""The operator lists agree with known facts about the engines, and a graph is looked up node by node."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_list_states_its_source_and_version():
     assert set(TARGETS) == {"cpu", "cuda", "tensorrt", "openvino"}
 
 
-def test_no_gpu_has_a_fourier_transform_and_all_have_what_lowering_writes():
+def test_no_gpu_has_a_fourier_transform_and_all_have_the_operators_of_lowering():
     for name in ("cuda", "tensorrt"):
         assert "DFT" not in TARGETS[name].kernels
         assert {"MatMul", "Conv", "Gelu", "Reshape", "Transpose", "Concat", "Slice", "Resize"} <= set(
@@ -151,7 +151,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("operator", "kind"), PAIRS)
-def test_the_list_of_the_cpu_agrees_with_what_onnxruntime_does(operator, kind):
+def test_the_list_of_the_cpu_agrees_with_onnxruntime(operator, kind):
     graph = helper.make_graph(
         [helper.make_node(operator, ["x"], ["y"], name="node")],
         "one",

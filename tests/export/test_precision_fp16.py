@@ -1,4 +1,4 @@
-"""Half precision where a layer asks for it, float32 everywhere else."""
+"""Half precision in reduced layers, float32 everywhere else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def outputs_by_node(model):
     return {node.name: types[node.output[0]] for node in model.graph.node}
 
 
-def test_layers_and_what_lies_between_them_are_half_and_the_input_side_is_not(model):
+def test_layers_and_operators_between_them_are_half_and_the_input_side_is_not(model):
     made = half_precision(model).build(LAYERS)
     check_graph(made.SerializeToString())
     types = outputs_by_node(made)
@@ -54,7 +54,7 @@ def test_a_constant_of_both_sides_stays_exact_on_the_float_side(model):
     assert weights_of(made, "one_half").dtype == np.float16
 
 
-def test_what_follows_an_unreduced_layer_stays_in_float(model):
+def test_readers_of_an_unreduced_layer_stay_in_float(model):
     made = half_precision(model).build(["first", "third"])
     types = outputs_by_node(made)
     assert types["first"] == types["relu_1"] == HALF

@@ -1,4 +1,4 @@
-"""8-bit convolutions, and nothing else changed."""
+"""Convolutions become 8-bit, and nothing else changes."""
 
 from __future__ import annotations
 

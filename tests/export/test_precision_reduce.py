@@ -1,4 +1,4 @@
-"""From a float32 artifact to one of lower precision, or to none."""
+"""A float32 artifact is reduced, or refused with figures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def parent(tmp_path):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_reduced_artifact_says_what_it_is_and_reconstructs_alike(precision, scan, tmp_path):
+def test_a_reduced_artifact_has_a_contract_and_reconstructs_alike(precision, scan, tmp_path):
     parent = write_artifact(tmp_path / "parent.onnx", small_network(), contract_of("parent", parity=PARITY))
     out = tmp_path / "models" / "reduced.onnx"
     result = reduce_artifact(parent, out, precision, scan, PrecisionGate(scan))
@@ -71,7 +71,7 @@ def test_a_reduced_artifact_says_what_it_is_and_reconstructs_alike(precision, sc
 
 
 @pytest.mark.parametrize(("precision", "trap"), [("fp16", "overflow"), ("int8", "outlier")])
-def test_the_one_layer_that_cannot_bear_it_stays_in_float_and_is_named(precision, trap, scan, tmp_path):
+def test_the_one_layer_that_degrades_stays_in_float_and_is_named(precision, trap, scan, tmp_path):
     parent = write_artifact(tmp_path / "parent.onnx", small_network(trap))
     updates = []
     result = reduce_artifact(
@@ -90,7 +90,7 @@ def test_the_one_layer_that_cannot_bear_it_stays_in_float_and_is_named(precision
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_no_layer_can_bear_is_refused_with_figures_and_leaves_the_old_file(
+def test_a_precision_that_every_layer_fails_is_refused_with_figures_and_keeps_the_old_file(
     precision, parent, scan, tmp_path
 ):
     out = tmp_path / "out" / "reduced.onnx"
@@ -107,7 +107,7 @@ def test_what_no_layer_can_bear_is_refused_with_figures_and_leaves_the_old_file(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_counts_and_a_fixed_batch_stay_what_they_are(precision, scan, tmp_path):
+def test_counts_and_a_fixed_batch_are_kept(precision, scan, tmp_path):
     contract = contract_of("counts", input=COUNTS, batch=4)
     model = fix_batch(counts_input(small_network()), 4)
     parent = write_artifact(tmp_path / "parent.onnx", model, contract)

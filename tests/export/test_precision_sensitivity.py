@@ -1,4 +1,4 @@
-"""The most sensitive layers stay in float, and no more of them than must."""
+"""The most sensitive layers stay in float, as few as possible."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_change_is_relative_to_the_contrast_and_infinite_if_not_finite():
 
 
 @pytest.mark.parametrize(("precision", "trap"), [("fp16", "overflow"), ("int8", "outlier")])
-def test_the_layer_that_cannot_bear_it_stands_out(precision, trap):
+def test_the_layer_that_degrades_is_the_most_sensitive(precision, trap):
     model = with_named_nodes(small_network(trap))
     inputs = scan_of_noise().diffraction[:4, None]
     reduction = half_precision(model) if precision == "fp16" else eight_bit(model, [(inputs,)])

@@ -1,4 +1,4 @@
-"""A signature stands for every byte of an artifact, and needs nothing but a pair of keys."""
+"""A signature covers every byte of an artifact, and needs only a pair of keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lowered Fourier layers give what neuraloperator's own give."""
+"""Lowered Fourier layers agree with those of neuraloperator."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class Doubled(SpectralConv):
     ],
     ids=["complex", "double", "foreign"],
 )
-def test_what_cannot_be_lowered_is_refused_by_the_name_of_the_layer(layer, reason):
+def test_unsupported_layers_are_refused_by_name(layer, reason):
     model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Sequential(layer))
     with pytest.raises(InputError, match=rf"^layer 1\.0: .*{reason}"):
         lower_spectral(model, torch.zeros(1, 2, 8, 8))

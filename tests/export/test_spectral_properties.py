@@ -1,4 +1,4 @@
-"""Whatever `SpectralConv` can be configured to do, its graph does in onnxruntime."""
+"""Every configuration of `SpectralConv` agrees with its graph in onnxruntime."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def configurations(draw):
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 @given(configurations(), st.booleans())
-def test_the_graph_of_any_configuration_gives_what_torch_gives(configuration, give_output_shape):
+def test_the_graph_of_any_configuration_agrees_with_torch(configuration, give_output_shape):
     size, arguments = configuration
     torch.manual_seed(1)
     try:

@@ -1,4 +1,4 @@
-"""The lowered spherical convolutions give what neuraloperator's own give."""
+"""Lowered spherical convolutions agree with those of neuraloperator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Torch networks, Fourier layers included, give the same through onnxruntime."""
+"""Torch networks, including their Fourier layers, agree with their graphs in onnxruntime."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def network(architecture, n, **settings):
 
 @pytest.mark.parametrize(("n", "gridsize"), [(64, 1), (33, 2)])
 @pytest.mark.parametrize("architecture", TORCH, ids=lambda architecture: architecture.name)
-def test_an_architecture_gives_the_same_through_onnxruntime(architecture, n, gridsize, capfd):
+def test_an_architecture_agrees_in_onnxruntime(architecture, n, gridsize, capfd):
     native = network(architecture, n, gridsize=gridsize)
     state = copy.deepcopy(native.module.state_dict())
     counts = np.random.default_rng(0).poisson(3, (7, gridsize**2, n, n))
@@ -118,7 +118,7 @@ def test_a_module_without_fourier_layers_is_said_to_have_none():
     assert converted.layers == {}
 
 
-def test_what_cannot_be_converted_is_refused_in_one_line(capfd):
+def test_unsupported_networks_are_refused_in_one_line(capfd):
     class Complex(nn.Module):
         def forward(self, x):
             return torch.view_as_real(torch.linalg.eigvals(x))

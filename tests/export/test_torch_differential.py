@@ -1,4 +1,4 @@
-"""neuraloperator's finite differences, merged into one convolution, give what the original gives."""
+"""Finite differences of neuraloperator, merged into one convolution, agree with the original."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A refusal by the torch exporter says which layer and what the first cause was."""
+"""A refusal by the torch exporter names the layer and the first cause."""
 
 from __future__ import annotations
 

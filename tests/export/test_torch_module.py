@@ -1,4 +1,4 @@
-"""Any torch module becomes a verified file, or none."""
+"""Any torch module becomes a verified file, or is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def noise(*shape):
     return np.random.default_rng(7).normal(size=shape).astype(np.float32)
 
 
-def test_a_network_of_neuraloperator_becomes_a_verified_file_that_says_what_it_is(tmp_path):
+def test_a_network_of_neuraloperator_becomes_a_verified_file_with_a_description(tmp_path):
     model, out = some_fno(), tmp_path / "fno.onnx"
     training = model.training
     result = export_module(model, [IMAGE], out, source="net.py:build")
@@ -67,7 +67,7 @@ def test_a_network_of_neuraloperator_becomes_a_verified_file_that_says_what_it_i
     assert {case.engine.split()[0] for case in report.cases} >= {"onnxruntime", "onnx"}
 
 
-def test_the_same_module_gives_the_same_bytes(tmp_path):
+def test_the_same_module_is_exported_to_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         export_module(some_fno(), [IMAGE], tmp_path / f"{name}.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
@@ -91,7 +91,7 @@ def test_several_inputs_and_outputs_keep_their_names_and_are_compared_one_by_one
     assert all(check.passed for check in check_artifact(tmp_path / "pair.onnx"))
 
 
-def test_a_network_that_gives_its_uncertainty_too_is_exported(tmp_path):
+def test_a_network_with_an_uncertainty_is_exported(tmp_path):
     export_module(UQNO(some_fno()), [IMAGE], tmp_path / "uq.onnx")
     assert [len(value) for value in run(tmp_path / "uq.onnx", noise(3, 1, 16, 17))] == [3, 3]
 
@@ -169,7 +169,7 @@ class Text(nn.Module):
         (nn.Linear(3, 4).double(), [ModuleInput((3,))], r"does not run on inputs"),
     ],
 )
-def test_what_cannot_be_exported_is_refused_in_one_line(module, inputs, reason, tmp_path):
+def test_unsupported_modules_are_refused_in_one_line(module, inputs, reason, tmp_path):
     with pytest.raises(InputError, match=reason) as caught:
         export_module(module, inputs, tmp_path / "net.onnx")
     assert "\n" not in str(caught.value)
@@ -202,7 +202,7 @@ def source(tmp_path):
     return tmp_path / "net.py"
 
 
-def test_a_module_is_built_from_a_file_that_imports_what_lies_beside_it(source):
+def test_a_module_is_built_from_a_file_that_imports_its_neighbour(source):
     assert load_module(f"{source}:build").out_features == 5
     assert isinstance(load_module(f"{source}:made"), nn.Linear)
 
@@ -218,7 +218,7 @@ def test_a_module_is_built_from_a_file_that_imports_what_lies_beside_it(source):
         ("broken.py:build", "broken.py raised SyntaxError"),
     ],
 )
-def test_a_source_that_gives_no_module_is_refused(name, reason, source):
+def test_a_source_without_a_module_is_refused(name, reason, source):
     (source.parent / "broken.py").write_text("def build(:")
     with pytest.raises(InputError, match=reason):
         load_module(str(source.parent / name))

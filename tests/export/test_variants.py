@@ -1,4 +1,4 @@
-"""Counts and fixed batches give what the graph of amplitudes gives; the version of the operators can be raised."""
+"""Counts and fixed batches agree with the graph of amplitudes; a graph can be converted to a later opset."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(model, inputs):
     return open_onnxruntime(model.SerializeToString())(inputs)
 
 
-def test_counts_give_what_their_square_root_gives_bit_for_bit():
+def test_counts_agree_with_their_square_roots_bit_for_bit():
     made = counts_input(network())
     assert made.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT16
     check_graph(made.SerializeToString())
@@ -63,7 +63,7 @@ def test_a_masked_pixel_changes_nothing_whatever_it_holds():
         counts_input(network(), np.zeros((4, 4), bool))
 
 
-def test_a_fixed_batch_gives_what_a_dynamic_one_gives():
+def test_a_fixed_batch_agrees_with_a_dynamic_one():
     made = fix_batch(counts_input(network()), 5)
     check_graph(made.SerializeToString(), batch=5)
     np.testing.assert_array_equal(run(made, COUNTS), run(counts_input(network()), COUNTS))
@@ -86,7 +86,7 @@ def test_variants_leave_the_graph_they_were_made_from():
 
 
 @pytest.mark.parametrize("opset", [18, 19, 20, 21, 22, 23])
-def test_a_raised_graph_is_valid_and_gives_the_same(opset):
+def test_a_graph_in_a_later_opset_is_valid_and_agrees(opset):
     raised = to_opset(network(18), opset)
     onnx.checker.check_model(raised, full_check=True)
     assert opset_of(raised) == opset

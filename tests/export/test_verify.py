@@ -1,4 +1,4 @@
-"""What is wrong with a graph or its weights is found, and said with figures."""
+"""Faults of a graph or its weights are found, and reported with figures."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_tiny_outputs_are_judged_on_the_scale_of_the_first_kind():
     assert by_kind["all-zero"] == by_kind["faint"] == pytest.approx(1e-3 * np.abs(native(INPUTS[:16])).max())
 
 
-def test_the_text_of_a_report_says_first_what_matters():
+def test_the_text_of_a_report_begins_with_the_verdict():
     good = report_text(report_of(network()))
     assert good.startswith("some: verified, 3 of 3 cases pass\nlargest relative error ")
     weight = WEIGHT.copy()

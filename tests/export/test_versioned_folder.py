@@ -1,4 +1,4 @@
-"""Versions appear whole, errors leave what was there, and old versions go."""
+"""Versions appear complete, errors restore the previous state, and old versions are removed."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_new_model_appears_whole(tmp_path):
 
 
 @pytest.mark.parametrize("fail_at", range(1, 7))
-def test_an_error_in_the_middle_leaves_what_was_there(tmp_path, monkeypatch, fail_at):
+def test_an_error_in_the_middle_restores_the_previous_state(tmp_path, monkeypatch, fail_at):
     root = tmp_path / "repo"
     apply(plan_of(root, 1))
     before = snapshot(root)

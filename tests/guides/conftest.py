@@ -1,4 +1,4 @@
-"""A clone as the reader of a guide has it: the project, trained networks and a scan."""
+"""A clone as in the guides: the project, trained networks and a scan."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_mlserver_in_five_minutes(terminal, patiently, four_artifacts, lines_sca
 
 
 @pytest.mark.kserve
-def test_what_a_pod_of_kserve_fetches_is_served(terminal, patiently, four_artifacts, lines_scan):
+def test_the_files_that_a_pod_of_kserve_fetches_are_served(terminal, patiently, four_artifacts, lines_scan):
     """The copy to the storage as written, to an S3 on this machine; fetched by KServe's storage initializer; served."""
     kserve = environment_of("PTYCHONNX_KSERVE", ".kserve")
     environment_of("PTYCHONNX_TRITON", ".triton")
