@@ -18,7 +18,7 @@ from ptychonnx.export.artifact.export_result import ExportResult
 from ptychonnx.export.artifact.publication import check_name
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.graph.opset import DEFAULT_OPSET, LOWEST_OPSET, opset_of, to_opset
-from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OUTPUT_NAME
+from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
 from ptychonnx.export.verification.inputs import amplitude_inputs
 from ptychonnx.export.verification.verify import TOLERANCE
 from ptychonnx.runtime.contract import (

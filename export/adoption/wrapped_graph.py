@@ -13,7 +13,7 @@ from ptychonnx.export.adoption.orientation_nodes import orient_image_in_graph, o
 from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.adoption.sidecar import Layout, Specification
 from ptychonnx.export.graph.editing import GraphTape
-from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OUTPUT_NAME
+from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
 
 __all__ = ["wrap"]
 

@@ -19,7 +19,8 @@ from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch
 from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.graph.opset import opset_of, to_opset
-from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME, Converted
+from ptychonnx.export.graph.tensor_names import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
+from ptychonnx.export.lowering.converted_graph import Converted
 from ptychonnx.export.precision import QualityGate, reduce_artifact
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.export.verification.inputs import (

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ptychonnx.export.lowering.converted_graph import INPUT_NAME
+from ptychonnx.export.graph.tensor_names import INPUT_NAME
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["AMPLITUDE_NAME", "counts_input", "fix_batch"]

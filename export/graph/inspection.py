@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
-from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OUTPUT_NAME
+from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
 from ptychonnx.runtime.errors import VerificationError, first_line
 
 __all__ = ["check_graph", "graphs_inside", "operators"]

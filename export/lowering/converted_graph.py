@@ -11,11 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-__all__ = ["INPUT_NAME", "OFFSETS_NAME", "OUTPUT_NAME", "Converted", "captured_output"]
-
-INPUT_NAME = "diffraction"
-OFFSETS_NAME = "offsets"
-OUTPUT_NAME = "object"
+__all__ = ["Converted", "captured_output"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +21,8 @@ class Converted:
     Attributes
     ----------
     model
-        The first axis is dynamic. A network of this project has the input `INPUT_NAME`, possibly `OFFSETS_NAME`, and
-        the output `OUTPUT_NAME`.
+        The first axis is dynamic. Networks of this project have the inputs and the output of
+        `ptychonnx.export.graph.tensor_names`.
     exporter
         Name and version.
     lowering

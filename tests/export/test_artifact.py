@@ -21,8 +21,8 @@ from onnx import numpy_helper
 
 from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_run import export_run
-from ptychonnx.export.graph.denormals import constant_denormals
 from ptychonnx.export.portability.operator_table import NAMES, require
+from ptychonnx.export.verification.denormals import constant_denormals
 from ptychonnx.export.verification.report_files import report_text
 from ptychonnx.export.verification.verification_report import VerificationReport
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan

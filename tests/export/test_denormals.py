@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ptychonnx.export.graph.denormals import constant_denormals, count_denormals
+from ptychonnx.export.verification.denormals import constant_denormals, count_denormals
 from ptychonnx.harness.simulate.probes import make_probe
 from ptychonnx.train.initial_retrieval import retrieval_constants
 
@@ -30,7 +30,7 @@ def test_intermediate_values_are_counted():
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n" + (
         "import json, numpy as np\n"
         "from tests.export.test_denormals import squares\n"
-        "from ptychonnx.export.graph.denormals import intermediate_denormals\n"
+        "from ptychonnx.export.verification.denormals import intermediate_denormals\n"
         "count = intermediate_denormals(squares(), np.array([1e-20, 1, 2], np.float32))\n"
         "print(json.dumps([count.values, count.denormal]))"
     )

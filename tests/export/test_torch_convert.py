@@ -17,7 +17,7 @@ from neuralop.models import FNO  # noqa: E402
 from torch import nn  # noqa: E402
 
 from ptychonnx.export.graph.inspection import check_graph, operators  # noqa: E402
-from ptychonnx.export.lowering.converted_graph import INPUT_NAME, OUTPUT_NAME  # noqa: E402
+from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME  # noqa: E402
 from ptychonnx.export.lowering.torch.convert import convert_module, convert_network  # noqa: E402
 from ptychonnx.export.passes import clean  # noqa: E402
 from ptychonnx.export.verification.engines import open_onnxruntime  # noqa: E402

@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 from tf2onnx.graph import Graph, Node
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
-from ptychonnx.export.lowering.converted_graph import (
-    INPUT_NAME,
-    OFFSETS_NAME,
-    OUTPUT_NAME,
-    Converted,
-    captured_output,
-)
+from ptychonnx.export.graph.tensor_names import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
+from ptychonnx.export.lowering.converted_graph import Converted, captured_output
 from ptychonnx.export.passes.reshape_merging import ReshapeEliminationPass
 from ptychonnx.runtime.errors import UnsupportedError, first_line
 

@@ -15,13 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
-from ptychonnx.export.lowering.converted_graph import (
-    INPUT_NAME,
-    OFFSETS_NAME,
-    OUTPUT_NAME,
-    Converted,
-    captured_output,
-)
+from ptychonnx.export.graph.tensor_names import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
+from ptychonnx.export.lowering.converted_graph import Converted, captured_output
 from ptychonnx.export.lowering.torch.exporter_errors import reason
 from ptychonnx.export.lowering.torch.spectral import LOWERING, Lowering, lower_spectral
 from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
