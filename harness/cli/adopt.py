@@ -23,7 +23,9 @@ def adopt(
     network: Annotated[Path, typer.Argument(help="ONNX file, written by any exporter.")],
     contract: Annotated[
         Path,
-        typer.Option(help="YAML file that describes the network's input and output; see docs/how-to/adopt.md."),
+        typer.Option(
+            help="YAML file that describes the network's input and output; see docs/how-to/adopt.md."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Artifact to write, ending in .onnx.")],
     scan: Annotated[

@@ -14,22 +14,16 @@ from ptychonnx.harness.bench.speed import measure_speed
 from ptychonnx.harness.bench.speed_report import SpeedReport, write_report
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
-from ptychonnx.harness.cli.shared_options import read_if_set
+from ptychonnx.harness.cli.shared_options import Artifacts, read_if_set
 from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.inference import DEFAULT_BATCH
-from ptychonnx.runtime.inference.artifact_path import artifact_path
 
 __all__ = ["bench"]
 
 
 @derive_options
 def bench(
-    artifacts: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="artifacts", parser=artifact_path, help="ONNX artifacts or zoo:NAME to measure."
-        ),
-    ],
+    artifacts: Artifacts,
     run: Annotated[
         list[Path] | None,
         typer.Option(

@@ -16,7 +16,7 @@ from ptychonnx.export.deploy.triton import plan_triton
 from ptychonnx.export.deploy.versioned_folder import Plan, apply
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Command, Omit, derive_options
-from ptychonnx.runtime.inference.artifact_path import artifact_path
+from ptychonnx.harness.cli.shared_options import Artifacts
 
 __all__ = ["app"]
 
@@ -25,14 +25,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Artifacts = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="artifacts",
-        parser=artifact_path,
-        help="ONNX artifacts or zoo:NAME; the name of a file becomes the name of its model.",
-    ),
-]
 Repository = Annotated[Path, typer.Option(help="Folder that the server reads; created if missing.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print what would be written, write nothing.")

@@ -12,7 +12,7 @@ import typer
 
 from ptychonnx.harness.cli.console import errors, output, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import Probe, ServerUrls, check_batch
+from ptychonnx.harness.cli.shared_options import OptionalArtifacts, Probe, ServerUrls, check_batch
 from ptychonnx.harness.evaluation.evaluate import evaluate as run_evaluation
 from ptychonnx.harness.evaluation.evaluate_options import EvaluateOptions
 from ptychonnx.harness.evaluation.results import Evaluation
@@ -22,7 +22,6 @@ from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
-from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
@@ -41,14 +40,7 @@ def evaluate(
             help="Folder for metrics.json, figures and report.html; optional with --json, --csv or --markdown."
         ),
     ] = None,
-    artifacts: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="artifacts",
-            parser=artifact_path,
-            help="ONNX artifacts or zoo:NAME; optional with --server.",
-        ),
-    ] = None,
+    artifacts: OptionalArtifacts = None,
     reference: Annotated[
         list[Path] | None,
         typer.Option(help="Object to compare with, one for each scan, instead of that in the scan file."),

@@ -13,12 +13,11 @@ from ptychonnx.harness.bench.load_figure import load_figure
 from ptychonnx.harness.bench.load_test import LoadPoint, load_report, measure_load
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import ServerUrls, check_batch
+from ptychonnx.harness.cli.shared_options import OptionalArtifacts, ServerUrls, check_batch
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.inference import Predictor, Session, tuned
-from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
 
@@ -28,14 +27,7 @@ __all__ = ["loadtest"]
 @derive_options
 def loadtest(
     scan: Annotated[Path, typer.Option(help="Scan whose patterns are sent, repeatedly.")],
-    artifacts: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="artifacts",
-            parser=artifact_path,
-            help="ONNX artifacts or zoo:NAME to run on this machine.",
-        ),
-    ] = None,
+    artifacts: OptionalArtifacts = None,
     concurrency: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Number of clients; may be given several times. Default: 1, 2, 4 and 8."),

@@ -1,4 +1,4 @@
-"""Options that several commands declare alike."""
+"""Arguments and options that several commands declare alike."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ import typer
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["Probe", "ServerUrls", "check_batch", "read_if_set"]
+__all__ = ["Artifacts", "OptionalArtifacts", "Probe", "ServerUrls", "check_batch", "read_if_set"]
 
 
+_ARTIFACTS = typer.Argument(
+    metavar="ARTIFACTS", parser=artifact_path, help="ONNX artifacts, by path or as zoo:NAME."
+)
+Artifacts = Annotated[list[Path], _ARTIFACTS]
+OptionalArtifacts = Annotated[list[Path] | None, _ARTIFACTS]
 Probe = Annotated[
     Path | None,
     typer.Option(

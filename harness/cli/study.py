@@ -12,13 +12,13 @@ from rich.text import Text
 from ptychonnx.harness.cli.config_file import resolved_yaml
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Command, Omit, TypedOnly, derive_options
+from ptychonnx.harness.cli.shared_options import Artifacts
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
 from ptychonnx.harness.study.lines_study import plan_lines, run_plan, typed_options
 from ptychonnx.harness.study.robustness import robustness as run_robustness
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
-from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 
@@ -89,10 +89,7 @@ def lines(
 @app.command(cls=Command)
 @derive_options
 def robustness(
-    artifacts: Annotated[
-        list[Path],
-        typer.Argument(metavar="artifacts", parser=artifact_path, help="ONNX artifacts or zoo:NAME."),
-    ],
+    artifacts: Artifacts,
     scan: Annotated[
         Path,
         typer.Option(

@@ -23,6 +23,7 @@ COMMANDS = [
     "adopt",
     "inspect",
     "sign",
+    "info",
     "reconstruct",
     "evaluate",
     "bench",
@@ -153,7 +154,7 @@ def test_long_groups_of_options_have_their_own_pages(run, page, option):
     assert len(text.splitlines()) <= 75
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("inspect", "sign")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("inspect", "sign", "info")])
 def test_every_command_with_options_reads_them_from_a_file(run, tmp_path, name):
     path = tmp_path / "bad.yaml"
     path.write_text("colour: red\n")
