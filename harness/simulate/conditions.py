@@ -31,6 +31,8 @@ class Axis:
     ----------
     meaning
         Description with unit.
+    unit
+        Unit for the title of a figure.
     levels
         Values in that unit.
     below
@@ -39,35 +41,49 @@ class Axis:
 
     name: str
     meaning: str
+    unit: str
     levels: tuple[float | str, ...]
     below: int = 0
+
+    @property
+    def title(self) -> str:
+        """Name with its unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
 AXES = (
     Axis(
         "photons",
         "photons in a pattern of a transparent object, at an unchanged scale",
+        "per pattern",
         (1e9, 1e8, 1e7, 1e6, 1e5, 1e4),
     ),
     Axis(
         "defocus",
         "distance along the beam between the true and the assumed probe, micrometres",
+        "µm",
         (5.0, 10.0, 20.0, 40.0),
     ),
     Axis(
         "noise",
         "root mean square of complex noise in the true probe, over that of the assumed probe",
+        "relative rms",
         (0.05, 0.1, 0.2, 0.4),
     ),
     Axis(
-        "brightness", "power of the true probe over that of the assumed probe", (0.5, 0.8, 1.25, 2.0), below=2
+        "brightness",
+        "power of the true probe over that of the assumed probe",
+        "relative power",
+        (0.5, 0.8, 1.25, 2.0),
+        below=2,
     ),
     Axis(
         "positions",
         "standard deviation of unknown position errors along each axis, pixels (rounded to whole pixels)",
+        "pixels",
         (0.5, 1.0, 2.0, 4.0),
     ),
-    Axis("object", "kind of object; nominally lines", ("cells", "star")),
+    Axis("object", "kind of object; nominally lines", "", ("cells", "star")),
 )
 
 

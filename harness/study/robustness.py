@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, Axis, Condition, simulate_conditions
-from ptychonnx.harness.study.robustness_figure import AxisCurves, robustness_figure
+from ptychonnx.harness.study.robustness_figure import robustness_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.errors import InputError, InternalError
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Session
@@ -99,7 +99,7 @@ def robustness(
                 if axis == NOMINAL and result.notes:
                     notes[row.label] = list(result.notes)
     with atomic_path(out / "robustness.png") as partial:
-        partial.write_bytes(robustness_figure(_curves(scores, conditions)))
+        partial.write_bytes(_figure(scores, conditions))
     write_text(out / "robustness.md", _tables(scores, conditions))
     write_text(out / "robustness.json", _document(scores, conditions, base, seed, notes))
     return scores
@@ -115,19 +115,18 @@ def _columns(conditions: Sequence[Condition], axis: Axis) -> list[tuple[str, str
     return [*varied[: axis.below], nominal, *varied[axis.below :]]
 
 
-def _curves(scores: Scores, conditions: Sequence[Condition]) -> list[AxisCurves]:
-    curves = []
-    for axis in AXES:
-        columns = _columns(conditions, axis)
-        curves.append(
-            AxisCurves(
-                axis.name,
-                [heading for heading, _ in columns],
-                {label: [row[name].amplitude_ssim for _, name in columns] for label, row in scores.items()},
-                {label: [row[name].phase_ssim for _, name in columns] for label, row in scores.items()},
-            )
-        )
-    return curves
+def _figure(scores: Scores, conditions: Sequence[Condition]) -> bytes:
+    columns = {axis.title: _columns(conditions, axis) for axis in AXES}
+    curves = {
+        (axis, quantity): {
+            label: [getattr(row[name], f"{quantity}_ssim") for _, name in names]
+            for label, row in scores.items()
+        }
+        for axis, names in columns.items()
+        for quantity in ("amplitude", "phase")
+    }
+    headings = {axis: [heading for heading, _ in names] for axis, names in columns.items()}
+    return robustness_figure(headings, curves)
 
 
 def _tables(scores: Scores, conditions: Sequence[Condition]) -> str:
