@@ -31,7 +31,6 @@ class DeployOptions(BaseModel):
     append_version: bool = Field(
         default=False,
         description="Add a version to models that exist in the repository",
-        json_schema_extra={"flag": "--append-version"},
     )
     prune: int | None = Field(
         default=None, ge=1, description="With --append-version: keep only this many versions of each model"

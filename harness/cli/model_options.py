@@ -219,12 +219,12 @@ def _kind(field: FieldInfo) -> Any:
 
 
 def _spelling(name: str, field: FieldInfo) -> str:
-    """The option as Typer declares it, with the negative of a switch unless the field names its option itself."""
+    """The option as Typer declares it; a switch that is not off by default has a negative."""
     flag = _extra(field, "flag")
     if flag is not None:
         return flag
     flag = name.replace("_", "-")
-    return f"--{flag}/--no-{flag}" if _kind(field) is bool else f"--{flag}"
+    return f"--{flag}/--no-{flag}" if _kind(field) is bool and field.default is not False else f"--{flag}"
 
 
 def _flag(name: str, field: FieldInfo) -> str:

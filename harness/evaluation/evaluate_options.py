@@ -12,6 +12,18 @@ __all__ = ["EvaluateOptions"]
 class EvaluateOptions:
     """What is removed before a reconstruction is compared, and which metrics are added."""
 
-    plane: bool = Field(default=False, description="Remove a phase ramp before comparing")
-    register: bool = Field(default=False, description="Remove a sub-pixel shift before comparing")
-    ptychopinn: bool = Field(default=False, description="Also report the metrics as PtychoPINN defines them")
+    plane: bool = Field(
+        default=False,
+        description="Remove a phase ramp before comparing",
+        json_schema_extra={"flag": "--plane/--no-plane"},
+    )
+    register: bool = Field(
+        default=False,
+        description="Remove a sub-pixel shift before comparing",
+        json_schema_extra={"flag": "--register/--no-register"},
+    )
+    ptychopinn: bool = Field(
+        default=False,
+        description="Also report the metrics as PtychoPINN defines them",
+        json_schema_extra={"flag": "--ptychopinn/--no-ptychopinn"},
+    )

@@ -29,7 +29,6 @@ class IterationOptions(BaseModel):
     refine_probe: bool = Field(
         default=False,
         description="Update the probe in these epochs too",
-        json_schema_extra={"flag": "--refine-probe"},
     )
     alpha: float = Field(
         default=ALPHA,

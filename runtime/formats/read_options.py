@@ -130,6 +130,7 @@ class ReadOptions(BaseModel):
     raster: tuple[int, int] | None = Field(
         default=None,
         description="Rows and columns of a raster scan without recorded positions; columns are the fast axis.",
+        json_schema_extra={"metavar": "ROWS COLUMNS"},
     )
     raster_step: float | None = Field(
         default=None,
