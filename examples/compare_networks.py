@@ -2,7 +2,7 @@
 
     python examples/compare_networks.py
 
-writes `comparison.png`, and for the scan with most overlap the whole report, `report/report.html`.
+writes `comparison.png`, and the whole report, `report/report.html`.
 """
 
 import matplotlib.pyplot as plt
@@ -16,8 +16,7 @@ steps = [6, 12, 18]  # pixels; half of the photons fall on the middle 12 rows of
 scans = [ptychonnx.simulate_lines(grid=8, step=step, name=f"step {step}") for step in steps]
 
 # Run: every network on every scan, with the same stitching and the same metrics.
-evaluation = ptychonnx.evaluate(networks, scans)
-ptychonnx.evaluate(networks, scans[0], "report")
+evaluation = ptychonnx.evaluate(networks, scans, "report")
 
 # Look: structural similarity of the phase with the known object, 1 at best.
 figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")

@@ -17,7 +17,7 @@ import ptychonnx
 
 # Load: your trained network. Here the weights are random.
 torch.manual_seed(0)
-network = FNO(n_modes=(12, 12), in_channels=1, out_channels=1, hidden_channels=16, n_layers=2).eval()
+network = FNO(n_modes=(8, 8), in_channels=1, out_channels=1, hidden_channels=8, n_layers=2).eval()
 
 # Run: compile, and compare with torch on random, empty, faint and bright inputs, in every engine that is installed.
 result = ptychonnx.export_module(network, (1, 64, 64), "fno.onnx", source="an FNO of neuraloperator")

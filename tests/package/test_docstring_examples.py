@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import inspect
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import ptychonnx
+from ptychonnx.harness.cli import main
 
 FUNCTIONS_AND_CLASSES = [name for name in ptychonnx.__all__ if name not in {"__version__", "zoo"}]
 NEEDS = {"export_run": "lightning", "export_module": "torch"}
@@ -51,7 +51,7 @@ def write_foreign_network(folder: Path) -> None:
     )
 
 
-def train_small_network(folder: Path) -> None:
+def train_small_network() -> None:
     sizes = ["--n", "32", "--step", "4", "--train-grid", "6", "--test-grid", "3"]
     small = [
         "--epochs",
@@ -87,9 +87,9 @@ def train_small_network(folder: Path) -> None:
             *small,
         ],
     ):
-        subprocess.run(
-            [sys.executable, "-m", "ptychonnx", *command], cwd=folder, check=True, capture_output=True
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["ptychonnx", *command])
+            main()
 
 
 def examples_of(item: object, name: str) -> list[doctest.DocTest]:
@@ -101,7 +101,7 @@ def examples_of(item: object, name: str) -> list[doctest.DocTest]:
 def test_the_example_of_a_public_name_runs(name: str, folder: Path) -> None:
     pytest.importorskip(NEEDS.get(name, "numpy"))
     if name == "export_run":
-        train_small_network(folder)
+        train_small_network()
     run(ptychonnx.__dict__.get(name) or getattr(ptychonnx, name), f"ptychonnx.{name}")
 
 

@@ -180,10 +180,13 @@ def test_an_architecture_of_a_third_party_trains_and_exports(folder: Path) -> No
     lines = [f"{name} = {target}" for name, target in entry_points.items()]
     (metadata / "entry_points.txt").write_text("\n".join(["[ptychonnx.architectures]", *lines]))
     grids = ("--n", 32, "--step", 4, "--train-grid", 7, "--test-grid", 3)
-    for command in (
+    commands = (
         ("simulate", "lines", "--out", "small", *grids),
         ("train", "residual", "--data", "small", "--out", "run", "--epochs", 3, *SMALL),
         ("export", "run", "--out", "pinn_residual.onnx"),
-    ):
-        run(folder, sys.executable, "-m", "ptychonnx", *command, path=installed)
+    )
+    arguments = [["ptychonnx", *map(str, command)] for command in commands]
+    # One process for all of them: torch takes seconds to import.
+    program = f"import sys\nfrom ptychonnx.harness.cli import main\nfor sys.argv in {arguments}: main()"
+    run(folder, sys.executable, "-c", program, path=installed)
     assert (folder / "pinn_residual.onnx").is_file()
