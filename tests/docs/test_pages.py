@@ -1,8 +1,8 @@
 """Every block of code in the documentation is run, or says why it is not.
 
-Blocks marked `sh` and `python` are run, page by page and in order, in a folder with the networks of the zoo, a small
-scan and a trained run; `yaml`, `toml` and `python` blocks with a title are written to the file of that name. A block
-that is not run follows a comment `<!-- not run: reason -->`; its `ptychonnx` commands are still parsed.
+Blocks marked `sh` and `python` are run, page by page and in order, in a folder with networks of the zoo and a small
+scan; `yaml`, `toml` and `python` blocks with a title are written to the file of that name. A block that is not run
+follows a comment `<!-- not run: reason -->`; its `ptychonnx` commands are still parsed.
 """
 
 from __future__ import annotations
@@ -105,13 +105,9 @@ def parse(words: list[str]) -> None:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small scan, and a run trained on it."""
+    """A small scan."""
     folder = tmp_path_factory.mktemp("prepared")
-    shell(
-        "ptychonnx simulate lines --train-grid 8 --test-grid 5 --out simulated\n"
-        "ptychonnx train fno --data simulated --out runs/pinn_fno --epochs 1 --blocks 1 --modes 8",
-        folder,
-    )
+    shell("ptychonnx simulate lines --train-grid 4 --test-grid 5 --out simulated", folder)
     return folder
 
 
@@ -125,7 +121,6 @@ def clone(tmp_path: Path, prepared: Path) -> Path:
     for name in ("pinn_fno", "baseline"):
         shutil.copyfile(ROOT / "zoo" / f"{name}.onnx", tmp_path / "models" / f"{name}.onnx")
     shutil.copytree(prepared / "simulated", tmp_path / "data")
-    shutil.copytree(prepared / "runs", tmp_path / "runs")
     return tmp_path
 
 
