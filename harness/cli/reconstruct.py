@@ -45,7 +45,7 @@ def reconstruct(
         typer.Argument(
             metavar="[ARTIFACT] SCAN",
             parser=artifact_path,
-            help="ONNX artifact or zoo:NAME, left out with --server; and scan file, in a format of docs/reference/formats.md.",
+            help="ONNX artifact or zoo:NAME, left out with --server; and scan file (docs/reference/formats.md).",
             show_default=False,
         ),
     ],
