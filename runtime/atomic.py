@@ -236,8 +236,9 @@ def _disk_error(error: BaseException | None, folder: Path) -> str | None:
 
     NumPy and PyTorch report a full disk without an error number.
     """
-    unnumbered = False
-    while error is not None:
+    unnumbered, seen = False, set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         number = getattr(error, "errno", None)
         if isinstance(error, OSError) and number in _DISK_ERRORS:
             return os.strerror(number)

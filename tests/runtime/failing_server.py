@@ -5,6 +5,7 @@ The network they serve is that of `tests/runtime/test_session.py`: a patch is it
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import ssl
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import deque
 from concurrent import futures
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -42,7 +44,10 @@ class Script:
     """What happens to the next inferences, and what was seen of them.
 
     Orders: a status; ``reset`` (the connection breaks), ``cut`` (in the middle of the answer), ``slow`` (2 s),
-    ``shape`` and ``name`` (another output), ``garbage``, ``newer`` (version 2 answers).
+    ``shape`` and ``name`` (another output), ``garbage``, ``newer`` (version 2 answers), ``gzip`` (a compressed answer),
+    ``long`` (a gigabyte is announced), ``endless`` (never ends), ``drip`` and ``drip head`` (a byte every 0.1 s),
+    ``bytes`` (an output of strings), ``deep`` (a description of 100,000 levels), ``less`` (fewer values than its shape
+    has).
     Without an order the answer is right.
     """
 
@@ -53,6 +58,7 @@ class Script:
         self.tokens: set[str | None] = set()
         self.together = self.most_together = 0
         self.pause = 0.0
+        self.poured = 0
         self._lock = threading.Lock()
 
     def next(self, patterns: int, token: str | None) -> str:
@@ -86,6 +92,14 @@ class Script:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def __init__(self, *arguments) -> None:
+        self.open: list[socket.socket] = []
+        super().__init__(*arguments)
+
+    def process_request(self, request, address) -> None:
+        self.open.append(request)
+        super().process_request(request, address)
 
 
 class FailingHttpServer:
@@ -139,12 +153,23 @@ class FailingHttpServer:
                 if order == "garbage":
                     self.answer(200, b"<html>a proxy</html>")
                     return
+                if order == "deep":
+                    self.answer(200, b"[" * 100_000)
+                    return
+                if order == "gzip":
+                    self.answer(200, gzip.compress(bytes(10**7)), {"Content-Encoding": "gzip"})
+                    return
+                if order in {"long", "endless", "drip", "drip head"}:
+                    self.pour(order)
+                    return
                 if order == "reset":
                     self.drop()
                     return
                 parts = identity(values)[:, :-1] if order == "shape" else identity(values)
                 name = "other" if order == "name" else "object"
-                output = {"name": name, "datatype": "FP32", "shape": parts.shape}
+                datatype = "BYTES" if order == "bytes" else "FP32"
+                shape = (10**6, *parts.shape[1:]) if order == "less" else parts.shape
+                output = {"name": name, "datatype": datatype, "shape": shape}
                 if binary:
                     output["parameters"] = {"binary_data_size": parts.nbytes}
                 else:
@@ -168,6 +193,24 @@ class FailingHttpServer:
                 self.wfile.flush()
                 if cut:
                     self.drop()
+
+            def pour(self, order: str) -> None:
+                """Send more than anybody wants, as long as somebody reads."""
+                line = b"HTTP/1.1 200 OK\r\n"
+                length = {"long": b"Content-Length: 1000000000\r\n", "drip": b"Content-Length: 1000\r\n"}
+                head = line + length.get(order, b"") + b"\r\n"
+                piece = bytes(2**16)
+                if order.startswith("drip"):
+                    piece, pause = b"x", 0.1
+                    head = line if order == "drip head" else head
+                else:
+                    pause = 0.0
+                self.wfile.write(head)
+                for _ in range(10**5):
+                    self.wfile.write(piece)
+                    self.wfile.flush()
+                    script.poured += len(piece)
+                    time.sleep(pause)
 
             def drop(self) -> None:
                 """A reset instead of an orderly end."""
@@ -201,6 +244,13 @@ class FailingHttpServer:
             )
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         self.port = self._server.server_address[1]
+
+    def close_idle(self) -> None:
+        """Close all connections."""
+        for connection in self._server.open:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._server.open.clear()
 
     def close(self) -> None:
         """Stop."""
@@ -242,13 +292,15 @@ class FailingGrpcServer:
                 if order in GRPC_CODES:
                     context.abort(GRPC_CODES[order], f"as told: {order}")
                 parts = identity(values)[:, :-1] if order == "shape" else identity(values)
+                datatype = "BYTES" if order == "bytes" else "FP32"
                 answer = service_pb2.ModelInferResponse(
                     model_name="network", model_version="2" if order == "newer" else "1"
                 )
                 answer.outputs.add(
-                    name="other" if order == "name" else "object", datatype="FP32", shape=parts.shape
+                    name="other" if order == "name" else "object", datatype=datatype, shape=parts.shape
                 )
-                answer.raw_output_contents.append(np.ascontiguousarray(parts).tobytes())
+                content = np.ascontiguousarray(parts).tobytes()
+                answer.raw_output_contents.append(content + bytes(2 * 10**7 if order == "long" else 0))
                 return answer
 
         self._server = grpc.server(futures.ThreadPoolExecutor(16))

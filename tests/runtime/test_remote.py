@@ -163,6 +163,48 @@ def test_what_will_not_pass_is_not_tried_again(serve, oracle, order):
         )
 
 
+HOSTILE = ["gzip", "long", "endless", "drip", "drip head", "bytes", "deep", "less"]
+
+
+@pytest.mark.parametrize("order", HOSTILE)
+def test_a_hostile_answer_is_refused_in_time_and_without_its_memory(serve, oracle, order):
+    script = serve()
+    if serve.scheme == "grpc" and order not in {"long", "bytes"}:
+        pytest.skip("gRPC has no such answer")
+    session = serve.session(in_flight=1, timeout=1.0, patience=0.0)
+    script.orders.extend([order])
+    began = time.monotonic()
+    with pytest.raises(ServerError, match=r"network: .*; 0 of 20 groups of oracle were answered$") as caught:
+        list(session.batches(oracle, GROUPS, 3))
+    assert time.monotonic() - began < 3
+    assert "\n" not in str(caught.value)
+    if order.startswith("drip"):
+        assert "no answer in 1 s" in str(caught.value)
+    if order in {"long", "endless", "gzip"}:
+        assert (
+            "longer than" in str(caught.value)
+            or "compressed" in str(caught.value)
+            or "larger" in str(caught.value)
+        )
+    # What the sockets of both sides hold, and not the gigabytes that were offered.
+    assert script.poured < 3e7
+    np.testing.assert_array_equal(answers(session, oracle), oracle.diffraction * np.complex64(1 + 0.5j))
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_opened_again(oracle):
+    server = FailingHttpServer(contract().to_json(), SIZE)
+    try:
+        session = RemoteSession(f"http://127.0.0.1:{server.port}/network", in_flight=1, patience=0.0)
+        for _ in range(3):
+            server.close_idle()
+            time.sleep(0.1)
+            assert len(answers(session, oracle)) == 20
+            assert session.requests.retries == 0
+        session.close()
+    finally:
+        server.close()
+
+
 def test_patience_ends(serve, oracle):
     script = serve()
     session = serve.session(patience=0.5)
@@ -303,13 +345,19 @@ sys.modules["tritonclient"] = None  # importing it fails, as where it is not ins
 from ptychonnx.runtime.inference.remote import RemoteSession
 try:
     RemoteSession(sys.argv[1])
-except ptychonnx.InputError as error:
+except ptychonnx.PtychonnxError as error:
     print(error)
 """
 
 
-@pytest.mark.parametrize("scheme", list(SERVERS))
-def test_without_the_extra_the_error_names_it(scheme):
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        ("grpc", "tritonclient is not installed, pip install 'ptychonnx[serve]' brings it"),
+        ("http", "no server answers"),  # needs no extra
+    ],
+)
+def test_without_the_extra_the_error_names_it(scheme, message):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, f"{scheme}://127.0.0.1:9/network"],
         cwd=Path(__file__).resolve().parents[2],
@@ -317,4 +365,4 @@ def test_without_the_extra_the_error_names_it(scheme):
         text=True,
         check=True,
     )
-    assert "tritonclient is not installed, pip install 'ptychonnx[serve]' brings it" in done.stdout
+    assert message in done.stdout

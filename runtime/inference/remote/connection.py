@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.contract import CONTRACT_KEY
 
 __all__ = [
+    "DESCRIPTION_BYTES",
     "Connection",
     "ModelConfig",
     "ModelMetadata",
@@ -19,6 +20,9 @@ __all__ = [
     "model_config",
     "model_metadata",
 ]
+
+# Largest description of a model, or of the tensors of an answer.
+DESCRIPTION_BYTES = 2**22
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,22 @@ class Connection(Protocol):
     def config(self) -> ModelConfig:
         """Triton's configuration of the model; without content on other servers."""
 
-    def infer(self, inputs: Mapping[str, NDArray], output: str) -> tuple[NDArray[np.float32], str]:
-        """Run one batch; returns the output and the version that answered. May be called from any thread."""
+    def infer(
+        self, inputs: Mapping[str, NDArray], output: str, output_bytes: int
+    ) -> tuple[NDArray[np.float32], str]:
+        """Run one batch; may be called from any thread.
+
+        Parameters
+        ----------
+        output
+            Name of the output.
+        output_bytes
+            Size of the output; an answer that is longer, with its description, is refused before it is read.
+
+        Returns
+        -------
+        Values of the output, and the version of the model that answered.
+        """
 
     def close(self) -> None:
         """Close all sockets."""

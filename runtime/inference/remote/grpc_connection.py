@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +16,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from ptychonnx.runtime.inference.remote.address import Address
 from ptychonnx.runtime.inference.remote.authentication import Credentials
 from ptychonnx.runtime.inference.remote.connection import (
+    DESCRIPTION_BYTES,
     ModelConfig,
     ModelMetadata,
     model_config,
@@ -34,10 +37,8 @@ _KINDS: dict[str, Kind] = {
     "UNAUTHENTICATED": "forbidden",
     "PERMISSION_DENIED": "forbidden",
 }
-_LONGEST_MESSAGE = 2**31 - 1
 _CHANNEL = [
-    ("grpc.max_send_message_length", _LONGEST_MESSAGE),
-    ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
+    ("grpc.max_send_message_length", 2**31 - 1),
     # With gRPC's default of up to two minutes, a server that has restarted would be noticed late.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -48,7 +49,7 @@ _CHANNEL = [
 
 
 class GrpcConnection:
-    """One gRPC channel, shared by all threads."""
+    """gRPC channels, shared by all threads: one for each limit of the answers."""
 
     def __init__(self, address: Address, credentials: Credentials, timeout: float) -> None:
         self._address, self._credentials, self._timeout = address, credentials, timeout
@@ -57,18 +58,17 @@ class GrpcConnection:
             "certificate_chain": credentials.certificate,
             "private_key": credentials.key,
         }
-        self._client = triton.InferenceServerClient(
-            address.authority,
-            ssl=address.encrypted,
-            channel_args=_CHANNEL,
-            **{key: str(path) for key, path in files.items() if path},
-        )
+        self._files = {key: str(path) for key, path in files.items() if path}
+        self._clients: dict[int, triton.InferenceServerClient] = {}
+        self._lock = threading.Lock()
 
     def model_ready(self) -> bool:
         """See `Connection`."""
         try:
             with _translated():
-                return self._client.is_model_ready(self._address.model, self._address.version, **self._call())
+                return self._client().is_model_ready(
+                    self._address.model, self._address.version, **self._call()
+                )
         except RequestFailure as failure:
             if failure.kind == "missing":
                 return False
@@ -78,14 +78,14 @@ class GrpcConnection:
         """See `Connection`."""
         with _translated():
             return model_metadata(
-                self._client.get_model_metadata(self._address.model, version, as_json=True, **self._call())
+                self._client().get_model_metadata(self._address.model, version, as_json=True, **self._call())
             )
 
     def config(self) -> ModelConfig:
         """See `Connection`."""
         try:
             with _translated():
-                answer = self._client.get_model_config(
+                answer = self._client().get_model_config(
                     self._address.model, self._address.version, as_json=True, **self._call()
                 )
                 return model_config(answer.get("config", {}))
@@ -94,14 +94,16 @@ class GrpcConnection:
                 return ModelConfig()
             raise
 
-    def infer(self, inputs: Mapping[str, NDArray], output: str) -> tuple[NDArray[np.float32], str]:
+    def infer(
+        self, inputs: Mapping[str, NDArray], output: str, output_bytes: int
+    ) -> tuple[NDArray[np.float32], str]:
         """See `Connection`."""
         tensors = []
         for name, array in inputs.items():
             tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
             tensors.append(tensor.set_data_from_numpy(array))
         with _translated():
-            result = self._client.infer(
+            result = self._client(output_bytes).infer(
                 self._address.model,
                 tensors,
                 self._address.version,
@@ -116,7 +118,23 @@ class GrpcConnection:
 
     def close(self) -> None:
         """See `Connection`."""
-        self._client.close()
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        for client in clients.values():
+            client.close()
+
+    def _client(self, output_bytes: int = 0) -> triton.InferenceServerClient:
+        """The client whose answers may have an output of that size; sizes are rounded up to powers of two."""
+        limit = 1 << (output_bytes + DESCRIPTION_BYTES).bit_length()
+        with self._lock:
+            if limit not in self._clients:
+                self._clients[limit] = triton.InferenceServerClient(
+                    self._address.authority,
+                    ssl=self._address.encrypted,
+                    channel_args=[*_CHANNEL, ("grpc.max_receive_message_length", limit)],
+                    **self._files,
+                )
+            return self._clients[limit]
 
     def _call(self) -> dict[str, Any]:
         return {"headers": self._credentials.headers(), "client_timeout": self._timeout}
@@ -137,5 +155,5 @@ def _translated() -> Iterator[None]:
         elif status == "UNAVAILABLE" and "connect" in reason.lower():
             kind = "unreachable"
         raise RequestFailure(kind, reason) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
         raise RequestFailure("refused", f"the answer is not understood ({error})") from error

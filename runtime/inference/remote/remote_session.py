@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -193,14 +194,14 @@ class RemoteSession(Predictor):
             inputs = [array.take(range(contract.batch), axis=0, mode="clip") for array in inputs]
         names = (tensor.name for tensor in contract.inputs)
         values = dict(zip(names, map(np.ascontiguousarray, inputs), strict=True))
+        expected = (len(inputs[0]), contract.n, contract.n, contract.channels, 2)
         sent = time.perf_counter()
         output, version = retry(
-            lambda: self._connection.infer(values, contract.output.name),
+            lambda: self._connection.infer(values, contract.output.name, 4 * math.prod(expected)),
             self._patience,
             stopped,
             log.repeated,
         )
-        expected = (len(inputs[0]), contract.n, contract.n, contract.channels, 2)
         if output.shape != expected or output.dtype != np.float32:
             raise RequestFailure(
                 "refused",

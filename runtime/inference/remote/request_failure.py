@@ -13,6 +13,9 @@ Kind = Literal["unreachable", "unavailable", "timeout", "missing", "forbidden", 
 # Inference is idempotent, so a request may be repeated even if the server may have run it.
 _TRANSIENT = {"unreachable", "unavailable", "timeout"}
 
+# The reason comes from the server.
+_LONGEST_REASON = 500
+
 
 class RequestFailure(ServerError):
     """One failed attempt.
@@ -27,7 +30,8 @@ class RequestFailure(ServerError):
 
     def __init__(self, kind: Kind, reason: object) -> None:
         lines = str(reason).strip().splitlines()
-        super().__init__(lines[0] if lines else type(reason).__name__)
+        line = lines[0][:_LONGEST_REASON] if lines else type(reason).__name__
+        super().__init__("".join(letter if letter.isprintable() else "?" for letter in line))
         self.kind = kind
 
     @property
