@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, PtychonnxError
 from ptychonnx.runtime.formats.conversion.assembly import assemble
 from ptychonnx.runtime.formats.conversion.raw_scan import from_scan
 from ptychonnx.runtime.formats.conversion.scaling import probe_with_power, sampled_flux
@@ -92,8 +92,15 @@ def read_scan(
             scan = _read(path, options or ReadOptions(), log, estimate_probe, stack)
             # The patterns of the scan hold the files open from here on.
             stack.pop_all()
-    except OSError as error:
-        raise InputError(f"{path}: damaged or unreadable ({error}), expected a complete file") from error
+    except PtychonnxError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path}: does not fit into memory ({error}), expected a smaller file") from error
+    except (OSError, RuntimeError, KeyError) as error:
+        # The last two are what h5py raises for damaged groups and links.
+        raise InputError(
+            f"{path}: damaged or unreadable ({one_line(error)}), expected a complete file"
+        ) from error
     if probe is not None:
         flux = sampled_flux(scan) if estimate_probe else scan.flux
         scaled = probe_with_power(read_probe(probe), flux)
@@ -101,6 +108,11 @@ def read_scan(
     if reference is not None:
         scan = replace(scan, reference=read_reference(reference, scan))
     return scan
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, or its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _read(

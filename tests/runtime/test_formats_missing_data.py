@@ -230,7 +230,9 @@ def test_an_archive_that_declares_more_than_it_holds_is_refused(scan, tmp_path):
     with zipfile.ZipFile(tmp_path / "s.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.npy", header.getvalue() + b"x" * 100)
         archive.writestr("scan.npy", header.getvalue())
-    with pytest.raises(InputError, match=r"'data' declares 16000000000000 bytes, expected at most"):
+    with pytest.raises(
+        InputError, match=r"'data' is damaged: it declares 16000000000000 bytes, expected at most"
+    ):
         read_scan(tmp_path / "s.npz")
 
 

@@ -96,7 +96,7 @@ class Archive:
         where = f"{self.path}: {key!r}"
         if not dtype.hasobject and size > member.file_size:
             raise InputError(
-                f"{where} declares {size} bytes, expected at most {member.file_size} as its archive says"
+                f"{where} is damaged: it declares {size} bytes, expected at most {member.file_size} as its archive says"
             )
         check_memory(size, where)
 

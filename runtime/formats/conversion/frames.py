@@ -246,7 +246,7 @@ class _Frames:
     def _frames(self, start: int, stop: int) -> NDArray:
         try:
             return np.asarray(self.stack[slice(start, stop), self.plan.rows, self.plan.columns])
-        except OSError as error:
+        except (OSError, RuntimeError, KeyError) as error:
             raise InputError(
                 f"{self.where} is damaged or unreadable ({error}), expected a complete file"
             ) from error

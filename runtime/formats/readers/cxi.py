@@ -156,7 +156,7 @@ def _basis(file: HDF5File) -> NDArray[np.float64]:
     dataset = file.first(f"{_DETECTOR}/basis_vectors")
     if dataset is None:
         return np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
-    basis = np.asarray(dataset[()], dtype=np.float64)
+    basis = file.real("two vectors (x, y, z)", dataset.name).astype(np.float64)
     if basis.shape == (3, 2):
         basis = basis.T
     lengths = np.linalg.norm(basis, axis=-1, keepdims=True)
@@ -176,6 +176,6 @@ def _probe(file: HDF5File) -> NDArray[np.complex64] | None:
             f"{file.path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected complex [N, N], "
             "[modes, N, N] or [coherent, modes, N, N]"
         )
-    probe = dataset[()].astype(np.complex64)
+    probe = file.load(dataset, complete=False).astype(np.complex64)
     probe = probe[0] if probe.ndim == 4 else probe
     return probe[None] if probe.ndim == 2 else probe

@@ -200,7 +200,7 @@ def _mask(arrays: MappedArrays) -> NDArray[np.bool_] | None:
                 raise InputError(
                     f"{arrays.where(key)} is {marked.dtype} of shape {marked.shape}, expected [rows, columns]"
                 )
-            return (marked[()] != 0) == (key == "mask")
+            return (arrays.load(key, marked) != 0) == (key == "mask")
     return None
 
 
@@ -213,14 +213,14 @@ def _probe(arrays: MappedArrays) -> NDArray[np.complex64] | None:
         raise InputError(
             f"{arrays.where('probe')} is {probe.dtype} of shape {probe.shape}, expected {expected}"
         )
-    return np.asarray(probe[()], dtype=np.complex64).reshape(-1, *probe.shape[-2:])
+    return arrays.load("probe", probe).astype(np.complex64).reshape(-1, *probe.shape[-2:])
 
 
 def _metres(arrays: MappedArrays, key: str) -> float | None:
     if key not in arrays:
         return None
     stored = arrays.find(key, f"{key}, one number of metres")
-    number = positive_number(stored[()], arrays.where(key), "one positive number of metres")
+    number = positive_number(arrays.load(key, stored), arrays.where(key), "one positive number of metres")
     unit = attribute_text(stored, "units") if isinstance(stored, h5py.Dataset) else ""
     suffix = UNIT_SUFFIX.search(arrays.names[key].lower())
     return number * LENGTH_UNITS.get(unit, METRES.get(suffix[1], 1.0) if suffix else 1.0)

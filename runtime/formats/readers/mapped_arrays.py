@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
+from ptychonnx.runtime.formats.containers.hdf5_storage import unwritten
+from ptychonnx.runtime.formats.containers.memory import check_memory
 from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, is_npy, load_npy, open_archive
 from ptychonnx.runtime.formats.containers.stacks import ConcatenatedStack
 from ptychonnx.runtime.formats.containers.text_table import TextTable, read_text_table
@@ -67,6 +69,15 @@ class MappedArrays:
             )
         return container.get(name)
 
+    def load(self, key: str, array: Any) -> NDArray:
+        """All values of an array that `find` returned."""
+        check_memory(array.size * array.dtype.itemsize, self.where(key))
+        if isinstance(array, h5py.Dataset) and unwritten(array, 1 if array.ndim else 0).any():
+            raise InputError(
+                f"{self.where(key)} has parts that were never written, expected all {array.shape}"
+            )
+        return np.asarray(array[()])
+
     def table(self, path: Path, expected: str) -> TextTable:
         """A text file, read once."""
         if path not in self._tables:
@@ -100,7 +111,7 @@ class MappedArrays:
         array = self.find(key, expected)
         if array.dtype.kind not in "fiu":
             raise InputError(f"{self.where(key)} is {array.dtype}, expected {expected}")
-        return np.asarray(array[()], dtype=np.float64)
+        return self.load(key, array).astype(np.float64)
 
     def _opened(self, path: Path, expected: str) -> HDF5File | Archive:
         if is_archive(path):

@@ -36,6 +36,8 @@ def read(file: HDF5File) -> RawScan:
     """
     amplitudes = file.dataset("amplitudes [n, rows, columns]", "diffamp")
     points = file.real("(x, y) in micrometres [2, n]", "points")
+    if amplitudes.ndim != 3:
+        raise InputError(f"{file.path}: diffamp has shape {amplitudes.shape}, expected [n, rows, columns]")
     if points.ndim != 2 or 2 not in points.shape:
         raise InputError(f"{file.path}: points has shape {points.shape}, expected [2, n]")
     wavelength = _metres(file, "lambda_nm", 1e-9)

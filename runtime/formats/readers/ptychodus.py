@@ -137,7 +137,7 @@ def read_training(file: HDF5File) -> RawScan:
     """Read ptychodus' training data."""
     counts = file.dataset(_PATTERNS, "patterns")
     x, y = file.vectors("float [n] in pixels", _X_PX, _Y_PX)
-    energy = 0.0 if (stored := file.first("photon_energy_eV")) is None else stored[()]
+    energy = 0.0 if (stored := file.first("photon_energy_eV")) is None else file.load(stored)
     return RawScan(
         path=file.path,
         patterns=counts,
@@ -251,7 +251,7 @@ def _mask(file: HDF5File) -> NDArray[np.bool_] | None:
         raise InputError(
             f"{file.path}: bad_pixels is {bad.dtype} of shape {bad.shape}, expected bool [rows, columns]"
         )
-    return ~bad[()]
+    return ~file.load(bad)
 
 
 def _wavelength(file: HDF5File, electron_volts: Any) -> float | None:

@@ -71,7 +71,7 @@ def read(file: HDF5File) -> RawScan:
         mask=_mask(file, chunks, parts),
         pixel_size=pixel,
         wavelength=wavelength,
-        distance=None if distance is None or distance.size != 1 else float(distance[()]),
+        distance=None if distance is None or distance.size != 1 else float(file.load(distance)),
     )
 
 
@@ -99,7 +99,7 @@ def _numbers(file: HDF5File, name: str) -> h5py.Dataset | None:
 def _positions(file: HDF5File, chunks: list[str], lengths: list[int]) -> tuple[NDArray[np.float64], str]:
     of_chunks = [_numbers(file, f"{name}/positions") for name in chunks]
     if all(found is not None for found in of_chunks):
-        arrays = [found[()] for found in of_chunks if found is not None]
+        arrays = [file.load(found) for found in of_chunks if found is not None]
         for name, array, length in zip(chunks, arrays, lengths, strict=True):
             if array.shape != (length, 2):
                 raise InputError(
@@ -127,7 +127,7 @@ def _mask(file: HDF5File, chunks: list[str], parts: list[h5py.Dataset]) -> NDArr
         if weights.shape not in (part.shape, part.shape[1:]):
             raise InputError(f"{file.path}: {weights.name} has shape {weights.shape}, expected {part.shape}")
         blocks = (
-            [weights[()]]
+            [file.load(weights)]
             if weights.ndim == 2
             else [
                 (weights[start : start + _BLOCK] > 0).all(axis=0) for start in range(0, len(weights), _BLOCK)
@@ -140,7 +140,7 @@ def _mask(file: HDF5File, chunks: list[str], parts: list[h5py.Dataset]) -> NDArr
     for name in ("meta/weight2d", "info/weight2d", "common/weight2d"):
         found = _numbers(file, name)
         if found is not None and found.shape == parts[0].shape[1:]:
-            return found[()] > 0
+            return file.load(found) > 0
     return None
 
 
@@ -150,13 +150,15 @@ def _geometry(file: HDF5File, size: int) -> tuple[float | None, float | None]:
     if energy is None:
         return None, None
     where = f"{file.path}: {energy.name}"
-    kilo_electron_volts = positive_number(energy[()], where, "one positive energy in keV")
+    kilo_electron_volts = positive_number(file.load(energy), where, "one positive energy in keV")
     wavelength = wavelength_of_energy(kilo_electron_volts * ENERGY_UNITS["keV"])
     if distance is None or psize is None:
         return wavelength, None
-    sides = np.asarray(psize[()], dtype=np.float64).reshape(-1)
+    sides = np.asarray(file.load(psize), dtype=np.float64).reshape(-1)
     if sides.size not in (1, 2) or not np.allclose(sides, sides[0], rtol=1e-3, atol=0):
         raise InputError(f"{file.path}: {psize.name} is {sides.tolist()}, expected square pixels in metres")
     side = positive_number(sides[0], f"{file.path}: {psize.name}", "a positive length in metres")
-    metres = positive_number(distance[()], f"{file.path}: {distance.name}", "one positive length in metres")
+    metres = positive_number(
+        file.load(distance), f"{file.path}: {distance.name}", "one positive length in metres"
+    )
     return wavelength, wavelength * metres / (size * side)
