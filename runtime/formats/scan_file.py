@@ -84,9 +84,8 @@ def read_scan(
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(
-            f"{path}: {'is a folder' if path.is_dir() else 'no such file'}, expected a scan file"
-        )
+        kind = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+        raise InputError(f"{path}: {kind}, expected a scan file")
     try:
         with ExitStack() as stack:
             scan = _read(path, options or ReadOptions(), log, estimate_probe, stack)

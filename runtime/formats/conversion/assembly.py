@@ -179,6 +179,8 @@ def _check(raw: RawScan, options: ReadOptions, where: str) -> None:
         raise InputError(f"{where} has shape {shape}, expected square patterns [n, N, N]")
     if 0 in shape:
         raise InputError(f"{where} has shape {shape}: the scan is empty, expected a pattern")
+    if raw.probe is not None and raw.probe.ndim != 3:
+        raise InputError(f"{raw.path}: probe has shape {raw.probe.shape}, expected [modes, N, N]")
     if raw.positions.shape != (shape[0], 2):
         raise InputError(
             f"{raw.path}: {raw.positions_key} has shape {raw.positions.shape}, expected {(shape[0], 2)}, one for "

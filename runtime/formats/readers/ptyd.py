@@ -71,7 +71,7 @@ def read(file: HDF5File) -> RawScan:
         mask=_mask(file, chunks, parts),
         pixel_size=pixel,
         wavelength=wavelength,
-        distance=None if distance is None or distance.size != 1 else float(file.load(distance)),
+        distance=None if distance is None or distance.size != 1 else float(file.load(distance).item()),
     )
 
 
