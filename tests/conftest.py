@@ -18,6 +18,7 @@ _LONGEST = (
     "harness/test_star.py",
     "export/test_artifact.py",
     "train/test_training.py",
+    "docs/test_pages.py",
     "export/test_torch_convert.py",
     "export/test_neuraloperator_models.py",
     "train/test_resume.py",

@@ -42,6 +42,15 @@ _FENCE = re.compile(
 )
 
 
+def options_of(command: click.Command) -> set[str]:
+    """The options of a command and of all its subcommands."""
+    names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return names.union(*map(options_of, getattr(command, "commands", {}).values()))
+
+
+OPTIONS = options_of(get_command(app)) | {"--help"}
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block of a page."""
@@ -89,18 +98,25 @@ def test_commands_are_those_of_the_application(page):
                 parse(words)
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CONTRIBUTING.md"])
+def test_options_in_the_text_are_those_of_some_command(page):
+    text = re.sub(
+        r"^ *```.*?^ *```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    for code in re.findall(r"`((?:ptychonnx |--)[^`\n]+)`", text):
+        assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", code)) <= OPTIONS, code
+
+
 def parse(words: list[str]) -> None:
-    """Check the names of a command and of its options, and their values where they are not files."""
+    """Check the names of a command and of its options."""
     command = get_command(app)
     while hasattr(command, "commands"):
         name, *words = words
         assert name in command.commands, f"there is no command {name}"
         command = command.commands[name]
-    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     for word in words:
         if word.startswith("--"):
-            assert word.partition("=")[0] in options | {"--help"}, f"{command.name} has no option {word}"
-    assert isinstance(command, click.Command) or hasattr(command, "params")
+            assert word.partition("=")[0] in options_of(command), f"{command.name} has no option {word}"
 
 
 @pytest.fixture(scope="session")
