@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -88,16 +89,22 @@ def test_a_disk_that_is_too_small_is_found_before_any_work(monkeypatch):
         Stitcher(far, np.ones((SIZE, SIZE)), memory=1)
 
 
-def test_a_disk_that_fills_up_gives_one_line():
-    canvas = TiledCanvas(1000, 1000, memory=1, side=64)
-    canvas._file.close()
-    canvas._file = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 - the canvas closes it
+def test_a_disk_that_fills_up_gives_one_line(monkeypatch):
+    corners = np.array([[0, 0], [500, 500]])
     patch, weight, here = np.ones((1, 8, 8), np.complex64), np.ones((8, 8)), np.zeros((1, 2))
-    canvas.add(PlacedPatches(patch, np.array([[0, 0]]), here, interpolate=True), weight)
+    canvas = TiledCanvas(1000, 1000, 1, corners, weight.shape, side=64)
+    assert canvas.disk_bytes == 2 * 64**2 * BYTES_PER_PIXEL
+    with pytest.raises(InputError, match="a patch lies outside the canvas"):
+        canvas.add(PlacedPatches(patch, np.array([[300, 300]]), here, interpolate=True), weight)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(
         EnvironmentFailure, match=r"cannot hold the tiles of the canvas \(No space left on device\)"
     ):
-        canvas.add(PlacedPatches(patch, np.array([[500, 500]]), here, interpolate=True), weight)
+        canvas.add(PlacedPatches(patch, corners[:1], here, interpolate=True), weight)
 
 
 # 5,000 x 5,000 pixels are 600 MB of sums, and 400 MB more as an object with its weight.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.reconstruction.stitching.temporary_files import disk_errors
 
 __all__ = [
@@ -79,17 +80,17 @@ class Canvas:
 
     Attributes
     ----------
-    cells : float64 [3 * rows * columns]
-        All weighted values, then all weights, so that both are written and read at once.
     values, weights : complex128 and float64 [rows, columns]
-        Views of `cells`.
+        Sums of weighted values and of weights.
     """
 
-    def __init__(self, rows: int, columns: int) -> None:
+    def __init__(self, rows: int, columns: int, cells: NDArray[np.float64] | None = None) -> None:
+        """Create an empty canvas, or one whose sums are in `cells`, float64 [3 * rows * columns]."""
         pixels = rows * columns
-        self.cells = np.zeros(3 * pixels)
-        self.values = self.cells[: 2 * pixels].view(np.complex128).reshape(rows, columns)
-        self.weights = self.cells[2 * pixels :].reshape(rows, columns)
+        cells = np.zeros(3 * pixels) if cells is None else cells
+        # First all weighted values, then all weights.
+        self.values = cells[: 2 * pixels].view(np.complex128).reshape(rows, columns)
+        self.weights = cells[2 * pixels :].reshape(rows, columns)
 
     def add(self, placed: PlacedPatches, weight: NDArray[np.float64]) -> None:
         """Add patches with a weight [h, w], in their order, clipped to the canvas."""
@@ -111,57 +112,74 @@ class Canvas:
 
 
 class TiledCanvas:
-    """Sums in square tiles: the most recently used are in memory, the others in a temporary file.
+    """Sums in square tiles, in a temporary file that is mapped to memory.
 
-    Tiles that no patch reaches take no space. The file has no name and disappears with this object, however the
-    process ends. Each pixel receives the same additions in the same order as on a `Canvas`.
+    Only tiles that a patch reaches take space. Mapped pages are released when they exceed the memory limit; the file
+    keeps them. It has no name and disappears with this object, however the process ends. Each pixel receives the same
+    additions in the same order as on a `Canvas`.
     """
 
-    def __init__(self, rows: int, columns: int, memory: int, side: int = TILE) -> None:
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        memory: int,
+        corners: NDArray[np.intp],
+        shape: tuple[int, ...],
+        side: int = TILE,
+    ) -> None:
         """Create an empty canvas.
 
         Parameters
         ----------
         memory
-            Limit for the tiles in memory, in bytes; at least one tile is kept.
+            Limit for the mapped tiles in memory, in bytes; at least one tile is kept.
+        corners
+            int [n, 2] (row, column), first pixels of all patches to be added.
+        shape
+            (h, w) of a patch.
         side
             Side of a tile in pixels.
-
-        Raises
-        ------
-        EnvironmentFailure
-            If no temporary file can be created.
         """
         self._shape = rows, columns
         self._side = side
-        self._capacity = max(1, memory // (BYTES_PER_PIXEL * side**2))
-        self._tiles: OrderedDict[tuple[int, int], Canvas] = OrderedDict()
-        self._changed: set[tuple[int, int]] = set()
-        self._slots: dict[tuple[int, int], int] = {}
-        with disk_errors(_CONTENT):
-            self._file = tempfile.TemporaryFile(prefix="ptychonnx-canvas-")  # noqa: SIM115 - lives as long as this
+        self._tile_bytes = BYTES_PER_PIXEL * side**2
+        self._capacity = max(1, memory // self._tile_bytes)
+        self._slots = {key: slot for slot, key in enumerate(self._covering(corners, corners + shape))}
+        self._resident: set[int] = set()
+        self._map: mmap.mmap | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of rows and columns."""
         return self._shape
 
-    def disk_bytes(self, corners: NDArray[np.intp], shape: tuple[int, ...]) -> int:
-        """Size of all tiles under patches of one shape with corners [n, 2]."""
-        return len(self._covering(corners, corners + shape)) * BYTES_PER_PIXEL * self._side**2
+    @property
+    def disk_bytes(self) -> int:
+        """Size of all tiles."""
+        return len(self._slots) * self._tile_bytes
 
     def add(self, placed: PlacedPatches, weight: NDArray[np.float64]) -> None:
-        """Add patches with a weight [h, w], tile by tile; see `Canvas.add`."""
+        """Add patches with a weight [h, w], tile by tile; see `Canvas.add`.
+
+        Raises
+        ------
+        InputError
+            If a patch reaches a tile that no announced corner does.
+        EnvironmentFailure
+            If the tiles do not fit on the disk.
+        """
         low, high = placed.corners, placed.corners + weight.shape
         for key in self._covering(low, high):
+            if key not in self._slots:
+                raise InputError("a patch lies outside the canvas: its position is not among those announced")
             origin = np.array(key) * self._side
             reaching = np.flatnonzero(((low < origin + self._side) & (high > origin)).all(axis=1))
             self._tile(key).add(placed.relative_to(origin, reaching), weight)
-            self._changed.add(key)
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
-        """Yield (first row, first column, weighted values, weights) of the tiles that a patch reaches, row by row."""
-        for key in sorted({*self._tiles, *self._slots}):
+        """Yield (first row, first column, weighted values, weights) of all tiles, row by row."""
+        for key in self._slots:
             row, column = key[0] * self._side, key[1] * self._side
             rows, columns = self._shape[0] - row, self._shape[1] - column
             tile = self._tile(key)
@@ -180,28 +198,23 @@ class TiledCanvas:
         )
 
     def _tile(self, key: tuple[int, int]) -> Canvas:
-        """Return a tile, which stays in memory until others evict it."""
-        if key in self._tiles:
-            self._tiles.move_to_end(key)
-            return self._tiles[key]
-        with disk_errors(_CONTENT):
-            tile = self._free_tile()
-            if key in self._slots:
-                self._file.seek(self._slots[key] * tile.cells.nbytes)
-                self._file.readinto(tile.cells.data)
-            else:
-                tile.cells.fill(0)
-        self._tiles[key] = tile
-        return tile
+        """Map a tile."""
+        if self._map is None:
+            self._map = self._allocate()
+        slot = self._slots[key]
+        if slot not in self._resident and len(self._resident) >= self._capacity:
+            if hasattr(self._map, "madvise"):
+                self._map.madvise(mmap.MADV_DONTNEED)
+            self._resident.clear()
+        self._resident.add(slot)
+        cells = np.frombuffer(self._map, np.float64, 3 * self._side**2, slot * self._tile_bytes)
+        return Canvas(self._side, self._side, cells)
 
-    def _free_tile(self) -> Canvas:
-        """Return a new tile, or the least recently used one after writing it to the file."""
-        if len(self._tiles) < self._capacity:
-            return Canvas(self._side, self._side)
-        key, tile = self._tiles.popitem(last=False)
-        if key in self._changed:
-            slot = self._slots.setdefault(key, len(self._slots))
-            self._file.seek(slot * tile.cells.nbytes)
-            self._file.write(tile.cells.data)
-            self._changed.remove(key)
-        return tile
+    def _allocate(self) -> mmap.mmap:
+        """Reserve the disk space of all tiles: without it, writing to a map on a full disk would kill the process."""
+        with disk_errors(_CONTENT), tempfile.TemporaryFile(prefix="ptychonnx-canvas-") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, self.disk_bytes)
+            else:
+                file.truncate(self.disk_bytes)
+            return mmap.mmap(file.fileno(), self.disk_bytes)

@@ -100,12 +100,13 @@ class Stitcher:
         self._weight = np.ascontiguousarray(weight[self._support], dtype=np.float64)
         self._low, self._shape = _layout(positions, self._size)
         self._memory, self._tile = canvas_memory() if memory is None else memory, tile
+        self._corners = np.unique(self._place(positions)[0], axis=0)
         self._canvas = self._empty_canvas()
         self._store = PatchStore(self._weight.shape) if synchronise else None
         needed = {}
         if isinstance(self._canvas, TiledCanvas):
             content = f"the canvas of {self._shape[0]} x {self._shape[1]} pixels"
-            needed[content] = self._canvas.disk_bytes(self._place(positions)[0], self._weight.shape)
+            needed[content] = self._canvas.disk_bytes
         if self._store is not None:
             needed[CONTENT] = self._store.disk_bytes(len(positions))
         check_disk_space(needed)
@@ -162,7 +163,7 @@ class Stitcher:
         rows, columns = self._shape
         if rows * columns * BYTES_PER_PIXEL <= self._memory:
             return Canvas(rows, columns)
-        return TiledCanvas(rows, columns, self._memory, self._tile)
+        return TiledCanvas(rows, columns, self._memory, self._corners, self._weight.shape, self._tile)
 
     def _chunks(self, count: int) -> Iterator[slice]:
         """Slices of `count` patches that are processed at once."""
