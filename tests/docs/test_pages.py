@@ -28,9 +28,8 @@ PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (
         *ROOT.glob("docs/**/*.md"),
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-        *ROOT.glob("*/README.md"),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+        *(ROOT / folder / "README.md" for folder in ("examples", "train", "zoo")),
     )
 )
 RUN_ELSEWHERE = {"docs/how-to/deploy.md": "tests/guides/test_deploy.py"}
