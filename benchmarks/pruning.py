@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.fine_tuning import Source
+from ptychonnx.train.fine_tuning import InitialWeights
 from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import read_run, recorded_constants
 
 __all__ = ["pruned_source"]
 
 
-def pruned_source(parent: Path, network: NetworkConfig, folder: Path) -> Source:
+def pruned_source(parent: Path, network: NetworkConfig, folder: Path) -> InitialWeights:
     """Weights for a network of the parent's architecture with fewer channels (`network`), to be trained further.
 
     Each convolution keeps the output channels whose weights, for the input channels that are kept, have the largest
@@ -58,7 +58,7 @@ def pruned_source(parent: Path, network: NetworkConfig, folder: Path) -> Source:
         target.set_weights(weights + ([layer.bias.numpy()[kept[layer.name]]] if layer.use_bias else []))
     folder.mkdir(parents=True, exist_ok=True)
     narrow.save(folder)
-    return Source(folder, record.architecture, network, folder / CHECKPOINT_NAME)
+    return InitialWeights(folder, record.architecture, network, folder / CHECKPOINT_NAME)
 
 
 def _source(tensor: object) -> object:
