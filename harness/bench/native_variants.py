@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from ptychonnx.export.verification.denormals import intermediate_denormals
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, Variant
 from ptychonnx.runtime.inference.data_parallel import DataParallelRun, is_worth_splitting
 from ptychonnx.train.run import read_run
@@ -57,7 +58,16 @@ def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: i
 
     Graphs run as in `ptychonnx.runtime.inference.session.Session`. ``session.run`` is the artifact with all threads
     inside each operator, as onnxruntime runs it by default.
+
+    Returns
+    -------
+    LoadedVariants
+        `notes` is the `DenormalCount` of the values that the artifact computes from the first input of the batch.
     """
+    # Before the first session, which flushes denormal numbers to zero in the whole process.
+    computed = intermediate_denormals(
+        onnx.load_from_string(graphs["artifact"]), *(values[:1] for values in inputs)
+    )
     variants: dict[str, Variant] = {}
     is_shared = is_worth_splitting(len(inputs[0]), threads)
     for name, data in graphs.items():
@@ -75,7 +85,7 @@ def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: i
     def gemm() -> None:
         product.run(None, feed)
 
-    return LoadedVariants({**variants, "gemm": gemm})
+    return LoadedVariants({**variants, "gemm": gemm}, computed)
 
 
 def _plain(data: bytes, inputs: Sequence[NDArray], threads: int) -> Variant:
@@ -92,6 +102,7 @@ def _session(data: bytes, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 

@@ -20,6 +20,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ptychonnx.export.graph.operation_count import multiply_adds
+from ptychonnx.export.verification.denormals import DenormalCount, constant_denormals
 from ptychonnx.harness.bench.interleaved import interleaved_times
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, MeasuringProcess
 from ptychonnx.harness.bench.native_variants import GEMM_OPERATIONS, load_native, load_onnx
@@ -167,7 +168,7 @@ def _measure_artifact(
                 partial(load_native, run, inputs, threads, session.contract.conversion.final_steps)
             )
             native, graphs["as exported"] = framework.outputs, framework.notes
-        start(partial(load_onnx, graphs, inputs, threads))
+        computed: DenormalCount = start(partial(load_onnx, graphs, inputs, threads)).notes
         if precisions:
             start(partial(load_openvino, data, inputs, threads, precisions))
         outputs = {variant: process.outputs[variant] for variant, process in process_of.items()}
@@ -177,8 +178,14 @@ def _measure_artifact(
             settings.rounds,
             progress=progress,
         )
-    return _artifact_speed(
+    speed = _artifact_speed(
         data, graphs.get("as exported"), times, outputs, tuple(native), judged, settings.batch
+    )
+    return speed.model_copy(
+        update={
+            "denormal_constants": constant_denormals(onnx.load_from_string(data)).share,
+            "denormal_intermediates": computed.share,
+        }
     )
 
 

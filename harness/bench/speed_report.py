@@ -69,6 +69,14 @@ class ArtifactSpeed(_Frozen):
     )
     gflop_executed: float = Field(description="operations per pattern in the published graph")
     gemm_gflop_per_second: float
+    denormal_constants: float | None = Field(
+        default=None, description="fraction of the constants of the artifact that are denormal numbers"
+    )
+    denormal_intermediates: float | None = Field(
+        default=None,
+        description="fraction of denormal numbers among the values that the artifact computes from a pattern, if the "
+        "session does not flush them to zero",
+    )
     sha256: str = Field(description="hash of the file")
     forms: dict[str, VariantSpeed]
 

@@ -93,7 +93,9 @@ def _table(report: SpeedReport) -> Table:
         caption=(
             "artifact: time relative to the artifact, quartiles in brackets; compiled: speed relative to the best "
             "compiled form of the framework; GEMM: fraction of the rate of a large float32 matrix product that the "
-            "artifact reaches, counted by the operations of the network as trained, and as executed"
+            "artifact reaches, counted by the operations of the network as trained, and as executed; denormal: share "
+            "of denormal numbers among the constants, and among the values that are computed from a pattern, which the "
+            "session flushes to zero"
         ),
         caption_justify="left",
     )
@@ -105,6 +107,8 @@ def _table(report: SpeedReport) -> Table:
     for name, artifact in report.artifacts.items():
         trained, executed = artifact.gemm_fraction, artifact.gemm_fraction_executed
         gemm = f"GEMM {executed:.2f}" if trained is None else f"GEMM {trained:.2f}, {executed:.2f}"
+        if artifact.denormal_constants is not None and artifact.denormal_intermediates is not None:
+            gemm += f"; denormal {artifact.denormal_constants:.1%}, {artifact.denormal_intermediates:.1%}"
         for number, (form, speed) in enumerate(artifact.forms.items()):
             low, high = speed.over_artifact_spread
             notes = {"artifact": gemm, **artifact.judged}

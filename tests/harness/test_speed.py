@@ -101,6 +101,9 @@ def test_an_artifact_is_measured_against_every_form_of_its_network(trained, tmp_
     )
     forms = found.forms
     assert {"eager", "tf.function", "XLA", "artifact", "as exported"} <= set(forms)
+    assert found.denormal_constants == 0
+    assert 0 <= found.denormal_intermediates < 0.01
+    assert "denormal 0.0%" in out
     # The network that was exported, and no other.
     assert all(
         forms[name].relative_error < 1e-5 for name in ("tf.function", "XLA", "artifact", "as exported")
