@@ -101,7 +101,9 @@ def trained(architecture: str, student: Student, scan: Scan, out: Path) -> Path:
         options["labels"] = np.concatenate([patches[:, 0] for _, patches in session.batches(scan, groups)])
     network, training = settings_for(chosen, settings)
     if student.way == "pruned":
-        options["initial_weights"] = pruned_source(parent, network, out / architecture / f"{student.name}.start")
+        options["initial_weights"] = pruned_source(
+            parent, network, out / architecture / f"{student.name}.start"
+        )
         network, training = settings_for(chosen, {**settings, "epochs": 1, "learning_rate": 5e-4})
     train(scan, chosen, network, training, folder, resume=True, **options)
     return folder
