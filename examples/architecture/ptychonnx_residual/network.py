@@ -1,4 +1,4 @@
-"""`residual`: convolutions that correct each other, at full resolution."""
+"""`residual`: residual convolutional blocks at full resolution."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from ptychonnx.train.torch.blocks import Features, ObjectHead, convolutions, fea
 
 
 class Residual(nn.Module):
-    """Features in front and the head behind are those of the built-in networks; what is between is yours."""
+    """Input features and output head of the built-in networks, with blocks of your own in between."""
 
     def __init__(self, config: NetworkConfig, constants: RetrievalConstants) -> None:
         super().__init__()
