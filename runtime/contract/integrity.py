@@ -184,12 +184,12 @@ def _external_file(path: Path, tensor: onnx.TensorProto) -> Path:
     file = folder / location
     if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
         raise InputError(
-            f"{path}: weight {tensor.name!r} lies in {', '.join(map(repr, locations)) or 'no file'}, expected one "
+            f"{path}: weight {tensor.name!r} is in {', '.join(map(repr, locations)) or 'no file'}, expected one "
             "file in the model's own folder"
         )
     # onnxruntime would take this name as a memory address given in the file.
     if _IN_MEMORY in location or not file.is_file():
-        raise InputError(f"{path}: weight {tensor.name!r} lies in {location!r}, which does not exist")
+        raise InputError(f"{path}: weight {tensor.name!r} is in {location!r}, which does not exist")
     return file
 
 

@@ -186,7 +186,7 @@ class Conventions:
         dc: DirectBeam = "centre",
     ) -> Conventions:
         """Conventions that a format defines."""
-        reason = f"as {name} has it"
+        reason = f"{name} convention"
         return cls(*(Convention(value, reason) for value in (unit, axes, sign, quantity, dc)))
 
     def overridden(self, options: ReadOptions) -> Conventions:

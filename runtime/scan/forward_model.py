@@ -11,7 +11,7 @@ __all__ = ["cut_windows", "forward", "illumination", "window_corners"]
 
 
 def forward(patches: NDArray[np.complexfloating], probe: NDArray[np.complexfloating]) -> NDArray[np.floating]:
-    """Far-field amplitudes of object patches lit by a probe of incoherent modes.
+    """Far-field amplitudes of object patches illuminated by a probe of incoherent modes.
 
     ``A = sqrt(sum_modes |fftshift(fft2(P * O, norm="ortho"))|^2)``: the Fraunhofer pattern of the exit wave,
     intensities of the modes added. The transform is unitary, so photons are conserved.

@@ -53,7 +53,7 @@ class Scan:
         float64 [n, 2], (row, column) in pixels of the centre of each window on the object canvas.
         The centre of a window is its pixel [N // 2, N // 2]; rows grow downwards, columns to the right.
     probe
-        complex64 [modes, N, N] scaled so that `forward_model.forward` gives sqrt(photons); None if unknown.
+        complex64 [modes, N, N] scaled so that `forward_model.forward` returns sqrt(photons); None if unknown.
     mask
         bool [N, N], True where the detector is valid.
     reference
@@ -104,7 +104,7 @@ class Scan:
             if self.mask.shape != (size, size):
                 raise InputError(f"{self.name}: mask has shape {self.mask.shape}, expected {(size, size)}")
             if not self.mask.any():
-                raise InputError(f"{self.name}: mask trusts no pixel, expected at least one valid pixel")
+                raise InputError(f"{self.name}: mask has no valid pixel, expected at least one")
         if self.reference is not None:
             _check_reference(self.reference, self.name)
         if self.labels is not None and self.labels.shape != self.diffraction.shape:

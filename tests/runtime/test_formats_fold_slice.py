@@ -63,7 +63,7 @@ def test_a_shifted_object_is_no_reference(scan, truth, probe, tmp_path):
 def test_the_other_file_may_have_any_name(scan, truth, probe, explains, tmp_path):
     path = write(tmp_path, scan, truth, probe)
     (tmp_path / "s_para.hdf5").rename(tmp_path / "other.h5")
-    with pytest.raises(InputError, match=r"no file .*s_para\.hdf5 beside it, expected positions"):
+    with pytest.raises(InputError, match=r"no file .*s_para\.hdf5 next to it, expected positions"):
         read_scan(path)
     explains(read_scan(path, options=ReadOptions(companion=tmp_path / "other.h5")))
 

@@ -64,7 +64,7 @@ def test_a_name_that_numpy_would_change_is_refused(scan, tmp_path):
         ({"reference_origin": None}, "'reference_origin'"),
         ({"reference_origin": np.zeros(3)}, r"'reference_origin' has shape \(3,\)"),
         ({"mask": np.ones((16, 16))}, "'mask' is float64, expected bool"),
-        ({"mask": np.zeros((16, 16), dtype=bool)}, "trusts no pixel"),
+        ({"mask": np.zeros((16, 16), dtype=bool)}, "mask has no valid pixel"),
         ({"diffraction": np.ones((20, 16, 16))}, "float64, expected float32"),
         ({"diffraction": np.array(["x"])}, "'diffraction' is <U1"),
         ({"diffraction": np.zeros((0, 16, 16), np.float32)}, "empty"),

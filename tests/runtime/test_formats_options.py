@@ -172,7 +172,7 @@ def test_a_convention_that_the_patterns_contradict_is_doubted(scan, tmp_path):
     path = tike(tmp_path / "s.npz", counts_of(scan), scan.positions)
     read_scan(path, log=lines.append)
     doubt = "but the mean pattern is centred at [8, 8]: is it --dc centre?"
-    assert f"dc: corner (as tike has it), {doubt}" in lines
+    assert f"dc: corner (tike convention), {doubt}" in lines
     given = read_scan(path, options=ReadOptions(dc="centre"), log=lines.append)
     np.testing.assert_allclose(given.diffraction, scan.diffraction, rtol=1e-6)
     assert lines[-1] == "dc: centre (given)"
@@ -194,7 +194,7 @@ def test_our_own_files_take_options_too(scan, explains, tmp_path):
     assert "labels: left out, since options change patterns or positions" in lines
     np.testing.assert_array_equal(turned.mask, plain.mask)
     np.testing.assert_allclose(turned.positions, plain.positions)
-    assert "quantity: amplitude (as ptychonnx has it)" in lines
+    assert "quantity: amplitude (ptychonnx convention)" in lines
     cut = read_scan(tmp_path / "full.npz", options=ReadOptions(crop=8), log=lines.append)
     assert cut.reference is None
     assert cut.pixel_size == pytest.approx(2 * scan.pixel_size)

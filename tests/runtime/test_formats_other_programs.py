@@ -186,7 +186,7 @@ def test_both_exports_of_ptychodus_are_the_same_scan(scan, truth, probe, explain
     for name in ("positions", "mask", "diffraction", "probe"):
         np.testing.assert_allclose(getattr(flat, name), getattr(training, name), atol=1e-6)
     assert flat.reference.origin == training.reference.origin
-    assert "quantity: counts (as PtychoPINN has it)" in lines
+    assert "quantity: counts (PtychoPINN convention)" in lines
 
 
 def test_patterns_inside_a_product_are_read(scan, truth, probe, explains, tmp_path):

@@ -68,7 +68,7 @@ def test_the_companion_may_be_anywhere(scan, truth, probe, explains, tmp_path):
     folder = write(tmp_path / "s", scan, truth, probe)
     moved = (folder / "product.h5").rename(tmp_path / "result.h5")
     with pytest.raises(
-        InputError, match=r"no file .*product\.h5 beside it, expected the product.*--companion"
+        InputError, match=r"no file .*product\.h5 next to it, expected the product.*--companion"
     ):
         read_scan(folder / "diffraction.h5")
     explains(read_scan(folder / "diffraction.h5", options=ReadOptions(companion=moved)))

@@ -41,7 +41,7 @@ AMPLITUDES = np.ones((20, 16, 16), np.float32)
         ({"probe": np.full((1, 16, 16), np.nan, np.complex64)}, "probe holds NaN"),
         ({"probe": np.zeros((2, 16, 16), np.complex64)}, "zero everywhere"),
         ({"mask": np.ones((8, 8), bool)}, "mask has shape"),
-        ({"mask": np.zeros((16, 16), bool)}, "trusts no pixel"),
+        ({"mask": np.zeros((16, 16), bool)}, "mask has no valid pixel"),
         ({"reference": Reference(np.ones((1, 40, 52), np.complex64))}, "reference object has shape"),
         ({"reference": Reference(np.full((4, 4), np.inf, np.complex64))}, "reference object holds NaN"),
         ({"labels": np.ones((20, 8, 8), np.complex64)}, "labels have shape"),

@@ -98,7 +98,7 @@ class HDF5File:
         check_memory(dataset.size * dataset.dtype.itemsize, where)
         if complete and unwritten(dataset, 1).any():
             raise InputError(f"{where} has parts that were never written, expected all {dataset.shape}")
-        return dataset[()]
+        return np.asarray(dataset[()])
 
     def has(self, name: str) -> bool:
         """True if a dataset has this name."""
@@ -210,7 +210,7 @@ class HDF5File:
         path = self.options.companion or self.path.with_name(default)
         if not path.is_file():
             raise InputError(
-                f"{self.path}: no file {path} beside it, expected {expected}, or another --companion"
+                f"{self.path}: no file {path} next to it, expected {expected}, or another --companion"
             )
         return self.open(path, self.options, self.stack)
 

@@ -11,7 +11,7 @@ _para, of networks
     `probe` complex [1, modes, N, N]. As in ptychodus, a position is the geometric middle of a window. The export of a
     shifted object loses its centre: then positions leave the object, and it is not used as a reference.
 _para, of fold_slice
-    `ppX`, `ppY` [n] in **metres**, X = -column, Y = -row, as fold_slice's own reader has it; `dx` (object pixel size,
+    `ppX`, `ppY` [n] in **metres**, X = -column, Y = -row, as in fold_slice's own reader; `dx` (object pixel size,
     m) and `lambda` (m), if known.
 """
 
@@ -90,7 +90,7 @@ def _raster(file: HDF5File) -> RawScan:
         patterns_key=data.name,
         positions=raster_positions(file.options, len(data), str(file.path)),
         positions_key="--raster",
-        conventions=Conventions.of_format("the raster", unit="m", axes="row,column"),
+        conventions=Conventions.of_format("raster", unit="m", axes="row,column"),
     )
 
 

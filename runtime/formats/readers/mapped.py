@@ -22,7 +22,7 @@ relative to this one, and the name of an NPY or text file (.csv, .txt; numbers i
 
 Conventions that no option states are detected, and reported with the reason: the unit from a `units` attribute or from
 the span of the positions; the direct beam from the centre of the mean pattern. Counts are assumed, since
-amplitudes cannot be told from them.
+amplitudes cannot be distinguished from them.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _positions(
         values, axes = np.stack([x, y], axis=1), Convention("column,row", "x and y are mapped")
     else:
         values = raster_positions(options, n, str(arrays.path))
-        return values, _unit(None, (), values), Convention("row,column", "as rasters are described")
+        return values, _unit(None, (), values), Convention("row,column", "raster convention")
     names = (*arrays.names_of(key), arrays.names[key])
     return (
         _one_for_each(arrays, options, values, n),

@@ -134,7 +134,7 @@ def _translation(file: HDF5File, entry: str, detector: str, n: int) -> tuple[NDA
                 "for each pattern"
             )
         unit = attribute_text(dataset, "units")
-        reason = f"from the units {unit} of the file" if unit else "as NeXus has it, no units in the file"
+        reason = f"from the units {unit} of the file" if unit else "NeXus convention, no units in the file"
         return file.lengths(dataset)[:, :2], dataset.name, reason
     for sample in samples:
         if file.has_group(f"{sample}/transformations"):

@@ -83,7 +83,7 @@ def _chunks(file: HDF5File) -> list[str]:
         if not file.has_group(f"chunks/{name}"):
             target = file.dangling(f"chunks/{name}")
             raise InputError(
-                f"{file.path}: chunks/{name} leads to {target}, which is missing, expected it beside"
+                f"{file.path}: chunks/{name} leads to {target}, which is missing, expected it in the same folder"
             )
     return [f"chunks/{name}" for name in numbers]
 
