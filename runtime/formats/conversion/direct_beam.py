@@ -168,7 +168,7 @@ def _roundness(image: NDArray[np.float64], centre: NDArray[np.intp]) -> float:
 
 
 def _centre_of_mass(image: NDArray[np.float64], start: tuple[float, ...]) -> NDArray[np.float64]:
-    """Centre of mass of a periodic image within a quarter of its sides from an estimate, iterated."""
+    """Centre of mass of a periodic image, cut opposite to an estimate of it, iterated."""
     image = np.maximum(image - np.median(image), 0)
     centre = np.array(start)
     sides = np.array(image.shape)
@@ -177,11 +177,9 @@ def _centre_of_mass(image: NDArray[np.float64], start: tuple[float, ...]) -> NDA
             (np.arange(side) - middle + side / 2) % side - side / 2
             for side, middle in zip(sides, centre, strict=True)
         ]
-        near = [np.abs(offset) <= side / 4 for offset, side in zip(offsets, sides, strict=True)]
-        part = image * near[0][:, None] * near[1]
-        total = part.sum()
+        total = image.sum()
         if total == 0:
             break
-        shift = np.array([(part.sum(axis=1) @ offsets[0]), (part.sum(axis=0) @ offsets[1])]) / total
+        shift = np.array([image.sum(axis=1) @ offsets[0], image.sum(axis=0) @ offsets[1]]) / total
         centre = (centre + shift) % sides
     return centre
