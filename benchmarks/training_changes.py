@@ -118,10 +118,10 @@ def averaged_weights() -> None:
 
 def unlit_features() -> None:
     """A network is not told where the light is."""
-    import ptychonnx.train.fitting
     import ptychonnx.train.run
+    import ptychonnx.train.training_job
 
-    for module in (ptychonnx.train.fitting, ptychonnx.train.run):
+    for module in (ptychonnx.train.training_job, ptychonnx.train.run):
         original = module.constants_for_network
         module.constants_for_network = lambda *given, original=original: replace(
             original(*given), light=original(*given).light * 0

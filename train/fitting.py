@@ -8,8 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
-from importlib.util import find_spec
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.atomic import write_text
-from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
@@ -26,7 +24,6 @@ from ptychonnx.train.checkpoints import Checkpoints
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.dataset import TrainingData, prepare
 from ptychonnx.train.fine_tuning import InitialWeights
-from ptychonnx.train.initial_retrieval import RetrievalConstants, constants_for_network
 from ptychonnx.train.registry import Architecture, import_framework_module
 from ptychonnx.train.run import (
     HELD_OUT_NAME,
@@ -38,6 +35,7 @@ from ptychonnx.train.run import (
     write_run,
 )
 from ptychonnx.train.scan_checks import without_dark_patterns
+from ptychonnx.train.training_job import FitResult, TrainingJob
 from ptychonnx.train.training_plan import TrainingPlan
 from ptychonnx.train.unfinished_run import (
     finished_already,
@@ -47,86 +45,7 @@ from ptychonnx.train.unfinished_run import (
     unfinished_folder,
 )
 
-__all__ = ["FitResult", "TrainingJob", "helps_another_process", "settings_for", "train"]
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """Arguments of a framework's `fit`.
-
-    Attributes
-    ----------
-    folder
-        Folder of the unfinished run, for the checkpoint and ``logs/``.
-    checkpoints
-        Epochs on disk: those trained before, and where the next ones go.
-    fine_tuned
-        Whether to start from the checkpoint in ``initial/`` instead of weights drawn with the seed.
-    progress
-        Receives the number of optimiser steps.
-    """
-
-    architecture: Architecture
-    network: NetworkConfig
-    training: TrainingConfig
-    data: TrainingData
-    folder: Path
-    checkpoints: Checkpoints
-    fine_tuned: bool
-    progress: Progress
-
-    @property
-    def initial(self) -> Path | None:
-        """Folder of the checkpoint to start from."""
-        return self.folder / INITIAL_NAME if self.fine_tuned else None
-
-    def retrieval_constants(self) -> RetrievalConstants:
-        """Constants of phase retrieval for the probe and the mask of the scan."""
-        return constants_for_network(self.network, self.data.probe, self.data.scale, self.data.mask)
-
-    def require_equal_shares(self) -> None:
-        """Refuse a step that the devices cannot share equally.
-
-        Raises
-        ------
-        InputError
-            If the number of its groups is not a multiple of the number of devices.
-        """
-        groups, devices = self.data.groups_in_step(self.training), self.training.devices
-        if groups % devices:
-            raise InputError(
-                f"--devices {devices}: a step has {groups} groups of {self.data.train.shape[1]} patterns, "
-                f"expected a multiple of {devices}"
-            )
-
-    def log_folder(self) -> Path:
-        """A new folder for the loggers of the framework, which would overwrite their files of before a kill."""
-        return self.folder / "logs" / f"from_epoch_{self.checkpoints.done + 1:04d}"
-
-    def tensorboard(self) -> bool:
-        """Whether to write logs for TensorBoard.
-
-        Raises
-        ------
-        InputError
-            If they are required and TensorBoard is not installed.
-        """
-        required = self.training.tensorboard
-        installed = find_spec("tensorboard") is not None
-        if required and not installed:
-            raise InputError('--tensorboard: is not installed: pip install "ptychonnx[tensorboard]"')
-        return installed if required is None else required
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """Result of a framework's `fit`, next to the checkpoint of the best epoch that it writes."""
-
-    initial_tensors: dict[str, str]
-    trained_tensors: dict[str, str]
-    parameters: int
-    spectral_operator: str | None
-    packages: tuple[str, ...]
+__all__ = ["helps_another_process", "settings_for", "train"]
 
 
 def settings_for(

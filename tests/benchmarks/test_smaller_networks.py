@@ -35,7 +35,7 @@ def test_what_stays_of_a_network_are_its_largest_channels(tmp_path):
         network = replace(config, width=width)
         source = pruned_source(run, network, tmp_path / str(width))
         narrow = build_network(cnn, network, recorded_constants(run, record), seed=9)
-        narrow.load(source.path)
+        narrow.load(source.run)
         return narrow
 
     patterns = scan.diffraction[:3, None].astype(np.float32)

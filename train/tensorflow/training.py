@@ -16,11 +16,11 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan.grouping import group_offsets
 from ptychonnx.train.config import TrainingConfig
 from ptychonnx.train.dataset import TrainingData
-from ptychonnx.train.fitting import FitResult, TrainingJob
 from ptychonnx.train.run import fingerprint
 from ptychonnx.train.tensorflow.layers import Inputs
 from ptychonnx.train.tensorflow.network import KerasNetwork, build_network, save_weights
 from ptychonnx.train.tensorflow.physics import physics_loss, supervised_loss
+from ptychonnx.train.training_job import FitResult, TrainingJob
 
 __all__ = ["fit"]
 

@@ -21,12 +21,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.train.config import TrainingConfig
 from ptychonnx.train.dataset import TrainingData
-from ptychonnx.train.fitting import FitResult, TrainingJob
 from ptychonnx.train.run import fingerprint
 from ptychonnx.train.torch.blocks import Features
 from ptychonnx.train.torch.network import TorchNetwork, build_network
 from ptychonnx.train.torch.physics import physics_loss, supervised_loss
 from ptychonnx.train.torch.retrieval import Retrieval
+from ptychonnx.train.training_job import FitResult, TrainingJob
 
 __all__ = ["fit"]
 
