@@ -130,9 +130,8 @@ def check_output(path: StrPath, size: int = 0) -> None:
     except OSError as error:
         raise _write_error(path, error) from error
     if free < max(size, 1):
-        raise EnvironmentFailure(
-            f"{path}: needs {max(size, 1) / 1e6:.3g} MB, and {folder} has {free / 1e6:.3g} MB free"
-        )
+        needed = f"needs {size / 1e6:.3g} MB, and " if size else ""
+        raise EnvironmentFailure(f"{path}: {needed}{folder} has {free / 1e6:.3g} MB free")
     lock = _working_path(path) / "lock"
     if lock.exists():
         with lock.open("rb") as file:

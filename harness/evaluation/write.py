@@ -12,6 +12,9 @@ from ptychonnx.runtime.errors import InputError
 
 __all__ = ["check_folder", "write_evaluation"]
 
+# A small report with its figures.
+_REPORT_BYTES = 2**19
+
 
 def check_folder(out: Path) -> None:
     """Refuse a folder that cannot be written, before any work is done.
@@ -25,7 +28,7 @@ def check_folder(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file, expected a folder to write to")
-    check_output(out / "metrics.json")
+    check_output(out / "metrics.json", _REPORT_BYTES)
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:

@@ -23,8 +23,10 @@ from ptychonnx.runtime.contract.integrity import (
 from ptychonnx.runtime.errors import InputError, PtychonnxError, VerificationError
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.reconstruction import reconstruct
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows
+from ptychonnx.runtime.validation import checked
 from tests.runtime.test_session import SIZE, contract, write_identity
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,3 +159,9 @@ def test_the_mlserver_runtime_refuses_a_changed_artifact_too(tmp_path, server_ru
     path.write_bytes(good.replace(b"pinn_identity", b"pinn_identitz"))
     with pytest.raises(RuntimeError, match="contract was changed"):
         check(path)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0])
+def test_a_limit_of_memory_that_is_no_number_is_refused(value):
+    with pytest.raises(InputError, match="canvas_memory"):
+        checked(ReconstructOptions, {"canvas_memory": value})
