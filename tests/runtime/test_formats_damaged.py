@@ -151,7 +151,7 @@ def damage_datasets(path, chance):
         elif kind == "group":
             file.create_group(name)
         elif kind == "enormous":
-            shape = tuple(10**6 * length for length in value.shape) or (10**12,)
+            shape = tuple(10**6 * length for length in np.shape(value)) or (10**12,)
             file.create_dataset(name, shape, np.float32, chunks=True)
 
 

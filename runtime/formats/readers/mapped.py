@@ -157,16 +157,18 @@ def _one_for_each(
     arrays: MappedArrays, options: ReadOptions, values: NDArray[np.float64], n: int
 ) -> NDArray[np.float64]:
     """Positions [n, 2]; several samples of an encoder per pattern are averaged if the options say so."""
+    if values.ndim != 2:
+        return values
     if options.ignore_extra_positions and len(values) > n:
         arrays.notes.append(f"positions: the first {n} of {len(values)} (given)")
         return values[:n]
     several, rest = divmod(len(values), n) if n else (0, 1)
-    if len(values) > n and rest and values.ndim == 2:
+    if len(values) > n and rest:
         raise InputError(
             f"{arrays.path}: {_positions_key(arrays.names)} has shape {values.shape}, expected {(n, 2)}, one for each "
             f"pattern: --ignore-extra-positions takes the first {n}"
         )
-    if several < 2 or values.ndim != 2:
+    if several < 2:
         return values
     if not options.average_positions:
         raise InputError(
