@@ -173,7 +173,7 @@ class Doubled(SpectralConv):
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (SpectralConv(2, 2, (4, 4), complex_data=True), "gets torch.float32, only torch.complex64"),
+        (SpectralConv(2, 2, (4, 4), complex_data=True), "receives torch.float32, only torch.complex64"),
         (SpectralConv(2, 2, (4, 4)).double(), "single precision"),
         (Foreign(), "Foreign"),
     ],
