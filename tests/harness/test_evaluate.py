@@ -18,7 +18,7 @@ from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.harness.evaluation.results import Evaluation
 from ptychonnx.harness.metrics import RegionRule
 from ptychonnx.harness.report import comparison_table
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.progress import Callback, ProgressUpdate
 from ptychonnx.runtime.scan import Reference, Scan
@@ -232,15 +232,34 @@ def test_a_reference_elsewhere_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_of_nan_is_a_collapsed_row_and_the_others_are_measured(
+def test_a_network_of_nan_ends_the_evaluation_before_anything_is_written(
     oracle: Callable[..., Path], lines_scan: Scan, four_artifacts: list[Path], tmp_path: Path
 ) -> None:
     broken = oracle(tmp_path / "nan.onnx", lines_scan, "pinn_nan", lambda patches: patches * np.nan)
-    evaluate([broken, four_artifacts[1]], [lines_scan], tmp_path / "out")
-    rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]
-    assert rows["pinn_nan"]["collapsed"] is True
-    assert rows["pinn_nan"]["amplitude"]["mae"] is None
-    assert rows["pinn_fno"]["amplitude"]["ssim"] > 0.5
+    for skip_invalid, message in (
+        (False, "the patch of pattern 0 of lines is not finite"),
+        (True, "no patch of lines is finite"),
+    ):
+        with pytest.raises(VerificationError, match=rf"nan\.onnx: {message}"):
+            evaluate([four_artifacts[1], broken], [lines_scan], tmp_path / "out", skip_invalid=skip_invalid)
+    assert not (tmp_path / "out").exists()
+
+
+def test_patches_of_nan_can_be_left_out_and_the_report_says_how_many(
+    oracle: Callable[..., Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    def spoil(patches: np.ndarray) -> np.ndarray:
+        patches = patches.copy()
+        patches[[5, 9]] = np.nan
+        return patches
+
+    path = oracle(tmp_path / "some.onnx", lines_scan, "pinn_some", spoil)
+    found = evaluate([path], [lines_scan], tmp_path / "out", skip_invalid=True)
+    assert (
+        "2 of 64 patterns left out, whose patches are not finite: 5, 9"
+        in found.rows[0].results["lines"].notes
+    )
+    assert "2 of 64 patterns left out" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_another_probe_than_the_training_one_is_noted(
