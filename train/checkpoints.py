@@ -123,7 +123,7 @@ class Checkpoints:
         if self._writes:
             try:
                 self._keep(epoch, write)
-            except OSError as error:
+            except (OSError, EnvironmentFailure) as error:
                 raise self.write_failure(error) from error
         else:
             write(self._path(number))
@@ -144,12 +144,12 @@ class Checkpoints:
     def _diverged(self, reason: str) -> VerificationError:
         return VerificationError(f"training diverged: {reason}; {self._kept()}try a lower learning rate")
 
-    def write_failure(self, error: OSError) -> EnvironmentFailure:
+    def write_failure(self, error: OSError | EnvironmentFailure) -> EnvironmentFailure:
         """The error to raise when a file could not be written during training."""
-        reason = error.strerror or " ".join(str(error).split())
-        return EnvironmentFailure(
-            f"{self.folder}: cannot be written ({reason}); {self._kept()}make room, then --resume"
-        )
+        failure = str(error)
+        if isinstance(error, OSError):
+            failure = f"{self.folder}: cannot be written ({error.strerror or ' '.join(failure.split())})"
+        return EnvironmentFailure(f"{failure}; {self._kept()}make room, then --resume")
 
     def _kept(self) -> str:
         if not self.done:

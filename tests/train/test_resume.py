@@ -109,7 +109,7 @@ def test_a_full_disk_stops_training_and_keeps_the_last_epoch(name, scan_file, un
             lambda done, total: forbid() if done == STEPS + 2 else None,
         )
     line = str(stopped.value)
-    assert "run.unfinished: cannot be written" in line
+    assert "run.unfinished/epochs/0002: cannot be written (File too large)" in line
     assert "epoch 1 is kept" in line
     assert "\n" not in line
     resumed = train_tiny(read_scan(scan_file), name, tmp_path / "run", resume=True)
