@@ -26,7 +26,7 @@ from benchmarks.pruning import pruned_source
 from benchmarks.single_pattern_bounds import record_table, test_scan
 from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_run import export_run
-from ptychonnx.export.precision import reduce_artifact
+from ptychonnx.export.artifact.reduce_artifact import reduce_artifact
 from ptychonnx.harness.bench.interleaved import interleaved_times
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, MeasuringProcess
 from ptychonnx.harness.bench.native_variants import load_native, load_onnx

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptychonnx.export.precision import ReducedArtifact
+from ptychonnx.export.artifact.reduced_artifact import ReducedArtifact
 from ptychonnx.export.verification.verdict import verdict
 from ptychonnx.export.verification.verification_report import VerificationReport
 from ptychonnx.runtime.contract import Contract

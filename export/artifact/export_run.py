@@ -17,11 +17,11 @@ from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_result import ExportResult
 from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch
 from ptychonnx.export.artifact.publication import check_name, publish
+from ptychonnx.export.artifact.reduce_artifact import QualityGate, reduce_artifact
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.graph.opset import opset_of, to_opset
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
 from ptychonnx.export.lowering.converted_graph import Converted
-from ptychonnx.export.precision import QualityGate, reduce_artifact
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.export.verification.inputs import (
     VerificationInputs,
@@ -79,7 +79,7 @@ def export_run(
     gate, calibration
         For a lower precision: the gate that accepts or refuses the quality of its reconstructions, and the scan whose
         patterns set the ranges of values (the held-out patterns of the run by default). See
-        `ptychonnx.export.precision.reduce_artifact`.
+        `ptychonnx.export.artifact.reduce_artifact`.
     final_steps
         Steps of phase retrieval after the network, in the artifact and in the native network that it is compared
         with; as trained by default.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from ptychonnx.export.precision import reduce_artifact
+from ptychonnx.export.artifact.reduce_artifact import reduce_artifact
 from ptychonnx.harness.bench.openvino_variants import OpenVinoSession
 from ptychonnx.harness.evaluation.precision_gate import PrecisionGate
 from ptychonnx.runtime.errors import VerificationError

@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch
+from ptychonnx.export.artifact.reduce_artifact import reduce_artifact
 from ptychonnx.export.portability import require
-from ptychonnx.export.precision import reduce_artifact
 from ptychonnx.harness.evaluation.precision_gate import AllowedDecrease, PrecisionGate
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference import Session
@@ -136,7 +136,7 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(parent, scan, tm
     np.savez(tmp_path / "scan.npz", diffraction=scan.diffraction, positions=scan.positions)
     program = (
         "import sys, numpy as np\n"
-        "from ptychonnx.export.precision import reduce_artifact\n"
+        "from ptychonnx.export.artifact.reduce_artifact import reduce_artifact\n"
         "from ptychonnx.harness.evaluation.precision_gate import PrecisionGate\n"
         "from ptychonnx.runtime.scan.scan import Scan\n"
         "found = np.load(sys.argv[1] + '/scan.npz')\n"
