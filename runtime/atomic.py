@@ -1,12 +1,13 @@
-"""Atomic outputs: an interrupted command leaves the old file or the new one, never half of one.
+"""Atomic outputs: an interrupted command leaves the old file or folder or the new one, never half of one.
 
-Output is written to a hidden working folder `.NAME.writing` next to it and renamed. The working folder is locked, so
-that a second process which writes the same output is refused, and the remains of a killed process are removed by the
-next one.
+Output is written to a hidden working folder `.NAME.writing` next to it and renamed; a folder changes places with the
+one before it. The working folder is locked, so that a second process which writes the same output is refused, and the
+remains of a killed process are removed by the next one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -23,11 +24,23 @@ try:
 except ImportError:  # Windows: no locks, and remains are always removed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic_folder", "atomic_path", "check_output", "check_replaceable", "put_folder", "write_text"]
+__all__ = [
+    "atomic_folder",
+    "atomic_path",
+    "check_output",
+    "check_replaceable",
+    "check_updatable",
+    "put_folder",
+    "updated_folder",
+    "working_folder",
+    "write_text",
+]
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 # Errors that another path would mend.
 _PATH_ERRORS = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
+# Arguments of Linux's renameat2.
+_HERE, _EXCHANGE = -100, 2
 # Below this free space, a failure without an error number is taken for a full disk.
 _FULL_BYTES = 2**16
 
@@ -48,7 +61,7 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected the name of a file to write")
-    with _working_folder(path) as folder:
+    with working_folder(path) as folder:
         partial = folder / path.name
         yield partial
         partial.replace(path)
@@ -70,11 +83,62 @@ def atomic_folder(path: StrPath, marker: str) -> Iterator[Path]:
     """
     path = Path(path)
     check_replaceable(path, marker)
-    with _working_folder(path) as folder:
+    with working_folder(path) as folder:
         partial = folder / "new"
         partial.mkdir()
         yield partial
         _swap(partial, path, folder)
+
+
+@contextmanager
+def updated_folder(path: StrPath) -> Iterator[Path]:
+    """Yield a temporary folder with the files of `path`, and exchange the two on success; on any error nothing changes.
+
+    Files that are not written anew stay: they are linked, not copied, where the file system can. Write a new file in
+    place of a linked one, never into it.
+
+    Raises
+    ------
+    InputError
+        As `check_updatable`, or if another process is writing `path`.
+    EnvironmentFailure
+        If the disk is full, read-only or broken.
+    """
+    path = Path(path)
+    check_updatable(path)
+    with working_folder(path) as folder:
+        partial = folder / "new"
+        partial.mkdir()
+        for entry in path.iterdir() if path.is_dir() else ():
+            try:
+                os.link(entry, partial / entry.name, follow_symlinks=False)
+            except OSError:  # file systems without hard links
+                shutil.copy2(entry, partial / entry.name, follow_symlinks=False)
+        yield partial
+        _swap(partial, path, folder)
+
+
+def check_updatable(path: Path) -> None:
+    """Refuse a folder that cannot change as one: it holds folders, is the working folder or a mounted file system.
+
+    Raises
+    ------
+    InputError
+        Also if `path` is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, expected a folder to write to")
+    if not path.is_dir():
+        return
+    absolute = path.resolve()
+    if absolute == Path.cwd() or absolute in Path.cwd().parents or path.is_mount():
+        raise InputError(f"{path}: is in use as a folder to work in, expected a new folder, inside it for example")
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            raise InputError(
+                f"{path}: holds the folder {entry.name}, expected a new folder, or one of files alone, which are replaced "
+                "together"
+            )
 
 
 def check_replaceable(path: Path, marker: str) -> None:
@@ -95,7 +159,7 @@ def check_replaceable(path: Path, marker: str) -> None:
 
 def put_folder(partial: Path, path: Path) -> None:
     """Move a complete folder to `path`, on the same file system, in place of the folder there."""
-    with _working_folder(path) as folder:
+    with working_folder(path) as folder:
         _swap(partial, path, folder)
 
 
@@ -139,8 +203,16 @@ def check_output(path: StrPath, size: int = 0) -> None:
 
 
 @contextmanager
-def _working_folder(path: Path) -> Iterator[Path]:
-    """Yield the empty, locked working folder of an output, and remove it at the end."""
+def working_folder(path: Path) -> Iterator[Path]:
+    """Yield the empty, locked working folder of an output, on the same file system, and remove it at the end.
+
+    Raises
+    ------
+    InputError
+        If the parent cannot be a folder, or another process is writing `path`.
+    EnvironmentFailure
+        If the disk is full, read-only or broken.
+    """
     folder = _working_path(path)
     try:
         lock = _locked_folder(folder, path)
@@ -212,9 +284,11 @@ def _recover(folder: Path, path: Path) -> None:
 
 
 def _swap(partial: Path, path: Path, folder: Path) -> None:
-    """Move `partial` to `path`; the folder there, if any, moves to the working folder."""
+    """Move `partial` to `path`; the folder there, if any, moves to the working folder, in one step if possible."""
     if not path.exists():
         partial.replace(path)
+        return
+    if _exchange(partial, path):
         return
     old = folder / "old"
     path.replace(old)
@@ -223,6 +297,15 @@ def _swap(partial: Path, path: Path, folder: Path) -> None:
     except BaseException:
         old.replace(path)
         raise
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two folders in one step; False where the system cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux
+        return False
+    return rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0
 
 
 def _write_error(path: Path, error: OSError) -> InputError | EnvironmentFailure:

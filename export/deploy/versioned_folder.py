@@ -6,16 +6,14 @@ one folder and appears complete; existing files are replaced one by one in the o
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ptychonnx.runtime.errors import EnvironmentFailure, InputError
+from ptychonnx.runtime.atomic import working_folder
+from ptychonnx.runtime.errors import InputError
 
 __all__ = ["ModelPlan", "Plan", "apply", "existing_versions"]
 
@@ -93,15 +91,21 @@ def apply(plan: Plan) -> None:
     Raises
     ------
     InputError
-        If the root cannot be written, or is the root of a mounted file system.
+        If the root cannot be written, is the root of a mounted file system, or another process is writing to it.
     EnvironmentFailure
-        If another deployment is writing to the root.
+        If the disk is full, read-only or broken.
     """
     root = Path(plan.root).resolve()
+    if root.is_mount():
+        raise InputError(
+            f"{root}: is the root of a mounted file system, expected a folder inside it, so that versions can be "
+            "written next to it and renamed"
+        )
     created = not root.exists()
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _locked(root), _staging(root) as stage, ExitStack() as undo:
+        # The working folder is next to the root: inside, a server in poll mode would mistake it for a model.
+        with working_folder(root) as stage, ExitStack() as undo:
+            root.mkdir(exist_ok=True)
             for model in plan.models:
                 _place(root, stage, model, undo)
             for name, data in plan.files.items():
@@ -171,39 +175,3 @@ def _restore(path: Path, old: bytes | None, stage: Path) -> None:
 
 def _free(stage: Path) -> Path:
     return stage / uuid.uuid4().hex
-
-
-@contextmanager
-def _staging(root: Path) -> Iterator[Path]:
-    """A folder next to the root: inside, a server in poll mode would mistake it for a model."""
-    stage = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
-        if stage.stat().st_dev != root.stat().st_dev:
-            raise InputError(
-                f"{root}: is the root of a mounted file system, expected a folder inside it, so that versions can "
-                "be written next to it and renamed"
-            )
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """One deployment at a time, on systems that have such locks."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(root, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EnvironmentFailure(
-                f"{root}: another deployment is writing there, expected it to end first"
-            ) from error
-        yield
-    finally:
-        os.close(handle)

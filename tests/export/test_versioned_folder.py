@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from ptychonnx.export.deploy import versioned_folder as folder
 from ptychonnx.export.deploy.deploy_options import DeployOptions
 from ptychonnx.export.deploy.versioned_folder import ModelPlan, Plan, apply, existing_versions
 from ptychonnx.export.deploy.versions import plan_versions
+from ptychonnx.runtime.atomic import working_folder
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from tests.export.deployed import artifact, deployable, files_of, fixed_artifact
 
@@ -135,7 +135,7 @@ def test_an_error_in_the_middle_restores_the_previous_state(tmp_path, monkeypatc
         apply(two)
         assert calls == 5
         return
-    with pytest.raises(InputError, match="No space left on device"):
+    with pytest.raises(EnvironmentFailure, match="No space left on device"):
         apply(two)
     monkeypatch.undo()
     assert snapshot(root) == before
@@ -145,7 +145,7 @@ def test_an_error_in_the_middle_restores_the_previous_state(tmp_path, monkeypatc
 
 def test_a_root_that_was_made_for_nothing_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "_place", lambda *_: (_ for _ in ()).throw(OSError(28, "No space", "x")))
-    with pytest.raises(InputError):
+    with pytest.raises(EnvironmentFailure):
         apply(plan_of(tmp_path / "repo", 1))
     assert not list(tmp_path.iterdir())
 
@@ -162,7 +162,7 @@ def test_a_version_that_came_meanwhile_is_not_overwritten(tmp_path):
 def test_a_second_deployment_waits_its_turn(tmp_path):
     root = tmp_path / "repo"
     apply(plan_of(root, 1))
-    with folder._locked(root), pytest.raises(EnvironmentFailure, match="another deployment"):
+    with working_folder(root), pytest.raises(InputError, match="another process is writing it"):
         apply(plan_of(root, 2))
     apply(plan_of(root, 2))
 
@@ -170,13 +170,7 @@ def test_a_second_deployment_waits_its_turn(tmp_path):
 def test_a_mounted_root_is_refused(tmp_path, monkeypatch):
     root = tmp_path / "repo"
     root.mkdir()
-    original = Path.stat
-
-    def stat(self, **options):
-        found = original(self, **options)
-        return os.stat_result((*found[:2], 99, *found[3:])) if self == root else found
-
-    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == root)
     with pytest.raises(InputError, match="root of a mounted file system"):
         apply(plan_of(root, 1))
 

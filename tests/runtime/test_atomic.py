@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ptychonnx.runtime.atomic import atomic_folder, atomic_path, check_output, write_text
+from ptychonnx.runtime.atomic import (
+    _exchange,
+    atomic_folder,
+    atomic_path,
+    check_output,
+    check_updatable,
+    updated_folder,
+    write_text,
+)
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 
 
@@ -93,6 +101,53 @@ def test_a_folder_that_cannot_be_put_in_place_gives_the_earlier_one_back(tmp_pat
     assert list(tmp_path.iterdir()) == [earlier_run]
 
 
+def test_a_folder_changes_as_one_and_its_other_files_stay(tmp_path):
+    out = tmp_path / "report"
+    for content in ("old", "new"):
+        with updated_folder(out) as folder:
+            for name in ("a.txt", "b.txt"):
+                (folder / name).unlink(missing_ok=True)
+                (folder / name).write_text(content)
+        if content == "old":
+            (out / "notes.txt").write_text("mine")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "a.txt": "new",
+        "b.txt": "new",
+        "notes.txt": "mine",
+    }
+    with pytest.raises(KeyboardInterrupt), updated_folder(out) as folder:
+        (folder / "a.txt").unlink()
+        (folder / "a.txt").write_text("newer")
+        raise KeyboardInterrupt
+    assert (out / "a.txt").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_that_cannot_change_as_one_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match="holds the folder data"):
+        check_updatable(tmp_path)
+    monkeypatch.chdir(tmp_path / "data")
+    for place in (".", tmp_path / "data", ".."):
+        with pytest.raises(InputError, match="is in use as a folder to work in"):
+            check_updatable(Path(place))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is a file"):
+        check_updatable(tmp_path / "file")
+    check_updatable(tmp_path / "new")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is a call of Linux")
+def test_folders_are_exchanged_in_one_step(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(name)
+    assert _exchange(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a" / "b").read_text() == "b"
+    assert (tmp_path / "b" / "a").read_text() == "a"
+    assert not _exchange(tmp_path / "a", tmp_path / "missing")
+
+
 def test_a_full_disk_is_a_failure_of_the_machine(tmp_path, monkeypatch):
     def fail(self: Path, **arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -111,6 +166,7 @@ def in_a_process(program: str, *arguments: object) -> subprocess.CompletedProces
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from ptychonnx.runtime import atomic
 from ptychonnx.runtime.atomic import atomic_path, atomic_folder
 if sys.argv[2] == "file":
     with atomic_path(sys.argv[1]) as partial:
@@ -122,6 +178,7 @@ else:
         replace(self, target)
         os.kill(os.getpid(), signal.SIGKILL)
     Path.replace = replace_one
+    atomic._exchange = lambda first, second: False
     with atomic_folder(sys.argv[1], "config.json") as partial:
         (partial / "config.json").write_text("new")
 """
