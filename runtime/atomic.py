@@ -132,12 +132,14 @@ def check_updatable(path: Path) -> None:
         return
     absolute = path.resolve()
     if absolute == Path.cwd() or absolute in Path.cwd().parents or path.is_mount():
-        raise InputError(f"{path}: is in use as a folder to work in, expected a new folder, inside it for example")
+        raise InputError(
+            f"{path}: is in use as a folder to work in, expected a new folder, inside it for example"
+        )
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             raise InputError(
-                f"{path}: holds the folder {entry.name}, expected a new folder, or one of files alone, which are replaced "
-                "together"
+                f"{path}: holds the folder {entry.name}, expected a new folder, or one of files, which are "
+                "replaced together"
             )
 
 

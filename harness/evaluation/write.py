@@ -35,6 +35,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     page = render_page(evaluation, figures=figures)
     with updated_folder(out) as folder:
         files = {f"{name}.png": image for name, image in figures.items()}
-        for name, data in files | {"report.html": page.encode(), "metrics.json": content.encode()}.items():
+        files |= {"report.html": page.encode(), "metrics.json": content.encode()}
+        for name, data in files.items():
             (folder / name).unlink(missing_ok=True)
             (folder / name).write_bytes(data)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ptychonnx.runtime.errors import InputError, PtychonnxError
 from ptychonnx.runtime.formats.conversion.assembly import assemble
+from ptychonnx.runtime.formats.conversion.checked_scan import checked_scan
 from ptychonnx.runtime.formats.conversion.raw_scan import from_scan
 from ptychonnx.runtime.formats.conversion.scaling import probe_with_power, sampled_flux
 from ptychonnx.runtime.formats.read_options import ReadOptions
@@ -133,11 +134,12 @@ def _read(
         if unchanged == ReadOptions():
             for line in conventions.lines() if scan_format.name != NATIVE else ():
                 log(line)
-            return replace(
+            content = replace(
                 content,
                 pixel_size=options.pixel_size or content.pixel_size,
                 wavelength=options.wavelength or content.wavelength,
             )
+            return checked_scan(content, path, log)
         if content.labels is not None:
             log("labels: left out, since options change patterns or positions")
         content = from_scan(content, path, conventions)

@@ -21,6 +21,7 @@ from ptychonnx.runtime.formats.containers.hdf5_links import (
 )
 from ptychonnx.runtime.formats.containers.hdf5_storage import unwritten
 from ptychonnx.runtime.formats.containers.memory import check_memory
+from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, LENGTH_UNITS, positive_number
 from ptychonnx.runtime.formats.read_options import ReadOptions
 
@@ -137,8 +138,9 @@ class HDF5File:
         if dataset.dtype.names is not None and set(dataset.dtype.names) == {"real", "imag"}:
             # MATLAB's complex numbers; its arrays are column-major, so that images come out transposed.
             values = self.load(dataset, complete=False)
-            return (values["real"] + 1j * values["imag"]).astype(np.complex64).swapaxes(-1, -2)
-        return self._array(expected, names, "c").astype(np.complex64)
+            numbers = values["real"] + 1j * values["imag"]
+            return in_single_precision(numbers, f"{self.path}: {dataset.name}").swapaxes(-1, -2)
+        return in_single_precision(self._array(expected, names, "c"), f"{self.path}: {dataset.name}")
 
     def vectors(self, expected: str, *names: str) -> tuple[NDArray[np.float64], ...]:
         """Datasets of one number per pattern each, float64 [n].

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.memory import check_memory
+from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 
 __all__ = [
     "Archive",
@@ -31,6 +32,8 @@ __all__ = [
 
 _ZIP = b"PK\x03\x04"
 _BZIP2 = b"BZh"
+# Members up to this size are compared with their checksum, a second; larger ones would be read twice.
+_CHECKED_BYTES = 2**30
 # Bit of a member that needs a password.
 _ENCRYPTED = 1
 _NPY = b"\x93NUMPY"
@@ -135,8 +138,22 @@ class Archive:
         length = dtype.itemsize * math.prod(shape)
         if dtype.hasobject or not length or offset + length > start + member.file_size:
             return None
+        if member.file_size <= _CHECKED_BYTES:
+            self._check_sum(member, start, key)
         order: Literal["F", "C"] = "F" if column_major else "C"
         return np.memmap(self.path, dtype, "r", offset, shape, order)
+
+    def _check_sum(self, member: zipfile.ZipInfo, start: int, key: str) -> None:
+        """Compare a member that is not compressed with its checksum in the archive."""
+        with self.path.open("rb") as file:
+            file.seek(start)
+            checksum, left = 0, member.file_size
+            while left and (block := file.read(min(left, 2**22))):
+                checksum, left = zlib.crc32(block, checksum), left - len(block)
+        if checksum != member.CRC:
+            raise InputError(
+                f"{self.path}: {key!r} is damaged: its checksum is {checksum:08x}, expected {member.CRC:08x}"
+            )
 
 
 def is_npy(path: Path) -> bool:
@@ -244,4 +261,4 @@ def complex_array(archive: Archive, key: str, expected: str) -> NDArray[np.compl
     array = archive.array(key, expected)
     if array.dtype.kind not in "cfiu":
         raise InputError(f"{archive.path}: {key!r} is {array.dtype}, expected {expected}")
-    return array.astype(np.complex64)
+    return in_single_precision(array, f"{archive.path}: {key!r}")

@@ -9,10 +9,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import Stack
 from ptychonnx.runtime.formats.conversion.scaling import valid_values
+from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
 
-__all__ = ["dark_patterns"]
+__all__ = ["dark_patterns", "refuse_dark"]
 
 # Stacks up to this size are read to the end; of larger ones only a strip, or the sizes of their chunks.
 _SMALL_BYTES = 2**24
@@ -21,7 +23,7 @@ _STRIP = 16
 
 
 def dark_patterns(
-    stack: Stack,
+    stack: Stack | Amplitudes,
     mask: NDArray[np.bool_] | None,
     quantity: str,
     min_photons: float | None,
@@ -54,7 +56,23 @@ def dark_patterns(
     return dark
 
 
-def _candidates(stack: Stack, brightest_row: int, where: str) -> NDArray[np.intp]:
+def refuse_dark(patterns: NDArray, where: str, first: int) -> None:
+    """Refuse a pattern of [m, rows, columns] without photons; `first` is the index of the first of them.
+
+    Raises
+    ------
+    InputError
+        With the index of the pattern.
+    """
+    lit = patterns.any(axis=(1, 2))
+    if not lit.all():
+        raise InputError(
+            f"{where}[{first + int(np.argmin(lit))}] has no photons, expected some: --min-photons 1 leaves such "
+            "patterns out"
+        )
+
+
+def _candidates(stack: Stack | Amplitudes, brightest_row: int, where: str) -> NDArray[np.intp]:
     """Patterns that may be empty, found at little cost."""
     n, height, width = stack.shape
     chunks = getattr(stack, "chunks", None)
@@ -67,7 +85,7 @@ def _candidates(stack: Stack, brightest_row: int, where: str) -> NDArray[np.intp
         return _small_chunks(stack)
     if math.prod(stack.shape) * stack.dtype.itemsize <= _SMALL_BYTES:
         rows = slice(0, height)
-    elif chunks is None and not hasattr(stack, "together"):
+    elif chunks is None and not isinstance(stack, LazyAmplitudes) and not hasattr(stack, "together"):
         rows = slice(max(0, brightest_row - _STRIP // 2), brightest_row + _STRIP // 2)
     else:
         return np.empty(0, dtype=np.intp)

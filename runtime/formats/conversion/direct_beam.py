@@ -10,6 +10,7 @@ from scipy.ndimage import maximum_filter
 
 from ptychonnx.runtime.formats.containers.stacks import Stack
 from ptychonnx.runtime.formats.conversion.scaling import valid_values
+from ptychonnx.runtime.scan.amplitudes import Amplitudes
 
 __all__ = ["DirectBeamEstimate", "estimate_direct_beam", "stuck_marks"]
 
@@ -74,7 +75,7 @@ def stuck_marks(stack: Stack, where: str) -> NDArray[np.bool_]:
 
 
 def estimate_direct_beam(
-    stack: Stack,
+    stack: Stack | Amplitudes,
     mask: NDArray[np.bool_] | None,
     where: str,
     rows: slice = slice(None),
@@ -118,7 +119,7 @@ def estimate_direct_beam(
 
 
 def _mean_pattern(
-    stack: Stack, mask: NDArray[np.bool_] | None, where: str, rows: slice, columns: slice
+    stack: Stack | Amplitudes, mask: NDArray[np.bool_] | None, where: str, rows: slice, columns: slice
 ) -> NDArray[np.float64]:
     """Mean of a sample, without the brightest value of each pixel, hot pixels limited."""
     n = stack.shape[0]

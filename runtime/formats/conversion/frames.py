@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import Stack, patterns_together
+from ptychonnx.runtime.formats.conversion.dark_patterns import refuse_dark
 from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, valid_values
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
@@ -262,14 +263,11 @@ class _Frames:
         if not whole or self.trusted is not None:
             used = valid if self.trusted is None else valid & self.trusted
             frames = np.where(used, frames, frames.dtype.type(0))
-        lit = frames.any(axis=(1, 2))
-        if not lit.all():
-            raise InputError(
-                f"{self.where}[{first + int(np.argmin(lit))}] has no photons, expected some: --min-photons 1 leaves "
-                "such patterns out"
-            )
-        amplitude = root_of_counts(frames) if self.quantity == "counts" else frames.astype(np.float32)
-        patterns = self.plan.binned(self.plan.upright(amplitude))
+        refuse_dark(frames, self.where, first)
+        # What float32 cannot hold becomes infinite, and is refused with the number of the pattern.
+        with np.errstate(over="ignore"):
+            amplitude = root_of_counts(frames) if self.quantity == "counts" else frames.astype(np.float32)
+            patterns = self.plan.binned(self.plan.upright(amplitude))
         return patterns if self.good is None else patterns * self.good
 
     def _refuse(self, frames: NDArray, valid: NDArray[np.bool_], first: int) -> None:

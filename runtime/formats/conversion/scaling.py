@@ -35,7 +35,8 @@ def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
         If the values are not real numbers; `where` (file and key) begins the message.
     """
     if values.dtype.kind == "f":
-        return np.isfinite(values) & (values >= 0) & (values != values.dtype.type(_MARK_32))
+        valid = np.isfinite(values) & (values >= 0)
+        return valid if values.dtype.itemsize < 4 else valid & (values != values.dtype.type(_MARK_32))
     if values.dtype.kind == "i":
         return (values >= 0) & (values != _MARK_32) if values.dtype.itemsize == 8 else values >= 0
     if values.dtype.kind != "u":

@@ -48,6 +48,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
+from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength, object_pixel_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.quantities import wavelength_of_energy
@@ -176,6 +177,6 @@ def _probe(file: HDF5File) -> NDArray[np.complex64] | None:
             f"{file.path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected complex [N, N], "
             "[modes, N, N] or [coherent, modes, N, N]"
         )
-    probe = file.load(dataset, complete=False).astype(np.complex64)
+    probe = in_single_precision(file.load(dataset, complete=False), f"{file.path}: {dataset.name}")
     probe = probe[0] if probe.ndim == 4 else probe
     return probe[None] if probe.ndim == 2 else probe

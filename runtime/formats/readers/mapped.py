@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import attribute_text
 from ptychonnx.runtime.formats.containers.npz import is_npy
+from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.containers.stacks import RasterStack
 from ptychonnx.runtime.formats.conversion.raster import raster_positions
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
@@ -215,7 +216,9 @@ def _probe(arrays: MappedArrays) -> NDArray[np.complex64] | None:
         raise InputError(
             f"{arrays.where('probe')} is {probe.dtype} of shape {probe.shape}, expected {expected}"
         )
-    return arrays.load("probe", probe).astype(np.complex64).reshape(-1, *probe.shape[-2:])
+    return in_single_precision(arrays.load("probe", probe), arrays.where("probe")).reshape(
+        -1, *probe.shape[-2:]
+    )
 
 
 def _metres(arrays: MappedArrays, key: str) -> float | None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 from ptychonnx.runtime.formats.containers.npz import complex_array, is_archive, is_npy, load_npy, open_archive
+from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.paths import StrPath
 
@@ -50,7 +51,7 @@ def read_probe(path: StrPath) -> NDArray[np.complex64]:
             key = next((key for key in _KEYS if key in archive), "probe")
             probe = complex_array(archive, key, _EXPECTED)
     elif path.is_file() and is_npy(path):
-        probe = load_npy(path, _EXPECTED).astype(np.complex64)
+        probe = in_single_precision(load_npy(path, _EXPECTED), str(path))
     elif path.is_file() and h5py.is_hdf5(path):
         with ExitStack() as stack:
             probe = _from_hdf5(HDF5File.open(path, ReadOptions(), stack))

@@ -128,7 +128,9 @@ def _amplitudes(patterns: NDArray, archive: Archive, key: str, *, mapped: bool) 
     def read(start: int, stop: int) -> NDArray[np.float32]:
         block = patterns[start:stop]
         if block.dtype.kind == "f":
-            return np.array(block, dtype=np.float32, order="C")
+            # What float32 cannot hold becomes infinite, and is refused with the number of the pattern.
+            with np.errstate(over="ignore"):
+                return np.array(block, dtype=np.float32, order="C")
         if not (valid := valid_values(block, f"{archive.path}: {key!r}")).all():
             broken = np.count_nonzero(~valid, axis=(1, 2))
             index = int(np.argmax(broken > 0))

@@ -1,0 +1,80 @@
+"""Checks of scans whose files need no conversion; other scans pass the same ones in `assembly`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns, refuse_dark
+from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
+from ptychonnx.runtime.formats.conversion.plausibility import check_plausible
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
+
+__all__ = ["checked_scan"]
+
+# A direct beam farther from the centre than this part of the frame is named.
+_OFF_CENTRE = 1 / 8
+# Patterns that are listed by number.
+_NAMED = 8
+
+
+def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
+    """The scan without patterns that hold no photon; `log` receives what was left out and what is doubtful.
+
+    Raises
+    ------
+    InputError
+        On positions, pixel sizes or wavelengths that no experiment has, or if no pattern holds a photon.
+    """
+    where = f"{path}: the patterns"
+    check_plausible(path, "the positions", scan.positions, scan.pixel_size, scan.wavelength)
+    if scan.reference is not None:
+        inside = scan.positions - np.array(scan.reference.origin)
+        if (inside < 0).any() or (inside > np.array(scan.reference.object.shape) - 1).any():
+            rows, columns = scan.reference.object.shape
+            log(f"known object: left out, since positions leave its {rows} x {columns} pixels")
+            scan = replace(scan, reference=None)
+    if isinstance(scan.diffraction, LazyAmplitudes):
+        # An invalid pattern of the sample is named when it is read.
+        with suppress(InputError):
+            _doubt_direct_beam(scan, where, log)
+        return replace(scan, diffraction=_lit(scan.diffraction, where, scan.name))
+    _doubt_direct_beam(scan, where, log)
+    numbers = np.flatnonzero(
+        dark_patterns(scan.diffraction, scan.mask, "amplitude", None, scan.size // 2, where)
+    )
+    if len(numbers) == len(scan):
+        raise InputError(f"{where}: all {len(numbers)} are without photons, expected some with photons")
+    if not len(numbers):
+        return scan
+    shown = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")
+    log(f"patterns: {len(numbers)} of {len(scan)} left out, without photons (numbers {shown})")
+    return scan.subset(np.setdiff1d(np.arange(len(scan)), numbers))
+
+
+def _doubt_direct_beam(scan: Scan, where: str, log: Callable[[str], None]) -> None:
+    """Say so if the mean pattern has the direct beam elsewhere than in the centre."""
+    beam = estimate_direct_beam(scan.diffraction, scan.mask, where)
+    centre = scan.size // 2
+    off = max(abs(place - centre) for place in beam.pixel)
+    if beam.place == "corner" or (beam.place == "centre" and off > _OFF_CENTRE * scan.size):
+        remedy = "--dc corner" if beam.place == "corner" else "--crop with --crop-centre"
+        log(f"direct beam: taken at {[centre, centre]}, but {beam.reason}: is it {remedy}?")
+
+
+def _lit(diffraction: LazyAmplitudes, where: str, name: str) -> LazyAmplitudes:
+    """The same patterns, of which one without photons is refused when it is read."""
+
+    def read(start: int, stop: int) -> NDArray[np.float32]:
+        patterns = diffraction[start:stop]
+        refuse_dark(patterns, where, start)
+        return patterns
+
+    return LazyAmplitudes(diffraction.shape, read, diffraction.block, name)
