@@ -34,7 +34,7 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
         On positions, pixel sizes or wavelengths that no experiment has, or if no pattern holds a photon.
     """
     where = f"{path}: the patterns"
-    check_plausible(path, "the positions", scan.positions, scan.pixel_size, scan.wavelength)
+    check_plausible(path, "positions", scan.positions, scan.pixel_size, scan.wavelength)
     if scan.reference is not None:
         inside = scan.positions - np.array(scan.reference.origin)
         if (inside < 0).any() or (inside > np.array(scan.reference.object.shape) - 1).any():
