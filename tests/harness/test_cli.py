@@ -70,7 +70,10 @@ BAD_SCANS = {
     "positions missing": ({"positions": None}, "positions"),
     "positions count": ({"positions": np.ones((5, 2))}, r"\(5, 2\)"),
     "position NaN": ({"positions": with_value("positions", np.nan)}, r"positions\[3\]"),
-    "position outside": ({"positions": with_value("positions", 1e9)}, r"positions\[3\] is 1e\+09 pixels away"),
+    "position outside": (
+        {"positions": with_value("positions", 1e9)},
+        r"positions\[3\] is 1e\+09 pixels away",
+    ),
     "probe size": ({"probe": np.ones((1, 8, 8), np.complex64)}, r"probe has shape \(1, 8, 8\)"),
     "empty": ({"diffraction": np.ones((0, 16, 16), np.float32), "positions": np.ones((0, 2))}, "empty"),
 }
