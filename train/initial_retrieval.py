@@ -34,8 +34,10 @@ __all__ = [
     "DARKEST",
     "FAINT",
     "INTENSITY_FLOOR",
+    "JOINT_STEP",
     "MOMENTUM",
     "NEGLIGIBLE",
+    "STEP",
     "Preconditioner",
     "RetrievalConstants",
     "constants_for_network",
@@ -51,7 +53,7 @@ MOMENTUM = 0.9
 
 # Length of a step, over the largest curvature c. On a quadratic function a step s with momentum m multiplies by the
 # roots of z^2 - (1 - s c) ((1 + m) z - m), which stay inside the unit circle up to s c = (2 + 2 m) / (1 + 2 m) = 1.36.
-_STEP = 4 / 3
+STEP = 4 / 3
 
 # Added to the intensity of the scaled patterns (mean 1) before the square root: prevents that the phase of a dark
 # pixel, which is undetermined, is amplified.
@@ -65,7 +67,7 @@ FAINT = 0.1
 
 # For several patterns at a time the largest curvature is that of one times the ratio of the brightest illuminations,
 # within 2 % for all distances between them (measured for the simulated zone plate, tests/train/test_joint.py).
-_JOINT_STEP = 1.3
+JOINT_STEP = 1.3
 
 # Added to the illumination of a window, at most 1, so that patches can be merged where it is zero.
 DARKEST = 1e-4
@@ -206,7 +208,7 @@ def retrieval_constants(
         final_steps=final_steps,
         training_steps=min(final_steps, _TRAINING_STEPS),
         members=members,
-        step=expected.step.item() * _JOINT_STEP / _STEP,
+        step=expected.step.item() * JOINT_STEP / STEP,
         **{name: _constant(values) for name, values in exact.items()},
     )
 
@@ -237,7 +239,7 @@ def preconditioner(density: NDArray[np.float64]) -> Preconditioner:
     spread = (density / density.max(axis=(-2, -1), keepdims=True) + FAINT) ** -0.25
     distance = np.subtract.outer(np.arange(size), np.arange(size))
     smoothing = np.exp(-0.5 * (distance / CORRELATION) ** 2)
-    return Preconditioner(spread, smoothing, _STEP / _curvature(density, spread, smoothing))
+    return Preconditioner(spread, smoothing, STEP / _curvature(density, spread, smoothing))
 
 
 def _curvature(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN, CONTRAST_GAIN, RetrievalConstants
+from ptychonnx.train.torch.beam import Beam
 from ptychonnx.train.torch.retrieval import Retrieval
 
 __all__ = [
@@ -40,15 +41,17 @@ class Features(nn.Module):
         self.retrieval = Retrieval(constants)
         self.register_buffer("light", torch.from_numpy(constants.light), persistent=False)
 
-    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
-        amplitude = diffraction * self.scale
-        retrieved = self.retrieval(amplitude, self.steps, offsets)
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None, beam: Beam | None = None) -> Tensor:
+        amplitude = diffraction * (self.scale if beam is None else beam.scale)
+        light = self.light if beam is None else beam.light
+        retrieved = self.retrieval(amplitude, self.steps, offsets, beam=beam)
         return torch.cat(
             [
                 (retrieved[:, :, :, 0] - 1) * CONTRAST_GAIN,
                 retrieved[:, :, :, 1] * CONTRAST_GAIN,
                 torch.log1p(amplitude) * AMPLITUDE_GAIN,
-                amplitude[:, :1] * 0 + self.light,  # an expand would leave shape arithmetic in the graph
+                amplitude[:, :1] * 0
+                + light.unsqueeze(-3),  # an expand would leave shape arithmetic in the graph
             ],
             dim=1,
         )
@@ -70,8 +73,8 @@ class RetrievalNetwork(nn.Module, ABC):
     def hidden(self, features: Tensor) -> Tensor:
         """Features [B, 3 C + 1, N, N] to hidden features [B, width, N, N]."""
 
-    def forward(self, diffraction: Tensor, offsets: Tensor | None = None) -> Tensor:
-        features = self.features(diffraction, offsets)
+    def forward(self, diffraction: Tensor, offsets: Tensor | None = None, beam: Beam | None = None) -> Tensor:
+        features = self.features(diffraction, offsets, beam)
         return self.head(self.hidden(features), features)
 
 

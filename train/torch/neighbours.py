@@ -12,48 +12,53 @@ import torch
 from torch import Tensor, nn
 
 from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE, RetrievalConstants
+from ptychonnx.train.torch.beam import Beam
 
 __all__ = ["Neighbourhood", "Neighbours"]
 
 
 class Neighbourhood(nn.Module):
-    """Constants of a group of patterns that do not depend on their offsets; returns `Neighbours` for offsets."""
+    """Distances between the pixels of a window; returns `Neighbours` for offsets."""
 
-    density: Tensor
+    light: Tensor
+    step: Tensor
     distance: Tensor
 
     def __init__(self, constants: RetrievalConstants) -> None:
         super().__init__()
-        self.step = constants.step
-        density = torch.from_numpy(constants.light).square() + DARKEST
-        axis = torch.arange(len(density), dtype=torch.float32)
-        self.register_buffer("density", density, persistent=False)
+        self.register_buffer("light", torch.from_numpy(constants.light), persistent=False)
+        self.register_buffer("step", torch.tensor(constants.step, dtype=torch.float32), persistent=False)
+        axis = torch.arange(len(constants.light), dtype=torch.float32)
         self.register_buffer("distance", axis[:, None] - axis, persistent=False)
 
-    def forward(self, offsets: Tensor) -> Neighbours:
-        """For offsets [B, C, 2] (row, column) in pixels, from any origin."""
-        return Neighbours(offsets, self.density, self.distance, self.step)
+    def forward(self, offsets: Tensor, beam: Beam | None = None) -> Neighbours:
+        """For offsets [B, C, 2] (row, column) in pixels, from any origin, and a beam (that of the constants if None)
+        for all groups or for each.
+        """
+        light, step = (self.light, self.step) if beam is None else (beam.light, beam.step)
+        return Neighbours(offsets, light.square() + DARKEST, self.distance, step)
 
 
 class Neighbours:
     """Windows of groups of patterns at known offsets."""
 
-    def __init__(self, offsets: Tensor, density: Tensor, distance: Tensor, step: float) -> None:
-        self._shape = (-1, offsets.shape[1], len(density))
+    def __init__(self, offsets: Tensor, density: Tensor, distance: Tensor, step: Tensor) -> None:
+        self._shape = (-1, offsets.shape[1], len(distance))
         # Distance of each window [B, to, from, 1, 1] from each other one, along rows and along columns.
         rows, columns = (offsets[:, :, None] - offsets[:, None])[..., None, None].unbind(dim=3)
         self._rows = rows.transpose(1, 2) + distance  # [B, from, to, row there, row here]
         self._columns = columns - distance  # [B, to, from, column here, column there]
         self._covariance = self._carriers(_gaussian)
         self._values = self._carriers(_triangle)
-        self._density = density[:, None]
+        # [N, 1, N], or [B, 1, N, 1, N] with a beam for each group.
+        self._density = density[:, None] if density.ndim == 2 else density[:, None, :, None]
         every = (
             offsets[:, :, :1, None, None] * 0 + self._density
         )  # an expand would leave shape arithmetic in the graph
         self._total = self._carry(every, self._values)
         brightest = self._total.amax(dim=(1, 2, 3, 4), keepdim=True)
         self._spread = torch.rsqrt(torch.sqrt(self._total / brightest + FAINT))
-        self._step = step / brightest
+        self._step = step.reshape(-1, 1, 1, 1, 1) / brightest
 
     def merge(self, parts: Tensor) -> Tensor:
         """Merge patches [B, C, N, 2, N] where they overlap: means weighted by the illumination."""

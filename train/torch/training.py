@@ -22,6 +22,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.train.config import TrainingConfig
 from ptychonnx.train.dataset import TrainingData
 from ptychonnx.train.run import fingerprint
+from ptychonnx.train.torch.beam import BeamPreparation
 from ptychonnx.train.torch.blocks import Features
 from ptychonnx.train.torch.network import TorchNetwork, build_network
 from ptychonnx.train.torch.physics import physics_loss, supervised_loss
@@ -164,7 +165,7 @@ def fit(job: TrainingJob) -> FitResult:
         native.load(job.initial)
     initial = fingerprint(native.tensors())
     for module in native.module.modules():
-        if isinstance(module, Features | Retrieval):
+        if isinstance(module, BeamPreparation | Features | Retrieval):
             _compute_exactly(module)
     if not checkpoints.finished:
         _run(job, ReconstructionTask(native.module.train(), data, training))
@@ -225,10 +226,13 @@ def _compute_exactly(module: nn.Module) -> None:
     """Exclude phase retrieval from mixed precision: amplitudes need five decimal places."""
     forward = module.forward
 
-    def exact(first: Tensor, *others: Any) -> Any:
+    def full(value: Any) -> Any:
+        return value.float() if isinstance(value, Tensor) else value
+
+    def exact(first: Tensor, *others: Any, **named: Any) -> Any:
         with torch.autocast(first.device.type, enabled=False):
             return forward(
-                *(value.float() if isinstance(value, Tensor) else value for value in (first, *others))
+                full(first), *map(full, others), **{name: full(value) for name, value in named.items()}
             )
 
     module.forward = exact
