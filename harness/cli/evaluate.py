@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -109,6 +109,12 @@ def evaluate(
             commands=_commands(recipe),
             progress=progress,
         )
+    _print_and_write(evaluation, exports, out)
+
+
+def _print_and_write(
+    evaluation: Evaluation, exports: Mapping[str, Callable[[Evaluation], str]], out: Path | None
+) -> None:
     # Standard output is reserved for the data if a table goes there.
     console = errors if "-" in exports else output
     console.print(comparison_table(evaluation, console.width))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +29,7 @@ from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
+from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction import reconstruct as run_reconstruction
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
@@ -88,64 +89,91 @@ def reconstruct(
     check_product(out)
     if picture is not None:
         check_output(picture)
-    batch = inference.batch
-    with ExitStack() as stack:
-        networks: list[Predictor] = [Session(artifact, inference.provider) for artifact in artifacts]
-        networks += stack.enter_context(remote_sessions(servers, connection))
-        (network,) = networks
+    with remote_sessions(servers, connection) as remote:
+        network: Predictor = remote[0] if remote else Session(artifacts[0], inference.provider)
         scan = read_scan(path, probe=probe, options=reading, estimate_probe=True)
-        memory = None if stitching.canvas_memory is None else int(1e9 * stitching.canvas_memory)
-        if out.suffix not in ENDINGS_OF_TILES:
-            check_whole(scan.positions, scan.size, memory, f"{out}: takes the whole object")
-        check_product(out, whole_shape(scan.positions, scan.size, memory))
-        if picture is not None:
-            check_whole(scan.positions, scan.size, memory, f"{picture}: takes the whole object")
+        _check_memory(scan, out, picture, stitching, iterations)
         if iterations.refine:
-            check_whole(scan.positions, scan.size, memory, "--refine: takes the whole object")
             check_iterative(scan, iterations.alpha)
+        batch = inference.batch
         if batch is None and isinstance(network, Session):
             network, batch = tuned(network, scan)
-        progress = stack.enter_context(report_progress())
-        progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
-        result = run_reconstruction(
-            network,
-            scan,
-            stitching.weighting,
-            batch or DEFAULT_BATCH,
-            progress,
-            placement=stitching.placement,
-            synchronise=stitching.synchronise,
-            canvas_memory=memory,
-            skip_invalid=stitching.skip_invalid,
-        )
-        network_seconds = result.inference_seconds
-        if iterations.refine:
-            progress.stage(f"Refining {scan.name}", iterations.refine, "epochs")
-            result = refine(
-                scan,
-                result,
-                iterations.refine,
-                progress,
-                refine_probe=iterations.refine_probe,
-                alpha=iterations.alpha,
-            )
+        with report_progress() as progress:
+            stitched, refined = _run(network, scan, batch or DEFAULT_BATCH, stitching, iterations, progress)
+    result = refined or stitched
     written = write_reconstruction(out, result, scan, network.contract)
     if picture is not None:
         _draw(picture, network.contract.label, scan, result)
-    rows, columns = result.stitched.shape
-    lines = [
-        f"{' and '.join(map(str, written))}: {rows} x {columns} pixels from {result.patterns} patterns on "
-        f"{network.provider}, {1e3 * network_seconds / result.patterns:.2f} ms per pattern, weighting "
-        f"{result.weighting}"
-    ]
-    if result.refinement:
-        lines.append(f"{result.refinement}, {result.inference_seconds - network_seconds:.1f} s")
-    if result.skipped:
-        lines.append(result.skipped_text)
-    if result.requests is not None:
-        lines.append(str(result.requests))
-    for line in lines:
+    for line in _summary(written, network.provider, stitched, refined):
         output.print(line, soft_wrap=True, markup=False)
+
+
+def _check_memory(
+    scan: Scan, out: Path, picture: Path | None, stitching: ReconstructOptions, iterations: IterationOptions
+) -> None:
+    """Refuse outputs that take the whole object if it does not fit into memory, and an output beyond the free space."""
+    consumers = {
+        f"{out}: takes the whole object": out.suffix not in ENDINGS_OF_TILES,
+        f"{picture}: takes the whole object": picture is not None,
+        "--refine: takes the whole object": iterations.refine > 0,
+    }
+    for consumer, applies in consumers.items():
+        if applies:
+            check_whole(scan.positions, scan.size, stitching.canvas_bytes, consumer)
+    check_product(out, whole_shape(scan.positions, scan.size, stitching.canvas_bytes))
+
+
+def _run(
+    network: Predictor,
+    scan: Scan,
+    batch: int,
+    stitching: ReconstructOptions,
+    iterations: IterationOptions,
+    progress: Progress,
+) -> tuple[Reconstruction, Reconstruction | None]:
+    """The reconstruction of the network, and that of the iterations from there if there are any."""
+    progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
+    stitched = run_reconstruction(
+        network,
+        scan,
+        stitching.weighting,
+        batch,
+        progress,
+        placement=stitching.placement,
+        synchronise=stitching.synchronise,
+        canvas_memory=stitching.canvas_bytes,
+        skip_invalid=stitching.skip_invalid,
+    )
+    if not iterations.refine:
+        return stitched, None
+    progress.stage(f"Refining {scan.name}", iterations.refine, "epochs")
+    refined = refine(
+        scan,
+        stitched,
+        iterations.refine,
+        progress,
+        refine_probe=iterations.refine_probe,
+        alpha=iterations.alpha,
+    )
+    return stitched, refined
+
+
+def _summary(
+    written: list[Path], provider: str, stitched: Reconstruction, refined: Reconstruction | None
+) -> Iterator[str]:
+    result = refined or stitched
+    rows, columns = result.stitched.shape
+    yield (
+        f"{' and '.join(map(str, written))}: {rows} x {columns} pixels from {result.patterns} patterns on "
+        f"{provider}, {1e3 * stitched.inference_seconds / result.patterns:.2f} ms per pattern, weighting "
+        f"{result.weighting}"
+    )
+    if refined is not None:
+        yield f"{refined.refinement}, {refined.inference_seconds - stitched.inference_seconds:.1f} s"
+    if result.skipped:
+        yield result.skipped_text
+    if result.requests is not None:
+        yield str(result.requests)
 
 
 def _draw(picture: Path, label: str, scan: Scan, result: Reconstruction) -> None:

@@ -83,7 +83,11 @@ def lines(
     write_text(
         out / _OPTIONS_NAME, resolved_yaml(context, {**asdict(LinesConfig()), **simulation, "seed": seed})
     )
-    run_plan(plan, lambda line: output.print(Text("$ ", style="dim") + line, soft_wrap=True))
+    run_plan(
+        plan,
+        announce=lambda line: output.print(Text("$ ", style="dim") + line, soft_wrap=True),
+        show=lambda text: output.out(text, end="", highlight=False),
+    )
 
 
 @app.command(cls=Command)

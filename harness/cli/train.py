@@ -20,6 +20,7 @@ from ptychonnx.train.fine_tuning import find_initial_weights
 from ptychonnx.train.fitting import helps_another_process, settings_for
 from ptychonnx.train.fitting import train as train_network
 from ptychonnx.train.registry import architectures, get_architecture
+from ptychonnx.train.run import RunRecord
 from ptychonnx.train.unfinished_run import unfinished_folder
 
 __all__ = ["train"]
@@ -100,13 +101,15 @@ def train(
                 soft_wrap=True,
             )
         raise
+    output.print(_summary(out, record), markup=False, soft_wrap=True)
+
+
+def _summary(out: Path, record: RunRecord) -> str:
     early = f" of {record.training.epochs}" if record.epochs_done < record.training.epochs else ""
-    output.print(
+    return (
         f"{out}: {record.label}, {record.parameters:,} parameters, {record.epochs_done}{early} epochs in "
         f"{record.seconds:.0f} s, best {record.best_epoch}: loss {record.final_loss:.4g} "
-        f"(held out {record.validation_loss:.4g})",
-        markup=False,
-        soft_wrap=True,
+        f"(held out {record.validation_loss:.4g})"
     )
 
 

@@ -13,8 +13,8 @@ from ptychonnx.harness.evaluation.judge import (
     summarise,
 )
 from ptychonnx.harness.evaluation.methods import StitchingChoice
-from ptychonnx.harness.evaluation.plan import plan_evaluation
-from ptychonnx.harness.evaluation.results import Evaluation, ScanResult
+from ptychonnx.harness.evaluation.plan import EvaluationPlan, plan_evaluation
+from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult, ScanSummary
 from ptychonnx.harness.iterative.rpie import ALPHA
 from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Placement
@@ -133,6 +133,25 @@ def evaluate(
         alpha=alpha,
     )
     options = ComparisonOptions(plane, register, ptychopinn)
+    summaries, rows = _reconstruct_and_judge(plan, region, options, progress)
+    evaluation = Evaluation(
+        scans=summaries,
+        rows=rows,
+        batch=batch,
+        commands=tuple(commands),
+        confidence={summary.name: confidence_of_rows(summary, rows) for summary in summaries},
+        software=software_versions(),
+        processor=processor(),
+    )
+    if out is not None:
+        write_evaluation(evaluation, Path(out))
+    return evaluation
+
+
+def _reconstruct_and_judge(
+    plan: EvaluationPlan, region: RegionRule | None, options: ComparisonOptions, progress: Progress
+) -> tuple[tuple[ScanSummary, ...], tuple[EvaluationRow, ...]]:
+    """A summary of each scan, and a row for each method. The reconstructions of one scan are in memory at a time."""
     summaries = []
     results: dict[str, dict[str, ScanResult]] = {method.label: {} for method in plan.methods}
     for scan in plan.scans:
@@ -145,19 +164,7 @@ def evaluate(
             results[method.label][scan.name] = judge_reconstruction(
                 reconstructions[method.label], scan, summary, method.contract, options
             )
-    rows = tuple(method.row(results[method.label]) for method in plan.methods)
-    evaluation = Evaluation(
-        scans=tuple(summaries),
-        rows=rows,
-        batch=batch,
-        commands=tuple(commands),
-        confidence={summary.name: confidence_of_rows(summary, rows) for summary in summaries},
-        software=software_versions(),
-        processor=processor(),
-    )
-    if out is not None:
-        write_evaluation(evaluation, Path(out))
-    return evaluation
+    return tuple(summaries), tuple(method.row(results[method.label]) for method in plan.methods)
 
 
 def _as_list(items: Any) -> list[Any]:

@@ -32,6 +32,7 @@ _ERRORS: dict[int, type[PtychonnxError]] = {
 _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 Command = tuple[str, ...]
+Show = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -141,21 +142,23 @@ def typed_options(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def run_plan(plan: StudyPlan, announce: Callable[[str], None], *, at_once: int | None = None) -> None:
+def run_plan(plan: StudyPlan, announce: Show, show: Show, *, at_once: int | None = None) -> None:
     """Write the recipe and run its commands.
 
     Parameters
     ----------
     announce
         Called with each command, as a user types it, before it is run.
+    show
+        Called with the whole output of a command that does not run alone, when it ends. A command that runs alone
+        writes to standard output and standard error itself.
     at_once
-        Networks that are trained at the same time; if None, two, or one on a single core or with a GPU. The output of
-        a command that does not run alone is printed when it ends.
+        Networks that are trained at the same time; if None, two, or one on a single core or with a GPU.
 
     Raises
     ------
     InputError, EnvironmentFailure, VerificationError
-        If a command ends with exit code 2, 3, or another that is not 0. The command printed its own message.
+        If a command ends with exit code 2, 3, or another that is not 0. Its output holds its own message.
     """
     write_text(plan.recipe, "\n".join(["set -e", *map(_typed, plan.commands), ""]))
     at_once = min(at_once or _trainings_at_once(), len(plan.networks))
@@ -164,17 +167,15 @@ def run_plan(plan: StudyPlan, announce: Callable[[str], None], *, at_once: int |
         for command in (command for network in plan.networks for command in network):
             _run(command, announce)
     else:
-        _run_networks(plan.networks, announce, at_once)
+        _run_networks(plan.networks, announce, show, at_once)
     _run(plan.evaluation, announce)
 
 
-def _run_networks(
-    networks: Sequence[Sequence[Command]], announce: Callable[[str], None], at_once: int
-) -> None:
+def _run_networks(networks: Sequence[Sequence[Command]], announce: Show, show: Show, at_once: int) -> None:
     """Run the commands of several networks at the same time, each process on its own share of the cores."""
     cores = sorted(os.sched_getaffinity(0))
     shares = [cores[first::at_once] or cores for first in range(at_once)]
-    printing, failed = threading.Lock(), threading.Event()
+    showing, failed = threading.Lock(), threading.Event()
 
     def run(network: Sequence[Command]) -> None:
         share = shares.pop()
@@ -182,8 +183,14 @@ def _run_networks(
         os.sched_setaffinity(0, share)
         try:
             for command in network:
-                if not failed.is_set():
-                    _run(command, announce, printing, len(share))
+                if failed.is_set():
+                    return
+                with showing:
+                    announce(_typed(command))
+                done = _process(command, len(share))
+                with showing:
+                    show(done.stdout)
+                _check(command, done.returncode)
         except PtychonnxError:
             failed.set()
             raise
@@ -195,33 +202,26 @@ def _run_networks(
             future.result()
 
 
-def _run(
-    command: Command,
-    announce: Callable[[str], None],
-    printing: threading.Lock | None = None,
-    threads: int | None = None,
-) -> None:
-    """Run one command, on a number of threads if given; with a lock, its output is printed as a whole when it ends."""
-    line = _typed(command)
-    words = [sys.executable, "-m", "ptychonnx.harness.cli", *command]
-    environment = dict(os.environ)
+def _run(command: Command, announce: Show) -> None:
+    """Run one command alone."""
+    announce(_typed(command))
+    _check(command, _process(command).returncode)
+
+
+def _process(command: Command, threads: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end; on a number of threads, with its output captured, if given."""
+    environment, stdout, stderr = dict(os.environ), None, None
     if threads is not None:
         environment |= dict.fromkeys(_THREADS, str(threads))
-    if printing is None:
-        announce(line)
-        code = subprocess.run(words, check=False, env=environment).returncode
-    else:
-        with printing:
-            announce(line)
-        done = subprocess.run(
-            words, check=False, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        code = done.returncode
-        with printing:
-            print(done.stdout, end="", flush=True)
+        stdout, stderr = subprocess.PIPE, subprocess.STDOUT
+    words = [sys.executable, "-m", "ptychonnx.harness.cli", *command]
+    return subprocess.run(words, check=False, env=environment, stdout=stdout, stderr=stderr, text=True)
+
+
+def _check(command: Command, code: int) -> None:
     if code != 0:
         error = _ERRORS.get(code, VerificationError)
-        raise error(f"the study stopped with exit code {code} at: {line}")
+        raise error(f"the study stopped with exit code {code} at: {_typed(command)}")
 
 
 def _trainings_at_once() -> int:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.harness.metrics.comparison import Comparison
 from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, Axis, Condition, simulate_conditions
 from ptychonnx.harness.study.robustness_figure import robustness_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
@@ -92,10 +93,7 @@ def robustness(
                     raise InternalError(
                         f"{scan_name}: a simulated condition was not compared with its object"
                     )
-                amplitude, phase = result.comparison.amplitude, result.comparison.phase
-                scores.setdefault(row.label, {})[scan_name] = Score(
-                    amplitude.ssim, amplitude.pearson, phase.ssim, phase.pearson, result.comparison.collapsed
-                )
+                scores.setdefault(row.label, {})[scan_name] = _score(result.comparison)
                 if axis == NOMINAL and result.notes:
                     notes[row.label] = list(result.notes)
     with atomic_path(out / "robustness.png") as partial:
@@ -103,6 +101,11 @@ def robustness(
     write_text(out / "robustness.md", _tables(scores, conditions))
     write_text(out / "robustness.json", _document(scores, conditions, base, seed, notes))
     return scores
+
+
+def _score(comparison: Comparison) -> Score:
+    amplitude, phase = comparison.amplitude, comparison.phase
+    return Score(amplitude.ssim, amplitude.pearson, phase.ssim, phase.pearson, comparison.collapsed)
 
 
 def _columns(conditions: Sequence[Condition], axis: Axis) -> list[tuple[str, str]]:

@@ -32,3 +32,8 @@ class ReconstructOptions(BaseModel):
         "Default: a quarter of the memory",
         json_schema_extra={"metavar": "GB"},
     )
+
+    @property
+    def canvas_bytes(self) -> int | None:
+        """Largest canvas in memory, in bytes; None for the default."""
+        return None if self.canvas_memory is None else int(1e9 * self.canvas_memory)

@@ -61,7 +61,7 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsi
         },
     )
     announced = []
-    run_plan(plan, announced.append)
+    run_plan(plan, announced.append, print)
     assert len(announced) == 4
     (model,) = plan.models
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
@@ -79,7 +79,7 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsi
 
 def test_options_of_a_study_reach_every_training_and_a_file_can_hold_them(run, tmp_path, monkeypatch):
     plans = []
-    monkeypatch.setattr("ptychonnx.harness.cli.study.run_plan", lambda plan, announce: plans.append(plan))
+    monkeypatch.setattr("ptychonnx.harness.cli.study.run_plan", lambda plan, **_: plans.append(plan))
     settings = tmp_path / "settings.yaml"
     settings.write_text("architectures: [fno, cnn]\ngridsize: 2\nstep: 4\nlearning_rate: 1e-3\nseed: 5\n")
     code, _, err = run("study", "lines", "--out", tmp_path, "--config", settings, "--seed", 7, "--resume")
@@ -100,7 +100,7 @@ def test_options_of_a_study_reach_every_training_and_a_file_can_hold_them(run, t
 def test_a_study_stops_at_the_first_command_that_fails(tmp_path):
     plan = plan_lines(["fno"], tmp_path, simulate_options=["--n", "3"])
     with pytest.raises(InputError, match="the study stopped with exit code 2 at: ptychonnx simulate lines"):
-        run_plan(plan, lambda line: None)
+        run_plan(plan, print, print)
     assert not (tmp_path / "runs").exists()
 
 
@@ -115,13 +115,15 @@ def test_networks_run_side_by_side_each_on_its_share_of_the_cores(tmp_path, capf
         subprocess, "run", lambda words, **rest: start([words[0], "-c", program, *words[3:]], **rest)
     )
     plan = plan_lines(["cnn", "fno", "hybrid"], tmp_path)
-    announced = []
+    announced, shown = [], []
     began = time.monotonic()
-    run_plan(plan, announced.append, at_once=2)
+    run_plan(plan, announced.append, shown.append, at_once=2)
     assert time.monotonic() - began < 0.5 * 7
     assert sorted(announced) == sorted(plan.recipe.read_text().splitlines()[1:])
     assert (announced[0].split()[1], announced[-1].split()[1]) == ("simulate", "evaluate")
-    lines = capfd.readouterr().out.splitlines()
+    alone = capfd.readouterr().out.splitlines()
+    assert [line.split()[0] for line in alone] == ["lines", plan.models[0].as_posix()]
+    lines = alone + "".join(shown).splitlines()
     cores = len(os.sched_getaffinity(0))
     if cores > 1:
         assert [line.split()[1:] for line in lines if line.startswith("fno")] == [[str(cores // 2)] * 2]
@@ -137,5 +139,5 @@ def test_a_failure_of_one_network_stops_the_others(tmp_path, monkeypatch):
     )
     announced = []
     with pytest.raises(EnvironmentFailure, match="exit code 3 at: ptychonnx train cnn"):
-        run_plan(plan_lines(["cnn", "fno", "hybrid"], tmp_path), announced.append, at_once=2)
+        run_plan(plan_lines(["cnn", "fno", "hybrid"], tmp_path), announced.append, print, at_once=2)
     assert not [line for line in announced if line.split()[1] == "evaluate"]
