@@ -119,7 +119,7 @@ def _command(name: str, command: Any, context: Any) -> Iterable[str]:
             continue
         panel = getattr(parameter, "rich_help_panel", None)
         panel = panel or ("Arguments" if parameter.param_type_name == "argument" else "Options")
-        panels.setdefault(panel, []).append(f"| `{_cell(record[0])}` | {_cell(record[1] or '')} |")
+        panels.setdefault(panel, []).append(f"| {_cell(f'`{record[0]}`')} | {_cell(record[1] or '')} |")
     for panel, options in panels.items():
         rows += [f"**{panel}**", "", "| | |", "| --- | --- |", *options, ""]
     usage = f"{name} {' '.join(command.collect_usage_pieces(context))}"

@@ -48,7 +48,7 @@ def bench(
     ] = None,
     pipeline: Annotated[
         Path | None,
-        typer.Option(help="Result of benchmarks/pipeline.py, whose two ratios are added to the JSON file."),
+        typer.Option(help="Result of benchmarks/end_to_end.py, whose two ratios are added to the JSON file."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--json", "--out", help="JSON file for the figures.")] = None,
     provider: Annotated[Literal["auto", "cpu"], typer.Option(hidden=True)] = "auto",

@@ -39,6 +39,7 @@ def test_every_command_is_on_the_page_of_commands(site):
     page = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     for command in ("simulate lines", "train", "export", "evaluate", "deploy triton", "study robustness"):
         assert f"<code>ptychonnx {command}</code>" in page, command
+    assert "<code>--out &lt;path&gt;</code>" in page
 
 
 def test_the_public_names_are_on_the_page_of_the_api(site):
