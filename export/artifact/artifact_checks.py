@@ -125,7 +125,7 @@ def _reference_checks(model: onnx.ModelProto, stamp: Contract | ModuleDescriptio
         return
     try:
         engine = open_onnxruntime(model.SerializeToString())
-        pair = reference_pair(engine, rule, *inputs)
+        pair = reference_pair(engine, rule, *inputs, any_output=isinstance(stamp, ModuleDescription))
     except VerificationError as error:
         yield Check("reference output", False, str(error))
         return

@@ -13,8 +13,8 @@ adoption only build a `Candidate`; reduced precision publishes with `publication
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Generic
@@ -91,6 +91,12 @@ class Candidate(Generic[Stamp]):
         Targets on which every node must run, see `ptychonnx.export.portability`.
     deciding_engines
         Engines whose names start with this decide about publication.
+    without_batch
+        Inputs and outputs whose first axis is not the batch.
+    exact
+        The network in float64, like `native`; empty if unknown. See `ptychonnx.export.verification.conditioning`.
+    any_output
+        Whether NaN, infinity and zeros are no faults if the network returns them too.
     """
 
     label: str
@@ -106,6 +112,9 @@ class Candidate(Generic[Stamp]):
     variant: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model
     targets: Sequence[str] = ()
     deciding_engines: str = DECIDING_ENGINES
+    without_batch: Collection[str] = ()
+    exact: Mapping[str, Predict] = field(default_factory=dict)
+    any_output: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,11 +161,16 @@ def verify_candidate(candidate: Candidate[Stamp], out: Path, progress: Progress 
     cleaned, passes = _clean(candidate)
     model = candidate.variant(cleaned)
     data = model.SerializeToString(deterministic=True)
-    check_graph(data, inputs=candidate.inputs, outputs=list(candidate.native), batch=candidate.batch)
+    check_graph(
+        data,
+        inputs=candidate.inputs,
+        outputs=list(candidate.native),
+        batch=candidate.batch,
+        without_batch=candidate.without_batch,
+    )
     for target in candidate.targets:
         require(model, target)
-    progress.stage(f"Verifying {candidate.label}")
-    report = _verify(candidate, data)
+    report = _verify(candidate, data, progress)
     if report.refusals:
         report.raise_on_refusal(f"; all figures are in {write_refusal(report, out)}")
     return VerifiedGraph(cleaned, model, passes, report)
@@ -170,8 +184,9 @@ def _clean(candidate: Candidate) -> tuple[onnx.ModelProto, list[str]]:
     return cleaned.model, cleaned.passes
 
 
-def _verify(candidate: Candidate, data: bytes) -> VerificationReport:
+def _verify(candidate: Candidate, data: bytes, progress: Progress) -> VerificationReport:
     """Compare every output separately, since outputs may differ in size."""
+    progress.stage(f"Verifying {candidate.label}", len(candidate.native), "outputs")
     batches = BATCHES if candidate.batch is None else (candidate.batch,)
     several = len(candidate.native) > 1
     reports = []
@@ -186,11 +201,14 @@ def _verify(candidate: Candidate, data: bytes) -> VerificationReport:
             batches=batches,
             locate=locate(single, candidate.layers, candidate.tolerance),
             decide=candidate.deciding_engines,
+            exact=candidate.exact.get(output),
+            any_output=candidate.any_output,
         )
         if several:
             named = [case.model_copy(update={"output": output}) for case in report.cases]
             report = report.model_copy(update={"cases": named})
         reports.append(report)
+        progress.update(len(reports))
     return reports[0].model_copy(
         update={
             "cases": [case for report in reports for case in report.cases],

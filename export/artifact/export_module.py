@@ -1,41 +1,63 @@
-"""Export of a module: any torch module becomes one verified ONNX file, without a run and without a contract."""
+"""Export of a module: any torch module or Keras model becomes one verified ONNX file, without a contract."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, Protocol
 
-import torch
+import numpy as np
+import onnx
 from numpy.typing import NDArray
-from torch import nn
 
 from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, release
 from ptychonnx.export.artifact.export_options import ModuleOptions
 from ptychonnx.export.artifact.module_description import ModuleDescription
 from ptychonnx.export.artifact.publication import check_name
 from ptychonnx.export.graph.inspection import operators
+from ptychonnx.export.graph.narrowing import has_float64, narrowed
 from ptychonnx.export.lowering.converted_graph import Converted
-from ptychonnx.export.lowering.torch.convert import convert_lowered
-from ptychonnx.export.lowering.torch.signature import (
-    OUTPUT,
-    ModuleInput,
-    RealValuedModule,
-    input_names,
-    output_names,
-)
-from ptychonnx.export.lowering.torch.spectral import Lowering, at_full_precision, lower_spectral
-from ptychonnx.export.verification.inputs import module_inputs
+from ptychonnx.export.lowering.module_input import ModuleInput, ModuleOutput
+from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.export.verification.inputs import VerificationInputs, module_inputs, positive_inputs
 from ptychonnx.export.verification.verdict import report_lines
 from ptychonnx.export.verification.verification_report import VerificationReport
+from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.train.registry import import_framework_module
 from ptychonnx.train.run import LayerOutput
-from ptychonnx.train.torch.network import layer_outputs
 
-__all__ = ["ModuleInput", "ModuleOptions", "ModuleResult", "export_module"]
+__all__ = ["ModuleInput", "ModuleOptions", "ModuleResult", "NativeModule", "export_module", "framework_of"]
 
-_PACKAGES = ("torch", "neuraloperator", "onnx", "onnxscript", "ptychonnx")
+
+class NativeModule(Protocol):
+    """A module in its framework, with named inputs and outputs of real numbers."""
+
+    framework: str
+    packages: tuple[str, ...]
+    inputs: Mapping[str, ModuleInput]
+    outputs: Sequence[ModuleOutput]
+    parameters: int
+    notes: list[str]
+
+    def predict(self, *inputs: NDArray) -> list[NDArray]:
+        """All outputs."""
+        ...
+
+    def exact(self, *inputs: NDArray) -> list[NDArray]:
+        """All outputs, computed in float64 if the module allows it."""
+        ...
+
+    def layers(self, *inputs: NDArray) -> list[LayerOutput]:
+        """Outputs of all layers."""
+        ...
+
+    def convert(self, opset: int) -> Converted:
+        """The graph."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,29 +73,44 @@ class ModuleResult:
         description = self.description
         return [
             f"{description.source}: {description.parameters:,} parameters",
+            *(f"note: {note}" for note in description.notes),
             *report_lines(self.report),
             f"graph: {description.exporter}, opset {description.opset}; lowering: {description.lowering}; "
             f"passes: {', '.join(description.passes) or 'none'}",
         ]
 
 
+def framework_of(module: object) -> str | None:
+    """``torch`` or ``tensorflow``, or None for an object that is no module."""
+    # The package of each class tells, so that no framework is imported that the module does not use.
+    packages = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
+    bases = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__}
+    if "torch.nn.modules.module.Module" in bases:
+        return "torch"
+    return "tensorflow" if "keras" in packages and hasattr(module, "call") else None
+
+
 def export_module(
-    module: nn.Module,
-    inputs: Sequence[ModuleInput],
+    module: Any,
+    inputs: Sequence[Any],
     out: Path,
     options: ModuleOptions | None = None,
     *,
-    source: str = "a torch module",
+    source: str = "a module",
+    keywords: Mapping[str, Any] | None = None,
+    shared: Collection[str] = (),
+    notes: Sequence[str] = (),
+    progress: Progress = SILENT,
 ) -> ModuleResult:
     """Lower the Fourier layers of a module, convert it, verify it, and write `out`.
 
     Parameters
     ----------
     module
-        Left as it is: a copy is converted, in evaluation mode, on the CPU. It returns a tensor, or a tuple, list or
-        dictionary of tensors.
-    inputs
-        In the order of the arguments of its `forward`, after which they are named.
+        A `torch.nn.Module` or a `keras.Model`, left as it is: a copy is converted, in evaluation mode, on the CPU. It
+        returns tensors, in containers of any depth.
+    inputs, keywords
+        Arguments of its `forward`, after which they are named, with a `ModuleInput` in the place of each tensor.
     out
         File to write; it appears complete and verified, or not at all. ``<stem>.verification.json`` and ``.txt``
         appear next to it, or ``<stem>.refused.json`` and ``.txt`` if verification fails.
@@ -81,6 +118,12 @@ def export_module(
         Defaults of `ModuleOptions` if None.
     source
         Where the module came from, in words.
+    shared
+        Names of inputs without a batch axis, in addition to those that say so themselves.
+    notes
+        What the verdict and the description should say about the module.
+    progress
+        Receives the stages.
 
     Raises
     ------
@@ -92,95 +135,152 @@ def export_module(
         If a check fails; nothing is written.
     """
     out, options = check_name(out), options or ModuleOptions()
-    native, notes = at_full_precision(module)
-    native.cpu().requires_grad_(False)
-    published = release(_candidate(native, notes, inputs, options, source, out.stem), out)
+    progress.stage(f"Running {source}")
+    native = _native(module, inputs, keywords, options.batch, shared)
+    verification_inputs, remarks = _verification_inputs(native, options)
+    progress.stage(f"Converting {source}")
+    converted, narrow = _in_float32_if_needed(native.convert(options.opset))
+    _check_types(converted.model, native)
+    remarks += narrow
+    described = partial(_description, native, source, [*notes, *native.notes, *remarks], converted, options)
+    candidate = _candidate(native, converted, verification_inputs, described, options, out.stem)
+    published = release(candidate, out, progress)
     return ModuleResult(out, published.stamp, published.report)
 
 
+def _native(
+    module: Any,
+    inputs: Sequence[Any],
+    keywords: Mapping[str, Any] | None,
+    batch: int | None,
+    shared: Collection[str],
+) -> NativeModule:
+    framework = framework_of(module)
+    if framework is None:
+        raise InputError(f"got {type(module).__name__}, expected a torch.nn.Module or a keras.Model")
+    adapter = import_framework_module(f"ptychonnx.export.lowering.{framework}.native_module", framework)
+    kind = adapter.TorchModule if framework == "torch" else adapter.KerasModule
+    native: NativeModule = kind(module, inputs, keywords, batch, shared)
+    return native
+
+
 def _candidate(
-    native: nn.Module,
-    notes: dict[str, str],
-    inputs: Sequence[ModuleInput],
+    native: NativeModule,
+    converted: Converted,
+    verification_inputs: Sequence[VerificationInputs],
+    stamp: Callable[[VerifiedGraph], ModuleDescription],
     options: ModuleOptions,
-    source: str,
     label: str,
 ) -> Candidate[ModuleDescription]:
-    verification_inputs = module_inputs([one.real_shape for one in inputs], options.seed)
-    example = [torch.from_numpy(array) for array in verification_inputs[0].batch(0, options.batch or 2)]
-    arguments = [
-        torch.view_as_complex(array) if one.complex_values else array
-        for one, array in zip(inputs, example, strict=True)
-    ]
-    inputs_by_name = dict(zip(input_names(native, len(inputs)), inputs, strict=True))
-    outputs, complex_outputs = output_names(native, arguments, list(inputs_by_name))
-
-    lowering = lower_spectral(native, *arguments)
-    is_plain = outputs == [OUTPUT] and not any(one.complex_values for one in inputs) and not complex_outputs
-    # The wrapper would prefix every name in the graph, so it is left out where it changes nothing.
-    lowered = lowering.module if is_plain else RealValuedModule(lowering.module, inputs).eval()
-    converted = convert_lowered(
-        Lowering(lowered, lowering.layers, notes),
-        *example,
-        opset=options.opset,
-        inputs=list(inputs_by_name),
-        outputs=outputs,
-        batch=options.batch,
-    )
-    real = RealValuedModule(native, inputs).eval()
-    complex_inputs = [name for name, one in inputs_by_name.items() if one.complex_values]
+    names = [output.name for output in native.outputs]
+    shared = [name for name, one in native.inputs.items() if one.shared]
     return Candidate(
         label=label,
         model=converted.model,
-        inputs=list(inputs_by_name),
-        native={name: partial(_predict, real, index) for index, name in enumerate(outputs)},
+        inputs=list(native.inputs),
+        native={name: partial(_output, native.predict, index) for index, name in enumerate(names)},
+        exact={name: partial(_output, native.exact, index) for index, name in enumerate(names)},
         verification_inputs=verification_inputs,
-        stamp=partial(_description, native, source, [*complex_inputs, *complex_outputs], converted, options),
-        layers=partial(_layers, real),
+        stamp=stamp,
+        layers=native.layers,
         batch=options.batch,
         tolerance=options.tolerance,
         targets=options.require,
+        without_batch=[*shared, *(output.name for output in native.outputs if not output.batched)],
+        any_output=True,
     )
 
 
-def _predict(module: RealValuedModule, index: int, *inputs: NDArray) -> NDArray:
-    with torch.inference_mode():
-        return module(*map(torch.from_numpy, inputs))[index].numpy()
+def _output(predict: Callable[..., list[NDArray]], index: int, *inputs: NDArray) -> NDArray:
+    return predict(*inputs)[index]
 
 
-def _layers(module: RealValuedModule, *inputs: NDArray) -> list[LayerOutput]:
-    # The author of the module does not know the prefix that the wrapper adds to the names of layers.
-    return [
-        LayerOutput(layer.name.removeprefix("module."), layer.output, layer.after)
-        for layer in layer_outputs(module, *map(torch.from_numpy, inputs))
-    ]
+def _verification_inputs(
+    native: NativeModule, options: ModuleOptions
+) -> tuple[list[VerificationInputs], list[str]]:
+    """Kinds of input, the first of which gives numbers, and remarks on those that do not."""
+    described = list(native.inputs.values())
+    kinds = module_inputs(described, options.seed)
+    batch = options.batch or 2
+    finite = {kind.kind: _finite_share(native, kind, batch) for kind in kinds}
+    if finite[kinds[0].kind] < 0.9:
+        positive = positive_inputs(described, options.seed)
+        finite = {positive.kind: _finite_share(native, positive, batch), **finite}
+        if finite[positive.kind] < 0.5:
+            raise InputError(
+                "the module returns mostly NaN or infinity, for random and for positive inputs, so that nothing can be "
+                "compared; expected example inputs for which it returns numbers, see --example"
+            )
+        kinds.insert(0, positive)
+    remarks = []
+    if without := [kind for kind, share in finite.items() if share < 1]:
+        remarks.append(
+            f"returns NaN or infinity for {', '.join(without)} inputs, in the framework as in the file"
+        )
+    for name, one in native.inputs.items():
+        if one.is_integer and one.bounds is not None:
+            remarks.append(f"{name} was verified with integers from {one.bounds[0]} to {one.bounds[1]}")
+    return kinds, remarks
+
+
+def _finite_share(native: NativeModule, kind: VerificationInputs, batch: int) -> float:
+    """Finite share of the output that has most NaN and infinity."""
+    outputs = native.predict(*kind.batch(0, batch))
+    return min(float(np.isfinite(output).mean()) if output.size else 1.0 for output in outputs)
+
+
+def _in_float32_if_needed(converted: Converted) -> tuple[Converted, list[str]]:
+    """The graph in float32 if it holds operators that onnxruntime does not have in float64, and a remark on that."""
+    if not has_float64(converted.model):
+        return converted, []
+    try:
+        open_onnxruntime(converted.model.SerializeToString())
+    except VerificationError:
+        remark = "computes in float32 where the module computes in float64, which onnxruntime lacks for its operators"
+        return replace(converted, model=narrowed(converted.model)), [remark]
+    return converted, []
+
+
+def _check_types(model: onnx.ModelProto, native: NativeModule) -> None:
+    for value, output in zip(model.graph.output, native.outputs, strict=True):
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        if dtype != np.dtype(output.dtype):
+            raise UnsupportedError(
+                f"output {output.name!r} is {dtype} in the graph and {output.dtype} in the network, expected one type"
+            )
 
 
 def _description(
-    module: nn.Module,
+    native: NativeModule,
     source: str,
-    complex_values: list[str],
+    notes: list[str],
     converted: Converted,
     options: ModuleOptions,
     verified: VerifiedGraph,
 ) -> ModuleDescription:
     return ModuleDescription(
         source=source,
-        complex_values=complex_values,
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        framework=native.framework,
+        complex_values=[
+            *(name for name, one in native.inputs.items() if one.complex_values),
+            *(output.name for output in native.outputs if output.complex_values),
+        ],
+        bounds={name: one.bounds for name, one in native.inputs.items() if one.bounds is not None},
+        notes=notes,
+        parameters=native.parameters,
         exporter=converted.exporter,
         opset=options.opset,
         lowering=converted.lowering_text(),
         passes=verified.passes,
         operators_before=dict(sorted(operators(converted.model).items())),
-        versions=_versions(),
+        versions=_versions(native.packages),
         parity=verified.report.parity(),
     )
 
 
-def _versions() -> dict[str, str]:
+def _versions(packages: Sequence[str]) -> dict[str, str]:
     versions = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -18,9 +18,14 @@ class ModuleDescription(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     source: str | None = Field(default=None, description="where the module came from, without its folder")
+    framework: str | None = None
     complex_values: list[str] = Field(
         default=[], description="inputs and outputs whose last axis is the real and the imaginary part"
     )
+    bounds: dict[str, tuple[int, int]] = Field(
+        default={}, description="smallest and largest value of each integer input in verification"
+    )
+    notes: list[str] = Field(default=[], description="what a user of the file should know")
     parameters: int | None = None
     exporter: str | None = None
     opset: int | None = None
@@ -40,6 +45,7 @@ class ModuleDescription(BaseModel):
             "converted by": None if self.exporter is None else f"{self.exporter}, opset {self.opset}",
             "lowering": self.lowering,
             "passes": ", ".join(self.passes),
+            "notes": "; ".join(self.notes),
             "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
             "parity": self._parity_text(),
             "reference": None

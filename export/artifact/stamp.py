@@ -32,7 +32,7 @@ def reference_inputs(
     stamp: Contract | ModuleDescription, model: onnx.ModelProto
 ) -> tuple[str, list[NDArray]]:
     """Rule and arrays of the reference inputs, see `ptychonnx.export.verification.reference_pair`."""
-    return contract_reference(stamp) if isinstance(stamp, Contract) else module_reference(model)
+    return contract_reference(stamp) if isinstance(stamp, Contract) else module_reference(model, stamp.bounds)
 
 
 def stamped_bytes(model: onnx.ModelProto, stamp: Contract | ModuleDescription) -> bytes:

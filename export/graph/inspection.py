@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import onnx
 
@@ -43,6 +43,7 @@ def check_graph(
     inputs: Sequence[str] = (INPUT_NAME,),
     outputs: Sequence[str] = (OUTPUT_NAME,),
     batch: int | None = None,
+    without_batch: Collection[str] = (),
 ) -> onnx.ModelProto:
     """Check that serialised bytes are a graph that runs in every engine.
 
@@ -52,6 +53,8 @@ def check_graph(
         Their names, in order.
     batch
         Size of their first axis; None expects a dynamic one.
+    without_batch
+        Inputs and outputs whose first axis is not the batch.
 
     Raises
     ------
@@ -92,7 +95,8 @@ def check_graph(
                 f"graph: {kind}s are {[value.name for value in values]}, expected {[*names]}"
             )
         for value in values:
-            _check_batch(kind, value, batch)
+            if value.name not in without_batch:
+                _check_batch(kind, value, batch)
     return model
 
 

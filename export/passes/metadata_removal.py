@@ -43,7 +43,8 @@ class MetadataRemovalPass(ir.passes.InPlacePass):
         model.producer_name, model.producer_version = PRODUCER, self._producer_version
         model.ir_version = min(model.ir_version or _IR_VERSION, _IR_VERSION)
         for value in (*graph.inputs, *graph.outputs):
-            if value.shape is not None and not isinstance(value.shape[0], int):
+            # An axis such as 2 * batch keeps its name.
+            if value.shape and not isinstance(value.shape[0], int) and "*" not in str(value.shape[0]):
                 value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
         _rename(graph)
         used = {node.domain for node in ir.traversal.RecursiveGraphIterator(graph)} | {""}

@@ -55,12 +55,19 @@ class _Engine:
 
     def __call__(self, *inputs: NDArray) -> NDArray:
         try:
-            outputs = self._run(*(np.ascontiguousarray(array) for array in inputs))
+            # `ascontiguousarray` would add an axis to a single number.
+            outputs = self._run(*(np.asarray(array, order="C") for array in inputs))
         except Exception as error:  # as above
             raise VerificationError(
-                f"graph: {self.name} does not run it on a batch of {len(inputs[0])}: {first_line(error)}"
+                f"graph: {self.name} does not run it on {_shapes(inputs)}: {first_line(error)}"
             ) from error
         return outputs[0] if len(outputs) == 1 else np.concatenate([np.ravel(output) for output in outputs])
+
+
+def _shapes(inputs: Sequence[NDArray]) -> str:
+    if len(inputs) == 1 and inputs[0].ndim:
+        return f"a batch of {len(inputs[0])}"
+    return f"inputs of shape {', '.join(str(list(array.shape)) for array in inputs)}"
 
 
 def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
@@ -132,7 +139,13 @@ def open_reference(data: bytes) -> Engine:
 
         evaluator = ReferenceEvaluator(data)
         names = evaluator.input_names
-        return lambda *inputs: evaluator.run(None, dict(zip(names, inputs, strict=True)))
+
+        def run(*inputs: NDArray) -> Sequence[NDArray]:
+            # NaN and infinity are judged by the comparison.
+            with np.errstate(all="ignore"):
+                return evaluator.run(None, dict(zip(names, inputs, strict=True)))
+
+        return run
 
     return _Engine(f"onnx {onnx.__version__} reference evaluator", load)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -43,22 +43,36 @@ def contract_reference(contract: Contract) -> tuple[str, list[NDArray]]:
     return f"{rule}, repeated to a batch of {contract.batch}", repeated
 
 
-def module_reference(model: onnx.ModelProto) -> tuple[str, list[NDArray]]:
-    """The reference inputs of a graph without a contract, which follow from the shapes of its inputs.
+def module_reference(
+    model: onnx.ModelProto, bounds: Mapping[str, tuple[int, int]] | None = None
+) -> tuple[str, list[NDArray]]:
+    """The reference inputs of a graph without a contract, which follow from shapes and types of its inputs.
+
+    Parameters
+    ----------
+    bounds
+        Smallest and largest value of each integer input.
 
     Returns
     -------
     rule
         How the inputs are generated, in words.
     inputs
-        Normally distributed float32 arrays of size 2 along every dynamic axis.
+        Arrays of size 2 along every dynamic axis: normally distributed, integers uniform within their bounds.
     """
-    shapes = [
-        tuple(axis.dim_value or 2 for axis in value.type.tensor_type.shape.dim) for value in model.graph.input
-    ]
     generator = np.random.RandomState(0)
-    inputs: list[NDArray] = [generator.standard_normal(shape).astype(np.float32) for shape in shapes]
-    shown = ", then ".join(map(str, shapes))
+    words, inputs = [], []
+    for value in model.graph.input:
+        shape = tuple(axis.dim_value or 2 for axis in value.type.tensor_type.shape.dim)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        if dtype.kind == "f":
+            inputs.append(np.asarray(generator.standard_normal(shape)).astype(dtype))
+            words.append(f"{shape}" if dtype == np.float32 else f"{shape} as {dtype}")
+            continue
+        low, high = (bounds or {}).get(value.name, (0, 1))
+        inputs.append(np.asarray(generator.randint(low, high + 1, shape)).astype(dtype))
+        words.append(f"randint({low}, {high + 1}, {shape}) as {dtype}")
+    shown = ", then ".join(words)
     return f"float32 of numpy.random.RandomState(0).standard_normal, {shown}", inputs
 
 
@@ -95,10 +109,18 @@ def reference_offsets(gridsize: int, n: int) -> tuple[str, NDArray[np.float32]]:
     return f"offsets on a grid of {step:g} pixels, then of {step / 2:g}", offsets
 
 
-def reference_pair(run: Callable[..., NDArray], rule: str, *inputs: NDArray) -> ReferencePair:
+def reference_pair(
+    run: Callable[..., NDArray], rule: str, *inputs: NDArray, any_output: bool = False
+) -> ReferencePair:
     """Hashes of the inputs and of the output that `run` returns for them.
 
     The hash of the output may differ on another processor; its root mean square still identifies the network.
+
+    Parameters
+    ----------
+    any_output
+        Whether NaN and infinity are no faults: they then count as numbers above all others, so that their frequency
+        enters the root mean square.
     """
     output = run(*inputs)
     input_bytes = b"".join(np.ascontiguousarray(array).tobytes() for array in inputs)
@@ -106,5 +128,13 @@ def reference_pair(run: Callable[..., NDArray], rule: str, *inputs: NDArray) -> 
         rule=rule,
         input_sha256=hashlib.sha256(input_bytes).hexdigest(),
         output_sha256=hashlib.sha256(np.ascontiguousarray(output).tobytes()).hexdigest(),
-        output_rms=float(np.sqrt(np.mean(np.square(output, dtype=np.float64)))),
+        output_rms=_rms(output, any_output),
     )
+
+
+def _rms(output: NDArray, any_output: bool) -> float:
+    values = output.astype(np.float64)
+    finite = np.isfinite(values)
+    if any_output and not finite.all():
+        values = np.where(finite, values, 10 * np.abs(values[finite]).max(initial=0.1))
+    return float(np.sqrt(np.mean(np.square(values))))

@@ -64,6 +64,13 @@ def report_lines(report: VerificationReport) -> list[str]:
         error = "no figure" if worst.max_relative_error is None else f"{worst.max_relative_error:.2e}"
         state = f"FAILS in {len(failed)} of" if failed else "agrees in all"
         lines.append(f"{engine}: {state} {len(cases)} cases; worst element {error}{place}")
+    if ill := [case for case in report.cases if case.ill_conditioned]:
+        kinds = ", ".join(dict.fromkeys(case.inputs for case in ill))
+        own = max(float("inf") if case.own_error is None else case.own_error for case in ill)
+        lines.append(
+            f"ill-conditioned on {kinds} inputs: the native network differs by up to {own:.1e} between float32 and "
+            "float64; the artifact is compared with float64 there"
+        )
     return lines
 
 

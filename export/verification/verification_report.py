@@ -15,7 +15,8 @@ DECIDING_ENGINES = "onnx"
 
 
 class _ReportPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN and infinity would become null, which is no number when the report is read again.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class WorstElement(_ReportPart):
@@ -42,7 +43,14 @@ class Case(_ReportPart):
     scale: float = Field(description="largest |output| of the native network on this kind of input")
     worst: WorstElement | None
     passed: bool
-    reason: str | None = Field(default=None, description="why there is no figure")
+    reason: str | None = Field(
+        default=None, description="why there is no figure, or how many integers differ"
+    )
+    ill_conditioned: bool = Field(
+        default=False,
+        description="the native network itself differs by more than the tolerance between float32 and float64",
+    )
+    own_error: float | None = Field(default=None, description="that difference divided by the scale")
 
     @property
     def error(self) -> float:
@@ -123,8 +131,15 @@ def describe_case(case: Case, tolerance: float) -> str:
     place = f"{case.inputs} inputs in {case.engine}"
     if case.worst is None:
         return f"{case.reason} ({place})"
+    difference = case.reason or f"relative error {case.error:.2e} exceeds {tolerance:.0e}"
+    if case.ill_conditioned:
+        own = "beyond all digits" if case.own_error is None else f"by {case.own_error:.2e}"
+        difference = (
+            f"the network is ill-conditioned: in float32 it differs from float64 {own} of the largest output, so that "
+            f"nothing closer can be asked of the artifact; {difference}"
+        )
     return (
-        f"relative error {case.error:.2e} exceeds {tolerance:.0e}; worst element "
+        f"{difference}; worst element "
         f"{case.worst.index} of a batch of {case.batch}: artifact {case.worst.artifact:.6g}, native "
         f"{case.worst.native:.6g}, largest output {case.scale:.4g} ({place})"
     )

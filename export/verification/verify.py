@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.export.verification.conditioning import judge_conditioning
 from ptychonnx.export.verification.engines import Engine
 from ptychonnx.export.verification.inputs import VerificationInputs
 from ptychonnx.export.verification.verification_report import (
@@ -37,6 +38,8 @@ def verify(
     batches: Sequence[int] = BATCHES,
     locate: Callable[..., str | None] | None = None,
     decide: str = DECIDING_ENGINES,
+    exact: Predict | None = None,
+    any_output: bool = False,
 ) -> VerificationReport:
     """Run every kind of input in every engine at several batch sizes.
 
@@ -57,6 +60,12 @@ def verify(
         failure. See `ptychonnx.export.verification.first_difference.locate`.
     decide
         Engines whose names start with this decide about publication; others are only reported.
+    exact
+        The network in float64. It is run where a case fails, to tell an ill-conditioned network from a wrong graph:
+        see `ptychonnx.export.verification.conditioning`.
+    any_output
+        Whether NaN and infinity agree with themselves at the same place, and zeros with zeros; otherwise they are
+        faults of the network.
 
     Returns
     -------
@@ -78,7 +87,14 @@ def verify(
                 if key not in expected:
                     expected[key] = native(*batch)
                 scale = max(_largest(expected[key]), 1e-3 * first_scale)
-                case = _run(engine, batch, expected[key], scale, tolerance, kind.kind, name)
+                case, output = _run(
+                    engine, batch, expected[key], scale, tolerance, kind.kind, name, size, any_output
+                )
+                if not case.passed and exact and output is not None and output.shape == expected[key].shape:
+                    other_scale = None if kind is inputs[0] else first_scale
+                    case = judge_conditioning(
+                        case, output, expected[key], exact(*batch), tolerance, other_scale
+                    )
                 cases.append(case)
                 if not case.passed and difference is None and locate and case.worst:
                     difference = locate(short_name, *batch)
@@ -109,34 +125,63 @@ def _run(
     tolerance: float,
     kind: str,
     name: str,
-) -> Case:
+    size: int,
+    any_output: bool,
+) -> tuple[Case, NDArray | None]:
+    """The comparison, and the output of the engine if there is one."""
     try:
         if isinstance(engine, VerificationError):
             raise engine
         output = engine(*batch)
     except VerificationError as error:
-        return _without_figure(str(error), inputs=kind, engine=name, batch=len(expected), scale=scale)
-    return compare(output, expected, scale=scale, tolerance=tolerance, inputs=kind, engine=name)
+        return _without_figure(str(error), inputs=kind, engine=name, batch=size, scale=scale), None
+    case = compare(
+        output,
+        expected,
+        scale=scale,
+        tolerance=tolerance,
+        inputs=kind,
+        engine=name,
+        batch=size,
+        any_output=any_output,
+    )
+    return case, output
 
 
 def compare(
-    output: NDArray, expected: NDArray, *, scale: float, tolerance: float, inputs: str, engine: str
+    output: NDArray,
+    expected: NDArray,
+    *,
+    scale: float,
+    tolerance: float,
+    inputs: str,
+    engine: str,
+    batch: int | None = None,
+    any_output: bool = False,
 ) -> Case:
     """Compare the output of an engine with the native output for the same batch.
 
-    NaN or infinity on either side counts as an infinite difference, even if both sides have it.
+    Integers and booleans must be equal. Numbers of 16 bits may differ by a few of their last digits. NaN or infinity
+    on either side counts as an infinite difference, even if both sides have it, unless `any_output` is set.
     """
-    case: dict = {"inputs": inputs, "engine": engine, "batch": len(expected), "scale": scale}
+    case: dict = {
+        "inputs": inputs,
+        "engine": engine,
+        "batch": len(expected) if batch is None else batch,
+        "scale": scale,
+    }
     if output.shape != expected.shape:
         return _without_figure(
             f"the artifact returns {output.shape}, the native network {expected.shape}", **case
         )
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(output.astype(np.float64) - expected)
-    difference = np.where(np.isfinite(difference), difference, np.inf)
+    if not expected.size:
+        return _without_figure("the output is empty, expected at least one number", **case)
+    difference = _difference(output, expected, any_output)
     index = np.unravel_index(int(difference.argmax()), difference.shape)
-    error = float(difference[index]) / scale if scale > 0 else float("inf")
-    rms = float(np.sqrt(np.mean(np.square(difference)))) / scale if np.isfinite(error) else None
+    largest = float(difference[index])
+    error = largest / scale if scale > 0 else 0.0 if any_output and largest == 0 else float("inf")
+    rms = float(np.sqrt(np.mean(np.square(difference)))) / (scale or 1.0) if np.isfinite(error) else None
+    is_exact = expected.dtype.kind in "iub"
     return Case(
         **case,
         max_relative_error=error if np.isfinite(error) else None,
@@ -146,8 +191,30 @@ def compare(
             artifact=float(output[index]),
             native=float(expected[index]),
         ),
-        passed=error <= tolerance,
+        passed=largest == 0 if is_exact else error <= _allowed(tolerance, expected.dtype),
+        reason=f"{np.count_nonzero(difference)} of {difference.size} integers differ"
+        if is_exact and largest
+        else None,
     )
+
+
+def _difference(output: NDArray, expected: NDArray, any_output: bool) -> NDArray[np.float64]:
+    """Absolute difference of each element, infinite where one side is not finite."""
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(output.astype(np.float64) - expected.astype(np.float64))
+    difference = np.where(np.isfinite(difference), difference, np.inf)
+    if expected.dtype.kind in "iub":
+        # Integers above 2 ** 53 may differ although their float64 are equal.
+        return np.where(output == expected, 0.0, np.maximum(difference, 1.0))
+    if any_output:
+        same = (output == expected) | (np.isnan(output) & np.isnan(expected))
+        difference = np.where(same, 0.0, difference)
+    return difference
+
+
+def _allowed(tolerance: float, dtype: np.dtype) -> float:
+    # Engines compute float16 in float32 between nodes, torch rounds after each.
+    return max(tolerance, 8 * float(np.finfo(dtype).eps)) if dtype == np.float16 else tolerance
 
 
 def _without_figure(reason: str, **case: object) -> Case:
@@ -172,4 +239,4 @@ def relative_difference(output: NDArray[np.floating], expected: NDArray[np.float
 
 
 def _largest(output: NDArray) -> float:
-    return float(np.abs(output[np.isfinite(output)]).max(initial=0))
+    return float(np.abs(output[np.isfinite(output)].astype(np.float64)).max(initial=0))

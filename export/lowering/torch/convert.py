@@ -87,13 +87,16 @@ def convert_lowered(
     inputs: Sequence[str] = (INPUT_NAME,),
     outputs: Sequence[str] = (OUTPUT_NAME,),
     batch: int | None = None,
+    shared: Sequence[bool] = (),
 ) -> Converted:
     """Second half of `convert_module`: convert a module without Fourier layers to a graph.
 
     Parameters
     ----------
     example
-        Inputs float32 of the module, in a batch of `batch`, or of 2 for a dynamic batch.
+        Inputs of the module, in a batch of `batch`, or of 2 for a dynamic batch.
+    shared
+        Which inputs have no batch axis; none if empty.
 
     Raises
     ------
@@ -108,14 +111,17 @@ def convert_lowered(
                 example,
                 input_names=[*inputs],
                 output_names=[*outputs],
-                dynamic_shapes=None if batch else _dynamic_batch(lowering.module, len(example)),
+                dynamic_shapes=None if batch else _dynamic_batch(lowering.module, len(example), shared),
                 opset_version=opset,
                 dynamo=True,
                 external_data=False,
             )
     except Exception as error:  # the module and the exporter may raise anything
         logger.debug("%s", printed.getvalue())
-        raise UnsupportedError(f"the torch exporter cannot convert this module: {reason(error)}") from error
+        advice = "" if batch or "batch" not in str(error) else "; --batch N exports it for batches of N alone"
+        raise UnsupportedError(
+            f"the torch exporter cannot convert this module: {reason(error)}{advice}"
+        ) from error
     assert program is not None
     model = program.model_proto
     if len(model.graph.output) != len(outputs):
@@ -128,9 +134,10 @@ def convert_lowered(
     )
 
 
-def _dynamic_batch(module: nn.Module, count: int) -> tuple:
-    """A dynamic first axis for each argument, nested as the arguments of `forward`."""
-    axes = ({0: torch.export.Dim("batch")},) * count
+def _dynamic_batch(module: nn.Module, count: int, shared: Sequence[bool] = ()) -> tuple:
+    """A dynamic first axis for each argument that has a batch, nested as the arguments of `forward`."""
+    batch = {0: torch.export.Dim("batch")}
+    axes = tuple(None if is_shared else batch for is_shared in shared) or (batch,) * count
     parameters = list(inspect.signature(module.forward).parameters.values())
     is_variable = [parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters]
     if True not in is_variable:

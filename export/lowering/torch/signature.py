@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ptychonnx.export.lowering.module_input import DTYPES, ModuleInput, ModuleOutput, leaves, unique_names
+from ptychonnx.export.lowering.torch.arguments import Arguments
 from ptychonnx.runtime.errors import InputError, UnsupportedError, first_line
 
-__all__ = ["OUTPUT", "ModuleInput", "RealValuedModule", "input_names", "output_names"]
+__all__ = ["OUTPUT", "ModuleInput", "ModuleOutput", "RealValuedModule", "module_outputs"]
 
 # Name of the output of a module that returns a tensor.
 OUTPUT = "output"
-
-
-@dataclass(frozen=True)
-class ModuleInput:
-    """One input of a module.
-
-    Attributes
-    ----------
-    shape
-        Without the batch.
-    complex_values
-        The module takes complex64; the graph then takes float32 [batch, *shape, 2], real and imaginary part.
-    """
-
-    shape: tuple[int, ...]
-    complex_values: bool = False
-
-    @property
-    def real_shape(self) -> tuple[int, ...]:
-        """Shape in the graph, without the batch."""
-        return (*self.shape, 2) if self.complex_values else self.shape
 
 
 class RealValuedModule(nn.Module):
@@ -44,69 +25,120 @@ class RealValuedModule(nn.Module):
     Complex tensors become pairs of numbers.
     """
 
-    def __init__(self, module: nn.Module, inputs: Sequence[ModuleInput]) -> None:
+    def __init__(self, module: nn.Module, arguments: Arguments) -> None:
         super().__init__()
         self.module = module
-        self.complex_inputs = [one.complex_values for one in inputs]
+        self.arguments = arguments
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        arguments = [
-            torch.view_as_complex(value) if pairs else value
-            for value, pairs in zip(inputs, self.complex_inputs, strict=True)
-        ]
-        flat = [value for _, value in _named_outputs(self.module(*arguments))]
-        return tuple(torch.view_as_real(value) if value.is_complex() else value for value in flat)
+        output = self.arguments.call(self.module, inputs)
+        flat = [value for _, value in _tensors(output)]
+        return tuple(
+            torch.view_as_real(value.resolve_conj()) if value.is_complex() else value for value in flat
+        )
 
 
-def _named_outputs(output: object, name: str = "") -> list[tuple[str, Tensor]]:
-    """All tensors in the output of a module, with names; a single tensor is called `OUTPUT`."""
-    if isinstance(output, Tensor):
-        return [(name or OUTPUT, output)]
-    if isinstance(output, dict):
-        return [pair for key, value in output.items() for pair in _named_outputs(value, str(key))]
-    if isinstance(output, tuple | list):
-        return [
-            pair
-            for index, value in enumerate(output)
-            for pair in _named_outputs(value, f"{name or OUTPUT}_{index}")
-        ]
-    raise UnsupportedError(f"the module returns {type(output).__name__}, expected tensors")
+def _tensors(output: Any) -> list[tuple[tuple[Any, ...], Tensor]]:
+    """All tensors in the output of a module, with their paths; None is left out."""
+    found = []
+    for path, value in leaves(output, lambda value: isinstance(value, Tensor)):
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise UnsupportedError(f"the module returns {type(value).__name__}, expected tensors")
+        found.append((path, value))
+    if not found:
+        raise UnsupportedError("the module returns no tensor, expected at least one")
+    return found
 
 
-def input_names(module: nn.Module, count: int) -> list[str]:
-    """Names of the first arguments of `forward`."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    names = [parameter.name for parameter in parameters if parameter.kind in kinds][:count]
-    if len(names) < count:
-        takes_more = any(parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
-        if not takes_more:
-            raise InputError(f"the module takes {len(names)} inputs, got {count} shapes")
-        names += [f"input_{index}" for index in range(len(names), count)]
-    return names
+def module_outputs(
+    module: nn.Module, arguments: Arguments, example: Sequence[Tensor], larger: Sequence[Tensor] | None = None
+) -> list[ModuleOutput]:
+    """Names and types of all outputs, by forward passes.
+
+    Parameters
+    ----------
+    example
+        Inputs of the graph.
+    larger
+        The same in another batch, which tells the batch axis from others; None for a fixed batch.
+
+    Raises
+    ------
+    InputError
+        If the module does not run, or returns something else than tensors.
+    UnsupportedError
+        If its output is random, or depends on earlier calls.
+    """
+    outputs = _run(module, arguments, example)
+    _refuse_random(module, arguments, example, outputs)
+    batch = _batch_of(arguments, example)
+    others = outputs if larger is None else _run(module, arguments, larger)
+    other_batch = batch if larger is None else _batch_of(arguments, larger)
+    if [path for path, _ in outputs] != [path for path, _ in others]:
+        raise UnsupportedError("the module returns other outputs for another batch, expected the same ones")
+    paths = [path if path and not isinstance(path[0], int) else (OUTPUT, *path) for path, _ in outputs]
+    described = []
+    for name, (_, value), (_, other) in zip(unique_names(paths), outputs, others, strict=True):
+        parts = torch.view_as_real(value.detach().resolve_conj()) if value.is_complex() else value
+        dtype = str(parts.dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise UnsupportedError(
+                f"output {name!r} of the module is {value.dtype}, expected float32, for example"
+            )
+        batched = value.ndim > 0 and other.ndim > 0 and (len(value), len(other)) == (batch, other_batch)
+        taken = name in arguments.inputs
+        described.append(ModuleOutput(f"{name}_out" if taken else name, value.is_complex(), dtype, batched))
+    return described
 
 
-def output_names(
-    module: nn.Module, arguments: Sequence[Tensor], taken: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Names of all outputs, and of the complex ones, by one forward pass."""
-    shown = ", ".join(str(list(value.shape)) for value in arguments)
+def _batch_of(arguments: Arguments, tensors: Sequence[Tensor]) -> int | None:
+    sizes = (
+        len(tensor) for one, tensor in zip(arguments.inputs.values(), tensors, strict=True) if not one.shared
+    )
+    return next(sizes, None)
+
+
+def _run(
+    module: nn.Module, arguments: Arguments, tensors: Sequence[Tensor]
+) -> list[tuple[tuple[Any, ...], Tensor]]:
     try:
-        with torch.inference_mode():
-            outputs = _named_outputs(module(*arguments))
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _tensors(arguments.call(module, tensors))
     except InputError:
         raise
     except Exception as error:  # whatever the author's code raises
+        shapes = [
+            list(tensor.shape[:-1] if one.complex_values else tensor.shape)
+            for one, tensor in zip(arguments.inputs.values(), tensors, strict=True)
+        ]
         raise InputError(
-            f"the module does not run on inputs of shape {shown}: {first_line(error)}"
+            f"the module does not run on inputs of shape {', '.join(map(str, shapes))}: {first_line(error)}"
         ) from error
-    for name, value in outputs:
-        if value.dtype not in (torch.float32, torch.complex64):
-            raise UnsupportedError(f"output {name!r} of the module is {value.dtype}, expected torch.float32")
-        if value.ndim == 0 or len(value) != len(arguments[0]):
-            shape = list(value.shape)
-            raise UnsupportedError(
-                f"output {name!r} is {shape}, expected a batch of {len(arguments[0])} as the first axis"
-            )
-    names = [f"{name}_out" if name in taken else name for name, _ in outputs]
-    return names, [name for name, (_, value) in zip(names, outputs, strict=True) if value.is_complex()]
+
+
+def _refuse_random(
+    module: nn.Module,
+    arguments: Arguments,
+    tensors: Sequence[Tensor],
+    outputs: Sequence[tuple[tuple[Any, ...], Tensor]],
+) -> None:
+    """Refuse a module whose second run differs from its first: nothing could be compared with it."""
+    values = [value.clone() for _, value in outputs]
+    again = [value for _, value in _run(module, arguments, tensors)]
+    if len(values) == len(again) and all(map(_agree, values, again)):
+        return
+    raise UnsupportedError(
+        "the module returns different outputs for the same inputs, in evaluation mode: it draws random numbers in "
+        "`forward` (such as functional.dropout without training=self.training) or keeps a state between calls"
+    )
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not (one.is_floating_point() or one.is_complex()):
+        return torch.equal(one, other)
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from neuralop.layers.base_spectral_conv import BaseSpectralConv
@@ -22,6 +22,7 @@ from neuralop.layers.spectral_convolution import SpectralConv
 from tltorch.factorized_tensors.core import FactorizedTensor
 from torch import Tensor, nn
 
+from ptychonnx.export.lowering.torch.arguments import tensors_in
 from ptychonnx.export.lowering.torch.complex_layers import pair_complex_layers
 from ptychonnx.export.lowering.torch.dft_matrices import (
     FourierChain,
@@ -137,15 +138,15 @@ def at_full_precision(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
 
 
 @torch.no_grad()
-def lower_spectral(module: nn.Module, *example: Tensor) -> Lowering:
+def lower_spectral(module: nn.Module, *example: Any, **keywords: Any) -> Lowering:
     """Replace every spectral convolution of `module` by its real form.
 
     Parameters
     ----------
     module
         Any module; it is left as it is.
-    example
-        Inputs of one forward pass, which determine all sizes other than the batch.
+    example, keywords
+        Arguments of one forward pass, which determine all sizes other than the batch.
 
     Raises
     ------
@@ -162,7 +163,7 @@ def lower_spectral(module: nn.Module, *example: Tensor) -> Lowering:
     paths = _paths(lowered)
     for layer, names in paths.items():
         _refuse_unsupported(layer, names[0])
-    sizes = _observe_sizes(lowered, paths, example)
+    sizes = _observe_sizes(lowered, paths, example, keywords)
     errors: dict[str, float] = {}
     for layer, (size, out_size) in sizes.items():
         replacement = _lower(layer, size, out_size)
@@ -223,7 +224,10 @@ def _lower(
 
 
 def _observe_sizes(
-    module: nn.Module, paths: dict[BaseSpectralConv, list[str]], example: Sequence[Tensor]
+    module: nn.Module,
+    paths: dict[BaseSpectralConv, list[str]],
+    example: Sequence[Any],
+    keywords: Mapping[str, Any],
 ) -> dict[SpectralConv, tuple[tuple[int, ...], tuple[int, ...]]]:
     """Spatial sizes of input and output of each layer, from one forward pass."""
     sizes: dict[SpectralConv, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -243,11 +247,12 @@ def _observe_sizes(
     handles = [layer.register_forward_hook(observe, with_kwargs=True) for layer in paths]
     try:
         with real_resampling():
-            module(*example)
+            module(*example, **keywords)
     except InputError:
         raise
     except Exception as error:  # the module may raise anything
-        raise InputError(_forward_failure(paths, example, error)) from error
+        tensors = list(tensors_in((example, dict(keywords))))
+        raise InputError(_forward_failure(paths, tensors, error)) from error
     finally:
         for handle in handles:
             handle.remove()

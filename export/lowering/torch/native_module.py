@@ -1,0 +1,206 @@
+"""A torch module as `ptychonnx.export.artifact.export_module` needs it: run, run in float64, and converted."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ptychonnx.export.lowering.converted_graph import Converted
+from ptychonnx.export.lowering.torch.arguments import Arguments, bind_arguments
+from ptychonnx.export.lowering.torch.convert import convert_lowered
+from ptychonnx.export.lowering.torch.preparation import prepare
+from ptychonnx.export.lowering.torch.signature import OUTPUT, RealValuedModule, module_outputs
+from ptychonnx.export.lowering.torch.spectral import Lowering, at_full_precision, lower_spectral
+from ptychonnx.export.verification.inputs import module_inputs
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.train.run import LayerOutput
+from ptychonnx.train.torch.network import layer_outputs
+
+__all__ = ["TorchModule"]
+
+# Largest integer that is tried where the bounds of an input are unknown.
+_LARGEST = 1023
+
+
+class TorchModule:
+    """A module, its inputs and its outputs.
+
+    Parameters
+    ----------
+    module
+        Left as it is.
+    inputs, keywords
+        Arguments of `forward` with a `ModuleInput` in the place of each tensor, see `arguments.bind_arguments`.
+    batch
+        The only batch size; None if any.
+    shared
+        Names of inputs without a batch axis.
+
+    Raises
+    ------
+    InputError
+        If the module does not run on such inputs.
+    UnsupportedError
+        If it cannot be exported.
+    """
+
+    framework = "torch"
+    packages = ("torch", "neuraloperator", "onnx", "onnxscript", "ptychonnx")
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Sequence[Any],
+        keywords: Mapping[str, Any] | None = None,
+        batch: int | None = None,
+        shared: Collection[str] = (),
+    ) -> None:
+        prepared, self.notes = prepare(module)
+        self._module, self._layer_notes = at_full_precision(prepared)
+        self._batch = batch
+        arguments = bind_arguments(self._module, inputs, keywords, shared)
+        self._arguments = _with_bounds(self._module, arguments)
+        self.inputs = dict(self._arguments.inputs)
+        self._example = self._tensors(batch or 2)
+        self.outputs = module_outputs(
+            self._module, self._arguments, self._example, None if batch else self._tensors(3)
+        )
+        self.parameters = sum(parameter.numel() for parameter in self._module.parameters())
+        self._real = RealValuedModule(self._module, self._arguments).eval()
+
+    def _tensors(self, batch: int) -> list[Tensor]:
+        kind = module_inputs(list(self.inputs.values()))[0]
+        return [torch.from_numpy(array) for array in kind.batch(0, batch)]
+
+    def predict(self, *inputs: NDArray) -> list[NDArray]:
+        """All outputs for inputs of the graph."""
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return [value.numpy() for value in self._real(*map(torch.from_numpy, inputs))]
+
+    def exact(self, *inputs: NDArray) -> list[NDArray]:
+        """The same in float64; in float32 if the module does not run in float64."""
+        try:
+            with _float64(), torch.inference_mode():
+                wide = (array.astype(np.float64) if array.dtype.kind == "f" else array for array in inputs)
+                return [value.numpy() for value in self._double(*map(torch.from_numpy, wide))]
+        except Exception:  # types written in the author's code, for example
+            return self.predict(*inputs)
+
+    @cached_property
+    def _double(self) -> nn.Module:
+        def widened(value: Tensor) -> Tensor:
+            if value.is_complex():
+                return value.to(torch.complex128)
+            return value.double() if value.is_floating_point() else value
+
+        return copy.deepcopy(self._real)._apply(widened)
+
+    def layers(self, *inputs: NDArray) -> list[LayerOutput]:
+        """Outputs of all layers, under the names that the author of the module knows."""
+        return [
+            LayerOutput(layer.name.removeprefix("module."), layer.output, layer.after)
+            for layer in layer_outputs(self._real, *map(torch.from_numpy, inputs))
+        ]
+
+    def convert(self, opset: int) -> Converted:
+        """The graph.
+
+        Raises
+        ------
+        UnsupportedError
+            If a layer cannot be lowered, or the module cannot be converted.
+        """
+        return convert_lowered(
+            self._lowered(),
+            *self._example,
+            opset=opset,
+            inputs=list(self.inputs),
+            outputs=[output.name for output in self.outputs],
+            batch=self._batch,
+            shared=[one.shared for one in self.inputs.values()],
+        )
+
+    def _lowered(self) -> Lowering:
+        """The module as real operators, with real tensors as inputs and outputs."""
+        positional, keywords = self._arguments.filled(self._example)
+        lowering = lower_spectral(self._module, *positional, **keywords)
+        (first, *others) = self.outputs
+        is_plain = (
+            first.name == OUTPUT and not others and not first.complex_values and self._arguments.is_plain
+        )
+        # The wrapper would prefix every name in the graph, so it is left out where it changes nothing.
+        lowered = lowering.module
+        if not is_plain or lowered._forward_hooks or lowered._forward_pre_hooks:
+            lowered = RealValuedModule(lowered, self._arguments).eval()
+        return Lowering(lowered, lowering.layers, self._layer_notes)
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    """Tensors that `forward` creates are float64 too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _with_bounds(module: nn.Module, arguments: Arguments) -> Arguments:
+    """The arguments with the bounds of all integers: given, those of the example, or the largest that is accepted."""
+    bounds: dict[str, tuple[int, int]] = {}
+    for name, one in arguments.inputs.items():
+        if not one.is_integer:
+            continue
+        if one.bounds is not None:
+            bounds[name] = one.bounds
+        elif one.example is not None and one.example.size:
+            bounds[name] = (int(one.example.min()), int(one.example.max()))
+        else:
+            bounds[name] = (0, _largest_accepted(module, arguments, name))
+    inputs = {
+        name: replace(one, bounds=bounds[name]) if name in bounds else one
+        for name, one in arguments.inputs.items()
+    }
+    return replace(arguments, inputs=inputs)
+
+
+def _largest_accepted(module: nn.Module, arguments: Arguments, name: str) -> int:
+    """The largest integer up to which the module runs, such as the last index of an embedding, by bisection."""
+
+    def runs(value: int) -> bool:
+        tensors = []
+        for key, one in arguments.inputs.items():
+            fill = value if key == name else 0
+            tensors.append(torch.from_numpy(np.full(one.full_shape(2), fill, one.dtype)))
+        try:
+            with torch.inference_mode():
+                arguments.call(module, tensors)
+        except Exception:  # whatever the author's code raises
+            return False
+        return True
+
+    low, high = 0, min(_LARGEST, int(np.iinfo(arguments.inputs[name].dtype).max))
+    if runs(high):
+        return high
+    if not runs(low):
+        raise InputError(
+            f"the module does not run on zeros for the integer input {name!r}, expected its bounds"
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if runs(middle) else (low, middle)
+    return low
