@@ -40,6 +40,7 @@ EXTRAS = {
     "openvino": ("openvino",),
     "serve": ("tritonclient", "grpcio", "packaging"),
     "signing": ("model-signing", "pyopenssl"),
+    "live": ("pyzmq", "lz4", "bitshuffle", "cbor2", "p4p"),
     "iterative": ("cdtools-py", "torch"),
 }
 _VARIABLES = (

@@ -24,8 +24,10 @@ from ptychonnx.harness.cli import (
     export_module,
     info,
     inspect,
+    live,
     loadtest,
     reconstruct,
+    replay,
     sign,
     simulate,
     study,
@@ -64,6 +66,8 @@ app.command("adopt", cls=Command, rich_help_panel="Make artifacts")(adopt.adopt)
 app.command("inspect", cls=Command, rich_help_panel="Make artifacts")(inspect.inspect)
 app.command("sign", cls=Command, rich_help_panel="Make artifacts")(sign.sign)
 app.command("reconstruct", cls=Command, rich_help_panel="Use artifacts")(reconstruct.reconstruct)
+app.command("live", cls=Command, rich_help_panel="Use artifacts")(live.live)
+app.command("replay", cls=Command, rich_help_panel="Use artifacts")(replay.replay)
 app.command("evaluate", cls=Command, rich_help_panel="Use artifacts")(evaluate.evaluate)
 app.command("bench", cls=Command, rich_help_panel="Use artifacts")(bench.bench)
 app.command("loadtest", cls=Command, rich_help_panel="Use artifacts")(loadtest.loadtest)

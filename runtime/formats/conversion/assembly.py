@@ -16,14 +16,14 @@ from ptychonnx.runtime.formats.conversion.direct_beam import (
     estimate_direct_beam,
     stuck_marks,
 )
-from ptychonnx.runtime.formats.conversion.frames import FramePlan, lazy_frames
+from ptychonnx.runtime.formats.conversion.frames import FramePlan, Frames, lazy_frames
 from ptychonnx.runtime.formats.conversion.plausibility import check_far_field, check_plausible
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 from ptychonnx.runtime.scan import Reference, Scan
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "positions_in_pixels", "scan_of_frames"]
 
 # Pixels of a frame; the largest detectors have 18 million.
 _LARGEST_FRAME = 2**25
@@ -89,13 +89,47 @@ def assemble(
     )
     for note in frames.notes + _frame_notes(options, plan):
         log(note)
+    return scan_of_frames(raw, frames, plan, conventions, options, log, estimate=estimate)
+
+
+def scan_of_frames(
+    raw: RawScan,
+    frames: Frames,
+    plan: FramePlan,
+    conventions: Conventions,
+    options: ReadOptions,
+    log: Callable[[str], None],
+    *,
+    estimate: bool = False,
+) -> Scan:
+    """The scan of frames that are converted on access, with positions and probe in our conventions.
+
+    Parameters
+    ----------
+    raw
+        Of its patterns only the shape counts.
+    frames, plan
+        From `lazy_frames` and `FramePlan.of`.
+    conventions
+        Those of the file, overridden by the options.
+    log, estimate
+        See `assemble`.
+
+    Raises
+    ------
+    InputError
+        If positions are lengths and no pixel size is known, or implausible.
+    """
+    height, width = raw.patterns.shape[1:]
     # A detector cut to a part sees lower frequencies only: the pixels of the object grow.
     coarser = min(height, width) / plan.cut
     pixel = options.pixel_size or (None if raw.pixel_size is None else raw.pixel_size * coarser)
     if coarser != 1 and conventions.unit.value == "px":
         log(f"positions: divided by {coarser:g}, since object pixels grow when the detector is cropped")
     wavelength = options.wavelength or raw.wavelength
-    positions = _in_pixels(raw, conventions, pixel, coarser) + _offset(raw.offset, plan.cut)
+    where = f"{raw.path}: {raw.positions_key}"
+    positions = positions_in_pixels(raw.positions, conventions, pixel, coarser, where)
+    positions = positions + _offset(raw.offset, plan.cut)
     check_plausible(raw.path, raw.positions_key, positions, raw.pixel_size, wavelength)
     if options.pixel_size is None:
         check_far_field(raw.path, positions, pixel, raw.wavelength, raw.distance, plan.cut)
@@ -205,10 +239,26 @@ def _frame_notes(options: ReadOptions, plan: FramePlan) -> list[str]:
     return notes
 
 
-def _in_pixels(
-    raw: RawScan, conventions: Conventions, pixel: float | None, coarser: float
+def positions_in_pixels(
+    positions: NDArray, conventions: Conventions, pixel: float | None, coarser: float, where: str
 ) -> NDArray[np.float64]:
-    positions = raw.positions.astype(np.float64)
+    """Positions [n, 2] in the unit, order and sign of a file as (row, column) in object pixels.
+
+    Parameters
+    ----------
+    pixel
+        Object pixel size after cropping, in metres.
+    coarser
+        Factor by which cropping enlarges the pixels of the object.
+    where
+        File and key, for errors.
+
+    Raises
+    ------
+    InputError
+        If positions are lengths and the pixel size is unknown.
+    """
+    positions = positions.astype(np.float64)
     if conventions.axes.value == "column,row":
         positions = positions[:, ::-1]
     positions = positions * np.array(_SIGNS[conventions.sign.value])
@@ -217,8 +267,7 @@ def _in_pixels(
         return positions / coarser
     if pixel is None:
         raise InputError(
-            f"{raw.path}: {raw.positions_key} is in {unit} and the file has no pixel size, expected "
-            "--pixel-size in metres"
+            f"{where} is in {unit} and the file has no pixel size, expected --pixel-size in metres"
         )
     return positions * METRES[unit] / pixel
 

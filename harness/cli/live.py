@@ -1,0 +1,193 @@
+"""`ptychonnx live`: the object grows while the scan runs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptychonnx.harness.cli.console import errors, output, report_progress
+from ptychonnx.harness.cli.model_options import Omit, derive_options
+from ptychonnx.harness.cli.shared_options import check_batch
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions
+from ptychonnx.runtime.formats.readers.probe import read_probe
+from ptychonnx.runtime.formats.writers.reconstruction_file import (
+    ENDINGS_OF_TILES,
+    check_product,
+    write_reconstruction,
+)
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
+from ptychonnx.runtime.inference.artifact_path import artifact_path
+from ptychonnx.runtime.inference.inference_options import InferenceOptions
+from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
+from ptychonnx.runtime.live.detector_mask import read_mask
+from ptychonnx.runtime.live.live_options import LiveOptions
+from ptychonnx.runtime.live.live_reconstruction import (
+    FinishedSeries,
+    LiveReconstruction,
+    LiveSettings,
+    check_network,
+    warm_up,
+)
+from ptychonnx.runtime.live.live_run import LiveRun
+from ptychonnx.runtime.live.sources import open_frames, open_positions
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
+
+__all__ = ["live"]
+
+_FILES_ONLY = (
+    "mapping",
+    "companion",
+    "average_positions",
+    "ignore_extra_positions",
+    "raster",
+    "raster_step",
+    "external_links",
+)
+
+
+@derive_options
+def live(
+    frames: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Detector: zmq://host:port is DECTRIS Stream v1 (PUSH), zmq+sub:// the same from a proxy (PUB).",
+        ),
+    ],
+    positions: Annotated[
+        str,
+        typer.Option(
+            metavar="URL|FILE",
+            help="Encoders: zmq:// or zmq+sub://host:port, JSON messages; or a .csv file that grows.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File for the object: .h5 (ptychodus product) or .cxi.")],
+    artifact: Annotated[
+        Path | None,
+        typer.Argument(
+            parser=artifact_path,
+            help="ONNX artifact or zoo:NAME; left out with --server.",
+            show_default=False,
+        ),
+    ] = None,
+    probe: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the probe (NPZ, NPY, ptychodus, CXI, ptypy, MATLAB 7.3); its power is scaled to the mean "
+            "photons per pattern."
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="NPY or TIFF file with the mask of the detector, nonzero = valid.")
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Network on a server, grpc://host:port/model[/version]; also grpcs, http and https.",
+        ),
+    ] = None,
+    *,
+    streams: LiveOptions,
+    inference: InferenceOptions,
+    stitching: ReconstructOptions,
+    connection: ServerOptions,
+    reading: Annotated[ReadOptions, Omit(*_FILES_ONLY)],
+) -> None:
+    """Reconstruct **while the scan runs**: frames and positions are joined by number, and the object grows.
+
+    The object that is written is, bit for bit, that of the finished scan with the same batch. An interruption writes
+    what there is.
+
+    Example: `ptychonnx live zoo:pinn_hybrid --frames zmq://detector:9999 --positions zmq+sub://panda:8888
+    --positions-unit um --pixel-size 8e-9 --probe probe.npy --out object.h5`
+    """
+    servers = [server] if server else []
+    if (artifact is None) == (server is None):
+        raise InputError("live: expected one network, an artifact or --server URL")
+    check_batch(inference, servers)
+    check_product(out)
+    if out.suffix not in ENDINGS_OF_TILES:
+        raise InputError(f"{out}: a scan may become too large for it, expected .h5 or .cxi")
+    settings = LiveSettings(
+        reading=reading,
+        stitching=stitching,
+        probe=None if probe is None else read_probe(probe),
+        mask=None if mask is None else read_mask(mask),
+        batch=inference.batch or DEFAULT_BATCH,
+        interpolate=streams.interpolate,
+        source=frames,
+    )
+    with ExitStack() as stack:
+        networks: list[Predictor] = [] if artifact is None else [Session(artifact, inference.provider)]
+        networks += stack.enter_context(remote_sessions(servers, connection))
+        (network,) = networks
+        check_network(network, settings)
+        warm_up(network, settings)
+        progress = stack.enter_context(report_progress())
+        progress.stage(f"Waiting for {frames}", None, "patterns")
+        stage = ""
+
+        def observe(current: LiveReconstruction, waiting: int) -> None:
+            nonlocal stage
+            if current.series_name != stage:
+                stage = current.series_name
+                progress.stage(f"Reconstructing {stage}", None, "patterns")
+            progress.update(current.placed)
+
+        def finished(series: FinishedSeries) -> None:
+            path = out if streams.series == 1 else out.with_stem(f"{out.stem}-{series.series}")
+            write_reconstruction(path, series.reconstruction, series.scan, network.contract)
+            _report(path, series, network, settings.batch)
+
+        frame_source = open_frames(frames)
+        try:
+            position_source = open_positions(positions)
+        except InputError:
+            frame_source.close()
+            raise
+        run = LiveRun(network, frame_source, position_source, settings, streams, finished, observe)
+        with _terminated_like_interrupted(), run:
+            run.run()
+
+
+def _report(path: Path, series: FinishedSeries, network: Predictor, batch: int) -> None:
+    rows, columns = series.reconstruction.stitched.shape
+    output.print(
+        f"{path}: {rows} x {columns} pixels from {series.reconstruction.patterns} patterns on {network.provider} in "
+        f"batches of {batch}, weighting {series.reconstruction.weighting}",
+        soft_wrap=True,
+        markup=False,
+    )
+    warnings = series.report.warnings()
+    for line in series.report.lines():
+        if line not in warnings:
+            output.print(line, soft_wrap=True, markup=False)
+    for line in warnings:
+        errors.print(f"Warning: {line}", style="yellow", soft_wrap=True, markup=False)
+    if series.reconstruction.skipped:
+        output.print(series.reconstruction.skipped_text, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM, by which a scheduler ends a process, as an interruption from the keyboard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

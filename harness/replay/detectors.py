@@ -1,0 +1,40 @@
+"""Detectors by protocol, and encoders by address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ptychonnx.harness.replay.position_senders import JsonSender, PositionSender, TableWriter
+from ptychonnx.harness.replay.replay import Detector
+from ptychonnx.harness.replay.replay_options import ReplayOptions
+from ptychonnx.harness.replay.stream1_detector import Stream1Detector
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["open_detector", "open_encoders"]
+
+
+def open_detector(protocol: str, address: str, options: ReplayOptions, timeout: float) -> Detector:
+    """A detector that waits for a receiver.
+
+    Raises
+    ------
+    InputError
+        If the address cannot be served.
+    """
+    return Stream1Detector(address, options.series, timeout)
+
+
+def open_encoders(target: str, options: ReplayOptions, timeout: float) -> PositionSender:
+    """Encoders that serve HOST:PORT, or write a .csv file.
+
+    Raises
+    ------
+    InputError
+        If the address cannot be served, or the file not be written.
+    """
+    if Path(target).suffix != ".csv":
+        return JsonSender(target, timeout)
+    try:
+        return TableWriter(Path(target), options.samples)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from error

@@ -1,0 +1,107 @@
+"""Replay of a scan: frames at a fixed rate, positions in batches, with faults to order."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.harness.replay.frame_counts import ScanCounts
+from ptychonnx.harness.replay.position_senders import PositionSender
+from ptychonnx.harness.replay.replay_options import ReplayOptions
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["Detector", "Replayed", "frame_order", "replay"]
+
+
+class Detector(Protocol):
+    """Sends frames as a detector does."""
+
+    def begin(self, frames: int) -> None:
+        """A series of so many frames begins; waits for a receiver."""
+
+    def send(self, number: int, image: NDArray) -> None:
+        """Send one frame; waits if the receiver holds it back."""
+
+    def end(self) -> None:
+        """The series has ended."""
+
+    def close(self) -> None:
+        """Close, once everything has been sent."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What was sent: frames, duplicates among them, the numbers that were dropped, and the duration in seconds."""
+
+    frames: int
+    duplicates: int
+    dropped: tuple[int, ...]
+    seconds: float
+
+
+def replay(
+    scan: Scan,
+    detector: Detector,
+    encoders: PositionSender,
+    options: ReplayOptions,
+    progress: Progress = SILENT,
+) -> Replayed:
+    """Send a scan once.
+
+    Frames are due at fixed times; a receiver that holds them back delays all that follow. Positions of a frame are due
+    `options.positions_late` frames later.
+    """
+    counts, rng = ScanCounts(scan), np.random.default_rng(options.seed)
+    order, dropped = frame_order(len(scan), options, rng)
+    positions = _PositionPlan(scan.positions, encoders, options)
+    encoders.begin()
+    detector.begin(len(scan))
+    start = time.perf_counter()
+    for step, number in enumerate(order):
+        due = start + (step + options.jitter * rng.uniform(-0.5, 0.5)) / options.rate
+        time.sleep(max(0.0, due - time.perf_counter()))
+        detector.send(number, counts[number])
+        positions.send_until(step + 1 - options.positions_late)
+        progress.update(step + 1)
+    detector.end()
+    positions.send_until(len(scan), whole=True)
+    encoders.end(len(scan))
+    seconds = time.perf_counter() - start
+    return Replayed(len(order), len(order) - len(set(order)), dropped, seconds)
+
+
+def frame_order(
+    count: int, options: ReplayOptions, rng: np.random.Generator
+) -> tuple[list[int], tuple[int, ...]]:
+    """Numbers in the order in which frames are sent, and those that are not sent."""
+    numbers = np.arange(count)
+    kept = numbers[rng.random(count) >= options.drop]
+    order = np.concatenate(
+        [rng.permutation(kept[i : i + options.reorder]) for i in range(0, len(kept), options.reorder)]
+    )
+    twice = np.where(rng.random(len(order)) < options.duplicate, 2, 1)
+    return np.repeat(order, twice).tolist(), tuple(np.setdiff1d(numbers, kept).tolist())
+
+
+class _PositionPlan:
+    """Positions that are sent in batches, some time after their frames."""
+
+    def __init__(
+        self, positions: NDArray[np.float64], encoders: PositionSender, options: ReplayOptions
+    ) -> None:
+        self._positions, self._encoders, self._options = positions, encoders, options
+        self._sent = 0
+
+    def send_until(self, stop: int, *, whole: bool = False) -> None:
+        """Send the positions of frames before `stop` in whole batches; `whole`: also the rest."""
+        batch, samples = self._options.positions_batch, self._options.samples
+        stop = min(stop, len(self._positions))
+        while self._sent < stop and (whole or stop - self._sent >= batch):
+            part = self._positions[self._sent : min(self._sent + batch, stop)]
+            self._encoders.send(self._sent * samples, np.repeat(part, samples, axis=0))
+            self._sent += len(part)

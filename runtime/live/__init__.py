@@ -1,0 +1,1 @@
+"""Reconstruction while a scan runs: frames and positions arrive, are joined by number, and the object grows."""

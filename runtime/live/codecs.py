@@ -1,0 +1,91 @@
+"""Decompression of detector frames; every declared size is compared with the shape before anything is allocated."""
+
+from __future__ import annotations
+
+import struct
+
+import bitshuffle
+import lz4.block
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["CODECS", "decoded"]
+
+CODECS = ("none", "lz4", "bslz4", "bszstd")
+# Bytes of uncompressed data, big-endian, and of one block: the header of HDF5's filters, which detectors use.
+_HEADER = struct.Struct(">QI")
+_LARGEST_FRAME = 2**25
+
+
+def decoded(data: bytes, codec: str, shape: tuple[int, int], dtype: np.dtype, where: str) -> NDArray:
+    """Decompress one frame.
+
+    Parameters
+    ----------
+    codec
+        One of `CODECS`: raw bytes; LZ4, as one block or with the header of the HDF5 filter; bitshuffle with LZ4 or
+        Zstandard, with the header of the HDF5 filter.
+    shape
+        (rows, columns).
+    dtype
+        With the byte order of the sender.
+    where
+        Source and frame, at the beginning of error messages.
+
+    Returns
+    -------
+    [rows, columns] in native byte order.
+
+    Raises
+    ------
+    InputError
+        If the sizes disagree, or the data are damaged.
+    """
+    rows, columns = shape
+    if min(shape) < 1 or rows * columns > _LARGEST_FRAME:
+        raise InputError(f"{where}: {rows} x {columns} pixels, expected at most {_LARGEST_FRAME} pixels")
+    size = rows * columns * dtype.itemsize
+    try:
+        values = _decompressed(data, codec, rows * columns, dtype, where)
+    except InputError:
+        raise
+    except Exception as error:  # the codecs raise types of their own
+        raise InputError(f"{where}: damaged {codec} data ({error}), expected {size} bytes") from error
+    if values.nbytes != size:
+        raise InputError(f"{where}: {values.nbytes} bytes, expected {size} for {rows} x {columns} {dtype}")
+    return np.ascontiguousarray(values.view(dtype).reshape(shape), dtype=dtype.newbyteorder("="))
+
+
+def _decompressed(data: bytes, codec: str, pixels: int, dtype: np.dtype, where: str) -> NDArray:
+    size = pixels * dtype.itemsize
+    if codec == "none":
+        return np.frombuffer(data, np.uint8)
+    declared, block = _HEADER.unpack_from(data) if len(data) >= _HEADER.size else (0, 0)
+    if codec == "lz4":
+        if declared == size:
+            return np.frombuffer(_lz4_blocks(data, size, block), np.uint8)
+        return np.frombuffer(lz4.block.decompress(data, uncompressed_size=size), np.uint8)
+    if codec not in CODECS:
+        raise InputError(f"{where}: compressed with {codec}, expected one of {', '.join(CODECS)}")
+    if declared != size:
+        raise InputError(f"{where}: declares {declared} bytes, expected {size}")
+    if block % dtype.itemsize or not 0 <= block <= 2**24:
+        raise InputError(f"{where}: declares blocks of {block} bytes, expected whole pixels")
+    decompress = bitshuffle.decompress_lz4 if codec == "bslz4" else bitshuffle.decompress_zstd
+    payload = np.frombuffer(data, np.uint8, offset=_HEADER.size)
+    return decompress(payload, (pixels,), dtype, block // dtype.itemsize).view(np.uint8)
+
+
+def _lz4_blocks(data: bytes, size: int, block: int) -> bytes:
+    """Blocks of HDF5's LZ4 filter, each with its compressed size; a block that did not shrink is stored as it is."""
+    parts, place, left = [], _HEADER.size, size
+    while left > 0:
+        (length,) = struct.unpack_from(">I", data, place)
+        part, whole = data[place + 4 : place + 4 + length], min(block, left)
+        if len(part) != length or whole <= 0:
+            raise ValueError("a block is cut off")
+        parts.append(part if length == whole else lz4.block.decompress(part, uncompressed_size=whole))
+        place, left = place + 4 + length, left - whole
+    return b"".join(parts)

@@ -1,0 +1,1 @@
+"""Sources of detector frames, one module for each protocol."""

@@ -1,0 +1,104 @@
+"""The object while it grows: a canvas that is enlarged when a patch falls outside of it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.reconstruction.stitching.canvas import MAX_CANVAS_PIXELS, Canvas, PlacedPatches
+from ptychonnx.runtime.reconstruction.stitching.stitched_object import Stitched, weighted_mean
+from ptychonnx.runtime.scan.forward_model import window_corners
+
+__all__ = ["GrowingObject"]
+
+# The canvas grows by at least this fraction of its side, so that it is copied rarely.
+_MARGIN = 0.25
+# A preview of more pixels than this would take the memory that the network needs.
+_LARGEST_PREVIEW = min(MAX_CANVAS_PIXELS, 2**26)
+
+
+class GrowingObject:
+    """Weighted mean of the patches so far, for people to look at.
+
+    The object that is written is stitched again at the end, from the positions as they are then known. Where the
+    contract asks for synchronisation, each patch is rotated to agree with the object so far: a greedy substitute for
+    `stitching.synchronisation`, which needs all patches.
+
+    Attributes
+    ----------
+    version
+        Increases with every change.
+    """
+
+    def __init__(self, weight: NDArray[np.float64], *, synchronise: bool) -> None:
+        """Create an empty object for patches with a weight float64 [N, N]."""
+        self._weight, self._synchronise = np.ascontiguousarray(weight, np.float64), synchronise
+        self._size = weight.shape[0]
+        self._canvas = Canvas(0, 0)
+        self._low = np.zeros(2, np.intp)
+        self.version = 0
+
+    def add(self, patches: NDArray[np.complex64], positions: NDArray[np.float64]) -> None:
+        """Add patches complex64 [m, N, N] centred at positions float64 [m, 2], in pixels.
+
+        Raises
+        ------
+        InputError
+            If the positions span too large a canvas.
+        """
+        if not len(patches):
+            return
+        exact = window_corners(positions, self._size)
+        whole = np.floor(exact).astype(np.intp)
+        self._enlarge(whole.min(axis=0), whole.max(axis=0) + self._size)
+        corners = whole - self._low
+        if self._synchronise:
+            patches = patches * self._rotations(patches, corners)[:, None, None]
+        placed = PlacedPatches(
+            np.ascontiguousarray(patches, np.complex64), corners, exact - whole, interpolate=True
+        )
+        self._canvas.add(placed, self._weight)
+        self.version += 1
+
+    def stitched(self) -> Stitched | None:
+        """The object so far; None before the first patch."""
+        if not self._canvas.weights.size:
+            return None
+        values, weights = self._canvas.values, self._canvas.weights
+        return Stitched(
+            weighted_mean(values, weights), weights.copy(), (float(self._low[0]), float(self._low[1]))
+        )
+
+    def _enlarge(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> None:
+        shape = np.array(self._canvas.weights.shape)
+        if shape.any() and (low >= self._low).all() and (high <= self._low + shape).all():
+            return
+        margin = 0 * shape
+        if shape.any():
+            margin = (_MARGIN * shape).astype(np.intp)
+            low, high = np.minimum(low, self._low), np.maximum(high, self._low + shape)
+        low = np.where(low < self._low, low - margin, low) if shape.any() else low
+        high = np.where(high > self._low + shape, high + margin, high) if shape.any() else high
+        rows, columns = (high - low).tolist()
+        if rows * columns > _LARGEST_PREVIEW:
+            raise InputError(
+                f"the positions span a canvas of {rows} x {columns} pixels, expected at most {_LARGEST_PREVIEW} pixels "
+                "in all: are unit and pixel size right?"
+            )
+        canvas = Canvas(rows, columns)
+        if shape.any():
+            (top, left), (height, width) = (self._low - low).tolist(), shape.tolist()
+            canvas.values[top : top + height, left : left + width] = self._canvas.values
+            canvas.weights[top : top + height, left : left + width] = self._canvas.weights
+        self._canvas, self._low = canvas, low
+
+    def _rotations(self, patches: NDArray[np.complex64], corners: NDArray[np.intp]) -> NDArray[np.complex64]:
+        """Phase factors [m] that rotate each patch to the object under it, or to the patches before it."""
+        factors = np.ones(len(patches), np.complex64)
+        for index, (patch, (row, column)) in enumerate(zip(patches, corners.tolist(), strict=True)):
+            under = self._canvas.values[row : row + self._size, column : column + self._size]
+            product = complex(np.vdot(self._weight * patch, under))
+            if abs(product) > 0 and np.isfinite(product):
+                factors[index] = product / abs(product)
+        return factors

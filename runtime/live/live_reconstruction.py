@@ -1,0 +1,330 @@
+"""The reconstruction of one series while it is measured.
+
+Networks of gridsize 1 need no position to predict a patch. So frames never wait for their positions: patches are
+predicted when frames arrive and stored; each is placed when its position is settled, however late that is.
+
+At the end the object is stitched by `reconstruct` from the stored patches in order of their numbers, as from a finished
+file: in what order frames and positions came changes no bit of the result.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError, UnsupportedError
+from ptychonnx.runtime.formats.read_options import Convention, Conventions, ReadOptions
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
+from ptychonnx.runtime.live.events import Frame, UnreadableFrame
+from ptychonnx.runtime.live.frame_conversion import FrameConversion
+from ptychonnx.runtime.live.growing_object import GrowingObject
+from ptychonnx.runtime.live.growing_scan import GrowingScan
+from ptychonnx.runtime.live.live_report import LiveReport
+from ptychonnx.runtime.live.position_table import PositionTable
+from ptychonnx.runtime.live.record_file import RecordFile
+from ptychonnx.runtime.live.stored_patches import StoredPatches
+from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
+from ptychonnx.runtime.reconstruction.stitching import patch_weight
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["FinishedSeries", "LiveReconstruction", "LiveSettings", "check_network", "warm_up"]
+
+_logger = logging.getLogger("ptychonnx.runtime.live")
+# If none of this many frames can be used, the settings are wrong.
+_HOPELESS = 64
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """How a series is reconstructed.
+
+    Attributes
+    ----------
+    reading
+        Conventions of frames and positions; those that are left out are defaults: counts, the direct beam in the
+        centre, and (row, column).
+    stitching
+        As for a finished scan.
+    probe
+        complex64 [modes, N, N] of any power, or None.
+    mask
+        bool [rows, columns] of the detector, True = valid, or None.
+    batch
+        Patterns in a run of the network.
+    interpolate
+        Whether missing positions are interpolated.
+    source
+        Of the frames, for messages.
+    """
+
+    reading: ReadOptions
+    stitching: ReconstructOptions
+    probe: NDArray[np.complex64] | None = None
+    mask: NDArray[np.bool_] | None = None
+    batch: int = DEFAULT_BATCH
+    interpolate: bool = False
+    source: str = "frames"
+
+
+@dataclass(frozen=True)
+class FinishedSeries:
+    """The object of a series, its scan, and what happened."""
+
+    series: int
+    reconstruction: Reconstruction
+    scan: Scan
+    report: LiveReport
+
+
+def check_network(network: Predictor, settings: LiveSettings) -> None:
+    """Refuse networks and settings that cannot work, before anything is received.
+
+    Raises
+    ------
+    UnsupportedError
+        If the network takes groups of neighbouring patterns, which are known only at the end.
+    InputError
+        If the weighting needs a probe and there is none.
+    """
+    contract = network.contract
+    if contract.gridsize != 1:
+        raise UnsupportedError(
+            f"{network.name}: takes groups of {contract.channels} neighbouring patterns, which are known only when the "
+            "scan is complete, expected a network of gridsize 1"
+        )
+    patch_weight(settings.stitching.weighting or contract.stitching.weighting, contract.n, settings.probe)
+
+
+def warm_up(network: Predictor, settings: LiveSettings) -> None:
+    """Run the network and the stitching kernel once, so that the first frames do not wait for what loads late."""
+    n = network.contract.n
+    scan = Scan(np.ones((settings.batch, n, n), np.float32), np.zeros((settings.batch, 2)), settings.probe)
+    patches = network.predict(*network.inputs(scan, np.arange(settings.batch)[:, None]))
+    GrowingObject(np.ones((n, n)), synchronise=False).add(patches[:, 0], scan.positions)
+
+
+class LiveReconstruction:
+    """Takes frames and positions of one series in any order.
+
+    Attributes
+    ----------
+    series
+        Number of the series.
+    positions
+        Table to which the caller adds positions.
+    object
+        The growing object.
+    report
+        Counts so far.
+    last_pattern
+        Number and amplitudes float32 [N, N] of the last pattern; None before the first.
+    """
+
+    def __init__(
+        self, network: Predictor, settings: LiveSettings, series: int, positions: PositionTable
+    ) -> None:
+        self.series, self.positions = series, positions
+        self._network, self._settings = network, settings
+        self._name = self.series_name = f"series {series}"
+        contract = network.contract
+        self._weighting = settings.stitching.weighting or contract.stitching.weighting
+        synchronise = settings.stitching.synchronise
+        weight = patch_weight(self._weighting, contract.n, settings.probe)
+        self.object = GrowingObject(
+            weight, synchronise=contract.stitching.synchronise if synchronise is None else synchronise
+        )
+        self.report = LiveReport()
+        self.last_pattern: tuple[int, NDArray[np.float32]] | None = None
+        self._unit: str | None = settings.reading.positions_unit
+        self._scan: GrowingScan | None = None
+        self._patches = RecordFile((contract.n, contract.n), np.complex64, "the patches of the scan")
+        self._seen: set[int] = set()
+        self._waiting: set[int] = set()
+        self._received: dict[int, float] = {}
+        self._first, self._last, self._seconds = 0.0, 0.0, 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every usable frame so far has a position."""
+        return self._scan is not None and all(number in self.positions for number in self._scan.records)
+
+    @property
+    def placed(self) -> int:
+        """Number of patches in the growing object."""
+        return 0 if self._scan is None else len(self._scan.records) - len(self._waiting)
+
+    def add(self, events: Sequence[Frame | UnreadableFrame]) -> None:
+        """Predict and store the patches of frames, at most a batch.
+
+        Raises
+        ------
+        InputError
+            If the first frames do not fit the network or the options.
+        DeviceError, ServerError
+            If the network fails.
+        EnvironmentFailure
+            If the disk is full.
+        """
+        report, frames = self.report, []
+        for event in events:
+            if event.number in self._seen:
+                report.duplicates += 1
+                continue
+            self._seen.add(event.number)
+            report.frames += 1
+            if isinstance(event, UnreadableFrame):
+                self._leave_out({event.number: event.reason})
+            else:
+                frames.append(event)
+        if frames:
+            self._first = self._first or frames[0].received
+            self._predict(frames)
+        if report.frames >= _HOPELESS and len(report.left_out) == report.frames:
+            reason = report.left_out[min(report.left_out)]
+            raise InputError(f"none of the first {report.frames} frames can be used: {reason}")
+
+    def place(self, unit: str | None) -> None:
+        """Add patches to the growing object whose position has been settled since the last call.
+
+        Parameters
+        ----------
+        unit
+            Unit of the positions, if their source states it.
+        """
+        if self._scan is None:
+            return
+        self._unit = self._unit or unit
+        numbers = sorted(number for number in self._waiting if self.positions.is_settled(number))
+        step = self._settings.batch
+        for start in range(0, len(numbers), step):
+            self._place(numbers[start : start + step])
+
+    def finish(self, announced: int | None = None) -> FinishedSeries:
+        """Stitch the object from everything that has a position.
+
+        Parameters
+        ----------
+        announced
+            Number of frames that the detector announced, if the series is complete.
+
+        Raises
+        ------
+        InputError
+            If no frame has a position, or positions are implausible.
+        """
+        report, table = self.report, self.positions
+        usable = set() if self._scan is None else set(self._scan.records) - set(report.left_out)
+        interpolated = table.interpolated(sorted(usable)) if self._settings.interpolate else {}
+        report.interpolated = sorted(interpolated)
+        report.missing = sorted(set(range(announced or max(self._seen, default=-1) + 1)) - self._seen)
+        report.without_position = sorted(n for n in usable if n not in table and n not in interpolated)
+        report.without_frame = sorted(set(table.numbers) - self._seen)
+        numbers = sorted(n for n in usable if n in table or n in interpolated)
+        if self._scan is None or not numbers:
+            raise InputError(
+                f"{self._name}: no frame has a position ({report.frames} frames, {len(table)} positions): do both "
+                "count from 0?"
+            )
+        places = dict(zip(own := [n for n in numbers if n in table], table.positions(own), strict=True))
+        positions = np.array([places[n] if n in places else interpolated[n] for n in numbers])
+        scan = self._scan.scan(numbers, positions, self._conventions(), _logger.info)
+        self._predict_tail(scan, numbers)
+        stitching = self._settings.stitching
+        reconstruction = reconstruct(
+            StoredPatches(self._network, self._patches, self._scan.rows(numbers)),
+            scan,
+            self._weighting,
+            self._settings.batch,
+            placement=stitching.placement,
+            synchronise=stitching.synchronise,
+            canvas_memory=None if stitching.canvas_memory is None else int(1e9 * stitching.canvas_memory),
+            skip_invalid=stitching.skip_invalid,
+        )
+        report.seconds = self._last - self._first
+        return FinishedSeries(
+            self.series, replace(reconstruction, inference_seconds=self._seconds), scan, report
+        )
+
+    def _predict(self, frames: list[Frame]) -> None:
+        scan = self._scan or self._begin(frames)
+        converted = scan.conversion.convert(frames)
+        self._leave_out(converted.left_out)
+        count, batch = len(converted.frames), self._settings.batch
+        if not count:
+            return
+        start = time.monotonic()
+        # Results depend on the size of a batch in the last digits: short ones are filled up with their last pattern.
+        padded = converted.patterns.take(range(batch), axis=0, mode="clip")
+        one = scan.batch(padded)
+        self._network.check_scan(one)
+        inputs = self._network.inputs(one, np.arange(batch)[:, None])
+        patches = self._network.predict(*inputs)[:count, 0]
+        numbers = [frame.number for frame in converted.frames]
+        first = scan.append(converted.patterns)
+        self._patches.write(first, patches)
+        # From here on the frames count, also if the user interrupts.
+        scan.records.update(zip(numbers, range(first, first + count), strict=True))
+        self._waiting.update(numbers)
+        self._received.update((frame.number, frame.received) for frame in converted.frames)
+        self.last_pattern = numbers[-1], converted.patterns[-1]
+        self._last = time.monotonic()
+        self._seconds += self._last - start
+
+    def _begin(self, frames: list[Frame]) -> GrowingScan:
+        """Decide how frames are converted, from the first of them."""
+        settings, conventions = self._settings, self._conventions()
+        conversion = FrameConversion(frames, settings.reading, conventions, settings.mask, settings.source)
+        for note in conversion.notes:
+            _logger.warning("%s", note)
+        self._scan = GrowingScan(conversion, settings.reading, settings.probe, self._name)
+        return self._scan
+
+    def _conventions(self) -> Conventions:
+        """What the numbers of frames and positions mean."""
+        unit = Convention(self._unit or "unknown", "as the source says")
+        assumed = (Convention(value, "assumed") for value in ("row,column", "as-is", "counts", "centre"))
+        return Conventions(unit, *assumed).overridden(self._settings.reading)
+
+    def _place(self, numbers: list[int]) -> None:
+        """Add patches to the growing object."""
+        assert self._scan is not None
+        if self._unit is None:
+            raise InputError("positions: their unit is unknown, expected --positions-unit")
+        places = self._scan.in_pixels(self.positions.positions(numbers), self._conventions())
+        patches = self._patches.read(self._scan.rows(numbers))
+        try:
+            self.object.add(patches, places)
+        except InputError as error:
+            if len(numbers) > 1:
+                for number in numbers:
+                    self._place([number])
+                return
+            self._leave_out({numbers[0]: str(error)})
+        self._waiting.difference_update(numbers)
+        now = time.monotonic()
+        for number in numbers:
+            self.report.latencies.append(now - self._received.pop(number))
+
+    def _leave_out(self, reasons: dict[int, str]) -> None:
+        for number, reason in reasons.items():
+            if not self.report.left_out:
+                _logger.warning("frame %d of %s is left out: %s", number, self._name, reason)
+            self.report.left_out[number] = reason
+
+    def _predict_tail(self, scan: Scan, numbers: list[int]) -> None:
+        """Predict the last patterns again, in the smaller batch in which they come from a finished file."""
+        assert self._scan is not None
+        tail = len(numbers) % self._settings.batch
+        if not tail:
+            return
+        groups = np.arange(len(numbers) - tail, len(numbers))[:, None]
+        for index, patches in self._network.batches(scan, groups, self._settings.batch):
+            rows = self._scan.rows([numbers[row] for row in index[:, 0].tolist()])
+            for row, patch in zip(rows.tolist(), patches[:, 0], strict=True):
+                self._patches.write(row, patch[None])

@@ -1,0 +1,1 @@
+"""Sources of positions, one module for each protocol."""

@@ -1,0 +1,133 @@
+"""Positions in a text file that grows: one line for each sample, after a line of names.
+
+Columns are `x` (the column) and `y` (the row), or `row` and `column`, with an ending that states the unit, such as
+`x_um`, and possibly `frame`, the number of the frame; without it, the first line belongs to frame 0, and so on. A line
+`# end` ends the scan.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.live.events import PositionEvent, PositionSamples, PositionsEnd
+
+__all__ = ["GrowingTable", "open_table"]
+
+_NAMES = {"x": 1, "y": 0, "row": 0, "column": 1}
+_NUMBERS = ("frame", "number", "index")
+_UNIT = re.compile(r"_(m|mm|um|nm|px)$")
+_SEPARATORS = re.compile(r"[,;\s]+")
+_POLL_SECONDS = 0.05
+_BLOCK = 2**20
+
+
+class GrowingTable:
+    """A file that a motion controller writes, see `ptychonnx.runtime.live.events.PositionSource`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._place, self._line, self._rows = 0, 0, 0
+        self._rest = b""
+        self._columns: tuple[int, int, int | None] | None = None
+        self._width = 0
+        self.unit: str | None = None
+        self._ended = False
+
+    def receive(self, timeout: float) -> PositionEvent | None:
+        """The lines that were added, or None if none were within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if self._ended:
+                self._ended = False
+                return PositionsEnd()
+            if (samples := self._read()) is not None:
+                return samples
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(min(_POLL_SECONDS, timeout))
+
+    def close(self) -> None:
+        """Nothing stays open between reads."""
+
+    def _read(self) -> PositionSamples | None:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(0, 2)
+                if file.tell() < self._place:
+                    raise InputError(f"{self._path}: became shorter, expected a file that grows")
+                file.seek(self._place)
+                block = file.read(_BLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be read ({error.strerror or error})") from error
+        self._place += len(block)
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        if len(self._rest) > _BLOCK:
+            raise InputError(f"{self._path}: a line of more than {_BLOCK} bytes, expected lines of numbers")
+        numbers, values = [], []
+        for line in lines:
+            self._line += 1
+            fields = self._fields(line.decode("utf-8-sig", "replace").strip())
+            if fields is not None:
+                numbers.append(fields[0])
+                values.append(fields[1:])
+        if not numbers:
+            return None
+        return PositionSamples(np.array(numbers, np.int64), np.array(values, np.float64))
+
+    def _fields(self, line: str) -> tuple[int, float, float] | None:
+        """Number of the frame, row and column; None if the line holds no sample."""
+        if line.startswith("#"):
+            self._ended |= line.strip("# ").lower() == "end"
+            return None
+        if not line:
+            return None
+        fields = _SEPARATORS.split(line)
+        if self._columns is None:
+            self._columns = self._named(fields)
+            self._width = len(fields)
+            return None
+        row, column, number = self._columns
+        try:
+            if len(fields) != self._width:
+                raise ValueError(f"{len(fields)} columns")
+            frame = self._rows if number is None else int(fields[number])
+            sample = frame, float(fields[row]), float(fields[column])
+        except ValueError as error:
+            raise InputError(
+                f"{self._path}: line {self._line} is no row of {self._width} numbers ({error})"
+            ) from error
+        self._rows += 1
+        return sample
+
+    def _named(self, names: list[str]) -> tuple[int, int, int | None]:
+        places: dict[int, int] = {}
+        units = set()
+        for place, name in enumerate(names):
+            bare = _UNIT.sub("", name.lower())
+            if bare in _NAMES:
+                places[_NAMES[bare]] = place
+                units.add(match[1] if (match := _UNIT.search(name.lower())) else None)
+        if set(places) != {0, 1} or len(units) > 1:
+            raise InputError(
+                f"{self._path}: the first line is {','.join(names)[:60]!r}, expected names: x and y, or row and column,"
+                " with one unit such as x_um, and possibly frame"
+            )
+        self.unit = units.pop()
+        number = next((place for place, name in enumerate(names) if name.lower() in _NUMBERS), None)
+        return places[0], places[1], number
+
+
+def open_table(url: str) -> GrowingTable:
+    """Watch a file, which may appear later."""
+    path = Path(unquote(urlsplit(url).netloc + urlsplit(url).path)) if "://" in url else Path(url)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: no such folder, expected a file of positions in it")
+    return GrowingTable(path)

@@ -1,0 +1,104 @@
+"""Positions as JSON messages over ZeroMQ, as PandA boxes publish them.
+
+* ``{"msg_type": "start"}`` begins a scan.
+* ``{"msg_type": "data", "datasets": {"/INENC2.VAL.Value": {"starting_sample_number": 0, "data": [...]}, ...}}``:
+  samples of encoders. Sample i belongs to frame i // samples, where the query of the URL states the number of samples
+  for each frame and the names of the channels: ``zmq+sub://panda:8888?x=/INENC2.VAL.Value&y=/INENC3.VAL.Value&samples=10``.
+* ``{"msg_type": "data", "frame": [...], "x": [...], "y": [...]}``: samples with the number of their frame, which may
+  repeat.
+* ``{"msg_type": "stop"}`` ends a scan.
+
+x is the column, y the row.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.live.events import PositionEvent, PositionSamples, PositionsBegin, PositionsEnd
+from ptychonnx.runtime.live.zeromq import ReceivingSocket
+
+__all__ = ["JsonMessages", "open_messages"]
+
+_CHANNELS = {"x": "/INENC2.VAL.Value", "y": "/INENC3.VAL.Value"}
+_UNITS = ("px", "m", "mm", "um", "nm")
+
+
+class JsonMessages:
+    """A motion controller that sends JSON, see `ptychonnx.runtime.live.events.PositionSource`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._socket = ReceivingSocket(url)
+        query = dict(parse_qsl(self._socket.parts.query))
+        if unknown := set(query) - {"x", "y", "samples", "unit"}:
+            raise InputError(f"{url}: unknown {', '.join(sorted(unknown))}, expected x, y, samples and unit")
+        self._channels = {axis: query.get(axis, name) for axis, name in _CHANNELS.items()}
+        samples = query.get("samples", "1")
+        if not samples.isdigit() or samples.strip("0") == "":
+            raise InputError(f"{url}: samples={samples}, expected the number of samples for each frame")
+        self._samples = int(samples)
+        self.unit = query.get("unit")
+        if self.unit is not None and self.unit not in _UNITS:
+            raise InputError(f"{url}: unit={self.unit}, expected one of {', '.join(_UNITS)}")
+        self._next = 0
+
+    def receive(self, timeout: float) -> PositionEvent | None:
+        """The next event, or None if there is none within `timeout` seconds."""
+        parts = self._socket.receive(timeout)
+        return None if parts is None else self._event(parts[-1])
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._socket.close()
+
+    def _event(self, part: bytes) -> PositionEvent:
+        try:
+            message = json.loads(part)
+            kind = message["msg_type"]
+            if kind == "start":
+                self._next = 0
+                return PositionsBegin()
+            if kind == "stop":
+                return PositionsEnd()
+            if kind == "data":
+                return self._samples_of(message)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{self._url}: a message that holds no positions ({error or type(error).__name__}), expected JSON with "
+                f"msg_type and {self._channels['x']} and {self._channels['y']}, or frame, x and y"
+            ) from error
+        raise InputError(f"{self._url}: a message of type {kind!r}, expected start, data or stop")
+
+    def _samples_of(self, message: dict[str, Any]) -> PositionSamples:
+        if "datasets" not in message:
+            numbers = np.atleast_1d(np.asarray(message["frame"]))
+            if numbers.dtype.kind not in "iu":
+                raise ValueError("frame holds no whole numbers")
+            return PositionSamples(numbers.astype(np.int64), _pairs(message["y"], message["x"], len(numbers)))
+        sets = [message["datasets"][self._channels[axis]] for axis in ("y", "x")]
+        starts = {int(one.get("starting_sample_number", self._next)) for one in sets}
+        if len(starts) > 1:
+            raise ValueError("x and y begin at different samples")
+        start, count = starts.pop(), len(sets[0]["data"])
+        self._next = start + count
+        numbers = np.arange(start, start + count, dtype=np.int64) // self._samples
+        return PositionSamples(numbers, _pairs(sets[0]["data"], sets[1]["data"], count))
+
+
+def _pairs(rows: Any, columns: Any, count: int) -> NDArray[np.float64]:
+    pair = [np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in (rows, columns)]
+    if {axis.shape for axis in pair} != {(count,)}:
+        raise ValueError(f"x and y differ in length, expected {count} each")
+    return np.stack(pair, axis=1)
+
+
+def open_messages(url: str) -> JsonMessages:
+    """Connect to a motion controller."""
+    return JsonMessages(url)

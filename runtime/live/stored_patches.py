@@ -1,0 +1,65 @@
+"""Patches that the network predicted while the scan ran, as a predictor for the reconstruction at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, RequestStatistics
+from ptychonnx.runtime.live.record_file import RecordFile
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["StoredPatches"]
+
+
+class StoredPatches(Predictor):
+    """Answers `batches` with stored patches, so that `reconstruct` stitches them as those of a finished file."""
+
+    def __init__(self, network: Predictor, patches: RecordFile, records: NDArray[np.intp]) -> None:
+        """Patches in order of the scan.
+
+        Parameters
+        ----------
+        records
+            int [n], index in `patches` of each pattern of the scan.
+        """
+        self._network, self._patches, self._records = network, patches, records
+        self.contract = network.contract
+
+    @property
+    def name(self) -> str:
+        """Name of the network."""
+        return self._network.name
+
+    @property
+    def source(self) -> str:
+        """Path or URL of the network."""
+        return self._network.source
+
+    @property
+    def provider(self) -> str:
+        """What ran the network."""
+        return self._network.provider
+
+    @property
+    def requests(self) -> RequestStatistics | None:
+        """Latencies are those of the stream, not of requests."""
+        return None
+
+    def predict(self, *inputs: NDArray) -> NDArray[np.complex64]:
+        """Predict patches with the network itself."""
+        return self._network.predict(*inputs)
+
+    def batches(
+        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
+        """Stored patches, batch by batch."""
+        for start in range(0, len(groups), batch):
+            index = groups[start : start + batch]
+            patches = self._patches.read(self._records[index.reshape(-1)])
+            yield index, patches.reshape(*index.shape, *patches.shape[1:])
+
+    def close(self) -> None:
+        """The network belongs to the caller."""
