@@ -180,21 +180,23 @@ class LiveRun:
         )
 
     def _finish(self) -> None:
-        """Pass the current series on, and prepare for the next."""
-        current, self._current = self._current, None
-        assert current is not None
-        announced, self._announced = self._announced, None
-        complete, self._ended = self._ended is not None, None
+        """Pass the current series on, and prepare for the next; an interruption leaves it to be passed on again."""
+        assert self._current is not None
+        try:
+            # Every position is settled now.
+            self._current.positions.end()
+            self._current.place(self._positions.unit)
+            self._observe(self._current, len(self._frame_inbox))
+            self._finished(self._current.finish(None if self._ended is None else self._announced))
+        except PtychonnxError:
+            self._current = None
+            raise
+        self._current = self._announced = self._ended = None
         self.done += 1
         if len(self._tables) > 1:
             self._tables.popleft()
         else:
             self._tables[0] = PositionTable()
-        # Every position is settled now.
-        current.positions.end()
-        current.place(self._positions.unit)
-        self._observe(current, len(self._frame_inbox))
-        self._finished(current.finish(announced if complete else None))
 
     def _rescue(self) -> None:
         """Pass on what there is of the current series, with the frames and positions that have arrived already."""

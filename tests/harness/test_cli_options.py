@@ -25,6 +25,8 @@ COMMANDS = [
     "sign",
     "info",
     "reconstruct",
+    "live",
+    "replay",
     "evaluate",
     "bench",
     "loadtest",
