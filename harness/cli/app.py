@@ -26,6 +26,7 @@ from ptychonnx.harness.cli import (
     inspect,
     live,
     loadtest,
+    merge,
     reconstruct,
     replay,
     sign,
@@ -68,6 +69,7 @@ app.command("sign", cls=Command, rich_help_panel="Make artifacts")(sign.sign)
 app.command("reconstruct", cls=Command, rich_help_panel="Use artifacts")(reconstruct.reconstruct)
 app.command("live", cls=Command, rich_help_panel="Use artifacts")(live.live)
 app.command("replay", cls=Command, rich_help_panel="Use artifacts")(replay.replay)
+app.command("merge", cls=Command, rich_help_panel="Use artifacts")(merge.merge)
 app.command("evaluate", cls=Command, rich_help_panel="Use artifacts")(evaluate.evaluate)
 app.command("bench", cls=Command, rich_help_panel="Use artifacts")(bench.bench)
 app.command("loadtest", cls=Command, rich_help_panel="Use artifacts")(loadtest.loadtest)

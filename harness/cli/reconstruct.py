@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ptychonnx.harness.cli.console import output, report_progress
+from ptychonnx.harness.cli.console import output, print_result, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import Probe, check_batch
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
@@ -35,6 +35,7 @@ from ptychonnx.runtime.reconstruction import reconstruct as run_reconstruction
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.stitching import check_whole, whole_shape
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.sharding import Shard, reconstruct_shard
 
 __all__ = ["reconstruct"]
 
@@ -63,6 +64,13 @@ def reconstruct(
             help="Network on a server, grpc://host:port/model[/version]; also grpcs, http and https.",
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Reconstruct the I-th of N parts of the scan, and write its sums for `ptychonnx merge`.",
+        ),
+    ] = None,
     *,
     inference: InferenceOptions,
     stitching: ReconstructOptions,
@@ -86,12 +94,18 @@ def reconstruct(
     if iterations.refine_probe and not iterations.refine:
         raise InputError("--refine-probe: there are no iterations, expected --refine K with it")
     *artifacts, path = files
+    part = None if shard is None else Shard.parse(shard)
+    if part is not None:
+        _check_part(out, picture, iterations, inference)
     check_product(out)
     if picture is not None:
         check_output(picture)
     with remote_sessions(servers, connection) as remote:
         network: Predictor = remote[0] if remote else Session(artifacts[0], inference.provider)
         scan = read_scan(path, probe=probe, options=reading, estimate_probe=True)
+        if part is not None:
+            _write_part(out, network, scan, part, inference.batch or DEFAULT_BATCH, stitching)
+            return
         _check_memory(scan, out, picture, stitching, iterations)
         if iterations.refine:
             check_iterative(scan, iterations.alpha)
@@ -106,6 +120,45 @@ def reconstruct(
         _draw(picture, network.contract.label, scan, result)
     for line in _summary(written, network.provider, stitched, refined):
         output.print(line, soft_wrap=True, markup=False)
+
+
+def _check_part(
+    out: Path, picture: Path | None, iterations: IterationOptions, inference: InferenceOptions
+) -> None:
+    """Refuse what takes a whole object, and what may differ between the processes that write the parts."""
+    if out.suffix != ".h5":
+        raise InputError(f"{out}: is a part of an object, expected a name that ends in .h5")
+    for option, set_ in (("--picture", picture is not None), ("--refine", iterations.refine > 0)):
+        if set_:
+            raise InputError(f"{option}: takes the whole object, which has to be merged from its parts first")
+    if inference.batch is None:
+        raise InputError(
+            "--batch auto: may differ between the parts of a scan, expected a number with --shard"
+        )
+
+
+def _write_part(
+    out: Path, network: Predictor, scan: Scan, shard: Shard, batch: int, stitching: ReconstructOptions
+) -> None:
+    with report_progress() as progress:
+        progress.stage(
+            f"Reconstructing part {shard.number} of {scan.name}", len(scan) // shard.count, "patterns"
+        )
+        run = reconstruct_shard(
+            network,
+            scan,
+            shard,
+            out,
+            stitching.weighting,
+            batch,
+            progress,
+            placement=stitching.placement,
+            synchronise=stitching.synchronise,
+            canvas_memory=stitching.canvas_bytes,
+            skip_invalid=stitching.skip_invalid,
+        )
+    line = f"part {shard.number} of {shard.count}, {run.inference_seconds:.1f} s on {network.provider}"
+    print_result(out, [line, *([f"{len(run.skipped)} patterns left out"] if run.skipped else [])])
 
 
 def _check_memory(

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.contract import Placement
-from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, RequestStatistics
 from ptychonnx.runtime.progress import SILENT, Progress
-from ptychonnx.runtime.reconstruction.background import BackgroundReader, BackgroundWorker
+from ptychonnx.runtime.reconstruction.segment_run import run_segments, segments
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 from ptychonnx.runtime.scan.grouping import covering_groups
 
 __all__ = ["Reconstruction", "reconstruct"]
@@ -106,8 +103,7 @@ def reconstruct(
 ) -> Reconstruction:
     """Predict the patch of every diffraction pattern and stitch the patches into one object.
 
-    If the patterns are still in their file, a thread reads them ahead of the network. Another thread stitches. Errors
-    in either are raised here, and both have ended when the function returns or raises.
+    Reading, prediction and stitching overlap, see `segment_run`.
 
     Parameters
     ----------
@@ -164,51 +160,37 @@ def reconstruct(
     stitcher = Stitcher(
         scan.positions[groups.reshape(-1)], weight, placement, synchronise=synchronise, memory=canvas_memory
     )
-    inference_seconds, done = 0.0, 0
-    skipped: set[int] = set()
-    with ExitStack() as stages:
-        stitching = stages.enter_context(BackgroundWorker(stitcher.add, "stitch"))
-        if isinstance(scan.diffraction, LazyAmplitudes):
-            scan = replace(scan, diffraction=stages.enter_context(BackgroundReader(scan.diffraction, groups)))
-        mark = time.perf_counter()
-        for index, patches in session.batches(scan, groups, batch):
-            inference_seconds += time.perf_counter() - mark
-            rows, patches = index.reshape(-1), patches.reshape(-1, scan.size, scan.size)
-            if (valid := _finite(patches)) is not None:
-                if not skip_invalid:
-                    raise VerificationError(
-                        f"{session.name}: the patch of pattern {rows[~valid][0]} of {scan.name} is not finite; "
-                        "--skip-invalid leaves such patterns out"
-                    )
-                skipped.update(rows[~valid].tolist())
-                rows, patches = rows[valid], patches[valid]
-            stitching.submit(patches, scan.positions[rows])
-            done += len(index)
-            progress.update(len(scan) * done // len(groups), len(scan))
-            mark = time.perf_counter()
-        stitching.finish()
-    if len(skipped) == len(np.unique(groups)):
-        raise VerificationError(f"{session.name}: no patch of {scan.name} is finite")
+    # Synchronised patches are added at the end, when all of them are known.
+    parts = [groups] if synchronise else segments(groups, batch)
+
+    def segment_stitcher(part: int) -> Stitcher:
+        positions = scan.positions[parts[part].reshape(-1)]
+        return Stitcher(positions, weight, placement, memory=canvas_memory)
+
+    def add_segment(part: int, segment: Stitcher) -> None:
+        stitcher.add_sums(segment.sums())
+
+    whole = len(parts) == 1
+    run = run_segments(
+        session,
+        scan,
+        parts,
+        batch,
+        progress,
+        stitcher=(lambda part: stitcher) if whole else segment_stitcher,
+        finished=(lambda part, segment: None) if whole else add_segment,
+        skip_invalid=skip_invalid,
+    )
     mark = time.perf_counter()
     stitched = stitcher.result()
     return Reconstruction(
         stitched,
         weighting,
         patterns=len(scan),
-        inference_seconds=inference_seconds,
-        stitching_seconds=stitching.seconds + time.perf_counter() - mark,
+        inference_seconds=run.inference_seconds,
+        stitching_seconds=run.stitching_seconds + time.perf_counter() - mark,
         requests=session.requests,
         placement=placement,
         synchronised=synchronise,
-        skipped=tuple(sorted(skipped)),
+        skipped=tuple(sorted(run.skipped)),
     )
-
-
-def _finite(patches: NDArray[np.complex64]) -> NDArray[np.bool_] | None:
-    """Which patches [m] are finite; None if all are."""
-    # The sum is one fast pass, and not finite if any value is not.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(patches.sum()):
-            return None
-    valid = np.atleast_1d(np.isfinite(patches).all(axis=(1, 2)))
-    return None if valid.all() else valid

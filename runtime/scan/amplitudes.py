@@ -59,6 +59,7 @@ class LazyAmplitudes:
         read: Callable[[int, int], NDArray[np.float32]],
         block: int,
         name: str,
+        photons: NDArray[np.float64] | None = None,
     ) -> None:
         """Amplitudes of a file.
 
@@ -73,11 +74,13 @@ class LazyAmplitudes:
             See the attribute; at least 1.
         name
             Name of the patterns in messages.
+        photons
+            Number of photons in each pattern [n] if known, NaN where not.
         """
         self.shape = shape
         self.block = max(1, min(block, shape[0]))
         self._read_range, self._name = read, name
-        self._photons = np.full(shape[0], np.nan)
+        self._photons = np.full(shape[0], np.nan) if photons is None else photons
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -102,6 +105,10 @@ class LazyAmplitudes:
         """All patterns in order, in blocks, each with the index of its first pattern."""
         for start in range(0, len(self), self.block):
             yield start, self._range(start, min(start + self.block, len(self)))
+
+    def photons_read(self) -> NDArray[np.float64]:
+        """Number of photons in each pattern, [n]; NaN for those that have not been read yet."""
+        return self._photons.copy()
 
     def photons(self) -> NDArray[np.float64]:
         """Number of photons in each pattern, [n]; patterns that have not been read yet are read."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ptychonnx.runtime.formats.readers.native import write_scan
+from ptychonnx.runtime.reconstruction import segment_run
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +113,50 @@ def test_a_server_has_no_automatic_batch(run, scan_file, tmp_path, command):
     code, _, error = run(command, "--server", "grpc://127.0.0.1:9/net", *rest, "--batch", "auto")
     assert code == 2
     assert "--batch auto: is for artifacts, expected a number with --server" in error
+
+
+def test_parts_are_merged_into_the_object_of_one_command(
+    run, four_artifacts, scan_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(segment_run, "_SHORTEST", 16)
+    parts = [tmp_path / f"part{number}.h5" for number in (1, 2, 3)]
+    for number, part in enumerate(parts, 1):
+        code, text, error = run(
+            "reconstruct", four_artifacts[0], scan_file, "--shard", f"{number}/3", "--out", part
+        )
+        assert code == 0, error
+        assert f"part {number} of 3" in text
+    code, _, error = run("merge", *parts[:2], "--out", tmp_path / "merged.h5")
+    assert code == 2
+    assert "1 of 4 segments of scan.npz are in none of the 2 parts: 3" in error
+    assert not (tmp_path / "merged.h5").exists()
+    code, text, error = run("merge", *parts[::-1], "--out", tmp_path / "merged.h5")
+    assert code == 0, error
+    assert "45 x 45 pixels from 64 patterns in 3 parts" in text
+    assert run("reconstruct", four_artifacts[0], scan_file, "--out", tmp_path / "whole.h5")[0] == 0
+    with h5py.File(tmp_path / "merged.h5") as merged, h5py.File(tmp_path / "whole.h5") as whole:
+        np.testing.assert_array_equal(merged["object"][()], whole["object"][()])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shard", "3/2", "--out", "p.h5"], "--shard 3/2: expected a number and a count"),
+        (["--shard", "1/9", "--out", "p.h5"], "has 1 segments, expected at most 1 shards"),
+        (["--shard", "1/1", "--out", "p.npz"], "p.npz: is a part of an object"),
+        (["--shard", "1/1", "--out", "p.h5", "--picture", "p.png"], "--picture: takes the whole object"),
+        (
+            ["--shard", "1/1", "--out", "p.h5", "--batch", "auto"],
+            "--batch auto: may differ between the parts",
+        ),
+        (["--shard", "1/1", "--out", "p.h5", "--synchronise"], "cannot be synchronised in parts"),
+    ],
+)
+def test_a_shard_that_cannot_be_made_is_refused(
+    run, four_artifacts, scan_file, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run("reconstruct", four_artifacts[0], scan_file, *options)
+    assert code == 2
+    assert message in " ".join(error.split())
+    assert {path.name for path in tmp_path.iterdir()} == {"scan.npz"}

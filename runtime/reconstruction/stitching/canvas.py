@@ -106,6 +106,14 @@ class Canvas:
             placed.interpolate,
         )
 
+    def add_sums(
+        self, row: int, column: int, values: NDArray[np.complex128], weights: NDArray[np.float64]
+    ) -> None:
+        """Add the sums [h, w] of another canvas, whose pixel [0, 0] lies at (row, column) of this one."""
+        height, width = weights.shape
+        self.values[row : row + height, column : column + width] += values
+        self.weights[row : row + height, column : column + width] += weights
+
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
         """Yield (first row, first column, weighted values, weights) of the whole canvas."""
         yield 0, 0, self.values, self.weights
@@ -176,6 +184,26 @@ class TiledCanvas:
             origin = np.array(key) * self._side
             reaching = np.flatnonzero(((low < origin + self._side) & (high > origin)).all(axis=1))
             self._tile(key).add(placed.relative_to(origin, reaching), weight)
+
+    def add_sums(
+        self, row: int, column: int, values: NDArray[np.complex128], weights: NDArray[np.float64]
+    ) -> None:
+        """Add the sums [h, w] of another canvas, tile by tile; see `Canvas.add_sums`.
+
+        Tiles that no announced corner reaches are left out: the sums are zero there.
+        """
+        low = np.array([row, column])
+        high = low + weights.shape
+        for key in self._covering(low[None], high[None]):
+            if key not in self._slots:
+                continue
+            origin = np.array(key) * self._side
+            first, end = np.maximum(low, origin), np.minimum(high, origin + self._side)
+            (top, left), (bottom, right) = (first - low).tolist(), (end - low).tolist()
+            at_row, at_column = (first - origin).tolist()
+            self._tile(key).add_sums(
+                at_row, at_column, values[top:bottom, left:right], weights[top:bottom, left:right]
+            )
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[np.complex128], NDArray[np.float64]]]:
         """Yield (first row, first column, weighted values, weights) of all tiles, row by row."""

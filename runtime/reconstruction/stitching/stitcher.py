@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
@@ -30,7 +31,25 @@ from ptychonnx.runtime.reconstruction.stitching.synchronisation import phase_fac
 from ptychonnx.runtime.reconstruction.stitching.temporary_files import check_disk_space
 from ptychonnx.runtime.scan.forward_model import window_corners
 
-__all__ = ["Stitcher", "check_whole", "whole_shape"]
+__all__ = ["Stitcher", "Sums", "check_whole", "whole_shape"]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over patches in a rectangle of the object.
+
+    Attributes
+    ----------
+    corner : (int, int)
+        (row, column) of pixel [0, 0] in the coordinates of the scan.
+    values, weights : complex128 and float64 [h, w]
+        Sums of weighted values and of weights.
+    """
+
+    corner: tuple[int, int]
+    values: NDArray[np.complex128]
+    weights: NDArray[np.float64]
+
 
 # Patches that are shifted, read or added at once: enough to hide the cost of a call, few enough for the caches.
 _CHUNK_BYTES = 2**20
@@ -141,6 +160,17 @@ class Stitcher:
                 self._canvas.add(self._placed(prepared, corners[chunk], fractions[chunk]), self._weight)
             else:
                 self._store.append(prepared, corners[chunk], fractions[chunk])
+
+    def sums(self) -> Iterator[Sums]:
+        """Yield the sums so far; there are none if patches are synchronised, since they are added last."""
+        for row, column, values, weights in self._canvas.blocks():
+            yield Sums((int(self._low[0]) + row, int(self._low[1]) + column), values, weights)
+
+    def add_sums(self, sums: Iterable[Sums]) -> None:
+        """Add the sums of a stitcher of the same kind whose patches are among those announced."""
+        for part in sums:
+            row, column = np.subtract(part.corner, self._low).astype(np.intp).tolist()
+            self._canvas.add_sums(row, column, part.values, part.weights)
 
     def result(self) -> Stitched | StitchedTiles:
         """Weighted mean of the patches so far. Unless patches are synchronised, read its tiles before adding more.

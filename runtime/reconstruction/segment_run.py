@@ -1,0 +1,144 @@
+"""Prediction and stitching of a scan, segment by segment; reading, prediction and stitching overlap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import VerificationError
+from ptychonnx.runtime.inference import Predictor
+from ptychonnx.runtime.progress import Progress
+from ptychonnx.runtime.reconstruction.background import BackgroundReader, BackgroundWorker
+from ptychonnx.runtime.reconstruction.stitching import Stitcher
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
+
+__all__ = ["SegmentRun", "run_segments", "segments"]
+
+# Groups in a segment, at least, and segments of a scan, at most: so few that adding the sums of segments takes little
+# time, even where consecutive patterns lie far apart and the sums of each segment cover the whole canvas.
+_SHORTEST = 1024
+_MOST = 64
+
+
+def segments(groups: NDArray[np.intp], batch: int) -> list[NDArray[np.intp]]:
+    """Divide the groups [m, C] of a scan into segments of consecutive ones, which consist of whole batches.
+
+    Floating-point sums depend on their order, and the last digits of a patch on the size of its batch. A scan is
+    summed segment by segment, and the sums are added in the order of the segments, so that several processes, each
+    with some of the segments, give the same object bit for bit.
+    """
+    length = max(_SHORTEST, -(-len(groups) // _MOST))
+    length += -length % batch
+    return [groups[start : start + length] for start in range(0, len(groups), length)]
+
+
+@dataclass(frozen=True)
+class SegmentRun:
+    """Statistics of a run.
+
+    Attributes
+    ----------
+    inference_seconds, stitching_seconds
+        Time spent waiting for patches, and time spent stitching.
+    skipped
+        Patterns that were left out since their patches are not finite.
+    """
+
+    inference_seconds: float
+    stitching_seconds: float
+    skipped: frozenset[int]
+
+
+def run_segments(
+    session: Predictor,
+    scan: Scan,
+    parts: Sequence[NDArray[np.intp]],
+    batch: int,
+    progress: Progress,
+    *,
+    stitcher: Callable[[int], Stitcher],
+    finished: Callable[[int, Stitcher], None],
+    skip_invalid: bool = False,
+) -> SegmentRun:
+    """Predict the patches of segments and stitch each of them.
+
+    If the patterns are still in their file, a thread reads them ahead of the network. Another thread stitches. Errors
+    in either are raised here, and both have ended when the function returns or raises.
+
+    Parameters
+    ----------
+    parts
+        Segments, groups of patterns int [m, C]; all but the last consist of whole batches.
+    stitcher
+        Returns an empty stitcher for a segment, by its place in `parts`. Called by the stitching thread.
+    finished
+        Receives the place of a segment and its stitcher, after its last patch. Called by the stitching thread.
+    skip_invalid
+        Leave out patches that are not finite.
+
+    Raises
+    ------
+    VerificationError
+        If the patch of a pattern is not finite, unless `skip_invalid`; or if no patch is.
+    """
+    groups = np.concatenate(parts)
+    ends = np.cumsum([len(part) for part in parts]).tolist()
+    skipped: set[int] = set()
+    inference_seconds, done, current = 0.0, 0, 0
+    sums: list[Stitcher] = []
+
+    def add(patches: NDArray[np.complex64], positions: NDArray[np.float64], part: int, last: bool) -> None:
+        if not sums:
+            sums.append(stitcher(part))
+        sums[0].add(patches, positions)
+        if last:
+            finished(part, sums.pop())
+
+    def submit(index: NDArray[np.intp], patches: NDArray[np.complex64], part: int, last: bool) -> None:
+        rows, patches = index.reshape(-1), patches.reshape(-1, scan.size, scan.size)
+        if (valid := _finite(patches)) is not None:
+            if not skip_invalid:
+                raise VerificationError(
+                    f"{session.name}: the patch of pattern {rows[~valid][0]} of {scan.name} is not finite; "
+                    "--skip-invalid leaves such patterns out"
+                )
+            skipped.update(rows[~valid].tolist())
+            rows, patches = rows[valid], patches[valid]
+        stitching.submit(patches, scan.positions[rows], part, last)
+
+    with ExitStack() as stages:
+        stitching = stages.enter_context(BackgroundWorker(add, "stitch"))
+        if isinstance(scan.diffraction, LazyAmplitudes):
+            scan = replace(scan, diffraction=stages.enter_context(BackgroundReader(scan.diffraction, groups)))
+        mark = time.perf_counter()
+        for index, patches in session.batches(scan, groups, batch):
+            inference_seconds += time.perf_counter() - mark
+            # A server may answer in batches of its own size, which extend across the ends of segments.
+            while len(index):
+                count = min(len(index), ends[current] - done)
+                done += count
+                submit(index[:count], patches[:count], current, done == ends[current])
+                current += done == ends[current]
+                index, patches = index[count:], patches[count:]
+            progress.update(len(scan) * done // len(groups), len(scan))
+            mark = time.perf_counter()
+        stitching.finish()
+    if len(skipped) == len(np.unique(groups)):
+        raise VerificationError(f"{session.name}: no patch of {scan.name} is finite")
+    return SegmentRun(inference_seconds, stitching.seconds, frozenset(skipped))
+
+
+def _finite(patches: NDArray[np.complex64]) -> NDArray[np.bool_] | None:
+    """Which patches [m] are finite; None if all are."""
+    # The sum is one fast pass, and not finite if any value is not.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(patches.sum()):
+            return None
+    valid = np.atleast_1d(np.isfinite(patches).all(axis=(1, 2)))
+    return None if valid.all() else valid

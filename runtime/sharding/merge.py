@@ -1,0 +1,156 @@
+"""Merging of parts: the sums of all segments, added in their order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.contract import Contract
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.paths import StrPath
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
+from ptychonnx.runtime.sharding.part_file import PartDescription, PartReader, opened_part
+
+__all__ = ["MergedParts", "merge_parts"]
+
+# Missing segments that are named in a message.
+_NAMED = 5
+
+
+class MergedParts:
+    """The object of a scan that was reconstructed in parts.
+
+    Attributes
+    ----------
+    reconstruction : Reconstruction
+        Equal to that of one process, bit for bit.
+    scan : Scan
+        Positions, probe and geometry; its patterns cannot be read.
+    contract : Contract
+        That of the network.
+    """
+
+    def __init__(self, reconstruction: Reconstruction, scan: Scan, contract: Contract) -> None:
+        self.reconstruction, self.scan, self.contract = reconstruction, scan, contract
+
+
+def merge_parts(
+    paths: Sequence[StrPath], progress: Progress = SILENT, *, canvas_memory: int | None = None
+) -> MergedParts:
+    """Add the sums of all parts of a scan, in any order of the files.
+
+    Parameters
+    ----------
+    paths
+        Part files that `reconstruct_shard` wrote, of all shards.
+    canvas_memory
+        Largest canvas in memory, in bytes, see `Stitcher`. Of the parts, one rectangle of a segment is in memory at a
+        time.
+
+    Raises
+    ------
+    InputError
+        If a part is missing, occurs twice, is damaged, or belongs to another scan, network or choice of options.
+    EnvironmentFailure
+        If the tiles of the canvas do not fit on the disk.
+    """
+    if not paths:
+        raise InputError("merge: no part is named, expected all parts of one scan")
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        readers = [stack.enter_context(opened_part(Path(path))) for path in paths]
+        first = readers[0].description
+        sources = _sources(readers)
+        scan = _scan(readers, first)
+        weight = patch_weight(first.weighting, scan.size, scan.probe)
+        stitcher = Stitcher(scan.positions, weight, first.placement, memory=canvas_memory)
+        progress.stage(f"Merging {scan.name}", len(sources), "segments")
+        for number, reader in enumerate(sources):
+            stitcher.add_sums(reader.sums(number))
+            progress.update(number + 1, len(sources))
+        skipped = {int(row) for reader in readers for row in _array(reader, "skipped")}
+        reconstruction = Reconstruction(
+            stitcher.result(),
+            first.weighting,
+            patterns=len(scan),
+            inference_seconds=0.0,
+            stitching_seconds=time.perf_counter() - start,
+            placement=first.placement,
+            skipped=tuple(sorted(skipped)),
+        )
+    return MergedParts(reconstruction, scan, Contract.from_json(first.contract, str(paths[0])))
+
+
+def _sources(readers: Sequence[PartReader]) -> list[PartReader]:
+    """The part of each segment, in the order of the segments."""
+    first = readers[0]
+    sources: dict[int, PartReader] = {}
+    for reader in readers:
+        _require_same(first, reader)
+        for number in reader.description.segments:
+            if number in sources:
+                raise InputError(
+                    f"{reader.path}: segment {number} is also in {sources[number].path}, expected each part once"
+                )
+            sources[number] = reader
+    missing = sorted(set(range(first.description.segments_in_all)) - set(sources))
+    if missing:
+        named = ", ".join(map(str, missing[:_NAMED])) + ", ..." * (len(missing) > _NAMED)
+        raise InputError(
+            f"{first.path}: {len(missing)} of {first.description.segments_in_all} segments of {first.description.scan} "
+            f"are in none of the {len(readers)} parts: {named}"
+        )
+    return [sources[number] for number in range(first.description.segments_in_all)]
+
+
+def _require_same(first: PartReader, other: PartReader) -> None:
+    expected, actual = (reader.description.model_dump(exclude={"segments"}) for reader in (first, other))
+    for name, value in expected.items():
+        if actual[name] != value:
+            reason = (
+                f"{name.replace('_', ' ')} differs"
+                if name in {"contract", "scan_sha256"}
+                else f"{name.replace('_', ' ')} is {actual[name]}, expected {value}"
+            )
+            raise InputError(f"{other.path}: not a part of the same reconstruction as {first.path}: {reason}")
+
+
+def _scan(readers: Sequence[PartReader], description: PartDescription) -> Scan:
+    """The scan without its patterns."""
+    positions = _array(readers[0], "positions")
+    photons = np.full(len(positions), np.nan)
+    for reader in readers:
+        photons = np.fmax(photons, _array(reader, "photons"))
+
+    def read(start: int, stop: int) -> NDArray[np.float32]:
+        raise InputError(
+            f"{description.scan}: patterns {start} to {stop - 1} are not in the parts of the scan"
+        )
+
+    shape = (len(positions), description.size, description.size)
+    return Scan(
+        LazyAmplitudes(shape, read, len(positions), description.scan, photons),
+        positions,
+        probe=readers[0].array("probe"),
+        mask=readers[0].array("mask"),
+        pixel_size=description.pixel_size,
+        wavelength=description.wavelength,
+        name=description.scan,
+        probe_estimated=description.probe_estimated,
+    )
+
+
+def _array(reader: PartReader, name: str) -> NDArray:
+    values = reader.array(name)
+    if values is None:
+        raise InputError(f"{reader.path}: {name} is missing, the part is damaged")
+    return values

@@ -1,0 +1,156 @@
+"""Part files: the sums of some segments of a scan, in HDF5.
+
+Attribute `part` is JSON, see `PartDescription`. `positions` float64 [n, 2], `photons` float64 [n] (NaN for patterns of
+other parts), `skipped` int [k] and, if known, `probe` complex64 [modes, N, N] and `mask` bool [N, N] describe the whole
+scan. `segments/<number>` has one group for each rectangle of the segment's sums: `values` complex128 [h, w], `weights`
+float64 [h, w], and `corner` [2], the (row, column) of its first pixel in the coordinates of the scan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ptychonnx.runtime.contract import Placement
+from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.reconstruction.stitching import Stitcher, Sums
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["PartDescription", "PartReader", "opened_part", "scan_sha256", "write_scan_data", "write_segment"]
+
+# Patterns whose content identifies a scan next to its positions.
+_SAMPLED = 3
+
+
+class PartDescription(BaseModel):
+    """What a part belongs to. All parts of one object agree in everything but `segments`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = 1
+    scan: str
+    scan_sha256: str
+    contract: str
+    weighting: str
+    placement: Placement
+    batch: int
+    skip_invalid: bool
+    segments_in_all: int
+    segments: tuple[int, ...]
+    size: int
+    pixel_size: float | None
+    wavelength: float | None
+    probe_estimated: bool
+
+
+def scan_sha256(scan: Scan) -> str:
+    """Hash of the positions, the probe, the mask and a few patterns of a scan, by which its parts are recognised."""
+    digest = hashlib.sha256(repr((scan.diffraction.shape, scan.pixel_size, scan.wavelength)).encode())
+    digest.update(np.ascontiguousarray(scan.positions, np.float64).tobytes())
+    for values in (scan.probe, scan.mask):
+        digest.update(b"unknown" if values is None else np.ascontiguousarray(values).tobytes())
+    for row in np.linspace(0, len(scan) - 1, _SAMPLED).astype(int).tolist():
+        digest.update(np.ascontiguousarray(scan.diffraction[row : row + 1]).tobytes())
+    return digest.hexdigest()
+
+
+def write_segment(file: h5py.File, number: int, stitcher: Stitcher) -> None:
+    """Write the sums of a segment."""
+    group = file.require_group(f"segments/{number}")
+    for index, sums in enumerate(stitcher.sums()):
+        rectangle = group.create_group(str(index))
+        rectangle["corner"] = np.asarray(sums.corner, np.int64)
+        for name, values in (("values", sums.values), ("weights", sums.weights)):
+            # Damage is noticed by the checksum, and most of the canvas of a scattered segment is zero.
+            rectangle.create_dataset(name, data=values, compression="lzf", fletcher32=True)
+
+
+def write_scan_data(
+    file: h5py.File,
+    scan: Scan,
+    photons: NDArray[np.float64],
+    skipped: frozenset[int],
+    description: PartDescription,
+) -> None:
+    """Write what is known of the scan and, last, the description of the part."""
+    file["positions"] = scan.positions
+    file["photons"] = photons
+    file["skipped"] = np.array(sorted(skipped), np.int64)
+    if scan.probe is not None:
+        file["probe"] = scan.probe
+    if scan.mask is not None:
+        file["mask"] = scan.mask
+    file.attrs["part"] = description.model_dump_json()
+
+
+class PartReader:
+    """An open part file.
+
+    Attributes
+    ----------
+    path
+        Name of the file, for messages.
+    description
+        What the part belongs to.
+    """
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self._file = file
+        text = file.attrs.get("part")
+        if not isinstance(text, str):
+            raise InputError(f"{path}: not a part of a reconstruction, expected a file that --shard wrote")
+        try:
+            self.description = PartDescription.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(
+                f"{path}: the description of the part is damaged: {first_line(error)}"
+            ) from error
+
+    def sums(self, number: int) -> Iterator[Sums]:
+        """Sums of a segment, rectangle by rectangle."""
+        with _readable(self.path):
+            group = self._file[f"segments/{number}"]
+            for index in range(len(group)):
+                rectangle = group[str(index)]
+                row, column = rectangle["corner"][:].tolist()
+                yield Sums((row, column), rectangle["values"][:], rectangle["weights"][:])
+
+    def array(self, name: str) -> NDArray | None:
+        """One of the arrays that describe the scan; None if it is unknown."""
+        with _readable(self.path):
+            return self._file[name][()] if name in self._file else None
+
+
+@contextmanager
+def opened_part(path: Path) -> Iterator[PartReader]:
+    """Open a part file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cut short, or not a part.
+    """
+    with _readable(path):
+        file = h5py.File(path, "r")
+    with file:
+        yield PartReader(path, file)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, expected a part that --shard wrote") from error
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: the part is damaged or cut short ({first_line(error)})") from error
