@@ -33,6 +33,10 @@ class ModuleDescription(BaseModel):
     passes: list[str] = []
     operators_before: dict[str, int] = Field(default={}, description="before the passes")
     versions: dict[str, str] = {}
+    precision: str = Field(default="fp32", description="fp32, or fp16 for layers in half precision")
+    precision_error: float | None = Field(
+        default=None, description="for fp16: largest |difference| from float32 divided by the largest output"
+    )
     parity: Parity | None = None
     reference: ReferencePair | None = None
     graph_sha256: str | None = None
@@ -47,12 +51,17 @@ class ModuleDescription(BaseModel):
             "passes": ", ".join(self.passes),
             "notes": "; ".join(self.notes),
             "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
+            "precision": self.precision if self.precision_error is None else self.precision_text(),
             "parity": self._parity_text(),
             "reference": None
             if self.reference is None
             else f"output {self.reference.output_sha256[:12]} for the {self.reference.rule}",
         }
         return {name: shown for name, shown in rows.items() if shown}
+
+    def precision_text(self) -> str:
+        """The precision and what it costs."""
+        return f"{self.precision}, {self.precision_error:.1e} of the largest output from float32"
 
     def _parity_text(self) -> str | None:
         parity = self.parity

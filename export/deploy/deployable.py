@@ -1,4 +1,4 @@
-"""Artifacts that can be deployed: checked, in one file, with a contract and a valid model name."""
+"""Artifacts that can be deployed: checked, in one file, with a stamp and a valid model name."""
 
 from __future__ import annotations
 
@@ -7,71 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from ptychonnx.export.artifact.artifact_checks import check_artifact, raise_on_difference
-from ptychonnx.runtime.contract import CONTRACT_KEY, Contract, InputTensor
+from ptychonnx.export.artifact.module_description import MODULE_KEY, ModuleDescription
+from ptychonnx.export.deploy.interface import Interface
+from ptychonnx.export.deploy.stamped import Stamped, StampedContract, StampedModule
+from ptychonnx.export.verification.reference_pair import module_reference
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.contract.integrity import check_model_file, external_tensors
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from ptychonnx.runtime.inference import Session
 
-__all__ = ["Deployable", "Interface", "StampedContract", "read_artifacts", "read_contract"]
+__all__ = ["Deployable", "read_artifacts", "read_stamp"]
 
 # The name becomes a folder and a part of URLs: no separators, no leading dot or dash. Triton refuses two dots.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-
-
-@dataclass(frozen=True)
-class Interface:
-    """The inputs and the output of a model, which all its versions share.
-
-    Attributes
-    ----------
-    batch
-        The only batch size; None if any.
-    inputs
-        Patterns first.
-    domain
-        Of the patterns: ``amplitude`` or ``counts``.
-    output_shape
-        Without the batch.
-    """
-
-    inputs: tuple[InputTensor, ...]
-    domain: str
-    output_name: str
-    output_shape: tuple[int, ...]
-    batch: int | None
-
-    @classmethod
-    def of(cls, contract: Contract) -> Interface:
-        """The interface in a contract."""
-        n, channels = contract.n, contract.channels
-        return cls(
-            inputs=contract.inputs,
-            domain=contract.input.domain,
-            output_name=contract.output.name,
-            output_shape=(n, n, channels, 2),
-            batch=contract.batch,
-        )
-
-    def __str__(self) -> str:
-        batch = "batch" if self.batch is None else str(self.batch)
-        patterns, *others = (
-            f"{tensor.dtype} [{', '.join(map(str, (batch, *tensor.shape)))}]" for tensor in self.inputs
-        )
-        named = [f"{tensor.name}: {rest}" for tensor, rest in zip(self.inputs[1:], others, strict=True)]
-        return "; ".join([f"{self.inputs[0].name}: {self.domain} {patterns}", *named])
-
-
-@dataclass(frozen=True)
-class StampedContract:
-    """A contract, and its text in the artifact.
-
-    Servers publish the text as it is: serialised again, it would have the fields of this version of ptychonnx, which
-    an older client may refuse although it accepts the artifact.
-    """
-
-    contract: Contract
-    text: str
 
 
 @dataclass(frozen=True)
@@ -88,18 +39,18 @@ class Deployable:
 
     name: str
     path: Path
-    stamped: StampedContract
+    stamped: Stamped
     data: bytes
 
     @property
-    def contract(self) -> Contract:
-        """The contract of the artifact."""
-        return self.stamped.contract
+    def contract(self) -> Contract | None:
+        """The contract of the artifact; None for a module, which has none."""
+        return self.stamped.contract if isinstance(self.stamped, StampedContract) else None
 
     @property
     def interface(self) -> Interface:
         """The interface of the artifact."""
-        return Interface.of(self.contract)
+        return self.stamped.interface
 
 
 def read_artifacts(paths: Sequence[Path]) -> list[Deployable]:
@@ -108,7 +59,7 @@ def read_artifacts(paths: Sequence[Path]) -> list[Deployable]:
     Raises
     ------
     InputError
-        If there is no artifact, a file is unsafe, has no contract or violates it, has weights in other files, or has
+        If there is no artifact, a file is unsafe, has no stamp or violates it, has weights in other files, or has
         an invalid name or that of another file.
     VerificationError
         If a file is not the one that was published.
@@ -135,23 +86,36 @@ def _read(path: Path) -> Deployable:
     data = path.read_bytes()
     if any(True for _ in external_tensors(model)):
         raise InputError(f"{path}: has weights in other files, expected everything in one file")
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if CONTRACT_KEY not in metadata:
+    stamped = _stamped(model, path)
+    if stamped is None:
         raise InputError(
-            f"{path}: no {CONTRACT_KEY} in its metadata, expected an artifact of `ptychonnx export`"
+            f"{path}: no {CONTRACT_KEY} and no {MODULE_KEY} in its metadata, expected a file of `ptychonnx export` or "
+            "`ptychonnx export-module`"
         )
     raise_on_difference(path, check_artifact(path))
-    contract = Session(path, "cpu", threads=1).contract
+    if isinstance(stamped, StampedContract):
+        # The runtime checks that the graph keeps the promises of the contract.
+        stamped = StampedContract(Session(path, "cpu", threads=1).contract, stamped.text)
     if path.read_bytes() != data:
         raise EnvironmentFailure(f"{path}: was changed by another process while it was read")
-    return Deployable(path.stem, path, StampedContract(contract, metadata[CONTRACT_KEY]), data)
+    return Deployable(path.stem, path, stamped, data)
 
 
-def read_contract(path: Path) -> StampedContract | None:
-    """The contract of a file that was deployed earlier; None if it cannot be read."""
-    try:
-        metadata = {entry.key: entry.value for entry in check_model_file(path).metadata_props}
-        text = metadata[CONTRACT_KEY]
+def _stamped(model: onnx.ModelProto, path: Path) -> Stamped | None:
+    """The stamp in the metadata of a model; None if there is none."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if (text := metadata.get(CONTRACT_KEY)) is not None:
         return StampedContract(Contract.from_json(text, str(path)), text)
-    except (InputError, KeyError):
+    if (text := metadata.get(MODULE_KEY)) is None:
+        return None
+    description = ModuleDescription.from_json(text, str(path))
+    _, reference = module_reference(model, description.bounds)
+    return StampedModule(description, text, Interface.of_graph(model, path), reference)
+
+
+def read_stamp(path: Path) -> Stamped | None:
+    """The stamp of a file that was deployed earlier; None if it cannot be read."""
+    try:
+        return _stamped(check_model_file(path), path)
+    except InputError:
         return None

@@ -15,12 +15,19 @@ from ptychonnx.export.deploy.versions import MODEL_FILE, plan_model, plan_versio
 __all__ = ["plan_mlserver"]
 
 _RUNTIME = Path(__file__).with_name("ptychonnx_mlserver.py")
-_TYPES = {"float32": "FP32", "uint16": "UINT16"}
+_TYPES = {
+    "float32": "FP32",
+    "float64": "FP64",
+    "float16": "FP16",
+    "bool": "BOOL",
+    **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
 # A batch of 16 patches of 128 x 128 pixels already fills half of the default of gRPC, 4 MB.
 _MAX_MESSAGE_BYTES = 2**27
 _README = (
     "MLServer loads all versions when it starts; it does not watch the folder. A request without a version goes to the "
-    "newest one. The metadata of the model contain the contract, in the parameter `ptychonnx.contract`."
+    "newest one. The metadata of the model contain the contract, in the parameter `ptychonnx.contract` (of a "
+    "module: its description, in `ptychonnx.module`)."
 )
 
 
@@ -65,7 +72,6 @@ def _server_settings(server: MLServerOptions) -> dict[str, Any]:
 
 def _model_settings(artifact: Deployable, version: int, options: DeployOptions) -> dict[str, Any]:
     interface = artifact.interface
-    batch = -1 if interface.batch is None else interface.batch
     extra: dict[str, Any] = {"device": options.device}
     if options.threads is not None:
         extra["threads"] = options.threads
@@ -73,16 +79,20 @@ def _model_settings(artifact: Deployable, version: int, options: DeployOptions) 
         "name": artifact.name,
         "implementation": f"{_RUNTIME.stem}.OnnxModel",
         "platform": "onnxruntime_onnx",
-        "inputs": [
-            {"name": tensor.name, "datatype": _TYPES[tensor.dtype], "shape": [batch, *tensor.shape]}
-            for tensor in interface.inputs
-        ],
-        "outputs": [
-            {"name": interface.output_name, "datatype": "FP32", "shape": [batch, *interface.output_shape]}
-        ],
+        **{
+            kind: [
+                {
+                    "name": tensor.name,
+                    "datatype": _TYPES[tensor.dtype],
+                    "shape": [*interface.full_shape(tensor)],
+                }
+                for tensor in tensors
+            ]
+            for kind, tensors in (("inputs", interface.inputs), ("outputs", interface.outputs))
+        },
         "parameters": {"uri": f"./{MODEL_FILE}", "version": str(version), "extra": extra},
     }
-    if interface.batch is None and options.max_batch > 1:
+    if interface.is_dynamic and options.max_batch > 1:
         settings |= {"max_batch_size": options.max_batch, "max_batch_time": options.queue_delay / 1e6}
     return settings
 

@@ -44,7 +44,7 @@ def plan_openvino(root: Path, artifacts: Sequence[Deployable], options: DeployOp
 
 def _entry(artifact: Deployable, options: DeployOptions) -> dict[str, Any]:
     plugin = {}
-    precision = artifact.contract.conversion.precision
+    precision = artifact.stamped.precision
     if precision == "fp32":
         # By default, GPUs and some Xeons compute in 16 bits, for which parity was not measured.
         plugin["INFERENCE_PRECISION_HINT"] = _HINTS[options.compute]

@@ -26,11 +26,17 @@ _CONTRACT_HASH = "ptychonnx.contract_sha256"
 # Field of `onnx.ModelProto`.
 _METADATA_FIELD = 14
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "gpu": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
-_TYPES: dict[str, np.dtype] = {"tensor(float)": np.dtype(np.float32), "tensor(uint16)": np.dtype(np.uint16)}
+_MODULE = "ptychonnx.module"
+_TYPES: dict[str, np.dtype] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    **{f"tensor({name})": np.dtype(name) for name in ("float16", "bool", "int8", "int16", "int32", "int64")},
+    **{f"tensor({name})": np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64")},
+}
 
 
 class OnnxModel(MLModel):
-    """One artifact with one output."""
+    """One artifact."""
 
     async def load(self) -> bool:
         """Open the artifact and run it once, so that the first request is not the slowest."""
@@ -46,7 +52,7 @@ class OnnxModel(MLModel):
             raise RuntimeError(f"{path}: {providers[0]} did not start, expected a GPU and its libraries")
         check_hashes(Path(path), self._session.get_modelmeta().custom_metadata_map)
         self._inputs = {value.name: value for value in self._session.get_inputs()}
-        (self._output,) = self._session.get_outputs()
+        self._outputs = [value.name for value in self._session.get_outputs()]
         self._run({name: _zeros(value) for name, value in self._inputs.items()})
         return True
 
@@ -54,18 +60,22 @@ class OnnxModel(MLModel):
         """The metadata of MLServer, with the version and the contract of the artifact."""
         response = await super().metadata()
         response.versions = [self.version] if self.version else []
-        contract = self._session.get_modelmeta().custom_metadata_map.get(_CONTRACT)
-        if contract is not None:
-            response.parameters = Parameters.model_validate({_CONTRACT: contract})
+        stored = self._session.get_modelmeta().custom_metadata_map
+        published = {key: stored[key] for key in (_CONTRACT, _MODULE) if key in stored}
+        if published:
+            response.parameters = Parameters.model_validate(published)
         return response
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Answer one request, which MLServer may have combined from several."""
-        output = await asyncio.to_thread(self._run, self._decode(payload))
+        outputs = await asyncio.to_thread(self._run, self._decode(payload))
         return InferenceResponse(
             model_name=self.name,
             model_version=self.version,
-            outputs=[NumpyCodec.encode_output(self._output.name, output)],
+            outputs=[
+                NumpyCodec.encode_output(name, output)
+                for name, output in zip(self._outputs, outputs, strict=True)
+            ],
         )
 
     def _decode(self, payload: InferenceRequest) -> dict[str, np.ndarray]:
@@ -78,13 +88,17 @@ class OnnxModel(MLModel):
         }
         for name, array in arrays.items():
             _check(array, self._inputs[name])
-        batches = {name: len(array) for name, array in arrays.items()}
+        batches = {
+            name: len(array)
+            for name, array in arrays.items()
+            if isinstance((self._inputs[name].shape or [0])[0], str)
+        }
         if len(set(batches.values())) > 1:
             raise InferenceError(f"got batches of different sizes: {batches}")
         return arrays
 
-    def _run(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
-        return self._session.run([self._output.name], arrays)[0]
+    def _run(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return self._session.run(self._outputs, arrays)
 
 
 def _zeros(value: ort.NodeArg) -> np.ndarray:
@@ -113,9 +127,11 @@ def check_hashes(path: Path, metadata: dict[str, str]) -> None:
     """
     text = metadata.get(_CONTRACT, "{}")
     graph = json.loads(text).get("graph_sha256")
-    if graph is None and _CONTRACT_HASH not in metadata:
+    if _CONTRACT not in metadata and _MODULE in metadata:
+        graph = json.loads(metadata[_MODULE]).get("graph_sha256")
+    elif graph is None and _CONTRACT_HASH not in metadata:
         return
-    if metadata.get(_CONTRACT_HASH) != hashlib.sha256(text.encode()).hexdigest():
+    elif metadata.get(_CONTRACT_HASH) != hashlib.sha256(text.encode()).hexdigest():
         raise RuntimeError(f"{path}: the contract was changed after it was published")
     if (
         graph is not None

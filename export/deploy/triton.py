@@ -7,11 +7,10 @@ from pathlib import Path
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions
 from ptychonnx.export.deploy.deployable import Deployable
+from ptychonnx.export.deploy.stamped import Stamped
 from ptychonnx.export.deploy.triton_config import config_text, warmup_file
 from ptychonnx.export.deploy.versioned_folder import Plan
 from ptychonnx.export.deploy.versions import plan_model, plan_versions
-from ptychonnx.export.verification.reference_pair import contract_reference
-from ptychonnx.runtime.contract import Contract
 
 __all__ = ["plan_triton"]
 
@@ -38,15 +37,15 @@ def plan_triton(root: Path, artifacts: Sequence[Deployable], options: DeployOpti
     for artifact in artifacts:
         versions = plan_versions(root, artifact, options)
         config = config_text(artifact.name, versions.served(options.serve), options)
-        files = {**_warm_up(artifact.contract), "config.pbtxt": config.encode()}
+        files = {**_warm_up(artifact.stamped), "config.pbtxt": config.encode()}
         models.append(plan_model(artifact, versions, _README, files=files))
     return Plan(root, tuple(models))
 
 
-def _warm_up(contract: Contract) -> dict[str, bytes]:
-    """One file per input: the first reference input, or the whole batch if the batch is fixed."""
-    _, values = contract_reference(contract)
+def _warm_up(stamped: Stamped) -> dict[str, bytes]:
+    """One file per input: the first reference input, or the whole batch if the server does not batch."""
+    interface = stamped.interface
     return {
-        f"warmup/{warmup_file(tensor.name)}": (array[:1] if contract.batch is None else array).tobytes()
-        for tensor, array in zip(contract.inputs, values, strict=True)
+        f"warmup/{warmup_file(tensor.name)}": (array[:1] if interface.is_dynamic else array).tobytes()
+        for tensor, array in zip(interface.inputs, stamped.reference, strict=True)
     }

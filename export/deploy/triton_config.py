@@ -9,14 +9,20 @@ from typing import Any
 from google.protobuf import text_format
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions
-from ptychonnx.export.deploy.deployable import Interface, StampedContract
+from ptychonnx.export.deploy.interface import Interface, ServedTensor
+from ptychonnx.export.deploy.stamped import Stamped
 from ptychonnx.export.deploy.versions import MODEL_FILE
-from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.errors import InputError, InternalError, UnsupportedError
 
 __all__ = ["config_text", "model_config", "parse_config", "warmup_file"]
 
-_TYPES = {"float32": "TYPE_FP32", "uint16": "TYPE_UINT16"}
+_TYPES = {
+    "float32": "TYPE_FP32",
+    "float64": "TYPE_FP64",
+    "float16": "TYPE_FP16",
+    "bool": "TYPE_BOOL",
+    **{f"{sign}int{bits}": f"TYPE_{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
 # A network that was verified in float32 must not run in 16 bits.
 _TENSORRT_PRECISION = {"fp32": "FP32", "fp16": "FP16"}
 
@@ -26,7 +32,7 @@ def warmup_file(name: str) -> str:
     return f"reference_{name}.bin"
 
 
-def config_text(name: str, contracts: Mapping[int, StampedContract], options: DeployOptions) -> str:
+def config_text(name: str, contracts: Mapping[int, Stamped], options: DeployOptions) -> str:
     """The text of `config.pbtxt`, after reading it back.
 
     Raises
@@ -57,7 +63,7 @@ def parse_config(text: str) -> Any:
         raise InputError(f"config.pbtxt is not a Triton model configuration: {error}") from error
 
 
-def model_config(name: str, contracts: Mapping[int, StampedContract], options: DeployOptions) -> Any:
+def model_config(name: str, contracts: Mapping[int, Stamped], options: DeployOptions) -> Any:
     """The message `inference.ModelConfig` for a model.
 
     Parameters
@@ -67,10 +73,9 @@ def model_config(name: str, contracts: Mapping[int, StampedContract], options: D
     """
     package = _package()
     newest = list(contracts)[-1]
-    contract = contracts[newest].contract
-    interface = Interface.of(contract)
-    dynamic = interface.batch is None
-    batch = () if interface.batch is None else (interface.batch,)
+    stamped = contracts[newest]
+    interface = stamped.interface
+    dynamic = interface.is_dynamic
     config = package.ModelConfig(
         name=name,
         backend="onnxruntime",
@@ -80,54 +85,68 @@ def model_config(name: str, contracts: Mapping[int, StampedContract], options: D
     )
     # Listed explicitly, versions change together with everything else in this file: see decision 8.
     config.version_policy.specific.versions.extend(contracts)
-    for tensor in interface.inputs:
-        config.input.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=(*batch, *tensor.shape))
-    config.output.add(
-        name=interface.output_name, data_type="TYPE_FP32", dims=(*batch, *interface.output_shape)
-    )
+    for entries, tensors in ((config.input, interface.inputs), (config.output, interface.outputs)):
+        for tensor in tensors:
+            _declare(entries, tensor, interface)
     if dynamic:
         config.dynamic_batching.preferred_batch_size.extend(sorted(set(options.preferred_batch)))
         config.dynamic_batching.max_queue_delay_microseconds = options.queue_delay
     kind = "KIND_GPU" if options.device == "gpu" else "KIND_CPU"
     config.instance_group.add(kind=kind, count=options.instances)
     if options.accelerator is not None:
-        _accelerate(config, name, contract, options)
+        _accelerate(config, name, stamped, options)
     if options.threads is not None:
         config.parameters["intra_op_thread_count"].string_value = str(options.threads)
     _publish(config, contracts)
     for size in sorted({1, options.max_batch}) if dynamic else [1]:
-        _warm_up(config, size)
+        _warm_up(config, size, stamped)
     return config
 
 
-def _publish(config: Any, contracts: Mapping[int, StampedContract]) -> None:
+def _publish(config: Any, contracts: Mapping[int, Stamped]) -> None:
     """Add contracts as parameters, which clients read with the model configuration.
 
     ``ptychonnx.contract`` is that of the newest version; with several versions, ``ptychonnx.contract.<number>`` is that
     of each.
     """
     *_, newest = contracts.values()
-    config.parameters[CONTRACT_KEY].string_value = newest.text
+    config.parameters[newest.key].string_value = newest.text
     if len(contracts) > 1:
         for number, stamped in contracts.items():
-            config.parameters[f"{CONTRACT_KEY}.{number}"].string_value = stamped.text
+            config.parameters[f"{stamped.key}.{number}"].string_value = stamped.text
 
 
-def _warm_up(config: Any, size: int) -> None:
+def _declare(entries: Any, tensor: ServedTensor, interface: Interface) -> None:
+    """Add an input or output. With a maximal batch, dimensions exclude the batch; otherwise they are complete."""
+    dims = tensor.shape if interface.is_dynamic else interface.full_shape(tensor)
+    entry = entries.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=dims or (1,))
+    if not dims:
+        # Triton knows no tensor without axes: clients send [batch, 1], and the network gets [batch].
+        entry.reshape.SetInParent()
+
+
+def _warm_up(config: Any, size: int, stamped: Stamped) -> None:
     """Add one run of the reference input; Triton batches `size` requests with one element each."""
+    shapes = dict(
+        zip(
+            (tensor.name for tensor in config.input),
+            (array.shape for array in stamped.reference),
+            strict=True,
+        )
+    )
     warmup = config.model_warmup.add(name=f"reference_{size}", batch_size=size)
     for tensor in config.input:
         entry = warmup.inputs[tensor.name]
         entry.data_type = tensor.data_type
-        entry.dims.extend(tensor.dims)
+        entry.dims.extend(tensor.dims if -1 not in tensor.dims else shapes[tensor.name])
         entry.input_data_file = warmup_file(tensor.name)
 
 
-def _accelerate(config: Any, name: str, contract: Contract, options: DeployOptions) -> None:
+def _accelerate(config: Any, name: str, stamped: Stamped, options: DeployOptions) -> None:
     accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(
         name=options.accelerator
     )
-    precision = contract.conversion.precision
+    precision = stamped.precision
     if options.accelerator == "cuda":
         if precision == "fp32":
             # TF32 is on by default and keeps 10 bits of each factor; parity was measured without it.
@@ -139,23 +158,24 @@ def _accelerate(config: Any, name: str, contract: Contract, options: DeployOptio
             "artifact, or --accelerator cuda"
         )
     accelerator.parameters["precision_mode"] = _TENSORRT_PRECISION[precision]
-    if contract.batch is None:
+    if stamped.interface.is_dynamic:
         best = max(options.preferred_batch, default=options.max_batch)
         for which, size in (("min", 1), ("opt", best), ("max", options.max_batch)):
             shapes = (
-                f"{tensor.name}:{'x'.join(map(str, (size, *tensor.shape)))}" for tensor in contract.inputs
+                f"{tensor.name}:{'x'.join(map(str, (size, *tensor.shape)))}"
+                for tensor in stamped.interface.inputs
             )
             accelerator.parameters[f"trt_profile_{which}_shapes"] = ",".join(shapes)
     if options.engine_cache is not None:
         accelerator.parameters["trt_engine_cache_enable"] = "1"
-        accelerator.parameters["trt_engine_cache_path"] = _cache(options.engine_cache, name, contract)
+        accelerator.parameters["trt_engine_cache_path"] = _cache(options.engine_cache, name, stamped)
 
 
-def _cache(folder: str, name: str, contract: Contract) -> str:
+def _cache(folder: str, name: str, stamped: Stamped) -> str:
     """A separate folder for each graph: onnxruntime identifies engines by names in the graph, not by its weights."""
-    if contract.graph_sha256 is None:
+    if stamped.graph_sha256 is None:
         raise InputError(f"{name}: its contract has no hash of the graph, which --engine-cache needs")
-    return f"{folder.rstrip('/')}/{name}/{contract.graph_sha256[:16]}"
+    return f"{folder.rstrip('/')}/{name}/{stamped.graph_sha256[:16]}"
 
 
 def _package() -> ModuleType:

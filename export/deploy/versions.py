@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions
-from ptychonnx.export.deploy.deployable import Deployable, Interface, StampedContract, read_contract
+from ptychonnx.export.deploy.deployable import Deployable, read_stamp
+from ptychonnx.export.deploy.interface import Interface
 from ptychonnx.export.deploy.readme import readme
+from ptychonnx.export.deploy.stamped import Stamped
 from ptychonnx.export.deploy.versioned_folder import ModelPlan, existing_versions
 from ptychonnx.runtime.errors import InputError
 
@@ -33,9 +35,9 @@ class Versions:
 
     new: int
     removed: tuple[int, ...]
-    contracts: dict[int, StampedContract]
+    contracts: dict[int, Stamped]
 
-    def served(self, count: int) -> dict[int, StampedContract]:
+    def served(self, count: int) -> dict[int, Stamped]:
         """The `count` newest versions, which answer requests."""
         return dict(list(self.contracts.items())[-count:])
 
@@ -59,8 +61,8 @@ def plan_versions(root: Path, artifact: Deployable, options: DeployOptions) -> V
     contracts = {}
     for number in numbers[len(removed) : -1]:
         # A server cannot load a version that cannot be read here: it stays and is not served.
-        if (stamped := read_contract(folder / str(number) / MODEL_FILE)) is not None:
-            _check_interface(folder / str(number), Interface.of(stamped.contract), artifact)
+        if (stamped := read_stamp(folder / str(number) / MODEL_FILE)) is not None:
+            _check_interface(folder / str(number), stamped.interface, artifact)
             contracts[number] = stamped
     return Versions(new, tuple(removed), contracts | {new: artifact.stamped})
 

@@ -12,7 +12,8 @@ from google.protobuf import text_format
 pytest.importorskip("tritonclient.grpc")
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions
-from ptychonnx.export.deploy.deployable import Deployable, StampedContract, read_artifacts
+from ptychonnx.export.deploy.deployable import Deployable, read_artifacts
+from ptychonnx.export.deploy.stamped import StampedContract
 from ptychonnx.export.deploy.triton import plan_triton
 from ptychonnx.export.deploy.triton_config import parse_config
 from ptychonnx.export.deploy.versioned_folder import apply

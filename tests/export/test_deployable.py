@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions
-from ptychonnx.export.deploy.deployable import read_artifacts, read_contract
+from ptychonnx.export.deploy.deployable import read_artifacts, read_stamp
 from ptychonnx.runtime.errors import InputError, VerificationError
 from tests.export.deployed import artifact, deployable, fixed_artifact
 from tests.export.small_network import contract_of, set_weights, small_network, write_artifact
@@ -78,10 +78,10 @@ def test_the_interface_lists_inputs_and_output(tmp_path):
 
 
 def test_an_unreadable_earlier_version_has_no_contract(tmp_path):
-    assert read_contract(tmp_path / "missing.onnx") is None
+    assert read_stamp(tmp_path / "missing.onnx") is None
     (tmp_path / "broken.onnx").write_bytes(b"half a fi")
-    assert read_contract(tmp_path / "broken.onnx") is None
-    found = read_contract(artifact(tmp_path / "small.onnx"))
+    assert read_stamp(tmp_path / "broken.onnx") is None
+    found = read_stamp(artifact(tmp_path / "small.onnx"))
     assert found is not None
     assert (found.contract, found.text) == (contract_of("small"), contract_of("small").to_json())
 

@@ -1,0 +1,140 @@
+"""The stamp of an artifact as servers publish it: a contract, or the description of a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from numpy.typing import NDArray
+
+from ptychonnx.export.artifact.module_description import MODULE_KEY, ModuleDescription
+from ptychonnx.export.deploy.interface import Interface
+from ptychonnx.export.verification.reference_pair import contract_reference
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract, Parity
+
+__all__ = ["Stamped", "StampedContract", "StampedModule"]
+
+
+class Stamped(Protocol):
+    """A stamp and its text in the artifact.
+
+    Servers publish the text as it is: serialised again, it would have the fields of this version of ptychonnx, which
+    an older client may refuse although it accepts the artifact.
+    """
+
+    @property
+    def text(self) -> str:
+        """The text in the artifact."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Key of the text in the metadata of the artifact."""
+        ...
+
+    @property
+    def interface(self) -> Interface:
+        """Inputs and outputs."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``fp16`` or ``int8``."""
+        ...
+
+    @property
+    def graph_sha256(self) -> str | None:
+        """Hash of the graph."""
+        ...
+
+    @property
+    def reference(self) -> list[NDArray]:
+        """The reference input: an array for each input, with the batch."""
+        ...
+
+    def rows(self) -> dict[str, str]:
+        """What a README says, by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class StampedContract:
+    """A contract, and its text in the artifact."""
+
+    contract: Contract
+    text: str
+    key = CONTRACT_KEY
+
+    @property
+    def interface(self) -> Interface:
+        """Inputs and outputs."""
+        return Interface.of_contract(self.contract)
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``fp16`` or ``int8``."""
+        return self.contract.conversion.precision
+
+    @property
+    def graph_sha256(self) -> str | None:
+        """Hash of the graph."""
+        return self.contract.graph_sha256
+
+    @property
+    def reference(self) -> list[NDArray]:
+        """The reference input."""
+        return contract_reference(self.contract)[1]
+
+    def rows(self) -> dict[str, str]:
+        """What a README says, by name."""
+        contract, interface = self.contract, self.interface
+        (output,) = interface.outputs
+        shown = f"`{output.name}: {interface.describe(output)}`"
+        return {
+            "label": contract.label,
+            "input": f"`{interface}`, DC at the {contract.input.dc}",
+            "output": f"{shown}: {contract.output.quantity} as {contract.output.representation}",
+            "precision": self.precision,
+            "trained on": f"{contract.probe.flux:.3g} photons per pattern",
+            "parity": _parity(contract.parity),
+        }
+
+
+@dataclass(frozen=True)
+class StampedModule:
+    """The description of a module, its text in the artifact, and what only the graph tells."""
+
+    description: ModuleDescription
+    text: str
+    interface: Interface
+    reference: list[NDArray]
+    key = MODULE_KEY
+
+    @property
+    def precision(self) -> str:
+        """``fp32`` or ``fp16``."""
+        return self.description.precision
+
+    @property
+    def graph_sha256(self) -> str | None:
+        """Hash of the graph."""
+        return self.description.graph_sha256
+
+    def rows(self) -> dict[str, str]:
+        """What a README says, by name."""
+        outputs = "; ".join(
+            f"{tensor.name}: {self.interface.describe(tensor)}" for tensor in self.interface.outputs
+        )
+        rows = {
+            "source": self.description.source or "unknown",
+            "input": f"`{self.interface}`",
+            "output": f"`{outputs}`",
+            "precision": self.precision,
+            "parity": _parity(self.description.parity),
+        }
+        notes = "; ".join(self.description.notes)
+        return rows | ({"notes": notes} if notes else {})
+
+
+def _parity(parity: Parity | None) -> str:
+    return "not measured" if parity is None else f"{parity.max_relative_error:.1e} ({parity.engine})"
