@@ -58,7 +58,8 @@ def live(
         str,
         typer.Option(
             metavar="URL",
-            help="Detector: zmq://host:port is DECTRIS Stream v1 (PUSH), zmq+sub:// the same from a proxy (PUB).",
+            help="Detector: zmq://host:port is DECTRIS Stream v1, stream2:// Stream2, both from PUSH sockets; "
+            "zmq+sub:// and stream2+sub:// from PUB; swmr+file:///FILE an HDF5 file that is being written.",
         ),
     ],
     positions: Annotated[

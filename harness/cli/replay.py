@@ -22,16 +22,24 @@ class Protocol(StrEnum):
     """Protocols of frames."""
 
     ZMQ = "zmq"
+    STREAM2 = "stream2"
+    SWMR = "swmr"
 
 
 @derive_options
 def replay(
     scan: Annotated[Path, typer.Argument(help="Scan file of any known format.")],
     protocol: Annotated[
-        Protocol, typer.Option("--as", help="Protocol of the frames: zmq is DECTRIS Stream v1 (PUSH).")
+        Protocol,
+        typer.Option(
+            "--as", help="Protocol of the frames: zmq is DECTRIS Stream v1, swmr an HDF5 file that grows."
+        ),
     ] = Protocol.ZMQ,
     frames: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Address at which frames are served.")
+        str,
+        typer.Option(
+            metavar="HOST:PORT|FILE", help="Address at which frames are served; with swmr, the HDF5 file."
+        ),
     ] = "127.0.0.1:9999",
     positions: Annotated[
         str,

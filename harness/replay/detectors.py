@@ -8,20 +8,25 @@ from ptychonnx.harness.replay.position_senders import JsonSender, PositionSender
 from ptychonnx.harness.replay.replay import Detector
 from ptychonnx.harness.replay.replay_options import ReplayOptions
 from ptychonnx.harness.replay.stream1_detector import Stream1Detector
+from ptychonnx.harness.replay.stream2_detector import Stream2Detector
+from ptychonnx.harness.replay.swmr_writer import SwmrWriter
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["open_detector", "open_encoders"]
 
 
 def open_detector(protocol: str, address: str, options: ReplayOptions, timeout: float) -> Detector:
-    """A detector that waits for a receiver.
+    """A detector that waits for a receiver at HOST:PORT, or writes a file.
 
     Raises
     ------
     InputError
         If the address cannot be served.
     """
-    return Stream1Detector(address, options.series, timeout)
+    if protocol == "swmr":
+        return SwmrWriter(Path(address))
+    kinds = {"zmq": Stream1Detector, "stream2": Stream2Detector}
+    return kinds[protocol](address, options.series, timeout)
 
 
 def open_encoders(target: str, options: ReplayOptions, timeout: float) -> PositionSender:

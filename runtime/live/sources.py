@@ -18,6 +18,9 @@ __all__ = ["FRAME_SOURCES", "POSITION_SOURCES", "open_frames", "open_positions"]
 FRAME_SOURCES = {
     "zmq": "frames.dectris_stream1:open_stream",
     "zmq+sub": "frames.dectris_stream1:open_stream",
+    "stream2": "frames.stream2:open_stream",
+    "stream2+sub": "frames.stream2:open_stream",
+    "swmr+file": "frames.growing_hdf5:open_file",
 }
 POSITION_SOURCES = {
     "zmq": "positions.json_messages:open_messages",

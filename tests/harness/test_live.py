@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -153,13 +153,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def replayed(scan: Scan, options: ReplayOptions, positions: str) -> Iterator[str]:
+def replayed(
+    scan: Scan, options: ReplayOptions, positions: str, protocol: str = "zmq", address: str = ""
+) -> Iterator[str]:
     """The scan, sent by a thread over loopback; the URL of its frames."""
-    address = f"127.0.0.1:{free_port()}"
-    detector, encoders = open_detector("zmq", address, options, 20), open_encoders(positions, options, 20)
+    address = address or f"127.0.0.1:{free_port()}"
+    detector, encoders = open_detector(protocol, address, options, 20), open_encoders(positions, options, 20)
     thread = threading.Thread(target=replay, args=(scan, detector, encoders, options))
     thread.start()
-    yield f"zmq://{address}"
+    yield f"{protocol}://{address}"
     thread.join()
     detector.close()
     encoders.close()
@@ -245,6 +247,60 @@ def test_the_command_writes_the_file_that_reconstruct_writes(
                 assert np.asarray(ours[name][()]).tobytes() == np.asarray(theirs[name][()]).tobytes(), name
 
 
+@pytest.mark.parametrize("protocol", ["stream2", "swmr", "pieces"])
+def test_every_source_gives_the_object_of_the_file(
+    experiment: Experiment, tmp_path: Path, protocol: str
+) -> None:
+    table, done, scan = tmp_path / "positions.csv", [], experiment.scan
+    faults = ReplayOptions(rate=300, drop=0.1) if protocol == "swmr" else ReplayOptions(rate=2000)
+    with ExitStack() as stack:
+        if protocol == "stream2":
+            url = stack.enter_context(replayed(scan, faults, str(table), "stream2"))
+        elif protocol == "swmr":
+            stack.enter_context(replayed(scan, faults, str(table), "swmr", str(tmp_path / "frames.h5")))
+            url = f"swmr+file://{tmp_path}/frames.h5?frames=64&idle=0.5"
+        else:
+            stack.enter_context(replayed(scan, faults, str(table), "swmr", str(tmp_path / "x.h5")))
+            url = f"swmr+file://{tmp_path}/scan_data_*.h5?data=/d&idle=1"
+            stack.enter_context(pieces_appear(scan, tmp_path))
+        run = LiveRun(
+            experiment.network,
+            open_frames(url),
+            open_positions(str(table)),
+            experiment.settings,
+            FAST,
+            done.append,
+        )
+        with run:
+            run.run()
+    (series,) = done
+    numbers = sorted(set(range(64)) - set(series.report.missing))
+    assert (len(numbers) < 64) == (protocol == "swmr")
+    expected = experiment.offline
+    if protocol == "swmr":
+        left = replace(series.scan, diffraction=scan.diffraction[numbers], positions=scan.positions[numbers])
+        expected = reconstruct(experiment.network, left).object
+    assert series.reconstruction.object.tobytes() == expected.tobytes()
+
+
+@contextmanager
+def pieces_appear(scan: Scan, folder: Path) -> Iterator[None]:
+    """Data files of 20 frames that appear one by one, complete."""
+
+    def write() -> None:
+        frames = np.stack([frame.image for frame in frames_of(scan)])
+        for start in range(0, 64, 20):
+            with h5py.File(folder / "partial", "w") as file:
+                file["d"] = frames[start : start + 20]
+            (folder / "partial").rename(folder / f"scan_data_{start:06d}.h5")
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    yield
+    thread.join()
+
+
 @pytest.mark.parametrize("suffix", ["lz4", "none", "big-endian"])
 def test_every_encoding_of_stream_v1_is_read(suffix: str) -> None:
     import lz4.block
@@ -264,12 +320,12 @@ def test_every_encoding_of_stream_v1_is_read(suffix: str) -> None:
     np.testing.assert_array_equal(event.image, image)
 
 
-def received(*parts: dict | bytes) -> list:
+def received(*parts: dict | bytes, scheme: str = "zmq") -> list:
     """The event of one message, sent over loopback."""
     port = free_port()
     with zmq.Context.instance().socket(zmq.PUSH) as sender:
         sender.bind(f"tcp://127.0.0.1:{port}")
-        source = open_frames(f"zmq://127.0.0.1:{port}")
+        source = open_frames(f"{scheme}://127.0.0.1:{port}")
         sender.send_multipart(
             [part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts]
         )
@@ -474,3 +530,29 @@ def test_positions_without_a_unit_are_refused(experiment: Experiment) -> None:
             [samples_of(experiment.scan), PositionsEnd()],
             reading=ReadOptions(),
         )
+
+
+def test_stream2_with_zstandard_and_without_compression_is_read() -> None:
+    import bitshuffle
+    import cbor2
+
+    image = np.random.default_rng(0).integers(0, 60000, (12, 20)).astype(np.uint16)
+    header = image.nbytes.to_bytes(8, "big") + (2048).to_bytes(4, "big")
+    for content in (
+        image.tobytes(),
+        ["bszstd", 2, header + bitshuffle.compress_zstd(image.reshape(-1), 1024).tobytes()],
+    ):
+        message = {
+            "type": "image",
+            "series_id": 2,
+            "image_id": 9,
+            "data": {"threshold_1": [[12, 20], cbor2.CBORTag(69, content)]},
+        }
+        (event,) = received(cbor2.dumps(message), scheme="stream2")
+        assert (event.series, event.number) == (2, 9)
+        np.testing.assert_array_equal(event.image, image)
+    message["data"] = {"threshold_1": [[2**14, 2**14], cbor2.CBORTag(69, ["bslz4", 2, b""])]}
+    (event,) = received(cbor2.dumps(message), scheme="stream2")
+    assert "expected at most" in event.reason
+    with pytest.raises(InputError, match="expected Stream2"):
+        received(b"\xff\xff", scheme="stream2")

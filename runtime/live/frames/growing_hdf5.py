@@ -1,0 +1,167 @@
+"""HDF5 files that are being written: one that grows (SWMR), or data files that appear one by one.
+
+`swmr+file:///data/scan.h5?data=/entry/data/data` watches a dataset [n, rows, columns]. A name with a star, such as
+`scan_data_*.h5`, stands for files in the order of their names. The series ends after N frames, if the query has
+`frames=N`, or when nothing has been added for `idle` seconds (10 by default).
+"""
+
+from __future__ import annotations
+
+import time
+from glob import has_magic
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the compression filters of detectors)
+
+from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd
+
+__all__ = ["GrowingHDF5", "open_file"]
+
+_DATA = "/entry/data/data"
+_IDLE_SECONDS = 10.0
+_POLL_SECONDS = 0.02
+
+
+class GrowingHDF5:
+    """Files of a detector, see `ptychonnx.runtime.live.events.FrameSource`; the series has number 1."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        parts = urlsplit(url)
+        self._path = Path(unquote(parts.netloc + parts.path))
+        query = dict(parse_qsl(parts.query))
+        if unknown := set(query) - {"data", "frames", "idle"}:
+            raise InputError(f"{url}: unknown {', '.join(sorted(unknown))}, expected data, frames and idle")
+        self._key = query.get("data", _DATA)
+        try:
+            self._frames = int(query["frames"]) if "frames" in query else None
+            self._idle = float(query.get("idle", _IDLE_SECONDS))
+        except ValueError as error:
+            raise InputError(f"{url}: {error}, expected numbers of frames and seconds") from error
+        if not self._path.parent.is_dir():
+            raise InputError(f"{url}: no such folder, expected a file that is written into it")
+        self._done: set[Path] = set()
+        self._file: h5py.File | None = None
+        self._dataset: h5py.Dataset | None = None
+        # Frames of the files before, and of this one.
+        self._before, self._index = 0, 0
+        self._state = "waiting"
+        self._grew = time.monotonic()
+
+    def receive(self, timeout: float) -> FrameEvent | None:
+        """The next event, or None if there is none within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self._state != "ended":
+            if (event := self._next()) is not None:
+                self._grew = time.monotonic()
+                return event
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(_POLL_SECONDS)
+        time.sleep(timeout)
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = self._dataset = None
+
+    def _next(self) -> FrameEvent | None:
+        number = self._before + self._index
+        if number == self._frames:
+            return self._end()
+        if self._dataset is None and not self._open():
+            return self._end() if self._state == "begun" and self._is_idle() else None
+        if self._state == "waiting":
+            self._state = "begun"
+            return SeriesBegin(1, self._frames)
+        assert self._dataset is not None
+        try:
+            self._dataset.refresh()
+            available = self._dataset.shape[0]
+            if self._index < available and self._is_written(self._index):
+                return self._frame(number)
+            if self._index < available and self._is_idle() and self._later(available):
+                return self._skip()
+        except (OSError, RuntimeError, KeyError) as error:
+            raise InputError(f"{self._url}: damaged or unreadable ({first_line(error)})") from error
+        if self._following():
+            self._done.add(Path(self._file.filename) if self._file is not None else self._path)
+            self._before, self._index = number, 0
+            self.close()
+            return None
+        return self._end() if self._is_idle() else None
+
+    def _frame(self, number: int) -> Frame:
+        assert self._dataset is not None
+        image = self._dataset[self._index]
+        self._index += 1
+        return Frame(1, number, image)
+
+    def _skip(self) -> None:
+        """Leave out frames that were never written although later ones were."""
+        while not self._is_written(self._index):
+            self._index += 1
+
+    def _end(self) -> SeriesEnd:
+        self._state = "ended"
+        self.close()
+        return SeriesEnd(1)
+
+    def _is_idle(self) -> bool:
+        return time.monotonic() - self._grew > self._idle
+
+    def _is_written(self, index: int) -> bool:
+        """False while a frame has its place in the dataset but not its data."""
+        assert self._dataset is not None
+        if not self._dataset.chunks:
+            return True
+        return self._dataset.id.get_chunk_info_by_coord((index, 0, 0)).byte_offset is not None
+
+    def _later(self, available: int) -> bool:
+        return any(self._is_written(index) for index in range(self._index, available))
+
+    def _files(self) -> list[Path]:
+        if not has_magic(self._path.name):
+            return [self._path]
+        return sorted(self._path.parent.glob(self._path.name))
+
+    def _following(self) -> bool:
+        """Whether a file after the present one has appeared."""
+        present = None if self._file is None else Path(self._file.filename)
+        return any(path not in self._done and path != present for path in self._files())
+
+    def _open(self) -> bool:
+        """Open the next file, if it is there and has its dataset."""
+        for path in self._files():
+            if path in self._done or not path.is_file():
+                continue
+            try:
+                self._file = _opened(path)
+                dataset = self._file[self._key]
+            except (OSError, KeyError):
+                # Not complete yet: the writer has created it and is about to write.
+                self.close()
+                return False
+            if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 3:
+                raise InputError(f"{path}: {self._key} is no dataset [n, rows, columns]")
+            self._dataset = dataset
+            return True
+        return False
+
+
+def _opened(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", libver="latest", swmr=True)
+    except OSError:
+        # Files that were not written for a reader at the same time, and are complete.
+        return h5py.File(path, "r")
+
+
+def open_file(url: str) -> GrowingHDF5:
+    """Watch a file, which may appear later."""
+    return GrowingHDF5(url)
