@@ -25,8 +25,9 @@ def open_detector(protocol: str, address: str, options: ReplayOptions, timeout: 
     """
     if protocol == "swmr":
         return SwmrWriter(Path(address))
-    kinds = {"zmq": Stream1Detector, "stream2": Stream2Detector}
-    return kinds[protocol](address, options.series, timeout)
+    if protocol == "stream2":
+        return Stream2Detector(address, options.series, timeout)
+    return Stream1Detector(address, options.series, timeout)
 
 
 def open_encoders(target: str, options: ReplayOptions, timeout: float) -> PositionSender:

@@ -86,7 +86,8 @@ class GrowingHDF5:
             if self._index < available and self._is_written(self._index):
                 return self._frame(number)
             if self._index < available and self._is_idle() and self._later(available):
-                return self._skip()
+                self._skip()
+                return None
         except (OSError, RuntimeError, KeyError) as error:
             raise InputError(f"{self._url}: damaged or unreadable ({first_line(error)})") from error
         if self._following():
