@@ -14,6 +14,8 @@ import typer
 from ptychonnx.harness.cli.console import errors, output, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import check_batch
+from ptychonnx.harness.view.live_view import LiveView
+from ptychonnx.harness.view.page_server import PageServer
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.formats.readers.probe import read_probe
@@ -28,14 +30,9 @@ from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
 from ptychonnx.runtime.live.detector_mask import read_mask
 from ptychonnx.runtime.live.live_options import LiveOptions
-from ptychonnx.runtime.live.live_reconstruction import (
-    FinishedSeries,
-    LiveReconstruction,
-    LiveSettings,
-    check_network,
-    warm_up,
-)
+from ptychonnx.runtime.live.live_reconstruction import FinishedSeries, LiveReconstruction, warm_up
 from ptychonnx.runtime.live.live_run import LiveRun
+from ptychonnx.runtime.live.live_settings import LiveSettings, check_network
 from ptychonnx.runtime.live.sources import open_frames, open_positions
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 
@@ -88,6 +85,14 @@ def live(
     mask: Annotated[
         Path | None, typer.Option(help="NPY or TIFF file with the mask of the detector, nonzero = valid.")
     ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve a page that shows the growing object; addresses other than loopback need the token in the URL "
+            "that is printed.",
+        ),
+    ] = None,
     server: Annotated[
         str | None,
         typer.Option(
@@ -134,7 +139,11 @@ def live(
         warm_up(network, settings)
         progress = stack.enter_context(report_progress())
         progress.stage(f"Waiting for {frames}", None, "patterns")
-        stage = ""
+        stage, page = "", None
+        if view is not None:
+            page = LiveView(frames)
+            served = stack.enter_context(PageServer(view, page))
+            output.print(f"{served.url} shows the object", soft_wrap=True, markup=False)
 
         def observe(current: LiveReconstruction, waiting: int) -> None:
             nonlocal stage
@@ -142,6 +151,8 @@ def live(
                 stage = current.series_name
                 progress.stage(f"Reconstructing {stage}", None, "patterns")
             progress.update(current.placed)
+            if page is not None:
+                page.update(current, waiting, final=current.finished)
 
         def finished(series: FinishedSeries) -> None:
             path = out if streams.series == 1 else out.with_stem(f"{out.stem}-{series.series}")
@@ -157,6 +168,8 @@ def live(
         run = LiveRun(network, frame_source, position_source, settings, streams, finished, observe)
         with _terminated_like_interrupted(), run:
             run.run()
+        if page is not None:
+            page.wait_for_browsers()
 
 
 def _report(path: Path, series: FinishedSeries, network: Predictor, batch: int) -> None:

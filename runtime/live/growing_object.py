@@ -61,6 +61,12 @@ class GrowingObject:
         self._canvas.add(placed, self._weight)
         self.version += 1
 
+    def window(self, place: NDArray[np.float64]) -> NDArray[np.complex64]:
+        """The object [N, N] around a position that has a patch, to the nearest pixel."""
+        corner = np.floor(window_corners(place[None], self._size)[0]).astype(np.intp) - self._low
+        part = tuple(slice(start, start + self._size) for start in corner.tolist())
+        return weighted_mean(self._canvas.values[part], self._canvas.weights[part])
+
     def stitched(self) -> Stitched | None:
         """The object so far; None before the first patch."""
         if not self._canvas.weights.size:

@@ -66,6 +66,10 @@ class GrowingScan:
             positions, conventions, self._options.pixel_size, coarser, f"{self._name}: positions"
         )
 
+    def patterns(self, numbers: list[int]) -> NDArray[np.float32]:
+        """Amplitudes [m, N, N] by number."""
+        return self._file.read(self.rows(numbers))
+
     def scan(
         self,
         numbers: list[int],

@@ -17,59 +17,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.errors import InputError, UnsupportedError
-from ptychonnx.runtime.formats.read_options import Convention, Conventions, ReadOptions
-from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.read_options import Convention, Conventions
+from ptychonnx.runtime.inference import Predictor
 from ptychonnx.runtime.live.events import Frame, UnreadableFrame
 from ptychonnx.runtime.live.frame_conversion import FrameConversion
 from ptychonnx.runtime.live.growing_object import GrowingObject
 from ptychonnx.runtime.live.growing_scan import GrowingScan
 from ptychonnx.runtime.live.live_report import LiveReport
+from ptychonnx.runtime.live.live_settings import LiveSettings
 from ptychonnx.runtime.live.position_table import PositionTable
 from ptychonnx.runtime.live.record_file import RecordFile
+from ptychonnx.runtime.live.running_checks import RunningChecks
 from ptychonnx.runtime.live.stored_patches import StoredPatches
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
-from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.stitching import patch_weight
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["FinishedSeries", "LiveReconstruction", "LiveSettings", "check_network", "warm_up"]
+__all__ = ["FinishedSeries", "LiveReconstruction", "warm_up"]
 
 _logger = logging.getLogger("ptychonnx.runtime.live")
 # If none of this many frames can be used, the settings are wrong.
 _HOPELESS = 64
-
-
-@dataclass(frozen=True)
-class LiveSettings:
-    """How a series is reconstructed.
-
-    Attributes
-    ----------
-    reading
-        Conventions of frames and positions; those that are left out are defaults: counts, the direct beam in the
-        centre, and (row, column).
-    stitching
-        As for a finished scan.
-    probe
-        complex64 [modes, N, N] of any power, or None.
-    mask
-        bool [rows, columns] of the detector, True = valid, or None.
-    batch
-        Patterns in a run of the network.
-    interpolate
-        Whether missing positions are interpolated.
-    source
-        Of the frames, for messages.
-    """
-
-    reading: ReadOptions
-    stitching: ReconstructOptions
-    probe: NDArray[np.complex64] | None = None
-    mask: NDArray[np.bool_] | None = None
-    batch: int = DEFAULT_BATCH
-    interpolate: bool = False
-    source: str = "frames"
 
 
 @dataclass(frozen=True)
@@ -80,25 +49,6 @@ class FinishedSeries:
     reconstruction: Reconstruction
     scan: Scan
     report: LiveReport
-
-
-def check_network(network: Predictor, settings: LiveSettings) -> None:
-    """Refuse networks and settings that cannot work, before anything is received.
-
-    Raises
-    ------
-    UnsupportedError
-        If the network takes groups of neighbouring patterns, which are known only at the end.
-    InputError
-        If the weighting needs a probe and there is none.
-    """
-    contract = network.contract
-    if contract.gridsize != 1:
-        raise UnsupportedError(
-            f"{network.name}: takes groups of {contract.channels} neighbouring patterns, which are known only when the "
-            "scan is complete, expected a network of gridsize 1"
-        )
-    patch_weight(settings.stitching.weighting or contract.stitching.weighting, contract.n, settings.probe)
 
 
 def warm_up(network: Predictor, settings: LiveSettings) -> None:
@@ -120,8 +70,10 @@ class LiveReconstruction:
         Table to which the caller adds positions.
     object
         The growing object.
-    report
-        Counts so far.
+    report, checks
+        Counts so far, and figures of the last patterns.
+    finished
+        Whether all patches have been placed and the file is about to be written.
     last_pattern
         Number and amplitudes float32 [N, N] of the last pattern; None before the first.
     """
@@ -139,7 +91,8 @@ class LiveReconstruction:
         self.object = GrowingObject(
             weight, synchronise=contract.stitching.synchronise if synchronise is None else synchronise
         )
-        self.report = LiveReport()
+        self.report, self.checks = LiveReport(), RunningChecks()
+        self.finished = False
         self.last_pattern: tuple[int, NDArray[np.float32]] | None = None
         self._unit: str | None = settings.reading.positions_unit
         self._scan: GrowingScan | None = None
@@ -273,6 +226,7 @@ class LiveReconstruction:
         self._waiting.update(numbers)
         self._received.update((frame.number, frame.received) for frame in converted.frames)
         self.last_pattern = numbers[-1], converted.patterns[-1]
+        self.checks.add_patterns(numbers[0], converted.patterns)
         self._last = time.monotonic()
         self._seconds += self._last - start
 
@@ -306,10 +260,21 @@ class LiveReconstruction:
                     self._place([number])
                 return
             self._leave_out({numbers[0]: str(error)})
+        else:
+            self._compare(numbers[-1], places[-1])
         self._waiting.difference_update(numbers)
         now = time.monotonic()
         for number in numbers:
             self.report.latencies.append(now - self._received.pop(number))
+
+    def _compare(self, number: int, place: NDArray[np.float64]) -> None:
+        """Compare one pattern with the growing object around its place."""
+        if self._settings.probe is None or self._scan is None:
+            return
+        pattern = self._scan.patterns([number])[0]
+        self.checks.add_misfit(
+            pattern, self.object.window(place), self._settings.probe, self._scan.conversion.mask
+        )
 
     def _leave_out(self, reasons: dict[int, str]) -> None:
         for number, reason in reasons.items():

@@ -26,7 +26,8 @@ from ptychonnx.runtime.live.events import (
 )
 from ptychonnx.runtime.live.inbox import Inbox, Receiver
 from ptychonnx.runtime.live.live_options import LiveOptions
-from ptychonnx.runtime.live.live_reconstruction import FinishedSeries, LiveReconstruction, LiveSettings
+from ptychonnx.runtime.live.live_reconstruction import FinishedSeries, LiveReconstruction
+from ptychonnx.runtime.live.live_settings import LiveSettings
 from ptychonnx.runtime.live.position_table import PositionTable
 
 __all__ = ["LiveRun"]
@@ -186,6 +187,7 @@ class LiveRun:
             # Every position is settled now.
             self._current.positions.end()
             self._current.place(self._positions.unit)
+            self._current.finished = True
             self._observe(self._current, len(self._frame_inbox))
             self._finished(self._current.finish(None if self._ended is None else self._announced))
         except PtychonnxError:

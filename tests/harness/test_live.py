@@ -37,8 +37,9 @@ from ptychonnx.runtime.live.events import (
     SeriesEnd,
 )
 from ptychonnx.runtime.live.live_options import LiveOptions
-from ptychonnx.runtime.live.live_reconstruction import FinishedSeries, LiveSettings, check_network
+from ptychonnx.runtime.live.live_reconstruction import FinishedSeries
 from ptychonnx.runtime.live.live_run import LiveRun
+from ptychonnx.runtime.live.live_settings import LiveSettings, check_network
 from ptychonnx.runtime.live.sources import open_frames, open_positions
 from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions

@@ -1,0 +1,1 @@
+"""The page that shows a live reconstruction in a browser."""

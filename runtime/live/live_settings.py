@@ -1,0 +1,67 @@
+"""How a live series is reconstructed, and what cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import UnsupportedError
+from ptychonnx.runtime.formats.read_options import ReadOptions
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
+from ptychonnx.runtime.reconstruction.stitching import patch_weight
+
+__all__ = ["LiveSettings", "check_network"]
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """How a series is reconstructed.
+
+    Attributes
+    ----------
+    reading
+        Conventions of frames and positions; those that are left out are defaults: counts, the direct beam in the
+        centre, and (row, column).
+    stitching
+        As for a finished scan.
+    probe
+        complex64 [modes, N, N] of any power, or None.
+    mask
+        bool [rows, columns] of the detector, True = valid, or None.
+    batch
+        Patterns in a run of the network.
+    interpolate
+        Whether missing positions are interpolated.
+    source
+        Of the frames, for messages.
+    """
+
+    reading: ReadOptions
+    stitching: ReconstructOptions
+    probe: NDArray[np.complex64] | None = None
+    mask: NDArray[np.bool_] | None = None
+    batch: int = DEFAULT_BATCH
+    interpolate: bool = False
+    source: str = "frames"
+
+
+def check_network(network: Predictor, settings: LiveSettings) -> None:
+    """Refuse networks and settings that cannot work, before anything is received.
+
+    Raises
+    ------
+    UnsupportedError
+        If the network takes groups of neighbouring patterns, which are known only at the end.
+    InputError
+        If the weighting needs a probe and there is none.
+    """
+    contract = network.contract
+    if contract.gridsize != 1:
+        raise UnsupportedError(
+            f"{network.name}: takes groups of {contract.channels} neighbouring patterns, which are known only when the "
+            "scan is complete, expected a network of gridsize 1"
+        )
+    patch_weight(settings.stitching.weighting or contract.stitching.weighting, contract.n, settings.probe)
