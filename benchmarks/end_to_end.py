@@ -109,7 +109,8 @@ def end_to_end(artifact: Path, path: Path, arguments: argparse.Namespace) -> dic
     def run_in_turn() -> None:
         scan = read_scan(path, estimate_probe=True)
         scan = replace(scan, diffraction=np.asarray(scan.diffraction))
-        weight = patch_weight(contract.stitching.weighting, scan.size, scan.probe)
+        stitching = contract.stitching
+        weight = patch_weight(stitching.weighting, scan.size, scan.probe, stitching.window)
         stitcher = Stitcher(scan.positions, weight, contract.stitching.placement)
         for index, patches in session.batches(scan, groups, arguments.batch):
             stitcher.add(patches.reshape(-1, scan.size, scan.size), scan.positions[index.reshape(-1)])

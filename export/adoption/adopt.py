@@ -1,40 +1,33 @@
-"""Adoption: an ONNX file from elsewhere becomes an artifact that the harness treats like any other."""
+"""Adoption: a network from elsewhere becomes an artifact that the harness treats like any other."""
 
 from __future__ import annotations
 
 import importlib
+import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from ptychonnx.export.adoption.foreign_graph import foreign_names, patch_sides
+from ptychonnx.export.adoption.adopted_contract import adopted_contract
+from ptychonnx.export.adoption.foreign_network import Foreign, read_network
 from ptychonnx.export.adoption.numpy_reference import ForeignNetwork
-from ptychonnx.export.adoption.sidecar import Layout, Specification
-from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, release
+from ptychonnx.export.adoption.sidecar import Specification
+from ptychonnx.export.artifact.candidate import Candidate, release
 from ptychonnx.export.artifact.export_result import ExportResult
 from ptychonnx.export.artifact.publication import check_name
-from ptychonnx.export.graph.inspection import operators
-from ptychonnx.export.graph.opset import DEFAULT_OPSET, LOWEST_OPSET, opset_of, to_opset
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
-from ptychonnx.export.verification.inputs import amplitude_inputs
+from ptychonnx.export.verification.inputs import VerificationInputs, amplitude_inputs
 from ptychonnx.export.verification.verify import TOLERANCE
-from ptychonnx.runtime.contract import (
-    Contract,
-    Conversion,
-    NetworkInput,
-    Provenance,
-    Stitching,
-    TrainingProbe,
-)
-from ptychonnx.runtime.contract.integrity import check_model_file
-from ptychonnx.runtime.errors import InputError, UnsupportedError
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["adopt"]
+__all__ = ["adopt", "adopt_network"]
+
+_log = logging.getLogger(__name__)
 
 _COMPARED_PATTERNS = 20
 
@@ -50,13 +43,14 @@ def adopt(
 ) -> ExportResult:
     """Add preprocessing and output conversion to a foreign network, verify the whole, and write `out`.
 
-    Preprocessing, layouts, orientation, pixel size and the division of an exit wave by the probe become nodes of the
-    graph. In every engine, the whole graph is compared with the foreign graph run between the same steps in NumPy.
+    Preprocessing, layouts, types, orientation, pixel size and the division of an exit wave by the probe become nodes
+    of the graph. In every engine, the whole graph is compared with the foreign graph run between the same steps in
+    NumPy.
 
     Parameters
     ----------
     foreign
-        An ONNX file with one float32 input.
+        An ONNX file with one input.
     specification
         See `read_specification`.
     out
@@ -75,24 +69,45 @@ def adopt(
     VerificationError
         If a check fails; nothing is written.
     """
-    out = check_name(out)
-    model = _read(Path(foreign))
-    batch = _check_input(Path(foreign), model, specification)
-    native = ForeignNetwork(model, specification, batch)
+    check_name(out)
+    network = read_network(Path(foreign), specification)
+    return adopt_network(network, specification, out, scan=scan, tolerance=tolerance, progress=progress)
+
+
+def adopt_network(
+    foreign: Foreign,
+    specification: Specification,
+    out: Path,
+    *,
+    scan: Scan | None = None,
+    tolerance: float = TOLERANCE,
+    progress: Progress = SILENT,
+) -> ExportResult:
+    """`adopt` for a network that was read, or converted from code."""
+    original = foreign.model
     patterns, origin = _patterns(specification, scan)
-    native(patterns[:1])  # raises an error of one line if the specification does not fit
-    original = opset_of(model)
-    raised = to_opset(model, max(original, DEFAULT_OPSET if original >= LOWEST_OPSET else LOWEST_OPSET))
+    progress.stage(f"Running {foreign.name} by itself")
+    native = foreign.between_steps(specification)
+    try:
+        native(patterns[:1])  # one pattern, in case the network takes no more
+    except InputError as error:
+        raise type(error)(f"{foreign.name}: {error}") from error
     # Imported here because onnx_ir takes half a second to import, which the command line would pay every time.
+    portable_graph = importlib.import_module("ptychonnx.export.adoption.portable_graph")
     wrap = importlib.import_module("ptychonnx.export.adoption.wrapped_graph").wrap
+    foreign = portable_graph.with_any_batch(portable_graph.portable(foreign), specification, patterns)
+    # One pattern at a time unless the foreign network itself takes several.
+    native = foreign.between_steps(specification)
+    if left_out := specification.output.left_out():
+        _log.info("%s: left out of the artifact: %s", foreign.name, ", ".join(left_out))
     candidate = Candidate(
         label=specification.label,
-        model=wrap(raised, specification, batch),
+        model=wrap(foreign.model, specification, foreign.batch),
         inputs=[INPUT_NAME],
         native={OUTPUT_NAME: native},
-        verification_inputs=amplitude_inputs(patterns, origin),
-        stamp=partial(_contract, model, specification, batch),
-        batch=batch,
+        verification_inputs=_finite(amplitude_inputs(patterns, origin), native, foreign.name),
+        stamp=partial(adopted_contract, original, foreign, specification),
+        batch=foreign.batch,
         tolerance=tolerance,
         passes=False,
         # How accurately another engine runs the foreign network does not depend on the adoption.
@@ -102,47 +117,17 @@ def adopt(
     return ExportResult(out, published.stamp, published.report)
 
 
-def _read(path: Path) -> onnx.ModelProto:
-    check_model_file(path)
-    model = onnx.load(path)  # with weights from other files in its folder, which were checked
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    if any(entry.domain not in ("", "ai.onnx") for entry in model.opset_import):
-        used = {node.domain for node in model.graph.node}
-        for entry in [entry for entry in model.opset_import if entry.domain not in used | {""}]:
-            model.opset_import.remove(entry)
-    # In old files, constants are also listed as inputs.
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for value in [value for value in model.graph.input if value.name in constants]:
-        model.graph.input.remove(value)
-    return model
-
-
-def _check_input(path: Path, model: onnx.ModelProto, specification: Specification) -> int | None:
-    """Check the input of the foreign graph, and return its fixed batch size, or None."""
-    try:
-        name, _ = foreign_names(model, specification)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    (value,) = (value for value in model.graph.input if value.name == name)
-    tensor = value.type.tensor_type
-    if tensor.elem_type != onnx.TensorProto.FLOAT:
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-        raise UnsupportedError(f"{path}: input {name!r} is {kind}, expected float")
-    side, _ = patch_sides(specification)
-    expected = {"BCNN": [1, side, side], "BNNC": [side, side, 1], "BNN": [side, side]}
-    axes = [axis.dim_value for axis in tensor.shape.dim]
-    layout: Layout = specification.input.layout
-    wanted = expected[layout]
-    fits = len(axes) == len(wanted) + 1 and all(
-        axis in (0, size) for axis, size in zip(axes[1:], wanted, strict=True)
-    )
-    if not fits:
-        raise InputError(
-            f"{path}: input {name!r} is {axes}, the specification leads to [batch, "
-            f"{', '.join(map(str, wanted))}] as {layout}"
-        )
-    return axes[0] or None
+def _finite(
+    inputs: Sequence[VerificationInputs], native: ForeignNetwork, name: str
+) -> list[VerificationInputs]:
+    """Without the kinds of input, held-out patterns excepted, for which the foreign network itself is not finite."""
+    kept = []
+    for kind in inputs:
+        if kind is inputs[0] or np.isfinite(native(*kind.arrays)).all():
+            kept.append(kind)
+        else:
+            _log.warning("%s returns NaN or infinity for %s inputs (%s)", name, kind.kind, kind.rule)
+    return kept
 
 
 def _patterns(specification: Specification, scan: Scan | None) -> tuple[NDArray[np.float32], str]:
@@ -163,41 +148,3 @@ def _patterns(specification: Specification, scan: Scan | None) -> tuple[NDArray[
     counts = generator.poisson(mean * (specification.flux / mean.sum((1, 2), keepdims=True)))
     amplitude = np.sqrt(counts).astype(np.float32)[:, None]
     return amplitude, f"{_COMPARED_PATTERNS} seeded speckle patterns of {specification.flux:.3g} photons"
-
-
-def _contract(
-    foreign: onnx.ModelProto, specification: Specification, batch: int | None, verified: VerifiedGraph
-) -> Contract:
-    _, window = patch_sides(specification)
-    weighting = specification.stitching or ("probe" if window == specification.n else "crop")
-    floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-    sizes = [
-        int(np.prod(tensor.dims)) for tensor in foreign.graph.initializer if tensor.data_type in floating
-    ]
-    producer = f"{foreign.producer_name} {foreign.producer_version}".strip() or "an unknown exporter"
-    steps = [name for name, _, _ in specification.resolved_steps()[:-1]]
-    return Contract(
-        label=specification.label,
-        architecture=specification.architecture,
-        n=specification.n,
-        batch=batch,
-        input=NetworkInput(scale=1.0, scale_rule=f"steps in the graph: {', '.join(steps) or 'none'}"),
-        stitching=Stitching(weighting=weighting),
-        probe=TrainingProbe(sha256=None, modes=0, flux=specification.flux),
-        provenance=Provenance(
-            framework="foreign",
-            versions={},
-            git_commit=None,
-            parameters=sum(sizes),
-            origin=specification.origin,
-        ),
-        conversion=Conversion(
-            exporter=f"{producer}, adopted",
-            opset=opset_of(verified.model),
-            ir_version=verified.model.ir_version,
-            lowering="none",
-            passes=[],
-            operators_before=dict(sorted(operators(foreign).items())),
-        ),
-        parity=verified.report.parity(),
-    )

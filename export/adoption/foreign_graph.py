@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ptychonnx.export.adoption.sidecar import Specification
+from ptychonnx.export.adoption.preprocessing import STEPS
+from ptychonnx.export.adoption.sidecar import Channel, Specification
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["exit_wave_factor", "foreign_names", "patch_sides"]
+__all__ = ["PatchGeometry", "exit_wave_factor", "foreign_names", "patch_geometry"]
 
 # Where the probe is weaker than this fraction of its maximum intensity, an exit wave hardly depends on the object.
 _DARK = 1e-3
 
 
-def foreign_names(model: onnx.ModelProto, specification: Specification) -> tuple[str, dict[str, str]]:
-    """Input of the foreign graph, and its output for each channel (the same one if it holds several).
+def foreign_names(
+    model: onnx.ModelProto, specification: Specification
+) -> tuple[str, dict[str, list[Channel]]]:
+    """Input of the foreign graph, and the meaning of the channels of each of its outputs.
 
     Raises
     ------
@@ -29,36 +34,80 @@ def foreign_names(model: onnx.ModelProto, specification: Specification) -> tuple
     if len(inputs) != 1 or specification.input.name not in (None, *inputs):
         wanted_input = specification.input.name or "of any name"
         raise InputError(f"the graph has inputs {inputs}, expected one input {wanted_input}")
-    wanted = dict(specification.output.names)
-    if not wanted:
+    output = specification.output
+    heads: dict[str, list[Channel]] = {name: [quantity] for quantity, name in output.names.items()}
+    heads |= output.heads
+    if output.channels:
         if len(outputs) != 1:
-            raise InputError(f"the graph has outputs {outputs}, expected output.names, one per channel")
-        wanted = dict.fromkeys(specification.output.channels, outputs[0])
-    for channel, output in wanted.items():
-        if output not in outputs:
             raise InputError(
-                f"the graph has outputs {outputs}, but the specification names {output!r} for the {channel}"
+                f"the graph has outputs {outputs}, expected output.names, one per channel, or output.heads"
             )
-    return inputs[0], {str(channel): output for channel, output in wanted.items()}
+        heads = {outputs[0]: output.channels}
+    for name, channels in heads.items():
+        if name not in outputs:
+            raise InputError(
+                f"the graph has outputs {outputs}, but the specification names {name!r} for the "
+                f"{', '.join(channels)}"
+            )
+    return inputs[0], heads
 
 
-def patch_sides(specification: Specification) -> tuple[int, int]:
-    """Side of the network's patterns, and side of the window that they cover, in pixels of the scan.
+@dataclass(frozen=True)
+class PatchGeometry:
+    """Sizes of the network's patterns and patches.
 
-    Cropping the detector makes the pixels of the object larger and keeps the window; rebinning it makes the window
-    smaller and keeps the pixels.
+    Attributes
+    ----------
+    pattern
+        Side of the patterns that the network takes.
+    side
+        Side of the patches that it returns, in their pixels.
+    kept
+        Side of the central part of a patch that is used, in its pixels.
+    pixel
+        Side of a pixel of the patch, in pixels of the scan.
+    window
+        Side of the central square of the scan's window that a patch covers, in whole pixels of the scan.
+    """
+
+    pattern: int
+    side: int
+    kept: int
+    pixel: float
+    window: int
+
+
+def patch_geometry(specification: Specification) -> PatchGeometry:
+    """Follow the pixel size of the object through the steps.
+
+    A pattern of n pixels gives an object of pixels lambda z / (n p) for pixels p of the detector. Cropping the
+    detector makes the pixels of the object larger and keeps the window, and padding makes them smaller. Binning and
+    resampling change p and n: the pixels stay, and the window becomes smaller or larger.
 
     Raises
     ------
     InputError
-        If the window is less than half as wide as that of the scan.
+        If patches would be larger than the window of the scan.
     """
-    *steps, (_, _, side) = specification.resolved_steps()
-    rebinned = int(np.prod([argument for name, argument, _ in steps if name.startswith("rebin")]))
-    window = specification.n // rebinned
-    if 2 * window < specification.n:
-        raise InputError(f"rebinning by {rebinned} leaves less than half of a window, expected at most 2")
-    return side, window
+    *steps, (_, _, pattern) = specification.resolved_steps()
+    pixel = 1.0
+    for name, argument, before in steps:
+        if STEPS[name].keeps_window:
+            pixel *= before / STEPS[name].side(before, argument)
+    output = specification.output
+    side = output.side or pattern
+    if output.covers == "window":
+        pixel *= pattern / side
+    kept = output.crop or side
+    if kept > side:
+        raise InputError(f"output.crop is {kept}, expected at most the {side} pixels of a patch")
+    # Rounding errors of the factors must not lose a pixel.
+    window = int(np.floor(kept * pixel + 1e-6))
+    if not 1 <= window <= specification.n:
+        raise InputError(
+            f"patches of {kept} pixels cover {kept * pixel:.4g} pixels of the scan, expected 1 to {specification.n}"
+        )
+    return PatchGeometry(pattern, side, kept, pixel, window)
 
 
 def exit_wave_factor(specification: Specification) -> NDArray[np.complex64] | None:

@@ -1,20 +1,50 @@
-"""The foreign network as its author runs it: its own graph, between steps in NumPy."""
+"""The foreign network as its author runs it: its own graph or code, between steps in NumPy."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from scipy import ndimage
+from onnx.reference import ReferenceEvaluator
 
-from ptychonnx.export.adoption.foreign_graph import exit_wave_factor, foreign_names, patch_sides
+from ptychonnx.export.adoption.foreign_graph import PatchGeometry, exit_wave_factor, patch_geometry
+from ptychonnx.export.adoption.foreign_types import cast_patterns
+from ptychonnx.export.adoption.interpolation import interpolate
 from ptychonnx.export.adoption.preprocessing import STEPS
-from ptychonnx.export.adoption.sidecar import Layout, Specification
+from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.scan.orientation import orient_image, orient_pattern
 
-__all__ = ["ForeignNetwork"]
+__all__ = ["ForeignNetwork", "Run", "run_of_graph"]
+
+# From patterns in the layout and type of the foreign input to the foreign outputs by name.
+Run = Callable[[NDArray], Mapping[str, NDArray]]
+
+
+def run_of_graph(model: onnx.ModelProto, source: str, outputs: Sequence[str]) -> Run:
+    """A graph in onnxruntime or, if that has no kernel for one of its operators, in the reference evaluator of ONNX.
+
+    Raises
+    ------
+    InputError
+        If neither loads the graph.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    evaluator: ort.InferenceSession | ReferenceEvaluator
+    try:
+        evaluator = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime raises a dozen different types
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise InputError(f"the foreign graph does not load: {first_line(error)}") from error
+        evaluator = ReferenceEvaluator(model)
+    names = list(outputs)
+    return lambda patterns: dict(zip(names, evaluator.run(names, {source: patterns}), strict=True))
 
 
 class ForeignNetwork:
@@ -22,93 +52,116 @@ class ForeignNetwork:
 
     Parameters
     ----------
-    model
-        The foreign graph.
+    run
+        The foreign network.
+    heads
+        Meaning of the channels of each of its outputs.
+    dtype
+        Type of its input.
     batch
-        The only batch size of the foreign graph; None if it takes any.
+        The only batch size that it takes; None if any.
 
     Raises
     ------
     InputError
-        If onnxruntime does not load the foreign graph, or, when called, does not run it on such patterns.
+        When called, if the foreign network does not run on such patterns, or its outputs are not as specified.
     """
 
-    def __init__(self, model: onnx.ModelProto, specification: Specification, batch: int | None) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises a dozen different types
-            raise InputError(f"the foreign graph does not load: {first_line(error)}") from error
-        self._specification, self._batch = specification, batch
-        self._source, self._channels = foreign_names(model, specification)
+    def __init__(
+        self,
+        run: Run,
+        heads: Mapping[str, Sequence[Channel]],
+        dtype: np.dtype,
+        specification: Specification,
+        batch: int | None,
+    ) -> None:
+        self._run, self._heads, self._dtype, self._batch = run, heads, dtype, batch
+        self._specification = specification
         self._steps = specification.resolved_steps()[:-1]
-        self._side, self._window = patch_sides(specification)
+        self._geometry = patch_geometry(specification)
         self._factor = exit_wave_factor(specification)
 
     def __call__(self, diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Preprocess the patterns, run the foreign graph, and convert its output."""
+        """Preprocess the patterns, run the foreign network, and convert its output."""
         specification = self._specification
         patterns = orient_pattern(diffraction, specification.input.orientation)
         for name, argument, _ in self._steps:
             patterns = STEPS[name].numpy(patterns, argument)
         patches = orient_image(self._patches(patterns), specification.output.orientation)
-        if self._side != self._window:
-            patches = _enlarged(patches, self._window)
-        if self._window != specification.n:
-            start = specification.n // 2 - self._window // 2
-            inside = slice(start, start + self._window)
-            padded = np.zeros((*patches.shape[:2], specification.n, specification.n), dtype=patches.dtype)
-            padded[..., inside, inside] = patches
-            patches = padded
+        patches = _placed(patches, self._geometry, specification.n)
         if self._factor is not None:
             patches = patches * self._factor
         stacked = np.stack([patches.real, patches.imag], axis=-1)
         return np.moveaxis(stacked, 1, 3).astype(np.float32)
 
     def _patches(self, patterns: NDArray[np.float32]) -> NDArray[np.complexfloating]:
-        """Complex output [B, 1, M, M] of the foreign graph for preprocessed patterns."""
-        outputs = self._run(_to_layout(patterns, self._specification.input.layout))
-        layout, order = self._specification.output.layout, self._specification.output.channels
-        expected = (len(patterns), 1, self._side, self._side)
+        """Complex output [B, 1, M, M] of the foreign network for preprocessed patterns."""
+        layout = self._specification.input.layout
+        outputs = self._run_in_batches(cast_patterns(_to_layout(patterns, layout), self._dtype))
         parts = {}
-        for number, (channel, name) in enumerate(self._channels.items()):
-            parts[channel] = _from_layout(outputs[name], layout, number if order else None)
-            if parts[channel].shape != expected:
-                raise InputError(f"the foreign {channel} is {parts[channel].shape}, expected {expected}")
+        for name, channels in self._heads.items():
+            images = self._from_layout(name, outputs[name], channels)
+            for number, channel in enumerate(channels):
+                parts[channel] = images[:, number : number + 1]
+        for quantity in self._specification.output.steps:
+            for step, argument in self._specification.output_steps(quantity, self._geometry.side):
+                parts[quantity] = STEPS[step].numpy(parts[quantity], argument)
         if "real" in parts:
             return parts["real"] + 1j * parts["imag"]
         return np.exp(1j * parts["phase"].astype(np.float64)) * parts.get("amplitude", 1)
 
-    def _run(self, patterns: NDArray[np.float32]) -> dict[str, NDArray]:
-        """Outputs of the foreign graph by name, in batches of the size that it takes."""
-        names = sorted(set(self._channels.values()))
+    def _run_in_batches(self, patterns: NDArray) -> dict[str, NDArray]:
+        """Outputs of the foreign network by name, in batches of the size that it takes."""
         size = self._batch or len(patterns)
         batches = []
         for start in range(0, len(patterns), size):
             part = patterns[start : start + size]
             padded = np.ascontiguousarray(part.take(range(size), axis=0, mode="clip"))
             try:
-                outputs = self._session.run(names, {self._source: padded})
+                outputs = self._run(padded)
             except Exception as error:  # as above
                 raise InputError(
                     f"the foreign graph does not run on {list(padded.shape)}: {first_line(error)}"
                 ) from error
-            batches.append([value[: len(part)] for value in outputs])
-        joined = (np.concatenate(values) for values in zip(*batches, strict=True))
-        return dict(zip(names, joined, strict=True))
+            batches.append({name: value[: len(part)] for name, value in outputs.items()})
+        return {name: np.concatenate([outputs[name] for outputs in batches]) for name in self._heads}
+
+    def _from_layout(
+        self, name: str, value: NDArray, channels: Sequence[Channel]
+    ) -> NDArray[np.float32]:
+        """A foreign output as [B, channels, M, M]."""
+        layout, side = self._specification.output.layout, self._geometry.side
+        axes: dict[Layout, tuple[int, ...]] = {"BCNN": (1, 2, 3), "BNNC": (3, 1, 2), "BNN": (1, 2)}
+        order = axes[layout]
+        if value.ndim != len(order) + 1:
+            raise InputError(f"the foreign output {name!r} is {value.shape}, expected {len(order) + 1} axes as {layout}")
+        images = value.transpose(0, *order) if layout != "BNN" else value[:, None]
+        if images.shape[1] != len(channels):
+            raise InputError(
+                f"the foreign output {name!r} has {images.shape[1]} channels and the specification names "
+                f"{len(channels)} ({', '.join(channels)}): name all of them in output.channels or output.heads, such "
+                "as amplitude_uncertainty or ignored"
+            )
+        if images.shape[2:] != (side, side):
+            raise InputError(
+                f"the foreign {', '.join(channels)} is {images.shape[2]} x {images.shape[3]} pixels, expected {side} x "
+                f"{side}: output.side states another side, and output.covers what it covers"
+            )
+        return images.astype(np.float32)
 
 
-def _enlarged(patches: NDArray, side: int) -> NDArray:
-    """Bilinear interpolation with aligned pixel centres; edge pixels are repeated."""
-    scale = patches.shape[-1] / side
-    axis = np.clip((np.arange(side) + 0.5) * scale - 0.5, 0, patches.shape[-1] - 1)
-    coordinates = np.meshgrid(axis, axis, indexing="ij")
-    flat = patches.reshape(-1, *patches.shape[-2:])
-    images = [ndimage.map_coordinates(image, coordinates, order=1) for image in flat]
-    return np.stack(images).reshape(*patches.shape[:-2], side, side)
+def _placed(patches: NDArray, geometry: PatchGeometry, n: int) -> NDArray:
+    """The central part of patches [B, 1, M, M] in pixels of the scan, with zeros around it up to [B, 1, n, n]."""
+    first = geometry.side // 2 - geometry.kept // 2
+    patches = patches[..., first : first + geometry.kept, first : first + geometry.kept]
+    window = geometry.window
+    if geometry.pixel != 1:
+        centres = (geometry.kept - 1) / 2, (window - 1) / 2
+        patches = interpolate(patches, window, 1 / geometry.pixel, *centres)
+    start = n // 2 - window // 2
+    padded = np.zeros((*patches.shape[:2], n, n), dtype=patches.dtype)
+    padded[..., start : start + window, start : start + window] = patches
+    return padded
 
 
 def _to_layout(patterns: NDArray, layout: Layout) -> NDArray:
@@ -116,12 +169,3 @@ def _to_layout(patterns: NDArray, layout: Layout) -> NDArray:
     if layout == "BNNC":
         return np.moveaxis(patterns, 1, -1)
     return patterns[:, 0] if layout == "BNN" else patterns
-
-
-def _from_layout(value: NDArray, layout: Layout, channel: int | None) -> NDArray:
-    """One channel [B, 1, M, M] of a foreign output."""
-    if layout == "BNN":
-        return value[:, None]
-    if layout == "BNNC":
-        value = np.moveaxis(value, -1, 1)
-    return value if channel is None else value[:, channel : channel + 1]

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import reprlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 
 from ptychonnx.export.adoption.preprocessing import STEPS, Argument
 from ptychonnx.runtime.contract import Weighting
@@ -16,79 +25,171 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan.orientation import Orientation
 from ptychonnx.runtime.yaml_files import read_yaml_mapping
 
-__all__ = ["Channel", "Layout", "Specification", "read_specification"]
+__all__ = ["Channel", "Layout", "Quantity", "Specification", "read_specification"]
 
-Channel = Literal["amplitude", "phase", "real", "imag"]
+Quantity = Literal["amplitude", "phase", "real", "imag"]
+Channel = Literal[
+    "amplitude",
+    "phase",
+    "real",
+    "imag",
+    "amplitude_uncertainty",
+    "phase_uncertainty",
+    "real_uncertainty",
+    "imag_uncertainty",
+    "ignored",
+]
 Layout = Literal["BCNN", "BNNC", "BNN"]
-_CHANNEL_SETS = ({"phase"}, {"amplitude", "phase"}, {"real", "imag"})
+_QUANTITIES = frozenset(get_args(Quantity))
+_QUANTITY_SETS = ({"phase"}, {"amplitude", "phase"}, {"real", "imag"})
+
+
+def _steps_schema() -> dict[str, Any]:
+    """JSON schema of a list of steps: the name of a step, or a mapping of its name to its argument."""
+    number_or_file = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+    kinds = {
+        "size": {"type": "integer", "minimum": 1},
+        "factor": {"type": "integer", "minimum": 1},
+        "number": {"type": "number"},
+        "array": number_or_file,
+        "mask": {"type": "string"},
+    }
+    plain = [{"const": name, "description": step.summary} for name, step in STEPS.items() if step.takes == "none"]
+    with_argument = {
+        name: {**kinds[step.takes], "description": step.summary}
+        for name, step in STEPS.items()
+        if step.takes != "none"
+    }
+    mapping = {
+        "type": "object",
+        "properties": with_argument,
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    return {"type": "array", "items": {"anyOf": [*plain, mapping]}}
+
+
+StepList = Annotated[list[str | dict[str, Any]], WithJsonSchema(_steps_schema())]
+
+
+def _check_steps(steps: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
+    for step in steps:
+        if isinstance(step, dict) and len(step) != 1:
+            raise ValueError(f"step {reprlib.repr(step)} has {len(step)} names, expected one")
+        name = step if isinstance(step, str) else next(iter(step))
+        if name not in STEPS:
+            raise ValueError(f"step {name!r} is unknown, expected one of {', '.join(STEPS)}")
+        if (STEPS[name].takes == "none") != isinstance(step, str):
+            wanted = "no argument" if STEPS[name].takes == "none" else f"a {STEPS[name].takes}"
+            raise ValueError(f"step {name!r} takes {wanted}")
+    return steps
 
 
 class _SpecificationPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ForeignInput(_SpecificationPart):
     """Input of the network, and the steps from measured amplitudes (DC in the centre) to it."""
 
     name: str | None = Field(default=None, description="name of the tensor; the only input if not set")
-    layout: Layout = "BCNN"
+    layout: Layout = Field(default="BCNN", description="order of the axes: batch, channel, row, column")
     orientation: Orientation = Field(
         default="identity",
         description="orientation of the patterns about the direct beam, applied before the steps",
     )
-    steps: list[str | dict[str, Any]] = Field(
+    steps: StepList = Field(
         default=[], description="preprocessing steps in order; a name, or a name with its argument"
     )
 
     @field_validator("steps")
     @classmethod
     def _known(cls, steps: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
-        for step in steps:
-            if isinstance(step, dict) and len(step) != 1:
-                raise ValueError(f"step {reprlib.repr(step)} has {len(step)} names, expected one")
-            name = step if isinstance(step, str) else next(iter(step))
-            if name not in STEPS:
-                raise ValueError(f"step {name!r} is unknown, expected one of {', '.join(STEPS)}")
-            if (STEPS[name].takes == "none") != isinstance(step, str):
-                wanted = "no argument" if STEPS[name].takes == "none" else f"a {STEPS[name].takes}"
-                raise ValueError(f"step {name!r} takes {wanted}")
-        return steps
+        return _check_steps(steps)
 
 
 class ForeignOutput(_SpecificationPart):
-    """Output of the network."""
+    """Output of the network, and the steps from it to amplitude and phase, or real and imaginary part."""
 
-    names: dict[Channel, str] = Field(
-        default={}, description="tensor of each channel; the only output if not set"
+    channels: list[Channel] = Field(default=[], description="meaning of the channels of the only output, in order")
+    names: dict[Quantity, str] = Field(
+        default={}, description="instead, the tensor of each quantity, which has one channel"
     )
-    channels: list[Channel] = Field(default=[], description="channels of the only output, in order")
-    layout: Layout = "BCNN"
+    heads: dict[str, list[Channel]] = Field(
+        default={}, description="instead, for several tensors, the meaning of the channels of each, in order"
+    )
+    layout: Layout = Field(default="BCNN", description="order of the axes: batch, channel, row, column")
+    steps: dict[Quantity, StepList] = Field(
+        default={}, description="steps from each quantity of the network to the amplitude, or the phase in radians"
+    )
     orientation: Orientation = Field(
         default="identity", description="orientation that patches are brought to"
+    )
+    side: int | None = Field(
+        default=None, gt=0, description="side of a patch in pixels; that of the network's patterns if not set"
+    )
+    covers: Literal["window", "centre"] = Field(
+        default="window",
+        description="what a patch of another side than the patterns covers: their whole window in pixels of another "
+        "size, or the centre of it in pixels of the same size",
+    )
+    crop: int | None = Field(
+        default=None, gt=0, description="side of the central part of each patch that is used; all of it if not set"
     )
     quantity: Literal["object", "exit_wave"] = "object"
     probe: str | None = Field(default=None, description="complex [N, N] in a .npy file, for exit waves")
 
+    @field_validator("steps")
+    @classmethod
+    def _value_steps(cls, steps: dict[str, list[str | dict[str, Any]]]) -> dict[str, list[str | dict[str, Any]]]:
+        for quantity, of_quantity in steps.items():
+            for step in _check_steps(of_quantity):
+                name = step if isinstance(step, str) else next(iter(step))
+                if STEPS[name].moves_pixels:
+                    raise ValueError(f"step {name!r} of the {quantity} moves pixels, expected steps that do not")
+        return steps
+
     @model_validator(mode="after")
     def _consistent(self) -> ForeignOutput:
-        if bool(self.names) == bool(self.channels):
-            raise ValueError("expected either names, one per channel, or channels of the only output")
-        channels = list(self.names) or self.channels
-        if set(channels) not in _CHANNEL_SETS or len(channels) != len(set(channels)):
+        forms = [form for form in (self.channels, self.names, self.heads) if form]
+        if len(forms) != 1:
             raise ValueError(
-                f"channels are {channels}, expected phase, amplitude and phase, or real and imag"
+                "expected either names, one per channel, or channels of the only output, or heads with the channels "
+                "of each output"
             )
+        named = self.named_channels()
+        quantities = [channel for channel in named if channel in _QUANTITIES]
+        if set(quantities) not in _QUANTITY_SETS or len(quantities) != len(set(quantities)):
+            raise ValueError(
+                f"channels are {named}, expected phase, amplitude and phase, or real and imag, once each; others are "
+                "named ignored, or their uncertainties"
+            )
+        if len(set(self.names.values())) != len(self.names):
+            raise ValueError("names gives one tensor for two channels, expected heads or channels")
+        if self.layout == "BNN" and any(len(of_one) > 1 for of_one in (self.channels, *self.heads.values())):
+            raise ValueError("layout BNN has no axis of channels, expected BCNN or BNNC")
+        if unused := set(self.steps) - set(quantities):
+            raise ValueError(f"steps are for {', '.join(sorted(unused))}, which is no channel of the output")
         if (self.quantity == "exit_wave") != (self.probe is not None):
             raise ValueError("a probe belongs to an exit wave, expected both or neither")
         return self
+
+    def named_channels(self) -> list[Channel]:
+        """All channels that the specification names, those that are left out too."""
+        return [*self.names, *self.channels, *(channel for head in self.heads.values() for channel in head)]
+
+    def left_out(self) -> list[Channel]:
+        """Named channels that do not become part of the object."""
+        return [channel for channel in self.named_channels() if channel not in _QUANTITIES]
 
 
 class Specification(_SpecificationPart):
     """A foreign network: its input, its output and its origin."""
 
     label: str = Field(min_length=1, description="name in reports")
-    architecture: str = "foreign"
-    n: int = Field(gt=1, description="side of the measured patterns in pixels, before crop and rebinning")
+    architecture: str = Field(default="foreign", description="name of the architecture in reports")
+    n: int = Field(gt=1, description="side of the measured patterns in pixels, before the steps")
     flux: float = Field(gt=0, description="mean photons per pattern in training")
     origin: str | None = Field(default=None, description="where the network came from, in words")
     input: ForeignInput = ForeignInput()
@@ -96,7 +197,8 @@ class Specification(_SpecificationPart):
     stitching: Weighting | None = Field(
         default=None, description="weights of patches: probe, window, uniform or crop"
     )
-    folder: Path = Path()
+    # Where arrays are looked for; not part of the file.
+    folder: SkipJsonSchema[Path] = Field(default=Path(), exclude=True)
 
     def resolved_steps(self) -> list[tuple[str, Argument, int]]:
         """(name, argument, side before the step) of each step, and at the end ("", None, final side).
@@ -108,11 +210,21 @@ class Specification(_SpecificationPart):
         """
         side, resolved = self.n, []
         for step in self.input.steps:
-            name, argument = (step, None) if isinstance(step, str) else next(iter(step.items()))
-            argument = self._argument(name, argument, side)
+            name, argument = self._resolved(step, side)
             resolved.append((name, argument, side))
             side = STEPS[name].side(side, argument)
         return [*resolved, ("", None, side)]
+
+    def output_steps(self, quantity: str, side: int) -> list[tuple[str, Argument]]:
+        """(name, argument) of the steps of one quantity, for patches of this side.
+
+        Raises
+        ------
+        InputError
+            As `resolved_steps`.
+        """
+        steps: dict[str, StepList] = dict(self.output.steps)
+        return [self._resolved(step, side) for step in steps.get(quantity, [])]
 
     def read_array(self, file: str, shape: tuple[int, ...], kind: type) -> NDArray:
         """A finite array of the given shape, from a .npy file in the folder of the specification.
@@ -134,18 +246,25 @@ class Specification(_SpecificationPart):
             raise InputError(f"{path}: holds NaN or infinity, expected finite values")
         return array.astype(kind)
 
+    def _resolved(self, step: str | dict[str, Any], side: int) -> tuple[str, Argument]:
+        name, argument = (step, None) if isinstance(step, str) else next(iter(step.items()))
+        return name, self._argument(name, argument, side)
+
     def _argument(self, name: str, argument: Any, side: int) -> Argument:
-        takes = STEPS[name].takes
-        if takes == "array" and isinstance(argument, str):
-            return self.read_array(argument, (side, side), np.float32)
-        if takes == "none":
+        step = STEPS[name]
+        if step.takes == "none":
             return None
+        if step.takes == "mask":
+            if not isinstance(argument, str):
+                raise InputError(f"step {name}: argument is {reprlib.repr(argument)}, expected a .npy file")
+            return self.read_array(argument, (side, side), np.bool_)
+        if step.takes == "array" and isinstance(argument, str):
+            return self.read_array(argument, (side, side), np.float32)
         is_number = isinstance(argument, int | float) and not isinstance(argument, bool)
         if not is_number or not np.isfinite(argument):
             raise InputError(f"step {name}: argument is {reprlib.repr(argument)}, expected a number")
-        if takes in ("size", "factor"):
-            fits = argument == int(argument) and 1 <= argument <= side
-            if not fits or (takes == "factor" and side % int(argument)):
+        if step.takes in ("size", "factor"):
+            if argument != int(argument) or argument < 1 or not step.fits(side, int(argument)):
                 raise InputError(f"step {name}: {argument} does not fit patterns of {side} pixels")
             return int(argument)
         if name == "divide" and argument == 0:
@@ -163,6 +282,8 @@ def read_specification(path: Path) -> Specification:
     """
     path = Path(path)
     content = read_yaml_mapping(path, "fields such as label, n and output")
+    if "folder" in content:
+        raise InputError(f"{path}: folder: no such field; arrays are read from the folder of this file")
     try:
         return Specification.model_validate({**content, "folder": path.parent})
     except ValidationError as error:

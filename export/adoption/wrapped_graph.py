@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from ptychonnx.export.adoption.foreign_graph import exit_wave_factor, foreign_names, patch_sides
+from ptychonnx.export.adoption.foreign_graph import (
+    PatchGeometry,
+    exit_wave_factor,
+    foreign_names,
+    patch_geometry,
+)
+from ptychonnx.export.adoption.interpolation import interpolation_matrix
 from ptychonnx.export.adoption.orientation_nodes import orient_image_in_graph, orient_pattern_in_graph
 from ptychonnx.export.adoption.preprocessing import STEPS
-from ptychonnx.export.adoption.sidecar import Layout, Specification
+from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
+from ptychonnx.export.adoption.type_nodes import cast_in_graph
 from ptychonnx.export.graph.editing import GraphTape
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
 
@@ -31,23 +40,30 @@ def wrap(model: onnx.ModelProto, specification: Specification, batch: int | None
         The only batch size of the foreign graph; None if it takes any.
     """
     n, size = specification.n, batch or "batch"
-    source, channels = foreign_names(model, specification)
+    source, heads = foreign_names(model, specification)
     wrapped = ir.from_proto(onnx.compose.add_prefix(model, _PREFIX))
     graph = wrapped.graph
     inputs = {value.name: value for value in graph.inputs}
     outputs = {value.name: value for value in graph.outputs}
+    foreign_input = inputs[_PREFIX + source]
+    assert foreign_input.dtype is not None
 
     patterns = ir.val(INPUT_NAME, ir.DataType.FLOAT, [size, 1, n, n])
     before = GraphTape(graph, "before")
-    ir.convenience.replace_all_uses_with(
-        inputs[_PREFIX + source], _preprocess(before, patterns, specification)
-    )
+    preprocessed = _preprocess(before, patterns, specification)
+    preprocessed = cast_in_graph(before, preprocessed, foreign_input.dtype.numpy())
+    ir.convenience.replace_all_uses_with(foreign_input, preprocessed)
     graph.inputs.clear()
     graph.inputs.append(patterns)
     graph.insert_before(graph[0], before.nodes)
 
-    parts = {channel: outputs[_PREFIX + output] for channel, output in channels.items()}
     after = GraphTape(graph, "after")
+    parts: dict[str, ir.Value] = {}
+    for name, channels in heads.items():
+        output = outputs[_PREFIX + name]
+        if output.dtype != ir.DataType.FLOAT:
+            output = after.add("Cast", output, to=int(ir.DataType.FLOAT))
+        parts |= _channels(after, output, specification.output.layout, channels)
     result = _convert_output(after, parts, specification)
     result.name, result.dtype, result.shape = OUTPUT_NAME, ir.DataType.FLOAT, ir.Shape([size, n, n, 1, 2])
     graph.outputs.clear()
@@ -69,16 +85,36 @@ def _preprocess(tape: GraphTape, value: ir.Value, specification: Specification) 
     return value
 
 
-def _convert_output(tape: GraphTape, outputs: dict[str, ir.Value], specification: Specification) -> ir.Value:
-    """Real and imaginary part of the object [B, N, N, 1, 2] from the foreign output of each channel."""
-    n, is_single = specification.n, bool(specification.output.channels)
-    parts = {
-        channel: _channel(tape, output, specification.output.layout, number if is_single else None)
-        for number, (channel, output) in enumerate(outputs.items())
+def _channels(
+    tape: GraphTape, value: ir.Value, layout: Layout, channels: Sequence[Channel]
+) -> dict[str, ir.Value]:
+    """[B, 1, M, M] of each channel of one foreign output."""
+    if layout == "BNN":
+        value = tape.add("Unsqueeze", value, tape.integers(1))
+    if layout == "BNNC":
+        value = tape.add("Transpose", value, perm=[0, 3, 1, 2])
+    if len(channels) == 1:
+        return {channels[0]: value}
+    return {
+        channel: tape.slice(value, 1, number, number + 1)
+        for number, channel in enumerate(channels)
+        if channel in ("amplitude", "phase", "real", "imag")
     }
-    side, window = patch_sides(specification)
+
+
+def _convert_output(tape: GraphTape, parts: dict[str, ir.Value], specification: Specification) -> ir.Value:
+    """Real and imaginary part of the object [B, N, N, 1, 2] from the foreign quantities [B, 1, M, M]."""
+    geometry = patch_geometry(specification)
+    for quantity in specification.output.steps:
+        for name, argument in specification.output_steps(quantity, geometry.side):
+            parts[quantity] = STEPS[name].graph(tape, parts[quantity], geometry.side, argument)
     real, imaginary = (
-        _place(tape, orient_image_in_graph(tape, part, specification.output.orientation), side, window, n)
+        _place(
+            tape,
+            orient_image_in_graph(tape, part, specification.output.orientation),
+            geometry,
+            specification.n,
+        )
         for part in _complex_parts(tape, parts)
     )
     factor = exit_wave_factor(specification)
@@ -87,15 +123,6 @@ def _convert_output(tape: GraphTape, outputs: dict[str, ir.Value], specification
     last = tape.integers(4)
     stacked = tape.add("Concat", *(tape.add("Unsqueeze", part, last) for part in (real, imaginary)), axis=4)
     return tape.add("Transpose", stacked, perm=[0, 2, 3, 1, 4])
-
-
-def _channel(tape: GraphTape, value: ir.Value, layout: Layout, channel: int | None) -> ir.Value:
-    """[B, 1, M, M] of one channel."""
-    if layout == "BNN":
-        return tape.add("Unsqueeze", value, tape.integers(1))
-    if layout == "BNNC":
-        value = tape.add("Transpose", value, perm=[0, 3, 1, 2])
-    return value if channel is None else tape.slice(value, 1, channel, channel + 1)
 
 
 def _complex_parts(tape: GraphTape, parts: dict[str, ir.Value]) -> tuple[ir.Value, ir.Value]:
@@ -107,13 +134,17 @@ def _complex_parts(tape: GraphTape, parts: dict[str, ir.Value]) -> tuple[ir.Valu
     return real, imaginary
 
 
-def _place(tape: GraphTape, value: ir.Value, side: int, window: int, n: int) -> ir.Value:
-    """A patch of `side` pixels, resized to the `window` pixels that it covers and padded with zeros to `n` pixels."""
-    if side != window:
-        scales = tape.constant([1, 1, window / side, window / side], np.float32)
-        value = tape.add(
-            "Resize", value, None, scales, mode="linear", coordinate_transformation_mode="half_pixel"
-        )
+def _place(tape: GraphTape, value: ir.Value, geometry: PatchGeometry, n: int) -> ir.Value:
+    """The central part of a patch in pixels of the scan, with zeros around it up to `n` pixels."""
+    window, kept = geometry.window, geometry.kept
+    if kept != geometry.side:
+        first = geometry.side // 2 - kept // 2
+        for axis in (2, 3):
+            value = tape.slice(value, axis, first, first + kept)
+    if geometry.pixel != 1:
+        weights = interpolation_matrix(kept, window, 1 / geometry.pixel, (kept - 1) / 2, (window - 1) / 2)
+        rows = tape.add("MatMul", tape.constant(weights, np.float32), value)
+        value = tape.add("MatMul", rows, tape.constant(weights.T, np.float32))
     if window != n:
         start = n // 2 - window // 2
         end = n - window - start

@@ -63,7 +63,10 @@ def plan_evaluation(
             check_iterative(scan, alpha)
         for network in networks:
             network.check_scan(scan)
-            patch_weight(stitching.weighting or network.contract.stitching.weighting, scan.size, scan.probe)
+            of_contract = network.contract.stitching
+            patch_weight(
+                stitching.weighting or of_contract.weighting, scan.size, scan.probe, of_contract.window
+            )
     methods: list[Method] = []
     for label, network in zip(labels, networks, strict=True):
         size = batch

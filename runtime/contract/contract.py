@@ -99,6 +99,12 @@ class Stitching(_Part):
     """How patches are merged by default."""
 
     weighting: Weighting = "probe"
+    window: int | None = Field(
+        default=None,
+        gt=0,
+        description="side in pixels of the central square that patches cover, outside of which weights are 0; null "
+        "if all",
+    )
     placement: Placement = "bilinear"
     synchronise: bool = Field(
         default=False,

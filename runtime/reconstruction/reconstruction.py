@@ -152,7 +152,7 @@ def reconstruct(
     """
     session.check_scan(scan)
     weighting = weighting or session.contract.stitching.weighting
-    weight = patch_weight(weighting, scan.size, scan.probe)
+    weight = patch_weight(weighting, scan.size, scan.probe, session.contract.stitching.window)
     placement = placement or session.contract.stitching.placement
     if synchronise is None:
         synchronise = session.contract.stitching.synchronise

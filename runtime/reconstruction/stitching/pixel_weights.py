@@ -15,7 +15,10 @@ __all__ = ["patch_weight"]
 
 
 def patch_weight(
-    weighting: str, size: int, probe: NDArray[np.complexfloating] | None = None
+    weighting: str,
+    size: int,
+    probe: NDArray[np.complexfloating] | None = None,
+    window: int | None = None,
 ) -> NDArray[np.float64]:
     """Weight of each pixel of a patch, float64 [size, size].
 
@@ -30,12 +33,31 @@ def patch_weight(
         Side N of a patch in pixels.
     probe
         complex [modes, N, N], for ``probe``.
+    window
+        Side of the central square that patches cover; weights are 0 outside. None if they cover all.
 
     Raises
     ------
     InputError
-        If the weighting is unknown, or is ``probe`` without a probe.
+        If the weighting is unknown, or is ``probe`` without a probe, or one that is dark in the window.
     """
+    weight = _full_weight(weighting, size, probe)
+    if window is None:
+        return weight
+    start = size // 2 - window // 2
+    covered = slice(start, start + window)
+    inside = np.zeros_like(weight)
+    inside[covered, covered] = weight[covered, covered]
+    if not inside.max() > 0:
+        raise InputError(
+            f"the probe is dark in the central {window} pixels that patches cover, expected light there"
+        )
+    return inside / inside.max()
+
+
+def _full_weight(
+    weighting: str, size: int, probe: NDArray[np.complexfloating] | None
+) -> NDArray[np.float64]:
     if weighting == "probe":
         if probe is None:
             raise InputError("weighting 'probe' needs a probe and the scan has none: choose another")

@@ -1,0 +1,100 @@
+"""A foreign network as it was read: its graph, its tensors, and how its author runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from ptychonnx.export.adoption.foreign_graph import foreign_names, patch_geometry
+from ptychonnx.export.adoption.foreign_model import read_foreign
+from ptychonnx.export.adoption.foreign_types import input_type
+from ptychonnx.export.adoption.numpy_reference import ForeignNetwork, Run, run_of_graph
+from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["Foreign", "read_network"]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A foreign network.
+
+    Attributes
+    ----------
+    name
+        Of its file, for messages.
+    model
+        The graph; weights are no inputs.
+    source
+        Name of its input.
+    heads
+        Meaning of the channels of each of its outputs.
+    dtype
+        Type of its input.
+    run
+        The network as its author runs it.
+    run_batch
+        The only batch size that `run` takes; None if any.
+    batch
+        The only batch size that the graph takes; None if any.
+    changes
+        What was changed in the graph so far, for the contract.
+    versions
+        Of the packages that its code needs, for the contract.
+    """
+
+    name: str
+    model: onnx.ModelProto
+    source: str
+    heads: dict[str, list[Channel]]
+    dtype: np.dtype
+    run: Run
+    run_batch: int | None
+    batch: int | None
+    changes: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def between_steps(self, specification: Specification) -> ForeignNetwork:
+        """The network between its steps in NumPy, from amplitudes to object parts."""
+        return ForeignNetwork(self.run, self.heads, self.dtype, specification, self.run_batch)
+
+
+def read_network(path: Path, specification: Specification) -> Foreign:
+    """Read an ONNX file, and check that the specification fits its input and outputs.
+
+    Raises
+    ------
+    InputError
+        If the file is unsafe or not an ONNX model, or the specification does not fit it.
+    """
+    model = read_foreign(path)
+    try:
+        source, heads = foreign_names(model, specification)
+        (value,) = (value for value in model.graph.input if value.name == source)
+        batch = _check_input(value, specification)
+        run = run_of_graph(model, source, list(heads))
+        return Foreign(path.name, model, source, heads, input_type(value), run, batch, batch)
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _check_input(value: onnx.ValueInfoProto, specification: Specification) -> int | None:
+    """Check the shape of the foreign input, and return its fixed batch size, or None."""
+    side = patch_geometry(specification).pattern
+    layout: Layout = specification.input.layout
+    wanted = {"BCNN": [1, side, side], "BNNC": [side, side, 1], "BNN": [side, side]}[layout]
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    axes = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+    fits = len(axes) == len(wanted) + 1 and all(
+        axis in (0, size) for axis, size in zip(axes[1:], wanted, strict=True)
+    )
+    if not fits:
+        raise InputError(
+            f"input {value.name!r} is {axes}, the specification leads to [batch, "
+            f"{', '.join(map(str, wanted))}] as {layout}"
+        )
+    return axes[0] or None

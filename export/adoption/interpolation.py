@@ -1,0 +1,57 @@
+"""Linear interpolation of images as products with constant matrices, and the same in loops."""
+
+from __future__ import annotations
+
+from math import ceil, floor
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["interpolate", "interpolation_matrix"]
+
+
+def interpolation_matrix(
+    source: int, target: int, step: float, source_centre: float, target_centre: float
+) -> NDArray[np.float64]:
+    """Weights [target, source] that interpolate one axis.
+
+    Parameters
+    ----------
+    source, target
+        Number of pixels before and after.
+    step
+        Distance of two target pixels, in source pixels. Above 1, the kernel is as wide as the step, so that no pixel
+        of the source is skipped.
+    source_centre, target_centre
+        Coordinates, in pixels, that coincide.
+
+    Notes
+    -----
+    The kernel is a triangle, and weights sum to 1. Outside of the source, its outermost pixels are repeated.
+    """
+    positions = source_centre + (np.arange(target) - target_centre) * step
+    positions = np.clip(positions, 0, source - 1)
+    distances = np.abs(positions[:, None] - np.arange(source)) / max(step, 1.0)
+    weights = np.maximum(1 - distances, 0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def interpolate(
+    images: NDArray, target: int, step: float, source_centre: float, target_centre: float
+) -> NDArray:
+    """Images [..., n, n] interpolated to [..., target, target], pixel by pixel; see `interpolation_matrix`."""
+    for axis in (-2, -1):
+        lines = np.moveaxis(images, axis, -1)
+        last = lines.shape[-1] - 1
+        width = max(step, 1.0)
+        interpolated = np.zeros((*lines.shape[:-1], target), np.result_type(lines, np.float64))
+        for pixel in range(target):
+            position = min(max(source_centre + (pixel - target_centre) * step, 0.0), float(last))
+            total = 0.0
+            for neighbour in range(max(ceil(position - width), 0), min(floor(position + width), last) + 1):
+                weight = 1 - abs(position - neighbour) / width
+                interpolated[..., pixel] += weight * lines[..., neighbour]
+                total += weight
+            interpolated[..., pixel] /= total
+        images = np.moveaxis(interpolated, -1, axis)
+    return images

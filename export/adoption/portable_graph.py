@@ -1,0 +1,102 @@
+"""The foreign graph in operators, types and batches that every engine runs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.export.adoption.dft_products import replace_dft
+from ptychonnx.export.adoption.dynamic_batch import EXACT, batch_difference, with_dynamic_batch
+from ptychonnx.export.adoption.foreign_model import in_portable_opset
+from ptychonnx.export.adoption.foreign_network import Foreign
+from ptychonnx.export.adoption.numpy_reference import ForeignNetwork, run_of_graph
+from ptychonnx.export.adoption.sidecar import Specification
+from ptychonnx.export.adoption.type_nodes import in_single_precision
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["portable", "with_any_batch"]
+
+_log = logging.getLogger(__name__)
+
+# Patterns on which a graph with a dynamic batch is compared with one pattern at a time.
+_TOGETHER = 5
+
+
+def portable(foreign: Foreign) -> Foreign:
+    """The foreign network with a graph in single precision, in a common opset and without Fourier operators.
+
+    How its author runs it stays as it is.
+
+    Raises
+    ------
+    UnsupportedError
+        If the graph cannot be converted.
+    """
+    changes = list(foreign.changes)
+    model = in_single_precision(foreign.model)
+    if model is not foreign.model:
+        changes.append("single precision")
+    model, transforms = replace_dft(in_portable_opset(model))
+    if transforms:
+        changes.append("DFT as products")
+    return replace(foreign, model=model, changes=tuple(changes))
+
+
+def with_any_batch(
+    foreign: Foreign, specification: Specification, amplitudes: NDArray[np.float32]
+) -> Foreign:
+    """A network that takes any batch, where running it on several patterns together changes nothing.
+
+    A network of one pattern at a time becomes dynamic if patterns together and one by one give the same. A network
+    that says it takes any batch, but does not run on several patterns or lets them depend on each other, is run one
+    by one. Another fixed batch stays.
+
+    Parameters
+    ----------
+    amplitudes
+        Patterns float32 [n, 1, N, N] to try.
+    """
+    if foreign.batch not in (None, 1):
+        return foreign
+    one_by_one = replace(foreign, run_batch=1).between_steps(specification)
+    patterns = amplitudes.take(range(_TOGETHER), axis=0, mode="wrap")
+    # Patterns of different flux, so that an operation across patterns shows.
+    patterns = patterns * np.array([1, 3, 0.3, 0, 1], np.float32).reshape(-1, 1, 1, 1)
+    if foreign.batch is None:
+        difference = _difference(foreign, specification, one_by_one, patterns)
+        if difference is not None and difference <= EXACT:
+            return foreign
+        reason = "does not run on" if difference is None else f"differs by {difference:.1e} on"
+        _log.warning("%s %s several patterns together and is run one by one", foreign.name, reason)
+        foreign = replace(foreign, run_batch=1, batch=1)
+    model = with_dynamic_batch(foreign.model, foreign.source)
+    try:
+        run = run_of_graph(model, foreign.source, list(foreign.heads))
+    except InputError:
+        return foreign
+    dynamic = replace(foreign, run=run, run_batch=None)
+    difference = _difference(dynamic, specification, one_by_one, patterns)
+    if difference is None or difference > EXACT:
+        return foreign
+    _log.info(
+        "batch: from 1 to any; %d patterns together and one by one differ by at most %.1e of the largest output",
+        len(patterns),
+        difference,
+    )
+    return replace(foreign, model=model, batch=None, changes=(*foreign.changes, "dynamic batch"))
+
+
+def _difference(
+    foreign: Foreign,
+    specification: Specification,
+    one_by_one: ForeignNetwork,
+    patterns: NDArray[np.float32],
+) -> float | None:
+    """Largest relative difference between patterns together and one by one; None if they do not run together."""
+    try:
+        return batch_difference(foreign.between_steps(specification), one_by_one, patterns)
+    except InputError:
+        return None
