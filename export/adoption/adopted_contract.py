@@ -42,7 +42,6 @@ def adopted_contract(
     weights = [tensor for tensor in original.graph.initializer if tensor.data_type in _FLOATING]
     producer = f"{original.producer_name} {original.producer_version}".strip() or "an unknown exporter"
     steps = [name for name, _, _ in specification.resolved_steps()[:-1]]
-    is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in weights)
     return Contract(
         label=specification.label,
         architecture=specification.architecture,
@@ -65,14 +64,9 @@ def adopted_contract(
             exporter=f"{producer}, adopted",
             opset=opset_of(verified.model),
             ir_version=verified.model.ir_version,
-            lowering="DFT as products with constant matrices" if _has_dft(original) else "none",
-            precision="fp16" if is_half else "fp32",
+            lowering="DFT as products with constant matrices" if foreign.replaced_dft else "none",
             passes=list(foreign.changes),
             operators_before=dict(sorted(operators(original).items())),
         ),
         parity=verified.report.parity(),
     )
-
-
-def _has_dft(model: onnx.ModelProto) -> bool:
-    return "DFT" in operators(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import onnx
@@ -40,13 +41,13 @@ def replace_dft(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     transforms = [node for node in graph if node.op_type == "DFT"]
     for number, node in enumerate(transforms):
         tape = GraphTape(graph, f"dft_{number}")
-        tape.replace([node], _product(tape, node, graph.opset_imports[""]))
-        infer_shapes(converted)
+        _record_product(tape, node, graph.opset_imports[""])
+        tape.replace([node], node.outputs[0])
     _log.debug("%d DFT nodes became products", len(transforms))
     return ir.to_proto(converted), len(transforms)
 
 
-def _product(tape: GraphTape, node: ir.Node, opset: int) -> ir.Value:
+def _record_product(tape: GraphTape, node: ir.Node, opset: int) -> None:
     value, target = node.inputs[0], node.outputs[0]
     assert value is not None
     shape = value.shape
@@ -56,7 +57,7 @@ def _product(tape: GraphTape, node: ir.Node, opset: int) -> ir.Value:
     rank, axis = len(shape), _axis(node, opset, where)
     axis += rank if axis < 0 else 0
     points, parts = shape[axis], shape[rank - 1]
-    length = points
+    length: Any = points
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         constant = constant_array(node.inputs[1])
         length = None if constant is None else int(constant.reshape(-1)[0])
@@ -79,7 +80,7 @@ def _product(tape: GraphTape, node: ir.Node, opset: int) -> ir.Value:
     restored = tape.add(
         "Reshape", product, tape.integers(*others, matrix.shape[1] // parts_after, parts_after)
     )
-    return tape.add("Transpose", restored, perm=back)
+    tape.add("Transpose", restored, perm=back)
 
 
 def _axis(node: ir.Node, opset: int, where: str) -> int:
@@ -93,9 +94,7 @@ def _axis(node: ir.Node, opset: int, where: str) -> int:
     return int(constant.reshape(-1)[0])
 
 
-def dft_matrix(
-    points: int, parts: int, length: int, *, inverse: bool, onesided: bool
-) -> NDArray[np.float64]:
+def dft_matrix(points: int, parts: int, length: int, *, inverse: bool, onesided: bool) -> NDArray[np.float64]:
     """The transform as a matrix [points * parts, points after it * parts after it], for rows (point, part).
 
     Parameters
@@ -110,7 +109,7 @@ def dft_matrix(
     units[1::parts] *= 1j if parts == 2 else 1
     rows = transform(units, length, axis=1)
     if inverse and onesided:
-        return rows
+        return np.real(rows)
     if onesided:
         rows = rows[:, : length // 2 + 1]
     return np.stack([rows.real, rows.imag], axis=-1).reshape(points * parts, -1)

@@ -92,5 +92,3 @@ def _keep_old_resize(graph: onnx.GraphProto) -> None:
         for name, value in (("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "floor")):
             if name not in attributes:
                 node.attribute.append(onnx.helper.make_attribute(name, value))
-
-

@@ -15,7 +15,10 @@ from ptychonnx.export.adoption.numpy_reference import ForeignNetwork, Run, run_o
 from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["Foreign", "read_network"]
+__all__ = ["DFT_AS_PRODUCTS", "Foreign", "read_network"]
+
+# One of the changes of a foreign graph.
+DFT_AS_PRODUCTS = "DFT as products"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ class Foreign:
     batch: int | None
     changes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def replaced_dft(self) -> bool:
+        """Whether Fourier operators became products, which round differently."""
+        return DFT_AS_PRODUCTS in self.changes
 
     def between_steps(self, specification: Specification) -> ForeignNetwork:
         """The network between its steps in NumPy, from amplitudes to object parts."""

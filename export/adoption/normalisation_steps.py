@@ -59,9 +59,7 @@ def _divided(figure: str) -> InNumpy:
 
 def _divided_in_graph(operator: str) -> InGraph:
     def build(tape: GraphTape, value: ir.Value, n: int, argument: Argument) -> ir.Value:
-        return _divide_in_graph(
-            tape, value, tape.add(operator, value, tape.integers(2, 3), keepdims=1)
-        )
+        return _divide_in_graph(tape, value, tape.add(operator, value, tape.integers(2, 3), keepdims=1))
 
     return build
 

@@ -126,15 +126,15 @@ class ForeignNetwork:
             batches.append({name: value[: len(part)] for name, value in outputs.items()})
         return {name: np.concatenate([outputs[name] for outputs in batches]) for name in self._heads}
 
-    def _from_layout(
-        self, name: str, value: NDArray, channels: Sequence[Channel]
-    ) -> NDArray[np.float32]:
+    def _from_layout(self, name: str, value: NDArray, channels: Sequence[Channel]) -> NDArray[np.float32]:
         """A foreign output as [B, channels, M, M]."""
         layout, side = self._specification.output.layout, self._geometry.side
         axes: dict[Layout, tuple[int, ...]] = {"BCNN": (1, 2, 3), "BNNC": (3, 1, 2), "BNN": (1, 2)}
         order = axes[layout]
         if value.ndim != len(order) + 1:
-            raise InputError(f"the foreign output {name!r} is {value.shape}, expected {len(order) + 1} axes as {layout}")
+            raise InputError(
+                f"the foreign output {name!r} is {value.shape}, expected {len(order) + 1} axes as {layout}"
+            )
         images = value.transpose(0, *order) if layout != "BNN" else value[:, None]
         if images.shape[1] != len(channels):
             raise InputError(

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from ptychonnx.export.adoption.dft_products import replace_dft
 from ptychonnx.export.adoption.dynamic_batch import EXACT, batch_difference, with_dynamic_batch
 from ptychonnx.export.adoption.foreign_model import in_portable_opset
-from ptychonnx.export.adoption.foreign_network import Foreign
+from ptychonnx.export.adoption.foreign_network import DFT_AS_PRODUCTS, Foreign
 from ptychonnx.export.adoption.numpy_reference import ForeignNetwork, run_of_graph
 from ptychonnx.export.adoption.sidecar import Specification
-from ptychonnx.export.adoption.type_nodes import in_single_precision
+from ptychonnx.export.adoption.type_nodes import has_half_precision, in_single_precision
+from ptychonnx.export.verification.verify import relative_difference
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["portable", "with_any_batch"]
@@ -25,10 +26,16 @@ _log = logging.getLogger(__name__)
 _TOGETHER = 5
 
 
-def portable(foreign: Foreign) -> Foreign:
+def portable(foreign: Foreign, specification: Specification, amplitudes: NDArray[np.float32]) -> Foreign:
     """The foreign network with a graph in single precision, in a common opset and without Fourier operators.
 
-    How its author runs it stays as it is.
+    How its author runs it stays as it is, except that a network in half precision is compared in single precision:
+    engines round float16 differently, and by how much that matters is logged.
+
+    Parameters
+    ----------
+    amplitudes
+        Patterns float32 [n, 1, N, N] to try.
 
     Raises
     ------
@@ -39,9 +46,22 @@ def portable(foreign: Foreign) -> Foreign:
     model = in_single_precision(foreign.model)
     if model is not foreign.model:
         changes.append("single precision")
+        if has_half_precision(foreign.model):
+            single = replace(
+                foreign,
+                run=run_of_graph(model, foreign.source, list(foreign.heads)),
+                dtype=np.dtype(np.float32) if foreign.dtype == np.float16 else foreign.dtype,
+            )
+            outputs = [network.between_steps(specification)(amplitudes) for network in (foreign, single)]
+            _log.info(
+                "%s: float16 becomes float32, which changes its output by up to %.1e of the largest",
+                foreign.name,
+                relative_difference(*outputs),
+            )
+            foreign = single
     model, transforms = replace_dft(in_portable_opset(model))
     if transforms:
-        changes.append("DFT as products")
+        changes.append(DFT_AS_PRODUCTS)
     return replace(foreign, model=model, changes=tuple(changes))
 
 

@@ -47,14 +47,16 @@ _QUANTITY_SETS = ({"phase"}, {"amplitude", "phase"}, {"real", "imag"})
 def _steps_schema() -> dict[str, Any]:
     """JSON schema of a list of steps: the name of a step, or a mapping of its name to its argument."""
     number_or_file = {"anyOf": [{"type": "number"}, {"type": "string"}]}
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "size": {"type": "integer", "minimum": 1},
         "factor": {"type": "integer", "minimum": 1},
         "number": {"type": "number"},
         "array": number_or_file,
         "mask": {"type": "string"},
     }
-    plain = [{"const": name, "description": step.summary} for name, step in STEPS.items() if step.takes == "none"]
+    plain = [
+        {"const": name, "description": step.summary} for name, step in STEPS.items() if step.takes == "none"
+    ]
     with_argument = {
         name: {**kinds[step.takes], "description": step.summary}
         for name, step in STEPS.items()
@@ -112,7 +114,9 @@ class ForeignInput(_SpecificationPart):
 class ForeignOutput(_SpecificationPart):
     """Output of the network, and the steps from it to amplitude and phase, or real and imaginary part."""
 
-    channels: list[Channel] = Field(default=[], description="meaning of the channels of the only output, in order")
+    channels: list[Channel] = Field(
+        default=[], description="meaning of the channels of the only output, in order"
+    )
     names: dict[Quantity, str] = Field(
         default={}, description="instead, the tensor of each quantity, which has one channel"
     )
@@ -121,7 +125,8 @@ class ForeignOutput(_SpecificationPart):
     )
     layout: Layout = Field(default="BCNN", description="order of the axes: batch, channel, row, column")
     steps: dict[Quantity, StepList] = Field(
-        default={}, description="steps from each quantity of the network to the amplitude, or the phase in radians"
+        default={},
+        description="steps from each quantity of the network to the amplitude, or the phase in radians",
     )
     orientation: Orientation = Field(
         default="identity", description="orientation that patches are brought to"
@@ -135,19 +140,25 @@ class ForeignOutput(_SpecificationPart):
         "size, or the centre of it in pixels of the same size",
     )
     crop: int | None = Field(
-        default=None, gt=0, description="side of the central part of each patch that is used; all of it if not set"
+        default=None,
+        gt=0,
+        description="side of the central part of each patch that is used; all of it if not set",
     )
     quantity: Literal["object", "exit_wave"] = "object"
     probe: str | None = Field(default=None, description="complex [N, N] in a .npy file, for exit waves")
 
     @field_validator("steps")
     @classmethod
-    def _value_steps(cls, steps: dict[str, list[str | dict[str, Any]]]) -> dict[str, list[str | dict[str, Any]]]:
+    def _value_steps(
+        cls, steps: dict[str, list[str | dict[str, Any]]]
+    ) -> dict[str, list[str | dict[str, Any]]]:
         for quantity, of_quantity in steps.items():
             for step in _check_steps(of_quantity):
                 name = step if isinstance(step, str) else next(iter(step))
                 if STEPS[name].moves_pixels:
-                    raise ValueError(f"step {name!r} of the {quantity} moves pixels, expected steps that do not")
+                    raise ValueError(
+                        f"step {name!r} of the {quantity} moves pixels, expected steps that do not"
+                    )
         return steps
 
     @model_validator(mode="after")
@@ -223,8 +234,12 @@ class Specification(_SpecificationPart):
         InputError
             As `resolved_steps`.
         """
-        steps: dict[str, StepList] = dict(self.output.steps)
-        return [self._resolved(step, side) for step in steps.get(quantity, [])]
+        return [
+            self._resolved(step, side)
+            for of, steps in self.output.steps.items()
+            if of == quantity
+            for step in steps
+        ]
 
     def read_array(self, file: str, shape: tuple[int, ...], kind: type) -> NDArray:
         """A finite array of the given shape, from a .npy file in the folder of the specification.

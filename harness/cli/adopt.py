@@ -1,26 +1,42 @@
-"""`ptychonnx adopt`: a foreign ONNX network becomes an artifact."""
+"""`ptychonnx adopt`: a foreign network, an ONNX file or torch code, becomes an artifact."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ptychonnx.export.adoption import Specification, read_specification
 from ptychonnx.export.adoption import adopt as adopt_network
-from ptychonnx.export.adoption import read_specification
 from ptychonnx.export.verification.verify import TOLERANCE
 from ptychonnx.harness.cli.console import print_result, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
 from ptychonnx.harness.cli.shared_options import read_if_set
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions
+from ptychonnx.train.registry import import_framework_module
 
 __all__ = ["adopt"]
 
 
+def _print_schema(is_asked: bool) -> None:
+    if is_asked:
+        print(json.dumps(Specification.model_json_schema(), indent=2))
+        raise typer.Exit
+
+
 @derive_options
 def adopt(
-    network: Annotated[Path, typer.Argument(help="ONNX file, written by any exporter.")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK",
+            help="ONNX file, written by any exporter; or FILE.py:NAME, the name of a torch module or of a function "
+            "that returns one. The Python file is run.",
+        ),
+    ],
     contract: Annotated[
         Path,
         typer.Option(
@@ -28,27 +44,64 @@ def adopt(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Artifact to write, ending in .onnx.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="State dictionary to load into the torch module, written by torch.save."),
+    ] = None,
     scan: Annotated[
         Path | None, typer.Option(help="Scan to compare on; seeded random patterns if not set.")
     ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, help="Largest relative error against the network run by itself.")
     ] = TOLERANCE,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema",
+            callback=_print_schema,
+            is_eager=True,
+            help="Print the JSON schema of the YAML file, and exit.",
+        ),
+    ] = False,
     *,
     reading: ReadOptions,
 ) -> None:
-    """Make an **artifact** of a foreign ONNX network, with preprocessing, layout and output inside the graph.
+    """Make an **artifact** of a foreign network, with preprocessing, layout and output inside the graph.
 
-    The YAML file describes how measured amplitudes become the input of the network (crop, rebin, threshold, logarithm,
-    standardise, ...) and what its output means (phase only, amplitude and phase, real and imaginary part, object or
-    exit wave, orientation). The artifact is compared with the network run by itself between the same steps in NumPy.
-    Afterwards every command treats it like any other artifact. Needs neither torch nor TensorFlow.
+    The YAML file describes how measured amplitudes become the input of the network (crop, pad, rebin, mask, logarithm,
+    normalise, ...) and what its output means (phase only, amplitude and phase, real and imaginary part, uncertainties,
+    object or exit wave, orientation). The artifact is compared with the network run by itself between the same steps
+    in NumPy. Afterwards every command treats it like any other artifact. ONNX files need neither torch nor TensorFlow.
 
     Example: `ptychonnx adopt theirs.onnx --contract theirs.yaml --out models/theirs.onnx`
+
+    Example: `ptychonnx adopt net.py:build --weights net.pt --contract net.yaml --out models/net.onnx`
     """
+    file, colon, name = network.rpartition(":")
+    is_code = bool(colon and file) and name.isidentifier() and not Path(network).exists()
+    if weights is not None and not is_code:
+        raise InputError("--weights belongs to torch code, expected FILE.py:NAME as the network")
     specification = read_specification(contract)
     judged_on = read_if_set(scan, reading)
     with report_progress() as progress:
-        progress.stage(f"Adopting {network}")
-        result = adopt_network(network, specification, out, scan=judged_on, tolerance=tolerance)
+        progress.stage(f"Reading {network}")
+        if is_code:
+            loading = import_framework_module("ptychonnx.export.lowering.torch.module_loading", "torch")
+            adopting: Any = import_framework_module("ptychonnx.export.adoption.foreign_module", "torch")
+            module = loading.load_module(network)
+            if weights is not None:
+                loading.load_weights(module, weights)
+            result = adopting.adopt_module(
+                module,
+                specification,
+                out,
+                source=Path(network).name,
+                scan=judged_on,
+                tolerance=tolerance,
+                progress=progress,
+            )
+        else:
+            result = adopt_network(
+                Path(network), specification, out, scan=judged_on, tolerance=tolerance, progress=progress
+            )
     print_result(out, result.verdict())

@@ -55,9 +55,7 @@ def patch_weight(
     return inside / inside.max()
 
 
-def _full_weight(
-    weighting: str, size: int, probe: NDArray[np.complexfloating] | None
-) -> NDArray[np.float64]:
+def _full_weight(weighting: str, size: int, probe: NDArray[np.complexfloating] | None) -> NDArray[np.float64]:
     if weighting == "probe":
         if probe is None:
             raise InputError("weighting 'probe' needs a probe and the scan has none: choose another")

@@ -33,9 +33,9 @@ def adopt(
     Parameters
     ----------
     network
-        ONNX file with one float32 input.
+        ONNX file with one input.
     specification
-        YAML file that describes what the network takes and returns (docs/adopt.md), or the `Specification` itself.
+        YAML file that describes what the network takes and returns (docs/how-to/adopt.md), or the `Specification` itself.
     out
         File to write, ending in .onnx. It appears complete and verified, or not at all, with its report next to it.
     scan
