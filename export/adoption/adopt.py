@@ -112,7 +112,7 @@ def adopt_network(
         stamp=partial(adopted_contract, original, foreign, specification),
         batch=foreign.batch,
         tolerance=tolerance,
-        passes=False,
+        passes=foreign.converted,
         # How accurately another engine runs the foreign network does not depend on the adoption.
         deciding_engines="onnxruntime",
     )

@@ -1,25 +1,22 @@
-"""A foreign network that is still code: a torch module, converted by `export_module` and then adopted."""
+"""A foreign network that is still code: a torch module or a Keras model, converted as `export_module` does."""
 
 from __future__ import annotations
 
-import tempfile
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from ptychonnx.export.adoption.adopt import adopt_network
-from ptychonnx.export.adoption.foreign_graph import foreign_names, patch_geometry
-from ptychonnx.export.adoption.foreign_network import Foreign
+from ptychonnx.export.adoption.foreign_graph import patch_geometry
+from ptychonnx.export.adoption.foreign_network import describe_graph
 from ptychonnx.export.adoption.sidecar import Specification
-from ptychonnx.export.artifact.export_module import ModuleInput, export_module
+from ptychonnx.export.artifact.export_module import ModuleInput, framework_of, native_module
 from ptychonnx.export.artifact.export_result import ExportResult
 from ptychonnx.export.artifact.publication import check_name
+from ptychonnx.export.graph.opset import DEFAULT_OPSET
 from ptychonnx.export.verification.verify import TOLERANCE
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
@@ -28,16 +25,16 @@ __all__ = ["adopt_module"]
 
 
 def adopt_module(
-    module: nn.Module,
+    module: Any,
     specification: Specification,
     out: Path,
     *,
-    source: str = "a torch module",
+    source: str = "a module",
     scan: Scan | None = None,
     tolerance: float = TOLERANCE,
     progress: Progress = SILENT,
 ) -> ExportResult:
-    """`adopt` for a torch module with its weights; the artifact is compared with the module itself.
+    """`adopt` for a torch module or a Keras model with its weights; the artifact is compared with the module itself.
 
     Parameters
     ----------
@@ -56,31 +53,24 @@ def adopt_module(
         If a check fails; nothing is written.
     """
     check_name(out)
-    module = module.cpu().eval()
     progress.stage(f"Converting {source}")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "network.onnx"
-        export_module(module, [ModuleInput(_shape(specification))], file, source=source)
-        model = onnx.load(file)
-    model.producer_name, model.producer_version = "torch", version("torch")
-    name, heads = foreign_names(model, specification)
-    names = [output.name for output in model.graph.output]
+    # A Keras model says itself what it takes.
+    inputs = [ModuleInput(_shape(specification))] if framework_of(module) == "torch" else []
+    native = native_module(module, inputs)
+    converted = native.convert(DEFAULT_OPSET)
+    names = [output.name for output in native.outputs]
 
     def run(patterns: NDArray) -> dict[str, NDArray]:
-        with torch.inference_mode():
-            outputs = _tensors(module(torch.from_numpy(patterns)))
-        return dict(zip(names, (output.numpy() for output in outputs), strict=True))
+        return dict(zip(names, native.predict(patterns), strict=True))
 
-    foreign = Foreign(
-        source,
-        model,
-        name,
-        heads,
-        np.dtype(np.float32),
-        run,
-        run_batch=None,
-        batch=None,
-        versions={"torch": version("torch")},
+    model = converted.model
+    model.producer_name, model.producer_version = native.framework, version(native.framework)
+    foreign = describe_graph(source, model, run, specification)
+    foreign = replace(
+        foreign,
+        versions={native.framework: version(native.framework)},
+        lowering=converted.lowering_text(),
+        converted=True,
     )
     return adopt_network(foreign, specification, out, scan=scan, tolerance=tolerance, progress=progress)
 
@@ -88,11 +78,3 @@ def adopt_module(
 def _shape(specification: Specification) -> tuple[int, ...]:
     side = patch_geometry(specification).pattern
     return {"BCNN": (1, side, side), "BNNC": (side, side, 1), "BNN": (side, side)}[specification.input.layout]
-
-
-def _tensors(output: Any) -> list[torch.Tensor]:
-    """All tensors in the output of a module, in order, complex ones as pairs."""
-    if isinstance(output, torch.Tensor):
-        return [torch.view_as_real(output) if output.is_complex() else output]
-    values = output.values() if isinstance(output, dict) else output
-    return [tensor for value in values for tensor in _tensors(value)]

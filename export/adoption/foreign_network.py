@@ -15,7 +15,7 @@ from ptychonnx.export.adoption.numpy_reference import ForeignNetwork, Run, run_o
 from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["DFT_AS_PRODUCTS", "Foreign", "read_network"]
+__all__ = ["DFT_AS_PRODUCTS", "Foreign", "describe_graph", "read_network"]
 
 # One of the changes of a foreign graph.
 DFT_AS_PRODUCTS = "DFT as products"
@@ -47,6 +47,10 @@ class Foreign:
         What was changed in the graph so far, for the contract.
     versions
         Of the packages that its code needs, for the contract.
+    lowering
+        Replacement of Fourier layers, for the contract.
+    converted
+        Whether the graph was converted from code just now, so that graph passes clean it.
     """
 
     name: str
@@ -59,6 +63,8 @@ class Foreign:
     batch: int | None
     changes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    lowering: str = "none"
+    converted: bool = False
 
     @property
     def replaced_dft(self) -> bool:
@@ -81,12 +87,24 @@ def read_network(path: Path, specification: Specification) -> Foreign:
     model = read_foreign(path)
     try:
         source, heads = foreign_names(model, specification)
-        (value,) = (value for value in model.graph.input if value.name == source)
-        batch = _check_input(value, specification)
-        run = run_of_graph(model, source, list(heads))
-        return Foreign(path.name, model, source, heads, input_type(value), run, batch, batch)
+        foreign = describe_graph(path.name, model, run_of_graph(model, source, list(heads)), specification)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
+    return foreign
+
+
+def describe_graph(name: str, model: onnx.ModelProto, run: Run, specification: Specification) -> Foreign:
+    """A foreign network, whose input and outputs are checked against the specification.
+
+    Raises
+    ------
+    InputError
+        If the specification does not fit the graph.
+    """
+    source, heads = foreign_names(model, specification)
+    (value,) = (value for value in model.graph.input if value.name == source)
+    batch = _check_input(value, specification)
+    return Foreign(name, model, source, heads, input_type(value), run, batch, batch)
 
 
 def _check_input(value: onnx.ValueInfoProto, specification: Specification) -> int | None:

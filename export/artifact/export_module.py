@@ -30,7 +30,15 @@ from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.train.registry import import_framework_module
 from ptychonnx.train.run import LayerOutput
 
-__all__ = ["ModuleInput", "ModuleOptions", "ModuleResult", "NativeModule", "export_module", "framework_of"]
+__all__ = [
+    "ModuleInput",
+    "ModuleOptions",
+    "ModuleResult",
+    "NativeModule",
+    "export_module",
+    "framework_of",
+    "native_module",
+]
 
 
 class NativeModule(Protocol):
@@ -136,7 +144,7 @@ def export_module(
     """
     out, options = check_name(out), options or ModuleOptions()
     progress.stage(f"Running {source}")
-    native = _native(module, inputs, keywords, options.batch, shared)
+    native = native_module(module, inputs, keywords, options.batch, shared)
     verification_inputs, remarks = _verification_inputs(native, options)
     progress.stage(f"Converting {source}")
     converted, narrow = _in_float32_if_needed(native.convert(options.opset))
@@ -148,13 +156,20 @@ def export_module(
     return ModuleResult(out, published.stamp, published.report)
 
 
-def _native(
+def native_module(
     module: Any,
     inputs: Sequence[Any],
-    keywords: Mapping[str, Any] | None,
-    batch: int | None,
-    shared: Collection[str],
+    keywords: Mapping[str, Any] | None = None,
+    batch: int | None = None,
+    shared: Collection[str] = (),
 ) -> NativeModule:
+    """A module in its framework, ready to run and to convert; parameters as in `export_module`.
+
+    Raises
+    ------
+    InputError
+        If it is neither a torch module nor a Keras model, or does not run on such inputs.
+    """
     framework = framework_of(module)
     if framework is None:
         raise InputError(f"got {type(module).__name__}, expected a torch.nn.Module or a keras.Model")

@@ -1,8 +1,9 @@
-"""`ptychonnx adopt`: a foreign network, an ONNX file or torch code, becomes an artifact."""
+"""`ptychonnx adopt`: a foreign network, an ONNX file or code, becomes an artifact."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,9 @@ import typer
 
 from ptychonnx.export.adoption import Specification, read_specification
 from ptychonnx.export.adoption import adopt as adopt_network
+from ptychonnx.export.adoption.foreign_module import adopt_module
+from ptychonnx.export.artifact.export_module import framework_of
+from ptychonnx.export.artifact.source_loading import load_source, read_arguments
 from ptychonnx.export.verification.verify import TOLERANCE
 from ptychonnx.harness.cli.console import print_result, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
@@ -19,6 +23,8 @@ from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.train.registry import import_framework_module
 
 __all__ = ["adopt"]
+
+_log = logging.getLogger(__name__)
 
 
 def _print_schema(is_asked: bool) -> None:
@@ -33,8 +39,8 @@ def adopt(
         str,
         typer.Argument(
             metavar="NETWORK",
-            help="ONNX file, written by any exporter; or FILE.py:NAME, the name of a torch module or of a function "
-            "that returns one. The Python file is run.",
+            help="ONNX file, written by any exporter; or FILE.py:NAME, the name of a torch module or of a class or "
+            "function that returns one, which is run; or a .keras file.",
         ),
     ],
     contract: Annotated[
@@ -46,7 +52,11 @@ def adopt(
     out: Annotated[Path, typer.Option(help="Artifact to write, ending in .onnx.")],
     weights: Annotated[
         Path | None,
-        typer.Option(help="State dictionary to load into the torch module, written by torch.save."),
+        typer.Option(help="Weights of the torch module: a state dictionary or a checkpoint that holds one."),
+    ] = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(help="Argument NAME=VALUE of the class or function, such as width=32."),
     ] = None,
     scan: Annotated[
         Path | None, typer.Option(help="Scan to compare on; seeded random patterns if not set.")
@@ -77,22 +87,17 @@ def adopt(
 
     Example: `ptychonnx adopt net.py:build --weights net.pt --contract net.yaml --out models/net.onnx`
     """
-    file, colon, name = network.rpartition(":")
-    is_code = bool(colon and file) and name.isidentifier() and not Path(network).exists()
-    if weights is not None and not is_code:
-        raise InputError("--weights belongs to torch code, expected FILE.py:NAME as the network")
+    is_code = network.endswith(".keras") or (":" in network and not Path(network).exists())
+    if not is_code and (weights is not None or arg):
+        raise InputError("--weights and --arg belong to code, expected FILE.py:NAME as the network")
+    arguments = read_arguments(arg or [])
     specification = read_specification(contract)
     judged_on = read_if_set(scan, reading)
     with report_progress() as progress:
         progress.stage(f"Reading {network}")
         if is_code:
-            loading = import_framework_module("ptychonnx.export.lowering.torch.module_loading", "torch")
-            adopting: Any = import_framework_module("ptychonnx.export.adoption.foreign_module", "torch")
-            module = loading.load_module(network)
-            if weights is not None:
-                loading.load_weights(module, weights)
-            result = adopting.adopt_module(
-                module,
+            result = adopt_module(
+                _load_weighted(network, arguments, weights),
                 specification,
                 out,
                 source=Path(network).name,
@@ -105,3 +110,16 @@ def adopt(
                 Path(network), specification, out, scan=judged_on, tolerance=tolerance, progress=progress
             )
     print_result(out, result.verdict())
+
+
+def _load_weighted(source: str, arguments: dict[str, Any], weights: Path | None) -> Any:
+    """The module that Python code defines, with weights from a file if one is given."""
+    module = load_source(source, arguments)
+    if weights is None:
+        return module
+    if framework_of(module) != "torch":
+        raise InputError("--weights is for torch modules, expected a .keras file that holds the weights")
+    loading = import_framework_module("ptychonnx.export.lowering.torch.weights", "torch")
+    for note in loading.load_weights(module, weights):
+        _log.info("%s: %s", weights, note)
+    return module
