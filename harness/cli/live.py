@@ -56,7 +56,8 @@ def live(
         typer.Option(
             metavar="URL",
             help="Detector: zmq://host:port is DECTRIS Stream v1, stream2:// Stream2, both from PUSH sockets; "
-            "zmq+sub:// and stream2+sub:// from PUB; swmr+file:///FILE an HDF5 file that is being written.",
+            "zmq+sub:// and stream2+sub:// from PUB; swmr+file:///FILE an HDF5 file that is being written; "
+            "pva://host:port/PV?first=1 an NTNDArray of areaDetector.",
         ),
     ],
     positions: Annotated[

@@ -24,6 +24,7 @@ class Protocol(StrEnum):
     ZMQ = "zmq"
     STREAM2 = "stream2"
     SWMR = "swmr"
+    PVA = "pva"
 
 
 @derive_options
@@ -32,7 +33,9 @@ def replay(
     protocol: Annotated[
         Protocol,
         typer.Option(
-            "--as", help="Protocol of the frames: zmq is DECTRIS Stream v1, swmr an HDF5 file that grows."
+            "--as",
+            help="Protocol of the frames: zmq is DECTRIS Stream v1, swmr an HDF5 file that grows, "
+            "pva the PV ptychonnx:image.",
         ),
     ] = Protocol.ZMQ,
     frames: Annotated[

@@ -25,6 +25,11 @@ def open_detector(protocol: str, address: str, options: ReplayOptions, timeout: 
     """
     if protocol == "swmr":
         return SwmrWriter(Path(address))
+    if protocol == "pva":
+        # p4p loads libraries of EPICS, which only this protocol needs.
+        from ptychonnx.harness.replay.pva_server import PVAServer
+
+        return PVAServer(address, timeout)
     if protocol == "stream2":
         return Stream2Detector(address, options.series, timeout)
     return Stream1Detector(address, options.series, timeout)

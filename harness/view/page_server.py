@@ -20,7 +20,7 @@ __all__ = ["PageServer"]
 
 _PICTURES = {f"/{name}.png": name for name in ("amplitude", "phase", "pattern")}
 _POLICY = (
-    "default-src 'none'; img-src 'self' blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'"
 )
 # A browser that reads slower than this is dropped, in seconds.
@@ -98,8 +98,9 @@ def _handler(view: LiveView, token: str, local: bool) -> type[BaseHTTPRequestHan
                 self._answer(200, self.types["/"], page)
             elif parts.path == "/state":
                 self._answer(200, self.types["/state"], json.dumps(view.state()).encode())
-            elif parts.path in _PICTURES and (content := view.picture(_PICTURES[parts.path])) is not None:
-                self._answer(200, "image/png", content)
+            elif parts.path in _PICTURES:
+                content = view.picture(_PICTURES[parts.path])
+                self._answer(204 if content is None else 200, "image/png", content or b"")
             else:
                 self._answer(404, "text/plain", b"not here\n")
 

@@ -21,6 +21,7 @@ FRAME_SOURCES = {
     "stream2": "frames.stream2:open_stream",
     "stream2+sub": "frames.stream2:open_stream",
     "swmr+file": "frames.growing_hdf5:open_file",
+    "pva": "frames.pv_access:open_pv",
 }
 POSITION_SOURCES = {
     "zmq": "positions.json_messages:open_messages",

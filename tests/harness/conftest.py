@@ -185,6 +185,19 @@ def oracle() -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="session")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """A scan for live reconstruction, see `live_streams.Experiment`."""
+    pytest.importorskip("bitshuffle")
+    from .live_streams import live_experiment
+
+    return live_experiment(
+        small_scan(grid=8),
+        lambda path, scan: write_oracle(path, scan, make_contract("pinn_fno", scan)),
+        tmp_path_factory.mktemp("live"),
+    )
+
+
 @pytest.fixture
 def scan_of() -> Callable[..., Scan]:
     """`small_scan`, for tests that need another one."""

@@ -1,0 +1,211 @@
+"""What comes late, twice, damaged or never during a live reconstruction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ptychonnx.runtime.errors import InputError, ServerError, UnsupportedError
+from ptychonnx.runtime.formats import ReadOptions
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.live.events import (
+    Frame,
+    PositionsBegin,
+    PositionsEnd,
+    SeriesBegin,
+    SeriesEnd,
+)
+from ptychonnx.runtime.live.live_reconstruction import FinishedSeries
+from ptychonnx.runtime.live.live_run import LiveRun
+from ptychonnx.runtime.live.live_settings import check_network
+from ptychonnx.runtime.reconstruction import reconstruct
+
+from .live_streams import (
+    FAST,
+    Experiment,
+    Script,
+    frames_of,
+    free_port,
+    live,
+    samples_of,
+)
+
+pytest.importorskip("bitshuffle")
+
+
+def test_frames_wait_for_positions_that_come_after_the_last_of_them(experiment: Experiment) -> None:
+    scan = experiment.scan
+    positions = [samples_of(scan, list(range(i, i + 8))) for i in range(0, 64, 8)]
+    frames = [SeriesBegin(1, 64), *frames_of(scan), SeriesEnd(1)]
+    done: list[FinishedSeries] = []
+    late = Script([PositionsBegin(), *positions, PositionsEnd()], delay=0.05)
+    with LiveRun(experiment.network, Script(frames), late, experiment.settings, FAST, done.append) as run:
+        run.run()
+    assert done[0].reconstruction.object.tobytes() == experiment.offline.tobytes()
+
+
+def test_a_full_inbox_holds_the_detector_back_and_loses_nothing(experiment: Experiment) -> None:
+    frames = Script([*frames_of(experiment.scan), SeriesEnd(1)])
+    done: list[FinishedSeries] = []
+    three = 3 * frames.events[0].image.nbytes
+    ahead = []
+
+    def observe(current: object, waiting: int) -> None:
+        ahead.append(frames.received - current.report.frames)
+
+    run = LiveRun(
+        experiment.network,
+        frames,
+        Script([samples_of(experiment.scan), PositionsEnd()]),
+        replace(experiment.settings, batch=2),
+        FAST.model_copy(update={"buffer": three / 1e9}),
+        done.append,
+        observe,
+    )
+    with run:
+        time.sleep(0.3)
+        # Three wait, and a fourth is in the hand of the receiver.
+        assert frames.received == 4
+        run.run()
+    assert max(ahead) <= 4 + 1
+    assert done[0].report.frames == 64
+    assert not done[0].report.missing
+
+
+def test_gaps_are_reported_by_number_and_interpolated_only_if_asked(experiment: Experiment) -> None:
+    scan = experiment.scan
+    frames = frames_of(scan, [n for n in range(64) if n not in (3, 40)])
+    positions = samples_of(scan, [n for n in range(1, 64) if n != 20])
+    (plain,) = live(experiment, [SeriesBegin(1, 64), *frames, SeriesEnd(1)], [positions, PositionsEnd()])
+    assert plain.report.missing == [3, 40]
+    assert plain.report.without_position == [0, 20]
+    assert plain.report.without_frame == [3, 40]
+    assert len(plain.scan) == 60
+    chosen = [n for n in range(64) if n not in (0, 3, 20, 40)]
+    expected = reconstruct(experiment.network, replace(plain.scan, diffraction=scan.diffraction[chosen]))
+    assert plain.reconstruction.object.tobytes() == expected.object.tobytes()
+    (filled,) = live(
+        experiment,
+        [SeriesBegin(1, 64), *frames, SeriesEnd(1)],
+        [positions, PositionsEnd()],
+        interpolate=True,
+    )
+    # Frame 0 is outside of the range of the positions.
+    assert filled.report.interpolated == [20]
+    assert filled.report.without_position == [0]
+    row = filled.scan.positions[sorted(set(range(1, 64)) - {3, 40}).index(20)]
+    np.testing.assert_allclose(row, (scan.positions[19] + scan.positions[21]) / 2)
+
+
+def test_a_new_series_makes_a_new_object_even_if_the_one_before_did_not_end(experiment: Experiment) -> None:
+    scan = experiment.scan
+    half = list(range(32))
+    frames = [SeriesBegin(1, 64), *frames_of(scan, half), SeriesBegin(2, 64)]
+    frames += [*frames_of(scan, series=2), SeriesEnd(2)]
+    positions = [PositionsBegin(), samples_of(scan, half), PositionsEnd()]
+    positions += [PositionsBegin(), samples_of(scan), PositionsEnd()]
+    first, second = live(experiment, frames, positions, FAST.model_copy(update={"series": 2}))
+    assert (first.series, len(first.scan)) == (1, 32)
+    # What was not measured is not missing.
+    assert first.report.missing == []
+    assert second.reconstruction.object.tobytes() == experiment.offline.tobytes()
+
+
+def test_a_late_receiver_says_what_it_missed(experiment: Experiment) -> None:
+    late = list(range(24, 64))
+    (series,) = live(
+        experiment,
+        [*frames_of(experiment.scan, late), SeriesEnd(1)],
+        [samples_of(experiment.scan), PositionsEnd()],
+    )
+    assert series.report.missing == list(range(24))
+    assert len(series.scan) == 40
+
+
+def test_bad_frames_are_left_out_by_number(experiment: Experiment) -> None:
+    frames = frames_of(experiment.scan)
+    frames[9] = Frame(1, 9, np.zeros_like(frames[9].image))
+    frames[20] = Frame(1, 20, frames[20].image[:8])
+    frames[33] = Frame(1, 33, np.full_like(frames[33].image, np.iinfo(frames[33].image.dtype).max))
+    (series,) = live(experiment, [*frames, SeriesEnd(1)], [samples_of(experiment.scan), PositionsEnd()])
+    assert set(series.report.left_out) == {9, 20, 33}
+    assert series.report.left_out[9] == "no photons"
+    assert series.report.left_out[20].startswith("8 x 16")
+    assert "saturated" in series.report.left_out[33]
+    assert len(series.scan) == 61
+
+
+def test_silence_and_interruption_pass_on_the_object_so_far(experiment: Experiment) -> None:
+    done: list[FinishedSeries] = []
+    frames, positions = frames_of(experiment.scan, list(range(40))), samples_of(experiment.scan)
+    quick = FAST.model_copy(update={"silence": 0.4})
+    with (
+        LiveRun(
+            experiment.network, Script(frames), Script([positions]), experiment.settings, quick, done.append
+        ) as run,
+        pytest.raises(ServerError, match=r"no frame for 0\.4 s"),
+    ):
+        run.run()
+    assert len(done[0].scan) == 40
+
+    interruptions = [KeyboardInterrupt()]
+
+    def interrupt(current: object, waiting: int) -> None:
+        if interruptions:
+            raise interruptions.pop()
+
+    with (
+        LiveRun(
+            *(experiment.network, Script(frames), Script([positions]), experiment.settings, FAST),
+            *(done.append, interrupt),
+        ) as run,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run.run()
+    assert 16 <= len(done[1].scan) <= 40
+
+
+def test_a_wrong_address_is_refused_after_a_stated_time(
+    experiment: Experiment, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    options = ("--out", tmp_path / "o.h5", "--probe", experiment.path, "--silence", 0.3)
+    code, _, error = run(
+        *("live", experiment.network.path, "--frames", f"zmq://127.0.0.1:{free_port()}", *options),
+        *("--positions", tmp_path / "p.csv"),
+    )
+    assert code == 3
+    assert "no message for 0.3 s" in error
+    for frames, expected in (("ftp://x", "unknown kind of source"), ("zmq://host", "no host and port")):
+        code, _, error = run(
+            *("live", experiment.network.path, "--frames", frames, *options),
+            *("--positions", tmp_path / "p.csv"),
+        )
+        assert (code, expected in error) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_networks_of_groups_are_refused_before_anything_is_received(experiment: Experiment) -> None:
+    class Groups(Session):
+        def __init__(self) -> None:
+            self.path = Path("grid2.onnx")
+            self.contract = experiment.network.contract.model_copy(update={"gridsize": 2})
+
+    with pytest.raises(UnsupportedError, match="expected a network of gridsize 1"):
+        check_network(Groups(), experiment.settings)
+    with pytest.raises(InputError, match="weighting 'probe' needs a probe"):
+        check_network(experiment.network, replace(experiment.settings, probe=None))
+
+
+def test_positions_without_a_unit_are_refused(experiment: Experiment) -> None:
+    with pytest.raises(InputError, match="unit is unknown, expected --positions-unit"):
+        live(
+            experiment,
+            [*frames_of(experiment.scan), SeriesEnd(1)],
+            [samples_of(experiment.scan), PositionsEnd()],
+            reading=ReadOptions(),
+        )
