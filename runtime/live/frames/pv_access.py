@@ -1,9 +1,9 @@
 """EPICS PV Access: images of areaDetector as NTNDArray.
 
 `pva://host:port/13SIM1:Pva1:Image?first=1` asks one server, `pva:///NAME?first=1` those that the EPICS environment
-variables name. `first` is the `uniqueId` of the first frame of a series, which no field states: 1 for areaDetector, whose
-counter is increased before a frame is sent. A series begins whenever it appears again. It ends after N frames if the
-query has `frames=N`, or when nothing comes for `idle` seconds (10 by default).
+variables name. `first` is the `uniqueId` of the first frame of a series, which no field states: 1 for areaDetector,
+whose counter is increased before a frame is sent. A series begins whenever it appears again. It ends after N frames if
+the query has `frames=N`, or when nothing comes for `idle` seconds (10 by default).
 
 The value that a PV has when we connect is that of the scan before, and is left out. PV Access drops updates when a
 client is slow; the numbers of such frames are reported as missing.
