@@ -9,6 +9,7 @@ import typer
 
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Command, derive_options
+from ptychonnx.harness.simulate.family import FamilyConfig, build_family
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
 
 __all__ = ["app"]
@@ -39,3 +40,23 @@ def lines(
         dataset = build_lines(settings, out)
     state = "simulated" if dataset.rebuilt else "unchanged, taken from the cache"
     output.print(f"{dataset.train}, {dataset.test}: {state}", markup=False, soft_wrap=True)
+
+
+@app.command(cls=Command)
+@derive_options
+def family(
+    out: Annotated[Path, typer.Option(help="Folder for scan_0000.npz and so on, and manifest.json.")],
+    *,
+    settings: FamilyConfig,
+) -> None:
+    """Simulate scans of **many beams and objects**, to train a network that fits more than one of them.
+
+    Each scan has a beam, an object, a number of photons and an overlap of its own. The manifest lists them all. The
+    files are rebuilt only if a parameter differs from the manifest, or a file from its hash.
+
+    Example: `ptychonnx simulate family --n 64 --scans 40 --out family`
+    """
+    with report_progress() as progress:
+        dataset = build_family(settings, out, progress)
+    state = "simulated" if dataset.rebuilt else "unchanged, taken from the cache"
+    output.print(f"{out}: {len(dataset.scans)} scans, {state}", markup=False, soft_wrap=True)

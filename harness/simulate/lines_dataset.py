@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from ptychonnx.harness.simulate.manifest import is_current, write_manifest
+from ptychonnx.harness.simulate.measurement import measure
 from ptychonnx.harness.simulate.objects import lines_object
 from ptychonnx.harness.simulate.probes import PIXEL_SIZE, WAVELENGTH, ProbeKind, make_probe
-from ptychonnx.runtime.atomic import check_output, write_text
+from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.scan import Reference, Scan
-from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
 __all__ = ["LinesConfig", "LinesDataset", "build_lines", "simulate_scan"]
 
 # Part of the cache key: increase it when the same parameters produce other data.
 _GENERATOR_VERSION = 1
-_CHUNK = 256
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", title="Simulation"))
@@ -85,7 +82,8 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
     """
     dataset = LinesDataset(folder / "train.npz", folder / "test.npz", folder / "manifest.json", rebuilt=False)
     wanted = {"generator": "lines", "version": _GENERATOR_VERSION, "parameters": asdict(config)}
-    if _is_current(dataset, wanted):
+    files = (dataset.train, dataset.test)
+    if is_current(dataset.manifest, wanted, files):
         return dataset
     check_output(dataset.manifest)
     dataset.manifest.unlink(missing_ok=True)  # the folder must not look up to date until both files are new
@@ -95,8 +93,7 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
         write_scan(
             path, simulate_scan(config, grid, np.random.SeedSequence([config.seed, number]), path.stem)
         )
-    hashes = {path.name: _sha256(path) for path in (dataset.train, dataset.test)}
-    write_text(dataset.manifest, json.dumps({**wanted, "sha256": hashes}, indent=2) + "\n")
+    write_manifest(dataset.manifest, wanted, files)
     return LinesDataset(dataset.train, dataset.test, dataset.manifest, rebuilt=True)
 
 
@@ -115,12 +112,7 @@ def simulate_scan(config: LinesConfig, grid: int, seed: np.random.SeedSequence, 
     jitter = np.random.default_rng(position_seed).integers(-config.jitter, config.jitter + 1, raster.shape)
     positions = (raster + jitter).astype(np.float64)
     probe = make_probe(config.probe, config.n) * np.float32(np.sqrt(config.photons))
-    noise = np.random.default_rng(noise_seed)
-    amplitude = np.empty((len(positions), config.n, config.n), dtype=np.float32)
-    for start in range(0, len(positions), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        expected = forward(cut_windows(image, positions[chunk], config.n), probe) ** 2
-        amplitude[chunk] = np.sqrt(noise.poisson(expected))
+    amplitude = measure(image, positions, probe, np.random.default_rng(noise_seed))
     return Scan(
         diffraction=amplitude,
         positions=positions,
@@ -131,19 +123,3 @@ def simulate_scan(config: LinesConfig, grid: int, seed: np.random.SeedSequence, 
         wavelength=WAVELENGTH,
         name=name,
     )
-
-
-def _is_current(dataset: LinesDataset, wanted: dict[str, Any]) -> bool:
-    try:
-        manifest = json.loads(dataset.manifest.read_text(encoding="utf-8"))
-        hashes = manifest.pop("sha256")
-        return manifest == wanted and all(
-            hashes[path.name] == _sha256(path) for path in (dataset.train, dataset.test)
-        )
-    except (OSError, ValueError, KeyError, AttributeError):
-        return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

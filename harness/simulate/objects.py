@@ -9,11 +9,25 @@ from numpy.typing import NDArray
 from skimage.draw import line_aa
 from skimage.filters import gaussian
 
+from ptychonnx.harness.simulate import densities
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["ObjectKind", "cells_object", "lines_object", "make_object", "star_object"]
 
-ObjectKind = Literal["lines", "cells", "star"]
+ObjectKind = Literal[
+    "lines",
+    "cells",
+    "star",
+    "grains",
+    "circuits",
+    "spokes",
+    "smooth",
+    "natural",
+    "photographs",
+    "spheres",
+    "labyrinth",
+    "leaves",
+]
 
 # Dense enough that every window contains several lines, whatever the size of the canvas.
 _PIXELS_PER_LINE = 300
@@ -92,19 +106,40 @@ def star_object(
 
 
 _MAKERS = {"lines": lines_object, "cells": cells_object, "star": star_object}
+_DENSITIES = {
+    "grains": densities.grains,
+    "circuits": densities.circuits,
+    "spokes": densities.spokes,
+    "smooth": densities.smooth,
+    "natural": densities.natural,
+    "photographs": densities.photographs,
+    "spheres": densities.spheres,
+    "labyrinth": densities.labyrinth,
+    "leaves": densities.leaves,
+}
 
 
-def make_object(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.complex64]:
-    """An object of the given kind with its default contrast, complex64 [rows, columns].
+def make_object(
+    kind: str,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    absorption: float = 0.5,
+    phase_shift: float = 1.2,
+) -> NDArray[np.complex64]:
+    """An object of the given kind, complex64 [rows, columns]; parameters as for `lines_object`.
 
     Raises
     ------
     InputError
         If the kind is unknown.
     """
-    if kind not in _MAKERS:
+    if kind in _MAKERS:
+        return _MAKERS[kind](shape, rng, absorption=absorption, phase_shift=phase_shift)
+    if kind not in _DENSITIES:
         raise InputError(f"object {kind!r} is unknown, expected one of {', '.join(get_args(ObjectKind))}")
-    return _MAKERS[kind](shape, rng)
+    absorbing, retarding = _DENSITIES[kind](shape, rng)
+    return _transmission(absorption * absorbing, phase_shift * retarding)
 
 
 def _transmission(absorbed: NDArray[np.float64], phase: NDArray[np.float64]) -> NDArray[np.complex64]:

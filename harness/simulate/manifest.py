@@ -1,0 +1,37 @@
+"""Manifest of simulated files: what they were made from, and their hashes, so that equal requests are not repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ptychonnx.runtime.atomic import write_text
+
+__all__ = ["is_current", "write_manifest"]
+
+
+def is_current(manifest: Path, content: dict[str, Any], files: Sequence[Path]) -> bool:
+    """Whether a manifest has this content, and all files are still as it says."""
+    try:
+        recorded = json.loads(manifest.read_text(encoding="utf-8"))
+        hashes = recorded.pop("sha256")
+        # Tuples become lists in a file.
+        return recorded == json.loads(json.dumps(content)) and all(
+            hashes[path.name] == _sha256(path) for path in files
+        )
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+def write_manifest(manifest: Path, content: dict[str, Any], files: Sequence[Path]) -> None:
+    """Write the content and the SHA-256 of every file."""
+    hashes = {path.name: _sha256(path) for path in files}
+    write_text(manifest, json.dumps({**content, "sha256": hashes}, indent=2) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
