@@ -1,10 +1,11 @@
-"""Input of both training loops: patterns in groups of neighbours, and their scales."""
+"""Input of both training loops: patterns of one or more scans in groups of neighbours, with the beam of each scan."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from ptychonnx.train.overlap_consistency import NEIGHBOURS, overlap_disagreement
 from ptychonnx.train.registry import Architecture
 from ptychonnx.train.scan_checks import check_probe_power, check_trainable
 
-__all__ = ["SCALE_RULE", "TrainingData", "prepare"]
+__all__ = ["SCALE_RULE", "ScanBeam", "TrainingData", "combine", "prepare"]
 
 SCALE_RULE = "N / sqrt(mean photons in a training pattern): the scaled amplitude has a root mean square of 1"
 _MIN_HELD_OUT = 16
@@ -29,22 +30,58 @@ _NEIGHBOURHOODS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """One scan, ready for training.
-
-    A row of `train` or `held_out` is a group of neighbouring patterns, whose patches the physics loss merges. The
-    network sees them C at a time, so a group has a multiple of C members.
+class ScanBeam:
+    """What the patterns of one scan have in common.
 
     Attributes
     ----------
-    diffraction
-        float32 [n, N, N], amplitude as measured; the network applies `scale` itself.
-    positions
-        float64 [n, 2] (row, column), pixels.
+    name
+        Of the scan.
     probe
         complex64 [modes, N, N], in sqrt(photons).
     mask
         bool [N, N].
+    scale
+        Factor from amplitude to network input, see `SCALE_RULE`.
+    sha256
+        Hash of patterns, positions and probe.
+    """
+
+    name: str
+    probe: NDArray[np.complex64]
+    mask: NDArray[np.bool_]
+    scale: float
+    sha256: str
+
+    @cached_property
+    def weight(self) -> NDArray[np.float32]:
+        """Illumination sum_modes |P|^2 [N, N] with a mean of 1; positive everywhere, so that it can be a divisor."""
+        density = illumination(self.probe)
+        return (density / density.mean() + _DARKEST).astype(np.float32)
+
+    @property
+    def flux(self) -> float:
+        """Mean photons in a pattern."""
+        return float((self.probe.shape[-1] / self.scale) ** 2)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """One or more scans, ready for training.
+
+    A row of `train` or `held_out` is a group of neighbouring patterns of one scan, whose patches the physics loss
+    merges. The network sees them C at a time, so a group has a multiple of C members.
+
+    Attributes
+    ----------
+    diffraction
+        float32 [n, N, N], amplitude as measured; the network applies the scale itself.
+    positions
+        float64 [n, 2] (row, column), pixels, on the canvas of the scan.
+    beams
+        Beam of each scan; the first one is the default of the network.
+    beam_of
+        int [n], index into `beams` for each pattern.
     channels, takes_offsets
         C: patterns that the network sees at a time; whether it takes their offsets.
     train, held_out
@@ -52,31 +89,38 @@ class TrainingData:
     neighbourhoods
         int [groups, members], held-out patterns (at most 64) with their nearest neighbours in the whole scan, for the
         disagreement of their patches.
-    scale
-        Factor from amplitude to network input, see `SCALE_RULE`.
     labels
         complex64 [n, N, N], the object in each window (supervised training only).
     sha256
-        Hash of patterns, positions and probe.
+        Hash of patterns, positions and probes.
     """
 
     diffraction: NDArray[np.float32]
     positions: NDArray[np.float64]
-    probe: NDArray[np.complex64]
-    mask: NDArray[np.bool_]
+    beams: tuple[ScanBeam, ...]
+    beam_of: NDArray[np.intp]
     channels: int
     takes_offsets: bool
     train: NDArray[np.intp]
     held_out: NDArray[np.intp]
     neighbourhoods: NDArray[np.intp]
-    scale: float
     labels: NDArray[np.complex64] | None
     sha256: str
 
     @property
+    def beam(self) -> ScanBeam:
+        """The beam of the first scan, which a network has as its default."""
+        return self.beams[0]
+
+    @property
+    def scale(self) -> float:
+        """Scale of the default beam."""
+        return self.beam.scale
+
+    @property
     def flux(self) -> float:
-        """Mean photons in a pattern."""
-        return float((self.diffraction.shape[-1] / self.scale) ** 2)
+        """Mean photons in a pattern of the first scan."""
+        return self.beam.flux
 
     @property
     def groups_in_epoch(self) -> int:
@@ -98,11 +142,16 @@ class TrainingData:
     def order(self, training: TrainingConfig, epoch: int) -> NDArray[np.intp]:
         """Rows of `train` [steps, groups in a step] of an epoch, from 0.
 
-        It depends on seed and epoch alone, so a resumed training sees the same order as an uninterrupted one.
+        It depends on seed and epoch alone, so a resumed training sees the same order as an uninterrupted one. A step
+        mixes scans whose beams have equally many modes, since all beams of a step are computed with the same number.
         """
         steps, groups = self.steps_in_epoch(training), self.groups_in_step(training)
-        order = np.random.default_rng([training.seed, epoch]).permutation(len(self.train))
-        return order[: steps * groups].reshape(steps, groups)
+        rng = np.random.default_rng([training.seed, epoch])
+        order = rng.permutation(len(self.train))[: steps * groups]
+        if len(self.beams) == 1:
+            return order.reshape(steps, groups)
+        modes = np.array([len(beam.probe) for beam in self.beams])[self.beam_of[self.train[order, 0]]]
+        return rng.permutation(order[np.argsort(modes, kind="stable")].reshape(steps, groups))
 
     def offsets(self, groups: NDArray[np.intp]) -> NDArray[np.int64]:
         """Whole-pixel offsets [groups, members, 2] of the windows inside their group, the smallest being 0."""
@@ -123,22 +172,19 @@ class TrainingData:
         Parameters
         ----------
         predict
-            Function that returns object parts [B, N, N, C, 2] for `inputs`.
+            Function that returns object parts [B, N, N, C, 2] for the beam [groups] of each of some groups and for
+            their `inputs`.
         """
         size, members = self.diffraction.shape[-1], self.neighbourhoods.shape[1]
         patches = []
         for first in range(0, len(self.neighbourhoods), _NEIGHBOURHOODS_AT_ONCE):
             groups = self.neighbourhoods[first : first + _NEIGHBOURHOODS_AT_ONCE]
-            parts = predict(*self.inputs(groups)).astype(np.float64)
+            parts = predict(self.beam_of[groups[:, 0]], *self.inputs(groups)).astype(np.float64)
             objects = np.moveaxis(parts[..., 0] + 1j * parts[..., 1], -1, 1)
             patches.append(objects.reshape(-1, members, size, size))
         offsets = self.offsets(self.neighbourhoods)
-        return overlap_disagreement(np.concatenate(patches), offsets, self.weight())
-
-    def weight(self) -> NDArray[np.float32]:
-        """Illumination sum_modes |P|^2 [N, N] with a mean of 1; positive everywhere, so that it can be a divisor."""
-        density = illumination(self.probe)
-        return (density / density.mean() + _DARKEST).astype(np.float32)
+        weights = np.stack([beam.weight for beam in self.beams])[self.beam_of[self.neighbourhoods[:, 0]]]
+        return overlap_disagreement(np.concatenate(patches), offsets, weights)
 
 
 def prepare(
@@ -179,19 +225,56 @@ def prepare(
             f"({held_out_count} of them are held out)"
         )
     held_out, train = _split(scan.positions, held_out_count, training.seed)
+    sha256 = _sha256(diffraction, scan)
+    beam = ScanBeam(
+        name=scan.name,
+        probe=scan.probe,
+        mask=np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask,
+        scale=float(scan.size / np.sqrt(scan.flux)),
+        sha256=sha256,
+    )
     return TrainingData(
         diffraction=diffraction,
         positions=scan.positions,
-        probe=scan.probe,
-        mask=np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask,
+        beams=(beam,),
+        beam_of=np.zeros(len(scan), dtype=np.intp),
         channels=channels,
         takes_offsets=architecture.takes_offsets(network),
         train=train[_groups(scan.positions[train], channels, neighbours)],
         held_out=held_out[_groups(scan.positions[held_out], channels, neighbours)],
         neighbourhoods=_groups(scan.positions, channels, NEIGHBOURS)[_spread_sample(held_out)],
-        scale=float(scan.size / np.sqrt(scan.flux)),
         labels=labels,
-        sha256=_sha256(diffraction, scan),
+        sha256=sha256,
+    )
+
+
+def combine(parts: Sequence[TrainingData]) -> TrainingData:
+    """Data of several scans in one: groups stay within their scan, steps mix them.
+
+    The neighbourhoods are thinned to about as many as one scan has.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part.diffraction) for part in parts)])
+    kept = -(-_MAX_NEIGHBOURHOODS // len(parts))
+
+    def shifted(name: str) -> NDArray[np.intp]:
+        groups = [getattr(part, name) + start for part, start in zip(parts, starts, strict=False)]
+        return np.concatenate([rows[:kept] for rows in groups] if name == "neighbourhoods" else groups)
+
+    labels = [part.labels for part in parts if part.labels is not None]
+    digest = hashlib.sha256("".join(part.sha256 for part in parts).encode())
+    return replace(
+        parts[0],
+        diffraction=np.concatenate([part.diffraction for part in parts]),
+        positions=np.concatenate([part.positions for part in parts]),
+        beams=tuple(part.beam for part in parts),
+        beam_of=np.repeat(np.arange(len(parts)), [len(part.diffraction) for part in parts]),
+        train=shifted("train"),
+        held_out=shifted("held_out"),
+        neighbourhoods=shifted("neighbourhoods"),
+        labels=np.concatenate(labels) if labels else None,
+        sha256=digest.hexdigest(),
     )
 
 

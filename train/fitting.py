@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,21 +14,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.validation import checked
 from ptychonnx.train.checkpoints import Checkpoints
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
-from ptychonnx.train.dataset import TrainingData, prepare
+from ptychonnx.train.dataset import TrainingData, combine, prepare
 from ptychonnx.train.fine_tuning import InitialWeights
 from ptychonnx.train.registry import Architecture, import_framework_module
 from ptychonnx.train.run import (
+    HELD_OUT_FOLDER,
     HELD_OUT_NAME,
     INITIAL_NAME,
     RunRecord,
+    TrainedScan,
     fingerprint,
     hash_of,
     installed_versions,
@@ -66,7 +70,7 @@ def settings_for(
 
 
 def train(
-    scan: Scan,
+    scan: Scan | Sequence[Scan],
     architecture: Architecture,
     network: NetworkConfig,
     training: TrainingConfig,
@@ -84,6 +88,9 @@ def train(
 
     Parameters
     ----------
+    scan
+        One scan, or several, each with a beam of its own: then every step mixes them, and patterns of all are held
+        out. The beam of the first is the default of the network.
     progress
         Receives the number of optimiser steps.
     initial_weights
@@ -94,8 +101,8 @@ def train(
     files
         Text files to write into the run folder, by name.
     labels
-        complex64 [n, N, N], one patch per pattern, such as those of a larger network: a physics-informed network
-        learns them (distillation) instead of explaining the patterns.
+        complex64 [n, N, N], one patch per pattern of one scan, such as those of a larger network: a physics-informed
+        network learns them (distillation) instead of explaining the patterns.
 
     Raises
     ------
@@ -107,10 +114,13 @@ def train(
     EnvironmentFailure
         If a file cannot be written; complete epochs are kept.
     """
+    scans = [scan] if isinstance(scan, Scan) else list(scan)
+    _check_several(scans, architecture, labels)
     if labels is not None:
-        scan = replace(scan, labels=labels)
-    scan = without_dark_patterns(scan)
-    data = prepare(scan, network, training, architecture, distilled=labels is not None)
+        scans = [replace(scans[0], labels=labels)]
+    scans = [without_dark_patterns(scan) for scan in scans]
+    distilled = labels is not None
+    data = combine([prepare(scan, network, training, architecture, distilled=distilled) for scan in scans])
     if labels is not None:
         data = replace(data, sha256=hash_of({"scan": data.sha256, **fingerprint({"labels": labels})}))
     if initial_weights is not None:
@@ -152,11 +162,10 @@ def train(
                 progress=progress,
             )
             result: FitResult = fit(job)
-            held_out = scan.subset(np.unique(data.held_out))
-            write_scan(folder / HELD_OUT_NAME, replace(held_out, reference=None, labels=None))
+            _write_held_out(folder, scans, data)
             learned = "supervised" if architecture.supervised else training.loss
             loss = learned if labels is None else "distilled"
-            record = _record(scan, architecture, plan, data, checkpoints, result, loss)
+            record = _record(scans, architecture, plan, data, checkpoints, result, loss)
             write_run(folder, record)
             publish_run(folder, out)
         except BaseException as error:
@@ -182,8 +191,49 @@ def _write_files(folder: Path, initial_weights: InitialWeights | None, files: Ma
         write_text(folder / name, text)
 
 
+def _check_several(
+    scans: Sequence[Scan], architecture: Architecture, labels: NDArray[np.complex64] | None
+) -> None:
+    """Refuse several scans where only one can be learned."""
+    if not scans:
+        raise InputError("no scan to train on, expected at least one")
+    if len(scans) == 1:
+        return
+    if labels is not None:
+        raise InputError(f"labels: {len(scans)} scans to learn them for, expected one")
+    if architecture.framework != "torch" or architecture.supervised:
+        raise InputError(
+            f"{architecture.name}: has its beam built in and cannot learn {len(scans)} scans, expected one scan or a "
+            "physics-informed network in Torch such as hybrid"
+        )
+
+
+def _write_held_out(folder: Path, scans: Sequence[Scan], data: TrainingData) -> None:
+    rows = np.unique(data.held_out)
+    for number, scan in enumerate(scans):
+        first = int(np.argmax(data.beam_of == number))
+        subset = scan.subset(rows[data.beam_of[rows] == number] - first)
+        path = folder / HELD_OUT_NAME if not number else folder / HELD_OUT_FOLDER / f"{number:04d}.npz"
+        write_scan(path, replace(subset, reference=None, labels=None))
+
+
+def _trained_scans(scans: Sequence[Scan], data: TrainingData) -> tuple[TrainedScan, ...]:
+    return tuple(
+        TrainedScan(
+            name=scan.name,
+            patterns=len(scan),
+            modes=len(beam.probe),
+            photons=beam.flux,
+            step=float(np.median(KDTree(scan.positions).query(scan.positions, 2)[0][:, 1])),
+            data_sha256=beam.sha256,
+            probe_sha256=scan.probe_sha256() or "",
+        )
+        for scan, beam in zip(scans, data.beams, strict=True)
+    )
+
+
 def _record(
-    scan: Scan,
+    scans: Sequence[Scan],
     architecture: Architecture,
     plan: TrainingPlan,
     data: TrainingData,
@@ -199,9 +249,10 @@ def _record(
         framework=architecture.framework,
         network=plan.network,
         training=plan.training,
-        scan=scan.name,
+        scan=scans[0].name if len(scans) == 1 else f"{len(scans)} scans, the first is {scans[0].name}",
+        scans=_trained_scans(scans, data),
         data_sha256=data.sha256,
-        probe_sha256=scan.probe_sha256() or "",
+        probe_sha256=scans[0].probe_sha256() or "",
         flux=data.flux,
         scale=data.scale,
         loss_name=loss,

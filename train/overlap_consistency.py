@@ -31,14 +31,15 @@ def overlap_disagreement(
     offsets
         int [groups, members, 2], (row, column) of each window in its group, at least 0.
     weight
-        [N, N], positive: the illumination of a window.
+        [N, N] or [groups, N, N], positive: the illumination of a window.
 
     Returns
     -------
     0 if all patches agree, about 1 if they are unrelated; NaN if no two patches overlap or the object is blank.
     """
     between, contrast = 0.0, 0.0
-    for members, places in zip(patches.astype(np.complex128), offsets, strict=True):
+    weights = np.broadcast_to(weight, (len(patches), *weight.shape[-2:]))
+    for members, places, weight in zip(patches.astype(np.complex128), offsets, weights, strict=True):
         size = members.shape[-1]
         total = np.zeros(places.max(axis=0) + size, dtype=np.complex128)
         light, count = np.zeros(total.shape), np.zeros(total.shape, dtype=int)
@@ -56,5 +57,5 @@ def overlap_disagreement(
         mean = np.average(merged[shared], weights=light[shared])
         contrast += float(np.sum(light[shared] * np.abs(merged[shared] - mean) ** 2))
     # The contrast of a blank object consists of rounding errors.
-    floor = 1e-10 * len(patches) * float(np.sum(weight))
+    floor = 1e-10 * float(np.sum(weights))
     return between / contrast if contrast > floor else float("nan")

@@ -3,7 +3,9 @@
 ==================  ==========================================================================
 ``config.json``     architecture, settings, and the record of the training (`RunRecord`)
 ``checkpoint.*``    trained weights: ``.safetensors`` (Torch) or ``.weights.h5`` (Keras); no pickles
-``held_out.npz``    a scan of the patterns that training did not see, with the probe
+``held_out.npz``    a scan of the patterns that training did not see, with the probe; of the first scan, if
+                    there are several
+``held_out/``       those of the other scans, numbered from 0001
 ``history.csv``     losses, one row per epoch
 ``logs/``           output of the framework's own loggers, one folder per start
 ``initial/``        the checkpoint from which a fine-tuned network started
@@ -33,11 +35,13 @@ from ptychonnx.train.initial_retrieval import RetrievalConstants, constants_for_
 
 __all__ = [
     "CONFIG_NAME",
+    "HELD_OUT_FOLDER",
     "HELD_OUT_NAME",
     "INITIAL_NAME",
     "LayerOutput",
     "NativeNetwork",
     "RunRecord",
+    "TrainedScan",
     "fingerprint",
     "hash_of",
     "held_out_scan",
@@ -49,6 +53,7 @@ __all__ = [
 
 CONFIG_NAME = "config.json"
 HELD_OUT_NAME = "held_out.npz"
+HELD_OUT_FOLDER = "held_out"
 INITIAL_NAME = "initial"
 
 
@@ -89,6 +94,34 @@ class NativeNetwork(Protocol):
         ...
 
 
+class TrainedScan(BaseModel):
+    """A scan that a network was trained on.
+
+    Attributes
+    ----------
+    patterns
+        Number of patterns, held-out ones included.
+    modes
+        Number of modes of its probe.
+    photons
+        Mean photons in a pattern.
+    step
+        Median distance of a position from its nearest neighbour, pixels.
+    data_sha256, probe_sha256
+        Hash of patterns, positions and probe, and of the probe alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    patterns: int
+    modes: int
+    photons: float
+    step: float
+    data_sha256: str
+    probe_sha256: str
+
+
 class RunRecord(BaseModel):
     """Content of `config.json`.
 
@@ -100,6 +133,12 @@ class RunRecord(BaseModel):
         Number of trained epochs, and the one whose weights were kept.
     revision
         Revision of the architecture, see `ptychonnx.train.registry.Architecture`.
+    scan, probe_sha256, flux, scale
+        Of the first scan, whose beam is the default of the network.
+    scans
+        All scans that the network was trained on; empty in records of earlier versions.
+    data_sha256
+        Of all scans together.
     init_sha256
         SHA-256 of the checkpoint from which training started; None if the weights were drawn with the seed.
     """
@@ -114,6 +153,7 @@ class RunRecord(BaseModel):
     network: NetworkConfig
     training: TrainingConfig
     scan: str
+    scans: tuple[TrainedScan, ...] = ()
     data_sha256: str
     probe_sha256: str
     flux: float
@@ -203,7 +243,7 @@ def installed_versions(*packages: str) -> dict[str, str]:
 
 
 def held_out_scan(folder: Path) -> Scan:
-    """Read the held-out patterns of a run."""
+    """Read the held-out patterns of a run, those of its first scan."""
     return read_scan(Path(folder) / HELD_OUT_NAME)
 
 

@@ -49,8 +49,9 @@ class TrainingJob:
         return self.folder / INITIAL_NAME if self.fine_tuned else None
 
     def retrieval_constants(self) -> RetrievalConstants:
-        """Constants of phase retrieval for the probe and the mask of the scan."""
-        return constants_for_network(self.network, self.data.probe, self.data.scale, self.data.mask)
+        """Constants of phase retrieval for the beam of the first scan."""
+        beam = self.data.beam
+        return constants_for_network(self.network, beam.probe, beam.scale, beam.mask)
 
     def require_equal_shares(self) -> None:
         """Refuse a step that the devices cannot share equally.

@@ -26,6 +26,7 @@ from ptychonnx.train.unfinished_run import unfinished_folder
 __all__ = ["train"]
 
 _OPTIONS_NAME = "train.yaml"
+_SCAN_SUFFIXES = (".npz", ".h5", ".hdf5", ".cxi", ".nxs", ".mat")
 
 
 @derive_options
@@ -35,7 +36,12 @@ def train(
         str | None,
         typer.Argument(help="Name of an architecture such as fno; --list prints all, with their defaults."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Scan to train on, or a folder with train.npz.")] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Scan to train on, or a folder with train.npz or with scans; repeat to train on several."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
     resume: Annotated[
         bool,
@@ -62,28 +68,30 @@ def train(
     option, and the held-out patterns that export verifies with. While it trains, the folder is `RUN.unfinished`; after
     an interruption the same command with `--resume` continues, to the same result.
 
+    Trained on **several scans**, a Torch network learns to reconstruct any beam like theirs: each step mixes scans, and
+    the physics takes the probe, the mask and the brightness of each.
+
     Example: `ptychonnx train fno --data data/lines --out runs/pinn_fno`
     """
     if list_architectures:
         _list()
         return
-    if architecture is None or data is None or out is None:
+    if architecture is None or not data or out is None:
         raise InputError(
             "expected ARCHITECTURE --data SCAN --out RUN; `ptychonnx train --list` names the architectures"
         )
     chosen = get_architecture(architecture)
     source = None if init_from is None else find_initial_weights(init_from)
-    path = data / "train.npz" if data.is_dir() else data
     if helps_another_process():
         set_verbosity(-1)
-    scan = read_scan(path, probe=probe, options=reading)
+    scans = [read_scan(path, probe=probe, options=reading) for path in _scan_files(data)]
     inherited = {} if source is None else source.inherited()
-    built, fitted = settings_for(chosen, {**inherited, **network, **training, "n": scan.size})
+    built, fitted = settings_for(chosen, {**inherited, **network, **training, "n": scans[0].size})
     options = resolved_yaml(context, {**asdict(built), **asdict(fitted)})
     try:
         with report_progress() as progress:
             record = train_network(
-                scan,
+                scans,
                 chosen,
                 built,
                 fitted,
@@ -111,6 +119,24 @@ def _summary(out: Path, record: RunRecord) -> str:
         f"{record.seconds:.0f} s, best {record.best_epoch}: loss {record.final_loss:.4g} "
         f"(held out {record.validation_loss:.4g})"
     )
+
+
+def _scan_files(data: list[Path]) -> list[Path]:
+    """The files to train on: those named, `train.npz` of a folder, or all scans of a folder that has none."""
+    files: list[Path] = []
+    for path in data:
+        if not path.is_dir():
+            files.append(path)
+        elif (path / "train.npz").is_file():
+            files.append(path / "train.npz")
+        else:
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in _SCAN_SUFFIXES)
+            if not inside:
+                raise InputError(
+                    f"{path}: holds no scan, expected train.npz or {', '.join(_SCAN_SUFFIXES)} files"
+                )
+            files += inside
+    return files
 
 
 def _list() -> None:

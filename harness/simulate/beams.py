@@ -229,7 +229,7 @@ _FAMILIES: dict[str, Callable[[int, np.random.Generator], Field]] = {
 
 def _frequencies(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Frequencies along rows and columns, in cycles per pixel; DC in the corner."""
-    k = np.fft.fftfreq(_FIELD_FACTOR * size)
+    k = np.fft.fftfreq(_FIELD_FACTOR * size).astype(np.float64)
     return k[:, None], k[None, :]
 
 

@@ -41,7 +41,7 @@ _PHOTOGRAPHS = ("astronaut", "camera", "rocket")
 def grains(shape: tuple[int, int], rng: np.random.Generator) -> Densities:
     """A polycrystal: Voronoi cells of constant density with narrow boundaries, and little absorption contrast."""
     centres = rng.uniform(0, 1, (int(shape[0] * shape[1] / _PIXELS_PER_GRAIN) + 2, 2)) * shape
-    pixels = np.stack(np.indices(shape), axis=-1).reshape(-1, 2)
+    pixels = np.argwhere(np.ones(shape, dtype=bool))
     distances, index = KDTree(centres).query(pixels, 2)
     boundary = (distances[:, 1] - distances[:, 0] < 1.5).reshape(shape)
     absorbing, retarding = (rng.uniform(0, 1, len(centres))[index[:, 0]].reshape(shape) for _ in range(2))
@@ -75,7 +75,7 @@ def spokes(shape: tuple[int, int], rng: np.random.Generator) -> Densities:
     """Siemens stars of one material with different numbers of spokes; each pixel belongs to the nearest star."""
     count = max(1, round(shape[0] * shape[1] / _PIXELS_PER_STAR))
     centres = rng.uniform(0, 1, (count, 2)) * shape
-    pixels = np.stack(np.indices(shape), axis=-1).reshape(-1, 2)
+    pixels = np.argwhere(np.ones(shape, dtype=bool))
     index = KDTree(centres).query(pixels)[1]
     row, column = (pixels - centres[index]).T
     number, rotation = rng.integers(8, 40, count)[index], rng.uniform(0, 2 * np.pi, count)[index]

@@ -36,9 +36,9 @@ class ReconstructionTask(keras.Model):
         self.model = model
         self.training_config = training
         self.data = data
-        self.weight = tf.constant(data.weight())
-        self.probe = tf.constant(data.probe)
-        self.mask = tf.constant(data.mask)
+        self.weight = tf.constant(data.beam.weight)
+        self.probe = tf.constant(data.beam.probe)
+        self.mask = tf.constant(data.beam.mask)
         self.built = True
 
     def call(self, inputs: Inputs, training: bool = False) -> tf.Tensor:
@@ -116,7 +116,9 @@ class Reporter(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = {} if logs is None else logs
-        logs["disagreement"] = self.job.data.disagreement(self.task.predict_parts)
+        logs["disagreement"] = self.job.data.disagreement(
+            lambda beam, *inputs: self.task.predict_parts(*inputs)
+        )
 
         def write(folder: Path) -> None:
             self.network.save(folder)

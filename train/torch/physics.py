@@ -20,7 +20,11 @@ _FLOOR = 1e-8
 
 
 def forward_intensity(patches: Tensor, probe: Tensor) -> Tensor:
-    """Far-field intensity [..., N, N] of object patches [..., N, N] lit by a probe [modes, N, N], both complex."""
+    """Far-field intensity [..., N, N] of object patches [..., N, N] lit by a probe [modes, N, N], both complex.
+
+    A probe [groups, modes, N, N] is that of each group of patches [groups, members, N, N].
+    """
+    probe = probe if probe.ndim == 3 else probe[:, None]
     far_field = torch.fft.fft2(patches.unsqueeze(-3) * probe, norm="ortho")
     intensity = (far_field.real.square() + far_field.imag.square()).sum(dim=-3)
     return torch.fft.fftshift(intensity, dim=(-2, -1))
@@ -36,7 +40,7 @@ def merge_patches(patches: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
     offsets
         int64 [groups, members, 2], (row, column) of each window in its group, at least 0.
     weight
-        real [N, N], positive.
+        real [N, N], or [groups, N, N], positive.
 
     Returns
     -------
@@ -51,6 +55,7 @@ def merge_patches(patches: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
     columns = offsets[..., 1, None, None] + axis[None, :]
     canvas = torch.arange(groups, device=patches.device)[:, None, None, None] * (height * width)
     index = (canvas + rows * width + columns).reshape(-1)
+    weight = weight if weight.ndim == 2 else weight[:, None]
     weights = weight.expand_as(patches.real).reshape(-1, 1)
     values = torch.view_as_real(patches).reshape(-1, 2)
     terms = torch.cat([weights * values, weights], dim=1)
@@ -59,13 +64,17 @@ def merge_patches(patches: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
     return torch.view_as_complex(merged.reshape(*patches.shape, 2))
 
 
-def amplitude_mae(intensity: Tensor, amplitude: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Mean absolute error of the amplitude over valid pixels, in units of the scaled (RMS 1) amplitude."""
+def amplitude_mae(intensity: Tensor, amplitude: Tensor, mask: Tensor, scale: Tensor | float) -> Tensor:
+    """Mean absolute error of the amplitude over valid pixels, in units of the scaled (RMS 1) amplitude.
+
+    Mask [N, N] and scale [] are those of all patterns [groups, members, N, N], or [groups, N, N] and [groups] those of
+    each group; so they are for `poisson_deviance`.
+    """
     error = (torch.sqrt(intensity + _FLOOR) - amplitude).abs()
-    return scale * error[..., mask].mean()
+    return (scale * _mean_over_valid(error, mask)).mean()
 
 
-def poisson_deviance(intensity: Tensor, amplitude: Tensor, mask: Tensor, scale: float) -> Tensor:
+def poisson_deviance(intensity: Tensor, amplitude: Tensor, mask: Tensor, scale: Tensor | float) -> Tensor:
     """Poisson negative log-likelihood of the counts, less its minimum, over the mean counts in a pixel.
 
     Rates are in photons, never normalised: likelihoods of normalised amplitudes are those of a fraction of a photon,
@@ -74,7 +83,15 @@ def poisson_deviance(intensity: Tensor, amplitude: Tensor, mask: Tensor, scale: 
     counts = amplitude.square()
     rate = intensity + _FLOOR
     deviance = rate - counts + torch.xlogy(counts, counts) - counts * torch.log(rate)
-    return scale**2 * deviance[..., mask].mean()
+    return (scale**2 * _mean_over_valid(deviance, mask)).mean()
+
+
+def _mean_over_valid(values: Tensor, mask: Tensor) -> Tensor:
+    """Means [groups] over the valid pixels of all patterns of a group; [] for one mask of all."""
+    if mask.ndim == 2:
+        return values[..., mask].mean()
+    valid = mask[:, None].expand_as(values)
+    return torch.where(valid, values, 0).sum(dim=(1, 2, 3)) / valid.sum(dim=(1, 2, 3))
 
 
 LOSSES = {"mae": amplitude_mae, "poisson": poisson_deviance}
@@ -88,10 +105,12 @@ def physics_loss(
     probe: Tensor,
     weight: Tensor,
     mask: Tensor,
-    scale: float,
+    scale: Tensor | float,
     loss: str,
 ) -> Tensor:
     """Loss of the merged patches of each group with respect to its patterns.
+
+    Probe, weight, mask and scale are those of all groups or, with an axis of groups first, those of each.
 
     Parameters
     ----------
@@ -109,5 +128,9 @@ def physics_loss(
 
 
 def supervised_loss(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Mean distance of predicted and known patches, complex [..., N, N], weighted by the illumination's amplitude."""
-    return (weight.sqrt() * (patches - labels).abs()).mean() / weight.sqrt().mean()
+    """Mean distance of predicted and known patches, complex [groups, members, N, N], weighted by the illumination's
+    amplitude: that of all groups [N, N], or of each [groups, N, N].
+    """
+    light = weight.sqrt()
+    light = light / light.mean(dim=(-2, -1), keepdim=True)
+    return ((light if light.ndim == 2 else light[:, None]) * (patches - labels).abs()).mean()

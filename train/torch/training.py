@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,34 +44,54 @@ class ReconstructionTask(LightningModule):
         self.module = module
         self.training_config = training
         self.data = data
-        constants = {"probe": data.probe, "weight": data.weight(), "mask": data.mask}
-        for name, value in constants.items():
-            self.register_buffer(name, torch.from_numpy(value), persistent=False)
         self.labels = None if data.labels is None else torch.from_numpy(data.labels)
+        probes, self.modes = _padded([beam.probe for beam in data.beams])
+        tables = {
+            "probes": probes,
+            "weights": np.stack([beam.weight for beam in data.beams]),
+            "masks": np.stack([beam.mask for beam in data.beams]),
+            "scales": np.array([beam.scale for beam in data.beams], dtype=np.float32),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
 
     def score(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         index, offsets = batch
         groups, members = index.shape
         size = self.data.diffraction.shape[-1]
-        inputs = [
-            torch.from_numpy(values).to(self.device) for values in self.data.inputs(index.cpu().numpy())
-        ]
+        rows = index.cpu().numpy()
+        beam = self.data.beam_of[rows[:, 0]]
+        inputs = [torch.from_numpy(values).to(self.device) for values in self.data.inputs(rows)]
         amplitude = inputs[0].reshape(groups, members, size, size)
-        parts = self.module(*inputs)
+        parts = self.module(*inputs, **self.conditions(np.repeat(beam, len(inputs[0]) // groups)))
         patches = torch.view_as_complex(parts.float().contiguous()).movedim(-1, 1)
         patches = patches.reshape(groups, members, size, size)
+        one = len(self.data.beams) == 1
+        beam = 0 if one else beam
+        weight = self.weights[beam]
         if self.labels is not None:
-            return supervised_loss(patches, self.labels[index.cpu()].to(self.device), self.weight)
+            return supervised_loss(patches, self.labels[index.cpu()].to(self.device), weight)
         return physics_loss(
             patches,
             amplitude,
             offsets,
-            probe=self.probe,
-            weight=self.weight,
-            mask=self.mask,
-            scale=self.data.scale,
+            probe=self.probes[beam, : self.modes[beam].max()],
+            weight=weight,
+            mask=self.masks[beam],
+            scale=self.data.scale if one else self.scales[beam],
             loss=self.training_config.loss,
         )
+
+    def conditions(self, beam: NDArray[np.intp]) -> dict[str, Tensor]:
+        """Probe, mask and scale of each input [B] of the network; none if it has but one beam, which is its own."""
+        if len(self.data.beams) == 1:
+            return {}
+        probe = self.probes[beam, : self.modes[beam].max()]
+        return {
+            "probe": torch.view_as_real(probe),
+            "mask": self.masks[beam].float(),
+            "scale": self.scales[beam],
+        }
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         loss = self.score(batch)
@@ -83,11 +104,14 @@ class ReconstructionTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log("disagreement", self.data.disagreement(self.predict), sync_dist=True)
 
-    def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Object parts [B, N, N, C, 2] of `TrainingData.inputs`, with the weights as they are now."""
+    def predict(self, beam: NDArray[np.intp], *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Object parts [B, N, N, C, 2] of `TrainingData.inputs` of groups with beams [groups], with the weights as they
+        are now.
+        """
         with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
-            tensors = (torch.from_numpy(values).to(self.device) for values in inputs)
-            return self.module(*tensors).float().cpu().numpy()
+            tensors = [torch.from_numpy(values).to(self.device) for values in inputs]
+            conditions = self.conditions(np.repeat(beam, len(inputs[0]) // len(beam)))
+            return self.module(*tensors, **conditions).float().cpu().numpy()
 
     def train_dataloader(self) -> DataLoader:
         # Rebuilt for each epoch, whose number determines the order. Every device takes its share of each step.
@@ -160,6 +184,8 @@ def fit(job: TrainingJob) -> FitResult:
     """
     training, data, checkpoints = job.training, job.data, job.checkpoints
     job.require_equal_shares()
+    # Denormal numbers are far below rounding, and slow Intel processors down.
+    torch.set_flush_denormal(True)
     native = build_network(job.architecture, job.network, job.retrieval_constants(), training.seed)
     if job.initial is not None:
         native.load(job.initial)
@@ -236,6 +262,15 @@ def _compute_exactly(module: nn.Module) -> None:
             )
 
     module.forward = exact
+
+
+def _padded(probes: Sequence[NDArray[np.complex64]]) -> tuple[NDArray[np.complex64], NDArray[np.intp]]:
+    """Probes in one array [scans, modes, N, N], filled up with dark modes, and the number of modes of each."""
+    modes = np.array([len(probe) for probe in probes])
+    table = np.zeros((len(probes), modes.max(), *probes[0].shape[1:]), dtype=np.complex64)
+    for row, probe in zip(table, probes, strict=True):
+        row[: len(probe)] = probe
+    return table, modes
 
 
 def _loggers(job: TrainingJob) -> list[Logger]:
