@@ -9,6 +9,7 @@
 ``history.csv``     losses, one row per epoch
 ``logs/``           output of the framework's own loggers, one folder per start
 ``initial/``        the checkpoint from which a fine-tuned network started
+``family.json``     manifest of the simulated family, if the network was trained on one
 ``train.yaml``      every option as it was resolved, for `ptychonnx train --config`
 ==================  ==========================================================================
 """
@@ -35,6 +36,7 @@ from ptychonnx.train.initial_retrieval import RetrievalConstants, constants_for_
 
 __all__ = [
     "CONFIG_NAME",
+    "FAMILY_NAME",
     "HELD_OUT_FOLDER",
     "HELD_OUT_NAME",
     "INITIAL_NAME",
@@ -54,6 +56,7 @@ __all__ = [
 CONFIG_NAME = "config.json"
 HELD_OUT_NAME = "held_out.npz"
 HELD_OUT_FOLDER = "held_out"
+FAMILY_NAME = "family.json"
 INITIAL_NAME = "initial"
 
 

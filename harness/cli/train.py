@@ -21,6 +21,7 @@ from ptychonnx.train.fitting import helps_another_process, settings_for
 from ptychonnx.train.fitting import train as train_network
 from ptychonnx.train.registry import architectures, get_architecture
 from ptychonnx.train.run import RunRecord
+from ptychonnx.train.run import FAMILY_NAME
 from ptychonnx.train.unfinished_run import unfinished_folder
 
 __all__ = ["train"]
@@ -99,7 +100,7 @@ def train(
                 progress,
                 initial_weights=source,
                 resume=resume,
-                files={_OPTIONS_NAME: options},
+                files={_OPTIONS_NAME: options, **_manifest_of_family(data)},
             )
     except KeyboardInterrupt:
         if unfinished_folder(out).is_dir():
@@ -137,6 +138,14 @@ def _scan_files(data: list[Path]) -> list[Path]:
                 )
             files += inside
     return files
+
+
+def _manifest_of_family(data: list[Path]) -> dict[str, str]:
+    """The manifest of a simulated family, which names its beams and objects, if it is all that was trained on."""
+    manifest = data[0] / "manifest.json"
+    if len(data) > 1 or (data[0] / "train.npz").is_file() or not manifest.is_file():
+        return {}
+    return {FAMILY_NAME: manifest.read_text(encoding="utf-8")}
 
 
 def _list() -> None:

@@ -1,0 +1,201 @@
+"""A general network on beams and objects that training never saw, next to rPIE.
+
+Three tables over simulated scans: beams of a seed that training never used, the last quarter of them from families that
+it never saw, with objects of unseen kinds; the kinds of object that it learned and that it did not; and large raster
+steps. SSIM of amplitude and phase with the known object, of the network alone, of the network followed by ten epochs of
+rPIE, and of rPIE from vacuum; times are those of one run each.
+
+    python -m benchmarks.unseen_beams zoo/any_64.onnx --out benchmarks/results/unseen_beams.json
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.harness.evaluation.judge import summarise
+from ptychonnx.harness.iterative.rpie import iterate, vacuum
+from ptychonnx.harness.metrics.comparison import compare
+from ptychonnx.harness.simulate.family import FamilyConfig, draw_parameters, simulate_member
+from ptychonnx.harness.simulate.measurement import measure
+from ptychonnx.harness.simulate.objects import make_object
+from ptychonnx.harness.simulate.probes import make_probe
+from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
+from ptychonnx.runtime.scan import Reference, Scan
+
+UNSEEN_BEAMS = ("gaussian", "vortex", "axicon", "cubic", "triangle")
+UNSEEN_OBJECTS = ("spheres", "labyrinth", "leaves", "photographs", "star")
+SEEN_OBJECTS = ("lines", "cells", "grains", "circuits", "spokes", "smooth", "natural")
+STEPS = (24, 30, 36)
+LOW_OVERLAP_OBJECTS = ("lines", "cells", "star", "photographs", "grains", "circuits")
+REFINEMENT = 10
+
+Row = dict[str, Any]
+
+
+def family_scans(n: int, count: int, grid: int, seed: int) -> Iterator[tuple[Row, Scan]]:
+    """Scans of known families of beams, then a quarter as many of unseen ones; objects of unseen kinds."""
+    unseen = count // 4
+    known = FamilyConfig(n=n, scans=count - unseen, grid=grid, object=UNSEEN_OBJECTS, seed=seed)
+    new = replace(known, scans=max(unseen, 1), beam=UNSEEN_BEAMS, seed=seed + 1)
+    for config, number_of in ((known, count - unseen), (new, unseen)):
+        for number in range(number_of):
+            parameters = asdict(draw_parameters(config, number))
+            yield {**parameters, "family_seen": config is known}, simulate_member(config, number)
+
+
+def kinds_of_object(n: int, grid: int, seed: int) -> Iterator[tuple[Row, Scan]]:
+    """One defocused zone plate, 1e9 photons, and every kind of object at 60 % overlap."""
+    for kind in (*SEEN_OBJECTS, *UNSEEN_OBJECTS):
+        config = FamilyConfig(
+            n=n,
+            scans=1,
+            grid=grid,
+            beam=("zone-plate",),
+            object=(kind,),
+            max_modes=1,
+            min_photons=1e9,
+            max_photons=1e9,
+            min_overlap=0.6,
+            max_overlap=0.6,
+            seed=seed + 2,
+        )
+        yield {"object": kind, "object_seen": kind in SEEN_OBJECTS}, simulate_member(config, 0)
+
+
+def large_steps(n: int, grid: int, seed: int) -> Iterator[tuple[Row, Scan]]:
+    """The zone plate of `simulate lines` at large raster steps, 1e9 photons."""
+    for step in STEPS:
+        for kind in LOW_OVERLAP_OBJECTS:
+            rng = np.random.default_rng([seed, step, LOW_OVERLAP_OBJECTS.index(kind)])
+            image = make_object(kind, (n + (grid - 1) * step + 2,) * 2, rng)
+            axis = n // 2 + 1 + step * np.arange(grid)
+            raster = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+            positions = (raster + rng.integers(-1, 2, raster.shape)).astype(np.float64)
+            probe = make_probe("zone-plate", n) * np.float32(np.sqrt(1e9))
+            scan = Scan(
+                measure(image, positions, probe, rng), positions, probe, reference=Reference(image), name=kind
+            )
+            yield {"object": kind, "step": step}, scan
+
+
+def quality(image: NDArray[np.complex64], scan: Scan, made: Reconstruction) -> Row:
+    summary = summarise(scan, [made], None)
+    assert summary.reference is not None
+    compared = compare(image, summary.reference, summary.region)
+    return {
+        f"{name}_{figure}": getattr(metrics, figure)
+        for name, metrics in (("amplitude", compared.amplitude), ("phase", compared.phase))
+        for figure in ("ssim", "pearson")
+    }
+
+
+def methods(session: Session, scan: Scan, epochs: int) -> Row:
+    """Quality and seconds of each method on a scan."""
+    started = time.perf_counter()
+    network = reconstruct(session, scan)
+    network_seconds = time.perf_counter() - started
+    refined = iterate(scan, REFINEMENT, network.stitched)
+    alone = iterate(scan, epochs, vacuum(scan))
+
+    def row(image: NDArray[np.complex64], seconds: float) -> Row:
+        return {**quality(image, scan, network), "seconds": round(seconds, 2)}
+
+    misfit = None if network.misfit is None else network.misfit.value
+    return {
+        "network": {**row(network.stitched.object, network_seconds), "misfit": misfit},
+        f"network, then {REFINEMENT} epochs": row(
+            refined.stitched.object, network_seconds + sum(refined.seconds)
+        ),
+        f"rPIE, {epochs} epochs": row(alone.stitched.object, sum(alone.seconds)),
+    }
+
+
+def table(rows: list[Row], names: tuple[str, ...]) -> str:
+    """Markdown: amplitude / phase SSIM of every method, and its median time."""
+    every = list(rows[0]["methods"])
+    lines = ["| " + " | ".join([*names, *every]) + " |", "|---" * (len(names) + len(every)) + "|"]
+    for row in rows:
+        cells = [_cell(row[name]) for name in names]
+        cells += [
+            "{} / {}".format(
+                *(_cell(row["methods"][name][f"{part}_ssim"]) for part in ("amplitude", "phase"))
+            )
+            for name in every
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    medians = []
+    for name in every:
+        found = [
+            [row["methods"][name][key] for row in rows if row["methods"][name][key] is not None]
+            for key in ("amplitude_ssim", "phase_ssim", "seconds")
+        ]
+        medians.append("{:.3f} / {:.3f}, {:.1f} s".format(*(statistics.median(values) for values in found)))
+    lines.append("| " + " | ".join(["median", *[""] * (len(names) - 1), *medians]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.0e}" if value >= 1e4 else f"{value:.3f}"
+    return "–" if value is None else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--scans", type=int, default=20)
+    parser.add_argument("--grid", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=300, help="of rPIE from vacuum")
+    parser.add_argument("--seed", type=int, default=20261129, help="training uses seed 0")
+    parser.add_argument("--only", choices=("beams", "objects", "steps"), action="append")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    session = Session(arguments.artifact, "cpu", arguments.threads)
+    n, grid, seed = session.contract.n, arguments.grid, arguments.seed
+    tables: dict[str, tuple[Callable[[], Iterator[tuple[Row, Scan]]], tuple[str, ...]]] = {
+        "beams": (
+            lambda: family_scans(n, arguments.scans, grid, seed),
+            ("beam", "family_seen", "modes", "object", "photons", "phase_shift", "overlap", "step"),
+        ),
+        "objects": (lambda: kinds_of_object(n, grid, seed), ("object", "object_seen")),
+        "steps": (lambda: large_steps(n, grid, seed), ("step", "object")),
+    }
+    document: dict[str, Any] = {
+        "artifact": arguments.artifact.name,
+        "seed": seed,
+        "patterns": grid**2,
+        "machine": platform.machine(),
+        "threads": arguments.threads,
+        "alone": False,
+    }
+    for name in arguments.only or tables:
+        scans, columns = tables[name]
+        rows = []
+        for row, scan in scans():
+            rows.append({**row, "methods": methods(session, scan, arguments.epochs)})
+            print(rows[-1], flush=True)
+        document[name] = rows
+        print(f"\n{table(rows, columns)}\n", flush=True)
+        if arguments.out is not None:
+            write_text(arguments.out, json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
