@@ -20,8 +20,7 @@ from ptychonnx.train.fine_tuning import find_initial_weights
 from ptychonnx.train.fitting import helps_another_process, settings_for
 from ptychonnx.train.fitting import train as train_network
 from ptychonnx.train.registry import architectures, get_architecture
-from ptychonnx.train.run import RunRecord
-from ptychonnx.train.run import FAMILY_NAME
+from ptychonnx.train.run import FAMILY_NAME, RunRecord
 from ptychonnx.train.unfinished_run import unfinished_folder
 
 __all__ = ["train"]
