@@ -243,7 +243,7 @@ def _record(
 ) -> RunRecord:
     best = checkpoints.best
     return RunRecord(
-        label=architecture.run_label(plan.network),
+        label=architecture.run_label(plan.network) + ("_any" if len(scans) > 1 else ""),
         architecture=architecture.name,
         revision=architecture.revision,
         framework=architecture.framework,

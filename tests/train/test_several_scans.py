@@ -126,6 +126,7 @@ def test_the_network_takes_the_beam_of_each_pattern(scans):
 def test_a_run_lists_its_scans_keeps_their_held_out_patterns_and_resumes(scans, tmp_path):
     network, training = settings_for(HYBRID, {**SMALL, "epochs": 2, "overlap": 4, "batch": 16})
     record = train(scans, HYBRID, network, training, tmp_path / "run")
+    assert record.label == "pinn_hybrid_any"
     assert [scan.name for scan in record.scans] == [scan.name for scan in scans]
     assert [scan.modes for scan in record.scans] == [1, 1, 2]
     assert [scan.probe_sha256 for scan in record.scans] == [scan.probe_sha256() for scan in scans]
