@@ -20,7 +20,7 @@ from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.report import comparison_table
 from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.runtime.atomic import write_text
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
@@ -129,6 +129,11 @@ def _print_and_write(
             write_text(Path(target), write(evaluation))
     if out is not None:
         console.print(f"Report: {out / 'report.html'}", soft_wrap=True, markup=False)
+    if evaluation.failures:
+        reasons = "; ".join(f"{label}: {reason}" for label, reason in evaluation.failures.items())
+        raise VerificationError(
+            f"{len(evaluation.failures)} without a row, the others were measured: {reasons}"
+        )
 
 
 def _exports(

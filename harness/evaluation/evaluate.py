@@ -12,12 +12,13 @@ from ptychonnx.harness.evaluation.judge import (
     judge_reconstruction,
     summarise,
 )
-from ptychonnx.harness.evaluation.methods import StitchingChoice
+from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, StitchingChoice
 from ptychonnx.harness.evaluation.plan import EvaluationPlan, plan_evaluation
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult, ScanSummary
 from ptychonnx.harness.iterative.rpie import ALPHA
 from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Placement
+from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.machine import processor, software_versions
 from ptychonnx.runtime.paths import StrPath
@@ -102,6 +103,8 @@ def evaluate(
     ------
     InputError
         If an artifact or a scan cannot be used, they do not fit each other, or two of them cannot be told apart.
+    VerificationError
+        If the patches of every network are not finite; if others are left, `Evaluation.failures` names it instead.
     ServerError
         If a server fails.
 
@@ -133,7 +136,8 @@ def evaluate(
         alpha=alpha,
     )
     options = ComparisonOptions(plane, register, ptychopinn)
-    summaries, rows = _reconstruct_and_judge(plan, region, options, progress)
+    failures: dict[str, str] = {}
+    summaries, rows = _reconstruct_and_judge(plan, region, options, failures, progress)
     evaluation = Evaluation(
         scans=summaries,
         rows=rows,
@@ -142,6 +146,7 @@ def evaluate(
         confidence={summary.name: confidence_of_rows(summary, rows) for summary in summaries},
         software=software_versions(),
         processor=processor(),
+        failures=failures,
     )
     if out is not None:
         write_evaluation(evaluation, Path(out))
@@ -149,22 +154,54 @@ def evaluate(
 
 
 def _reconstruct_and_judge(
-    plan: EvaluationPlan, region: RegionRule | None, options: ComparisonOptions, progress: Progress
+    plan: EvaluationPlan,
+    region: RegionRule | None,
+    options: ComparisonOptions,
+    failures: dict[str, str],
+    progress: Progress,
 ) -> tuple[tuple[ScanSummary, ...], tuple[EvaluationRow, ...]]:
     """A summary of each scan, and a row for each method. The reconstructions of one scan are in memory at a time."""
     summaries = []
     results: dict[str, dict[str, ScanResult]] = {method.label: {} for method in plan.methods}
     for scan in plan.scans:
-        reconstructions: dict[str, Reconstruction] = {}
-        for method in plan.methods:
-            reconstructions[method.label] = method.reconstruct(scan, reconstructions, progress)
+        reconstructions = _reconstructions(plan.methods, scan, failures, progress)
         summary = summarise(scan, list(reconstructions.values()), region)
         summaries.append(summary)
         for method in plan.methods:
-            results[method.label][scan.name] = judge_reconstruction(
-                reconstructions[method.label], scan, summary, method.contract, options
-            )
-    return tuple(summaries), tuple(method.row(results[method.label]) for method in plan.methods)
+            if method.label in reconstructions:
+                results[method.label][scan.name] = judge_reconstruction(
+                    reconstructions[method.label], scan, summary, method.contract, options
+                )
+    rows = (method.row(results[method.label]) for method in plan.methods if method.label not in failures)
+    return tuple(summaries), tuple(rows)
+
+
+def _reconstructions(
+    methods: Sequence[Method], scan: Scan, failures: dict[str, str], progress: Progress
+) -> dict[str, Reconstruction]:
+    """The reconstruction of each method by label; a method whose result is refused goes to `failures` instead.
+
+    Raises
+    ------
+    VerificationError
+        If no method is left.
+    """
+    reconstructions: dict[str, Reconstruction] = {}
+    last = None
+    for method in methods:
+        start = method.start if isinstance(method, IterativeMethod) else None
+        if method.label in failures:
+            continue
+        if start is not None and start.label in failures:
+            failures[method.label] = f"{start.label}, which it starts from, failed"
+            continue
+        try:
+            reconstructions[method.label] = method.reconstruct(scan, reconstructions, progress)
+        except VerificationError as error:
+            failures[method.label], last = str(error), error
+    if not reconstructions:
+        raise last or VerificationError(f"{scan.name}: every method failed on an earlier scan")
+    return reconstructions
 
 
 def _as_list(items: Any) -> list[Any]:

@@ -214,6 +214,8 @@ class Evaluation:
         Version of each package that the results depend on.
     processor
         Name of the processor that the times were measured on.
+    failures
+        Reason for each method that has no row, by label: its result was refused on one of the scans.
     """
 
     scans: tuple[ScanSummary, ...]
@@ -223,6 +225,7 @@ class Evaluation:
     confidence: Mapping[str, Confidence | None] = field(default_factory=dict)
     software: Mapping[str, str] = field(default_factory=dict)
     processor: str = ""
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def intervals(self, row: EvaluationRow, scan: str) -> dict[str, Interval]:
         """Confidence interval of each metric (``amplitude_ssim``) of a row that has one."""
@@ -250,6 +253,7 @@ class Evaluation:
             "batch": self.batch,
             "scans": scans,
             "rows": {row.label: row.as_json(self.scans) for row in self.rows},
+            "failures": dict(self.failures),
         }
 
     def to_json(self) -> str:

@@ -37,6 +37,9 @@ def as_csv(evaluation: Evaluation) -> str:
     writer = csv.DictWriter(stream, list(records[0]) if records else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
+    writer.writerows(
+        {"label": label, "notes": f"failed: {reason}"} for label, reason in evaluation.failures.items()
+    )
     return stream.getvalue()
 
 
@@ -63,6 +66,8 @@ def as_markdown(evaluation: Evaluation) -> str:
                     cells.append(metrics[head].text + (f" [{interval}]" if interval else ""))
                 cells.append(metrics["FRC 0.5"].text.replace("never", "never crossed"))
             lines.append(_line([*cells, f"{result.ms_per_pattern:.2f}"]))
+    for label, reason in evaluation.failures.items():
+        lines.append(_line([f"{label} (failed)", reason, *[""] * (len(heads) - 2)]))
     note = (
         "A: amplitude, P: phase (rad); r: Pearson correlation; PSNR in dB with the range of the reference as peak; "
         "FRC 0.5: cycles per pixel; parity: largest relative error against the native network; brackets: 95 % "

@@ -60,6 +60,8 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
             cells = [parity_cell(row, 0).text if is_first else "", *_cells(result)]
             style = "red" if result.collapsed else ""
             table.add_row(*map(Text, head), *(cells[index] for index in kept), style=style)
+    for label in evaluation.failures:
+        table.add_row(Text(f"{label}\nFAILED"), style="red")
     return table
 
 

@@ -15,7 +15,7 @@ from ptychonnx.harness.metrics.comparison import Comparison
 from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, Axis, Condition, simulate_conditions
 from ptychonnx.harness.study.robustness_figure import robustness_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
-from ptychonnx.runtime.errors import InputError, InternalError
+from ptychonnx.runtime.errors import InputError, InternalError, VerificationError
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Session
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
@@ -87,6 +87,8 @@ def robustness(
     for axis in (NOMINAL, *(axis.name for axis in AXES)):
         scans = [condition.scan for condition in conditions if condition.axis == axis]
         evaluation = evaluate(sessions, scans, out / axis, provider=provider, batch=batch, progress=progress)
+        if evaluation.failures:
+            raise VerificationError(next(iter(evaluation.failures.values())))
         for row in evaluation.rows:
             for scan_name, result in row.results.items():
                 if result.comparison is None:

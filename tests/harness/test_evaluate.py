@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.harness.evaluation.results import Evaluation
 from ptychonnx.harness.metrics import RegionRule
 from ptychonnx.harness.report import comparison_table
+from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.progress import Callback, ProgressUpdate
@@ -232,8 +234,8 @@ def test_a_reference_elsewhere_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_of_nan_ends_the_evaluation_before_anything_is_written(
-    oracle: Callable[..., Path], lines_scan: Scan, four_artifacts: list[Path], tmp_path: Path
+def test_a_network_of_nan_alone_ends_the_evaluation_before_anything_is_written(
+    oracle: Callable[..., Path], lines_scan: Scan, tmp_path: Path
 ) -> None:
     broken = oracle(tmp_path / "nan.onnx", lines_scan, "pinn_nan", lambda patches: patches * np.nan)
     for skip_invalid, message in (
@@ -241,8 +243,27 @@ def test_a_network_of_nan_ends_the_evaluation_before_anything_is_written(
         (True, "no patch of lines is finite"),
     ):
         with pytest.raises(VerificationError, match=rf"nan\.onnx: {message}"):
-            evaluate([four_artifacts[1], broken], [lines_scan], tmp_path / "out", skip_invalid=skip_invalid)
+            evaluate([broken], [lines_scan], tmp_path / "out", skip_invalid=skip_invalid)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_nan_is_named_and_the_others_are_measured(
+    oracle: Callable[..., Path], lines_scan: Scan, four_artifacts: list[Path], tmp_path: Path
+) -> None:
+    broken = oracle(tmp_path / "nan.onnx", lines_scan, "pinn_nan", lambda patches: patches * np.nan)
+    alone = evaluate([four_artifacts[1]], [lines_scan])
+    evaluation = evaluate([broken, four_artifacts[1]], [lines_scan], tmp_path / "out")
+    reason = "nan.onnx: the patch of pattern 0 of lines is not finite"
+    assert evaluation.failures["pinn_nan"].startswith(reason)
+    assert [row.label for row in evaluation.rows] == [row.label for row in alone.rows]
+    comparisons = [result.rows[0].results["lines"].comparison for result in (evaluation, alone)]
+    assert comparisons[0] == comparisons[1]
+    assert reason in json.loads((tmp_path / "out" / "metrics.json").read_text())["failures"]["pinn_nan"]
+    assert f"pinn_nan has no row: {reason}" in (tmp_path / "out" / "report.html").read_text()
+    *_, last = csv.DictReader(as_csv(evaluation).splitlines())
+    assert (last["label"], last["collapsed"]) == ("pinn_nan", "")
+    assert f"failed: {reason}" in last["notes"]
+    assert f"| pinn_nan (failed) | {reason}" in as_markdown(evaluation)
 
 
 def test_patches_of_nan_can_be_left_out_and_the_report_says_how_many(
