@@ -18,7 +18,7 @@ JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench test coverage package resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
+.PHONY: demo bench test hostile coverage package resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
 	lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
@@ -33,6 +33,9 @@ bench: $(STAMP)  ## speed of the networks of the demo against their frameworks: 
 
 test: $(STAMP)  ## all tests, in JOBS processes
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+hostile: $(STAMP)  ## 1,620 damaged inputs under limits of memory and time, in minutes: benchmarks/results/hostile.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.campaign --out benchmarks/results/hostile.json
 
 coverage: $(STAMP)  ## all tests, and the lines that they ran
 	$(BIN)/coverage run -m pytest

@@ -44,8 +44,20 @@ def legend_below(figure: Figure, lines: dict[str, Any], columns: int) -> None:
     )
 
 
+def _forbid_mathematics(figure: Figure) -> None:
+    """Draw names of files and labels as they are; matplotlib takes what is between dollar signs for mathematics."""
+    texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    for axes in figure.axes:
+        if (legend := axes.get_legend()) is not None:
+            texts += legend.get_texts()
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+    for text in texts:
+        text.set_parse_math(False)
+
+
 def as_png(figure: Figure) -> bytes:
     """The figure as a PNG file; equal figures are equal bytes."""
+    _forbid_mathematics(figure)
     stream = io.BytesIO()
     # matplotlib would write its version into the file.
     figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})

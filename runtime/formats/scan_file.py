@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from ptychonnx.runtime.errors import InputError, PtychonnxError
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.conversion.assembly import assemble
 from ptychonnx.runtime.formats.conversion.checked_scan import checked_scan
 from ptychonnx.runtime.formats.conversion.raw_scan import from_scan
@@ -87,20 +88,10 @@ def read_scan(
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
         raise InputError(f"{path}: {kind}, expected a scan file")
-    try:
-        with ExitStack() as stack:
-            scan = _read(path, options or ReadOptions(), log, estimate_probe, stack)
-            # The patterns of the scan hold the files open from here on.
-            stack.pop_all()
-    except PtychonnxError:
-        raise
-    except MemoryError as error:
-        raise InputError(f"{path}: does not fit into memory ({error}), expected a smaller file") from error
-    except (OSError, RuntimeError, KeyError) as error:
-        # The last two are what h5py raises for damaged groups and links.
-        raise InputError(
-            f"{path}: damaged or unreadable ({one_line(error)}), expected a complete file"
-        ) from error
+    with damage_refused(path), ExitStack() as stack:
+        scan = _read(path, options or ReadOptions(), log, estimate_probe, stack)
+        # The patterns of the scan hold the files open from here on.
+        stack.pop_all()
     if probe is not None:
         flux = sampled_flux(scan) if estimate_probe else scan.flux
         scaled = probe_with_power(read_probe(probe), flux)
@@ -108,11 +99,6 @@ def read_scan(
     if reference is not None:
         scan = replace(scan, reference=read_reference(reference, scan))
     return scan
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's text, or its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _read(

@@ -234,6 +234,24 @@ def test_a_label_cannot_inject_markup(oracle: Callable[..., Path], lines_scan: S
     assert page.count("<script>") == 1
 
 
+@pytest.mark.parametrize("name", ["$x_{$", "[/b]", "a\nb|c", "${}", "\\frac", "%s{0}"])
+def test_names_are_drawn_and_printed_as_they_are(
+    oracle: Callable[..., Path], lines_scan: Scan, tmp_path: Path, name: str
+) -> None:
+    path = oracle(tmp_path / "m.onnx", lines_scan, f"pinn {name}")
+    evaluation = evaluate([path], [replace(lines_scan, name=f"{name}.npz")], tmp_path / "report")
+    assert len(list((tmp_path / "report").glob("*.png"))) >= 3
+    stream = StringIO()
+    console = Console(file=stream, width=200)
+    console.print(comparison_table(evaluation, 200))
+    assert name.split()[0] in stream.getvalue()
+    assert as_markdown(evaluation).splitlines()[2].count(" | ") == as_markdown(evaluation).splitlines()[
+        0
+    ].count(" | ")
+    *_, row = csv.DictReader(StringIO(as_csv(evaluation)))
+    assert row["label"] == f"pinn {name}"
+
+
 def test_an_adopted_network_says_where_it_came_from_and_of_no_training(evaluation: Evaluation) -> None:
     row = evaluation.rows[0]
     unknown = dict.fromkeys(("seed", "epochs", "loss", "final_loss", "training_data_sha256"))

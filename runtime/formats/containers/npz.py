@@ -16,7 +16,8 @@ from typing import IO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.formats.containers.damage import HEADER_DAMAGE
 from ptychonnx.runtime.formats.containers.memory import check_memory
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 
@@ -37,7 +38,10 @@ _CHECKED_BYTES = 2**30
 # Bit of a member that needs a password.
 _ENCRYPTED = 1
 _NPY = b"\x93NUMPY"
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, UnicodeError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, UnicodeError),
+    *HEADER_DAMAGE,
+)
 # Header of a member of a zip archive; its last two fields are the lengths of the name and of the extra field.
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
@@ -133,7 +137,7 @@ class Archive:
                     return None
                 shape, column_major, dtype = np.lib.format.read_array_header_1_0(file)
                 offset = file.tell()
-        except (struct.error, ValueError, OSError):
+        except (ValueError, OSError, *HEADER_DAMAGE):
             return None
         length = dtype.itemsize * math.prod(shape)
         if dtype.hasobject or not length or offset + length > start + member.file_size:
@@ -172,8 +176,8 @@ def load_npy(path: Path, expected: str) -> NDArray:
     """
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: no array of numbers ({error}), expected {expected}") from error
+    except (ValueError, OSError, EOFError, *HEADER_DAMAGE) as error:
+        raise InputError(f"{path}: no array of numbers ({first_line(error)}), expected {expected}") from error
 
 
 def _declared(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def read_text_table(path: Path, expected: str) -> TextTable:
         except ValueError as error:
             if rows or names:
                 raise InputError(
-                    f"{path}: line {number} is no row of numbers ({error}), expected {expected}"
+                    f"{path}: line {number} is no row of numbers ({reprlib.repr(line)}), expected {expected}"
                 ) from error
             names = tuple(fields)
             continue

@@ -17,7 +17,7 @@ from ptychonnx.runtime.formats.conversion.direct_beam import (
     stuck_marks,
 )
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, Frames, lazy_frames
-from ptychonnx.runtime.formats.conversion.plausibility import check_far_field, check_plausible
+from ptychonnx.runtime.formats.conversion.plausibility import check_far_field, check_plausible, line_scan_note
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
@@ -131,6 +131,8 @@ def scan_of_frames(
     positions = positions_in_pixels(raw.positions, conventions, pixel, coarser, where)
     positions = positions + _offset(raw.offset, plan.cut)
     check_plausible(raw.path, raw.positions_key, positions, raw.pixel_size, wavelength)
+    if note := line_scan_note(positions):
+        log(note)
     if options.pixel_size is None:
         check_far_field(raw.path, positions, pixel, raw.wavelength, raw.distance, plan.cut)
     kept = _keeps_reference(raw, options)

@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength
 
-__all__ = ["check_far_field", "check_plausible"]
+__all__ = ["check_far_field", "check_plausible", "line_scan_note"]
 
 # Object pixels from a tenth of an atom's radius to a millimetre.
 _PIXELS = (1e-12, 1e-3)
@@ -56,6 +56,16 @@ def check_plausible(
             f"{path}: {positions_key}[{farthest}] is {away[farthest]:.3g} pixels away from the others, expected all "
             f"within {spread:.3g}: is it an outlier?"
         )
+
+
+def line_scan_note(positions: NDArray[np.float64]) -> str:
+    """A line for the user if all positions lie on a row or a column, as when an axis is missing; otherwise empty."""
+    if len(positions) < 3 or not np.isfinite(positions).all():
+        return ""
+    spans = np.ptp(positions, axis=0)
+    if spans.all() or not spans.any():
+        return ""
+    return f"positions: all have the same {'row' if spans[0] == 0 else 'column'}: is an axis missing?"
 
 
 def check_far_field(

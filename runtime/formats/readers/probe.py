@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 from ptychonnx.runtime.formats.containers.npz import complex_array, is_archive, is_npy, load_npy, open_archive
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
@@ -46,23 +47,27 @@ def read_probe(path: StrPath) -> NDArray[np.complex64]:
         If the file is missing, damaged, or holds no probe.
     """
     path = Path(path)
-    if path.is_file() and is_archive(path):
-        with open_archive(path) as archive:
-            key = next((key for key in _KEYS if key in archive), "probe")
-            probe = complex_array(archive, key, _EXPECTED)
-    elif path.is_file() and is_npy(path):
-        probe = in_single_precision(load_npy(path, _EXPECTED), str(path))
-    elif path.is_file() and h5py.is_hdf5(path):
-        with ExitStack() as stack:
-            probe = _from_hdf5(HDF5File.open(path, ReadOptions(), stack))
-    else:
-        raise InputError(f"{path}: no NPZ file, NPY or HDF5 (MATLAB: save with -v7.3), expected {_EXPECTED}")
+    with damage_refused(path):
+        probe = _loaded(path)
     shape = probe.shape
     while probe.ndim > 3:
         probe = probe[0]
     if probe.ndim < 2 or not probe.size:
         raise InputError(f"{path}: the probe has shape {shape}, expected complex [modes, N, N]")
     return probe[None] if probe.ndim == 2 else probe
+
+
+def _loaded(path: Path) -> NDArray[np.complex64]:
+    if path.is_file() and is_archive(path):
+        with open_archive(path) as archive:
+            key = next((key for key in _KEYS if key in archive), "probe")
+            return complex_array(archive, key, _EXPECTED)
+    if path.is_file() and is_npy(path):
+        return in_single_precision(load_npy(path, _EXPECTED), str(path))
+    if path.is_file() and h5py.is_hdf5(path):
+        with ExitStack() as stack:
+            return _from_hdf5(HDF5File.open(path, ReadOptions(), stack))
+    raise InputError(f"{path}: no NPZ file, NPY or HDF5 (MATLAB: save with -v7.3), expected {_EXPECTED}")
 
 
 def _from_hdf5(file: HDF5File) -> NDArray[np.complex64]:

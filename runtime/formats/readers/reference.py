@@ -17,6 +17,7 @@ HDF5 with `object`, its attributes `pixel_width_m`, `center_x_m`, `center_y_m`, 
 
 from __future__ import annotations
 
+import reprlib
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 from ptychonnx.runtime.formats.containers.npz import (
     Archive,
@@ -59,11 +61,12 @@ def read_reference(path: StrPath, scan: Scan) -> Reference:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a reference object (NPZ or HDF5)")
-    if is_archive(path):
-        with open_archive(path) as archive:
-            return _from_archive(archive, scan)
-    if h5py.is_hdf5(path):
-        return _from_hdf5(path, scan)
+    with damage_refused(path):
+        if is_archive(path):
+            with open_archive(path) as archive:
+                return _from_archive(archive, scan)
+        if h5py.is_hdf5(path):
+            return _from_hdf5(path, scan)
     raise InputError(
         f"{path}: neither NPZ nor HDF5, expected a reference with 'object' and 'topleft_px' or 'origin'"
     )
@@ -80,25 +83,19 @@ def _from_archive(archive: Archive, scan: Scan) -> Reference:
 
 
 def _from_hdf5(path: Path, scan: Scan) -> Reference:
-    try:
-        with ExitStack() as stack:
-            file = HDF5File.open(path, ReadOptions(), stack)
-            if file.has_group(_PTYPY):
-                return _from_ptypy(file, scan)
-            if (
-                file.has("object")
-                and not file.has("origin_px")
-                and "center_x_m" in file.dataset("", "object").attrs
-            ):
-                return _from_ptychodus(file, scan)
-            keys = _CXI if "entry_1" in file.root else _HDF5
-            for key in keys:
-                if not file.has(key):
-                    raise InputError(f"{path}: no dataset {key!r}, expected {keys[0]!r} and {keys[1]!r}")
-            whole, origin = (file.load(file.dataset("a reference", key), complete=False) for key in keys)
-            return _reference(path, whole, origin)
-    except OSError as error:
-        raise InputError(f"{path}: truncated or damaged HDF5 ({error}), expected a complete file") from error
+    with ExitStack() as stack:
+        file = HDF5File.open(path, ReadOptions(), stack)
+        if file.has_group(_PTYPY):
+            return _from_ptypy(file, scan)
+        whole_key = file.has("object") and not file.has("origin_px")
+        if whole_key and "center_x_m" in file.dataset("", "object").attrs:
+            return _from_ptychodus(file, scan)
+        keys = _CXI if "entry_1" in file.root else _HDF5
+        for key in keys:
+            if not file.has(key):
+                raise InputError(f"{path}: no dataset {key!r}, expected {keys[0]!r} and {keys[1]!r}")
+        whole, origin = (file.load(file.dataset("a reference", key), complete=False) for key in keys)
+        return _reference(path, whole, origin)
 
 
 def _from_ptychodus(file: HDF5File, scan: Scan) -> Reference:
@@ -180,6 +177,9 @@ def _reference(path: Path, reference_object: NDArray, origin: NDArray) -> Refere
         raise InputError(f"{path}: 'object' has shape {reference_object.shape}, expected [rows, columns]")
     if not np.isfinite(reference_object).all():
         raise InputError(f"{path}: 'object' holds NaN or infinity, expected finite values")
-    if np.shape(origin) != (2,) or not np.isfinite(origin).all():
-        raise InputError(f"{path}: origin is {np.asarray(origin).tolist()}, expected finite (row, column)")
+    if np.shape(origin) != (2,) or origin.dtype.kind not in "fiu" or not np.isfinite(origin).all():
+        values = reprlib.repr(np.ravel(origin).tolist())
+        raise InputError(
+            f"{path}: origin is {values} of shape {np.shape(origin)}, expected finite (row, column)"
+        )
     return Reference(reference_object.astype(np.complex64), (float(origin[0]), float(origin[1])))
