@@ -40,7 +40,12 @@ def test_a_canvas_in_tiles_gives_the_same_file(run, four_artifacts, scan_file, t
 
 @pytest.mark.parametrize(
     ("out", "more", "named"),
-    [("o.npz", [], "o.npz"), ("o.tif", [], "o.tif"), ("o.h5", ["--picture", "p.png"], "p.png")],
+    [
+        ("o.npz", [], "o.npz"),
+        ("o.tif", [], "o.tif"),
+        ("o.h5", ["--picture", "p.png"], "p.png"),
+        ("o.h5", ["--refine", "1"], "--refine"),
+    ],
 )
 def test_what_needs_the_whole_object_is_refused_before_any_work(
     run, four_artifacts, scan_file, tmp_path, monkeypatch, out, more, named

@@ -181,6 +181,9 @@ def test_dim_pixels_are_left_out_of_the_region() -> None:
     assert record.pixels == 32
     assert record.rectangle_px == (2, 6, 2, 6)
     assert declare_region(two_windows(probe), covered, (0.0, 0.0), RegionRule(0.005))[0].all()
+    # A core of 1 on half of the light or more is typical, whatever its size: 1 % of it is the limit of the border.
+    assert declare_region(two_windows(probe), covered, (0.0, 0.0), RegionRule(0.0099))[0].all()
+    assert not declare_region(two_windows(probe), covered, (0.0, 0.0), RegionRule(0.0101))[0][0, 0]
 
 
 def test_a_box_in_scan_coordinates_and_the_coverage_bound_the_region() -> None:
