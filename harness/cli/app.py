@@ -27,6 +27,7 @@ from ptychonnx.harness.cli import (
     live,
     loadtest,
     merge,
+    metrics,
     reconstruct,
     replay,
     sign,
@@ -71,6 +72,7 @@ app.command("live", cls=Command, rich_help_panel="Use artifacts")(live.live)
 app.command("replay", cls=Command, rich_help_panel="Use artifacts")(replay.replay)
 app.command("merge", cls=Command, rich_help_panel="Use artifacts")(merge.merge)
 app.command("evaluate", cls=Command, rich_help_panel="Use artifacts")(evaluate.evaluate)
+app.command("metrics", cls=Command, rich_help_panel="Use artifacts")(metrics.metrics)
 app.command("bench", cls=Command, rich_help_panel="Use artifacts")(bench.bench)
 app.command("loadtest", cls=Command, rich_help_panel="Use artifacts")(loadtest.loadtest)
 app.add_typer(deploy.app, name="deploy", rich_help_panel="Use artifacts")

@@ -19,6 +19,7 @@ __all__ = [
     "Alignment",
     "align",
     "apply_alignment",
+    "apply_ramp",
     "compared_region",
     "fit_factor",
     "fit_ramp",
@@ -95,7 +96,7 @@ def align(
     steps, notes = [], []
     if register:
         # A ramp would blur the correlation peak: it is removed for the estimate, and fitted again afterwards.
-        flat = _remove_ramp(image, fit_ramp(image, reference, region)) if plane else image
+        flat = apply_ramp(image, fit_ramp(image, reference, region)) if plane else image
         shift = fit_shift(flat, reference, region)
         limit = _LARGEST_SHIFT * min(largest_rectangle(region).shape)
         if max(map(abs, shift)) > limit:
@@ -113,7 +114,7 @@ def align(
         )
     if plane:
         ramp = fit_ramp(image, reference, region)
-        image = _remove_ramp(image, ramp)
+        image = apply_ramp(image, ramp)
         steps.append("phase ramp by the largest complex correlation with the reference")
     factor = fit_factor(image, reference, region)
     steps.append("global complex factor by least squares")
@@ -139,7 +140,7 @@ def apply_alignment(reconstruction: NDArray[np.complexfloating], record: Alignme
     if record.shift_px is not None and any(record.shift_px):
         image = shift_image(image, record.shift_px)
     if record.ramp_rad_per_pixel is not None:
-        image = _remove_ramp(image, record.ramp_rad_per_pixel)
+        image = apply_ramp(image, record.ramp_rad_per_pixel)
     return image * (record.scale * np.exp(1j * record.phase_rad))
 
 
@@ -193,7 +194,7 @@ def fit_ramp(
     return (float(phase[1] / reach[0]), float(phase[2] / reach[1]))
 
 
-def _remove_ramp(image: NDArray[np.complex128], ramp: tuple[float, float]) -> NDArray[np.complex128]:
+def apply_ramp(image: NDArray[np.complex128], ramp: tuple[float, float]) -> NDArray[np.complex128]:
     """Subtract a linear phase of `ramp` radians per pixel (rows, columns) that is 0 at pixel [0, 0]."""
     rows = np.exp(-1j * ramp[0] * np.arange(image.shape[0]))
     columns = np.exp(-1j * ramp[1] * np.arange(image.shape[1]))

@@ -1,0 +1,136 @@
+"""Objects of any program, without a scan.
+
+Files
+-----
+NPZ with `object` complex [rows, columns], `pixel_size` in metres if known; NPY, the object alone.
+HDF5 with `object` complex [rows, columns] or [layers, rows, columns], its attribute `pixel_width_m` if known: a product
+    of ptychodus, or a file of `ptychonnx reconstruct`.
+CXI with `entry_1/image_2/data` as ptychodus and `ptychonnx reconstruct` write it, or `entry_1/image_1/data`.
+.ptyr of ptypy: `content/obj/*/data` and `_psize`.
+.mat of version 7.3 with `object` (real, imag) [columns, rows], as PtychoShelves writes it.
+A pair of TIFF images, `<name>_amplitude.tif` and `<name>_phase.tif`, of which either is named.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
+from ptychonnx.runtime.formats.containers.npz import (
+    complex_array,
+    is_archive,
+    is_npy,
+    load_npy,
+    open_archive,
+    real_array,
+)
+from ptychonnx.runtime.formats.read_options import ReadOptions
+from ptychonnx.runtime.paths import StrPath
+
+__all__ = ["ReadObject", "read_object"]
+
+_PTYPY = "content/obj"
+_HDF5 = ("object", "entry_1/image_2/data", "entry_1/image_1/data")
+_TIFF_ENDINGS = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class ReadObject:
+    """An object as a file holds it.
+
+    Attributes
+    ----------
+    values
+        complex64 [rows, columns].
+    pixel_size
+        In metres; None if the file does not say.
+    """
+
+    values: NDArray[np.complex64]
+    pixel_size: float | None
+
+
+def read_object(path: StrPath) -> ReadObject:
+    """Read the object of a reconstruction or a simulation.
+
+    Raises
+    ------
+    InputError
+        If the file holds no object, or one of several layers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file, expected an object (HDF5, CXI, .ptyr, .mat, NPZ, NPY or TIFF)"
+        )
+    if path.suffix.lower() in _TIFF_ENDINGS:
+        return _checked(path, _from_tiff(path), None)
+    if is_archive(path):
+        with open_archive(path) as archive:
+            size = None
+            if "pixel_size" in archive:
+                size = float(real_array(archive, "pixel_size", "metres").reshape(-1)[0])
+            return _checked(path, complex_array(archive, "object", "complex [rows, columns]"), size)
+    if is_npy(path):
+        return _checked(path, load_npy(path, "complex [rows, columns]"), None)
+    if h5py.is_hdf5(path):
+        try:
+            with ExitStack() as stack:
+                return _from_hdf5(HDF5File.open(path, ReadOptions(), stack))
+        except OSError as error:
+            raise InputError(
+                f"{path}: truncated or damaged HDF5 ({first_line(error)}), expected a complete file"
+            ) from error
+    raise InputError(f"{path}: neither HDF5, NPZ, NPY nor TIFF, expected an object of one of these formats")
+
+
+def _from_hdf5(file: HDF5File) -> ReadObject:
+    if file.has_group(_PTYPY):
+        storage = f"{_PTYPY}/{next(iter(file.names(_PTYPY)), '*')}"
+        sides = file.real("(row, column) in metres", f"{storage}/_psize").astype(np.float64).reshape(-1)
+        return _checked(file.path, file.complex("complex", f"{storage}/data"), float(sides[0]))
+    dataset = file.dataset("an object", *_HDF5)
+    values = file.load(dataset, complete=False)
+    if values.dtype.names and {"real", "imag"} <= set(values.dtype.names):
+        # MATLAB stores columns first.
+        values = (values["real"] + 1j * values["imag"]).T
+    size = dataset.attrs.get("pixel_width_m")
+    return _checked(file.path, values, None if size is None else float(size))
+
+
+def _from_tiff(path: Path) -> NDArray[np.complex128]:
+    from skimage.io import imread
+
+    stem, _, kind = path.stem.rpartition("_")
+    if kind not in ("amplitude", "phase"):
+        raise InputError(f"{path}: expected a pair of images <name>_amplitude and <name>_phase")
+    images = {}
+    for part in ("amplitude", "phase"):
+        image = path.with_name(f"{stem}_{part}{path.suffix}")
+        if not image.is_file():
+            raise InputError(f"{image}: no such file, expected the {part} that belongs to {path.name}")
+        images[part] = np.asarray(imread(image), dtype=np.float64)
+    if images["amplitude"].shape != images["phase"].shape:
+        raise InputError(
+            f"{path}: amplitude {images['amplitude'].shape} and phase {images['phase'].shape}, expected one shape"
+        )
+    return images["amplitude"] * np.exp(1j * images["phase"])
+
+
+def _checked(path: Path, values: NDArray, pixel_size: float | None) -> ReadObject:
+    while values.ndim > 2 and len(values) == 1:
+        values = values[0]
+    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "cf":
+        raise InputError(
+            f"{path}: the object is {values.dtype} {values.shape}, expected complex [rows, columns] of one layer"
+        )
+    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
+        pixel_size = None
+    return ReadObject(values.astype(np.complex64), pixel_size)
