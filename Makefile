@@ -18,7 +18,7 @@ JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench test hostile coverage package resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
+.PHONY: demo bench bench-live test hostile coverage package resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
 	lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
@@ -30,6 +30,9 @@ PIPELINE := benchmarks/results/end_to_end.json
 bench: $(STAMP)  ## speed of the networks of the demo against their frameworks: benchmarks/results/bench.json
 	$(BIN)/ptychonnx bench $(wildcard $(DEMO)/models/*.onnx) $(addprefix --run ,$(wildcard $(DEMO)/runs/*)) \
 		--judge-on $(DEMO)/data/test.npz $(if $(wildcard $(PIPELINE)),--pipeline $(PIPELINE)) --json benchmarks/results/bench.json
+
+bench-live: $(STAMP)  ## rate, latency and memory of a live reconstruction: benchmarks/results/live.json
+	$(BIN)/python benchmarks/live.py zoo:pinn_hybrid --scan $(DEMO)/data/test.npz --out benchmarks/results/live.json
 
 test: $(STAMP)  ## all tests, in JOBS processes
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder

@@ -168,14 +168,20 @@ def pieces_appear(scan: Scan, folder: Path) -> Iterator[None]:
 
 def received(*parts: dict | bytes, scheme: str = "zmq") -> list:
     """The event of one message, sent over loopback."""
+    return received_all(list(parts), scheme=scheme)
+
+
+def received_all(*messages: list[dict | bytes], scheme: str = "zmq") -> list:
+    """The events of messages, sent over loopback."""
     port = free_port()
     with zmq.Context.instance().socket(zmq.PUSH) as sender:
         sender.bind(f"tcp://127.0.0.1:{port}")
         source = open_frames(f"{scheme}://127.0.0.1:{port}")
-        sender.send_multipart(
-            [part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts]
-        )
+        for parts in messages:
+            sender.send_multipart(
+                [part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts]
+            )
         try:
-            return [source.receive(10)]
+            return [source.receive(10) for _ in messages]
         finally:
             source.close()

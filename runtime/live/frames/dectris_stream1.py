@@ -29,6 +29,7 @@ class DectrisStream1:
     def __init__(self, url: str) -> None:
         self._url = url
         self._socket = ReceivingSocket(url)
+        self._begun: int | None = None
 
     def receive(self, timeout: float) -> FrameEvent | None:
         """The next event, or None if there is none within `timeout` seconds."""
@@ -44,9 +45,14 @@ class DectrisStream1:
     def _event(self, parts: list[bytes]) -> FrameEvent | None:
         header = self._json(parts[0])
         kind = str(header.get("htype", ""))
+        if self._begun is not None and not kind and "series" not in header:
+            # Some senders split the parts of the header into messages: this is the configuration of the detector.
+            series, self._begun = self._begun, None
+            return SeriesBegin(series, _announced(header))
         series = self._integer(header, "series")
         if kind.startswith("dheader-"):
-            return SeriesBegin(series, self._announced(parts))
+            self._begun = series
+            return SeriesBegin(series, _announced(self._json(parts[1])) if len(parts) > 1 else None)
         if kind.startswith("dseries_end-"):
             return SeriesEnd(series)
         if kind.startswith("dimage-") or "frame" in header:
@@ -80,12 +86,6 @@ class DectrisStream1:
             )
         return decoded(parts[2], codecs[name], (shape[1], shape[0]), dtype, where)
 
-    def _announced(self, parts: list[bytes]) -> int | None:
-        """Number of frames in the detector's configuration, if the header has it."""
-        configuration = self._json(parts[1]) if len(parts) > 1 else {}
-        images, triggers = configuration.get("nimages"), configuration.get("ntrigger", 1)
-        return images * triggers if isinstance(images, int) and isinstance(triggers, int) else None
-
     def _json(self, part: bytes) -> dict[str, Any]:
         try:
             content = json.loads(part)
@@ -102,6 +102,12 @@ class DectrisStream1:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise InputError(f"{self._url}: {key} is {value!r}, expected a whole number in the header")
         return value
+
+
+def _announced(configuration: dict[str, Any]) -> int | None:
+    """Number of frames in the detector's configuration, if the header has it."""
+    images, triggers = configuration.get("nimages"), configuration.get("ntrigger", 1)
+    return images * triggers if isinstance(images, int) and isinstance(triggers, int) else None
 
 
 def open_stream(url: str) -> DectrisStream1:
