@@ -18,7 +18,7 @@ JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench bench-live test hostile coverage package resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
+.PHONY: demo bench bench-live test hostile licences coverage package resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
 	lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
@@ -36,6 +36,9 @@ bench-live: $(STAMP)  ## rate, latency and memory of a live reconstruction: benc
 
 test: $(STAMP)  ## all tests, in JOBS processes
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+licences: $(STAMP)  ## the page of the licences of all dependencies: docs/reference/licences.md
+	$(BIN)/python docs/scripts/licences.py
 
 hostile: $(STAMP)  ## 1,620 damaged inputs under limits of memory and time, in minutes: benchmarks/results/hostile.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.campaign --out benchmarks/results/hostile.json
