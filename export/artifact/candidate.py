@@ -87,6 +87,8 @@ class Candidate(Generic[Stamp]):
         Whether the graph is cleaned.
     variant
         Applied to the cleaned graph, such as `graph_variants.counts_input`.
+    defaults
+        Names of further inputs, for which `variant` adds defaults.
     targets
         Targets on which every node must run, see `ptychonnx.export.portability`.
     deciding_engines
@@ -110,6 +112,7 @@ class Candidate(Generic[Stamp]):
     tolerance: float = TOLERANCE
     passes: bool = True
     variant: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model
+    defaults: Sequence[str] = ()
     targets: Sequence[str] = ()
     deciding_engines: str = DECIDING_ENGINES
     without_batch: Collection[str] = ()
@@ -167,6 +170,7 @@ def verify_candidate(candidate: Candidate[Stamp], out: Path, progress: Progress 
         outputs=list(candidate.native),
         batch=candidate.batch,
         without_batch=candidate.without_batch,
+        defaults=candidate.defaults,
     )
     for target in candidate.targets:
         require(model, target)

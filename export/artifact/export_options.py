@@ -53,6 +53,17 @@ class ExportOptions(_ArtifactOptions):
         default="fp32",
         description="fp16 for GPUs or int8 for CPUs is accepted only if the reconstruction stays as good",
     )
+    general: bool = Field(
+        default=False,
+        description="Make probe, mask and scale inputs with defaults, so that the artifact fits other beams",
+        json_schema_extra={"flag": "--general"},
+    )
+    modes: int | None = Field(
+        default=None,
+        gt=0,
+        le=16,
+        description="With --general: probe modes that the artifact takes. Default: as many as the training probe has",
+    )
 
 
 class ModuleOptions(_ArtifactOptions):

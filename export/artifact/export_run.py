@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import onnx
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, release, verify_candidate
 from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_result import ExportResult
-from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch
+from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch, with_defaults
 from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.artifact.reduce_artifact import QualityGate, reduce_artifact
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.graph.opset import opset_of, to_opset
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
 from ptychonnx.export.lowering.converted_graph import Converted
+from ptychonnx.export.verification.beam_inputs import with_beams
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.export.verification.inputs import (
     VerificationInputs,
@@ -33,22 +35,29 @@ from ptychonnx.export.verification.report_files import write_report
 from ptychonnx.export.verification.trained_weights import prove_weights
 from ptychonnx.export.verification.verify import relative_difference
 from ptychonnx.runtime.contract import (
+    BeamInputs,
     Contract,
     Conversion,
     NetworkInput,
     OffsetsInput,
     Provenance,
     Stitching,
+    TrainedBeams,
     TrainingProbe,
 )
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.beam_arrays import probe_arrays
 from ptychonnx.runtime.scan.grouping import group_offsets, nearest_groups
+from ptychonnx.runtime.scan.probe_distance import thumbnail
 from ptychonnx.train.dataset import SCALE_RULE
 from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import LayerOutput, NativeNetwork, RunRecord, held_out_scan, read_run
 from ptychonnx.train.trained_network import initial_network, load_network
+
+if TYPE_CHECKING:
+    from ptychonnx.train.torch.network import TorchNetwork
 
 __all__ = ["export_run"]
 
@@ -99,6 +108,12 @@ def export_run(
     record = read_run(run)
     if final_steps is not None:
         record = record.with_final_steps(final_steps)
+    if options.modes is not None and not options.general:
+        raise InputError(f"--modes {options.modes}: expected --general with it")
+    if options.general and options.precision != "fp32":
+        raise InputError(
+            f"--precision {options.precision}: expected fp32 with --general, since the beam is computed in the graph"
+        )
     if options.precision != "fp32" and gate is None:
         raise InputError(f"precision {options.precision} needs a gate that judges reconstructions")
     source = _Source(record, load_network(run, record), initial_network(run, record), held_out_scan(run))
@@ -153,18 +168,68 @@ class _Source:
         counts = patterns if self.scan.mask is None else patterns * self.scan.mask
         return np.sqrt(counts.astype(np.float32))
 
-    def predict(self, patterns: NDArray, *offsets: NDArray) -> NDArray:
-        return self.network.predict(self.amplitude(patterns), *offsets)
+    def beam(self, options: ExportOptions) -> dict[str, NDArray[np.float32]]:
+        """Defaults of a general artifact: the beam of the training scan."""
+        probe = self.scan.probe
+        assert probe is not None
+        modes = options.modes or len(probe)
+        arrays = probe_arrays(probe, self.scan.mask, self.record.flux, modes, self.record.scan)
+        return arrays | {"scale": np.asarray(self.record.scale, dtype=np.float32)}
+
+    def general(self, beam: dict[str, NDArray[np.float32]]) -> _Source:
+        """The same run, whose networks take the beam as inputs with defaults."""
+        if self.record.framework != "torch":
+            raise InputError(
+                f"--general: {self.record.label} is a {self.record.framework} network, expected one of torch"
+            )
+        network, initial = (
+            _WithDefaults(cast("TorchNetwork", network).general(), beam)
+            for network in (self.network, self.initial)
+        )
+        return replace(self, network=network, initial=initial)
+
+    def predict(self, patterns: NDArray, *others: NDArray) -> NDArray:
+        if patterns.dtype == np.uint16 and isinstance(self.network, _WithDefaults):
+            # The mask may be an input too.
+            mask = others[-2] if len(others) > self.takes_offsets else self.network.beam["mask"]
+            return self.network.predict(np.sqrt(patterns * mask), *others)
+        return self.network.predict(self.amplitude(patterns), *others)
 
     def layers(self, patterns: NDArray, *offsets: NDArray) -> list[LayerOutput]:
         return self.network.layers(self.amplitude(patterns), *offsets)
 
 
+class _WithDefaults:
+    """A general network that falls back to one beam, as the artifact does."""
+
+    def __init__(self, network: TorchNetwork, beam: dict[str, NDArray[np.float32]]) -> None:
+        self.network, self.beam = network, beam
+
+    def predict(self, *inputs: NDArray) -> NDArray[np.float32]:
+        return self.network.predict(*self._complete(inputs))
+
+    def layers(self, *inputs: NDArray) -> list[LayerOutput]:
+        return self.network.layers(*self._complete(inputs))
+
+    def tensors(self) -> dict[str, NDArray]:
+        return self.network.tensors()
+
+    def _complete(self, inputs: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
+        # The scale comes last and has no axes.
+        return inputs if inputs[-1].ndim == 0 else (*inputs, *self.beam.values())
+
+
 def _candidate(source: _Source, options: ExportOptions) -> Candidate[Contract]:
     record, example = source.record, source.example()
+    beam = {}
+    if options.general:
+        beam = source.beam(options)
+        source = source.general(beam)
+    network = source.network.network if isinstance(source.network, _WithDefaults) else source.network
     # Imported here, and the framework with it.
     converter = importlib.import_module(f"ptychonnx.export.lowering.{record.framework}.convert")
-    converted: Converted = converter.convert_network(source.network, *example, opset=options.opset)
+    settings = {"beam": tuple(beam.values())} if beam else {}
+    converted: Converted = converter.convert_network(network, *example, opset=options.opset, **settings)
     return Candidate(
         label=record.label,
         model=to_opset(converted.model, options.opset),
@@ -175,14 +240,19 @@ def _candidate(source: _Source, options: ExportOptions) -> Candidate[Contract]:
         layers=source.layers,
         batch=options.batch,
         tolerance=options.tolerance,
-        variant=partial(_variant, options=options, mask=source.scan.mask),
+        variant=partial(_variant, options=options, mask=source.scan.mask, beam=beam),
+        defaults=tuple(beam),
         targets=options.require if options.precision == "fp32" else (),
     )
 
 
 def _variant(
-    model: onnx.ModelProto, options: ExportOptions, mask: NDArray[np.bool_] | None
+    model: onnx.ModelProto,
+    options: ExportOptions,
+    mask: NDArray[np.bool_] | None,
+    beam: dict[str, NDArray[np.float32]],
 ) -> onnx.ModelProto:
+    model = with_defaults(model, beam)
     if options.input == "counts":
         model = counts_input(model, mask)
     return model if options.batch is None else fix_batch(model, options.batch)
@@ -194,7 +264,10 @@ def _verification_inputs(
     diffraction, *offsets = example
     origin = f"{len(diffraction)} patterns of {source.record.scan} that training did not see"
     inputs = (count_inputs if options.input == "counts" else amplitude_inputs)(diffraction, origin)
-    return with_offsets(inputs, *offsets) if offsets else inputs
+    inputs = with_offsets(inputs, *offsets) if offsets else inputs
+    if not options.general:
+        return inputs
+    return with_beams(inputs, source.record.flux, len(source.beam(options)["probe"]))
 
 
 def _contract(
@@ -206,7 +279,9 @@ def _contract(
 ) -> Contract:
     """The contract; the weights are proved on the graph before counts and a fixed batch go into it."""
     record, scan = source.record, source.scan
-    engine = open_onnxruntime(verified.cleaned.SerializeToString(deterministic=True))
+    beam = source.network.beam if isinstance(source.network, _WithDefaults) else {}
+    cleaned = with_defaults(verified.cleaned, beam)
+    engine = open_onnxruntime(cleaned.SerializeToString(deterministic=True))
     distance = relative_difference(source.initial.predict(*example), engine(*example))
     return Contract(
         label=record.label,
@@ -227,7 +302,10 @@ def _contract(
             sha256=record.probe_sha256,
             modes=0 if scan.probe is None else len(scan.probe),
             flux=record.flux,
+            thumbnail=None if scan.probe is None else thumbnail(scan.probe),
         ),
+        beam=BeamInputs(modes=len(beam["probe"])) if beam else None,
+        trained_for=_trained_for(record, scan),
         provenance=_provenance(record),
         conversion=Conversion(
             exporter=converted.exporter,
@@ -242,6 +320,14 @@ def _contract(
         weights=prove_weights(
             record, source.network.tensors(), verified.cleaned, distance, options.tolerance
         ),
+    )
+
+
+def _trained_for(record: RunRecord, scan: Scan) -> TrainedBeams:
+    """What the run says about the scans that it was trained on."""
+    modes = 0 if scan.probe is None else len(scan.probe)
+    return TrainedBeams(
+        n=[record.network.n], modes=(modes, modes) if modes else None, photons=(record.flux, record.flux)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ptychonnx.export.graph.tensor_names import INPUT_NAME
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["AMPLITUDE_NAME", "counts_input", "fix_batch"]
+__all__ = ["AMPLITUDE_NAME", "counts_input", "fix_batch", "with_defaults"]
 
 AMPLITUDE_NAME = "amplitude"
 
@@ -47,7 +48,9 @@ def counts_input(model: onnx.ModelProto, mask: NDArray[np.bool_] | None = None) 
                 node.input[index] = AMPLITUDE_NAME
     value.type.tensor_type.elem_type = TensorProto.UINT16
     nodes = [helper.make_node("Cast", [INPUT_NAME], ["counts"], name="counts_Cast", to=TensorProto.FLOAT)]
-    if mask is not None and not mask.all():
+    if any(entry.name == "mask" for entry in graph.input):
+        nodes.append(helper.make_node("Mul", ["counts", "mask"], ["trusted"], name="counts_Mul"))
+    elif mask is not None and not mask.all():
         if list(mask.shape) != size:
             raise InputError(f"the mask is {mask.shape}, expected {tuple(size)}")
         if not mask.any():
@@ -59,6 +62,17 @@ def counts_input(model: onnx.ModelProto, mask: NDArray[np.bool_] | None = None) 
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
+    return variant
+
+
+def with_defaults(model: onnx.ModelProto, defaults: Mapping[str, NDArray]) -> onnx.ModelProto:
+    """The graph with defaults for inputs: initializers of the same name, which a caller may override.
+
+    Added last, so that no pass takes them for constants.
+    """
+    variant = copy.deepcopy(model)
+    for name, value in defaults.items():
+        variant.graph.initializer.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
     return variant
 
 
@@ -81,6 +95,9 @@ def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     graph = variant.graph
     # Noted sizes of inner values could contradict the new batch; engines infer them.
     del graph.value_info[:]
+    defaults = {tensor.name for tensor in graph.initializer}
     for value in (*graph.input, *graph.output):
+        if value.name in defaults:
+            continue
         value.type.tensor_type.shape.dim[0].dim_value = batch
     return variant

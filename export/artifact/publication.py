@@ -76,7 +76,13 @@ def publish(model: onnx.ModelProto, stamp: Stamp, out: Path) -> Stamp:
 
 def _check_contract(path: Path, data: bytes, contract: Contract) -> None:
     inputs = [tensor.name for tensor in contract.inputs]
-    check_graph(data, inputs=inputs, outputs=[contract.output.name], batch=contract.batch)
+    check_graph(
+        data,
+        inputs=inputs,
+        outputs=[contract.output.name],
+        batch=contract.batch,
+        defaults=() if contract.beam is None else contract.beam.names,
+    )
     try:
         session = Session(path, "cpu")
     except InputError as error:

@@ -95,7 +95,13 @@ def _read(path: Path) -> Deployable:
     raise_on_difference(path, check_artifact(path))
     if isinstance(stamped, StampedContract):
         # The runtime checks that the graph keeps the promises of the contract.
-        stamped = StampedContract(Session(path, "cpu", threads=1).contract, stamped.text)
+        contract = Session(path, "cpu", threads=1).contract
+        if contract.general:
+            raise InputError(
+                f"{path}: is general, and servers take no beam that all patterns share: deploy it with --specialise "
+                "SCAN, or run `ptychonnx specialise` first"
+            )
+        stamped = StampedContract(contract, stamped.text)
     if path.read_bytes() != data:
         raise EnvironmentFailure(f"{path}: was changed by another process while it was read")
     return Deployable(path.stem, path, stamped, data)

@@ -44,6 +44,7 @@ def check_graph(
     outputs: Sequence[str] = (OUTPUT_NAME,),
     batch: int | None = None,
     without_batch: Collection[str] = (),
+    defaults: Sequence[str] = (),
 ) -> onnx.ModelProto:
     """Check that serialised bytes are a graph that runs in every engine.
 
@@ -55,6 +56,8 @@ def check_graph(
         Size of their first axis; None expects a dynamic one.
     without_batch
         Inputs and outputs whose first axis is not the batch.
+    defaults
+        Names of further inputs, which have a default (an initializer of the same name) and no batch.
 
     Raises
     ------
@@ -86,8 +89,12 @@ def check_graph(
         raise VerificationError("graph: holds complex numbers")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise VerificationError("graph: has weights in another file")
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for name in defaults:
+        if name not in constants:
+            raise VerificationError(f"graph: input {name!r} has no default")
     for kind, values, names in (
-        ("input", model.graph.input, inputs),
+        ("input", model.graph.input, (*inputs, *defaults)),
         ("output", model.graph.output, outputs),
     ):
         if [value.name for value in values] != [*names]:
@@ -95,7 +102,7 @@ def check_graph(
                 f"graph: {kind}s are {[value.name for value in values]}, expected {[*names]}"
             )
         for value in values:
-            if value.name not in without_batch:
+            if value.name not in without_batch and value.name not in defaults:
                 _check_batch(kind, value, batch)
     return model
 

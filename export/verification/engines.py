@@ -92,8 +92,8 @@ def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        names = [value.name for value in session.get_inputs()]
-        return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+        names = _names(data)
+        return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=False)))
 
     suffix = "" if optimised else " without optimisation"
     return _Engine(f"onnxruntime {ort.__version__} CPUExecutionProvider{suffix}", load)
@@ -139,11 +139,15 @@ def open_reference(data: bytes) -> Engine:
 
         evaluator = ReferenceEvaluator(data)
         names = evaluator.input_names
+        constants = {tensor.name: tensor for tensor in evaluator.proto_.graph.initializer}
+        defaults = {
+            name: onnx.numpy_helper.to_array(constants[name]) for name in names if name in constants
+        }
 
         def run(*inputs: NDArray) -> Sequence[NDArray]:
             # NaN and infinity are judged by the comparison.
             with np.errstate(all="ignore"):
-                return evaluator.run(None, dict(zip(names, inputs, strict=True)))
+                return evaluator.run(None, defaults | dict(zip(names, inputs, strict=False)))
 
         return run
 
@@ -163,10 +167,15 @@ def open_values(data: bytes) -> Callable[..., dict[str, NDArray]]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
-    input_names = [value.name for value in session.get_inputs()]
+    input_names = _names(data)
     return lambda *inputs: dict(
-        zip(names, session.run(None, dict(zip(input_names, inputs, strict=True))), strict=True)
+        zip(names, session.run(None, dict(zip(input_names, inputs, strict=False))), strict=True)
     )
+
+
+def _names(data: bytes) -> list[str]:
+    """All inputs in the order of the graph; those with a default come last, and may be left out."""
+    return [value.name for value in onnx.load_from_string(data).graph.input]
 
 
 def installed_engines() -> dict[str, Callable[[bytes], Engine]]:

@@ -67,19 +67,23 @@ class VerificationInputs:
         Arrays [n, ...], one for each input of the network; the first axis is the batch.
     shared
         Which of them have no batch axis, and are the same in every batch; none if empty.
+    beam
+        Probe, mask and scale of a general network, which the whole batch shares; empty for its defaults.
     """
 
     kind: str
     rule: str
     arrays: tuple[NDArray, ...]
     shared: tuple[bool, ...] = ()
+    beam: tuple[NDArray, ...] = ()
 
     def batch(self, start: int, size: int) -> tuple[NDArray, ...]:
         """All inputs for one batch; after the last input, the first one follows."""
-        return tuple(
+        arrays = (
             array if is_shared else array.take(range(start, start + size), axis=0, mode="wrap")
             for array, is_shared in zip(self.arrays, self.shared or (False,) * len(self.arrays), strict=True)
         )
+        return (*arrays, *self.beam)
 
 
 def amplitude_inputs(held_out: NDArray[np.float32], origin: str) -> list[VerificationInputs]:

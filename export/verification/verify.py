@@ -79,6 +79,8 @@ def verify(
         name, engine = _load(short_name, load)
         sizes = [size for size in batches if size in _BATCHES_OF.get(short_name, batches)] or batches
         for kind in inputs:
+            if kind.beam and short_name == "openvino":
+                continue  # it takes defaults as constants
             start = 0
             for size in sizes:
                 batch = kind.batch(start, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, Variant
+from ptychonnx.runtime.errors import UnsupportedError
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.data_parallel import is_worth_splitting
 
@@ -41,7 +42,11 @@ class OpenVinoSession(Session):
         self._compile = partial(_compile, path.read_bytes(), precision, threads)
         self._compiled: dict[int, Run] = {}
 
-    def _run(self, inputs: Sequence[NDArray]) -> NDArray[np.float32]:
+    def _run(self, inputs: Sequence[NDArray], beam: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        if beam:
+            raise UnsupportedError(
+                f"{self.path}: OpenVINO takes the default beam as a constant: specialise it"
+            )
         patterns = len(inputs[0])
         if patterns not in self._compiled:
             self._compiled[patterns] = self._compile(inputs)

@@ -32,6 +32,7 @@ from ptychonnx.harness.cli import (
     replay,
     sign,
     simulate,
+    specialise,
     study,
     train,
 )
@@ -65,6 +66,7 @@ app.add_typer(study.app, name="study", rich_help_panel="Train")
 app.command("export", cls=Command, rich_help_panel="Make artifacts")(export.export)
 app.command("export-module", cls=Command, rich_help_panel="Make artifacts")(export_module.export)
 app.command("adopt", cls=Command, rich_help_panel="Make artifacts")(adopt.adopt)
+app.command("specialise", cls=Command, rich_help_panel="Make artifacts")(specialise.specialise)
 app.command("inspect", cls=Command, rich_help_panel="Make artifacts")(inspect.inspect)
 app.command("sign", cls=Command, rich_help_panel="Make artifacts")(sign.sign)
 app.command("reconstruct", cls=Command, rich_help_panel="Use artifacts")(reconstruct.reconstruct)

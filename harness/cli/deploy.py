@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ptychonnx.export.artifact.specialise import beam_of_scan, specialise
 from ptychonnx.export.deploy.deploy_options import DeployOptions, KServeOptions, MLServerOptions
 from ptychonnx.export.deploy.deployable import Deployable, read_artifacts
 from ptychonnx.export.deploy.kserve import plan_kserve
@@ -17,6 +20,7 @@ from ptychonnx.export.deploy.versioned_folder import Plan, apply
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Command, Omit, derive_options
 from ptychonnx.harness.cli.shared_options import Artifacts
+from ptychonnx.runtime.formats import read_scan
 
 __all__ = ["app"]
 
@@ -26,6 +30,15 @@ app = typer.Typer(
 )
 
 Repository = Annotated[Path, typer.Option(help="Folder that the server reads; created if missing.")]
+SpecialiseFor = Annotated[
+    Path | None,
+    typer.Option(
+        "--specialise",
+        metavar="SCAN",
+        help="Scan whose beam becomes constants of general artifacts, since servers take no beam; else they are "
+        "refused.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print what would be written, write nothing.")
 ]
@@ -36,7 +49,12 @@ TritonOptions = Annotated[DeployOptions, Omit("compute")]
 @app.command("triton", cls=Command)
 @derive_options
 def triton(
-    artifacts: Artifacts, repository: Repository, dry_run: DryRun = False, *, options: TritonOptions
+    artifacts: Artifacts,
+    repository: Repository,
+    dry_run: DryRun = False,
+    specialise: SpecialiseFor = None,
+    *,
+    options: TritonOptions,
 ) -> None:
     """Write a model repository of **NVIDIA Triton**, from the contract of each artifact.
 
@@ -47,7 +65,7 @@ def triton(
 
     Example: `ptychonnx deploy triton models/*.onnx --repository repo`
     """
-    _write(plan_triton(repository, _read(artifacts, options), options), dry_run)
+    _write(plan_triton(repository, _read(artifacts, options, specialise), options), dry_run)
 
 
 @app.command("openvino", cls=Command)
@@ -56,6 +74,7 @@ def openvino(
     artifacts: Artifacts,
     repository: Repository,
     dry_run: DryRun = False,
+    specialise: SpecialiseFor = None,
     *,
     options: Annotated[
         DeployOptions,
@@ -68,7 +87,7 @@ def openvino(
 
     Example: `ptychonnx deploy openvino models/*.onnx --repository ovms`
     """
-    _write(plan_openvino(repository, _read(artifacts, options), options), dry_run)
+    _write(plan_openvino(repository, _read(artifacts, options, specialise), options), dry_run)
 
 
 @app.command("mlserver", cls=Command)
@@ -77,6 +96,7 @@ def mlserver(
     artifacts: Artifacts,
     repository: Repository,
     dry_run: DryRun = False,
+    specialise: SpecialiseFor = None,
     *,
     options: Annotated[
         DeployOptions,
@@ -91,7 +111,7 @@ def mlserver(
 
     Example: `ptychonnx deploy mlserver models/*.onnx --repository served`
     """
-    _write(plan_mlserver(repository, _read(artifacts, options), options, server), dry_run)
+    _write(plan_mlserver(repository, _read(artifacts, options, specialise), options, server), dry_run)
 
 
 @app.command("kserve", cls=Command)
@@ -100,6 +120,7 @@ def kserve(
     artifacts: Artifacts,
     repository: Repository,
     dry_run: DryRun = False,
+    specialise: SpecialiseFor = None,
     *,
     service: KServeOptions,
     options: TritonOptions,
@@ -110,15 +131,27 @@ def kserve(
 
     Example: `ptychonnx deploy kserve models/*.onnx --repository repo --storage-uri s3://bucket/models`
     """
-    _write(plan_kserve(repository, _read(artifacts, options), options, service), dry_run)
+    _write(plan_kserve(repository, _read(artifacts, options, specialise), options, service), dry_run)
 
 
-def _read(paths: list[Path], options: DeployOptions) -> list[Deployable]:
+def _read(paths: list[Path], options: DeployOptions, scan_path: Path | None) -> list[Deployable]:
     """Check the artifacts; options that contradict each other are refused before any artifact is run."""
     options.check()
-    with report_progress() as progress:
+    with report_progress() as progress, tempfile.TemporaryDirectory() as folder:
+        if scan_path is None:
+            progress.stage("Checking artifacts")
+            return read_artifacts(paths)
+        scan = read_scan(scan_path)
+        specialised = []
+        for path in paths:
+            progress.stage(f"Specialising {path} for {scan.name}")
+            specialised.append(Path(folder) / path.name)
+            specialise(path, beam_of_scan(path, scan), specialised[-1], progress)
         progress.stage("Checking artifacts")
-        return read_artifacts(paths)
+        return [
+            replace(artifact, path=path)
+            for artifact, path in zip(read_artifacts(specialised), paths, strict=True)
+        ]
 
 
 def _write(plan: Plan, dry_run: bool) -> None:

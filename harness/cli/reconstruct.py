@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,7 @@ from ptychonnx.harness.metrics.region import RegionRule, declare_region
 from ptychonnx.harness.report.object_figure import object_figure
 from ptychonnx.harness.report.quantity_images import Panel, quantity_images
 from ptychonnx.runtime.atomic import atomic_path, check_output
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.formats.writers.reconstruction_file import (
     ENDINGS_OF_TILES,
@@ -34,10 +35,13 @@ from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction import reconstruct as run_reconstruction
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.stitching import check_whole, whole_shape
+from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.sharding import Shard, reconstruct_shard
 
 __all__ = ["reconstruct"]
+
+_logger = logging.getLogger("ptychonnx.harness.reconstruct")
 
 
 @derive_options
@@ -109,17 +113,27 @@ def reconstruct(
         _check_memory(scan, out, picture, stitching, iterations)
         if iterations.refine:
             check_iterative(scan, iterations.alpha)
+        for line in (unknown := beam_warnings(scan, network.contract)):
+            _logger.warning("%s", line)
+        if unknown and stitching.strict:
+            raise InputError(f"--strict: {network.name} does not know this scan: {unknown[0]}")
         batch = inference.batch
         if batch is None and isinstance(network, Session):
             network, batch = tuned(network, scan)
         with report_progress() as progress:
             stitched, refined = _run(network, scan, batch or DEFAULT_BATCH, stitching, iterations, progress)
     result = refined or stitched
+    if result.misfit is not None and result.misfit.verdict == "wrong" and stitching.strict:
+        raise VerificationError(f"--strict: {out} was not written: {result.misfit}")
     written = write_reconstruction(out, result, scan, network.contract)
     if picture is not None:
         _draw(picture, network.contract.label, scan, result)
     for line in _summary(written, network.provider, stitched, refined):
         output.print(line, soft_wrap=True, markup=False)
+    if result.misfit is None:
+        _logger.warning("forward misfit unknown: it needs a probe, and an object in memory")
+    elif result.misfit.verdict != "good":
+        _logger.warning("%s", result.misfit)
 
 
 def _check_part(
@@ -227,6 +241,8 @@ def _summary(
         yield result.skipped_text
     if result.requests is not None:
         yield str(result.requests)
+    if result.misfit is not None and result.misfit.verdict == "good":
+        yield str(result.misfit)
 
 
 def _draw(picture: Path, label: str, scan: Scan, result: Reconstruction) -> None:

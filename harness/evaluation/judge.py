@@ -17,6 +17,7 @@ from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
 from ptychonnx.harness.metrics.region import Rectangle, RegionRule, declare_region
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["ComparisonOptions", "confidence_of_rows", "judge_reconstruction", "summarise"]
@@ -105,6 +106,7 @@ def judge_reconstruction(
         comparison=comparison,
         ptychopinn=profile,
         notes=tuple(notes),
+        misfit=reconstruction.misfit,
     )
 
 
@@ -124,9 +126,10 @@ def confidence_of_rows(summary: ScanSummary, rows: Sequence[EvaluationRow]) -> C
 
 def _notes(reconstruction: Reconstruction, scan: Scan, contract: Contract | None) -> list[str]:
     notes = []
-    trained_with = None if contract is None else contract.probe.sha256
-    if scan.probe is not None and trained_with is not None and trained_with != scan.probe_sha256():
-        notes.append("the probe of the scan is not the one that the network was trained with")
+    if contract is not None:
+        notes += beam_warnings(scan, contract)
+    if reconstruction.misfit is not None:
+        notes.append(str(reconstruction.misfit))
     if reconstruction.requests is not None and len(reconstruction.requests.versions) > 1:
         versions = " and ".join(reconstruction.requests.versions)
         notes.append(f"the server changed the model during the scan: versions {versions} answered")

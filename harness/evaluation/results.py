@@ -18,6 +18,7 @@ from ptychonnx.harness.metrics.reference_placement import ReferencePlacement
 from ptychonnx.harness.metrics.region import RegionRecord
 from ptychonnx.runtime.contract import Contract, Parity
 from ptychonnx.runtime.inference import RequestStatistics
+from ptychonnx.runtime.reconstruction.misfit import Misfit
 
 __all__ = ["METRICS_VERSION", "Evaluation", "EvaluationRow", "ScanResult", "ScanSummary"]
 
@@ -86,6 +87,8 @@ class ScanResult:
         None without a reference; `ptychopinn` also if it was not requested.
     requests
         Statistics of the requests to a server; None if the network ran in this process.
+    misfit
+        How well the object explains the patterns; None without a probe.
     """
 
     object: NDArray[np.complex64]
@@ -100,6 +103,7 @@ class ScanResult:
     ptychopinn: PtychoPinnComparison | None
     notes: tuple[str, ...]
     requests: RequestStatistics | None = None
+    misfit: Misfit | None = None
 
     @property
     def ms_per_pattern(self) -> float:
@@ -131,6 +135,9 @@ class ScanResult:
                 "patterns": self.patterns,
                 "requests": None if self.requests is None else self.requests.as_json(),
             },
+            "misfit": None
+            if self.misfit is None
+            else {"value": self.misfit.value, "verdict": self.misfit.verdict},
             "notes": list(self.notes),
         }
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction.misfit import forward_misfit
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["ALGORITHM", "refine"]
@@ -61,4 +62,8 @@ def refine(
         inference_seconds=start.inference_seconds + sum(iterations.seconds),
         refinement=f"{iterations.text}, from {origin}; relative misfit of the amplitudes {iterations.misfit[-1]:.2g}",
         probe=iterations.probe if refine_probe else None,
+        misfit=forward_misfit(
+            replace(scan, probe=iterations.probe, probe_estimated=False) if refine_probe else scan,
+            iterations.stitched,
+        ),
     )

@@ -2,6 +2,7 @@
 
 from ptychonnx.runtime.contract.contract import (
     CONTRACT_KEY,
+    BeamInputs,
     Contract,
     Conversion,
     InputTensor,
@@ -14,6 +15,7 @@ from ptychonnx.runtime.contract.contract import (
     Quality,
     ReferencePair,
     Stitching,
+    TrainedBeams,
     TrainingProbe,
     Weighting,
     WeightsProof,
@@ -21,6 +23,7 @@ from ptychonnx.runtime.contract.contract import (
 
 __all__ = [
     "CONTRACT_KEY",
+    "BeamInputs",
     "Contract",
     "Conversion",
     "InputTensor",
@@ -33,6 +36,7 @@ __all__ = [
     "Quality",
     "ReferencePair",
     "Stitching",
+    "TrainedBeams",
     "TrainingProbe",
     "Weighting",
     "WeightsProof",

@@ -16,6 +16,7 @@ from ptychonnx.runtime.errors import InputError
 
 __all__ = [
     "CONTRACT_KEY",
+    "BeamInputs",
     "Contract",
     "Conversion",
     "InputTensor",
@@ -28,6 +29,7 @@ __all__ = [
     "Quality",
     "ReferencePair",
     "Stitching",
+    "TrainedBeams",
     "TrainingProbe",
     "Weighting",
     "WeightsProof",
@@ -66,6 +68,47 @@ class OffsetsInput(_Part):
     unit: Literal["pixel"] = Field(
         default="pixel", description="object pixels from any origin; only distances within a group matter"
     )
+
+
+class BeamInputs(_Part):
+    """Inputs of a general artifact that have defaults, and replace them when they are fed by name.
+
+    All patterns of a call share them, so they have no batch axis: the probe float32 [modes, N, N, 2] (real and
+    imaginary part, in sqrt(photons)), the mask float32 [N, N] (1 at valid pixels, 0 elsewhere), and the scale float32
+    [] (factor that brings the root mean square of the amplitudes to 1).
+    """
+
+    probe: str = "probe"
+    mask: str = "mask"
+    scale: str = "scale"
+    modes: int = Field(gt=0, description="modes that the graph takes; missing ones are zero")
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Names of the inputs, in the order of the graph."""
+        return self.probe, self.mask, self.scale
+
+    def shapes(self, n: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each input, by name."""
+        return {self.probe: (self.modes, n, n, 2), self.mask: (n, n), self.scale: ()}
+
+
+Range = tuple[float, float]
+
+
+class TrainedBeams(_Part):
+    """Beams and scans that the weights were trained for; what is not known is null."""
+
+    families: list[str] = Field(default=[], description="kinds of beam, such as zone-plate")
+    objects: list[str] = Field(default=[], description="kinds of object, such as lines")
+    n: list[int] = Field(default=[], description="sides of the patterns, pixels")
+    modes: tuple[int, int] | None = None
+    photons: Range | None = Field(default=None, description="mean photons in a pattern")
+    overlap: Range | None = Field(
+        default=None, description="1 - distance of neighbouring positions / diameter of the probe"
+    )
+    oversampling: Range | None = Field(default=None, description="N / diameter of the probe in pixels")
+    defocus: Range | None = Field(default=None, description="metres")
 
 
 @dataclass(frozen=True)
@@ -113,11 +156,15 @@ class Stitching(_Part):
 
 
 class TrainingProbe(_Part):
-    """The illumination that the network was trained with."""
+    """The illumination that the network was trained with; of a specialised artifact, the one that it holds."""
 
     sha256: str | None
     modes: int
     flux: float = Field(gt=0, description="mean photons in a training pattern")
+    thumbnail: str | None = Field(
+        default=None,
+        description="the strongest mode at 32 x 32 pixels or fewer, unit power: base64 of float16 [side, side, 2]",
+    )
 
 
 class Provenance(_Part):
@@ -238,6 +285,14 @@ class Contract(_Part):
     )
     input: NetworkInput
     offsets: OffsetsInput | None = Field(default=None, description="null if patterns are the only input")
+    beam: BeamInputs | None = Field(
+        default=None,
+        description="inputs of a general artifact that may be overridden; null if the graph holds one beam",
+    )
+    trained_for: TrainedBeams | None = Field(default=None, description="null if the artifact is older")
+    specialised_from: str | None = Field(
+        default=None, description="graph hash of the general artifact whose beam was replaced by constants"
+    )
     output: NetworkOutput = NetworkOutput()
     stitching: Stitching = Stitching()
     probe: TrainingProbe
@@ -251,6 +306,11 @@ class Contract(_Part):
         default=None,
         description="SHA-256 of the serialised model without its metadata, by which a changed file is detected",
     )
+
+    @property
+    def general(self) -> bool:
+        """Whether the beam is an input."""
+        return self.beam is not None
 
     @property
     def channels(self) -> int:

@@ -8,8 +8,9 @@ operators, and each reads from the cache of another core what the other has just
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 
 import numpy as np
 import onnxruntime as ort
@@ -46,13 +47,17 @@ class DataParallelRun:
         (self._output,) = session.get_outputs()
         self._workers = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="ptychonnx-run")
 
-    def __call__(self, *inputs: NDArray) -> NDArray[np.float32]:
+    def __call__(
+        self, *inputs: NDArray, beam: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+    ) -> NDArray[np.float32]:
         """Run one batch of at least `threads` groups; may be called from any thread.
 
         Parameters
         ----------
         inputs
             Arrays [batch, ...] in the order of the graph's inputs.
+        beam
+            Inputs without a batch, by name, which replace their defaults.
 
         Returns
         -------
@@ -62,8 +67,8 @@ class DataParallelRun:
         output = np.empty((batch, *self._output.shape[1:]), dtype=np.float32)
         ends = batch * np.arange(self.threads + 1) // self.threads
         own, *others = (slice(*pair) for pair in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
-        futures = [self._workers.submit(self._run, inputs, part, output) for part in others]
-        self._run(inputs, own, output)
+        futures = [self._workers.submit(self._run, inputs, part, output, beam) for part in others]
+        self._run(inputs, own, output, beam)
         for future in futures:
             future.result()
         return output
@@ -72,10 +77,18 @@ class DataParallelRun:
         """End the threads. Deleting the last reference to this object ends them too."""
         self._workers.shutdown()
 
-    def _run(self, inputs: Sequence[NDArray], part: slice, output: NDArray[np.float32]) -> None:
+    def _run(
+        self,
+        inputs: Sequence[NDArray],
+        part: slice,
+        output: NDArray[np.float32],
+        beam: Mapping[str, NDArray[np.float32]],
+    ) -> None:
         binding, target = self._session.io_binding(), output[part]
         arrays = [np.ascontiguousarray(values[part]) for values in inputs]  # must live until the run ends
         for name, array in zip(self._inputs, arrays, strict=True):
+            binding.bind_cpu_input(name, array)
+        for name, array in beam.items():
             binding.bind_cpu_input(name, array)
         binding.bind_output(self._output.name, "cpu", 0, np.float32, target.shape, target.ctypes.data)
         self._session.run_with_iobinding(binding)

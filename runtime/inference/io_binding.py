@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnxruntime as ort
@@ -32,11 +33,18 @@ class BoundRun:
         self._session = session
         self._contract = contract
         self._device = device
-        self._buffers: dict[int, tuple[ort.IOBinding, list[ort.OrtValue], ort.OrtValue]] = {}
+        self._buffers: dict[tuple[int, bool], tuple[ort.IOBinding, list[ort.OrtValue], ort.OrtValue]] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, *inputs: NDArray) -> NDArray[np.float32]:
+    def __call__(
+        self, *inputs: NDArray, beam: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+    ) -> NDArray[np.float32]:
         """Run one batch of the contract's inputs; may be called from any thread.
+
+        Parameters
+        ----------
+        beam
+            Inputs without a batch, by name, which replace their defaults.
 
         Returns
         -------
@@ -44,17 +52,23 @@ class BoundRun:
             A copy, which later runs do not overwrite.
         """
         with self._lock:
-            binding, input_buffers, output_buffer = self._buffers_for(len(inputs[0]))
+            binding, input_buffers, output_buffer = self._buffers_for(len(inputs[0]), bool(beam))
             for buffer, values in zip(input_buffers, inputs, strict=True):
                 buffer.update_inplace(np.ascontiguousarray(values))
+            for name, values in beam.items():
+                binding.bind_cpu_input(name, values)
             self._session.run_with_iobinding(binding)
             # On the CPU `numpy()` is a view of the buffer, which the next run overwrites.
             output = output_buffer.numpy()
             return output.copy() if self._device == "cpu" else output
 
-    def _buffers_for(self, batch: int) -> tuple[ort.IOBinding, list[ort.OrtValue], ort.OrtValue]:
-        if batch in self._buffers:
-            return self._buffers[batch]
+    def _buffers_for(
+        self, batch: int, with_beam: bool
+    ) -> tuple[ort.IOBinding, list[ort.OrtValue], ort.OrtValue]:
+        # A binding cannot forget an input: runs with the default beam have one of their own.
+        key = batch, with_beam
+        if key in self._buffers:
+            return self._buffers[key]
         if len(self._buffers) == _BUFFERED_SIZES:
             del self._buffers[next(iter(self._buffers))]
         n, channels = self._contract.n, self._contract.channels
@@ -68,8 +82,8 @@ class BoundRun:
         for tensor, buffer in zip(self._contract.inputs, input_buffers, strict=True):
             binding.bind_ortvalue_input(tensor.name, buffer)
         binding.bind_ortvalue_output(self._contract.output.name, output_buffer)
-        self._buffers[batch] = binding, input_buffers, output_buffer
-        return self._buffers[batch]
+        self._buffers[key] = binding, input_buffers, output_buffer
+        return self._buffers[key]
 
 
 def check_capture(contract: Contract, name: str, placement: Mapping[str, Counter[str]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +16,7 @@ from ptychonnx.runtime.inference.request_statistics import RequestStatistics
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_offsets
 
-__all__ = ["DEFAULT_BATCH", "Predictor", "complex_patches"]
+__all__ = ["DEFAULT_BATCH", "Predictor", "complex_patches", "object_parts"]
 
 DEFAULT_BATCH = 16
 
@@ -81,9 +81,23 @@ class Predictor(ABC):
             If the server fails for good.
         """
 
+    def beam(self, scan: Scan) -> Mapping[str, NDArray[np.float32]]:
+        """The beam of a scan as a general network takes it; empty for a network that holds one beam.
+
+        Raises
+        ------
+        InputError
+            If the beam of the scan cannot be used, see `ptychonnx.runtime.scan.beam_arrays`.
+        """
+        return {}
+
     @abstractmethod
     def batches(
-        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH
+        self,
+        scan: Scan,
+        groups: NDArray[np.intp],
+        batch: int = DEFAULT_BATCH,
+        beam: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
         """Predict the patches of a scan, batch by batch; the last batch may be smaller.
 
@@ -93,6 +107,8 @@ class Predictor(ABC):
             int [n, C], indices of the patterns of each group.
         batch
             Groups per batch.
+        beam
+            From `beam`, which needs patterns that can be read in any order; of this scan if None.
 
         Yields
         ------
@@ -204,3 +220,9 @@ class Predictor(ABC):
 def complex_patches(output: NDArray[np.float32]) -> NDArray[np.complex64]:
     """View real and imaginary parts [m, N, N, C, 2], the output of a graph, as complex64 [m, C, N, N]."""
     return np.moveaxis(np.ascontiguousarray(output).view(np.complex64)[..., 0], -1, 1)
+
+
+def object_parts(patches: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """Inverse of `complex_patches`: the output of the graph for patches complex64 [m, C, N, N]."""
+    columns = np.ascontiguousarray(np.moveaxis(patches, 1, -1))
+    return columns.view(np.float32).reshape(*columns.shape, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnxruntime as ort
@@ -19,6 +19,7 @@ from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH, Predictor, comp
 from ptychonnx.runtime.inference.providers import preload_cuda, provider_list
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.beam_arrays import beam_arrays
 
 __all__ = ["Session"]
 
@@ -132,6 +133,14 @@ class Session(Predictor):
             )
         for tensor in contract.inputs:
             self._check_value("input", tensor.name, inputs, tensor.shape, _TYPES[tensor.dtype])
+        if contract.beam is not None:
+            defaults = {value.name: value for value in self._session.get_overridable_initializers()}
+            for name, shape in contract.beam.shapes(contract.n).items():
+                if name not in defaults or tuple(defaults[name].shape) != shape:
+                    raise InputError(
+                        f"{self.path}: contract promises input {name!r} of shape {[*shape]} with a default, the graph "
+                        f"has {[(value.name, value.shape) for value in defaults.values()]}"
+                    )
         self._check_value("output", contract.output.name, outputs, self._output_shape, "float")
 
     def _check_value(
@@ -176,22 +185,46 @@ class Session(Predictor):
             operators.update(node.op_type for node in subgraph.get_nodes())
         return counts
 
-    def predict(self, *inputs: NDArray) -> NDArray[np.complex64]:
-        """Predict the patches of one batch, see `Predictor.predict`."""
+    def predict(
+        self, *inputs: NDArray, beam: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> NDArray[np.complex64]:
+        """Predict the patches of one batch, see `Predictor.predict`.
+
+        Parameters
+        ----------
+        beam
+            Probe, mask and scale of a general artifact by name, see `ptychonnx.runtime.scan.beam_arrays`; its defaults
+            if None.
+        """
         self._check_inputs(inputs)
+        beam = self._check_beam(beam or {})
         batch = self.contract.batch
         if batch is None or batch == len(inputs[0]):
-            return complex_patches(self._run(inputs))
-        return complex_patches(self._run_padded(inputs, batch))
+            return complex_patches(self._run(inputs, beam))
+        return complex_patches(self._run_padded(inputs, batch, beam))
 
-    def _run(self, inputs: Sequence[NDArray]) -> NDArray[np.float32]:
+    def _check_beam(self, beam: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        expected = {} if self.contract.beam is None else self.contract.beam.shapes(self.contract.n)
+        if beam and set(beam) != set(expected):
+            raise InputError(
+                f"{self.name}: got {', '.join(sorted(beam))}, expected "
+                + (", ".join(expected) if expected else "no beam: the artifact holds one beam")
+            )
+        for name, values in beam.items():
+            if values.dtype != np.float32 or values.shape != expected[name]:
+                raise InputError(
+                    f"{self.name}: {name} is {values.dtype} {[*values.shape]}, expected float32 {[*expected[name]]}"
+                )
+        return {name: np.asarray(values, order="C") for name, values in beam.items()}
+
+    def _run(self, inputs: Sequence[NDArray], beam: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         try:
             if self._bound is not None:
-                return self._bound(*inputs)
+                return self._bound(*inputs, beam=beam)
             if self.contract.batch is None and is_worth_splitting(len(inputs[0]), self._parts):
-                return self._data_parallel()(*inputs)
+                return self._data_parallel()(*inputs, beam=beam)
             names = (tensor.name for tensor in self.contract.inputs)
-            feed = dict(zip(names, map(np.ascontiguousarray, inputs), strict=True))
+            feed = dict(zip(names, map(np.ascontiguousarray, inputs), strict=True)) | dict(beam)
             (output,) = self._session.run([self.contract.output.name], feed)
         except Exception as error:  # onnxruntime raises a dozen types of its own
             raise DeviceError(f"{self.path}: failed on {self.provider} ({_reason(error)})") from error
@@ -205,14 +238,16 @@ class Session(Predictor):
                 self._parallel = DataParallelRun(session, self._parts)
             return self._parallel
 
-    def _run_padded(self, inputs: Sequence[NDArray], batch: int) -> NDArray[np.float32]:
+    def _run_padded(
+        self, inputs: Sequence[NDArray], batch: int, beam: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
         """Run in batches of a fixed size; the last is padded with its last group, whose output is dropped."""
         count = len(inputs[0])
         output = np.empty((count, *self._output_shape), dtype=np.float32)
         for start in range(0, count, batch):
             parts = [array[start : start + batch] for array in inputs]
             padded = [part.take(range(batch), axis=0, mode="clip") for part in parts]
-            output[start : start + batch] = self._run(padded)[: len(parts[0])]
+            output[start : start + batch] = self._run(padded, beam)[: len(parts[0])]
         return output
 
     @property
@@ -220,15 +255,27 @@ class Session(Predictor):
         contract = self.contract
         return (contract.n, contract.n, contract.channels, 2)
 
+    def beam(self, scan: Scan) -> Mapping[str, NDArray[np.float32]]:
+        """The beam of a scan for a general artifact, see `Predictor.beam`."""
+        return {} if self.contract.beam is None else beam_arrays(scan, self.contract.beam.modes)
+
     def batches(
-        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH
+        self,
+        scan: Scan,
+        groups: NDArray[np.intp],
+        batch: int = DEFAULT_BATCH,
+        beam: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
-        """Predict the patches of a scan, batch by batch, see `Predictor.batches`."""
+        """Predict the patches of a scan, batch by batch, see `Predictor.batches`.
+
+        A general artifact takes the probe, the mask and the brightness of the scan.
+        """
         if batch < 1:
             raise InputError(f"batch is {batch}, expected at least 1")
+        beam = self.beam(scan) if beam is None else beam
         for start in range(0, len(groups), batch):
             index = groups[start : start + batch]
-            yield index, self.predict(*self.inputs(scan, index))
+            yield index, self.predict(*self.inputs(scan, index), beam=beam)
 
     def close(self) -> None:
         """End the threads that split batches; onnxruntime frees its session with the last reference."""

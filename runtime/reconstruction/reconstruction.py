@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.contract import Placement
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, RequestStatistics
 from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
 from ptychonnx.runtime.reconstruction.segment_run import run_segments, segments
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
+from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import covering_groups
 
@@ -50,6 +52,11 @@ class Reconstruction:
         Refined probe, in square roots of photons per pixel.
     skipped : tuple of int
         Patterns that were left out since their patches are not finite.
+    misfit : Misfit or None
+        How well the object explains the patterns, see `ptychonnx.runtime.reconstruction.misfit`; None without a probe,
+        or if the object is kept in tiles.
+    warnings : tuple of str
+        What the network does not know about the scan, see `ptychonnx.runtime.reconstruction.trust`.
 
     Examples
     --------
@@ -72,6 +79,8 @@ class Reconstruction:
     refinement: str = ""
     probe: NDArray[np.complex64] | None = None
     skipped: tuple[int, ...] = ()
+    misfit: Misfit | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def object(self) -> NDArray[np.complex64]:
@@ -193,4 +202,6 @@ def reconstruct(
         placement=placement,
         synchronised=synchronise,
         skipped=tuple(sorted(run.skipped)),
+        misfit=forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None,
+        warnings=tuple(beam_warnings(scan, session.contract)),
     )

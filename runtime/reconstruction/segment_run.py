@@ -112,12 +112,14 @@ def run_segments(
             rows, patches = rows[valid], patches[valid]
         stitching.submit(patches, scan.positions[rows], part, last)
 
+    # Needs patterns in any order, so before they are read ahead.
+    beam = session.beam(scan)
     with ExitStack() as stages:
         stitching = stages.enter_context(BackgroundWorker(add, "stitch"))
         if isinstance(scan.diffraction, LazyAmplitudes):
             scan = replace(scan, diffraction=stages.enter_context(BackgroundReader(scan.diffraction, groups)))
         mark = time.perf_counter()
-        for index, patches in session.batches(scan, groups, batch):
+        for index, patches in session.batches(scan, groups, batch, beam):
             inference_seconds += time.perf_counter() - mark
             # A server may answer in batches of its own size, which extend across the ends of segments.
             while len(index):

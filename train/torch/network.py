@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from types import MethodType
 
@@ -49,9 +50,28 @@ class TorchNetwork:
         with torch.inference_mode():
             return self.module(*_tensors(inputs)).numpy()
 
+    def general(self) -> TorchNetwork:
+        """The network with three more inputs, shared by the whole batch: probe, mask and scale, see `torch.beam`.
+
+        Raises
+        ------
+        InputError
+            If the network cannot take a beam.
+        """
+        module = self.module
+        if not isinstance(module, Refined) or "beam" not in signature(module.network.forward).parameters:
+            raise InputError(
+                "--general: this network takes no beam, expected a physics-informed one whose `forward` has the "
+                "keyword `beam`, as that of ptychonnx.train.torch.blocks.RetrievalNetwork"
+            )
+        return TorchNetwork(_BeamInputs(module))
+
     def tensors(self) -> dict[str, NDArray]:
         """Every trainable parameter by name."""
-        return {name: value.detach().numpy() for name, value in self.module.named_parameters()}
+        return {
+            name.removeprefix(_BeamInputs.PREFIX): value.detach().numpy()
+            for name, value in self.module.named_parameters()
+        }
 
     def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
         """Output of every module for the inputs of `predict`, in the order in which they finish."""
@@ -91,8 +111,23 @@ class TorchNetwork:
             ) from error
 
 
+class _BeamInputs(nn.Module):
+    """Probe, mask and scale as the last three positional inputs."""
+
+    PREFIX = "refined."
+
+    def __init__(self, refined: Refined) -> None:
+        super().__init__()
+        self.refined = refined
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        *patterns, probe, mask, scale = inputs
+        return self.refined(*patterns, probe=probe, mask=mask, scale=scale)
+
+
 def _tensors(inputs: Sequence[NDArray]) -> list[Tensor]:
-    return [torch.from_numpy(np.ascontiguousarray(values)) for values in inputs]
+    # Of an array without axes, `ascontiguousarray` would make a vector.
+    return [torch.from_numpy(np.asarray(values, order="C")) for values in inputs]
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
-from ptychonnx.export.graph.tensor_names import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
+from ptychonnx.export.graph.tensor_names import BEAM_NAMES, INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
 from ptychonnx.export.lowering.converted_graph import Converted, captured_output
 from ptychonnx.export.lowering.torch.exporter_errors import reason
 from ptychonnx.export.lowering.torch.spectral import LOWERING, Lowering, lower_spectral
@@ -31,11 +31,14 @@ logger = logging.getLogger(__name__)
 
 
 def convert_network(
-    network: TorchNetwork, *examples: NDArray[np.float32], opset: int = DEFAULT_OPSET
+    network: TorchNetwork,
+    *examples: NDArray[np.float32],
+    opset: int = DEFAULT_OPSET,
+    beam: Sequence[NDArray[np.float32]] = (),
 ) -> Converted:
-    """`convert_module` for a network of `ptychonnx.train.torch`."""
-    names = (INPUT_NAME, OFFSETS_NAME)[: len(examples)]
-    return convert_module(network.module, *examples, opset=opset, inputs=names)
+    """`convert_module` for a network of `ptychonnx.train.torch`; with a beam, for `TorchNetwork.general`."""
+    names = (*(INPUT_NAME, OFFSETS_NAME)[: len(examples)], *BEAM_NAMES[: len(beam)])
+    return convert_module(network.module, *examples, opset=opset, inputs=names, shared=beam)
 
 
 def convert_module(
@@ -45,6 +48,7 @@ def convert_module(
     inputs: Sequence[str] = (INPUT_NAME,),
     outputs: Sequence[str] = (OUTPUT_NAME,),
     batch: int | None = None,
+    shared: Sequence[NDArray[np.float32]] = (),
 ) -> Converted:
     """Convert a module; the first axis of inputs and outputs stays dynamic, the others are fixed.
 
@@ -60,6 +64,8 @@ def convert_module(
         Their names, in order.
     batch
         The only batch size; None keeps it dynamic.
+    shared
+        Further inputs, of fixed shape, which all elements of the batch share.
 
     Raises
     ------
@@ -74,9 +80,16 @@ def convert_module(
     inputs_of_batch = tuple(
         torch.from_numpy(np.repeat(example[:1], batch or 2, axis=0)) for example in examples
     )
+    inputs_of_batch += tuple(torch.from_numpy(np.asarray(values, order="C")) for values in shared)
     lowering = lower_spectral(copy.deepcopy(module).cpu(), *inputs_of_batch)
     return convert_lowered(
-        lowering, *inputs_of_batch, opset=opset, inputs=inputs, outputs=outputs, batch=batch
+        lowering,
+        *inputs_of_batch,
+        opset=opset,
+        inputs=inputs,
+        outputs=outputs,
+        batch=batch,
+        shared=(*(False,) * len(examples), *(True,) * len(shared)) if shared else (),
     )
 
 

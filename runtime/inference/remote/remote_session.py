@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -136,7 +136,11 @@ class RemoteSession(Predictor):
         return patches
 
     def batches(
-        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH
+        self,
+        scan: Scan,
+        groups: NDArray[np.intp],
+        batch: int = DEFAULT_BATCH,
+        beam: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
         """Predict the patches of a scan, see `Predictor.batches`.
 

@@ -1,0 +1,124 @@
+"""Forward misfit of a reconstruction: the stitched object must explain the patterns.
+
+Amplitudes are predicted from the object and the probe, and compared with the measured ones over the valid pixels. What
+counting noise alone would leave (a variance of 1/4 in the square root of a Poisson number, or of the expected number
+itself where that is less) is subtracted:
+
+    misfit^2 = (sum (A - A_predicted)^2 - sum min(A_predicted^2, 1/4)) / sum A^2
+
+The misfit is 0 for a perfect object, and 1 for an object that predicts nothing. It needs no reference, so it comes with
+every reconstruction. It is no distance from the true object: pixels that the light hardly reaches do not count, and a
+probe that is wrong can be compensated by the object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.reconstruction.stitching import Stitched
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import forward, window_corners
+
+__all__ = ["DOUBTFUL", "GOOD", "Misfit", "Verdict", "forward_misfit"]
+
+Verdict = Literal["good", "doubtful", "wrong"]
+
+# Up to GOOD the object explains the patterns; above DOUBTFUL it does not. How these follow from simulated scans is in
+# docs/explanation/beams.md.
+GOOD = 0.1
+DOUBTFUL = 0.25
+
+# Patterns that are predicted, evenly spread over the scan: enough for three digits.
+_MOST_PATTERNS = 1024
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Forward misfit of one reconstruction.
+
+    Attributes
+    ----------
+    value : float
+        Over all compared patterns.
+    patterns : int [m]
+        Indices of the compared patterns.
+    per_pattern : float64 [m]
+        Misfit of each: with `Scan.positions` a map over the scan.
+    """
+
+    value: float
+    patterns: NDArray[np.intp]
+    per_pattern: NDArray[np.float64]
+
+    @property
+    def verdict(self) -> Verdict:
+        """``good`` up to `GOOD`, ``wrong`` above `DOUBTFUL`, ``doubtful`` between."""
+        if not np.isfinite(self.value) or self.value > DOUBTFUL:
+            return "wrong"
+        return "good" if self.value <= GOOD else "doubtful"
+
+    def __str__(self) -> str:
+        means = {
+            "good": "the object explains the patterns",
+            "doubtful": "the object explains the patterns in part: compare with a few iterations (--refine)",
+            "wrong": "the object does not explain the patterns: do not use it",
+        }
+        worst = int(self.patterns[int(np.argmax(self.per_pattern))])
+        return (
+            f"forward misfit {self.value:.3f}: {self.verdict}, {means[self.verdict]} (worst pattern {worst}: "
+            f"{self.per_pattern.max():.3f})"
+        )
+
+
+def forward_misfit(scan: Scan, stitched: Stitched) -> Misfit | None:
+    """Misfit of an object to the patterns of a scan; None if the scan has no probe.
+
+    Patterns that have not been read yet are read; of more than 1,024 patterns, 1,024 are compared, evenly spread.
+    """
+    if scan.probe is None:
+        return None
+    scan = scan.settled()
+    assert scan.probe is not None
+    probe = scan.probe.astype(np.complex64)
+    count = min(len(scan), _MOST_PATTERNS)
+    index = np.linspace(0, len(scan) - 1, count).astype(np.intp)
+    # Where no patch reaches nothing is known: vacuum.
+    image = np.where(stitched.weight > 0, stitched.object, 1)
+    valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
+    excess, total = np.empty(count), np.empty(count)
+    for start in range(0, count, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        measured = np.asarray(scan.diffraction[index[part]])[:, valid]
+        windows = _windows(image, scan.positions[index[part]] - np.asarray(stitched.origin), scan.size)
+        predicted = forward(windows, probe)[:, valid]
+        noise = np.minimum(np.square(predicted, dtype=np.float64), 0.25)
+        excess[part] = np.sum(np.square(measured - predicted, dtype=np.float64) - noise, axis=1)
+        total[part] = np.sum(np.square(measured, dtype=np.float64), axis=1)
+    total = np.maximum(total, np.finfo(float).tiny)
+    per_pattern = np.sqrt(np.maximum(excess, 0) / total)
+    value = float(np.sqrt(max(excess.sum(), 0.0) / total.sum()))
+    return Misfit(value, index, per_pattern)
+
+
+def _windows(
+    image: NDArray[np.complexfloating], centres: NDArray[np.float64], size: int
+) -> NDArray[np.complex64]:
+    """Windows [n, size, size] at positions between pixels, interpolated linearly; beyond the image is vacuum."""
+    padded = np.pad(image, 2, constant_values=1)
+    corners = window_corners(centres, size) + 2
+    whole = np.floor(corners).astype(int)
+    rest = corners - whole
+    views = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
+    limits = np.array(views.shape[:2]) - 1
+    result = np.zeros((len(centres), size, size), dtype=np.complex64)
+    for row in (0, 1):
+        for column in (0, 1):
+            weight = np.abs(1 - row - rest[:, 0]) * np.abs(1 - column - rest[:, 1])
+            corner = np.clip(whole + (row, column), 0, limits)
+            result += weight[:, None, None].astype(np.float32) * views[corner[:, 0], corner[:, 1]]
+    return result

@@ -1,0 +1,123 @@
+"""What a network does not know about a scan, in lines for the person at the beamline."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from ptychonnx.runtime.contract import Contract
+from ptychonnx.runtime.contract.contract import Range
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.beam_arrays import sampled_flux
+from ptychonnx.runtime.scan.forward_model import illumination
+from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance, probe_of_thumbnail
+
+__all__ = ["beam_warnings", "overlap_of", "probe_diameter"]
+
+# An artifact with a fixed scale gives an object whose amplitude is off by the square root of the ratio of the photons.
+_BRIGHTNESS = 1.25
+
+# A range of photons in the contract is that of training: noise changes by 40 % over this factor.
+_OUTSIDE = 2.0
+
+
+def beam_warnings(scan: Scan, contract: Contract) -> list[str]:
+    """One line for each property of the scan that the artifact does not know; empty if it knows all of them."""
+    return [
+        line
+        for line in (
+            _probe(scan, contract),
+            _photons(scan, contract),
+            _overlap(scan, contract),
+            _oversampling(scan, contract),
+        )
+        if line
+    ]
+
+
+def _probe(scan: Scan, contract: Contract) -> str:
+    trained = contract.probe
+    if contract.general:
+        return ""
+    kind = "was specialised for" if contract.specialised_from else "holds"
+    if scan.probe is None:
+        return f"probe: the scan has none, so whether it is the one that the artifact {kind} is unknown"
+    if trained.thumbnail is not None:
+        distance = probe_distance(scan.probe, probe_of_thumbnail(trained.thumbnail))
+        if distance <= FAR:
+            return ""
+        return (
+            f"probe: the scan has another beam than the artifact {kind} (distance {distance:.2f}, expected at most "
+            f"{FAR:g}): use a general artifact, or specialise one for this scan"
+        )
+    if trained.sha256 is None or trained.sha256 == scan.settled().probe_sha256():
+        return ""
+    return (
+        f"probe: the scan has not the probe that the artifact {kind}, and its contract has no copy to measure how "
+        "different it is"
+    )
+
+
+def _photons(scan: Scan, contract: Contract) -> str:
+    flux = sampled_flux(scan)
+    if not contract.general:
+        trained = contract.probe.flux
+        if trained / _BRIGHTNESS <= flux <= trained * _BRIGHTNESS:
+            return ""
+        return f"photons: {flux:.3g} in a pattern, the artifact has a fixed scale for {trained:.3g}: amplitudes are off"
+    known = contract.trained_for
+    if known is None or known.photons is None:
+        return ""
+    low, high = known.photons
+    if low / _OUTSIDE <= flux <= high * _OUTSIDE:
+        return ""
+    words = "fewer" if flux < low else "more"
+    return f"photons: {flux:.3g} in a pattern, {words} than the network was trained for ({_range(known.photons)})"
+
+
+def _overlap(scan: Scan, contract: Contract) -> str:
+    known = contract.trained_for
+    if known is None or known.overlap is None or (overlap := overlap_of(scan)) is None:
+        return ""
+    low, high = known.overlap
+    if overlap >= low - 0.05:
+        return ""
+    return (
+        f"overlap: {100 * overlap:.0f} %, less than the network was trained for ({100 * low:.0f} to "
+        f"{100 * high:.0f} %)"
+    )
+
+
+def _oversampling(scan: Scan, contract: Contract) -> str:
+    known = contract.trained_for
+    if known is None or known.oversampling is None or scan.probe is None:
+        return ""
+    ratio = scan.size / probe_diameter(scan)
+    low, high = known.oversampling
+    if 0.9 * low <= ratio <= 1.1 * high:
+        return ""
+    return (
+        f"oversampling: the pattern is {ratio:.1f} times as wide as the probe, the network was trained for "
+        f"{_range(known.oversampling)}"
+    )
+
+
+def probe_diameter(scan: Scan) -> float:
+    """Diameter in pixels of a disk with the area that the light covers, ``(sum |P|^2)^2 / sum |P|^4``."""
+    assert scan.probe is not None
+    density = illumination(scan.probe)
+    area = float(density.sum() ** 2 / (density**2).sum())
+    return float(2 * np.sqrt(area / np.pi))
+
+
+def overlap_of(scan: Scan) -> float | None:
+    """``1 - distance of neighbouring positions / diameter of the probe``, at least 0; None without a probe."""
+    if scan.probe is None or len(scan) < 2:
+        return None
+    distance = float(np.median(KDTree(scan.positions).query(scan.positions, 2)[0][:, 1]))
+    return max(0.0, 1 - distance / probe_diameter(scan))
+
+
+def _range(values: Range) -> str:
+    low, high = values
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
