@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,15 @@ from ptychonnx.export.deploy.mlserver import plan_mlserver
 from ptychonnx.export.deploy.openvino import plan_openvino
 from ptychonnx.export.deploy.triton import plan_triton
 from ptychonnx.export.deploy.versioned_folder import Plan, apply
+from ptychonnx.export.verification.verification_report import describe_case
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Command, Omit, derive_options
 from ptychonnx.harness.cli.shared_options import Artifacts
 from ptychonnx.runtime.formats import read_scan
 
 __all__ = ["app"]
+
+_logger = logging.getLogger("ptychonnx.harness.deploy")
 
 app = typer.Typer(
     help="Write artifacts into the **folder of an inference server**: Triton, OpenVINO Model Server, MLServer, KServe.",
@@ -146,7 +150,9 @@ def _read(paths: list[Path], options: DeployOptions, scan_path: Path | None) -> 
         for path in paths:
             progress.stage(f"Specialising {path} for {scan.name}")
             specialised.append(Path(folder) / path.name)
-            specialise(path, beam_of_scan(path, scan), specialised[-1], progress)
+            report = specialise(path, beam_of_scan(path, scan), specialised[-1], progress).report
+            if report.failures:
+                _logger.warning("%s: %s", path, describe_case(report.worst_case(), report.tolerance))
         progress.stage("Checking artifacts")
         return [
             replace(artifact, path=path)

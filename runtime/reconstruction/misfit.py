@@ -7,8 +7,9 @@ itself where that is less) is subtracted:
     misfit^2 = (sum (A - A_predicted)^2 - sum min(A_predicted^2, 1/4)) / sum A^2
 
 The misfit is 0 for a perfect object, and 1 for an object that predicts nothing. It needs no reference, so it comes with
-every reconstruction. It is no distance from the true object: pixels that the light hardly reaches do not count, and a
-probe that is wrong can be compensated by the object.
+every reconstruction. An empty object explains faint patterns of a weak object well, so the verdict also asks how much of
+what an empty object leaves is explained. The misfit is no distance from the true object: pixels that the light hardly
+reaches do not count, and a probe that is wrong can be compensated by the object.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ Verdict = Literal["good", "doubtful", "wrong"]
 GOOD = 0.1
 DOUBTFUL = 0.25
 
+# An object must explain this share of the square of the misfit that an empty one leaves.
+_SHARE = 0.5
+
 # Patterns that are predicted, evenly spread over the scan: enough for three digits.
 _MOST_PATTERNS = 1024
 _AT_ONCE = 32
@@ -45,6 +49,8 @@ class Misfit:
     ----------
     value : float
         Over all compared patterns.
+    vacuum : float
+        Misfit of an empty object to the same patterns.
     patterns : int [m]
         Indices of the compared patterns.
     per_pattern : float64 [m]
@@ -52,15 +58,21 @@ class Misfit:
     """
 
     value: float
+    vacuum: float
     patterns: NDArray[np.intp]
     per_pattern: NDArray[np.float64]
 
     @property
     def verdict(self) -> Verdict:
-        """``good`` up to `GOOD`, ``wrong`` above `DOUBTFUL`, ``doubtful`` between."""
+        """``good`` up to `GOOD`, ``wrong`` above `DOUBTFUL`, ``doubtful`` between; one step worse if the object explains
+        less than half of what an empty one leaves.
+        """
         if not np.isfinite(self.value) or self.value > DOUBTFUL:
             return "wrong"
-        return "good" if self.value <= GOOD else "doubtful"
+        explains = self.value**2 <= (1 - _SHARE) * self.vacuum**2
+        if self.value > GOOD:
+            return "doubtful" if explains else "wrong"
+        return "good" if explains else "doubtful"
 
     def __str__(self) -> str:
         means = {
@@ -70,8 +82,8 @@ class Misfit:
         }
         worst = int(self.patterns[int(np.argmax(self.per_pattern))])
         return (
-            f"forward misfit {self.value:.3f}: {self.verdict}, {means[self.verdict]} (worst pattern {worst}: "
-            f"{self.per_pattern.max():.3f})"
+            f"forward misfit {self.value:.3f}: {self.verdict}, {means[self.verdict]} (an empty object has "
+            f"{self.vacuum:.3f}; worst pattern {worst}: {self.per_pattern.max():.3f})"
         )
 
 
@@ -90,19 +102,25 @@ def forward_misfit(scan: Scan, stitched: Stitched) -> Misfit | None:
     # Where no patch reaches nothing is known: vacuum.
     image = np.where(stitched.weight > 0, stitched.object, 1)
     valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
-    excess, total = np.empty(count), np.empty(count)
+    empty = forward(np.ones((1, scan.size, scan.size), dtype=np.complex64), probe)[:, valid]
+    excess, without, total = np.empty(count), np.empty(count), np.empty(count)
     for start in range(0, count, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         measured = np.asarray(scan.diffraction[index[part]])[:, valid]
         windows = _windows(image, scan.positions[index[part]] - np.asarray(stitched.origin), scan.size)
         predicted = forward(windows, probe)[:, valid]
-        noise = np.minimum(np.square(predicted, dtype=np.float64), 0.25)
-        excess[part] = np.sum(np.square(measured - predicted, dtype=np.float64) - noise, axis=1)
+        excess[part], without[part] = _excess(measured, predicted), _excess(measured, empty)
         total[part] = np.sum(np.square(measured, dtype=np.float64), axis=1)
     total = np.maximum(total, np.finfo(float).tiny)
     per_pattern = np.sqrt(np.maximum(excess, 0) / total)
-    value = float(np.sqrt(max(excess.sum(), 0.0) / total.sum()))
-    return Misfit(value, index, per_pattern)
+    value, vacuum = (float(np.sqrt(max(part.sum(), 0.0) / total.sum())) for part in (excess, without))
+    return Misfit(value, vacuum, index, per_pattern)
+
+
+def _excess(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Sum [n] of the squared errors [n, pixels], less what counting noise leaves."""
+    noise = np.minimum(np.square(predicted, dtype=np.float64), 0.25)
+    return np.sum(np.square(measured - predicted, dtype=np.float64) - noise, axis=1)
 
 
 def _windows(

@@ -18,6 +18,7 @@ __all__ = ["FAR", "probe_distance", "probe_of_thumbnail", "thumbnail"]
 FAR = 0.3
 
 _SIDE = 32
+_FINER = 4
 
 
 def probe_distance(first: NDArray[np.complexfloating], second: NDArray[np.complexfloating]) -> float:
@@ -31,12 +32,18 @@ def probe_distance(first: NDArray[np.complexfloating], second: NDArray[np.comple
     if a.shape != b.shape:
         return 1.0
     twin = np.roll(b[::-1, ::-1], 1, axis=(0, 1)).conj()
-    spectrum = np.fft.fft2(a)
-    largest = max(
-        float(np.abs(np.fft.ifft2(spectrum * np.fft.fft2(other).conj())).max())
-        for other in (b, b.conj(), twin)
-    )
+    largest = max(_largest_correlation(a, other) for other in (b, b.conj(), twin))
     return float(np.sqrt(max(0.0, 1 - min(1.0, largest) ** 2)))
+
+
+def _largest_correlation(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> float:
+    """Largest cross-correlation over all shifts by a quarter of a pixel."""
+    side = len(a)
+    spectrum = np.fft.fftshift(np.fft.fft2(a) * np.fft.fft2(b).conj())
+    padded = np.zeros((_FINER * side, _FINER * side), dtype=np.complex128)
+    start = (_FINER * side) // 2 - side // 2
+    padded[start : start + side, start : start + side] = spectrum
+    return _FINER**2 * float(np.abs(np.fft.ifft2(np.fft.ifftshift(padded))).max())
 
 
 def thumbnail(probe: NDArray[np.complexfloating]) -> str:

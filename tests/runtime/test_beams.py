@@ -1,0 +1,157 @@
+"""The beam of a scan: its arrays, its distance from another, whether an object explains the patterns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.harness.simulate.probes import disk_probe, zone_plate_probe
+from ptychonnx.runtime.contract import BeamInputs, Contract, TrainedBeams
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.reconstruction.misfit import forward_misfit
+from ptychonnx.runtime.reconstruction.stitching import Stitched
+from ptychonnx.runtime.reconstruction.trust import beam_warnings
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.beam_arrays import beam_arrays
+from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance, probe_of_thumbnail, thumbnail
+from tests.export.small_network import contract_of
+
+N = 32
+
+
+@pytest.fixture(scope="module")
+def scan() -> Scan:
+    config = LinesConfig(n=N, step=4, train_grid=8, photons=1e6)
+    return simulate_scan(config, config.train_grid, np.random.SeedSequence(7), "tiny")
+
+
+def contract(**changes: object) -> Contract:
+    return contract_of("net", n=N, **changes)
+
+
+def test_the_distance_is_blind_to_phase_position_conjugation_and_power():
+    probe = zone_plate_probe(64)
+    noise = np.random.default_rng(0).normal(size=(2, 1, 64, 64)) * np.abs(probe).max() * 0.01
+    same = [
+        probe * 7 * np.exp(1.3j),
+        np.roll(probe, (3, -5), axis=(1, 2)),
+        probe.conj(),
+        np.roll(probe[:, ::-1, ::-1], 1, axis=(1, 2)).conj(),
+        probe + noise[0] + 1j * noise[1],
+        np.concatenate([0.1 * np.roll(probe, 9, axis=1), probe]),
+    ]
+    for other in same:
+        assert probe_distance(probe, other) < 0.15
+    for other in (disk_probe(64), zone_plate_probe(64, defocus=20e-6), zone_plate_probe(64, central_stop=0)):
+        assert probe_distance(probe, other) > FAR
+    assert probe_distance(probe, zone_plate_probe(32)) > FAR
+
+
+def test_a_thumbnail_is_the_probe():
+    probe = zone_plate_probe(64)
+    text = thumbnail(probe)
+    assert len(text) < 6000
+    assert probe_distance(probe, probe_of_thumbnail(text)) < 0.01
+    assert probe_distance(disk_probe(64), probe_of_thumbnail(text)) > FAR
+    for damaged in ("no base64", text[:-8]):
+        with pytest.raises(InputError, match="thumbnail"):
+            probe_of_thumbnail(damaged)
+
+
+def test_arrays_hold_the_beam_of_the_scan(scan):
+    arrays = beam_arrays(scan, 2)
+    assert np.array_equal(arrays["probe"][0, ..., 0] + 1j * arrays["probe"][0, ..., 1], scan.probe[0])
+    assert not arrays["probe"][1].any()
+    assert arrays["mask"].all()
+    assert arrays["scale"].shape == ()
+    assert float(arrays["scale"]) == pytest.approx(N / scan.flux**0.5)
+    assert {values.dtype for values in arrays.values()} == {np.dtype(np.float32)}
+
+
+def test_of_too_many_modes_the_strongest_stay_and_the_loss_is_stated(scan, caplog):
+    probe = np.concatenate([0.3 * scan.probe, scan.probe, 0.4 * scan.probe])
+    arrays = beam_arrays(replace(scan, probe=probe), 2)
+    assert np.allclose(arrays["probe"][0, ..., 0], scan.probe[0].real)
+    assert np.allclose(arrays["probe"][1, ..., 0], 0.4 * scan.probe[0].real)
+    assert "3 modes, the network takes 2" in caplog.text
+    assert "7.2 %" in caplog.text  # 0.09 / 1.25
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda scan: {"probe": None}, "no probe"),
+        (lambda scan: {"mask": np.hypot(*np.indices((N, N)) - N // 2) > 8}, "% of the counts"),
+        (lambda scan: {"diffraction": np.zeros_like(scan.diffraction)}, "no photons"),
+    ],
+)
+def test_a_beam_that_cannot_be_used_is_refused_in_one_line(scan, change, message):
+    with pytest.raises(InputError, match=message) as caught:
+        beam_arrays(replace(scan, **change(scan)), 1)
+    assert "\n" not in str(caught.value)
+
+
+def stitched_truth(scan: Scan) -> Stitched:
+    image = scan.reference.object
+    return Stitched(image, np.ones(image.shape), scan.reference.origin)
+
+
+def test_the_true_object_has_no_misfit_and_others_have(scan):
+    truth = stitched_truth(scan)
+    misfit = forward_misfit(scan, truth)
+    assert misfit.value < 0.02
+    assert misfit.verdict == "good"
+    assert len(misfit.per_pattern) == len(scan)
+    vacuum = forward_misfit(scan, replace(truth, object=np.ones_like(truth.object)))
+    assert vacuum.verdict == "wrong"
+    assert vacuum.value > 10 * misfit.value
+    assert forward_misfit(replace(scan, probe=None), truth) is None
+
+
+def test_counting_noise_is_no_misfit():
+    config = LinesConfig(n=N, step=4, train_grid=8, photons=3e3)
+    faint = simulate_scan(config, 8, np.random.SeedSequence(7), "faint")
+    assert forward_misfit(faint, stitched_truth(faint)).value < 0.1
+
+
+def test_a_misfit_of_a_few_patterns_is_seen_on_the_map(scan):
+    diffraction = scan.diffraction.copy()
+    diffraction[5] = diffraction[40]
+    misfit = forward_misfit(replace(scan, diffraction=diffraction), stitched_truth(scan))
+    assert misfit.patterns[misfit.per_pattern.argmax()] == 5
+
+
+def test_positions_between_pixels_are_interpolated(scan):
+    moved = replace(scan, positions=scan.positions + 0.5)
+    truth = stitched_truth(scan)
+    shifted = replace(truth, origin=(truth.origin[0] + 0.5, truth.origin[1] + 0.5))
+    assert forward_misfit(moved, shifted).value == pytest.approx(forward_misfit(scan, truth).value)
+
+
+def test_another_beam_than_the_artifact_holds_is_named(scan):
+    own = {"sha256": "0" * 64, "modes": 1, "flux": scan.flux, "thumbnail": thumbnail(scan.probe)}
+    assert beam_warnings(scan, contract(probe=own)) == []
+    (line,) = beam_warnings(
+        scan, contract(probe=own | {"thumbnail": thumbnail(disk_probe(N))}, specialised_from="1" * 64)
+    )
+    assert "was specialised for" in line
+    (line,) = beam_warnings(scan, contract(probe=own | {"thumbnail": None}))
+    assert "no copy to measure" in line
+    (line,) = beam_warnings(scan, contract(probe=own | {"flux": scan.flux / 4}))
+    assert "fixed scale" in line
+
+
+def test_a_general_artifact_warns_of_what_it_was_not_trained_for(scan):
+    def warnings(**known: object) -> list[str]:
+        trained = TrainedBeams.model_validate(known)
+        return beam_warnings(scan, contract(beam=BeamInputs(modes=1), trained_for=trained))
+
+    assert warnings() == []
+    assert warnings(photons=(1e5, 1e7), overlap=(0.3, 0.9), oversampling=(1, 8)) == []
+    assert "more than the network was trained for" in warnings(photons=(1e2, 1e4))[0]
+    assert "fewer than the network was trained for" in warnings(photons=(1e8, 1e9))[0]
+    assert warnings(overlap=(0.95, 0.99))[0].startswith("overlap")
+    assert warnings(oversampling=(10, 20))[0].startswith("oversampling")
