@@ -88,8 +88,10 @@ class DataParallelRun:
         arrays = [np.ascontiguousarray(values[part]) for values in inputs]  # must live until the run ends
         for name, array in zip(self._inputs, arrays, strict=True):
             binding.bind_cpu_input(name, array)
-        for name, array in beam.items():
-            binding.bind_cpu_input(name, array)
+        # `bind_cpu_input` knows no inputs with defaults.
+        shared = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in beam.items()}
+        for name, value in shared.items():
+            binding.bind_ortvalue_input(name, value)
         binding.bind_output(self._output.name, "cpu", 0, np.float32, target.shape, target.ctypes.data)
         self._session.run_with_iobinding(binding)
 

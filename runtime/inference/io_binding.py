@@ -55,8 +55,10 @@ class BoundRun:
             binding, input_buffers, output_buffer = self._buffers_for(len(inputs[0]), bool(beam))
             for buffer, values in zip(input_buffers, inputs, strict=True):
                 buffer.update_inplace(np.ascontiguousarray(values))
-            for name, values in beam.items():
-                binding.bind_cpu_input(name, values)
+            # `bind_cpu_input` knows no inputs with defaults. The values must live until the run ends.
+            shared = {name: ort.OrtValue.ortvalue_from_numpy(values) for name, values in beam.items()}
+            for name, value in shared.items():
+                binding.bind_ortvalue_input(name, value)
             self._session.run_with_iobinding(binding)
             # On the CPU `numpy()` is a view of the buffer, which the next run overwrites.
             output = output_buffer.numpy()

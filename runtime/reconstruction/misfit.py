@@ -7,7 +7,7 @@ itself where that is less) is subtracted:
     misfit^2 = (sum (A - A_predicted)^2 - sum min(A_predicted^2, 1/4)) / sum A^2
 
 The misfit is 0 for a perfect object, and 1 for an object that predicts nothing. It needs no reference, so it comes with
-every reconstruction. An empty object explains faint patterns of a weak object well, so the verdict also asks how much of
+every reconstruction. An empty object explains the patterns of a weak object well, so the verdict also asks how much of
 what an empty object leaves is explained. The misfit is no distance from the true object: pixels that the light hardly
 reaches do not count, and a probe that is wrong can be compensated by the object.
 """
@@ -64,8 +64,8 @@ class Misfit:
 
     @property
     def verdict(self) -> Verdict:
-        """``good`` up to `GOOD`, ``wrong`` above `DOUBTFUL`, ``doubtful`` between; one step worse if the object explains
-        less than half of what an empty one leaves.
+        """``good`` up to `GOOD`, ``wrong`` above `DOUBTFUL`, ``doubtful`` between; one step worse if the object
+        explains less than half of what an empty one leaves.
         """
         if not np.isfinite(self.value) or self.value > DOUBTFUL:
             return "wrong"
