@@ -38,7 +38,7 @@ def test_a_session_shares_large_batches_and_no_others(artifact, monkeypatch):
     monkeypatch.setattr(
         DataParallelRun,
         "__call__",
-        lambda self, x, run=DataParallelRun.__call__: shared.append(len(x)) or run(self, x),
+        lambda self, x, beam, run=DataParallelRun.__call__: shared.append(len(x)) or run(self, x, beam=beam),
     )
     session, alone = Session(artifact, "cpu", 2), Session(artifact, "cpu", 1)
     for count in (1, 7, 8, 33):

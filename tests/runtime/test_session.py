@@ -367,7 +367,9 @@ def test_groups_that_cover_the_scan_are_enough(tmp_path, monkeypatch):
     asked, done = [], []
     predict = Session.predict
     monkeypatch.setattr(
-        Session, "predict", lambda self, patterns: asked.append(len(patterns)) or predict(self, patterns)
+        Session,
+        "predict",
+        lambda self, patterns, beam: asked.append(len(patterns)) or predict(self, patterns, beam=beam),
     )
     reconstruct(session, scan, progress=Callback(done.append))
     assert 25 <= sum(asked) <= 45
