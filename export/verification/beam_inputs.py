@@ -32,7 +32,7 @@ def with_beams(inputs: Sequence[VerificationInputs], flux: float, modes: int) ->
         patterns = np.minimum(np.rint(patterns**2), np.iinfo(np.uint16).max).astype(np.uint16)
     offsets = tuple(array.take(range(_PATTERNS), axis=0, mode="wrap") for array in inputs[0].arrays[1:])
     rule = f"seeded smooth objects in a defocused disk of {_BRIGHTER} times the photons, a tenth of the pixels masked"
-    other = VerificationInputs("other beam", rule, (patterns, *offsets), tuple(beam.values()))
+    other = VerificationInputs("other beam", rule, (patterns, *offsets), beam=tuple(beam.values()))
     again = replace(inputs[0], kind="other beam, held-out patterns", beam=tuple(beam.values()))
     return [*inputs, other, again]
 

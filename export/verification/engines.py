@@ -140,9 +140,7 @@ def open_reference(data: bytes) -> Engine:
         evaluator = ReferenceEvaluator(data)
         names = evaluator.input_names
         constants = {tensor.name: tensor for tensor in evaluator.proto_.graph.initializer}
-        defaults = {
-            name: onnx.numpy_helper.to_array(constants[name]) for name in names if name in constants
-        }
+        defaults = {name: onnx.numpy_helper.to_array(constants[name]) for name in names if name in constants}
 
         def run(*inputs: NDArray) -> Sequence[NDArray]:
             # NaN and infinity are judged by the comparison.

@@ -53,6 +53,11 @@ class FinishedSeries:
 
 def warm_up(network: Predictor, settings: LiveSettings) -> None:
     """Run the network and the stitching kernel once, so that the first frames do not wait for what loads late."""
+    if network.contract.general:
+        raise InputError(
+            f"{network.name}: is general, and a stream has no beam to measure beforehand: make an artifact for it with "
+            "`ptychonnx specialise`"
+        )
     n = network.contract.n
     scan = Scan(np.ones((settings.batch, n, n), np.float32), np.zeros((settings.batch, 2)), settings.probe)
     patches = network.predict(*network.inputs(scan, np.arange(settings.batch)[:, None]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,11 @@ class StoredPatches(Predictor):
         return self._network.predict(*inputs)
 
     def batches(
-        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH
+        self,
+        scan: Scan,
+        groups: NDArray[np.intp],
+        batch: int = DEFAULT_BATCH,
+        beam: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
         """Stored patches, batch by batch."""
         for start in range(0, len(groups), batch):
