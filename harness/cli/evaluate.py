@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ from ptychonnx.runtime.inference.remote.server_options import ServerOptions, rem
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 
 __all__ = ["evaluate"]
+
+_logger = logging.getLogger("ptychonnx.harness.evaluate")
 
 _MACHINES = "Tables for other programs (- is standard output)"
 
@@ -99,6 +102,7 @@ def evaluate(
             placement=stitching.placement,
             synchronise=stitching.synchronise,
             skip_invalid=stitching.skip_invalid,
+            strict=stitching.strict,
             batch=inference.batch,
             iterations=iterations.iterations,
             refine=iterations.refine,
@@ -120,6 +124,8 @@ def _print_and_write(
     console.print(comparison_table(evaluation, console.width))
     for row in evaluation.rows:
         for scan_name, result in row.results.items():
+            if result.misfit is not None and result.misfit.verdict != "good":
+                _logger.warning("%s, %s: %s", row.label, scan_name, result.misfit)
             if result.requests is not None:
                 console.print(f"{row.label}, {scan_name}: {result.requests}", soft_wrap=True, markup=False)
     for target, write in exports.items():

@@ -104,7 +104,7 @@ def live(
     *,
     streams: LiveOptions,
     inference: InferenceOptions,
-    stitching: ReconstructOptions,
+    stitching: Annotated[ReconstructOptions, Omit("strict")],
     connection: ServerOptions,
     reading: Annotated[ReadOptions, Omit(*_FILES_ONLY)],
 ) -> None:

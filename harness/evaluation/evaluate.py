@@ -18,12 +18,13 @@ from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, Scan
 from ptychonnx.harness.iterative.rpie import ALPHA
 from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Placement
-from ptychonnx.runtime.errors import VerificationError
+from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.machine import processor, software_versions
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["evaluate"]
@@ -39,6 +40,7 @@ def evaluate(
     placement: Placement | None = None,
     synchronise: bool | None = None,
     skip_invalid: bool = False,
+    strict: bool = False,
     batch: int | Literal["auto"] | None = DEFAULT_BATCH,
     iterations: int = 0,
     refine: int = 0,
@@ -72,6 +74,8 @@ def evaluate(
         if None.
     skip_invalid
         Leave out patterns whose patches are not finite, instead of refusing; the report says how many.
+    strict
+        Refuse a scan that a network does not know, see `ptychonnx.runtime.reconstruction.trust`.
     batch
         Patterns in one run of a network. If ``auto`` or None, each artifact gets the batch that is fastest in trials on
         the first scan (`ptychonnx.runtime.inference.tuning.tuned`).
@@ -135,6 +139,8 @@ def evaluate(
         refine=refine,
         alpha=alpha,
     )
+    if strict:
+        _refuse_unknown(plan)
     options = ComparisonOptions(plane, register, ptychopinn)
     failures: dict[str, str] = {}
     summaries, rows = _reconstruct_and_judge(plan, region, options, failures, progress)
@@ -202,6 +208,13 @@ def _reconstructions(
     if not reconstructions:
         raise last or VerificationError(f"{scan.name}: every method failed on an earlier scan")
     return reconstructions
+
+
+def _refuse_unknown(plan: EvaluationPlan) -> None:
+    for method in plan.methods:
+        for scan in plan.scans:
+            if method.contract is not None and (lines := beam_warnings(scan, method.contract)):
+                raise InputError(f"--strict: {method.label} does not know {scan.name}: {lines[0]}")
 
 
 def _as_list(items: Any) -> list[Any]:
