@@ -46,6 +46,8 @@ class Architecture:
         Settings of `NetworkConfig` or `TrainingConfig` that differ from the general ones.
     revision
         Number to increase when the same weights define another network; runs of an earlier revision are refused.
+    any_size
+        Whether the same weights make a network for patterns of another size (`ptychonnx export --n`).
     """
 
     name: str
@@ -55,6 +57,7 @@ class Architecture:
     supervised: bool = False
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     revision: int = 1
+    any_size: bool = False
 
     @property
     def label(self) -> str:
@@ -127,7 +130,11 @@ _BUILT_IN = (
         revision=2,  # 1 saw the logarithm of the amplitude
     ),
     Architecture(
-        "fno", "torch", "ptychonnx.train.torch.fno:build", "Fourier blocks, then a convolutional refiner"
+        "fno",
+        "torch",
+        "ptychonnx.train.torch.fno:build",
+        "Fourier blocks, then a convolutional refiner",
+        any_size=True,
     ),
     Architecture(
         "hybrid",
@@ -135,6 +142,7 @@ _BUILT_IN = (
         "ptychonnx.train.torch.hybrid:build",
         "U-shaped Fourier encoder, convolutional decoder",
         defaults={"modes": 8},
+        any_size=True,
     ),
     Architecture(
         "fno_vanilla",

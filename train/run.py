@@ -50,6 +50,7 @@ __all__ = [
     "installed_versions",
     "read_run",
     "recorded_constants",
+    "resized_probe",
     "write_run",
 ]
 
@@ -196,6 +197,10 @@ class RunRecord(BaseModel):
             )
         return self.model_copy(update={"network": replace(self.network, final_steps=steps)})
 
+    def with_size(self, n: int) -> RunRecord:
+        """The record for patterns of another size, which a network without weights for each pixel can take."""
+        return self.model_copy(update={"network": replace(self.network, n=n)})
+
 
 def write_run(folder: Path, record: RunRecord) -> None:
     """Write `config.json`, the last file of a run: a folder that has one is complete."""
@@ -263,4 +268,17 @@ def recorded_constants(folder: Path, record: RunRecord) -> RetrievalConstants:
         raise InputError(
             f"{folder}: {HELD_OUT_NAME} has no probe, expected a folder written by `ptychonnx train`"
         )
+    if scan.size != record.network.n:
+        probe = resized_probe(scan.probe, record.network.n)
+        return constants_for_network(record.network, probe, record.network.n / np.sqrt(record.flux), None)
     return constants_for_network(record.network, scan.probe, record.scale, scan.mask)
+
+
+def resized_probe(probe: NDArray[np.complexfloating], n: int) -> NDArray[np.complexfloating]:
+    """The probe [modes, n, n] in a larger or smaller window of the same pixels, of the same power."""
+    size = probe.shape[-1]
+    resized = np.zeros((len(probe), n, n), dtype=probe.dtype)
+    kept, old, new = min(size, n), size // 2 - min(size, n) // 2, n // 2 - min(size, n) // 2
+    resized[:, new : new + kept, new : new + kept] = probe[:, old : old + kept, old : old + kept]
+    power, kept_power = (np.sum(np.abs(array) ** 2) for array in (probe, resized))
+    return (resized * np.sqrt(power / kept_power)).astype(probe.dtype)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import onnx
@@ -19,6 +17,7 @@ from ptychonnx.export.artifact.export_result import ExportResult
 from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch, with_defaults
 from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.artifact.reduce_artifact import QualityGate, reduce_artifact
+from ptychonnx.export.artifact.run_source import RunSource, WithDefaults, check_size, resized
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.graph.opset import opset_of, to_opset
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
@@ -48,20 +47,16 @@ from ptychonnx.runtime.contract import (
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.beam_arrays import probe_arrays
-from ptychonnx.runtime.scan.grouping import group_offsets, nearest_groups
 from ptychonnx.runtime.scan.probe_distance import thumbnail
 from ptychonnx.train.dataset import SCALE_RULE
-from ptychonnx.train.registry import get_architecture
-from ptychonnx.train.run import LayerOutput, NativeNetwork, RunRecord, held_out_scan, read_run
+from ptychonnx.train.run import (
+    RunRecord,
+    held_out_scan,
+    read_run,
+)
 from ptychonnx.train.trained_network import initial_network, load_network
 
-if TYPE_CHECKING:
-    from ptychonnx.train.torch.network import TorchNetwork
-
 __all__ = ["export_run"]
-
-_COMPARED_PATTERNS = 20
 
 
 def export_run(
@@ -72,6 +67,7 @@ def export_run(
     gate: QualityGate | None = None,
     calibration: Scan | None = None,
     final_steps: int | None = None,
+    n: int | None = None,
     progress: Progress = SILENT,
 ) -> ExportResult:
     """Convert the trained network of a run folder, verify it, and write `out`.
@@ -92,6 +88,9 @@ def export_run(
     final_steps
         Steps of phase retrieval after the network, in the artifact and in the native network that it is compared
         with; as trained by default.
+    n
+        Side of the patterns; other than that of training only for a general artifact of an architecture whose weights
+        fit any size.
     progress
         Receives the stages.
 
@@ -106,6 +105,10 @@ def export_run(
     """
     out, options = check_name(out), options or ExportOptions()
     record = read_run(run)
+    trained_n = record.network.n
+    if n is not None and n != record.network.n:
+        check_size(record, n, options)
+        record = record.with_size(n)
     if final_steps is not None:
         record = record.with_final_steps(final_steps)
     if options.modes is not None and not options.general:
@@ -116,7 +119,11 @@ def export_run(
         )
     if options.precision != "fp32" and gate is None:
         raise InputError(f"precision {options.precision} needs a gate that judges reconstructions")
-    source = _Source(record, load_network(run, record), initial_network(run, record), held_out_scan(run))
+    scan = held_out_scan(run)
+    if scan.size != record.network.n:
+        scan = resized(scan, record)
+        record = record.model_copy(update={"scale": record.network.n / np.sqrt(record.flux)})
+    source = RunSource(record, load_network(run, record), initial_network(run, record), scan, trained_n)
     progress.stage(f"Converting {record.label}")
     candidate = _candidate(source, options)
     if options.precision == "fp32":
@@ -140,92 +147,13 @@ def export_run(
     return ExportResult(out, reduced.contract, verified.report, reduced)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A finished run: its network with trained and with initial weights, and patterns that training did not see."""
-
-    record: RunRecord
-    network: NativeNetwork
-    initial: NativeNetwork
-    scan: Scan
-
-    @property
-    def takes_offsets(self) -> bool:
-        return get_architecture(self.record.architecture).takes_offsets(self.record.network)
-
-    def example(self) -> tuple[NDArray[np.float32], ...]:
-        """Every input of the network, for some held-out groups."""
-        groups = nearest_groups(self.scan.positions, self.record.network.channels)[:_COMPARED_PATTERNS]
-        diffraction = self.scan.diffraction[groups]
-        if not self.takes_offsets:
-            return (diffraction,)
-        return diffraction, group_offsets(self.scan.positions, groups)
-
-    def amplitude(self, patterns: NDArray) -> NDArray[np.float32]:
-        """What the native network takes, from amplitudes or counts."""
-        if patterns.dtype != np.uint16:
-            return patterns
-        counts = patterns if self.scan.mask is None else patterns * self.scan.mask
-        return np.sqrt(counts.astype(np.float32))
-
-    def beam(self, options: ExportOptions) -> dict[str, NDArray[np.float32]]:
-        """Defaults of a general artifact: the beam of the training scan."""
-        probe = self.scan.probe
-        assert probe is not None
-        modes = options.modes or len(probe)
-        arrays = probe_arrays(probe, self.scan.mask, self.record.flux, modes, self.record.scan)
-        return arrays | {"scale": np.asarray(self.record.scale, dtype=np.float32)}
-
-    def general(self, beam: dict[str, NDArray[np.float32]]) -> _Source:
-        """The same run, whose networks take the beam as inputs with defaults."""
-        if self.record.framework != "torch":
-            raise InputError(
-                f"--general: {self.record.label} is a {self.record.framework} network, expected one of torch"
-            )
-        network, initial = (
-            _WithDefaults(cast("TorchNetwork", network).general(), beam)
-            for network in (self.network, self.initial)
-        )
-        return replace(self, network=network, initial=initial)
-
-    def predict(self, patterns: NDArray, *others: NDArray) -> NDArray:
-        if patterns.dtype == np.uint16 and isinstance(self.network, _WithDefaults):
-            # The mask may be an input too.
-            mask = others[-2] if len(others) > self.takes_offsets else self.network.beam["mask"]
-            return self.network.predict(np.sqrt(patterns * mask), *others)
-        return self.network.predict(self.amplitude(patterns), *others)
-
-    def layers(self, patterns: NDArray, *offsets: NDArray) -> list[LayerOutput]:
-        return self.network.layers(self.amplitude(patterns), *offsets)
-
-
-class _WithDefaults:
-    """A general network that falls back to one beam, as the artifact does."""
-
-    def __init__(self, network: TorchNetwork, beam: dict[str, NDArray[np.float32]]) -> None:
-        self.network, self.beam = network, beam
-
-    def predict(self, *inputs: NDArray) -> NDArray[np.float32]:
-        return self.network.predict(*self._complete(inputs))
-
-    def layers(self, *inputs: NDArray) -> list[LayerOutput]:
-        return self.network.layers(*self._complete(inputs))
-
-    def tensors(self) -> dict[str, NDArray]:
-        return self.network.tensors()
-
-    def _complete(self, inputs: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
-        # The scale comes last and has no axes.
-        return inputs if inputs[-1].ndim == 0 else (*inputs, *self.beam.values())
-
-
-def _candidate(source: _Source, options: ExportOptions) -> Candidate[Contract]:
+def _candidate(source: RunSource, options: ExportOptions) -> Candidate[Contract]:
     record, example = source.record, source.example()
     beam = {}
     if options.general:
         beam = source.beam(options)
         source = source.general(beam)
-    network = source.network.network if isinstance(source.network, _WithDefaults) else source.network
+    network = source.network.network if isinstance(source.network, WithDefaults) else source.network
     # Imported here, and the framework with it.
     converter = importlib.import_module(f"ptychonnx.export.lowering.{record.framework}.convert")
     settings = {"beam": tuple(beam.values())} if beam else {}
@@ -259,7 +187,7 @@ def _variant(
 
 
 def _verification_inputs(
-    source: _Source, example: tuple[NDArray[np.float32], ...], options: ExportOptions
+    source: RunSource, example: tuple[NDArray[np.float32], ...], options: ExportOptions
 ) -> list[VerificationInputs]:
     diffraction, *offsets = example
     origin = f"{len(diffraction)} patterns of {source.record.scan} that training did not see"
@@ -271,7 +199,7 @@ def _verification_inputs(
 
 
 def _contract(
-    source: _Source,
+    source: RunSource,
     converted: Converted,
     example: tuple[NDArray[np.float32], ...],
     options: ExportOptions,
@@ -279,7 +207,7 @@ def _contract(
 ) -> Contract:
     """The contract; the weights are proved on the graph before counts and a fixed batch go into it."""
     record, scan = source.record, source.scan
-    beam = source.network.beam if isinstance(source.network, _WithDefaults) else {}
+    beam = source.network.beam if isinstance(source.network, WithDefaults) else {}
     cleaned = with_defaults(verified.cleaned, beam)
     engine = open_onnxruntime(cleaned.SerializeToString(deterministic=True))
     distance = relative_difference(source.initial.predict(*example), engine(*example))
@@ -305,7 +233,7 @@ def _contract(
             thumbnail=None if scan.probe is None else thumbnail(scan.probe),
         ),
         beam=BeamInputs(modes=len(beam["probe"])) if beam else None,
-        trained_for=_trained_for(record, scan),
+        trained_for=_trained_for(record, scan, source.trained_n),
         provenance=_provenance(record),
         conversion=Conversion(
             exporter=converted.exporter,
@@ -323,11 +251,11 @@ def _contract(
     )
 
 
-def _trained_for(record: RunRecord, scan: Scan) -> TrainedBeams:
+def _trained_for(record: RunRecord, scan: Scan, trained_n: int) -> TrainedBeams:
     """What the run says about the scans that it was trained on."""
     modes = 0 if scan.probe is None else len(scan.probe)
     return TrainedBeams(
-        n=[record.network.n], modes=(modes, modes) if modes else None, photons=(record.flux, record.flux)
+        n=[trained_n], modes=(modes, modes) if modes else None, photons=(record.flux, record.flux)
     )
 
 

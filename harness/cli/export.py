@@ -38,6 +38,15 @@ def export(
             "more steps explain the pattern better and take longer.",
         ),
     ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n",
+            min=16,
+            help="Side of the patterns, with --general: the same weights for another size, where the architecture "
+            "allows it.",
+        ),
+    ] = None,
     *,
     options: ExportOptions,
     allowed: AllowedDecrease,
@@ -66,6 +75,7 @@ def export(
             gate=None if judged_on is None else PrecisionGate(judged_on, allowed),
             calibration=judged_on,
             final_steps=final_steps,
+            n=n,
             progress=progress,
         )
     print_result(out, result.verdict())

@@ -148,6 +148,11 @@ def _contract_rows(contract: Contract) -> list[tuple[str, str]]:
         "offsets": offsets
         and f"{offsets.name}: {offsets.dtype} [{batch}, {channels}, 2], (row, column) of each pattern of a group, "
         f"{offsets.unit}s from any origin",
+        "beam": contract.beam
+        and f"general: {', '.join(contract.beam.names)} may be overridden, {contract.beam.modes} probe "
+        f"mode{'s' * (contract.beam.modes > 1)}",
+        "specialised": contract.specialised_from
+        and f"holds one beam of the general artifact {contract.specialised_from[:12]}",
         "output": f"{contract.output.name}: {contract.output.quantity} as {contract.output.representation}, float32 "
         f"[{batch}, {n}, {n}, {channels}, 2]",
         "stitching": f"{stitching.weighting}, {stitching.placement}"

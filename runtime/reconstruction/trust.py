@@ -27,6 +27,7 @@ def beam_warnings(scan: Scan, contract: Contract) -> list[str]:
         line
         for line in (
             _probe(scan, contract),
+            _size(contract),
             _photons(scan, contract),
             _overlap(scan, contract),
             _oversampling(scan, contract),
@@ -55,6 +56,16 @@ def _probe(scan: Scan, contract: Contract) -> str:
     return (
         f"probe: the scan has not the probe that the artifact {kind}, and its contract has no copy to measure how "
         "different it is"
+    )
+
+
+def _size(contract: Contract) -> str:
+    known = contract.trained_for
+    if known is None or not known.n or contract.n in known.n:
+        return ""
+    return (
+        f"N: the network was trained on patterns of {' and '.join(map(str, known.n))} pixels, and the same weights are "
+        f"used for {contract.n}"
     )
 
 

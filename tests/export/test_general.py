@@ -172,6 +172,21 @@ def test_general_artifacts_are_not_deployed_as_they_are(artifact):
         read_artifacts([artifact])
 
 
+def test_the_same_weights_serve_patterns_of_another_size(run, tmp_path):
+    out = tmp_path / "larger.onnx"
+    contract = export_run(run, out, ExportOptions(general=True), n=40).contract
+    assert (contract.n, contract.trained_for.n) == (40, [N])
+    config = LinesConfig(n=40, step=4, train_grid=6, photons=1e6)
+    scan = simulate_scan(config, 6, np.random.SeedSequence(3), "larger.npz")
+    reconstruction = reconstruct(Session(out, "cpu"), scan)
+    assert reconstruction.misfit.verdict != "wrong"
+    assert reconstruction.warnings[0].startswith("N: the network was trained on patterns of 32 pixels")
+    with pytest.raises(InputError, match="--general"):
+        export_run(run, tmp_path / "a.onnx", n=40)
+    with pytest.raises(InputError, match="at least 16"):
+        export_run(run, tmp_path / "a.onnx", ExportOptions(general=True), n=8)
+
+
 def test_options_that_contradict_are_refused(run, tmp_path):
     with pytest.raises(InputError, match="--modes 2"):
         export_run(run, tmp_path / "a.onnx", ExportOptions(modes=2))
