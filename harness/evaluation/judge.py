@@ -93,6 +93,8 @@ def judge_reconstruction(
             if options.ptychopinn:
                 profile = _ptychopinn_profile(image, summary.reference, comparison, notes)
             image = apply_alignment(image, comparison.alignment).astype(np.complex64)
+    if reconstruction.misfit is not None:
+        notes.append(str(reconstruction.misfit))
     return ScanResult(
         object=image,
         covered=reconstruction.stitched.covered,
@@ -128,8 +130,6 @@ def _notes(reconstruction: Reconstruction, scan: Scan, contract: Contract | None
     notes = []
     if contract is not None:
         notes += beam_warnings(scan, contract)
-    if reconstruction.misfit is not None:
-        notes.append(str(reconstruction.misfit))
     if reconstruction.requests is not None and len(reconstruction.requests.versions) > 1:
         versions = " and ".join(reconstruction.requests.versions)
         notes.append(f"the server changed the model during the scan: versions {versions} answered")

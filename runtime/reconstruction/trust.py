@@ -54,8 +54,8 @@ def _probe(scan: Scan, contract: Contract) -> str:
     if trained.sha256 is None or trained.sha256 == scan.settled().probe_sha256():
         return ""
     return (
-        f"probe: the scan has not the probe that the artifact {kind}, and its contract has no copy to measure how "
-        "different it is"
+        f"probe: that of the scan is not the one that the artifact {kind}, and the contract has no copy to measure how "
+        "different they are"
     )
 
 

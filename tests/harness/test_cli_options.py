@@ -21,6 +21,7 @@ COMMANDS = [
     "export",
     "export-module",
     "adopt",
+    "specialise",
     "inspect",
     "sign",
     "info",
