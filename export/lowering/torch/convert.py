@@ -17,6 +17,11 @@ from torch import Tensor, nn
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
 from ptychonnx.export.graph.tensor_names import BEAM_NAMES, INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
 from ptychonnx.export.lowering.converted_graph import Converted, captured_output
+from ptychonnx.export.lowering.torch.complex_arithmetic.real_form import (
+    COMPLEX_LOWERING,
+    computes_with_complex,
+    real_form,
+)
 from ptychonnx.export.lowering.torch.exporter_errors import reason
 from ptychonnx.export.lowering.torch.spectral import LOWERING, Lowering, lower_spectral
 from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
@@ -102,7 +107,9 @@ def convert_lowered(
     batch: int | None = None,
     shared: Sequence[bool] = (),
 ) -> Converted:
-    """Second half of `convert_module`: convert a module without Fourier layers to a graph.
+    """Second half of `convert_module`: convert a module without layers of neuraloperator to a graph.
+
+    Whatever else computes with complex numbers is replaced by real arithmetic, see `complex_arithmetic`.
 
     Parameters
     ----------
@@ -114,21 +121,28 @@ def convert_lowered(
     Raises
     ------
     UnsupportedError
-        If the exporter cannot convert the module.
+        If an operator has no real form, or the exporter cannot convert the module.
     """
-    frozen = lowering.module.requires_grad_(False)
+    module = lowering.module.requires_grad_(False)
+    kinds = [LOWERING] if lowering.layers else []
     try:
         with captured_output() as printed, real_resampling():
+            if computes_with_complex(module, example):
+                shapes = None if batch else _dynamic_batch(module, len(example), shared)
+                module = real_form(module, example, shapes)
+                kinds.append(COMPLEX_LOWERING)
             program = torch.onnx.export(
-                frozen,
+                module,
                 example,
                 input_names=[*inputs],
                 output_names=[*outputs],
-                dynamic_shapes=None if batch else _dynamic_batch(lowering.module, len(example), shared),
+                dynamic_shapes=None if batch else _dynamic_batch(module, len(example), shared),
                 opset_version=opset,
                 dynamo=True,
                 external_data=False,
             )
+    except UnsupportedError:
+        raise
     except Exception as error:  # the module and the exporter may raise anything
         logger.debug("%s", printed.getvalue())
         advice = "" if batch or "batch" not in str(error) else "; --batch N exports it for batches of N alone"
@@ -142,9 +156,7 @@ def convert_lowered(
             f"the module returns {len(model.graph.output)} outputs, expected {len(outputs)}"
         )
     exporter = f"torch.onnx {version('torch').split('+')[0]}"
-    return Converted(
-        model, exporter, LOWERING if lowering.layers else "none", lowering.layers, lowering.notes
-    )
+    return Converted(model, exporter, " and ".join(kinds) or "none", lowering.layers, lowering.notes)
 
 
 def _dynamic_batch(module: nn.Module, count: int, shared: Sequence[bool] = ()) -> tuple:

@@ -1,0 +1,85 @@
+"""A complex tensor as real and imaginary part, apart or stacked along an axis of 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Pair"]
+
+
+class Pair:
+    """A complex tensor; both forms are computed when they are first asked for.
+
+    Parameters
+    ----------
+    real, imaginary
+        The parts, of equal shape.
+    stacked, gap
+        Instead of the parts: both in one tensor, along an axis of 2 in front of the axis `gap` of the complex tensor
+        (behind all axes if `gap` is their number).
+    """
+
+    def __init__(
+        self,
+        real: Tensor | None = None,
+        imaginary: Tensor | None = None,
+        *,
+        stacked: Tensor | None = None,
+        gap: int = 0,
+    ) -> None:
+        self._parts = None if real is None or imaginary is None else (real, imaginary)
+        self._stacked = stacked
+        self.gap = gap if stacked is not None else None
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part."""
+        if self._parts is None:
+            assert self._stacked is not None
+            assert self.gap is not None
+            self._parts = self._stacked.select(self.gap, 0), self._stacked.select(self.gap, 1)
+        return self._parts
+
+    @property
+    def real(self) -> Tensor:
+        return self.parts[0]
+
+    @property
+    def imaginary(self) -> Tensor:
+        return self.parts[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.real.dtype if self._stacked is None else self._stacked.dtype
+
+    @property
+    def shape(self) -> tuple:
+        if self._parts is not None:
+            return tuple(self._parts[0].shape)
+        assert self._stacked is not None
+        assert self.gap is not None
+        shape = tuple(self._stacked.shape)
+        return (*shape[: self.gap], *shape[self.gap + 1 :])
+
+    def stacked(self, gap: int) -> Tensor:
+        """Both parts in one tensor, along an axis of 2 in front of the axis `gap`."""
+        if self._stacked is None:
+            self._stacked, self.gap = torch.stack(self.parts, dim=gap), gap
+        assert self.gap is not None
+        return self._stacked if self.gap == gap else self._stacked.movedim(self.gap, gap)
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Pair:
+        """Apply a real-linear function to both parts."""
+        return Pair(function(self.real), function(self.imaginary))
+
+    def along(self, axis: int, function: Callable[[Tensor, int], Tensor]) -> Pair:
+        """Apply a function of a tensor and an axis, which changes nothing but that axis, to both parts at once."""
+        if self._stacked is None or self.gap is None:
+            return Pair(function(self.real, axis), function(self.imaginary, axis))
+        return Pair(
+            stacked=function(self._stacked, axis + (axis >= self.gap)),
+            gap=self.gap,
+        )

@@ -1,0 +1,114 @@
+"""The table of operators that compute with complex numbers, and what its entries have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptychonnx.export.lowering.torch.complex_arithmetic.constants import Constants
+from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
+from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
+from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
+
+__all__ = ["RULES", "Constant", "Context", "NotLowered", "is_complex", "rule"]
+
+Rule = Callable[..., Any]
+RULES: dict[str, Rule] = {}
+
+
+class NotLowered(Exception):
+    """An operator, or one way to call it, has no real form; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A complex tensor that no input changes, as an array, since a trace has no values of tensors."""
+
+    array: NDArray[np.complexfloating]
+
+
+@dataclass
+class Context:
+    """What rules need besides their arguments.
+
+    Attributes
+    ----------
+    constants
+        Where constants of the new module are stored.
+    known
+        Values of real tensors that no input changes, by `id`.
+    readers
+        Number of nodes that read each argument, by `id`.
+    """
+
+    constants: Constants
+    known: dict[int, NDArray] = field(default_factory=dict)
+    readers: dict[int, int] = field(default_factory=dict)
+
+    def value(self, x: Any) -> LinearValue:
+        """Any argument as a `LinearValue`."""
+        if isinstance(x, LinearValue):
+            return x
+        if isinstance(x, Constant):
+            return LinearValue.of(self._stored(x))
+        if isinstance(x, Tensor):
+            return LinearValue.of(x if x.is_floating_point() else x.to(torch.float32))
+        raise NotLowered(f"an argument is {type(x).__name__}")
+
+    def _stored(self, x: Constant) -> Pair:
+        dtype = torch.float64 if x.array.dtype == np.complex128 else torch.float32
+        return Pair(self.constants.tensor(x.array.real, dtype), self.constants.tensor(x.array.imag, dtype))
+
+    def settled(self, x: Any) -> LinearValue:
+        """`value`, computed unless nothing but a selection of entries is left to be done."""
+        value = self.value(x)
+        selections = all(one is None or one.is_selection for term in value.terms for one in term.maps)
+        if selections and not value.takes_real_part:
+            return value
+        return LinearValue.of(compute(value, self.constants))
+
+    def pair(self, x: Any, gap: int | None = None) -> Pair:
+        """The computed parts of a complex argument; the imaginary part of a real one is zero."""
+        computed = compute(self.value(x), self.constants, gap)
+        return computed if isinstance(computed, Pair) else Pair(computed, torch.zeros_like(computed))
+
+    def real(self, x: Any) -> Any:
+        """A real argument as an ordinary tensor; numbers stay numbers."""
+        if isinstance(x, LinearValue):
+            computed = compute(x, self.constants)
+            assert isinstance(computed, Tensor)
+            return computed
+        return x
+
+    def constant(self, x: Any) -> NDArray | None:
+        """The values of an argument that no input changes; None for any other."""
+        if isinstance(x, Constant):
+            return x.array
+        return self.known.get(id(x)) if isinstance(x, Tensor) else None
+
+    def is_read_once(self, x: Any) -> bool:
+        """Whether no other node reads this argument."""
+        return self.readers.get(id(x), 1) <= 1
+
+
+def is_complex(x: Any) -> bool:
+    """Whether an argument of an operator is complex."""
+    if isinstance(x, LinearValue):
+        return not x.is_real
+    return isinstance(x, Constant | complex)
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Enter a function of a `Context`, the operator, and its arguments under names of operators."""
+
+    def enter(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return enter
