@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -380,7 +381,7 @@ def _both(context: Context, operator: Any, x: Any) -> Tensor:
     return torch.isfinite(pair.real) & torch.isfinite(pair.imaginary)
 
 
-_TYPES = {
+_TYPES: dict[Any, torch.dtype] = {
     torch.complex32: torch.float16,
     torch.complex64: torch.float32,
     torch.complex128: torch.float64,
@@ -476,7 +477,7 @@ def _prod(
         raise NotLowered("it multiplies along an axis of dynamic size")
     total: Any = LinearValue.of(pair.each(lambda part: part.select(dim, 0)))
     for index in range(1, size):
-        factor = LinearValue.of(pair.each(lambda part, index=index: part.select(dim, index)))
+        factor = LinearValue.of(pair.each(partial(torch.select, dim=dim, index=index)))
         total = _mul(context, torch.ops.aten.mul.Tensor, total, factor)
     if keepdim:
         total = LinearValue.of(context.pair(total).each(lambda part: part.unsqueeze(dim)))

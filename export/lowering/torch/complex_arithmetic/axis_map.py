@@ -76,6 +76,11 @@ class AxisMap:
         return self.kernel is None and self.row_scales is None
 
     @property
+    def has_real_scales(self) -> bool:
+        """Whether entries are moved, dropped and multiplied by real numbers alone."""
+        return self.kernel is None and (self.row_scales is None or not self.row_scales.imag.any())
+
+    @property
     def is_identity(self) -> bool:
         return self.is_selection and np.array_equal(self.rows, np.arange(self.inputs))
 

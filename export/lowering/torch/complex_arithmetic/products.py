@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -60,13 +61,13 @@ def _trimmed(term: Term) -> Term:
             continue
         used = one.used_columns
         if len(used) < one.inputs:
-            source = _along(source, axis, lambda x, at, used=used: select_entries(x, at, used))
+            source = _along(source, axis, partial(select_entries, rows=used))
             reduced = one.without_columns()
             maps[axis] = None if reduced.is_identity else reduced
     return Term(source, tuple(maps))
 
 
-def _along(source, axis, function):
+def _along(source: Tensor | Pair, axis: int, function: Callable[[Tensor, int], Tensor]) -> Tensor | Pair:
     return function(source, axis) if isinstance(source, Tensor) else source.along(axis, function)
 
 
@@ -120,19 +121,19 @@ def _apply(term: Term, constants: Constants, is_real: bool, gap: int | None) -> 
     selections = {axis: one for axis, one in maps.items() if one.is_selection}
     for axis, one in selections.items():
         if one.outputs <= one.inputs:
-            value = _along(value, axis, lambda x, at, one=one: select_entries(x, at, one.rows))
+            value = _along(value, axis, partial(select_entries, rows=one.rows))
     order = _cheapest_order(products, value, is_real)
     for number, axis in enumerate(order):
         following = order[number + 1] if number + 1 < len(order) else None
         to_real = is_real and following is None
         place = _gap_after(axis, following, gap)
         one = products[axis]
-        if isinstance(value, Tensor) and one.kernel is None and not np.iscomplex(one.row_scales).any():
+        if isinstance(value, Tensor) and one.has_real_scales:
             to_real = True
         value = _multiply(value, axis, one, constants, to_real, place)
     for axis, one in selections.items():
         if one.outputs > one.inputs:
-            value = _along(value, axis, lambda x, at, one=one: select_entries(x, at, one.rows))
+            value = _along(value, axis, partial(select_entries, rows=one.rows))
     if is_real and isinstance(value, Pair):
         return value.real
     return value

@@ -47,8 +47,8 @@ COMPLEX_LOWERING = "Fourier transforms and complex numbers in real arithmetic"
 logger = logging.getLogger(__name__)
 
 _RULE_MODULES = (arithmetic_rules, contraction_rules, fourier_rules, structure_rules)
-# Real operators without an ONNX form that belong to Fourier transforms.
-_ALSO_REAL = {"unfold_backward"}
+# Real operators that the exporter, or an engine, cannot take as they are.
+_ALSO_REAL = {"unfold_backward", "gather"}
 
 
 class _ComplexSeen(TorchDispatchMode):
@@ -222,6 +222,8 @@ class _Interpreter(torch.fx.Interpreter):
     def __init__(self, graph: torch.fx.GraphModule, context: Context, known: dict[Node, NDArray]) -> None:
         # Values stay alive, so that the context may know them by `id`.
         super().__init__(graph, garbage_collect_values=False)
+        # The messages of errors stay one line.
+        self.extra_traceback = False
         self.context, self.known = context, known
         self.current_node: Node
 
@@ -275,7 +277,7 @@ class _Interpreter(torch.fx.Interpreter):
         return target(*real_args, **real_kwargs)
 
     def _keeps_structure(self, name: str, args: tuple, pending: bool) -> bool:
-        if name == "constant_pad_nd":
+        if name in ("constant_pad_nd", "pad") and args[2:3] in ((), ("constant",), (0,), (0.0,)):
             return pending or _is_float(self.current_node.meta.get("val"))
         return pending and name in structure_rules.STRUCTURAL
 

@@ -179,6 +179,15 @@ def _pad(context: Context, operator: Any, x: Any, pad: Sequence[int], fill: Any 
     return _with_native(context, operator, result, x, pad, fill)
 
 
+@rule("pad")
+def _pad_with_mode(
+    context: Context, operator: Any, x: Any, pad: Sequence[int], mode: str = "constant", fill: Any = None
+) -> Any:
+    if mode == "constant":
+        return _pad(context, torch.ops.aten.constant_pad_nd.default, x, pad, fill or 0)
+    return _parts(context, operator, x, pad, mode, fill)
+
+
 @rule("slice_scatter")
 def _slice_scatter(
     context: Context,
@@ -343,3 +352,12 @@ def _is_equal(left: Any, right: Any) -> bool:
     if isinstance(left, int) and isinstance(right, int):
         return left == right
     return statically_known_true(left == right)
+
+
+@rule("gather")
+def _gather(context: Context, operator: Any, x: Any, dim: int, index: Tensor, **keywords: Any) -> Any:
+    # Counted from the front, since the reference evaluator of ONNX misreads a negative axis.
+    axis = context.value(x).axis(dim)
+    if is_complex(x):
+        return _parts(context, operator, x, axis, index, **keywords)
+    return operator(context.real(x), axis, index, **keywords)
