@@ -274,10 +274,12 @@ def _record(
 
 def _git_commit() -> str | None:
     """Commit of this checkout, with `-dirty` if files were changed; None for an installed package."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    # The package reaches this folder through a link, which git does not follow.
+    file = Path(__file__).resolve()
+    git = ["git", "-C", str(file.parent)]
     try:
         tracked = subprocess.run(
-            [*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False
+            [*git, "ls-files", "--error-unmatch", str(file)], capture_output=True, check=False
         )
         describe = [*git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
         done = subprocess.run(describe, capture_output=True, text=True, check=False)

@@ -40,6 +40,7 @@ __all__ = [
     "HELD_OUT_FOLDER",
     "HELD_OUT_NAME",
     "INITIAL_NAME",
+    "Family",
     "LayerOutput",
     "NativeNetwork",
     "RunRecord",
@@ -48,6 +49,7 @@ __all__ = [
     "hash_of",
     "held_out_scan",
     "installed_versions",
+    "read_family",
     "read_run",
     "recorded_constants",
     "resized_probe",
@@ -124,6 +126,20 @@ class TrainedScan(BaseModel):
     step: float
     data_sha256: str
     probe_sha256: str
+
+
+class FamilyMember(BaseModel):
+    """A scan of a simulated family; the other keys of its manifest are ignored."""
+
+    beam: str
+    object: str
+    overlap: float
+
+
+class Family(BaseModel):
+    """Content of `family.json` that describes the scans, by file name."""
+
+    scans: dict[str, FamilyMember]
 
 
 class RunRecord(BaseModel):
@@ -224,6 +240,23 @@ def read_run(folder: Path) -> RunRecord:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the document"
         raise InputError(f"{path}: {key}: {first['msg']}") from error
+
+
+def read_family(folder: Path) -> Family | None:
+    """Read `family.json` of a run folder; None if the network was not trained on one simulated family.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    path = Path(folder) / FAMILY_NAME
+    if not path.is_file():
+        return None
+    try:
+        return Family.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise InputError(f"{path}: is damaged, expected the manifest of a simulated family") from error
 
 
 def fingerprint(tensors: Mapping[str, NDArray]) -> dict[str, str]:

@@ -50,8 +50,10 @@ from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.probe_distance import thumbnail
 from ptychonnx.train.dataset import SCALE_RULE
 from ptychonnx.train.run import (
+    Family,
     RunRecord,
     held_out_scan,
+    read_family,
     read_run,
 )
 from ptychonnx.train.trained_network import initial_network, load_network
@@ -123,7 +125,9 @@ def export_run(
     if scan.size != record.network.n:
         scan = resized(scan, record)
         record = record.model_copy(update={"scale": record.network.n / np.sqrt(record.flux)})
-    source = RunSource(record, load_network(run, record), initial_network(run, record), scan, trained_n)
+    source = RunSource(
+        record, load_network(run, record), initial_network(run, record), scan, trained_n, read_family(run)
+    )
     progress.stage(f"Converting {record.label}")
     candidate = _candidate(source, options)
     if options.precision == "fp32":
@@ -233,7 +237,7 @@ def _contract(
             thumbnail=None if scan.probe is None else thumbnail(scan.probe),
         ),
         beam=BeamInputs(modes=len(beam["probe"])) if beam else None,
-        trained_for=_trained_for(record, scan, source.trained_n),
+        trained_for=_trained_for(record, scan, source.trained_n, source.family),
         provenance=_provenance(record),
         conversion=Conversion(
             exporter=converted.exporter,
@@ -251,11 +255,25 @@ def _contract(
     )
 
 
-def _trained_for(record: RunRecord, scan: Scan, trained_n: int) -> TrainedBeams:
-    """What the run says about the scans that it was trained on."""
-    modes = 0 if scan.probe is None else len(scan.probe)
-    return TrainedBeams(
-        n=[trained_n], modes=(modes, modes) if modes else None, photons=(record.flux, record.flux)
+def _trained_for(record: RunRecord, scan: Scan, trained_n: int, family: Family | None) -> TrainedBeams:
+    """What the run says about the scans that it was trained on; a simulated family names its beams and objects."""
+    probe_modes = 0 if scan.probe is None else len(scan.probe)
+    modes = [trained.modes for trained in record.scans] or [probe_modes]
+    photons = [trained.photons for trained in record.scans] or [record.flux]
+    known = TrainedBeams(
+        n=[trained_n],
+        modes=(min(modes), max(modes)) if all(modes) else None,
+        photons=(min(photons), max(photons)),
+    )
+    if family is None:
+        return known
+    overlaps = [member.overlap for member in family.scans.values()]
+    return known.model_copy(
+        update={
+            "families": sorted({member.beam for member in family.scans.values()}),
+            "objects": sorted({member.object for member in family.scans.values()}),
+            "overlap": (round(min(overlaps), 2), round(max(overlaps), 2)),
+        }
     )
 
 

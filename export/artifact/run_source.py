@@ -15,7 +15,7 @@ from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.beam_arrays import probe_arrays
 from ptychonnx.runtime.scan.grouping import group_offsets, nearest_groups
 from ptychonnx.train.registry import get_architecture
-from ptychonnx.train.run import LayerOutput, NativeNetwork, RunRecord, resized_probe
+from ptychonnx.train.run import Family, LayerOutput, NativeNetwork, RunRecord, resized_probe
 
 if TYPE_CHECKING:
     from ptychonnx.train.torch.network import TorchNetwork
@@ -53,7 +53,8 @@ def resized(scan: Scan, record: RunRecord) -> Scan:
 class RunSource:
     """A finished run: its network with trained and with initial weights, and patterns that training did not see.
 
-    `trained_n` is the size of the patterns of training, of which that of the network may differ.
+    `trained_n` is the size of the patterns of training, of which that of the network may differ; `family` the simulated
+    family of the training, if it was one.
     """
 
     record: RunRecord
@@ -61,6 +62,7 @@ class RunSource:
     initial: NativeNetwork
     scan: Scan
     trained_n: int
+    family: Family | None = None
 
     @property
     def takes_offsets(self) -> bool:

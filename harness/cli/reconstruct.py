@@ -28,6 +28,7 @@ from ptychonnx.runtime.formats.writers.reconstruction_file import (
 )
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
 from ptychonnx.runtime.inference.artifact_path import artifact_path
+from ptychonnx.runtime.inference.general_artifact import general_artifact
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
 from ptychonnx.runtime.progress import Progress
@@ -51,7 +52,8 @@ def reconstruct(
         typer.Argument(
             metavar="[ARTIFACT] SCAN",
             parser=artifact_path,
-            help="ONNX artifact or zoo:NAME, left out with --server; and scan file (docs/reference/formats.md).",
+            help="ONNX artifact or zoo:NAME, left out with --server and for the general network of the zoo; and scan "
+            "file (docs/reference/formats.md).",
             show_default=False,
         ),
     ],
@@ -84,15 +86,23 @@ def reconstruct(
 ) -> None:
     """Run every pattern of a scan through an artifact and **stitch** the patches into one object.
 
-    Example: `ptychonnx reconstruct models/pinn_fno.onnx scan.cxi --out object.h5`
+    Without an artifact, the general network of the zoo for patterns of this size takes the beam from the scan.
+
+    Example: `ptychonnx reconstruct scan.cxi --out object.h5 --picture object.png`
+
+    With a network of your own: `ptychonnx reconstruct models/pinn_fno.onnx scan.cxi --out object.h5`
 
     On a server: `ptychonnx reconstruct --server grpc://127.0.0.1:8001/pinn_fno scan.cxi --out object.h5`
     """
     servers = [server] if server else []
-    if len(files) != 2 - len(servers):
+    if len(files) > 2 - len(servers):
         raise InputError(
             f"reconstruct: got {len(files)} files, expected "
-            + ("a scan alone with --server" if server else "an artifact (or --server URL) and a scan")
+            + (
+                "a scan alone with --server"
+                if server
+                else "a scan, or an artifact (or --server URL) and a scan"
+            )
         )
     check_batch(inference, servers)
     if iterations.refine_probe and not iterations.refine:
@@ -105,8 +115,19 @@ def reconstruct(
     if picture is not None:
         check_output(picture)
     with remote_sessions(servers, connection) as remote:
-        network: Predictor = remote[0] if remote else Session(artifacts[0], inference.provider)
+        network: Predictor | None = remote[0] if remote else None
+        if artifacts:
+            network = Session(artifacts[0], inference.provider)
         scan = read_scan(path, probe=probe, options=reading, estimate_probe=True)
+        if network is None:
+            chosen = general_artifact(scan)
+            output.print(
+                f"{scan.name}: reconstructed with zoo:{chosen.stem}, the general network for patterns of "
+                f"{scan.size} x {scan.size} pixels",
+                soft_wrap=True,
+                markup=False,
+            )
+            network = Session(chosen, inference.provider)
         if part is not None:
             _write_part(out, network, scan, part, inference.batch or DEFAULT_BATCH, stitching)
             return

@@ -53,7 +53,10 @@ def test_arguments_that_contradict_are_refused(server, run, four_artifacts, line
     write_scan(scan, lines_scan)
     out = ["--out", tmp_path / "o.h5"]
     for arguments, message in (
-        ([scan, *out], "got 1 files, expected an artifact (or --server URL) and a scan"),
+        (
+            [scan, scan, scan, *out],
+            "got 3 files, expected a scan, or an artifact (or --server URL) and a scan",
+        ),
         ([four_artifacts[0], scan, "--server", url(server), *out], "got 2 files, expected a scan alone"),
         (
             [scan, "--server", url(server), "--contract", "a", "--contract", "b", *out],
