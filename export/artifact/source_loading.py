@@ -132,10 +132,14 @@ def _load_file(path: Path, name: str) -> ModuleType:
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected Python code that defines {name!r}")
     file = path.resolve()
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if ("keras" in text or "tensorflow" in text) and importlib.util.find_spec("tensorflow"):
+        # Imported quietly: TensorFlow writes about the hardware otherwise.
+        importlib.import_module("ptychonnx.train.tensorflow")
     levels = 0
     while (file.parents[levels] / "__init__.py").is_file():
         levels += 1
-    if not levels and "from ." in file.read_text(encoding="utf-8", errors="replace"):
+    if not levels and "from ." in text:
         levels = 1
     while levels < len(file.parents):
         try:

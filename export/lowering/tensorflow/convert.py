@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -24,7 +24,7 @@ from ptychonnx.runtime.errors import UnsupportedError, first_line
 if TYPE_CHECKING:
     from ptychonnx.train.tensorflow.network import KerasNetwork
 
-__all__ = ["OPSET", "convert_model", "convert_network"]
+__all__ = ["OPSET", "convert_function", "convert_model", "convert_network"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +69,42 @@ def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> 
             )
         signature.append(tf.TensorSpec([None, *shape], tf.float32, name=name))
 
+    def call(*arguments: tf.Tensor) -> list[tf.Tensor]:
+        return [model([*arguments] if len(arguments) > 1 else arguments[0], training=False)]
+
+    return convert_function(call, signature, [OUTPUT_NAME])
+
+
+def convert_function(
+    call: Callable[..., list[tf.Tensor]], signature: Sequence[tf.TensorSpec], outputs: Sequence[str]
+) -> Converted:
+    """Convert a function of tensors.
+
+    Parameters
+    ----------
+    call
+        Returns a tensor for each of `outputs`.
+    signature
+        Shapes, types and names of its arguments.
+
+    Raises
+    ------
+    UnsupportedError
+        If there are operations without a counterpart in ONNX, such as those on complex numbers.
+    """
+
     @tf.function(input_signature=signature)
     def named(*arguments: tf.Tensor) -> dict[str, tf.Tensor]:
-        # The key of a dictionary becomes the name of the output.
-        return {OUTPUT_NAME: model([*arguments] if len(arguments) > 1 else arguments[0], training=False)}
+        # The keys of a dictionary become the names of the outputs.
+        return dict(zip(outputs, call(*arguments), strict=True))
 
     try:
         with captured_output() as printed:
             proto, _ = tf2onnx.convert.from_function(
                 named, input_signature=signature, opset=OPSET, custom_op_handlers=_HANDLERS
             )
+    except UnsupportedError:
+        raise
     except Exception as error:  # the model and the exporter may raise anything
         logger.debug("%s", printed.getvalue())
         raise UnsupportedError(f"tf2onnx cannot convert this model: {first_line(error)}") from error
@@ -89,9 +115,24 @@ def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> 
         raise UnsupportedError(
             f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator"
         )
+    _restore_order(proto.graph, [spec.name for spec in signature], outputs)
     # Some reshapes that change nothing appear only for some orders in which it traverses a set of names.
     graph = ReshapeEliminationPass()(ir.from_proto(proto)).model
     return Converted(ir.to_proto(graph), f"tf2onnx {tf2onnx.__version__}")
+
+
+def _restore_order(graph: onnx.GraphProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Inputs and outputs in the order of the function: tf2onnx sorts them, and leaves out unused inputs."""
+    for values, names in ((graph.input, inputs), (graph.output, outputs)):
+        by_name = {value.name: value for value in values}
+        if set(by_name) != set(names):
+            raise UnsupportedError(
+                f"tf2onnx writes {', '.join(by_name) or 'nothing'}, expected {', '.join(names)}: every input must be "
+                "used"
+            )
+        ordered = [by_name[name] for name in names]
+        del values[:]
+        values.extend(ordered)
 
 
 def _bind_constants(graph: onnx.GraphProto, function: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -16,20 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptychonnx.export.lowering.converted_graph import Converted
+from ptychonnx.export.lowering.integer_bounds import with_bounds
 from ptychonnx.export.lowering.torch.arguments import Arguments, bind_arguments
 from ptychonnx.export.lowering.torch.convert import convert_lowered
 from ptychonnx.export.lowering.torch.preparation import prepare
 from ptychonnx.export.lowering.torch.signature import OUTPUT, RealValuedModule, module_outputs
 from ptychonnx.export.lowering.torch.spectral import Lowering, at_full_precision, lower_spectral
 from ptychonnx.export.verification.inputs import module_inputs
-from ptychonnx.runtime.errors import InputError
 from ptychonnx.train.run import LayerOutput
 from ptychonnx.train.torch.network import layer_outputs
 
 __all__ = ["TorchModule"]
-
-# Largest integer that is tried where the bounds of an input are unknown.
-_LARGEST = 1023
 
 
 class TorchModule:
@@ -69,7 +66,7 @@ class TorchModule:
         self._module, self._layer_notes = at_full_precision(prepared)
         self._batch = batch
         arguments = bind_arguments(self._module, inputs, keywords, shared)
-        self._arguments = _with_bounds(self._module, arguments)
+        self._arguments = replace(arguments, inputs=with_bounds(arguments.inputs, self._trial(arguments)))
         self.inputs = dict(self._arguments.inputs)
         self._example = self._tensors(batch or 2)
         self.outputs = module_outputs(
@@ -77,6 +74,13 @@ class TorchModule:
         )
         self.parameters = sum(parameter.numel() for parameter in self._module.parameters())
         self._real = RealValuedModule(self._module, self._arguments).eval()
+
+    def _trial(self, arguments: Arguments) -> Callable[[list[NDArray]], object]:
+        def run(arrays: list[NDArray]) -> object:
+            with torch.inference_mode():
+                return arguments.call(self._module, [torch.from_numpy(array) for array in arrays])
+
+        return run
 
     def _tensors(self, batch: int) -> list[Tensor]:
         kind = module_inputs(list(self.inputs.values()))[0]
@@ -157,50 +161,3 @@ def _float64() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _with_bounds(module: nn.Module, arguments: Arguments) -> Arguments:
-    """The arguments with the bounds of all integers: given, those of the example, or the largest that is accepted."""
-    bounds: dict[str, tuple[int, int]] = {}
-    for name, one in arguments.inputs.items():
-        if not one.is_integer:
-            continue
-        if one.bounds is not None:
-            bounds[name] = one.bounds
-        elif one.example is not None and one.example.size:
-            bounds[name] = (int(one.example.min()), int(one.example.max()))
-        else:
-            bounds[name] = (0, _largest_accepted(module, arguments, name))
-    inputs = {
-        name: replace(one, bounds=bounds[name]) if name in bounds else one
-        for name, one in arguments.inputs.items()
-    }
-    return replace(arguments, inputs=inputs)
-
-
-def _largest_accepted(module: nn.Module, arguments: Arguments, name: str) -> int:
-    """The largest integer up to which the module runs, such as the last index of an embedding, by bisection."""
-
-    def runs(value: int) -> bool:
-        tensors = []
-        for key, one in arguments.inputs.items():
-            fill = value if key == name else 0
-            tensors.append(torch.from_numpy(np.full(one.full_shape(2), fill, one.dtype)))
-        try:
-            with torch.inference_mode():
-                arguments.call(module, tensors)
-        except Exception:  # whatever the author's code raises
-            return False
-        return True
-
-    low, high = 0, min(_LARGEST, int(np.iinfo(arguments.inputs[name].dtype).max))
-    if runs(high):
-        return high
-    if not runs(low):
-        raise InputError(
-            f"the module does not run on zeros for the integer input {name!r}, expected its bounds"
-        )
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if runs(middle) else (low, middle)
-    return low
