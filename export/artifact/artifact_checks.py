@@ -133,7 +133,7 @@ def _reference_checks(model: onnx.ModelProto, stamp: Contract | ModuleDescriptio
     if pair.output_sha256 == stored.output_sha256:
         yield Check("reference output", True, f"bit for bit that of the export, in {engine.name}")
         return
-    tolerance = RMS_TOLERANCE[stamp.conversion.precision if isinstance(stamp, Contract) else "fp32"]
+    tolerance = RMS_TOLERANCE[stamp.conversion.precision if isinstance(stamp, Contract) else stamp.precision]
     # Compared without a quotient: the stored one may be 0. NaN fails.
     passed = abs(pair.output_rms - stored.output_rms) <= tolerance * stored.output_rms
     yield Check(

@@ -13,16 +13,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, release
+from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, verify_candidate
 from ptychonnx.export.artifact.export_options import ModuleOptions
+from ptychonnx.export.artifact.half_module import half_module
 from ptychonnx.export.artifact.module_description import ModuleDescription
-from ptychonnx.export.artifact.publication import check_name
+from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.graph.narrowing import has_float64, narrowed
 from ptychonnx.export.lowering.converted_graph import Converted
 from ptychonnx.export.lowering.module_input import ModuleInput, ModuleOutput
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.export.verification.inputs import VerificationInputs, module_inputs, positive_inputs
+from ptychonnx.export.verification.report_files import write_report
 from ptychonnx.export.verification.verdict import report_lines
 from ptychonnx.export.verification.verification_report import VerificationReport
 from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError
@@ -83,6 +85,7 @@ class ModuleResult:
             f"{description.source}: {description.parameters:,} parameters",
             *(f"note: {note}" for note in description.notes),
             *report_lines(self.report),
+            *([] if description.precision_error is None else [f"precision: {description.precision_text()}"]),
             f"graph: {description.exporter}, opset {description.opset}; lowering: {description.lowering}; "
             f"passes: {', '.join(description.passes) or 'none'}",
         ]
@@ -152,8 +155,15 @@ def export_module(
     remarks += narrow
     described = partial(_description, native, source, [*notes, *native.notes, *remarks], converted, options)
     candidate = _candidate(native, converted, verification_inputs, described, options, out.stem)
-    published = release(candidate, out, progress)
-    return ModuleResult(out, published.stamp, published.report)
+    verified = verify_candidate(candidate, out, progress)
+    stamp, model = candidate.stamp(verified), verified.model
+    if options.precision == "fp16":
+        progress.stage(f"Reducing {out.stem} to half precision")
+        model, error = half_module(model, verification_inputs[0], options.precision_tolerance, options.batch)
+        stamp = stamp.model_copy(update={"precision": "fp16", "precision_error": error})
+    stamp = publish(model, stamp, out)
+    write_report(verified.report, out)
+    return ModuleResult(out, stamp, verified.report)
 
 
 def native_module(

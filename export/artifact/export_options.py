@@ -70,3 +70,12 @@ class ModuleOptions(_ArtifactOptions):
     """Settings of the export of a torch module."""
 
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the random inputs of verification")
+    precision: Literal["fp32", "fp16"] = Field(
+        default="fp32",
+        description="fp16 computes convolutions and matrix products in half precision, for GPUs",
+    )
+    precision_tolerance: float = Field(
+        default=1e-2,
+        gt=0,
+        description="Largest error of fp16, as a fraction of the largest output in float32",
+    )

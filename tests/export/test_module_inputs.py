@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 
 import ptychonnx  # noqa: E402
 from ptychonnx.export.artifact.artifact_checks import check_artifact  # noqa: E402
-from ptychonnx.export.artifact.export_module import ModuleInput, export_module  # noqa: E402
+from ptychonnx.export.artifact.export_module import ModuleInput, ModuleOptions, export_module  # noqa: E402
 from ptychonnx.export.artifact.input_text import other_sizes, read_example, read_input  # noqa: E402
 from ptychonnx.export.lowering.torch.arguments import bind_arguments  # noqa: E402
 from ptychonnx.export.verification.conditioning import judge_conditioning  # noqa: E402
@@ -236,6 +236,22 @@ def test_float64_that_onnxruntime_lacks_becomes_float32_and_that_is_said(tmp_pat
     found = run(tmp_path / "double.onnx", {"x": x})["output"]
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, Double()(torch.from_numpy(x)).detach(), atol=1e-6)
+
+
+def test_half_precision_is_measured_and_refused_beyond_a_tolerance(tmp_path):
+    torch.manual_seed(0)
+    module, out = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GELU(), nn.Conv2d(4, 1, 3)), tmp_path / "half.onnx"
+    result = export_module(module, [ModuleInput((1, 8, 8))], out, ModuleOptions(precision="fp16"))
+    assert result.description.precision == "fp16"
+    assert 1e-5 < result.description.precision_error < 1e-2
+    assert any(line.startswith("precision: fp16, ") for line in result.verdict())
+    weights = {tensor.data_type for tensor in onnx.load(out).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in weights
+    assert all(check.passed for check in check_artifact(out))
+    strict = ModuleOptions(precision="fp16", precision_tolerance=1e-6)
+    with pytest.raises(VerificationError, match=r"fp16: differs from float32 by .* allowed is 1e-06"):
+        export_module(module, [ModuleInput((1, 8, 8))], tmp_path / "strict.onnx", strict)
+    assert not (tmp_path / "strict.onnx").exists()
 
 
 class Random(nn.Module):

@@ -6,7 +6,7 @@ import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -36,6 +36,8 @@ def export_module(
     opset: int = DEFAULT_OPSET,
     require: Sequence[TargetName] = (),
     seed: int = 0,
+    precision: Literal["fp32", "fp16"] = "fp32",
+    precision_tolerance: float = 1e-2,
     source: str | None = None,
     progress: Progress = SILENT,
 ) -> ModuleResult:
@@ -71,6 +73,10 @@ def export_module(
         Targets on which every node must run: ``cpu``, ``cuda``, ``tensorrt``, ``openvino``.
     seed
         Seed of the random inputs of verification.
+    precision
+        ``fp16`` computes convolutions and matrix products in half precision.
+    precision_tolerance
+        Largest error of ``fp16``, as a fraction of the largest output in float32.
     source
         Where the module came from, in words, for the description inside the file; the name of its class if None.
     progress
@@ -102,7 +108,15 @@ def export_module(
     exporting = importlib.import_module("ptychonnx.export.artifact.export_module")
     options = checked(
         exporting.ModuleOptions,
-        {"tolerance": tolerance, "batch": batch, "opset": opset, "require": tuple(require), "seed": seed},
+        {
+            "tolerance": tolerance,
+            "batch": batch,
+            "opset": opset,
+            "require": tuple(require),
+            "seed": seed,
+            "precision": precision,
+            "precision_tolerance": precision_tolerance,
+        },
     )
     positional, keywords = _arguments(module, inputs)
     first = next(
