@@ -209,6 +209,14 @@ def _knows_inputs(model: Any) -> bool:
     return isinstance(model, keras.Sequential) or hasattr(model, "_inputs_struct")
 
 
+def _own_inputs(model: Any) -> list[Any]:
+    """Inputs that the model declares; empty for a subclassed or unbuilt one."""
+    try:
+        return list(model.inputs or []) if _knows_inputs(model) else []
+    except (AttributeError, ValueError):
+        return []
+
+
 def _described(model: Any, trees: Sequence[Any]) -> dict[str, ModuleInput]:
     """Inputs by name: those of the model, with the shapes and examples that are given."""
     given = []
@@ -216,7 +224,7 @@ def _described(model: Any, trees: Sequence[Any]) -> dict[str, ModuleInput]:
         if isinstance(leaf, ModuleInput):
             key = path[-1] if len(path) > 1 and isinstance(path[-1], str) else leaf.name
             given.append(replace(leaf, name=key))
-    own = list(model.inputs or []) if _knows_inputs(model) else []
+    own = _own_inputs(model)
     if not own:
         if not given:
             raise InputError("the model does not know its inputs: expected a shape or an example for each")
