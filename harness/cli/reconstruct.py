@@ -105,15 +105,11 @@ def reconstruct(
             )
         )
     check_batch(inference, servers)
-    if iterations.refine_probe and not iterations.refine:
-        raise InputError("--refine-probe: there are no iterations, expected --refine K with it")
     *artifacts, path = files
     part = None if shard is None else Shard.parse(shard)
     if part is not None:
         _check_part(out, picture, iterations, inference)
-    check_product(out)
-    if picture is not None:
-        check_output(picture)
+    _check_outputs(out, picture, iterations)
     with remote_sessions(servers, connection) as remote:
         network: Predictor | None = remote[0] if remote else None
         if artifacts:
@@ -155,6 +151,14 @@ def reconstruct(
         _logger.warning("forward misfit unknown: it needs a probe, and an object in memory")
     elif result.misfit.verdict != "good":
         _logger.warning("%s", result.misfit)
+
+
+def _check_outputs(out: Path, picture: Path | None, iterations: IterationOptions) -> None:
+    if iterations.refine_probe and not iterations.refine:
+        raise InputError("--refine-probe: there are no iterations, expected --refine K with it")
+    check_product(out)
+    if picture is not None:
+        check_output(picture)
 
 
 def _check_part(
