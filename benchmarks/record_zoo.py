@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
-from ptychonnx.harness.simulate.family import FamilyConfig
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.inference import Session
@@ -25,17 +24,10 @@ from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import read_run
 
 ZOO = Path(__file__).parents[1] / "zoo"
-GENERAL = "pinn_hybrid_any"
-NAMES = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "pinn_hybrid_grid2", "baseline", GENERAL)
-FILES = {name: f"{name}.onnx" for name in NAMES} | {GENERAL: "any_64.onnx"}
+NAMES = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "pinn_hybrid_grid2", "baseline")
 # Training scans, by their folder in the recipe.
-TRAINING = {
-    "data": LinesConfig(train_grid=64),
-    "data_large": LinesConfig(train_grid=128),
-    "family": FamilyConfig(scans=56, grid=12, max_modes=2),
-}
-TRAINED_ON = dict.fromkeys(NAMES, "data_large") | {"pinn_hybrid_grid2": "data", GENERAL: "family"}
-EXPORT_OPTIONS = {GENERAL: " --general --modes 4"}
+TRAINING = {"data": LinesConfig(train_grid=64), "data_large": LinesConfig(train_grid=128)}
+TRAINED_ON = dict.fromkeys(NAMES, "data_large") | {"pinn_hybrid_grid2": "data"}
 RUN_FIELDS = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
     "test": LinesConfig(train_grid=2),
@@ -83,18 +75,10 @@ def training_options(entry: dict[str, Any]) -> str:
     )
 
 
-def simulation_options(config: LinesConfig | FamilyConfig) -> str:
-    """Dataset and options of `ptychonnx simulate` that differ from the defaults."""
-    kind = "lines" if isinstance(config, LinesConfig) else "family"
-    defaults = asdict(type(config)())
-    changed = {key: value for key, value in asdict(config).items() if value != defaults[key]}
-    return " ".join([kind, *(f"--{key.replace('_', '-')} {value}" for key, value in changed.items())])
-
-
 def record(runs: Path) -> dict[str, Any]:
     """The content of `zoo.json`."""
     known = json.loads((ZOO / "zoo.json").read_text(encoding="utf-8"))["artifacts"]
-    artifacts = [ZOO / FILES[name] for name in NAMES]
+    artifacts = [ZOO / f"{name}.onnx" for name in NAMES]
     measured = {scan: metrics_on(config, artifacts) for scan, config in SCANS.items()}
     entries = {}
     for name, artifact in zip(NAMES, artifacts, strict=True):
@@ -130,7 +114,7 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
     ]
     recipe = ["<!-- not run: trains for hours -->", "```shell"]
     recipe += [
-        f"ptychonnx simulate {simulation_options(config)} --out {folder}"
+        f"ptychonnx simulate lines --train-grid {config.train_grid} --out {folder}"
         for folder, config in TRAINING.items()
     ]
     hashes = ["| file | MB | sha256 |", "|---|---|---|"]
@@ -149,7 +133,7 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
         recipe += [
             f"ptychonnx train {entry['architecture']} --data {entry['trained_on']} --out runs/{label} "
             f"{training_options(entry)}",
-            f"ptychonnx export runs/{label} --out zoo/{entry['file']}{EXPORT_OPTIONS.get(label, '')}",
+            f"ptychonnx export runs/{label} --out zoo/{label}.onnx",
         ]
         hashes.append(f"| `{entry['file']}` | {entry['bytes'] / 1e6:.1f} | `{entry['sha256']}` |")
     recipe += ["python -m benchmarks.record_zoo runs", "```"]

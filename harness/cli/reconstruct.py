@@ -86,11 +86,9 @@ def reconstruct(
 ) -> None:
     """Run every pattern of a scan through an artifact and **stitch** the patches into one object.
 
-    Without an artifact, the general network of the zoo for patterns of this size takes the beam from the scan.
+    Without an artifact, the general network of the zoo for patterns of this size is taken, if it has one.
 
-    Example: `ptychonnx reconstruct scan.cxi --out object.h5 --picture object.png`
-
-    With a network of your own: `ptychonnx reconstruct models/pinn_fno.onnx scan.cxi --out object.h5`
+    Example: `ptychonnx reconstruct models/pinn_fno.onnx scan.cxi --out object.h5`
 
     On a server: `ptychonnx reconstruct --server grpc://127.0.0.1:8001/pinn_fno scan.cxi --out object.h5`
     """

@@ -25,7 +25,12 @@ def general_artifact(scan: Scan) -> Path:
     sizes = {int(match[1]): name for name in zoo_names() if (match := _NAME.fullmatch(name))}
     if scan.size in sizes:
         return zoo_path(sizes[scan.size])
-    known = " and ".join(f"{size} x {size}" for size in sorted(sizes)) or "no size at all"
+    if not sizes:
+        raise InputError(
+            f"{scan.name}: no artifact is named, and this zoo has no general network to take instead: name one, such as "
+            "an artifact of your own"
+        )
+    known = " and ".join(f"{size} x {size}" for size in sorted(sizes))
     raise InputError(
         f"{scan.name}: patterns are {scan.size} x {scan.size} pixels, and the zoo has general networks for {known}: "
         "name an artifact, or change the patterns with --crop or --rebin"

@@ -23,3 +23,9 @@ def test_the_network_for_patterns_of_the_size_of_the_scan_is_taken(monkeypatch):
         InputError, match=r"mine: patterns are 32 x 32 pixels.*for 64 x 64 and 128 x 128: name an"
     ):
         general_artifact(scan_of(32))
+
+
+def test_without_a_general_network_one_must_be_named(monkeypatch):
+    monkeypatch.setattr(module, "zoo_names", lambda: ["pinn_fno"])
+    with pytest.raises(InputError, match="mine: no artifact is named, and this zoo has no general network"):
+        general_artifact(scan_of(64))
