@@ -27,8 +27,8 @@ def general_artifact(scan: Scan) -> Path:
         return zoo_path(sizes[scan.size])
     if not sizes:
         raise InputError(
-            f"{scan.name}: no artifact is named, and this zoo has no general network to take instead: name one, such as "
-            "an artifact of your own"
+            f"{scan.name}: no artifact is named, and this zoo has no general network to take instead: name one, "
+            "such as an artifact of your own"
         )
     known = " and ".join(f"{size} x {size}" for size in sorted(sizes))
     raise InputError(
