@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult, ScanSummary
 from ptychonnx.harness.metrics.alignment import apply_alignment
+from ptychonnx.harness.metrics.alignment_notes import alignment_note
 from ptychonnx.harness.metrics.bootstrap import Confidence, bootstrap_confidence
 from ptychonnx.harness.metrics.comparison import Comparison, bootstrap_sample, compare
 from ptychonnx.harness.metrics.ptychopinn_profile import PtychoPinnComparison, compare_as_ptychopinn
@@ -90,6 +91,10 @@ def judge_reconstruction(
             pixel_size=summary.pixel_size,
         )
         if comparison.alignment is not None:
+            if not (options.plane or options.register):
+                # Tried on what was reconstructed, and never applied.
+                note = alignment_note(image, summary.reference, summary.region)
+                notes += [] if note is None else [note]
             if options.ptychopinn:
                 profile = _ptychopinn_profile(image, summary.reference, comparison, notes)
             image = apply_alignment(image, comparison.alignment).astype(np.complex64)

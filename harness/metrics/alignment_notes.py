@@ -36,6 +36,8 @@ def alignment_note(reconstruction: Image, reference: Image, region: NDArray[np.b
     """
     rectangle = largest_rectangle(region).slices
     image, fixed = reconstruction[rectangle], reference[rectangle]
+    if not (np.ptp(np.abs(image)) > 0 and np.ptp(np.abs(fixed)) > 0):
+        return None
     before = _error(image, fixed)
     if before <= _SMALL_ERROR:
         return None

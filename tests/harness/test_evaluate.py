@@ -293,6 +293,22 @@ def test_another_probe_than_the_training_one_is_noted(
     assert "not the one" in found.rows[0].results["lines"].notes[0]
 
 
+def test_an_alignment_that_would_change_the_verdict_is_noted_and_not_applied(
+    four_artifacts: list[Path], lines_scan: Scan
+) -> None:
+    assert lines_scan.reference is not None
+    twin = replace(lines_scan.reference, object=lines_scan.reference.object.conj())
+    oracle = four_artifacts[:1]
+    as_it_is, conjugate = (
+        evaluate(oracle, scan).rows[0].results["lines"]
+        for scan in (lines_scan, replace(lines_scan, reference=twin))
+    )
+    assert not any("not applied" in note for note in as_it_is.notes)
+    assert any("the complex conjugate would lower the error" in note for note in conjugate.notes)
+    assert conjugate.comparison is not None
+    assert conjugate.comparison.phase.pearson == pytest.approx(-1, abs=0.05)
+
+
 def test_a_shifted_reference_needs_registration(
     four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
 ) -> None:
