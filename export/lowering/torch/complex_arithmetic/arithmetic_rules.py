@@ -1,9 +1,8 @@
-"""Operators that compute numbers from numbers at the same place: arithmetic, functions, comparisons, conversions."""
+"""Operators that compute numbers from numbers at the same place: arithmetic, comparisons, conversions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import Line
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
+    RULES,
     Constant,
     Context,
     NotLowered,
@@ -168,108 +168,8 @@ def _pow(context: Context, operator: Any, x: Any, exponent: Any) -> LinearValue:
             return power if number > 0 else _reciprocal(context, operator, power)
     if not is_complex(x) and not isinstance(x, Tensor):
         raise NotLowered("it raises a number to a complex power")
-    logarithm = _log(context, operator, x)
-    return _exp(context, operator, _mul(context, torch.ops.aten.mul.Tensor, logarithm, exponent))
-
-
-@rule("abs")
-def _abs(context: Context, operator: Any, x: Any) -> Tensor:
-    real, imaginary = context.pair(x).parts
-    return torch.sqrt(real * real + imaginary * imaginary)
-
-
-@rule("angle")
-def _angle(context: Context, operator: Any, x: Any) -> Tensor:
-    real, imaginary = context.pair(x).parts
-    return torch.atan2(imaginary, real)
-
-
-@rule("sgn", "sign")
-def _sign(context: Context, operator: Any, x: Any) -> LinearValue:
-    real, imaginary = context.pair(x).parts
-    size = torch.sqrt(real * real + imaginary * imaginary)
-    size = torch.where(size == 0, torch.ones_like(size), size)
-    return _complex(real / size, imaginary / size)
-
-
-@rule("exp")
-def _exp(context: Context, operator: Any, x: Any) -> LinearValue:
-    pair = context.pair(x)
-    size = torch.exp(pair.real)
-    return _complex(size * torch.cos(pair.imaginary), size * torch.sin(pair.imaginary))
-
-
-@rule("log")
-def _log(context: Context, operator: Any, x: Any) -> LinearValue:
-    real, imaginary = context.pair(x).parts
-    return _complex(0.5 * torch.log(real * real + imaginary * imaginary), torch.atan2(imaginary, real))
-
-
-@rule("sqrt", "rsqrt")
-def _sqrt(context: Context, operator: Any, x: Any) -> LinearValue:
-    real, imaginary = context.pair(x).parts
-    size = torch.sqrt(real * real + imaginary * imaginary)
-    # The sum that does not cancel, and the other part from the product of both.
-    large = torch.sqrt((size + torch.abs(real)) / 2)
-    small = torch.abs(imaginary) / torch.where(large == 0, torch.ones_like(large), 2 * large)
-    right = real >= 0
-    sign = torch.where(imaginary < 0, -torch.ones_like(real), torch.ones_like(real))
-    root = _complex(torch.where(right, large, small), sign * torch.where(right, small, large))
-    return root if operator.overloadpacket.__name__ == "sqrt" else _reciprocal(context, operator, root)
-
-
-def _circular(context: Context, x: Any, real: Callable, imaginary: Callable) -> LinearValue:
-    pair = context.pair(x)
-    return _complex(real(pair.real, pair.imaginary), imaginary(pair.real, pair.imaginary))
-
-
-@rule("sin")
-def _sin(context: Context, operator: Any, x: Any) -> LinearValue:
-    return _circular(
-        context, x, lambda a, b: torch.sin(a) * torch.cosh(b), lambda a, b: torch.cos(a) * torch.sinh(b)
-    )
-
-
-@rule("cos")
-def _cos(context: Context, operator: Any, x: Any) -> LinearValue:
-    return _circular(
-        context, x, lambda a, b: torch.cos(a) * torch.cosh(b), lambda a, b: -torch.sin(a) * torch.sinh(b)
-    )
-
-
-@rule("sinh")
-def _sinh(context: Context, operator: Any, x: Any) -> LinearValue:
-    return _circular(
-        context, x, lambda a, b: torch.sinh(a) * torch.cos(b), lambda a, b: torch.cosh(a) * torch.sin(b)
-    )
-
-
-@rule("cosh")
-def _cosh(context: Context, operator: Any, x: Any) -> LinearValue:
-    return _circular(
-        context, x, lambda a, b: torch.cosh(a) * torch.cos(b), lambda a, b: torch.sinh(a) * torch.sin(b)
-    )
-
-
-@rule("tanh")
-def _tanh(context: Context, operator: Any, x: Any) -> LinearValue:
-    # With t = tanh(a) and u = tan(b): (t + i u) / (1 + i t u), which does not overflow.
-    pair = context.pair(x)
-    t, u = torch.tanh(pair.real), torch.tan(pair.imaginary)
-    below = 1 + t * t * u * u
-    return _complex(t * (1 + u * u) / below, u * (1 - t * t) / below)
-
-
-@rule("sigmoid")
-def _sigmoid(context: Context, operator: Any, x: Any) -> LinearValue:
-    half = _mul(context, torch.ops.aten.mul.Tensor, x, 0.5)
-    pair = context.pair(_tanh(context, operator, half))
-    return _complex(0.5 + 0.5 * pair.real, 0.5 * pair.imaginary)
-
-
-@rule("silu")
-def _silu(context: Context, operator: Any, x: Any) -> LinearValue:
-    return _mul(context, torch.ops.aten.mul.Tensor, x, _sigmoid(context, operator, x))
+    logarithm = RULES["log"](context, operator, x)
+    return RULES["exp"](context, operator, _mul(context, torch.ops.aten.mul.Tensor, logarithm, exponent))
 
 
 def _is_computed_whole(context: Context, x: Any) -> bool:
@@ -456,7 +356,7 @@ def _nothing(context: Context, operator: Any, *args: Any, **keywords: Any) -> No
 
 @rule("linalg_vector_norm", "norm")
 def _norm(context: Context, operator: Any, x: Any, *args: Any, **keywords: Any) -> Tensor:
-    return operator(_abs(context, operator, x), *args, **keywords)
+    return operator(RULES["abs"](context, operator, x), *args, **keywords)
 
 
 @rule("addcmul")

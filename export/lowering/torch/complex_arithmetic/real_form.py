@@ -25,6 +25,7 @@ from ptychonnx.export.lowering.torch.complex_arithmetic import (
     arithmetic_rules,
     contraction_rules,
     fourier_rules,
+    function_rules,
     structure_rules,
 )
 from ptychonnx.export.lowering.torch.complex_arithmetic.constants import Constants
@@ -46,7 +47,7 @@ COMPLEX_LOWERING = "Fourier transforms and complex numbers in real arithmetic"
 
 logger = logging.getLogger(__name__)
 
-_RULE_MODULES = (arithmetic_rules, contraction_rules, fourier_rules, structure_rules)
+_RULE_MODULES = (arithmetic_rules, contraction_rules, fourier_rules, function_rules, structure_rules)
 # Real operators that the exporter, or an engine, cannot take as they are.
 _ALSO_REAL = {"unfold_backward", "gather"}
 

@@ -1,0 +1,125 @@
+"""Functions of a complex variable: absolute value, angle, exponentials, logarithms, roots, circular functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
+from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
+from ptychonnx.export.lowering.torch.complex_arithmetic.rules import RULES, Context, rule
+
+__all__: list[str] = []
+
+
+def _complex(real: Tensor, imaginary: Tensor) -> LinearValue:
+    return LinearValue.of(Pair(real, imaginary))
+
+
+def _product(context: Context, x: Any, y: Any) -> Any:
+    return RULES["mul"](context, torch.ops.aten.mul.Tensor, x, y)
+
+
+@rule("abs")
+def _abs(context: Context, operator: Any, x: Any) -> Tensor:
+    real, imaginary = context.pair(x).parts
+    return torch.sqrt(real * real + imaginary * imaginary)
+
+
+@rule("angle")
+def _angle(context: Context, operator: Any, x: Any) -> Tensor:
+    real, imaginary = context.pair(x).parts
+    return torch.atan2(imaginary, real)
+
+
+@rule("sgn", "sign")
+def _sign(context: Context, operator: Any, x: Any) -> LinearValue:
+    real, imaginary = context.pair(x).parts
+    size = torch.sqrt(real * real + imaginary * imaginary)
+    size = torch.where(size == 0, torch.ones_like(size), size)
+    return _complex(real / size, imaginary / size)
+
+
+@rule("exp")
+def _exp(context: Context, operator: Any, x: Any) -> LinearValue:
+    pair = context.pair(x)
+    size = torch.exp(pair.real)
+    return _complex(size * torch.cos(pair.imaginary), size * torch.sin(pair.imaginary))
+
+
+@rule("log")
+def _log(context: Context, operator: Any, x: Any) -> LinearValue:
+    real, imaginary = context.pair(x).parts
+    return _complex(0.5 * torch.log(real * real + imaginary * imaginary), torch.atan2(imaginary, real))
+
+
+@rule("sqrt", "rsqrt")
+def _sqrt(context: Context, operator: Any, x: Any) -> LinearValue:
+    real, imaginary = context.pair(x).parts
+    size = torch.sqrt(real * real + imaginary * imaginary)
+    # The sum that does not cancel, and the other part from the product of both.
+    large = torch.sqrt((size + torch.abs(real)) / 2)
+    small = torch.abs(imaginary) / torch.where(large == 0, torch.ones_like(large), 2 * large)
+    right = real >= 0
+    sign = torch.where(imaginary < 0, -torch.ones_like(real), torch.ones_like(real))
+    root = _complex(torch.where(right, large, small), sign * torch.where(right, small, large))
+    return (
+        root if operator.overloadpacket.__name__ == "sqrt" else RULES["reciprocal"](context, operator, root)
+    )
+
+
+def _circular(context: Context, x: Any, real: Callable, imaginary: Callable) -> LinearValue:
+    pair = context.pair(x)
+    return _complex(real(pair.real, pair.imaginary), imaginary(pair.real, pair.imaginary))
+
+
+@rule("sin")
+def _sin(context: Context, operator: Any, x: Any) -> LinearValue:
+    return _circular(
+        context, x, lambda a, b: torch.sin(a) * torch.cosh(b), lambda a, b: torch.cos(a) * torch.sinh(b)
+    )
+
+
+@rule("cos")
+def _cos(context: Context, operator: Any, x: Any) -> LinearValue:
+    return _circular(
+        context, x, lambda a, b: torch.cos(a) * torch.cosh(b), lambda a, b: -torch.sin(a) * torch.sinh(b)
+    )
+
+
+@rule("sinh")
+def _sinh(context: Context, operator: Any, x: Any) -> LinearValue:
+    return _circular(
+        context, x, lambda a, b: torch.sinh(a) * torch.cos(b), lambda a, b: torch.cosh(a) * torch.sin(b)
+    )
+
+
+@rule("cosh")
+def _cosh(context: Context, operator: Any, x: Any) -> LinearValue:
+    return _circular(
+        context, x, lambda a, b: torch.cosh(a) * torch.cos(b), lambda a, b: torch.sinh(a) * torch.sin(b)
+    )
+
+
+@rule("tanh")
+def _tanh(context: Context, operator: Any, x: Any) -> LinearValue:
+    # With t = tanh(a) and u = tan(b): (t + i u) / (1 + i t u), which does not overflow.
+    pair = context.pair(x)
+    t, u = torch.tanh(pair.real), torch.tan(pair.imaginary)
+    below = 1 + t * t * u * u
+    return _complex(t * (1 + u * u) / below, u * (1 - t * t) / below)
+
+
+@rule("sigmoid")
+def _sigmoid(context: Context, operator: Any, x: Any) -> LinearValue:
+    half = _product(context, x, 0.5)
+    pair = context.pair(_tanh(context, operator, half))
+    return _complex(0.5 + 0.5 * pair.real, 0.5 * pair.imaginary)
+
+
+@rule("silu")
+def _silu(context: Context, operator: Any, x: Any) -> LinearValue:
+    return _product(context, x, _sigmoid(context, operator, x))
