@@ -1,0 +1,25 @@
+"""Interrupted commands, and commands on a full disk, leave the old output or the new one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed, extra [serve]")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork and limits of file sizes")
+def test_outputs_are_old_or_new_after_a_kill_a_failed_rename_or_a_full_disk():
+    command = [sys.executable, "-m", "tests.hostile.crashes"]
+    child = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=550)
+    assert child.returncode == 0, child.stderr[-1000:]
+    report = json.loads(child.stdout)
+    assert report["faults"] == []
+    assert all(report["interruptions"].values())
+    assert all(code in {2, 3} for codes in report["full_disk"].values() for code in codes[:1])
