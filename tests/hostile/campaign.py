@@ -60,6 +60,8 @@ _LAZY = (
     "ptychonnx.runtime.reconstruction.stitching.kernel",
     "ptychonnx.export.adoption.adopt",
     "ptychonnx.export.deploy.triton",
+    "ptychonnx.harness.evaluation.write",
+    "matplotlib.backends.backend_agg",
     "skimage.metrics",
     "hdf5plugin",
 )

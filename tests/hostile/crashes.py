@@ -42,7 +42,6 @@ def commands(root: Path) -> dict[str, tuple[Subject, tuple[str, ...], str]]:
     table = {name: (subject, line, line[-1]) for name, (subject, line) in outputs.items()}
     return table | {
         "evaluate": (scan, evaluate, "out"),
-        "adopt": (subjects["contract/adopt"], subjects["contract/adopt"].arguments, "a.onnx"),
         "deploy": (scan, ("deploy", "triton", "m.onnx", "--repository", "out"), "out"),
         "simulate": (subjects["config/simulate"], lines, "out"),
     }
