@@ -28,7 +28,7 @@ from ptychonnx.export.portability import require
 from ptychonnx.export.verification.engines import installed_engines
 from ptychonnx.export.verification.first_difference import locate
 from ptychonnx.export.verification.inputs import VerificationInputs
-from ptychonnx.export.verification.report_files import write_refusal, write_report
+from ptychonnx.export.verification.report_files import with_report, write_refusal
 from ptychonnx.export.verification.verification_report import DECIDING_ENGINES, VerificationReport
 from ptychonnx.export.verification.verify import BATCHES, TOLERANCE, Predict, verify
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -147,8 +147,8 @@ def release(candidate: Candidate[Stamp], out: Path, progress: Progress = SILENT)
     """
     out = check_name(out)
     verified = verify_candidate(candidate, out, progress)
-    stamp = publish(verified.model, candidate.stamp(verified), out)
-    write_report(verified.report, out)
+    with with_report(verified.report, out):
+        stamp = publish(verified.model, candidate.stamp(verified), out)
     return Published(out, stamp, verified.report)
 
 

@@ -24,7 +24,7 @@ from ptychonnx.export.lowering.converted_graph import Converted
 from ptychonnx.export.lowering.module_input import ModuleInput, ModuleOutput
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.export.verification.inputs import VerificationInputs, module_inputs, positive_inputs
-from ptychonnx.export.verification.report_files import write_report
+from ptychonnx.export.verification.report_files import with_report
 from ptychonnx.export.verification.verdict import report_lines
 from ptychonnx.export.verification.verification_report import VerificationReport
 from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError
@@ -161,8 +161,8 @@ def export_module(
         progress.stage(f"Reducing {out.stem} to half precision")
         model, error = half_module(model, verification_inputs[0], options.precision_tolerance, options.batch)
         stamp = stamp.model_copy(update={"precision": "fp16", "precision_error": error})
-    stamp = publish(model, stamp, out)
-    write_report(verified.report, out)
+    with with_report(verified.report, out):
+        stamp = publish(model, stamp, out)
     return ModuleResult(out, stamp, verified.report)
 
 

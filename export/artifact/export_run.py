@@ -30,7 +30,7 @@ from ptychonnx.export.verification.inputs import (
     count_inputs,
     with_offsets,
 )
-from ptychonnx.export.verification.report_files import write_report
+from ptychonnx.export.verification.report_files import with_report
 from ptychonnx.export.verification.trained_weights import prove_weights
 from ptychonnx.export.verification.verify import relative_difference
 from ptychonnx.runtime.contract import (
@@ -135,7 +135,7 @@ def export_run(
         return ExportResult(out, published.stamp, published.report)
     assert gate is not None
     verified = verify_candidate(candidate, out, progress)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, with_report(verified.report, out):
         parent = Path(folder) / out.name
         publish(verified.model, candidate.stamp(verified), parent)
         reduced = reduce_artifact(
@@ -147,7 +147,6 @@ def export_run(
             require=options.require,
             progress=progress,
         )
-    write_report(verified.report, out)
     return ExportResult(out, reduced.contract, verified.report, reduced)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ptychonnx.export.verification.verification_report import Case, VerificationReport, describe_case
-from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.atomic import atomic_path
 
-__all__ = ["refused_paths", "report_paths", "report_text", "write_refusal", "write_report"]
+__all__ = ["refused_paths", "report_paths", "report_text", "with_report", "write_refusal"]
 
 
 def report_paths(artifact: Path) -> tuple[Path, Path]:
@@ -20,18 +22,27 @@ def refused_paths(artifact: Path) -> tuple[Path, Path]:
     return _paths(artifact, "refused")
 
 
-def write_report(report: VerificationReport, artifact: Path) -> None:
-    """Write the report of a published artifact, and remove that of an earlier refusal."""
-    _write(report, report_paths(artifact))
+@contextmanager
+def with_report(report: VerificationReport, artifact: Path) -> Iterator[None]:
+    """Publish an artifact in this block, and its report with it: both appear, or neither does.
+
+    The report is written before the block, under temporary names, so that a full disk is noticed before the artifact
+    has its name. The report of an earlier refusal is removed.
+    """
+    json, text = report_paths(artifact)
+    with atomic_path(json) as partial_json, atomic_path(text) as partial_text:
+        _write(report, (partial_json, partial_text))
+        yield
     for path in refused_paths(artifact):
         path.unlink(missing_ok=True)
 
 
 def write_refusal(report: VerificationReport, artifact: Path) -> Path:
     """Write the report of a graph that was refused, and return the path of its text."""
-    paths = refused_paths(artifact)
-    _write(report, paths)
-    return paths[1]
+    json, text = refused_paths(artifact)
+    with atomic_path(json) as partial_json, atomic_path(text) as partial_text:
+        _write(report, (partial_json, partial_text))
+    return text
 
 
 def report_text(report: VerificationReport) -> str:
@@ -79,5 +90,5 @@ def _paths(artifact: Path, state: str) -> tuple[Path, Path]:
 
 
 def _write(report: VerificationReport, paths: tuple[Path, Path]) -> None:
-    write_text(paths[0], report.model_dump_json(indent=2) + "\n")
-    write_text(paths[1], report_text(report))
+    paths[0].write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    paths[1].write_text(report_text(report), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -19,9 +20,10 @@ from ptychonnx.export.adoption.orientation_nodes import orient_image_in_graph, o
 from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.artifact.artifact_checks import check_artifact
 from ptychonnx.export.graph.editing import GraphTape
+from ptychonnx.export.verification import report_files
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.runtime.contract import Contract
-from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError, VerificationError
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan import Scan
@@ -348,6 +350,22 @@ def test_a_wrong_graph_is_never_published(phase_only, tmp_path, monkeypatch):
     with pytest.raises(VerificationError, match=r"^parity: relative error"):
         adopt(phase_only, specified(tmp_path, input={"steps": ["square"]}), tmp_path / "ours.onnx")
     assert not (tmp_path / "ours.onnx").exists()
+
+
+def test_an_artifact_and_its_report_appear_together_or_not_at_all(phase_only, tmp_path, monkeypatch):
+    out = tmp_path / "artifact.onnx"
+    adopt(phase_only, specified(tmp_path), out)
+    another = specified(tmp_path, label="another")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"artifact.verification.json", "artifact.verification.txt"} <= set(before)
+
+    def full_disk(report):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(report_files, "report_text", full_disk)
+    with pytest.raises(EnvironmentFailure, match="cannot be written"):
+        adopt(phase_only, another, out)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_the_contract_of_a_foreign_network_needs_no_training():
