@@ -22,6 +22,7 @@ from ptychonnx.export.verification.verification_report import describe_case
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Command, Omit, derive_options
 from ptychonnx.harness.cli.shared_options import Artifacts
+from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.runtime.formats import read_scan
 
 __all__ = ["app"]
@@ -91,7 +92,9 @@ def openvino(
 
     Example: `ptychonnx deploy openvino models/*.onnx --repository ovms`
     """
-    _write(plan_openvino(repository, _read(artifacts, options, specialise), options), dry_run)
+    _write(
+        plan_openvino(repository, _read(artifacts, options, specialise, engine="OpenVINO"), options), dry_run
+    )
 
 
 @app.command("mlserver", cls=Command)
@@ -138,8 +141,13 @@ def kserve(
     _write(plan_kserve(repository, _read(artifacts, options, specialise), options, service), dry_run)
 
 
-def _read(paths: list[Path], options: DeployOptions, scan_path: Path | None) -> list[Deployable]:
-    """Check the artifacts; options that contradict each other are refused before any artifact is run."""
+def _read(
+    paths: list[Path], options: DeployOptions, scan_path: Path | None, engine: str = "onnxruntime"
+) -> list[Deployable]:
+    """Check the artifacts; options that contradict each other are refused before any artifact is run.
+
+    An artifact that is specialised here has to agree with the general one in the engine of the server.
+    """
     options.check()
     with report_progress() as progress, tempfile.TemporaryDirectory() as folder:
         if scan_path is None:
@@ -151,6 +159,11 @@ def _read(paths: list[Path], options: DeployOptions, scan_path: Path | None) -> 
             progress.stage(f"Specialising {path} for {scan.name}")
             specialised.append(Path(folder) / path.name)
             report = specialise(path, beam_of_scan(path, scan), specialised[-1], progress).report
+            if any(case.engine.startswith(engine) for case in report.failures):
+                worst = describe_case(report.worst_case(), report.tolerance)
+                raise VerificationError(
+                    f"{path}: wrong for {scan.name} in {engine}, which the server runs: {worst}"
+                )
             if report.failures:
                 _logger.warning("%s: %s", path, describe_case(report.worst_case(), report.tolerance))
         progress.stage("Checking artifacts")

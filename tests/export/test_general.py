@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -16,8 +18,11 @@ from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_run import export_run
 from ptychonnx.export.artifact.specialise import beam_of_probe, beam_of_scan, specialise
 from ptychonnx.export.deploy.deployable import read_artifacts
+from ptychonnx.export.verification import engines
+from ptychonnx.harness.cli.app import main
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan.beam_arrays import beam_arrays
@@ -119,6 +124,46 @@ def test_a_specialised_artifact_agrees_with_the_general_one(artifact, other, tmp
     assert [deployable.name for deployable in read_artifacts([out])] == ["disk"]
     with pytest.raises(InputError, match="specialised already"):
         beam_of_scan(out, other)
+
+
+def deploy(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["ptychonnx", "deploy", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_a_general_artifact_is_deployed_with_the_beam_of_a_scan(artifact, other, tmp_path, monkeypatch):
+    write_scan(tmp_path / "scan.npz", other)
+    options = ["--specialise", tmp_path / "scan.npz", "--repository", tmp_path / "repo"]
+    assert deploy(monkeypatch, "triton", artifact, *options) == 0
+    served = Session(tmp_path / "repo" / "general" / "1" / "model.onnx", "cpu")
+    general = Session(artifact, "cpu")
+    patterns = other.diffraction[:4, None]
+    expected = general.predict(patterns, beam=general.beam(other))
+    assert np.abs(served.predict(patterns) - expected).max() < 1e-5
+
+
+def test_an_engine_that_answers_otherwise_is_not_deployed(artifact, other, tmp_path, monkeypatch, capfd):
+    pytest.importorskip("openvino")
+    write_scan(tmp_path / "scan.npz", other)
+    opened = engines.open_openvino
+
+    class Halved:
+        def __init__(self, data):
+            self._engine = opened(data)
+            self.name = self._engine.name
+
+        def __call__(self, *inputs):
+            return self._engine(*inputs) / 2
+
+    monkeypatch.setattr(engines, "open_openvino", Halved)
+    options = ["--specialise", tmp_path / "scan.npz", "--repository", tmp_path / "ovms"]
+    assert deploy(monkeypatch, "openvino", artifact, *options) == 1
+    assert "in OpenVINO, which the server runs" in " ".join(capfd.readouterr().err.split())
+    assert not (tmp_path / "ovms").exists()
 
 
 def test_a_probe_of_any_power_is_scaled_to_the_photons(artifact, other):
