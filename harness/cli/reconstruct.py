@@ -123,15 +123,13 @@ def reconstruct(
             )
             network = Session(chosen, inference.provider)
         if part is not None:
+            _check_beam(network, scan, stitching)
             _write_part(out, network, scan, part, inference.batch or DEFAULT_BATCH, stitching)
             return
         _check_memory(scan, out, picture, stitching, iterations)
         if iterations.refine:
             check_iterative(scan, iterations.alpha)
-        for line in (unknown := beam_warnings(scan, network.contract)):
-            _logger.warning("%s", line)
-        if unknown and stitching.strict:
-            raise InputError(f"--strict: {network.name} does not know this scan: {unknown[0]}")
+        _check_beam(network, scan, stitching)
         batch = inference.batch
         if batch is None and isinstance(network, Session):
             network, batch = tuned(network, scan)
@@ -157,6 +155,15 @@ def _check_outputs(out: Path, picture: Path | None, iterations: IterationOptions
     check_product(out)
     if picture is not None:
         check_output(picture)
+
+
+def _check_beam(network: Predictor, scan: Scan, stitching: ReconstructOptions) -> None:
+    """Say what of the scan is unknown to the network; refuse it with `--strict`."""
+    unknown = beam_warnings(scan, network.contract)
+    for line in unknown:
+        _logger.warning("%s", line)
+    if unknown and stitching.strict:
+        raise InputError(f"--strict: {network.name} does not know this scan: {unknown[0]}")
 
 
 def _check_part(

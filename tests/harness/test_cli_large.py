@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
+from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.formats.readers.native import write_scan
 from ptychonnx.runtime.reconstruction import segment_run
 
@@ -118,6 +120,22 @@ def test_a_server_has_no_automatic_batch(run, scan_file, tmp_path, command):
     code, _, error = run(command, "--server", "grpc://127.0.0.1:9/net", *rest, "--batch", "auto")
     assert code == 2
     assert "--batch auto: is for artifacts, expected a number with --server" in error
+
+
+def test_a_part_names_what_the_network_does_not_know(run, four_artifacts, scan_file, tmp_path):
+    scan = read_scan(scan_file)
+    other = replace(scan, probe=np.roll(scan.probe, 3, axis=1) * scan.probe.conj() / np.abs(scan.probe).max())
+    write_scan(tmp_path / "other.npz", other)
+    arguments = ["reconstruct", four_artifacts[0], tmp_path / "other.npz", "--shard", "1/1", "--out"]
+    code, _, error = run(*arguments, tmp_path / "part.h5")
+    assert code == 0, error
+    assert "Warning: probe: that of the scan is not the one that the artifact holds" in " ".join(
+        error.split()
+    )
+    code, _, error = run(*arguments, tmp_path / "strict.h5", "--strict")
+    assert code == 2
+    assert "--strict: " in error
+    assert not (tmp_path / "strict.h5").exists()
 
 
 def test_parts_are_merged_into_the_object_of_one_command(
