@@ -33,7 +33,7 @@ _BASE = (
 )
 # Packages that each extra of pyproject.toml installs; those that an extra only bounds are left out.
 EXTRAS = {
-    "torch": ("torch", "lightning", "neuraloperator", "onnxscript"),
+    "torch": ("torch", "lightning", "neuraloperator", "onnxscript", "safetensors"),
     "spherical": ("torch-harmonics",),
     "tensorflow": ("tensorflow", "keras", "tf2onnx", "onnxscript"),
     "tensorboard": ("tensorboard",),

@@ -157,11 +157,11 @@ def test_openvino_gives_what_onnxruntime_gives_shared_among_streams_or_not(
     (first,), (other,) = (session.inputs(lines_scan, each) for each in groups)
     (form,) = load_openvino(four_artifacts[0].read_bytes(), [first], threads, ["f32"]).variants.values()
     found = form()
-    np.testing.assert_allclose(found, session._run([first]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, session._run([first], {}), rtol=1e-5, atol=1e-5)
     again = form.func(other)
-    np.testing.assert_allclose(again, session._run([other]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(again, session._run([other], {}), rtol=1e-5, atol=1e-5)
     # What was given before is not overwritten by the next run.
-    np.testing.assert_allclose(found, session._run([first]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, session._run([first], {}), rtol=1e-5, atol=1e-5)
     assert np.abs(found - again).max() > 1e-3
 
 

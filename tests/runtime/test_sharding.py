@@ -128,8 +128,8 @@ def test_patterns_left_out_are_listed_after_the_merge(session, scan_file, tmp_pa
     patterns_of = {}
 
     class Broken(Session):
-        def predict(self, *inputs):
-            patches = super().predict(*inputs)
+        def predict(self, *inputs, **beam):
+            patches = super().predict(*inputs, **beam)
             return np.where(np.abs(patches) > 1e30, np.nan, patches).astype(np.complex64)
 
     broken = Broken(session.source, "cpu", 1)

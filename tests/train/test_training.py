@@ -85,6 +85,17 @@ def test_the_checkpoint_holds_what_was_trained(runs, name):
     assert not np.allclose(output, initial.predict(patterns), atol=1e-4)
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+def test_the_caller_decides_whether_denormal_numbers_are_flushed(tiny_scan, tmp_path, flushed):
+    torch = pytest.importorskip("torch")
+    torch.set_flush_denormal(flushed)
+    try:
+        train_tiny(tiny_scan, "fno", tmp_path / "run", epochs=1)
+        assert bool(np.float32(2e-38) * np.float32(0.1) == 0) == flushed
+    finally:
+        torch.set_flush_denormal(False)
+
+
 @pytest.mark.parametrize("name", ["fno", "cnn"])
 def test_the_seed_decides_every_weight(runs, tiny_scan, tmp_path, name):
     record, _, _ = runs(name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,6 @@ def fit(job: TrainingJob) -> FitResult:
     """
     training, data, checkpoints = job.training, job.data, job.checkpoints
     job.require_equal_shares()
-    # Denormal numbers are far below rounding, and slow Intel processors down.
-    torch.set_flush_denormal(True)
     native = build_network(job.architecture, job.network, job.retrieval_constants(), training.seed)
     if job.initial is not None:
         native.load(job.initial)
@@ -194,7 +193,8 @@ def fit(job: TrainingJob) -> FitResult:
         if isinstance(module, BeamPreparation | Features | Retrieval):
             _compute_exactly(module)
     if not checkpoints.finished:
-        _run(job, ReconstructionTask(native.module.train(), data, training))
+        with _denormals_flushed():
+            _run(job, ReconstructionTask(native.module.train(), data, training))
     native = TorchNetwork(native.module.cpu())
     native.load(checkpoints.best_folder)
     native.save(job.folder)
@@ -205,6 +205,20 @@ def fit(job: TrainingJob) -> FitResult:
         spectral_operator=native.spectral_operator(),
         packages=("torch", "lightning", "neuraloperator"),
     )
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Flush denormal numbers to zero in the calling thread, and in threads that start meanwhile.
+
+    They are far below rounding, and slow Intel processors down. The state of the caller's thread is restored.
+    """
+    flushed = not torch.tensor([1e-40]).mul(1).any()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
 
 
 def _run(job: TrainingJob, task: ReconstructionTask) -> None:

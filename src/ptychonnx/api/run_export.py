@@ -35,6 +35,8 @@ def export_run(
     opset: int = DEFAULT_OPSET,
     require: Sequence[TargetName] = (),
     final_steps: int | None = None,
+    general: bool = False,
+    modes: int | None = None,
 ) -> ExportResult:
     """Compile the trained network of a run to one self-describing ONNX file, and verify it.
 
@@ -66,6 +68,10 @@ def export_run(
         Targets on which every node must run: ``cpu``, ``cuda``, ``tensorrt``, ``openvino``.
     final_steps
         Steps of phase retrieval after the network; as many as in training if None.
+    general
+        Make probe, mask and scale inputs with defaults, so that the artifact fits other beams.
+    modes
+        Probe modes that a general artifact takes; as many as the training probe has if None.
 
     Returns
     -------
@@ -100,6 +106,8 @@ def export_run(
             "batch": batch,
             "opset": opset,
             "require": tuple(require),
+            "general": general,
+            "modes": modes,
         },
     )
     if isinstance(scan, str | os.PathLike):
