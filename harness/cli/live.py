@@ -13,7 +13,7 @@ import typer
 
 from ptychonnx.harness.cli.console import errors, output, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import check_batch
+from ptychonnx.harness.cli.shared_options import ServerUrl, check_batch
 from ptychonnx.harness.view.live_view import LiveView
 from ptychonnx.harness.view.page_server import PageServer
 from ptychonnx.runtime.errors import InputError
@@ -94,13 +94,7 @@ def live(
             "that is printed.",
         ),
     ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Network on a server, grpc://host:port/model[/version]; also grpcs, http and https.",
-        ),
-    ] = None,
+    server: ServerUrl = None,
     *,
     streams: LiveOptions,
     inference: InferenceOptions,

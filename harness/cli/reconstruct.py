@@ -11,7 +11,7 @@ import typer
 
 from ptychonnx.harness.cli.console import output, print_result, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import Probe, check_batch
+from ptychonnx.harness.cli.shared_options import Probe, ServerUrl, check_batch
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.iterative.rpie import check_iterative
@@ -63,13 +63,7 @@ def reconstruct(
     ],
     picture: Annotated[Path | None, typer.Option(help="PNG file for amplitude and phase.")] = None,
     probe: Probe = None,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Network on a server, grpc://host:port/model[/version]; also grpcs, http and https.",
-        ),
-    ] = None,
+    server: ServerUrl = None,
     shard: Annotated[
         str | None,
         typer.Option(

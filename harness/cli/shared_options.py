@@ -13,7 +13,7 @@ from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["Artifacts", "OptionalArtifacts", "Probe", "ServerUrls", "check_batch", "read_if_set"]
+__all__ = ["Artifacts", "OptionalArtifacts", "Probe", "ServerUrl", "ServerUrls", "check_batch", "read_if_set"]
 
 
 _ARTIFACTS = typer.Argument(
@@ -28,13 +28,10 @@ Probe = Annotated[
         "its power is scaled to the mean photons per pattern."
     ),
 ]
+_SERVER = "Network on a server, grpc://host:port/model[/version]; also grpcs, http and https."
+ServerUrl = Annotated[str | None, typer.Option(metavar="URL", help=_SERVER)]
 ServerUrls = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="URL",
-        help="Network on a server, grpc://host:port/model[/version]; also grpcs, http and https. May be given "
-        "several times.",
-    ),
+    list[str] | None, typer.Option(metavar="URL", help=f"{_SERVER} May be given several times.")
 ]
 
 

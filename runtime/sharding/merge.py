@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = ["MergedParts", "merge_parts"]
 _NAMED = 5
 
 
+@dataclass(frozen=True)
 class MergedParts:
     """The object of a scan that was reconstructed in parts.
 
@@ -39,8 +41,9 @@ class MergedParts:
         That of the network.
     """
 
-    def __init__(self, reconstruction: Reconstruction, scan: Scan, contract: Contract) -> None:
-        self.reconstruction, self.scan, self.contract = reconstruction, scan, contract
+    reconstruction: Reconstruction
+    scan: Scan
+    contract: Contract
 
 
 def merge_parts(
