@@ -26,6 +26,8 @@ _MIN_HELD_OUT = 16
 _BLOCK = 9  # neighbouring patterns that are held out together
 _DARKEST = 1e-4
 _MAX_NEIGHBOURHOODS = 64
+# Groups of many scans whose loss is measured after an epoch.
+_MAX_SCORED = 512
 _NEIGHBOURHOODS_AT_ONCE = 8
 
 
@@ -121,6 +123,14 @@ class TrainingData:
     def flux(self) -> float:
         """Mean photons in a pattern of the first scan."""
         return self.beam.flux
+
+    @property
+    def scored(self) -> NDArray[np.intp]:
+        """Rows of `held_out` whose loss is measured after every epoch: all of one scan, a few of each of many."""
+        if len(self.beams) == 1:
+            return self.held_out
+        step = max(1, len(self.held_out) // _MAX_SCORED)
+        return self.held_out[::step]
 
     @property
     def groups_in_epoch(self) -> int:

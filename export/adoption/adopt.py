@@ -100,7 +100,7 @@ def adopt_network(
     foreign = portable_graph.portable(foreign, specification, patterns)
     foreign = portable_graph.with_any_batch(foreign, specification, patterns)
     # One pattern at a time unless the foreign network itself takes several.
-    native = foreign.between_steps(specification)
+    native, exact = foreign.between_steps(specification), foreign.between_steps_in_float64(specification)
     if left_out := specification.output.left_out():
         _log.info("%s: left out of the artifact: %s", foreign.name, ", ".join(left_out))
     candidate = Candidate(
@@ -108,6 +108,7 @@ def adopt_network(
         model=wrap(foreign.model, specification, foreign.batch),
         inputs=[INPUT_NAME],
         native={OUTPUT_NAME: native},
+        exact={} if exact is None else {OUTPUT_NAME: exact},
         verification_inputs=_comparable(amplitude_inputs(patterns, origin), native, foreign, tolerance),
         stamp=partial(adopted_contract, original, foreign, specification),
         batch=foreign.batch,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,17 +62,18 @@ def adopt_module(
     converted = native.convert(DEFAULT_OPSET)
     names = [output.name for output in native.outputs]
 
-    def run(patterns: NDArray) -> dict[str, NDArray]:
-        return dict(zip(names, native.predict(patterns), strict=True))
+    def named(predict: Callable[..., list[NDArray]], patterns: NDArray) -> dict[str, NDArray]:
+        return dict(zip(names, predict(patterns), strict=True))
 
     model = converted.model
     model.producer_name, model.producer_version = native.framework, version(native.framework)
-    foreign = describe_graph(source, model, run, specification)
+    foreign = describe_graph(source, model, partial(named, native.predict), specification)
     foreign = replace(
         foreign,
         versions={native.framework: version(native.framework)},
         lowering=converted.lowering_text(),
         converted=True,
+        exact_run=partial(named, native.exact),
     )
     return adopt_network(foreign, specification, out, scan=scan, tolerance=tolerance, progress=progress)
 

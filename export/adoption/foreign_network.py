@@ -41,6 +41,8 @@ class Foreign:
         The network as its author runs it.
     run_batch
         The only batch size that `run` takes; None if any.
+    exact_run
+        The network in float64, like `run`; None if unknown.
     batch
         The only batch size that the graph takes; None if any.
     changes
@@ -65,6 +67,7 @@ class Foreign:
     versions: dict[str, str] = field(default_factory=dict)
     lowering: str = "none"
     converted: bool = False
+    exact_run: Run | None = None
 
     @property
     def replaced_dft(self) -> bool:
@@ -74,6 +77,14 @@ class Foreign:
     def between_steps(self, specification: Specification) -> ForeignNetwork:
         """The network between its steps in NumPy, from amplitudes to object parts."""
         return ForeignNetwork(self.run, self.heads, self.dtype, specification, self.run_batch)
+
+    def between_steps_in_float64(self, specification: Specification) -> ForeignNetwork | None:
+        """The same in float64 from the network's input on; None if unknown."""
+        if self.exact_run is None:
+            return None
+        return ForeignNetwork(
+            self.exact_run, self.heads, self.dtype, specification, self.run_batch, np.float64
+        )
 
 
 def read_network(path: Path, specification: Specification) -> Foreign:

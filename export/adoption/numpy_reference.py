@@ -60,6 +60,8 @@ class ForeignNetwork:
         Type of its input.
     batch
         The only batch size that it takes; None if any.
+    result
+        Type of the object parts: float32, or float64 for a network in float64.
 
     Raises
     ------
@@ -74,14 +76,16 @@ class ForeignNetwork:
         dtype: np.dtype,
         specification: Specification,
         batch: int | None,
+        result: type[np.floating] = np.float32,
     ) -> None:
         self._run, self._heads, self._dtype, self._batch = run, heads, dtype, batch
+        self._result = result
         self._specification = specification
         self._steps = specification.resolved_steps()[:-1]
         self._geometry = patch_geometry(specification)
         self._factor = exit_wave_factor(specification)
 
-    def __call__(self, diffraction: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, diffraction: NDArray[np.float32]) -> NDArray[np.floating]:
         """Preprocess the patterns, run the foreign network, and convert its output."""
         specification = self._specification
         patterns = orient_pattern(diffraction, specification.input.orientation)
@@ -92,7 +96,7 @@ class ForeignNetwork:
         if self._factor is not None:
             patches = patches * self._factor
         stacked = np.stack([patches.real, patches.imag], axis=-1)
-        return np.moveaxis(stacked, 1, 3).astype(np.float32)
+        return np.moveaxis(stacked, 1, 3).astype(self._result)
 
     def _patches(self, patterns: NDArray[np.float32]) -> NDArray[np.complexfloating]:
         """Complex output [B, 1, M, M] of the foreign network for preprocessed patterns."""
@@ -126,7 +130,7 @@ class ForeignNetwork:
             batches.append({name: value[: len(part)] for name, value in outputs.items()})
         return {name: np.concatenate([outputs[name] for outputs in batches]) for name in self._heads}
 
-    def _from_layout(self, name: str, value: NDArray, channels: Sequence[Channel]) -> NDArray[np.float32]:
+    def _from_layout(self, name: str, value: NDArray, channels: Sequence[Channel]) -> NDArray[np.floating]:
         """A foreign output as [B, channels, M, M]."""
         layout, side = self._specification.output.layout, self._geometry.side
         axes: dict[Layout, tuple[int, ...]] = {"BCNN": (1, 2, 3), "BNNC": (3, 1, 2), "BNN": (1, 2)}
@@ -147,7 +151,7 @@ class ForeignNetwork:
                 f"the foreign {', '.join(channels)} is {images.shape[2]} x {images.shape[3]} pixels, expected {side} x "
                 f"{side}: output.side states another side, and output.covers what it covers"
             )
-        return images.astype(np.float32)
+        return images.astype(self._result)
 
 
 def _placed(patches: NDArray, geometry: PatchGeometry, n: int) -> NDArray:

@@ -97,7 +97,7 @@ def with_any_batch(
         run = run_of_graph(model, foreign.source, list(foreign.heads))
     except InputError:
         return foreign
-    dynamic = replace(foreign, run=run, run_batch=None)
+    dynamic = replace(foreign, run=run, exact_run=None, run_batch=None)
     difference = _difference(dynamic, specification, one_by_one, patterns)
     if difference is None or difference > EXACT:
         return foreign

@@ -121,7 +121,7 @@ class ReconstructionTask(LightningModule):
         return _loader(self.data, self.data.train[share.ravel()], share.shape[1])
 
     def val_dataloader(self) -> DataLoader:
-        return _loader(self.data, self.data.held_out, self.data.groups_in_step(self.training_config))
+        return _loader(self.data, self.data.scored, self.data.groups_in_step(self.training_config))
 
     def configure_optimizers(self) -> Any:
         steps = self.data.steps(self.training_config)
