@@ -1,11 +1,14 @@
-"""Only `ptychonnx` may be imported, not the folders beside the tests; how parallel workers share the tests."""
+"""Only `ptychonnx` may be imported; random numbers are the same in any order; how workers share the tests."""
 
 from __future__ import annotations
 
 import os
+import random
 import sys
+import zlib
 from importlib.abc import MetaPathFinder
 
+import numpy as np
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -37,6 +40,27 @@ class _OnlyOneName(MetaPathFinder):
 
 
 sys.meta_path.insert(0, _OnlyOneName())
+
+
+def _seed(name: str) -> None:
+    """Seed the generators that a network without a seed draws its weights from, if their libraries are loaded."""
+    seed = zlib.crc32(name.encode())
+    random.seed(seed)
+    np.random.seed(seed)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
+    if keras := sys.modules.get("keras"):
+        keras.utils.set_random_seed(seed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
+    _seed(fixturedef.argname)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    _seed(item.name)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -38,7 +38,7 @@ from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOpti
 from ptychonnx.runtime.scan import Scan
 
 BATCH = 16
-FAST = LiveOptions(silence=10, positions_timeout=2, linger=0.05)
+FAST = LiveOptions(silence=60, positions_timeout=10, linger=0.05)
 
 
 def counted(scan: Scan) -> Scan:

@@ -129,7 +129,7 @@ def test_every_source_gives_the_object_of_the_file(
             url = f"swmr+file://{tmp_path}/frames.h5?frames=64&idle=0.5"
         else:
             stack.enter_context(replayed(scan, faults, str(table), "swmr", str(tmp_path / "x.h5")))
-            url = f"swmr+file://{tmp_path}/scan_data_*.h5?data=/d&idle=1"
+            url = f"swmr+file://{tmp_path}/scan_data_*.h5?data=/d&frames=64&idle=60"
             stack.enter_context(pieces_appear(scan, tmp_path))
         run = LiveRun(
             experiment.network,

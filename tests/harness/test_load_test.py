@@ -78,13 +78,13 @@ def test_in_an_open_loop_waiting_counts(four_artifacts, lines_scan):
         return predict(diffraction)
 
     session.predict = slow
-    # A request takes 20 ms, so at most 50 per second are answered: 20 per second are sustained, 200 pile up.
+    # A request takes 20 ms, so at most 50 per second are answered: 10 per second are sustained, 200 pile up.
     closed, calm, rush = measure_load(
-        [session], lines_scan, concurrency=[1], rates=[20, 200], batch=1, seconds=0.5, rounds=1
+        [session], lines_scan, concurrency=[1], rates=[10, 200], batch=1, seconds=0.5, rounds=1
     )
-    assert (closed.offered, calm.offered, rush.offered) == (None, 20, 200)
-    assert calm.requests == 10
-    assert calm.median_ms < 4 * closed.median_ms
+    assert (closed.offered, calm.offered, rush.offered) == (None, 10, 200)
+    assert calm.requests == 5
+    assert calm.median_ms < rush.median_ms / 2
     assert calm.patterns_per_second < 30
     assert rush.requests == 100
     assert rush.longest_ms > 1000

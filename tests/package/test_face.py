@@ -40,8 +40,8 @@ def test_the_import_loads_nothing_heavy() -> None:
     assert run_python(PROGRAM) == "[]"
 
 
-def test_the_import_takes_less_than_three_tenths_of_a_second() -> None:
-    program = "import time; t = time.perf_counter(); import ptychonnx; print(time.perf_counter() - t)"
+def test_the_import_takes_less_than_three_tenths_of_a_second_of_the_processor() -> None:
+    program = "import time; t = time.process_time(); import ptychonnx; print(time.process_time() - t)"
     assert min(float(run_python(program)) for _ in range(3)) < 0.3
 
 

@@ -114,7 +114,12 @@ def small_blocks(monkeypatch):
 
 @pytest.mark.parametrize("kind", FILES)
 @given(order=st.lists(INDEX, min_size=1, max_size=5))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_a_lazily_read_scan_equals_the_eagerly_read_one(kind, order, request, tmp_path_factory):
     scan, truth, probe = (request.getfixturevalue(name) for name in ("scan", "truth", "probe"))
     path, options = FILES[kind](tmp_path_factory.mktemp("scan"), scan, truth, probe)
