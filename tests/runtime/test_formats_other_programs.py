@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -293,9 +295,34 @@ def test_an_object_of_ptypy_is_a_reference(scan, truth, tmp_path):
     np.testing.assert_allclose(reference.origin, (0, 0), atol=1e-2)
 
 
-def test_an_object_of_another_scan_is_refused(scan, truth, tmp_path):
-    from dataclasses import replace
+def shelves_file(path, truth, scan, from_middle):
+    """A reconstruction of PtychoShelves: corners of windows, (x, y) in pixels."""
+    corners = scan.positions - scan.size // 2
+    if from_middle:
+        corners = corners - (np.ceil((np.array(truth.shape) - scan.size) / 2) - 1)
+    return hdf5(
+        path,
+        object=matlab(truth),
+        probe=matlab(np.ones((1, scan.size, scan.size), np.complex64)),
+        outputs__probe_positions=corners[:, ::-1].T,
+        p__dx_spec=np.full((2, 1), PIXEL),
+    )
 
+
+@pytest.mark.parametrize("from_middle", [True, False])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_an_object_of_ptychoshelves_is_a_reference(scan, truth, tmp_path, from_middle, odd):
+    path = shelves_file(tmp_path / "r.mat", truth[odd:, : -1 - odd], scan, from_middle)
+    reference = read_reference(path, scan)
+    np.testing.assert_array_equal(reference.object, truth[odd:, : -1 - odd])
+    np.testing.assert_allclose(reference.origin, (0, 0), atol=1e-9)
+    with pytest.raises(InputError, match="its positions differ from those of known"):
+        read_reference(path, replace(scan, positions=scan.positions[::-1].copy()))
+    with pytest.raises(InputError, match="expected one layer and \\(2, 19\\), a position for each pattern"):
+        read_reference(path, scan.subset(np.arange(19)))
+
+
+def test_an_object_of_another_scan_is_refused(scan, truth, tmp_path):
     path = ptychodus_product(tmp_path / "p.h5", truth, scan, rows=12)
     with pytest.raises(InputError, match="positions of known leave its object"):
         read_reference(path, replace(scan, positions=scan.positions + 30))

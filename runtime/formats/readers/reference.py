@@ -13,6 +13,9 @@ HDF5 with `object`, its attributes `pixel_width_m`, `center_x_m`, `center_y_m`, 
     canvas begins at 0 m.
 .ptyr of ptypy: `content/obj/*/data`, `_origin` and `_psize` in metres
     `_origin` is the edge of pixel [0, 0], in coordinates in which a position is the middle of a window.
+.mat of PtychoShelves and fold_slice, version 7.3: `object`, `probe`, `outputs/probe_positions` and `p/dx_spec`
+    A position (x, y) in pixels is the corner of a window, from the corner of the one in the middle of the object
+    (`find_reconstruction_ROI_external` of fold_slice); from the first pixel if none is negative.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ __all__ = ["read_reference"]
 
 _HDF5 = ("object", "origin_px")
 _PTYPY = "content/obj"
+_SHELVES = "outputs/probe_positions"
 _CXI = ("entry_1/image_2/data", "entry_1/ptychonnx/origin_px")
 # Corners in whole pixels are off by half a pixel at most; more than this means another scan or pixel size.
 _TOLERANCE_PX = 1.0
@@ -87,6 +91,8 @@ def _from_hdf5(path: Path, scan: Scan) -> Reference:
         file = HDF5File.open(path, ReadOptions(), stack)
         if file.has_group(_PTYPY):
             return _from_ptypy(file, scan)
+        if file.has("object") and file.has(_SHELVES):
+            return _from_ptychoshelves(file, scan)
         whole_key = file.has("object") and not file.has("origin_px")
         if whole_key and "center_x_m" in file.dataset("", "object").attrs:
             return _from_ptychodus(file, scan)
@@ -105,14 +111,7 @@ def _from_ptychodus(file: HDF5File, scan: Scan) -> Reference:
     middles = np.stack([y, x], axis=1) / pixel_size
     origin = np.array(corner) / pixel_size
     if len(middles) == len(scan):
-        shifts = scan.positions - _middle(scan) - middles
-        origin = origin + np.median(shifts, axis=0)
-        worst = float(np.abs(shifts - np.median(shifts, axis=0)).max())
-        if worst > _TOLERANCE_PX:
-            raise InputError(
-                f"{file.path}: its positions differ from those of {scan.name} by up to {worst:.1f} pixels after the "
-                f"best shift, expected at most {_TOLERANCE_PX:g}: is it the same scan?"
-            )
+        origin = origin + _shift(file.path, scan.positions - _middle(scan) - middles, scan)
     return _placed(file.path, whole, origin, scan)
 
 
@@ -129,6 +128,35 @@ def _from_ptypy(file: HDF5File, scan: Scan) -> Reference:
         )
     _check_pixel_size(file.path, float(sides[0]), scan)
     return _placed(file.path, whole, edge / sides + 0.5, scan)
+
+
+def _from_ptychoshelves(file: HDF5File, scan: Scan) -> Reference:
+    whole = file.complex("complex [rows, columns]", "object")
+    window = np.array(file.complex("complex [modes, N, N]", "probe").shape[-2:])
+    corners = file.real("(x, y) in pixels [n, 2]", _SHELVES).astype(np.float64)
+    if corners.shape != (2, len(scan)) or whole.ndim != 2:
+        raise InputError(
+            f"{file.path}: object {whole.shape} and {_SHELVES} {corners.shape}, as h5py reads them, expected one "
+            f"layer and (2, {len(scan)}), a position for each pattern of {scan.name}"
+        )
+    _check_pixel_size(file.path, float(file.real("metres", "p/dx_spec").reshape(-1)[0]), scan)
+    corners = corners[::-1].T
+    if (corners < 0).any():
+        corners = corners + np.ceil((np.array(whole.shape) - window) / 2) - 1
+    origin = _shift(file.path, scan.positions - window // 2 - corners, scan)
+    return _placed(file.path, whole, origin, scan)
+
+
+def _shift(path: Path, shifts: NDArray[np.float64], scan: Scan) -> NDArray[np.float64]:
+    """The best of the shifts of all positions, which must be about the same."""
+    shift = np.median(shifts, axis=0)
+    worst = float(np.abs(shifts - shift).max())
+    if worst > _TOLERANCE_PX:
+        raise InputError(
+            f"{path}: its positions differ from those of {scan.name} by up to {worst:.1f} pixels after the best "
+            f"shift, expected at most {_TOLERANCE_PX:g}: is it the same scan?"
+        )
+    return shift
 
 
 def _middle(scan: Scan) -> float:
