@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -71,7 +72,10 @@ class MeasuringProcess:
         EnvironmentFailure
             If the process ended unexpectedly.
         """
-        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        # Ctrl-C reaches this process too, which then ends without a word; the command says it.
+        self._process = ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)
+        )
         self.outputs: dict[str, NDArray[np.float32] | None]
         try:
             self.outputs, self.notes = self._call(_load, load, threads)
