@@ -1,11 +1,14 @@
 """Every rename of every command that writes is killed or failed in turn, and every command meets a full disk.
 
-Afterwards an output is the old one or the new one, and the next run removes what was left behind.
+Afterwards an output is the old one or the new one, and the next run removes what was left behind. The tests run the
+commands that need no training framework; `make hostile` runs all.
 """
 
 from __future__ import annotations
 
+import argparse
 import errno
+import importlib
 import json
 import os
 import resource
@@ -18,37 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from tests.hostile import campaign
-from tests.hostile.subjects import Subject, all_subjects
+from tests.hostile.writers import Writer, prepare, writers
 
 __all__ = ["check_crashes"]
 
-# Sizes beyond which a write fails like one on a full disk.
-_LIMITS = (0, 4000)
+_FRAMEWORKS = ("torch", "lightning", "onnx_ir", "onnxscript", "neuralop")
+# Renames of one run that are disturbed at most.
+_MOST = 20
 
 
-def commands(root: Path) -> dict[str, tuple[Subject, tuple[str, ...], str]]:
-    """Subject whose folder is used, command line, and output that changes as one."""
-    subjects = {subject.name: subject for subject in all_subjects(root)}
-    scan = subjects["artifact/reconstruct"]
-    evaluate = ("evaluate", "m.onnx", "--scan", "s.npz", "--provider", "cpu", "--out", "out")
-    lines = ("simulate", "lines", "--n", "16", "--train-grid", "3", "--test-grid", "2", "--out", "out")
-    outputs = {
-        f"reconstruct {ending}": (
-            scan,
-            ("reconstruct", "m.onnx", "s.npz", "--provider", "cpu", "--out", f"out.{ending}"),
-        )
-        for ending in ("npz", "h5", "cxi")
-    }
-    table = {name: (subject, line, line[-1]) for name, (subject, line) in outputs.items()}
-    return table | {
-        "evaluate": (scan, evaluate, "out"),
-        "deploy": (scan, ("deploy", "triton", "m.onnx", "--repository", "out"), "out"),
-        "simulate": (subjects["config/simulate"], lines, "out"),
-    }
-
-
-def run(folder: Path, arguments: tuple[str, ...], before: Callable[[], object]) -> int:
-    """Exit code of a command in a forked process, which calls `before` first."""
+def run(folder: Path, line: str, before: Callable[[], object] = lambda: None) -> tuple[int, str]:
+    """Exit code and messages of a command in a forked process, which calls `before` first."""
     # Not a file, which would meet the full disk too; a pipe holds 64 kB.
     reading, writing = os.pipe()
     process = os.fork()
@@ -59,7 +42,7 @@ def run(folder: Path, arguments: tuple[str, ...], before: Callable[[], object]) 
             os.chdir(folder)
             os.dup2(writing, 1)
             os.dup2(writing, 2)
-            sys.argv = ["ptychonnx", *arguments]
+            sys.argv = ["ptychonnx", *line.split()]
             from ptychonnx.harness.cli.app import main
 
             before()
@@ -72,8 +55,7 @@ def run(folder: Path, arguments: tuple[str, ...], before: Callable[[], object]) 
     code = campaign._waited(process, campaign.time.monotonic() + 60)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        (folder.parent / "log.txt").write_bytes(pipe.read())
-    return code
+        return code, pipe.read().decode(errors="replace")
 
 
 def sabotage(number: int, action: str) -> None:
@@ -102,99 +84,106 @@ def sabotage(number: int, action: str) -> None:
 
 
 def fill(limit: int) -> None:
-    """No file may grow beyond the limit."""
+    """No file may grow beyond the limit: a write fails like one on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
-def content(path: Path) -> dict[str, bytes]:
-    """Every file of an output, by name."""
-    if path.is_file():
-        return {"": path.read_bytes()}
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+def content(folder: Path, writer: Writer) -> dict[str, bytes]:
+    """The outputs of a command, by name."""
+    files = {file for pattern in writer.outputs for file in folder.glob(pattern) if file.is_file()}
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(files)}
 
 
-def check_crashes() -> dict[str, Any]:
+def check_crashes(frameworks: bool = False) -> dict[str, Any]:
     """Number of interruptions of each command, exit codes on a full disk, and faults."""
     campaign._load()
+    for name in _FRAMEWORKS if frameworks else ():
+        importlib.import_module(name)
     report: dict[str, Any] = {"interruptions": {}, "full_disk": {}, "faults": []}
     with tempfile.TemporaryDirectory() as temporary:
-        root, work = Path(temporary) / "whole", Path(temporary) / "work"
-        root.mkdir()
-        for name, (subject, arguments, output) in commands(root).items():
-            whole = root / subject.name.replace("/", "_")
-            folder = work / "case"
-
-            def fresh(whole: Path = whole, folder: Path = folder) -> None:
-                shutil.rmtree(work, ignore_errors=True)
-                shutil.copytree(whole, folder)
-
-            fresh()
-            if run(folder, arguments, lambda: None):
-                report["faults"].append(f"{name}: {(work / 'log.txt').read_text()[-300:]}")
-                continue
-            interruptions = 0
-            for action in ("before", "after", "fail"):
-                for number in range(1, 12):
-                    fresh()
-                    # An earlier output of the same kind, where a command replaces it.
-                    old = {} if name == "deploy" else _earlier(folder, output, name)
-                    code = run(folder, arguments, lambda n=number, a=action: sabotage(n, a))
-                    if code == 0:
-                        break
-                    interruptions += 1
-                    _judge(
-                        report["faults"], f"{name} {action} {number}", name, folder, output, old, code, action
-                    )
-            report["interruptions"][name] = interruptions
-            codes = []
-            for limit in _LIMITS:
-                fresh()
-                old = {} if name == "deploy" else _earlier(folder, output, name)
-                codes.append(run(folder, arguments, lambda limit=limit: fill(limit)))
-                if codes[-1]:
-                    text = (work / "log.txt").read_text()
-                    if codes[-1] not in {2, 3} or "Traceback" in text or content(folder / output) != old:
-                        report["faults"].append(f"{name} limit {limit}: {codes[-1]} {text[-200:]}")
-            report["full_disk"][name] = codes
-            print(f"{name}: {interruptions}, {codes}", file=sys.stderr, flush=True)
+        whole = Path(temporary) / "whole"
+        for line in prepare(whole, frameworks):
+            code, text = run(whole, line)
+            if code:
+                raise RuntimeError(f"{line}: {text[-1000:]}")
+        for name, writer in writers(frameworks).items():
+            trial = _Trial(whole, Path(temporary) / "work", writer, name)
+            report["interruptions"][name] = trial.interrupt()
+            report["full_disk"][name] = trial.fill_disk()
+            report["faults"] += trial.faults
+            print(f"{name}: {report['interruptions'][name]}, {report['full_disk'][name]}", file=sys.stderr)
     return report
 
 
-def _earlier(folder: Path, output: str, name: str) -> dict[str, bytes]:
-    path = folder / output
-    if name == "simulate":
-        return {}
-    if name == "evaluate":
-        path.mkdir()
-        for file in ("metrics.json", "report.html", "notes.txt"):
-            (path / file).write_text("old")
-    else:
-        path.write_text("old")
-    return content(path)
+class _Trial:
+    """One command, in a fresh folder each time."""
+
+    def __init__(self, whole: Path, folder: Path, writer: Writer, name: str) -> None:
+        self.whole, self.folder, self.writer, self.name = whole, folder, writer, name
+        self.faults: list[str] = []
+        code, text, _, self.new = self.once(lambda: None)
+        if code or not self.new:
+            raise RuntimeError(f"{name}: {text[-1000:]}")
+
+    def once(self, before: Callable[[], object]) -> tuple[int, str, dict[str, bytes], dict[str, bytes]]:
+        """Exit code, messages, and the outputs before and after."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(self.whole, self.folder)
+        for file in self.writer.earlier:
+            (self.folder / file).parent.mkdir(exist_ok=True)
+            (self.folder / file).write_text("old")
+        old = content(self.folder, self.writer)
+        code, text = run(self.folder, self.writer.line, before)
+        return code, text, old, content(self.folder, self.writer)
+
+    def interrupt(self) -> int:
+        """Disturb each rename in each way; the number of disturbances."""
+        count = 0
+        for action in ("before", "after", "fail"):
+            for number in range(1, _MOST + 1):
+                code, text, old, now = self.once(lambda n=number, a=action: sabotage(n, a))
+                if code == 0:
+                    break
+                count += 1
+                case = f"{self.name} {action} {number}"
+                if action == "fail" and (code not in {2, 3} or "Traceback" in text):
+                    self.faults.append(f"{case}: exit code {code}: {text[-200:]}")
+                if now != old and not self._is_whole(now, old):
+                    self.faults.append(f"{case}: {sorted(now)}, neither the old ones nor the new ones")
+                if action == "fail" and (left := list(self.folder.rglob("*.writing"))):
+                    self.faults.append(f"{case}: left {left}")
+        return count
+
+    def fill_disk(self) -> list[int]:
+        """Let writes fail at the first byte, after some, and in the middle of the largest file; the exit codes."""
+        codes = []
+        for limit in (0, 4000, max(map(len, self.new.values())) // 2):
+            code, text, old, now = self.once(lambda limit=limit: fill(limit))
+            codes.append(code)
+            if code and (code not in {2, 3} or "Traceback" in text or now != old):
+                self.faults.append(f"{self.name} limit {limit}: {code} {text[-200:]}")
+        return codes
+
+    def _is_whole(self, now: dict[str, bytes], old: dict[str, bytes]) -> bool:
+        """Each output is old or has the size of the new one; if they change together, all are new."""
+        kept = {name for name in self.new if name in old and now.get(name) == old[name]}
+        fresh = set(now) - kept - (set(old) - set(self.new))
+        alike = all(
+            name in self.new and abs(len(now[name]) - len(self.new[name])) <= 200 + 0.2 * len(self.new[name])
+            for name in fresh
+        )
+        return alike and (not self.writer.as_one or fresh == set(self.new))
 
 
-def _judge(
-    faults: list[str],
-    case: str,
-    name: str,
-    folder: Path,
-    output: str,
-    old: dict[str, bytes],
-    code: int,
-    action: str,
-) -> None:
-    """An output is the old one or a whole new one; several files of a data set or a server change one by one."""
-    if action == "fail" and code not in {2, 3}:
-        faults.append(f"{case}: exit code {code}: {(folder.parent / 'log.txt').read_text()[-200:]}")
-    now = content(folder / output)
-    if name not in {"deploy", "simulate"} and now != old:
-        kept = [file for file in old if file != "notes.txt" and now.get(file) == old[file]]
-        if not now or kept:
-            faults.append(f"{case}: {sorted(now)}, of which {kept} are old")
-    if action == "fail" and list(folder.rglob("*.writing")):
-        faults.append(f"{case}: left {list(folder.rglob('*.writing'))}")
+def main() -> None:
+    """Print the table as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frameworks", action="store_true", help="also the commands that need torch")
+    report = check_crashes(parser.parse_args().frameworks)
+    print(json.dumps(report))
+    sys.exit(1 if report["faults"] else 0)
 
 
 if __name__ == "__main__":
-    print(json.dumps(check_crashes()))
+    main()

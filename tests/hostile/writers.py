@@ -1,0 +1,117 @@
+"""The commands that write, and a folder with everything that they read."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.hostile.subjects import PIXEL, all_subjects, known_scan
+
+__all__ = ["Writer", "prepare", "writers"]
+
+# So small that a training and an export take seconds.
+_SMALL = "--epochs 1 --width 4 --blocks 2 --modes 8 --first-steps 1 --final-steps 1 --batch 4 --overlap 1"
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A command that writes.
+
+    Attributes
+    ----------
+    line
+        Command line, without the name of the program, for the folder of `prepare`.
+    outputs
+        Patterns of the files that it writes.
+    earlier
+        Files of these that are there before, with the content "old".
+    as_one
+        Whether the outputs change together: a file, or a folder that takes the place of another.
+    """
+
+    line: str
+    outputs: tuple[str, ...]
+    earlier: tuple[str, ...] = ()
+    as_one: bool = True
+
+
+def writers(frameworks: bool) -> dict[str, Writer]:
+    """The commands by name; those that need a training framework take minutes."""
+    report = tuple(f"out.{ending}" for ending in ("onnx", "verification.json", "verification.txt"))
+    table = {
+        f"reconstruct {ending}": Writer(
+            f"reconstruct m.onnx s.npz --provider cpu --out out.{ending}",
+            (f"out.{ending}",),
+            (f"out.{ending}",),
+        )
+        for ending in ("npz", "h5", "cxi")
+    } | {
+        "merge": Writer("merge part.h5 --out out.h5", ("out.h5",), ("out.h5",)),
+        "live": Writer(
+            "live m.onnx --frames swmr+file://frames.h5?data=/d&frames=15 --positions p.csv --probe p.npz "
+            f"--pixel-size {PIXEL} --provider cpu --out out.h5",
+            ("out.h5",),
+            ("out.h5",),
+        ),
+        "evaluate": Writer(
+            "evaluate m.onnx --scan s.npz --provider cpu --out out",
+            ("out/*",),
+            ("out/metrics.json", "out/report.html", "out/notes.txt"),
+        ),
+        "adopt": Writer("adopt f.onnx --contract f.yaml --out out.onnx", report, report, as_one=False),
+        "sign": Writer("sign a.onnx --key key.pem", ("a.onnx.sig",), ("a.onnx.sig",)),
+        "deploy": Writer("deploy triton m.onnx --repository out", ("out/**/*",), as_one=False),
+        "simulate": Writer(
+            "simulate lines --n 16 --train-grid 3 --test-grid 2 --out out", ("out/*",), as_one=False
+        ),
+    }
+    if not frameworks:
+        return table
+    return table | {
+        "train": Writer(f"train hybrid --data train.npz --out out {_SMALL}", ("out/**/*",)),
+        "export": Writer("export run --out out.onnx", report, report, as_one=False),
+        "specialise": Writer(
+            "specialise general.onnx --scan train.npz --out out.onnx", report, report, as_one=False
+        ),
+        "export-module": Writer(
+            "export-module net.py:build --shape 3 --out out.onnx", report, report, as_one=False
+        ),
+    }
+
+
+def prepare(folder: Path, frameworks: bool) -> list[str]:
+    """Write what the commands read; the command lines that write the rest."""
+    scan = known_scan()
+    subjects = folder.parent / "subjects"
+    subjects.mkdir()
+    all_subjects(subjects)
+    shutil.copytree(subjects / "artifact_reconstruct", folder)
+    shutil.copytree(subjects / "contract_adopt", folder, dirs_exist_ok=True)
+    np.savez(folder / "p.npz", probe=scan.probe)
+    with h5py.File(folder / "frames.h5", "w", libver="latest") as file:
+        counts = np.rint(scan.diffraction[:15] ** 2).astype(np.uint32)
+        file.create_dataset("d", data=counts, chunks=(1, *counts.shape[1:]))
+    rows = "\n".join(f"{row},{column}" for row, column in scan.positions[:15])
+    (folder / "p.csv").write_text(f"row_px,column_px\n{rows}\n# end\n")
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(key)
+    (folder / "net.py").write_text("import torch\n\ndef build():\n    return torch.nn.Linear(3, 2)\n")
+    lines = [
+        "adopt f.onnx --contract f.yaml --out a.onnx",
+        "reconstruct m.onnx s.npz --provider cpu --shard 1/1 --out part.h5",
+    ]
+    if frameworks:
+        lines += [
+            "simulate lines --n 16 --train-grid 6 --test-grid 2 --step 3 --out .",
+            f"train hybrid --data train.npz --out run {_SMALL}",
+            "export run --general --out general.onnx",
+        ]
+    return lines
