@@ -42,6 +42,7 @@ licences: $(STAMP)  ## the page of the licences of all dependencies: docs/refere
 
 hostile: $(STAMP)  ## 1,620 damaged inputs under limits of memory and time, in minutes: benchmarks/results/hostile.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.campaign --out benchmarks/results/hostile.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.crashes --frameworks
 
 coverage: $(STAMP)  ## all tests, and the lines that they ran
 	$(BIN)/coverage run -m pytest

@@ -107,10 +107,8 @@ class Scan:
                 raise InputError(f"{self.name}: mask has no valid pixel, expected at least one")
         if self.reference is not None:
             _check_reference(self.reference, self.name)
-        if self.labels is not None and self.labels.shape != self.diffraction.shape:
-            raise InputError(
-                f"{self.name}: labels have shape {self.labels.shape}, expected {self.diffraction.shape}"
-            )
+        if self.labels is not None:
+            _check_labels(self.labels, self.diffraction.shape, self.name)
 
     def __len__(self) -> int:
         return len(self.diffraction)
@@ -187,10 +185,21 @@ def _check_probe(probe: NDArray[np.complex64], size: int, name: str) -> None:
         raise InputError(f"{name}: probe is zero everywhere, expected an illumination")
 
 
+def _check_labels(labels: NDArray[np.complex64], shape: tuple[int, ...], name: str) -> None:
+    if labels.shape != shape:
+        raise InputError(f"{name}: labels have shape {labels.shape}, expected {shape}")
+    if not np.isfinite(labels).all():
+        raise InputError(f"{name}: labels hold NaN or infinity, expected finite values")
+
+
 def _check_reference(reference: Reference, name: str) -> None:
-    if reference.object.ndim != 2:
+    if reference.object.ndim != 2 or not reference.object.size:
         raise InputError(
             f"{name}: reference object has shape {reference.object.shape}, expected [rows, columns]"
         )
     if not np.isfinite(reference.object).all():
         raise InputError(f"{name}: reference object holds NaN or infinity, expected finite values")
+    if not np.isfinite(reference.origin).all():
+        raise InputError(
+            f"{name}: origin of the reference is {reference.origin}, expected finite (row, column)"
+        )

@@ -122,7 +122,8 @@ class _Trial:
     def __init__(self, whole: Path, folder: Path, writer: Writer, name: str) -> None:
         self.whole, self.folder, self.writer, self.name = whole, folder, writer, name
         self.faults: list[str] = []
-        code, text, _, self.new = self.once(lambda: None)
+        code, text, old, now = self.once(lambda: None)
+        self.new = {file: written for file, written in now.items() if old.get(file) != written}
         if code or not self.new:
             raise RuntimeError(f"{name}: {text[-1000:]}")
 

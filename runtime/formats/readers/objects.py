@@ -19,7 +19,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
@@ -76,7 +76,7 @@ def read_object(path: StrPath) -> ReadObject:
         with open_archive(path) as archive:
             size = None
             if "pixel_size" in archive:
-                size = float(real_array(archive, "pixel_size", "metres").reshape(-1)[0])
+                size = real_array(archive, "pixel_size", "metres")
             return _checked(path, complex_array(archive, "object", "complex [rows, columns]"), size)
     if is_npy(path):
         return _checked(path, load_npy(path, "complex [rows, columns]"), None)
@@ -95,14 +95,14 @@ def _from_hdf5(file: HDF5File) -> ReadObject:
     if file.has_group(_PTYPY):
         storage = f"{_PTYPY}/{next(iter(file.names(_PTYPY)), '*')}"
         sides = file.real("(row, column) in metres", f"{storage}/_psize").astype(np.float64).reshape(-1)
-        return _checked(file.path, file.complex("complex", f"{storage}/data"), float(sides[0]))
+        return _checked(file.path, file.complex("complex", f"{storage}/data"), sides[:1])
     dataset = file.dataset("an object", *_HDF5)
     values = file.load(dataset, complete=False)
     if values.dtype.names and {"real", "imag"} <= set(values.dtype.names):
         # MATLAB stores columns first.
         values = (values["real"] + 1j * values["imag"]).T
     size = dataset.attrs.get("pixel_width_m")
-    return _checked(file.path, values, None if size is None else float(size))
+    return _checked(file.path, values, size)
 
 
 def _from_tiff(path: Path) -> NDArray[np.complex128]:
@@ -124,13 +124,13 @@ def _from_tiff(path: Path) -> NDArray[np.complex128]:
     return images["amplitude"] * np.exp(1j * images["phase"])
 
 
-def _checked(path: Path, values: NDArray, pixel_size: float | None) -> ReadObject:
+def _checked(path: Path, values: NDArray, pixel_size: ArrayLike | None) -> ReadObject:
     while values.ndim > 2 and len(values) == 1:
         values = values[0]
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "cf":
         raise InputError(
             f"{path}: the object is {values.dtype} {values.shape}, expected complex [rows, columns] of one layer"
         )
-    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
-        pixel_size = None
-    return ReadObject(values.astype(np.complex64), pixel_size)
+    size = np.ravel(() if pixel_size is None else pixel_size)
+    known = size.size == 1 and size.dtype.kind in "fiu" and np.isfinite(size[0]) and size[0] > 0
+    return ReadObject(values.astype(np.complex64), float(size[0]) if known else None)

@@ -49,11 +49,12 @@ def read_probe(path: StrPath) -> NDArray[np.complex64]:
     path = Path(path)
     with damage_refused(path):
         probe = _loaded(path)
-    shape = probe.shape
-    while probe.ndim > 3:
+    if not 2 <= probe.ndim <= 4 or not probe.size or probe.shape[-1] != probe.shape[-2]:
+        raise InputError(f"{path}: the probe has shape {probe.shape}, expected complex [modes, N, N]")
+    if probe.ndim == 4:
         probe = probe[0]
-    if probe.ndim < 2 or not probe.size:
-        raise InputError(f"{path}: the probe has shape {shape}, expected complex [modes, N, N]")
+    if not np.isfinite(probe).all():
+        raise InputError(f"{path}: the probe holds NaN or infinity, expected finite values")
     return probe[None] if probe.ndim == 2 else probe
 
 
