@@ -13,13 +13,15 @@ import pytest
 
 from ptychonnx.runtime.formats import write_scan
 
-# The terminal interrupts the whole group, as soon as the command reports that something is done.
+# The terminal interrupts the whole group, as soon as the command reports so many steps.
 PROGRAM = """
-import os, signal
+import os, signal, sys
 from ptychonnx.harness.cli import app, console
 
+steps = int(sys.argv.pop(1))
+
 def update(self, done, total=None):
-    if done:
+    if done >= steps:
         os.killpg(0, signal.SIGINT)
 
 console._Lines.update = update
@@ -27,11 +29,12 @@ app.main()
 """
 SMALL = {"epochs": 50, "width": 4, "blocks": 2, "modes": 4, "batch": 4, "overlap": 1}
 TRAIN = ["--data", "scan.npz", "--out", "out", *(f"--{name}={value}" for name, value in SMALL.items())]
+# In the third epoch of 15 steps, so that a complete one is kept.
 COMMANDS = {
-    "train fno": ("lightning", ["train", "fno", *TRAIN]),
-    "train cnn": ("tensorflow", ["train", "cnn", *TRAIN]),
-    "evaluate": ("skimage", ["evaluate", "a.onnx", "b.onnx", "--scan", "scan.npz", "--out", "out"]),
-    "bench": ("onnxruntime", ["bench", "a.onnx", "b.onnx", "--rounds", "50", "--json", "out"]),
+    "train fno": ("lightning", 40, ["train", "fno", *TRAIN]),
+    "train cnn": ("tensorflow", 40, ["train", "cnn", *TRAIN]),
+    "evaluate": ("skimage", 1, ["evaluate", "a.onnx", "b.onnx", "--scan", "scan.npz", "--out", "out"]),
+    "bench": ("onnxruntime", 1, ["bench", "a.onnx", "b.onnx", "--rounds", "50", "--json", "out"]),
 }
 
 
@@ -40,14 +43,14 @@ COMMANDS = {
 def test_an_interrupted_command_ends_in_one_line_and_leaves_nothing(
     name, lines_scan, four_artifacts, tmp_path
 ):
-    package, arguments = COMMANDS[name]
+    package, steps, arguments = COMMANDS[name]
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     write_scan(tmp_path / "scan.npz", lines_scan)
     for link, artifact in zip("ab", four_artifacts, strict=False):
         (tmp_path / f"{link}.onnx").symlink_to(artifact)
     before = set(tmp_path.iterdir())
-    command = [sys.executable, "-c", PROGRAM, *arguments]
+    command = [sys.executable, "-c", PROGRAM, str(steps), *arguments]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,

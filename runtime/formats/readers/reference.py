@@ -136,8 +136,8 @@ def _from_ptychoshelves(file: HDF5File, scan: Scan) -> Reference:
     corners = file.real("(x, y) in pixels [n, 2]", _SHELVES).astype(np.float64)
     if corners.shape != (2, len(scan)) or whole.ndim != 2:
         raise InputError(
-            f"{file.path}: object {whole.shape} and {_SHELVES} {corners.shape}, as h5py reads them, expected one "
-            f"layer and (2, {len(scan)}), a position for each pattern of {scan.name}"
+            f"{file.path}: has an object {whole.shape} and {corners.shape[-1]} positions, expected [rows, columns] and "
+            f"{len(scan)}, one for each pattern of {scan.name}"
         )
     _check_pixel_size(file.path, float(file.real("metres", "p/dx_spec").reshape(-1)[0]), scan)
     corners = corners[::-1].T
