@@ -80,7 +80,7 @@ def test_everything_about_one_artifact(artifact, worker):
     result = measure(artifact, [worker], arguments)
     assert (result["form"], result["batches"]) == ("opset 20", [2, 1, 3])
     assert result["engines"][worker.name]["max_relative_error"] == 0
-    assert 0 < result["engines"][worker.name]["milliseconds_a_pattern"] < 1000
+    assert result["engines"][worker.name]["milliseconds_a_pattern"] > 0
     results = {"small": result}
     assert agreement(results, [worker.name]).splitlines()[2].split() == [
         "|",

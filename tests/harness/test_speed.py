@@ -47,7 +47,7 @@ def test_forms_run_in_a_process_of_their_own_with_its_threads():
         assert (openmp, tensorflow) == ("3", "3")
         assert identifier != os.getpid()
         np.testing.assert_array_equal(process.outputs["form 2.0"], [2, 2, 2])
-        assert 0 < process.time("form 1.0") < 1
+        assert process.time("form 1.0") > 0
     assert os.environ.get("OMP_NUM_THREADS") != "3"
 
 
