@@ -34,6 +34,7 @@ from ptychonnx.harness.cli import (
     simulate,
     specialise,
     study,
+    summary,
     train,
 )
 from ptychonnx.harness.cli.console import errors, set_verbosity
@@ -73,6 +74,7 @@ app.command("reconstruct", cls=Command, rich_help_panel="Use artifacts")(reconst
 app.command("live", cls=Command, rich_help_panel="Use artifacts")(live.live)
 app.command("replay", cls=Command, rich_help_panel="Use artifacts")(replay.replay)
 app.command("merge", cls=Command, rich_help_panel="Use artifacts")(merge.merge)
+app.command("summary", cls=Command, rich_help_panel="Use artifacts")(summary.summary)
 app.command("evaluate", cls=Command, rich_help_panel="Use artifacts")(evaluate.evaluate)
 app.command("metrics", cls=Command, rich_help_panel="Use artifacts")(metrics.metrics)
 app.command("bench", cls=Command, rich_help_panel="Use artifacts")(bench.bench)

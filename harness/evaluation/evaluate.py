@@ -12,7 +12,7 @@ from ptychonnx.harness.evaluation.judge import (
     judge_reconstruction,
     summarise,
 )
-from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, StitchingChoice
+from ptychonnx.harness.evaluation.methods import IterativeMethod, Method
 from ptychonnx.harness.evaluation.plan import EvaluationPlan, plan_evaluation
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult, ScanSummary
 from ptychonnx.harness.iterative.rpie import ALPHA
@@ -24,8 +24,10 @@ from ptychonnx.runtime.machine import processor, software_versions
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.validation import checked
 
 __all__ = ["evaluate"]
 
@@ -123,6 +125,15 @@ def evaluate(
     """
     artifacts, scans = _as_list(artifacts), _as_list(scans)
     batch = None if batch == "auto" else batch
+    stitching = checked(
+        ReconstructOptions,
+        {
+            "weighting": weighting,
+            "placement": placement,
+            "synchronise": synchronise,
+            "skip_invalid": skip_invalid,
+        },
+    )
     if out is not None:
         # Imported here, since drawing is not needed without a folder.
         from ptychonnx.harness.evaluation.write import check_folder, write_evaluation
@@ -134,7 +145,7 @@ def evaluate(
         references,
         provider=provider,
         batch=batch,
-        stitching=StitchingChoice(weighting, placement, synchronise, skip_invalid),
+        stitching=stitching,
         iterations=iterations,
         refine=refine,
         alpha=alpha,

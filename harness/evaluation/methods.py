@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import numpy as np
@@ -11,23 +11,14 @@ import numpy as np
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
 from ptychonnx.harness.iterative.refinement import ALGORITHM, refine
 from ptychonnx.harness.iterative.rpie import ALPHA
-from ptychonnx.runtime.contract import Contract, Placement
+from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["IterativeMethod", "Method", "NetworkMethod", "StitchingChoice"]
-
-
-@dataclass(frozen=True)
-class StitchingChoice:
-    """How the patches of every network are stitched; None leaves the choice to the contract of each."""
-
-    weighting: str | None = None
-    placement: Placement | None = None
-    synchronise: bool | None = None
-    skip_invalid: bool = False
+__all__ = ["IterativeMethod", "Method", "NetworkMethod"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class NetworkMethod:
     network: Predictor
     batch: int = DEFAULT_BATCH
     is_tuned: bool = False
-    stitching: StitchingChoice = StitchingChoice()
+    stitching: ReconstructOptions = field(default_factory=ReconstructOptions)
 
     @property
     def contract(self) -> Contract:
@@ -57,17 +48,7 @@ class NetworkMethod:
         """Run every pattern through the network, after one batch that is not timed; `earlier` is not used."""
         self._warm_up(scan)
         progress.stage(f"Evaluating {self.label}", len(scan), "patterns")
-        choice = self.stitching
-        return reconstruct(
-            self.network,
-            scan,
-            choice.weighting,
-            self.batch,
-            progress,
-            placement=choice.placement,
-            synchronise=choice.synchronise,
-            skip_invalid=choice.skip_invalid,
-        )
+        return reconstruct(self.network, scan, self.stitching, self.batch, progress)
 
     def row(self, results: dict[str, ScanResult]) -> EvaluationRow:
         """Row of the artifact or served network."""

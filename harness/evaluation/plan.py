@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, NetworkMethod, StitchingChoice
+from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, NetworkMethod
 from ptychonnx.harness.iterative.rpie import ALPHA, check_iterative
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
 from ptychonnx.runtime.paths import StrPath
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.stitching import check_whole, patch_weight
 from ptychonnx.runtime.scan import Scan
 
@@ -34,7 +35,7 @@ def plan_evaluation(
     *,
     provider: str = "auto",
     batch: int | None = DEFAULT_BATCH,
-    stitching: StitchingChoice | None = None,
+    stitching: ReconstructOptions | None = None,
     iterations: int = 0,
     refine: int = 0,
     alpha: float = ALPHA,
@@ -50,7 +51,7 @@ def plan_evaluation(
         raise InputError(
             f"evaluate: got {len(artifacts)} artifacts and {len(scans)} scans, expected one at least"
         )
-    stitching = stitching or StitchingChoice()
+    stitching = stitching or ReconstructOptions()
     networks: list[Predictor] = [
         Session(artifact, provider) if isinstance(artifact, str | os.PathLike) else artifact
         for artifact in artifacts
@@ -63,10 +64,8 @@ def plan_evaluation(
             check_iterative(scan, alpha)
         for network in networks:
             network.check_scan(scan)
-            of_contract = network.contract.stitching
-            patch_weight(
-                stitching.weighting or of_contract.weighting, scan.size, scan.probe, of_contract.window
-            )
+            chosen = stitching.resolved(network.contract)
+            patch_weight(chosen.weighting, scan.size, scan.probe, chosen.window)
     methods: list[Method] = []
     for label, network in zip(labels, networks, strict=True):
         size = batch

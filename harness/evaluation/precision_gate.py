@@ -119,7 +119,7 @@ class PrecisionGate:
         if parent not in self._parents:
             self._parents[parent] = self._measure(parent)
         summary, parent_quality = self._parents[parent]
-        stitched = reconstruct(candidate, self._scan, None, self._batch).stitched
+        stitched = reconstruct(candidate, self._scan, batch=self._batch).stitched
         comparison = _compare(stitched.object, summary)
         if comparison.alignment is None:
             raise VerificationError(f"quality: the reconstruction of {self._scan.name} holds NaN or infinity")
@@ -131,7 +131,7 @@ class PrecisionGate:
     def _measure(self, parent: Path) -> tuple[ScanSummary, Quality]:
         """The reference for candidates, and the metrics of the parent."""
         session = Session(parent, "cpu")
-        reconstruction = reconstruct(session, self._scan, None, self._batch)
+        reconstruction = reconstruct(session, self._scan, batch=self._batch)
         summary = summarise(self._scan, [reconstruction], self._region)
         image, against = reconstruction.stitched.object, "its reference"
         if not np.isfinite(image[summary.region]).all():

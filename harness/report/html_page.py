@@ -7,15 +7,12 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
-from importlib import resources
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from ptychonnx.harness.metrics.comparison import COLLAPSED_CONTRAST, COLLAPSED_PEARSON
 from ptychonnx.harness.report.evaluation_figures import draw_curves, panels_of
 from ptychonnx.harness.report.page_images import image_strip
+from ptychonnx.harness.report.page_template import render
 from ptychonnx.harness.report.quantity_images import quantity_images
 from ptychonnx.harness.report.summary_table import summary_columns, summary_lines
 
@@ -59,14 +56,11 @@ def render_page(
     figures
         Figures of the evaluation by name, of which the curves are embedded; drawn here if None.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": _number, "contract": _contract, "pairs": _pairs, "scale": _scale_end}
-    return environment.from_string(_asset("report.html.j2")).render(
+    filters = {"number": _number, "contract": _contract, "pairs": _pairs, "scale": _scale_end}
+    return render(
+        "report.html.j2",
+        filters,
         title=title,
-        style=Markup(_asset("report.css")),
-        script=Markup(_asset("report.js")),
         evaluation=evaluation,
         columns=summary_columns(),
         lines=summary_lines(evaluation),
@@ -81,10 +75,6 @@ def render_page(
         thresholds={"contrast": COLLAPSED_CONTRAST, "pearson": COLLAPSED_PEARSON},
         uncompared=[scan.name for scan in evaluation.scans if scan.reference is None],
     )
-
-
-def _asset(name: str) -> str:
-    return resources.files("ptychonnx.harness.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _strips(evaluation: Evaluation, scan: ScanSummary) -> list[Any]:

@@ -90,12 +90,9 @@ class LiveReconstruction:
         self._network, self._settings = network, settings
         self._name = self.series_name = f"series {series}"
         contract = network.contract
-        self._weighting = settings.stitching.weighting or contract.stitching.weighting
-        synchronise = settings.stitching.synchronise
-        weight = patch_weight(self._weighting, contract.n, settings.probe)
-        self.object = GrowingObject(
-            weight, synchronise=contract.stitching.synchronise if synchronise is None else synchronise
-        )
+        stitching = settings.stitching.resolved(contract)
+        weight = patch_weight(stitching.weighting, contract.n, settings.probe, stitching.window)
+        self.object = GrowingObject(weight, synchronise=stitching.synchronise)
         self.report, self.checks = LiveReport(), RunningChecks()
         self.finished = False
         self.last_pattern: tuple[int, NDArray[np.float32]] | None = None
@@ -193,17 +190,8 @@ class LiveReconstruction:
         positions = np.array([places[n] if n in places else interpolated[n] for n in numbers])
         scan = self._scan.scan(numbers, positions, self._conventions(), _logger.info)
         self._predict_tail(scan, numbers)
-        stitching = self._settings.stitching
-        reconstruction = reconstruct(
-            StoredPatches(self._network, self._patches, self._scan.rows(numbers)),
-            scan,
-            self._weighting,
-            self._settings.batch,
-            placement=stitching.placement,
-            synchronise=stitching.synchronise,
-            canvas_memory=None if stitching.canvas_memory is None else int(1e9 * stitching.canvas_memory),
-            skip_invalid=stitching.skip_invalid,
-        )
+        patches = StoredPatches(self._network, self._patches, self._scan.rows(numbers))
+        reconstruction = reconstruct(patches, scan, self._settings.stitching, self._settings.batch)
         report.seconds = self._last - self._first
         return FinishedSeries(
             self.series, replace(reconstruction, inference_seconds=self._seconds), scan, report

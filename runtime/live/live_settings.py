@@ -64,4 +64,5 @@ def check_network(network: Predictor, settings: LiveSettings) -> None:
             f"{network.name}: takes groups of {contract.channels} neighbouring patterns, which are known only when the "
             "scan is complete, expected a network of gridsize 1"
         )
-    patch_weight(settings.stitching.weighting or contract.stitching.weighting, contract.n, settings.probe)
+    stitching = settings.stitching.resolved(contract)
+    patch_weight(stitching.weighting, contract.n, settings.probe, stitching.window)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ptychonnx.runtime.contract import Placement, Weighting
+from ptychonnx.runtime.contract import Contract, Placement, Stitching, Weighting
 
 __all__ = ["ReconstructOptions"]
 
@@ -37,6 +37,13 @@ class ReconstructOptions(BaseModel):
         "Default: a quarter of the memory",
         json_schema_extra={"metavar": "GB"},
     )
+
+    def resolved(self, contract: Contract) -> Stitching:
+        """How the patches of a network are stitched: as these options say, else as its contract says."""
+        chosen = {name: getattr(self, name) for name in ("weighting", "placement", "synchronise")}
+        return contract.stitching.model_copy(
+            update={name: value for name, value in chosen.items() if value is not None}
+        )
 
     @property
     def canvas_bytes(self) -> int | None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.contract import Placement
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, RequestStatistics
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.segment_run import run_segments, segments
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
@@ -101,14 +101,9 @@ class Reconstruction:
 def reconstruct(
     session: Predictor,
     scan: Scan,
-    weighting: str | None = None,
+    stitching: ReconstructOptions | None = None,
     batch: int = DEFAULT_BATCH,
     progress: Progress = SILENT,
-    *,
-    placement: Placement | None = None,
-    synchronise: bool | None = None,
-    canvas_memory: int | None = None,
-    skip_invalid: bool = False,
 ) -> Reconstruction:
     """Predict the patch of every diffraction pattern and stitch the patches into one object.
 
@@ -121,20 +116,14 @@ def reconstruct(
     scan
         Amplitudes float32 [n, N, N] with the direct beam at pixel [N // 2, N // 2], and positions float64 [n, 2]
         (row, column) in pixels.
-    weighting
-        ``probe``, ``window``, ``uniform`` or ``crop``, see `ptychonnx.runtime.reconstruction.stitching.patch_weight`;
-        None takes the contract's.
+    stitching
+        How patches are stitched; as the contract says if None. With `skip_invalid`, patterns whose patches are not
+        finite are left out and listed in `Reconstruction.skipped`. `strict` is up to the caller, who may refine the
+        object first.
     batch
         Groups of patterns per run of the network.
     progress
         Receives the number of patterns done. The caller begins the stage.
-    placement, synchronise
-        See `ptychonnx.runtime.reconstruction.stitching.Stitcher`; None takes the contract's.
-    canvas_memory
-        Largest canvas in memory, in bytes; a larger one is kept in tiles on disk. None: a quarter of the machine's
-        memory.
-    skip_invalid
-        Leave out patterns whose patches are not finite, and list them in `Reconstruction.skipped`.
 
     Returns
     -------
@@ -160,21 +149,23 @@ def reconstruct(
     dtype('complex64')
     """
     session.check_scan(scan)
-    weighting = weighting or session.contract.stitching.weighting
-    weight = patch_weight(weighting, scan.size, scan.probe, session.contract.stitching.window)
-    placement = placement or session.contract.stitching.placement
-    if synchronise is None:
-        synchronise = session.contract.stitching.synchronise
+    options = stitching or ReconstructOptions()
+    chosen, memory = options.resolved(session.contract), options.canvas_bytes
+    weight = patch_weight(chosen.weighting, scan.size, scan.probe, chosen.window)
     groups = covering_groups(scan.positions, session.contract.gridsize)
     stitcher = Stitcher(
-        scan.positions[groups.reshape(-1)], weight, placement, synchronise=synchronise, memory=canvas_memory
+        scan.positions[groups.reshape(-1)],
+        weight,
+        chosen.placement,
+        synchronise=chosen.synchronise,
+        memory=memory,
     )
     # Synchronised patches are added at the end, when all of them are known.
-    parts = [groups] if synchronise else segments(groups, batch)
+    parts = [groups] if chosen.synchronise else segments(groups, batch)
 
     def segment_stitcher(part: int) -> Stitcher:
         positions = scan.positions[parts[part].reshape(-1)]
-        return Stitcher(positions, weight, placement, memory=canvas_memory)
+        return Stitcher(positions, weight, chosen.placement, memory=memory)
 
     def add_segment(part: int, segment: Stitcher) -> None:
         stitcher.add_sums(segment.sums())
@@ -188,19 +179,19 @@ def reconstruct(
         progress,
         stitcher=(lambda part: stitcher) if whole else segment_stitcher,
         finished=(lambda part, segment: None) if whole else add_segment,
-        skip_invalid=skip_invalid,
+        skip_invalid=options.skip_invalid,
     )
     mark = time.perf_counter()
     stitched = stitcher.result()
     return Reconstruction(
         stitched,
-        weighting,
+        chosen.weighting,
         patterns=len(scan),
         inference_seconds=run.inference_seconds,
         stitching_seconds=run.stitching_seconds + time.perf_counter() - mark,
         requests=session.requests,
-        placement=placement,
-        synchronised=synchronise,
+        placement=chosen.placement,
+        synchronised=chosen.synchronise,
         skipped=tuple(sorted(run.skipped)),
         misfit=forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None,
         warnings=tuple(beam_warnings(scan, session.contract)),

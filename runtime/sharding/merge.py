@@ -74,7 +74,8 @@ def merge_parts(
         first = readers[0].description
         sources = _sources(readers)
         scan = _scan(readers, first)
-        weight = patch_weight(first.weighting, scan.size, scan.probe)
+        contract = Contract.from_json(first.contract, str(paths[0]))
+        weight = patch_weight(first.weighting, scan.size, scan.probe, contract.stitching.window)
         stitcher = Stitcher(scan.positions, weight, first.placement, memory=canvas_memory)
         progress.stage(f"Merging {scan.name}", len(sources), "segments")
         for number, reader in enumerate(sources):
@@ -90,7 +91,7 @@ def merge_parts(
             placement=first.placement,
             skipped=tuple(sorted(skipped)),
         )
-    return MergedParts(reconstruction, scan, Contract.from_json(first.contract, str(paths[0])))
+    return MergedParts(reconstruction, scan, contract)
 
 
 def _sources(readers: Sequence[PartReader]) -> list[PartReader]:

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.atomic import atomic_path
-from ptychonnx.runtime.contract import Placement
 from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.formats.writers.new_hdf5 import new_hdf5
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.segment_run import SegmentRun, run_segments, segments
 from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
@@ -66,14 +66,9 @@ def reconstruct_shard(
     scan: Scan,
     shard: Shard,
     out: StrPath,
-    weighting: str | None = None,
+    stitching: ReconstructOptions | None = None,
     batch: int = DEFAULT_BATCH,
     progress: Progress = SILENT,
-    *,
-    placement: Placement | None = None,
-    synchronise: bool | None = None,
-    canvas_memory: int | None = None,
-    skip_invalid: bool = False,
 ) -> SegmentRun:
     """Predict and sum the patches of one shard of a scan, and write a part file for `merge_parts`.
 
@@ -100,13 +95,13 @@ def reconstruct_shard(
         If the part does not fit on the disk.
     """
     session.check_scan(scan)
-    stitching = session.contract.stitching
-    if stitching.synchronise if synchronise is None else synchronise:
+    options = stitching or ReconstructOptions()
+    chosen = options.resolved(session.contract)
+    if chosen.synchronise:
         raise UnsupportedError(
             "--shard: patches cannot be synchronised in parts, since that needs all of them; expected --no-synchronise"
         )
-    weighting, placement = weighting or stitching.weighting, placement or stitching.placement
-    weight = patch_weight(weighting, scan.size, scan.probe)
+    weight = patch_weight(chosen.weighting, scan.size, scan.probe, chosen.window)
     groups = covering_groups(scan.positions, session.contract.gridsize)
     every = segments(groups, batch)
     numbers = shard.of(len(every)).tolist()
@@ -115,10 +110,10 @@ def reconstruct_shard(
         scan=scan.name,
         scan_sha256=scan_sha256(scan),
         contract=session.contract.to_json(),
-        weighting=weighting,
-        placement=placement,
+        weighting=chosen.weighting,
+        placement=chosen.placement,
         batch=batch,
-        skip_invalid=skip_invalid,
+        skip_invalid=options.skip_invalid,
         segments_in_all=len(every),
         segments=tuple(numbers),
         size=scan.size,
@@ -130,7 +125,7 @@ def reconstruct_shard(
 
         def stitcher(part: int) -> Stitcher:
             positions = scan.positions[parts[part].reshape(-1)]
-            return Stitcher(positions, weight, placement, memory=canvas_memory)
+            return Stitcher(positions, weight, chosen.placement, memory=options.canvas_bytes)
 
         run = run_segments(
             session,
@@ -140,7 +135,7 @@ def reconstruct_shard(
             progress,
             stitcher=stitcher,
             finished=lambda part, sums: write_segment(file, numbers[part], sums),
-            skip_invalid=skip_invalid,
+            skip_invalid=options.skip_invalid,
         )
         write_scan_data(file, scan, _photons(scan), run.skipped, description)
     return run

@@ -54,10 +54,10 @@ def test_arguments_that_contradict_are_refused(server, run, four_artifacts, line
     out = ["--out", tmp_path / "o.h5"]
     for arguments, message in (
         (
-            [scan, scan, scan, *out],
-            "got 3 files, expected a scan, or an artifact (or --server URL) and a scan",
+            [four_artifacts[0], *out],
+            "got 1 files, expected a scan, or an artifact (or --server URL) and a scan",
         ),
-        ([four_artifacts[0], scan, "--server", url(server), *out], "got 2 files, expected a scan alone"),
+        ([four_artifacts[0], scan, "--server", url(server), *out], "got 2 files, expected scans alone"),
         (
             [scan, "--server", url(server), "--contract", "a", "--contract", "b", *out],
             "got 2 --contract for 1 --server",

@@ -12,6 +12,7 @@ from ptychonnx.runtime.errors import DeviceError, InputError
 from ptychonnx.runtime.inference import Session, available
 from ptychonnx.runtime.progress import Callback
 from ptychonnx.runtime.reconstruction import reconstruct
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows
 from ptychonnx.runtime.scan.grouping import nearest_groups
@@ -213,7 +214,7 @@ def test_a_scan_that_does_not_fit_is_refused(tmp_path, artifact, oracle):
     with pytest.raises(InputError, match=r"3 patterns.*gridsize 2 and needs at least 4"):
         reconstruct(pairs, oracle.subset(slice(0, 3)))
     with pytest.raises(InputError, match="needs a probe"):
-        reconstruct(Session(artifact), oracle, weighting="probe")
+        reconstruct(Session(artifact), oracle, ReconstructOptions(weighting="probe"))
 
 
 @pytest.mark.parametrize("output", [{"representation": "amp_phase"}, {"quantity": "exit_wave"}])

@@ -14,6 +14,7 @@ from ptychonnx.runtime.formats import read_reference, read_scan, write_scan
 from ptychonnx.runtime.formats.writers.reconstruction_file import write_reconstruction
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.reconstruction import reconstruct, segment_run
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.segment_run import segments
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
@@ -24,6 +25,7 @@ from tests.runtime.test_session import contract, write_identity
 PATTERNS = 90
 SHARDS = 4
 BATCH = 8
+SKIP = ReconstructOptions(skip_invalid=True)
 
 
 @pytest.fixture(autouse=True)
@@ -78,12 +80,11 @@ def test_parts_in_any_order_give_the_object_of_one_process(
     session, scan_file, tmp_path, memory, placement, weighting
 ):
     scan = unread(scan_file)
-    whole = reconstruct(session, scan, weighting, BATCH, placement=placement)
+    stitching = ReconstructOptions(weighting=weighting, placement=placement)
+    whole = reconstruct(session, scan, stitching, BATCH)
     paths = [tmp_path / f"{number}.h5" for number in range(1, SHARDS + 1)]
     for number, path in enumerate(paths, 1):
-        reconstruct_shard(
-            session, unread(scan_file), Shard(number, SHARDS), path, weighting, BATCH, placement=placement
-        )
+        reconstruct_shard(session, unread(scan_file), Shard(number, SHARDS), path, stitching, BATCH)
     merged = merge_parts([paths[number] for number in (2, 0, 3, 1)], canvas_memory=memory)
     write_reconstruction(tmp_path / "merged.h5", merged.reconstruction, merged.scan, merged.contract)
     write_reconstruction(tmp_path / "whole.h5", whole, scan, session.contract)
@@ -95,6 +96,18 @@ def test_parts_in_any_order_give_the_object_of_one_process(
             if isinstance(other[name], h5py.Dataset):
                 np.testing.assert_array_equal(one[name][()], other[name][()], err_msg=name)
         assert dict(one.attrs) == dict(other.attrs)
+
+
+def test_parts_of_a_network_of_central_windows_give_its_object(scan_file, tmp_path):
+    network = contract(stitching={"weighting": "probe", "window": 6})
+    session = Session(write_identity(tmp_path / "central.onnx", network), "cpu", 1)
+    whole = reconstruct(session, read_scan(scan_file), batch=BATCH)
+    paths = [tmp_path / f"{number}.h5" for number in (1, 2)]
+    for number, path in enumerate(paths, 1):
+        reconstruct_shard(session, read_scan(scan_file), Shard(number, 2), path, batch=BATCH)
+    merged = merge_parts(paths).reconstruction
+    np.testing.assert_array_equal(merged.object, whole.object)
+    np.testing.assert_array_equal(merged.stitched.weight, whole.stitched.weight)
 
 
 def test_the_sum_of_segments_is_the_object_of_all_patterns_at_once(session, scan_file, monkeypatch):
@@ -136,12 +149,12 @@ def test_patterns_left_out_are_listed_after_the_merge(session, scan_file, tmp_pa
     paths = []
     for number in (1, 2):
         paths.append(tmp_path / f"{number}.h5")
-        run = reconstruct_shard(broken, scan, Shard(number, 2), paths[-1], batch=BATCH, skip_invalid=True)
+        run = reconstruct_shard(broken, scan, Shard(number, 2), paths[-1], SKIP, BATCH)
         patterns_of[number] = run.skipped
     assert patterns_of == {1: {3}, 2: {70}}
     merged = merge_parts(paths)
     assert merged.reconstruction.skipped == (3, 70)
-    whole = reconstruct(broken, scan, batch=BATCH, skip_invalid=True)
+    whole = reconstruct(broken, scan, SKIP, BATCH)
     np.testing.assert_array_equal(merged.reconstruction.object, whole.object)
 
 
@@ -163,8 +176,9 @@ def test_missing_and_doubled_parts_are_named(parts):
     ],
 )
 def test_a_part_with_other_options_is_refused(session, scan_file, parts, change, message):
-    options = {"batch": BATCH, **change}
-    reconstruct_shard(session, read_scan(scan_file), Shard(4, SHARDS), parts[3], **options)
+    batch = change.pop("batch", BATCH)
+    stitching = ReconstructOptions(**change)
+    reconstruct_shard(session, read_scan(scan_file), Shard(4, SHARDS), parts[3], stitching, batch)
     with pytest.raises(
         InputError, match=rf"4\.h5: not a part of the same reconstruction as .*1\.h5: {message}"
     ):
@@ -206,7 +220,9 @@ def test_what_cannot_be_divided_is_refused(session, scan_file, tmp_path):
     with pytest.raises(InputError, match=r"has 6 segments, expected at most 6 shards"):
         reconstruct_shard(session, scan, Shard(1, 7), tmp_path / "part.h5", batch=BATCH)
     with pytest.raises(UnsupportedError, match="cannot be synchronised in parts"):
-        reconstruct_shard(session, scan, Shard(1, 2), tmp_path / "part.h5", batch=BATCH, synchronise=True)
+        reconstruct_shard(
+            session, scan, Shard(1, 2), tmp_path / "part.h5", ReconstructOptions(synchronise=True), BATCH
+        )
     assert not list(tmp_path.iterdir())
 
 

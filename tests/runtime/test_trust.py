@@ -31,6 +31,8 @@ from tests.runtime.test_session import SIZE, contract, write_identity
 
 ROOT = Path(__file__).resolve().parents[2]
 
+SKIP = ReconstructOptions(skip_invalid=True)
+
 
 @pytest.fixture
 def oracle(truth, positions) -> Scan:
@@ -53,9 +55,9 @@ def test_invalid_patches_can_be_left_out_and_are_named(tmp_path, oracle):
     session = Session(write_identity(tmp_path / "i.onnx", contract()))
     keep = np.delete(np.arange(len(oracle)), [3, 13])
     expected = reconstruct(session, oracle.subset(keep)).stitched
-    assert reconstruct(session, oracle, skip_invalid=True).skipped == ()
+    assert reconstruct(session, oracle, SKIP).skipped == ()
     oracle.diffraction[[3, 13], 4, 5] = np.nan
-    result = reconstruct(session, oracle, batch=3, skip_invalid=True)
+    result = reconstruct(session, oracle, SKIP, batch=3)
     assert result.skipped == (3, 13)
     covered = result.stitched.covered
     assert np.isfinite(result.stitched.object).all()
@@ -63,7 +65,7 @@ def test_invalid_patches_can_be_left_out_and_are_named(tmp_path, oracle):
     np.testing.assert_allclose(result.stitched.object[covered], expected.object[expected.covered], rtol=1e-6)
     oracle.diffraction[:] = np.nan
     with pytest.raises(VerificationError, match="no patch of oracle is finite"):
-        reconstruct(session, oracle, skip_invalid=True)
+        reconstruct(session, oracle, SKIP)
 
 
 def test_values_whose_sum_overflows_are_finite(tmp_path, oracle):

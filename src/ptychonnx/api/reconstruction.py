@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-from ptychonnx.harness.iterative.refinement import refine as refine_object
+from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.runtime.contract import Placement, Weighting
-from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats import read_scan
-from ptychonnx.runtime.formats.writers.reconstruction_file import check_product, write_reconstruction
-from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
+from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
-from ptychonnx.runtime.reconstruction import reconstruct as run_network
-from ptychonnx.runtime.reconstruction.stitching import whole_shape
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.validation import checked
 
 __all__ = ["reconstruct"]
 
@@ -102,37 +98,20 @@ def reconstruct(
     """
     if out is not None:
         check_product(out)
-    if refine < 0:
-        raise InputError(f"refine: {refine} epochs, expected 0 or more")
-    with ExitStack() as stack:
-        if isinstance(model, str | os.PathLike):
-            model = Session(model, provider)
-            stack.callback(model.close)
+    values = {
+        "inference": {"provider": provider, "batch": batch},
+        "stitching": {
+            "weighting": weighting,
+            "placement": placement,
+            "synchronise": synchronise,
+            "skip_invalid": skip_invalid,
+            "canvas_memory": None if canvas_memory is None else canvas_memory / 1e9,
+        },
+        "iterations": {"refine": refine},
+    }
+    options = checked(RunOptions, values)
+    network = Path(model) if isinstance(model, str | os.PathLike) else model
+    with Networks(network, options.inference) as networks:
         if isinstance(scan, str | os.PathLike):
-            scan = read_scan(scan, estimate_probe=True)
-        if batch == "auto":
-            if not isinstance(model, Session):
-                raise InputError(
-                    f"{model.name}: batch is 'auto', expected a number for a network on a server"
-                )
-            model, batch = tuned(model, scan)
-        if out is not None:
-            check_product(out, whole_shape(scan.positions, scan.size, canvas_memory))
-        progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
-        reconstruction = run_network(
-            model,
-            scan,
-            weighting,
-            batch,
-            progress,
-            placement=placement,
-            synchronise=synchronise,
-            canvas_memory=canvas_memory,
-            skip_invalid=skip_invalid,
-        )
-        if refine:
-            progress.stage(f"Refining {scan.name}", refine, "epochs")
-            reconstruction = refine_object(scan, reconstruction, refine, progress)
-        if out is not None:
-            write_reconstruction(Path(out), reconstruction, scan, model.contract)
-    return reconstruction
+            scan = options.read(Path(scan))
+        return reconstruct_scan(networks, scan, options, None if out is None else Path(out), progress).result

@@ -1,0 +1,211 @@
+"""Reconstruction of one scan: the steps that the command line, the library and worker processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from pydantic import BaseModel, ConfigDict
+
+from ptychonnx.harness.iterative.iteration_options import IterationOptions
+from ptychonnx.harness.iterative.refinement import refine
+from ptychonnx.harness.iterative.rpie import check_iterative
+from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.formats.writers.reconstruction_file import (
+    ENDINGS_OF_TILES,
+    check_product,
+    write_reconstruction,
+)
+from ptychonnx.runtime.inference import Predictor, Session, tuned
+from ptychonnx.runtime.inference.general_artifact import general_artifact
+from ptychonnx.runtime.inference.inference_options import InferenceOptions
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
+from ptychonnx.runtime.reconstruction.stitching import check_whole, whole_shape
+from ptychonnx.runtime.reconstruction.trust import beam_warnings
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["Networks", "RunOptions", "ScanRun", "check_beam", "reconstruct_scan"]
+
+
+class RunOptions(BaseModel):
+    """How scans are read and reconstructed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inference: InferenceOptions = InferenceOptions()
+    stitching: ReconstructOptions = ReconstructOptions()
+    iterations: IterationOptions = IterationOptions()
+    reading: ReadOptions = ReadOptions()
+    probe: Path | None = None
+
+    def read(self, path: Path) -> Scan:
+        """Read a scan; its probe is estimated if it has none."""
+        return read_scan(path, probe=self.probe, options=self.reading, estimate_probe=True)
+
+
+class Networks:
+    """Networks by which scans are reconstructed; each is loaded once, and closed at the end of a `with` block."""
+
+    def __init__(
+        self,
+        model: Predictor | Path | None,
+        inference: InferenceOptions | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Open the network.
+
+        Parameters
+        ----------
+        model
+            A network that is open and stays so; an artifact; or None for the general network of the zoo that fits each
+            scan.
+        inference
+            Where the networks run, and in which batch.
+        threads
+            Threads of each session, see `Session`.
+
+        Raises
+        ------
+        InputError
+            If the artifact cannot be used.
+        """
+        self._inference = inference or InferenceOptions()
+        self._threads = threads
+        self._opened: dict[Path, Session] = {}
+        self._tuned: dict[str, tuple[Session, int]] = {}
+        self._model = self._open(model) if isinstance(model, Path) else model
+
+    def __enter__(self) -> Networks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for session in (*self._opened.values(), *(session for session, _ in self._tuned.values())):
+            session.close()
+
+    def for_scan(self, scan: Scan) -> Predictor:
+        """The network for a scan."""
+        return self._model or self._open(general_artifact(scan))
+
+    def in_batches(self, network: Predictor, scan: Scan) -> tuple[Predictor, int]:
+        """The network, with its best number of threads if the batch is to be found by trials, and the batch.
+
+        Raises
+        ------
+        InputError
+            If the batch is to be found for a network on a server.
+        """
+        batch = self._inference.batch
+        if batch is not None:
+            return network, batch
+        if not isinstance(network, Session):
+            raise InputError(f"{network.name}: batch is 'auto', expected a number for a network on a server")
+        if network.source not in self._tuned:
+            self._tuned[network.source] = tuned(network, scan)
+        return self._tuned[network.source]
+
+    def _open(self, path: Path) -> Session:
+        if path not in self._opened:
+            self._opened[path] = Session(path, self._inference.provider, self._threads)
+        return self._opened[path]
+
+
+@dataclass(frozen=True)
+class ScanRun:
+    """A scan that was reconstructed.
+
+    Attributes
+    ----------
+    network
+        The network that ran.
+    stitched, refined
+        The object of the network, and that of the iterations that followed, if any.
+    files
+        The files that were written.
+    """
+
+    network: Predictor
+    stitched: Reconstruction
+    refined: Reconstruction | None
+    files: tuple[Path, ...]
+
+    @property
+    def result(self) -> Reconstruction:
+        """The last of the two objects."""
+        return self.refined or self.stitched
+
+
+def reconstruct_scan(
+    networks: Networks,
+    scan: Scan,
+    options: RunOptions,
+    out: Path | None = None,
+    progress: Progress = SILENT,
+    *,
+    warn: Callable[[str], None] = lambda line: None,
+    whole: Sequence[str] = (),
+) -> ScanRun:
+    """Reconstruct a scan, refine its object if that is wanted, and write it.
+
+    Parameters
+    ----------
+    out
+        File for the object; nothing is written if None.
+    warn
+        Receives a line about each property of the scan that the network does not know, before anything runs.
+    whole
+        Other outputs that take the whole object, by the names under which they are refused if it is kept in tiles.
+
+    Raises
+    ------
+    InputError
+        If the scan does not fit the network, or with `strict` if the network does not know it.
+    VerificationError
+        If the patch of a pattern is not finite, or with `strict` if the object does not explain the patterns.
+    """
+    network = networks.for_scan(scan)
+    stitching, iterations = options.stitching, options.iterations
+    consumers = [*whole, *(["--refine"] if iterations.refine else [])]
+    if out is not None:
+        consumers += [] if out.suffix in ENDINGS_OF_TILES else [str(out)]
+        check_product(out, whole_shape(scan.positions, scan.size, stitching.canvas_bytes))
+    for consumer in consumers:
+        check_whole(scan.positions, scan.size, stitching.canvas_bytes, f"{consumer}: takes the whole object")
+    if iterations.refine:
+        check_iterative(scan, iterations.alpha)
+    check_beam(network, scan, stitching, warn)
+    network, batch = networks.in_batches(network, scan)
+    progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
+    stitched, refined = reconstruct(network, scan, stitching, batch, progress), None
+    if iterations.refine:
+        progress.stage(f"Refining {scan.name}", iterations.refine, "epochs")
+        refined = refine(
+            scan,
+            stitched,
+            iterations.refine,
+            progress,
+            refine_probe=iterations.refine_probe,
+            alpha=iterations.alpha,
+        )
+    result = refined or stitched
+    if stitching.strict and result.misfit is not None and result.misfit.verdict == "wrong":
+        raise VerificationError(f"--strict: {out or scan.name} was not written: {result.misfit}")
+    files = [] if out is None else write_reconstruction(out, result, scan, network.contract)
+    return ScanRun(network, stitched, refined, tuple(files))
+
+
+def check_beam(
+    network: Predictor, scan: Scan, stitching: ReconstructOptions, warn: Callable[[str], None]
+) -> None:
+    """Say what of the scan is unknown to the network; refuse it if the options are strict."""
+    unknown = beam_warnings(scan, network.contract)
+    for line in unknown:
+        warn(line)
+    if unknown and stitching.strict:
+        raise InputError(f"--strict: {network.name} does not know this scan: {unknown[0]}")

@@ -1,0 +1,26 @@
+"""Templates of pages: each becomes one HTML file that needs neither a network nor other files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+__all__ = ["render"]
+
+
+def render(template: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
+    """Fill in a template of this folder; `style` and `script` are the style sheet and the script of all pages."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= filters
+    style, script = Markup(_asset("report.css")), Markup(_asset("report.js"))
+    return environment.from_string(_asset(template)).render(style=style, script=script, **values)
+
+
+def _asset(name: str) -> str:
+    return resources.files("ptychonnx.harness.report").joinpath(name).read_text(encoding="utf-8")

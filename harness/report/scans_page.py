@@ -1,0 +1,90 @@
+"""Page of many scans: a table of thumbnails of their objects, with the forward misfit of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.harness.reconstruction.manifest import ScanRecord
+from ptychonnx.harness.report.page_images import ImageStrip, image_strip
+from ptychonnx.harness.report.page_template import render
+from ptychonnx.harness.report.quantity_images import Panel, quantity_images
+from ptychonnx.runtime.errors import first_line
+from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, GOOD
+
+__all__ = ["ScanRow", "render_scans", "scan_row"]
+
+# Pixels along the longer side of a thumbnail, and rows of blocks of an object that are in memory at a time.
+_SIDE = 192
+_BAND = 16
+# Pixels with less than this share of the largest weight are noise at the border of the scan.
+_DARK = 0.02
+
+
+@dataclass(frozen=True)
+class ScanRow:
+    """A row of the table.
+
+    Attributes
+    ----------
+    record
+        What the manifest knows of the scan.
+    images
+        Thumbnails of amplitude and phase; empty if there is no object.
+    error
+        Why there is none; empty otherwise.
+    """
+
+    record: ScanRecord
+    images: tuple[ImageStrip, ...]
+    error: str
+
+    @property
+    def rank(self) -> int:
+        """Place in the order of verdicts, the best first."""
+        return ("good", "doubtful", "wrong").index(self.record.verdict) if self.record.verdict else 3
+
+
+def scan_row(folder: Path, record: ScanRecord) -> ScanRow:
+    """The row of one scan; its object is read in bands, whatever its size."""
+    if record.error is not None:
+        return ScanRow(record, (), record.error)
+    try:
+        with h5py.File(folder / record.result) as file:
+            image = _thumbnail(file)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        return ScanRow(record, (), f"{record.result} cannot be read ({first_line(error)})")
+    region = np.isfinite(image)
+    quantities = quantity_images(None, region, [Panel(record.result, np.where(region, image, 0))])
+    return ScanRow(record, tuple(map(image_strip, quantities)), "")
+
+
+def render_scans(rows: Iterable[ScanRow], title: str) -> str:
+    """HTML of the page; rows in the order of the table."""
+    return render("scans.html.j2", {}, rows=list(rows), title=title, good=GOOD, doubtful=DOUBTFUL)
+
+
+def _thumbnail(file: h5py.File) -> NDArray[np.complex128]:
+    """Means over blocks of an object, complex [rows, columns]; NaN where no or hardly any light was."""
+    stored, weight = file["object"], file["weight"]
+    block = -(-max(stored.shape) // _SIDE)
+    values, weights = [], []
+    for start in range(0, stored.shape[0], block * _BAND):
+        rows = slice(start, start + block * _BAND)
+        band = weight[rows].astype(np.float64)
+        values.append(_sums(stored[rows] * band, block))
+        weights.append(_sums(band, block))
+    total = np.concatenate(weights)
+    lit = total > _DARK * total.max()
+    return np.divide(np.concatenate(values), total, out=np.full(total.shape, np.nan, complex), where=lit)
+
+
+def _sums(values: NDArray, block: int) -> NDArray:
+    """Sums over blocks of pixels; those at the end may be smaller."""
+    rows = np.add.reduceat(values, np.arange(0, values.shape[0], block), axis=0)
+    return np.add.reduceat(rows, np.arange(0, values.shape[1], block), axis=1)
