@@ -32,6 +32,7 @@ from ptychonnx.harness.cli import (
     replay,
     sign,
     simulate,
+    slurm,
     specialise,
     study,
     summary,
@@ -74,6 +75,7 @@ app.command("reconstruct", cls=Command, rich_help_panel="Use artifacts")(reconst
 app.command("live", cls=Command, rich_help_panel="Use artifacts")(live.live)
 app.command("replay", cls=Command, rich_help_panel="Use artifacts")(replay.replay)
 app.command("merge", cls=Command, rich_help_panel="Use artifacts")(merge.merge)
+app.add_typer(slurm.app, name="slurm", rich_help_panel="Use artifacts")
 app.command("summary", cls=Command, rich_help_panel="Use artifacts")(summary.summary)
 app.command("evaluate", cls=Command, rich_help_panel="Use artifacts")(evaluate.evaluate)
 app.command("metrics", cls=Command, rich_help_panel="Use artifacts")(metrics.metrics)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ptychonnx.harness.cli.console import output, report_progress
+from ptychonnx.harness.reconstruction.engines import Engine
 from ptychonnx.harness.reconstruction.manifest import MANIFEST
 from ptychonnx.harness.reconstruction.many_scans import ScanOutcome, reconstruct_scans
 from ptychonnx.harness.reconstruction.scan_run import RunOptions
@@ -24,7 +25,11 @@ def is_folder(out: Path) -> bool:
 
 
 def reconstruct_folder(
-    model: Predictor | Path | None, scans: Sequence[Path], out: Path, options: RunOptions
+    model: Predictor | Path | None,
+    scans: Sequence[Path],
+    out: Path,
+    options: RunOptions,
+    engine: Engine | None = None,
 ) -> None:
     """Reconstruct scans into a folder and print a table of them.
 
@@ -34,7 +39,7 @@ def reconstruct_folder(
         If some failed.
     """
     with report_progress() as progress:
-        outcomes = reconstruct_scans(model, scans, out, options, progress)
+        outcomes = reconstruct_scans(model, scans, out, options, progress, engine=engine)
     output.print(_table(outcomes))
     failed = sum(outcome.record.error is not None for outcome in outcomes)
     if failed:

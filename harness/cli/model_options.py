@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
@@ -26,7 +26,7 @@ from ptychonnx.harness.cli.config_file import ConfigFile
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.validation import checked
 
-__all__ = ["Command", "Omit", "TypedOnly", "derive_options"]
+__all__ = ["Command", "Omit", "TypedOnly", "as_arguments", "derive_options"]
 
 # A longer list of choices leaves no room for the help text next to it, and is written into the text.
 _LONGEST_CHOICES = 13
@@ -154,6 +154,22 @@ class Command(TyperCommand):
         super().format_help(ctx, formatter)
         for parameter, before in zip(parameters, hidden, strict=True):
             parameter.hidden = before
+
+
+def as_arguments(model: BaseModel) -> list[str]:
+    """The fields of a model that are not defaults, as arguments of a command."""
+    arguments = []
+    for name, value in model.model_dump(mode="json", exclude_defaults=True).items():
+        flag, _, negative = _spelling(name, type(model).model_fields[name]).partition("/")
+        if isinstance(value, bool):
+            arguments.append(flag if value else negative)
+        elif isinstance(value, dict):
+            arguments += [text for key, entry in value.items() for text in (flag, f"{key}={entry}")]
+        elif isinstance(value, list):
+            arguments += [flag, *map(str, value)]
+        else:
+            arguments += [flag, str(value)]
+    return arguments
 
 
 def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,8 @@ from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import Probe, ServerUrl, check_batch
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
+from ptychonnx.harness.reconstruction.engines import open_engine
+from ptychonnx.harness.reconstruction.large_scan import LargeScan
 from ptychonnx.harness.reconstruction.scan_run import (
     Networks,
     RunOptions,
@@ -38,7 +39,7 @@ from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOpti
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.sharding import Shard, reconstruct_shard
 
-__all__ = ["reconstruct"]
+__all__ = ["divided_files", "reconstruct"]
 
 _logger = logging.getLogger("ptychonnx.harness.reconstruct")
 
@@ -72,6 +73,18 @@ def reconstruct(
             help="Reconstruct the I-th of N parts of the scan, and write its sums for `ptychonnx merge`.",
         ),
     ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE",
+            help="Workers for many scans, or for the parts of one: local[:WORKERS], dask[:WORKERS] or "
+            "dask://HOST:PORT.",
+        ),
+    ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Parts of one scan with --executor. Default: one per worker."),
+    ] = None,
     *,
     inference: InferenceOptions,
     stitching: ReconstructOptions,
@@ -85,31 +98,28 @@ def reconstruct(
 
     Example: `ptychonnx reconstruct models/pinn_fno.onnx scan.cxi --out object.h5`
 
-    Many scans: `ptychonnx reconstruct models/pinn_fno.onnx night/*.cxi --out objects/`
+    Many scans: `ptychonnx reconstruct models/pinn_fno.onnx night/*.cxi --out objects/ --executor local`
 
     On a server: `ptychonnx reconstruct --server grpc://127.0.0.1:8001/pinn_fno scan.cxi --out object.h5`
     """
     servers = [server] if server else []
     if iterations.refine_probe and not iterations.refine:
         raise InputError("--refine-probe: there are no iterations, expected --refine K with it")
-    artifacts, scans = _divided(files, out)
+    artifacts, scans = divided_files(files, out)
     if not scans or (artifacts and servers):
-        raise InputError(
-            f"reconstruct: got {len(files)} files, expected "
-            + (
-                "scans alone with --server"
-                if servers
-                else "a scan, or an artifact (or --server URL) and a scan"
-            )
+        expected = (
+            "scans alone with --server" if servers else "a scan, or an artifact (or --server URL) and a scan"
         )
+        raise InputError(f"reconstruct: got {len(files)} files, expected {expected}")
     check_batch(inference, servers)
+    many = len(scans) > 1 or is_folder(out)
+    _check_executor(executor, shards, server, shard, many)
+    if many:
+        _check_many(out, picture, shard, scans)
     part = None if shard is None else Shard.parse(shard)
     if part is not None:
         _check_part(out, picture, iterations, inference)
-    many = len(scans) > 1 or is_folder(out)
-    if many:
-        _check_many(out, picture, shard, scans)
-    else:
+    if not many:
         check_product(out)
     if picture is not None:
         check_output(picture)
@@ -118,8 +128,9 @@ def reconstruct(
     )
     with remote_sessions(servers, connection) as remote, ExitStack() as stack:
         model = remote[0] if remote else artifacts[0] if artifacts else None
+        engine = stack.enter_context(open_engine(executor)) if executor else None
         if many:
-            reconstruct_folder(model, scans, out, options)
+            reconstruct_folder(model, scans, out, options, engine)
             return
         networks = stack.enter_context(Networks(model, inference))
         scan = options.read(scans[0])
@@ -128,18 +139,18 @@ def reconstruct(
             return
         with report_progress() as progress:
             whole = [] if picture is None else [str(picture)]
-            run = reconstruct_scan(networks, scan, options, out, progress, warn=_warn, whole=whole)
+            stitch = engine and LargeScan(scans[0], options, engine, out.parent, shards)
+            run = reconstruct_scan(
+                networks, scan, options, out, progress, warn=_warn, whole=whole, stitch=stitch
+            )
     if picture is not None:
         _draw(picture, run.network.contract.label, scan, run.result)
     if not (artifacts or servers):
-        _print(f"{scan.name}: {_general(run.network)} for patterns of {scan.size} x {scan.size} pixels")
-    for line in _summary(run):
-        _print(line)
-    misfit = run.result.misfit
-    if misfit is None:
-        _warn("forward misfit unknown: it needs a probe, and an object in memory")
-    elif misfit.verdict != "good":
-        _warn(str(misfit))
+        _print(
+            f"{scan.name}: reconstructed with zoo:{Path(run.network.name).stem}, the general network for "
+            f"patterns of {scan.size} x {scan.size} pixels"
+        )
+    _print_run(run)
 
 
 def _print(line: str) -> None:
@@ -150,14 +161,20 @@ def _warn(line: str) -> None:
     _logger.warning("%s", line)
 
 
-def _general(network: Predictor) -> str:
-    return f"reconstructed with zoo:{Path(network.name).stem}, the general network"
-
-
-def _divided(files: list[Path], out: Path) -> tuple[list[Path], list[Path]]:
+def divided_files(files: list[Path], out: Path) -> tuple[list[Path], list[Path]]:
     """The artifact, if the first file is one, and the scans."""
     count = int(files[0].suffix == ".onnx" or (len(files) == 2 and not is_folder(out)))
     return files[:count], files[count:]
+
+
+def _check_executor(
+    executor: str | None, shards: int | None, server: str | None, shard: str | None, many: bool
+) -> None:
+    if shards is not None and (executor is None or many):
+        raise InputError("--shards: is for one scan with --executor")
+    if executor is not None and (server is not None or shard is not None):
+        option = "--server" if server is not None else "--shard"
+        raise InputError(f"{option}: a command with --executor divides the work itself, expected one of them")
 
 
 def _check_many(out: Path, picture: Path | None, shard: str | None, scans: list[Path]) -> None:
@@ -196,22 +213,26 @@ def _write_part(out: Path, network: Predictor, scan: Scan, shard: Shard, options
     print_result(out, [line, *([f"{len(run.skipped)} patterns left out"] if run.skipped else [])])
 
 
-def _summary(run: ScanRun) -> Iterator[str]:
+def _print_run(run: ScanRun) -> None:
     result, stitched = run.result, run.stitched
     rows, columns = result.stitched.shape
-    yield (
+    _print(
         f"{' and '.join(map(str, run.files))}: {rows} x {columns} pixels from {result.patterns} patterns on "
         f"{run.network.provider}, {1e3 * stitched.inference_seconds / result.patterns:.2f} ms per pattern, weighting "
         f"{result.weighting}"
     )
     if run.refined is not None:
-        yield f"{result.refinement}, {result.inference_seconds - stitched.inference_seconds:.1f} s"
+        _print(f"{result.refinement}, {result.inference_seconds - stitched.inference_seconds:.1f} s")
     if result.skipped:
-        yield result.skipped_text
+        _print(result.skipped_text)
     if result.requests is not None:
-        yield str(result.requests)
-    if result.misfit is not None and result.misfit.verdict == "good":
-        yield str(result.misfit)
+        _print(str(result.requests))
+    if result.misfit is None:
+        _warn("forward misfit unknown: it needs a probe, and an object in memory")
+    elif result.misfit.verdict == "good":
+        _print(str(result.misfit))
+    else:
+        _warn(str(result.misfit))
 
 
 def _draw(picture: Path, label: str, scan: Scan, result: Reconstruction) -> None:

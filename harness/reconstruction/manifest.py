@@ -55,12 +55,14 @@ class ScanRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     scan: str = Field(description="absolute path of the scan")
-    state: FileState | None = Field(description="of the scan file; null if it could not be read")
+    state: FileState | None = Field(
+        default=None, description="of the scan file; null if it could not be read"
+    )
     settings: dict[str, Any] = Field(description="network and options that are not defaults")
     result: str = Field(description="name of the object's file in the folder of the manifest")
     version: str = Field(description="of ptychonnx")
     finished: str = Field(description="ISO 8601, UTC")
-    seconds: float
+    seconds: float = 0.0
     host: str
     patterns: int | None = None
     shape: tuple[int, int] | None = Field(default=None, description="rows and columns of the object")

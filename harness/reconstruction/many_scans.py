@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import ptychonnx
+from ptychonnx.harness.reconstruction.engines import Engine
 from ptychonnx.harness.reconstruction.manifest import FileState, Manifest, ScanRecord, file_sha256
 from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reconstruct_scan
+from ptychonnx.harness.reconstruction.worker_network import WorkerNetwork
 from ptychonnx.runtime.errors import InputError, PtychonnxError
-from ptychonnx.runtime.inference import Predictor
+from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.progress import SILENT, Progress
 
 __all__ = ["ScanOutcome", "reconstruct_scans"]
@@ -30,6 +32,7 @@ class ScanTask:
     out: Path
     options: RunOptions
     settings: dict[str, Any]
+    network: WorkerNetwork | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ def reconstruct_scans(
     folder: Path,
     options: RunOptions | None = None,
     progress: Progress = SILENT,
+    *,
+    engine: Engine | None = None,
 ) -> list[ScanOutcome]:
     """Reconstruct each scan to ``<folder>/<name of the scan>.h5``.
 
@@ -58,6 +63,8 @@ def reconstruct_scans(
         A network, the path of an artifact, or None for the general network of the zoo that fits each scan.
     progress
         Receives the number of scans done.
+    engine
+        Where the scans are reconstructed, each by one worker; one after another in this process if None.
 
     Returns
     -------
@@ -66,8 +73,8 @@ def reconstruct_scans(
     Raises
     ------
     InputError
-        If the network cannot be used, two scans have the same name, or the folder has the object of another scan under
-        this name.
+        If the network cannot be used, or not by workers since it is on a server; if two scans have the same name; or if
+        the folder has the object of another scan under this name.
     """
     options = options or RunOptions()
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,15 +82,16 @@ def reconstruct_scans(
     results = _results(scans, folder, manifest)
     with Networks(model, options.inference) as networks:
         settings = _settings(model, options)
+        network = None if engine is None else _worker_network(model, options, engine)
         tasks = [
-            ScanTask(scan, out, options, settings)
+            ScanTask(scan.absolute(), out.absolute(), options.absolute(), settings, network)
             for scan, out in results.items()
             if not manifest.is_done(scan, out, settings)
         ]
         done = len(results) - len(tasks)
         progress.stage(f"Reconstructing {len(results)} scans", len(results), "scans")
         progress.update(done)
-        for record in _records(networks, tasks):
+        for record in _records(networks, tasks, engine):
             manifest.append(record)
             done += 1
             progress.update(done)
@@ -91,13 +99,21 @@ def reconstruct_scans(
     return [ScanOutcome(manifest.records[out.name], out.name not in pending) for out in results.values()]
 
 
-def _records(networks: Networks, tasks: Sequence[ScanTask]) -> Iterator[ScanRecord]:
-    for task in tasks:
-        yield run_task(networks, task)
+def _records(networks: Networks, tasks: Sequence[ScanTask], engine: Engine | None) -> Iterator[ScanRecord]:
+    if engine is None:
+        for task in tasks:
+            yield run_task(task, networks)
+        return
+    for task, outcome in engine.run(run_task, tasks):
+        if isinstance(outcome, Exception):
+            reason = f"{type(outcome).__name__}: {_message(outcome)}"
+            yield _record(task, error=f"failed in {engine.attempts} attempts, last with {reason}")
+        else:
+            yield outcome
 
 
-def run_task(networks: Networks, task: ScanTask) -> ScanRecord:
-    """Reconstruct one scan. Whatever goes wrong is in the record."""
+def run_task(task: ScanTask, networks: Networks | None = None) -> ScanRecord:
+    """Reconstruct one scan, with the network of the worker if None is given. Whatever goes wrong is in the record."""
     start = time.perf_counter()
     warnings: list[str] = []
     values: dict[str, Any] = {}
@@ -105,6 +121,9 @@ def run_task(networks: Networks, task: ScanTask) -> ScanRecord:
     try:
         state = FileState.of(task.scan)
         scan = task.options.read(task.scan)
+        if networks is None:
+            assert task.network is not None
+            networks = task.network.open()
         result = reconstruct_scan(networks, scan, task.options, task.out, warn=warnings.append).result
         values = {"patterns": result.patterns, "shape": result.stitched.shape}
         if result.misfit is not None:
@@ -114,16 +133,18 @@ def run_task(networks: Networks, task: ScanTask) -> ScanRecord:
         values["error"] = _message(error)
     except Exception as error:  # a fault in ptychonnx must not cost the other scans of a night
         values["error"] = f"internal error: {type(error).__name__}: {_message(error)}"
+    seconds = round(time.perf_counter() - start, 3)
+    return _record(task, state=state, seconds=seconds, warnings=tuple(warnings), **values)
+
+
+def _record(task: ScanTask, **values: Any) -> ScanRecord:
     return ScanRecord(
-        scan=str(task.scan.absolute()),
-        state=state,
+        scan=str(task.scan),
         settings=task.settings,
         result=task.out.name,
         version=ptychonnx.__version__,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(time.perf_counter() - start, 3),
         host=platform.node(),
-        warnings=tuple(warnings),
         **values,
     )
 
@@ -146,6 +167,14 @@ def _results(scans: Sequence[Path], folder: Path, manifest: Manifest) -> dict[Pa
             raise InputError(f"{out}: is the object of {record.scan}, expected another folder for {scan}")
         results[first] = out
     return results
+
+
+def _worker_network(model: Predictor | Path | None, options: RunOptions, engine: Engine) -> WorkerNetwork:
+    if isinstance(model, Session):
+        model = model.path
+    if isinstance(model, Predictor):
+        raise InputError(f"{model.name}: runs on a server, expected an artifact with an executor")
+    return WorkerNetwork.of(model, options.inference, engine.threads)
 
 
 def _settings(model: Predictor | Path | None, options: RunOptions) -> dict[str, Any]:

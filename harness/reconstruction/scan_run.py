@@ -43,6 +43,12 @@ class RunOptions(BaseModel):
     reading: ReadOptions = ReadOptions()
     probe: Path | None = None
 
+    def absolute(self) -> RunOptions:
+        """The same options with absolute paths, for processes in other folders."""
+        companion = self.reading.companion
+        reading = self.reading.model_copy(update={"companion": companion and companion.absolute()})
+        return self.model_copy(update={"reading": reading, "probe": self.probe and self.probe.absolute()})
+
     def read(self, path: Path) -> Scan:
         """Read a scan; its probe is estimated if it has none."""
         return read_scan(path, probe=self.probe, options=self.reading, estimate_probe=True)
@@ -150,6 +156,7 @@ def reconstruct_scan(
     *,
     warn: Callable[[str], None] = lambda line: None,
     whole: Sequence[str] = (),
+    stitch: Callable[[Predictor, Scan, int, Progress], Reconstruction] | None = None,
 ) -> ScanRun:
     """Reconstruct a scan, refine its object if that is wanted, and write it.
 
@@ -161,6 +168,8 @@ def reconstruct_scan(
         Receives a line about each property of the scan that the network does not know, before anything runs.
     whole
         Other outputs that take the whole object, by the names under which they are refused if it is kept in tiles.
+    stitch
+        Reconstructs the scan with a network, in a batch; in this process if None.
 
     Raises
     ------
@@ -181,8 +190,12 @@ def reconstruct_scan(
         check_iterative(scan, iterations.alpha)
     check_beam(network, scan, stitching, warn)
     network, batch = networks.in_batches(network, scan)
-    progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
-    stitched, refined = reconstruct(network, scan, stitching, batch, progress), None
+    if stitch is None:
+        progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
+        stitched = reconstruct(network, scan, stitching, batch, progress)
+    else:
+        stitched = stitch(network, scan, batch, progress)
+    refined = None
     if iterations.refine:
         progress.stage(f"Refining {scan.name}", iterations.refine, "epochs")
         refined = refine(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.atomic import atomic_path
+from ptychonnx.runtime.contract import Stitching
 from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.formats.writers.new_hdf5 import new_hdf5
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
@@ -22,7 +23,7 @@ from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, photons
 from ptychonnx.runtime.scan.grouping import covering_groups
 from ptychonnx.runtime.sharding.part_file import PartDescription, scan_sha256, write_scan_data, write_segment
 
-__all__ = ["Shard", "reconstruct_shard"]
+__all__ = ["Shard", "check_divisible", "reconstruct_shard"]
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,7 @@ def reconstruct_shard(
     session.check_scan(scan)
     options = stitching or ReconstructOptions()
     chosen = options.resolved(session.contract)
-    if chosen.synchronise:
-        raise UnsupportedError(
-            "--shard: patches cannot be synchronised in parts, since that needs all of them; expected --no-synchronise"
-        )
+    check_divisible(chosen)
     weight = patch_weight(chosen.weighting, scan.size, scan.probe, chosen.window)
     groups = covering_groups(scan.positions, session.contract.gridsize)
     every = segments(groups, batch)
@@ -139,6 +137,14 @@ def reconstruct_shard(
         )
         write_scan_data(file, scan, _photons(scan), run.skipped, description)
     return run
+
+
+def check_divisible(stitching: Stitching) -> None:
+    """Raise UnsupportedError if patches are to be synchronised, which needs all of them at once."""
+    if stitching.synchronise:
+        raise UnsupportedError(
+            "--shard: patches cannot be synchronised in parts, since that needs all of them; expected --no-synchronise"
+        )
 
 
 def _photons(scan: Scan) -> NDArray[np.float64]:

@@ -1,0 +1,156 @@
+"""Reconstruction of a large scan in parts that the workers of an engine compute."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ptychonnx.harness.reconstruction.engines import Engine
+from ptychonnx.harness.reconstruction.scan_run import RunOptions
+from ptychonnx.harness.reconstruction.worker_network import WorkerNetwork
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError, first_line
+from ptychonnx.runtime.inference import Predictor, Session
+from ptychonnx.runtime.progress import Progress
+from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction.misfit import forward_misfit
+from ptychonnx.runtime.reconstruction.segment_run import segments
+from ptychonnx.runtime.reconstruction.stitching import Stitched
+from ptychonnx.runtime.reconstruction.trust import beam_warnings
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.grouping import covering_groups
+from ptychonnx.runtime.sharding import Shard, merge_parts, reconstruct_shard
+from ptychonnx.runtime.sharding.shard import check_divisible
+
+__all__ = ["LargeScan", "check_shards"]
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """One part of a scan."""
+
+    scan: Path
+    shard: Shard
+    out: Path
+    options: RunOptions
+    network: WorkerNetwork
+
+
+@dataclass(frozen=True)
+class LargeScan:
+    """A scan that workers reconstruct in parts, which are merged here.
+
+    Attributes
+    ----------
+    path
+        The scan, which the workers read themselves.
+    options
+        How it is read and reconstructed.
+    engine
+        Where the workers run.
+    folder
+        Where the parts are kept until they are merged; all workers see it.
+    shards
+        Number of parts; one per worker if None.
+    """
+
+    path: Path
+    options: RunOptions
+    engine: Engine
+    folder: Path
+    shards: int | None = None
+
+    def __call__(self, network: Predictor, scan: Scan, batch: int, progress: Progress) -> Reconstruction:
+        """Reconstruct the scan; the object is that of one process bit for bit, see `runtime.sharding`.
+
+        Raises
+        ------
+        InputError
+            If the network is on a server, or there are more parts than segments of the scan.
+        EnvironmentFailure
+            If the workers of a part died in every attempt.
+        """
+        if not isinstance(network, Session):
+            raise InputError(f"{network.name}: runs on a server, expected an artifact with --executor")
+        inference = self.options.inference.model_copy(update={"batch": batch})
+        worker = WorkerNetwork.of(network.path, inference, self.engine.threads)
+        count = self.shards or min(self.engine.workers, _segments(network, scan, batch))
+        start = time.perf_counter()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".parts-") as folder:
+            tasks = [
+                PartTask(
+                    self.path.absolute(),
+                    Shard(number, count),
+                    Path(folder).absolute() / f"{number}.h5",
+                    self.options.absolute(),
+                    worker,
+                )
+                for number in range(1, count + 1)
+            ]
+            progress.stage(f"Reconstructing {scan.name}", count, "parts")
+            for done, (task, outcome) in enumerate(self.engine.run(run_part, tasks), 1):
+                if isinstance(outcome, Exception):
+                    raise self._failure(task, outcome) from outcome
+                progress.update(done)
+            merged = merge_parts(
+                [task.out for task in tasks], progress, canvas_memory=self.options.stitching.canvas_bytes
+            )
+        stitched = merged.reconstruction.stitched
+        return replace(
+            merged.reconstruction,
+            inference_seconds=time.perf_counter() - start,
+            misfit=forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None,
+            warnings=tuple(beam_warnings(scan, network.contract)),
+        )
+
+    def _failure(self, task: PartTask, error: Exception) -> Exception:
+        part = f"part {task.shard.number} of {task.shard.count} of {task.scan.name}"
+        if isinstance(error, PtychonnxError):
+            return type(error)(f"{part}: {error}")
+        return EnvironmentFailure(
+            f"{part}: failed in {self.engine.attempts} attempts, last with {type(error).__name__}: {first_line(error)}"
+        )
+
+
+def check_shards(network: Predictor, scan: Scan, shards: int, options: RunOptions) -> None:
+    """Refuse a division into parts that every part would refuse, before any of them is started.
+
+    Raises
+    ------
+    InputError
+        If the scan does not fit the network, has fewer segments than there are parts, or the batch is to be found by
+        trials.
+    UnsupportedError
+        If patches are to be synchronised.
+    """
+    batch = options.inference.batch
+    if batch is None:
+        raise InputError("--batch auto: may differ between the parts of a scan, expected a number")
+    network.check_scan(scan)
+    check_divisible(options.stitching.resolved(network.contract))
+    Shard(1, shards).of(_segments(network, scan, batch))
+
+
+def _segments(network: Predictor, scan: Scan, batch: int) -> int:
+    return len(segments(covering_groups(scan.positions, network.contract.gridsize), batch))
+
+
+def run_part(task: PartTask) -> None:
+    """Reconstruct one part in a worker.
+
+    Raises
+    ------
+    PtychonnxError
+        With the name of the machine, since others may work.
+    """
+    try:
+        scan = task.options.read(task.scan)
+        network = task.network.open().for_scan(scan)
+        batch = task.network.inference.batch
+        assert batch is not None
+        reconstruct_shard(network, scan, task.shard, task.out, task.options.stitching, batch)
+    except PtychonnxError as error:
+        raise type(error)(f"{error} (on {platform.node()})") from error

@@ -1,0 +1,67 @@
+"""The network of a worker process: the same file and the same ptychonnx as where the tasks come from."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import ptychonnx
+from ptychonnx.harness.reconstruction.manifest import file_sha256
+from ptychonnx.harness.reconstruction.scan_run import Networks
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.artifact_path import artifact_path
+from ptychonnx.runtime.inference.inference_options import InferenceOptions
+
+__all__ = ["WorkerNetwork"]
+
+
+@dataclass(frozen=True)
+class WorkerNetwork:
+    """A network that workers open.
+
+    Attributes
+    ----------
+    path, sha256
+        The artifact and its hash; None for the general network of the zoo.
+    inference, threads
+        See `Networks`.
+    version
+        Version of ptychonnx that every worker must have.
+    """
+
+    path: Path | None
+    sha256: str | None
+    inference: InferenceOptions
+    threads: int | None
+    version: str = ptychonnx.__version__
+
+    @classmethod
+    def of(cls, model: Path | None, inference: InferenceOptions, threads: int | None) -> WorkerNetwork:
+        """Describe an artifact of this machine."""
+        path = None if model is None else artifact_path(model).absolute()
+        return cls(path, None if path is None else file_sha256(path), inference, threads)
+
+    def open(self) -> Networks:
+        """Open the network; once in a process, which keeps it.
+
+        Raises
+        ------
+        InputError
+            If this machine has another version of ptychonnx, or no such file or another one at the path.
+        """
+        return _opened(self)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(network: WorkerNetwork) -> Networks:
+    host = platform.node()
+    if network.version != ptychonnx.__version__:
+        raise InputError(f"{host}: has ptychonnx {ptychonnx.__version__}, expected {network.version}")
+    if network.path is not None:
+        if not network.path.is_file():
+            raise InputError(f"{host}: does not see {network.path}, expected a folder that all workers share")
+        if file_sha256(network.path) != network.sha256:
+            raise InputError(f"{host}: {network.path} differs from the network of the command")
+    return Networks(network.path, network.inference, network.threads)
