@@ -41,6 +41,7 @@ EXTRAS = {
     "serve": ("tritonclient", "grpcio", "packaging"),
     "signing": ("model-signing", "pyopenssl"),
     "live": ("pyzmq", "lz4", "bitshuffle", "cbor2", "p4p"),
+    "cluster": ("distributed",),
     "iterative": ("cdtools-py", "torch"),
 }
 _VARIABLES = (

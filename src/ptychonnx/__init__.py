@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ptychonnx import zoo
     from ptychonnx.api.adoption import adopt
     from ptychonnx.api.module_export import export_module
-    from ptychonnx.api.reconstruction import reconstruct
+    from ptychonnx.api.reconstruction import reconstruct, reconstruct_scans
     from ptychonnx.api.run_export import export_run
     from ptychonnx.api.simulation import simulate_lines
     from ptychonnx.harness.evaluation.evaluate import evaluate
@@ -62,6 +62,7 @@ __all__ = [
     "export_run",
     "read_scan",
     "reconstruct",
+    "reconstruct_scans",
     "simulate_lines",
     "write_scan",
     "zoo",
@@ -89,6 +90,7 @@ _MODULES = {
     "export_run": "ptychonnx.api.run_export",
     "read_scan": "ptychonnx.runtime.formats",
     "reconstruct": "ptychonnx.api.reconstruction",
+    "reconstruct_scans": "ptychonnx.api.reconstruction",
     "simulate_lines": "ptychonnx.api.simulation",
     "write_scan": "ptychonnx.runtime.formats",
 }

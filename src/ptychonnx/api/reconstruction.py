@@ -1,22 +1,29 @@
-"""`ptychonnx.reconstruct`."""
+"""`ptychonnx.reconstruct` and `ptychonnx.reconstruct_scans`."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from ptychonnx.harness.reconstruction.engines import Engine, open_engine
+from ptychonnx.harness.reconstruction.manifest import ScanRecord
+from ptychonnx.harness.reconstruction.many_scans import reconstruct_scans as run_scans
 from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.runtime.contract import Placement, Weighting
 from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.validation import checked
 
-__all__ = ["reconstruct"]
+__all__ = ["reconstruct", "reconstruct_scans"]
 
 
 def reconstruct(
@@ -98,20 +105,106 @@ def reconstruct(
     """
     if out is not None:
         check_product(out)
-    values = {
-        "inference": {"provider": provider, "batch": batch},
-        "stitching": {
-            "weighting": weighting,
-            "placement": placement,
-            "synchronise": synchronise,
-            "skip_invalid": skip_invalid,
-            "canvas_memory": None if canvas_memory is None else canvas_memory / 1e9,
-        },
-        "iterations": {"refine": refine},
-    }
-    options = checked(RunOptions, values)
+    options = _run_options(
+        provider=provider,
+        batch=batch,
+        weighting=weighting,
+        placement=placement,
+        synchronise=synchronise,
+        refine=refine,
+        canvas_memory=canvas_memory,
+        skip_invalid=skip_invalid,
+    )
     network = Path(model) if isinstance(model, str | os.PathLike) else model
     with Networks(network, options.inference) as networks:
         if isinstance(scan, str | os.PathLike):
             scan = options.read(Path(scan))
         return reconstruct_scan(networks, scan, options, None if out is None else Path(out), progress).result
+
+
+def reconstruct_scans(
+    model: Predictor | StrPath,
+    scans: Iterable[StrPath],
+    folder: StrPath,
+    *,
+    executor: Executor | str | None = None,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> list[ScanRecord]:
+    """Reconstruct many scans, each to ``<folder>/<name of the scan>.h5``, as `ptychonnx reconstruct` does.
+
+    A scan that fails does not stop the others. What an earlier call has done, with the same network and options and
+    from the same content, is not done again; ``manifest.jsonl`` in the folder remembers it.
+
+    Parameters
+    ----------
+    model
+        As of `reconstruct`; an artifact if there is an executor.
+    scans
+        Files that `read_scan` reads, whose names differ.
+    folder
+        Folder for the objects, created if missing.
+    executor
+        Where scans are reconstructed: any `concurrent.futures.Executor` whose workers see the files; or ``local:4`` for
+        processes that are replaced if they die, ``dask:4``, or ``dask://host:port``. One scan after another in this
+        process if None.
+    progress
+        Receives the number of scans done.
+    **options
+        `provider`, `batch`, `weighting`, `placement`, `synchronise`, `refine`, `canvas_memory` and `skip_invalid` of
+        `reconstruct`; and `strict`, which refuses scans that the network does not know and objects that do not explain
+        the patterns.
+
+    Returns
+    -------
+    list of ScanRecord
+        One for each scan, in their order: `misfit` and `verdict`, or the `error`.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be used, or two scans have the same name.
+
+    Examples
+    --------
+    >>> import ptychonnx
+    >>> for seed in (1, 2):
+    ...     ptychonnx.write_scan(f"scan_{seed}.npz", ptychonnx.simulate_lines(grid=4, seed=seed))
+    >>> records = ptychonnx.reconstruct_scans("zoo:pinn_fno", ["scan_1.npz", "scan_2.npz"], "objects")
+    >>> [(record.result, record.verdict) for record in records]
+    [('scan_1.h5', 'good'), ('scan_2.h5', 'good')]
+    """
+    with ExitStack() as stack:
+        if isinstance(executor, str):
+            engine = stack.enter_context(open_engine(executor))
+        else:
+            engine = None if executor is None else Engine(executor)
+        outcomes = run_scans(
+            artifact_path(model) if isinstance(model, str | os.PathLike) else model,
+            [Path(scan) for scan in scans],
+            Path(folder),
+            _run_options(**options),
+            progress,
+            engine=engine,
+        )
+    return [outcome.record for outcome in outcomes]
+
+
+def _run_options(
+    *,
+    provider: str = "auto",
+    batch: int | Literal["auto"] = DEFAULT_BATCH,
+    refine: int = 0,
+    canvas_memory: int | None = None,
+    **stitching: Any,
+) -> RunOptions:
+    """Options from arguments; `canvas_memory` is in bytes."""
+    values = {
+        "inference": {"provider": provider, "batch": batch},
+        "stitching": {
+            "canvas_memory": None if canvas_memory is None else canvas_memory / 1e9,
+            **stitching,
+        },
+        "iterations": {"refine": refine},
+    }
+    return checked(RunOptions, values)
