@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 
-__all__ = ["MANIFEST", "FileState", "Manifest", "ScanRecord", "file_sha256"]
+__all__ = ["MANIFEST", "VERSION", "FileState", "Manifest", "ScanRecord", "file_sha256"]
 
 MANIFEST = "manifest.jsonl"
+VERSION = version("ptychonnx")
 
 _logger = logging.getLogger(__name__)
 

@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import ptychonnx
 from ptychonnx.harness.reconstruction.engines import Engine
-from ptychonnx.harness.reconstruction.manifest import FileState, Manifest, ScanRecord, file_sha256
+from ptychonnx.harness.reconstruction.manifest import VERSION, FileState, Manifest, ScanRecord, file_sha256
 from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.harness.reconstruction.worker_network import WorkerNetwork
 from ptychonnx.runtime.errors import InputError, PtychonnxError
@@ -142,7 +141,7 @@ def _record(task: ScanTask, **values: Any) -> ScanRecord:
         scan=str(task.scan),
         settings=task.settings,
         result=task.out.name,
-        version=ptychonnx.__version__,
+        version=VERSION,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         host=platform.node(),
         **values,
@@ -180,7 +179,7 @@ def _worker_network(model: Predictor | Path | None, options: RunOptions, engine:
 def _settings(model: Predictor | Path | None, options: RunOptions) -> dict[str, Any]:
     """What determines an object besides its scan."""
     if model is None:
-        network = f"zoo of ptychonnx {ptychonnx.__version__}"
+        network = f"zoo of ptychonnx {VERSION}"
     elif isinstance(model, Path):
         network = file_sha256(model)
     else:

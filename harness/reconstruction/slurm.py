@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-import ptychonnx
+from ptychonnx.harness.reconstruction.manifest import VERSION
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
 
@@ -126,7 +126,7 @@ def write_slurm_scripts(
     values = {
         "scan": scan.name,
         "name": re.sub(r"[^\w.-]", "_", scan.stem),
-        "version": ptychonnx.__version__,
+        "version": VERSION,
         "shards": shards,
         "folder": folder,
         "setup": "" if options.setup is None else options.setup + "\n",

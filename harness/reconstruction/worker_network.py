@@ -7,8 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-import ptychonnx
-from ptychonnx.harness.reconstruction.manifest import file_sha256
+from ptychonnx.harness.reconstruction.manifest import VERSION, file_sha256
 from ptychonnx.harness.reconstruction.scan_run import Networks
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.artifact_path import artifact_path
@@ -35,7 +34,7 @@ class WorkerNetwork:
     sha256: str | None
     inference: InferenceOptions
     threads: int | None
-    version: str = ptychonnx.__version__
+    version: str = VERSION
 
     @classmethod
     def of(cls, model: Path | None, inference: InferenceOptions, threads: int | None) -> WorkerNetwork:
@@ -57,8 +56,8 @@ class WorkerNetwork:
 @functools.lru_cache(maxsize=1)
 def _opened(network: WorkerNetwork) -> Networks:
     host = platform.node()
-    if network.version != ptychonnx.__version__:
-        raise InputError(f"{host}: has ptychonnx {ptychonnx.__version__}, expected {network.version}")
+    if network.version != VERSION:
+        raise InputError(f"{host}: has ptychonnx {VERSION}, expected {network.version}")
     if network.path is not None:
         if not network.path.is_file():
             raise InputError(f"{host}: does not see {network.path}, expected a folder that all workers share")

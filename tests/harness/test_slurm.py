@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ptychonnx.harness.reconstruction.manifest import VERSION
 from ptychonnx.runtime.formats.readers.native import write_scan
 
 PARTS = """\
@@ -91,11 +92,9 @@ def test_the_scripts_run_by_hand_give_the_object_of_one_process(run, write, larg
     assert code == 0, error
     folder = large / "object.slurm"
     assert f"{folder / 'submit.sh'}\nsubmits 2 parts and their merge" in out
-    import ptychonnx
-
     for name, golden in (("parts.sh", PARTS), ("merge.sh", MERGE)):
         text = (folder / name).read_text().replace(str(large), "FOLDER").replace(sys.executable, "PYTHON")
-        assert text.replace(ptychonnx.__version__, "VERSION") == golden
+        assert text.replace(VERSION, "VERSION") == golden
     for script in folder.glob("*.sh"):
         subprocess.run(["bash", "-n", script], check=True)
         assert os.access(script, os.X_OK)
