@@ -139,7 +139,7 @@ def reconstruct(
             return
         with report_progress() as progress:
             whole = [] if picture is None else [str(picture)]
-            stitch = engine and LargeScan(scans[0], options, engine, out.parent, shards)
+            stitch = None if engine is None else LargeScan(scans[0], options, engine, out.parent, shards)
             run = reconstruct_scan(
                 networks, scan, options, out, progress, warn=_warn, whole=whole, stitch=stitch
             )

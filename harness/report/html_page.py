@@ -6,7 +6,7 @@ import base64
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ptychonnx.harness.metrics.comparison import COLLAPSED_CONTRAST, COLLAPSED_PEARSON
@@ -56,7 +56,12 @@ def render_page(
     figures
         Figures of the evaluation by name, of which the curves are embedded; drawn here if None.
     """
-    filters = {"number": _number, "contract": _contract, "pairs": _pairs, "scale": _scale_end}
+    filters: dict[str, Callable[..., Any]] = {
+        "number": _number,
+        "contract": _contract,
+        "pairs": _pairs,
+        "scale": _scale_end,
+    }
     return render(
         "report.html.j2",
         filters,

@@ -175,10 +175,11 @@ def reconstruct_scans(
     [('scan_1.h5', 'good'), ('scan_2.h5', 'good')]
     """
     with ExitStack() as stack:
+        engine: Engine | None = None
         if isinstance(executor, str):
             engine = stack.enter_context(open_engine(executor))
-        else:
-            engine = None if executor is None else Engine(executor)
+        elif executor is not None:
+            engine = Engine(executor)
         outcomes = run_scans(
             artifact_path(model) if isinstance(model, str | os.PathLike) else model,
             [Path(scan) for scan in scans],
