@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.harness.simulate.family import FamilyConfig
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.inference import Session
@@ -24,10 +25,26 @@ from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import read_run
 
 ZOO = Path(__file__).parents[1] / "zoo"
-NAMES = ("pinn_cnn", "pinn_fno", "pinn_hybrid", "pinn_hybrid_grid2", "baseline")
+# Files by label.
+FILES = {
+    "pinn_cnn": "pinn_cnn",
+    "pinn_fno": "pinn_fno",
+    "pinn_hybrid": "pinn_hybrid",
+    "pinn_hybrid_grid2": "pinn_hybrid_grid2",
+    "baseline": "baseline",
+    "pinn_hybrid_general": "any_64",
+}
 # Training scans, by their folder in the recipe.
-TRAINING = {"data": LinesConfig(train_grid=64), "data_large": LinesConfig(train_grid=128)}
-TRAINED_ON = dict.fromkeys(NAMES, "data_large") | {"pinn_hybrid_grid2": "data"}
+TRAINING = {
+    "data": LinesConfig(train_grid=64),
+    "data_large": LinesConfig(train_grid=128),
+    "family": FamilyConfig(scans=192, grid=12, max_modes=2),
+}
+TRAINED_ON = dict.fromkeys(FILES, "data_large") | {
+    "pinn_hybrid_grid2": "data",
+    "pinn_hybrid_general": "family",
+}
+EXPORT_OPTIONS = {"pinn_hybrid_general": " --general --modes 4"}
 RUN_FIELDS = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
     "test": LinesConfig(train_grid=2),
@@ -78,10 +95,10 @@ def training_options(entry: dict[str, Any]) -> str:
 def record(runs: Path) -> dict[str, Any]:
     """The content of `zoo.json`."""
     known = json.loads((ZOO / "zoo.json").read_text(encoding="utf-8"))["artifacts"]
-    artifacts = [ZOO / f"{name}.onnx" for name in NAMES]
+    artifacts = [ZOO / f"{file}.onnx" for file in FILES.values()]
     measured = {scan: metrics_on(config, artifacts) for scan, config in SCANS.items()}
     entries = {}
-    for name, artifact in zip(NAMES, artifacts, strict=True):
+    for name, artifact in zip(FILES, artifacts, strict=True):
         content = artifact.read_bytes()
         parity = Session(artifact, "cpu").contract.parity
         entries[name] = {
@@ -90,8 +107,8 @@ def record(runs: Path) -> dict[str, Any]:
             "sha256": hashlib.sha256(content).hexdigest(),
             "bytes": len(content),
             **(
-                run_entries(runs / name)
-                if (runs / name).is_dir()
+                run_entries(runs / artifact.stem)
+                if (runs / artifact.stem).is_dir()
                 else {key: known[name][key] for key in RUN_FIELDS}
             ),
             "parity": None if parity is None else parity.max_relative_error,
@@ -113,10 +130,7 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     recipe = ["<!-- not run: trains for hours -->", "```shell"]
-    recipe += [
-        f"ptychonnx simulate lines --train-grid {config.train_grid} --out {folder}"
-        for folder, config in TRAINING.items()
-    ]
+    recipe += [_simulation(folder, config) for folder, config in TRAINING.items()]
     hashes = ["| file | MB | sha256 |", "|---|---|---|"]
     for label, entry in artifacts.items():
         test, plain, training = (
@@ -131,13 +145,22 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
             f"| {entry['parity']:.0e} | {training['epochs']} | {entry['minutes']:g} |"
         )
         recipe += [
-            f"ptychonnx train {entry['architecture']} --data {entry['trained_on']} --out runs/{label} "
+            f"ptychonnx train {entry['architecture']} --data {entry['trained_on']} --out runs/{FILES[label]} "
             f"{training_options(entry)}",
-            f"ptychonnx export runs/{label} --out zoo/{label}.onnx",
+            f"ptychonnx export runs/{FILES[label]} --out zoo/{FILES[label]}.onnx{EXPORT_OPTIONS.get(label, '')}",
         ]
         hashes.append(f"| `{entry['file']}` | {entry['bytes'] / 1e6:.1f} | `{entry['sha256']}` |")
     recipe += ["python -m benchmarks.record_zoo runs", "```"]
     return {"figures": "\n".join(figures), "recipe": "\n".join(recipe), "hashes": "\n".join(hashes)}
+
+
+def _simulation(folder: str, config: LinesConfig | FamilyConfig) -> str:
+    if isinstance(config, FamilyConfig):
+        return (
+            f"ptychonnx simulate family --scans {config.scans} --grid {config.grid} --max-modes {config.max_modes} "
+            f"--out {folder}"
+        )
+    return f"ptychonnx simulate lines --train-grid {config.train_grid} --out {folder}"
 
 
 def main(runs: Path) -> None:
