@@ -47,6 +47,8 @@ def open_onnxruntime(data: bytes, threads: int) -> Run:
 
 def open_openvino(data: bytes, threads: int) -> Run:
     """Load in OpenVINO on the CPU, in float32."""
+    # Without it OpenVINO sends no telemetry; this environment may lack `ptychonnx`.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
 
     core = openvino.Core()

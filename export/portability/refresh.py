@@ -23,6 +23,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.export.verification.openvino_import import import_openvino
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import VerificationError
 
@@ -82,8 +83,7 @@ def probe_openvino() -> dict[str, list[Entry]]:
 
     The reader may refuse the node because it has no attributes; only the refusal of an unknown operator counts.
     """
-    import openvino
-
+    openvino = import_openvino()
     core = openvino.Core()
     operators: dict[str, list[Entry]] = {}
     for schema in sorted(
@@ -186,8 +186,7 @@ def _installed(package: str) -> bool:
 
 
 def _refresh_openvino() -> None:
-    import openvino
-
+    openvino = import_openvino()
     version = openvino.__version__.split("-")[0]
     _write(
         "openvino",

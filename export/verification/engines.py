@@ -15,7 +15,8 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.errors import InputError, VerificationError, first_line
+from ptychonnx.export.verification.openvino_import import import_openvino
+from ptychonnx.runtime.errors import VerificationError, first_line
 
 __all__ = [
     "Engine",
@@ -109,10 +110,7 @@ def open_openvino(data: bytes) -> Engine:
     VerificationError
         If the graph cannot be loaded.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError("openvino is not installed: pip install 'ptychonnx[openvino]'") from error
+    openvino = import_openvino()
 
     def load() -> Callable[..., Sequence[NDArray]]:
         core = openvino.Core()

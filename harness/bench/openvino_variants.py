@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.export.verification.openvino_import import import_openvino
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, Variant
 from ptychonnx.runtime.errors import UnsupportedError
 from ptychonnx.runtime.inference import Session
@@ -28,9 +29,7 @@ def openvino_precisions() -> list[Precision]:
     """Precisions that OpenVINO computes in on this machine without emulation; empty if it is not installed."""
     if find_spec("openvino") is None:
         return []
-    import openvino
-
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ["f32", "bf16"] if "BF16" in capabilities else ["f32"]
 
 
@@ -69,9 +68,7 @@ def _compile(data: bytes, precision: Precision, threads: int, inputs: Sequence[N
 
     The fastest way in OpenVINO is with fixed sizes and one stream per thread, if the batch can be divided equally.
     """
-    import openvino
-
-    core, patterns = openvino.Core(), len(inputs[0])
+    core, patterns = import_openvino().Core(), len(inputs[0])
     streams = threads if is_worth_splitting(patterns, threads) and patterns % threads == 0 else 1
     model = core.read_model(data)
     model.reshape({node.any_name: [patterns // streams, *node.partial_shape[1:]] for node in model.inputs})

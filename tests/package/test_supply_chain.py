@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,3 +93,20 @@ def test_commands_run_without_a_network(tmp_path):
             [*command, *map(str, arguments)], capture_output=True, text=True, timeout=200, env=environment
         )
         assert child.returncode == 0, child.stderr[-500:]
+
+
+def test_openvino_is_imported_without_its_telemetry():
+    pytest.importorskip("openvino")
+    program = (
+        "import sys; from ptychonnx.export.verification.openvino_import import import_openvino; "
+        "import_openvino().Core(); print(sys.modules['openvino_telemetry'])"
+    )
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
+    assert child.stdout == "None\n", child.stderr
+    direct = [
+        path.relative_to(ROOT).as_posix()
+        for room in ("train", "export", "runtime", "harness")
+        for path in (ROOT / room).rglob("*.py")
+        if re.search(r"^\s*(import openvino|from openvino)\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert direct == ["export/verification/openvino_import.py"]
