@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 from ptychonnx.harness.cli import (
     adopt,
     bench,
+    check,
     deploy,
     evaluate,
     export,
@@ -71,6 +72,7 @@ app.command("adopt", cls=Command, rich_help_panel="Make artifacts")(adopt.adopt)
 app.command("specialise", cls=Command, rich_help_panel="Make artifacts")(specialise.specialise)
 app.command("inspect", cls=Command, rich_help_panel="Make artifacts")(inspect.inspect)
 app.command("sign", cls=Command, rich_help_panel="Make artifacts")(sign.sign)
+app.command("check", cls=Command, rich_help_panel="Use artifacts")(check.check)
 app.command("reconstruct", cls=Command, rich_help_panel="Use artifacts")(reconstruct.reconstruct)
 app.command("live", cls=Command, rich_help_panel="Use artifacts")(live.live)
 app.command("replay", cls=Command, rich_help_panel="Use artifacts")(replay.replay)

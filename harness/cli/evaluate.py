@@ -48,6 +48,15 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Object to compare with, one for each scan, instead of that in the scan file."),
     ] = None,
+    objects: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--object",
+            metavar="LABEL=FILE",
+            help="Object that another program reconstructed from the scan, as a row of the report; "
+            "may be given several times.",
+        ),
+    ] = None,
     probe: Probe = None,
     recipe: Annotated[
         Path | None,
@@ -87,6 +96,7 @@ def evaluate(
     if reference and len(reference) != len(scan):
         raise InputError(f"got {len(reference)} references for {len(scan)} scans, expected one for each")
     check_batch(inference, server)
+    labelled = _labelled(objects or [])
     references: list[Path | None] = [*reference] if reference else [None] * len(scan)
     scans = [
         read_scan(path, reference=known, probe=probe, options=reading)
@@ -107,9 +117,11 @@ def evaluate(
             iterations=iterations.iterations,
             refine=iterations.refine,
             alpha=iterations.alpha,
+            objects=labelled,
             plane=options.plane,
             register=options.register,
             ptychopinn=options.ptychopinn,
+            halves=options.halves,
             commands=_commands(recipe),
             progress=progress,
         )
@@ -126,6 +138,14 @@ def _print_and_write(
         for scan_name, result in row.results.items():
             if result.misfit is not None and result.misfit.verdict != "good":
                 _logger.warning("%s, %s: %s", row.label, scan_name, result.misfit)
+            for quantity in ("amplitude", "phase") if result.halves is not None else ():
+                frc = getattr(result.halves, quantity).frc
+                text = "not defined" if frc is None else frc.text
+                console.print(
+                    f"{row.label}, {scan_name}: {quantity} of two halves, FRC {text}",
+                    soft_wrap=True,
+                    markup=False,
+                )
             if result.requests is not None:
                 console.print(f"{row.label}, {scan_name}: {result.requests}", soft_wrap=True, markup=False)
     for target, write in exports.items():
@@ -161,6 +181,21 @@ def _exports(
             raise InputError(f"{name} {target}: is a folder, expected a file to write to or -")
         exports[target] = write
     return exports
+
+
+def _labelled(objects: list[str]) -> dict[str, Path]:
+    """Files by label."""
+    files: dict[str, Path] = {}
+    for text in objects:
+        label, separator, name = text.partition("=")
+        if not (label and separator and name):
+            raise InputError(f"--object {text}: expected LABEL=FILE")
+        if label in files:
+            raise InputError(
+                f"--object {text}: another object is labelled {label!r}, expected labels that differ"
+            )
+        files[label] = Path(name)
+    return files
 
 
 def _commands(recipe: Path | None) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,12 +31,15 @@ from ptychonnx.harness.report.quantity_images import Panel, quantity_images
 from ptychonnx.runtime.atomic import atomic_path, check_output
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions
+from ptychonnx.runtime.formats.writers.patches_file import check_patches_file, patches_file
 from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
+from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction import reconstruct as run_reconstruction
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.sharding import Shard, reconstruct_shard
@@ -64,6 +69,10 @@ def reconstruct(
         ),
     ],
     picture: Annotated[Path | None, typer.Option(help="PNG file for amplitude and phase.")] = None,
+    patches: Annotated[
+        Path | None,
+        typer.Option(help="HDF5 file for the predicted patches with their positions, to stitch elsewhere."),
+    ] = None,
     probe: Probe = None,
     server: ServerUrl = None,
     shard: Annotated[
@@ -123,6 +132,8 @@ def reconstruct(
         check_product(out)
     if picture is not None:
         check_output(picture)
+    if patches is not None:
+        _check_patches(patches, out, executor, shard, many)
     options = RunOptions(
         inference=inference, stitching=stitching, iterations=iterations, reading=reading, probe=probe
     )
@@ -139,7 +150,11 @@ def reconstruct(
             return
         with report_progress() as progress:
             whole = [] if picture is None else [str(picture)]
-            stitch = None if engine is None else LargeScan(scans[0], options, engine, out.parent, shards)
+            stitch: Callable[..., Reconstruction] | None = None
+            if engine is not None:
+                stitch = LargeScan(scans[0], options, engine, out.parent, shards)
+            elif patches is not None:
+                stitch = partial(_keep_patches, patches, stitching)
             run = reconstruct_scan(
                 networks, scan, options, out, progress, warn=_warn, whole=whole, stitch=stitch
             )
@@ -184,6 +199,30 @@ def _check_many(out: Path, picture: Path | None, shard: str | None, scans: list[
     for option, value in (("--picture", picture), ("--shard", shard)):
         if value is not None:
             raise InputError(f"{option}: is for one scan, expected a file for --out and one scan with it")
+
+
+def _check_patches(patches: Path, out: Path, executor: str | None, shard: str | None, many: bool) -> None:
+    if executor is not None or shard is not None or many:
+        raise InputError(
+            "--patches: is for one scan in this process, expected no --executor, --shard or folder"
+        )
+    check_patches_file(patches)
+    if patches.resolve() == out.resolve():
+        raise InputError(f"--patches {patches}: is the file of the object too, expected another name")
+
+
+def _keep_patches(
+    patches: Path,
+    stitching: ReconstructOptions,
+    network: Predictor,
+    scan: Scan,
+    batch: int,
+    progress: Progress,
+) -> Reconstruction:
+    """Reconstruct a scan and write the patches too."""
+    progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
+    with patches_file(patches, scan, network.contract) as keep:
+        return run_reconstruction(network, scan, stitching, batch, progress, keep)
 
 
 def _check_part(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ptychonnx.harness.evaluation.halves import agreement_of_halves, check_halves, halves_of
 from ptychonnx.harness.evaluation.judge import (
     ComparisonOptions,
     confidence_of_rows,
@@ -13,9 +15,11 @@ from ptychonnx.harness.evaluation.judge import (
     summarise,
 )
 from ptychonnx.harness.evaluation.methods import IterativeMethod, Method
+from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.plan import EvaluationPlan, plan_evaluation
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult, ScanSummary
 from ptychonnx.harness.iterative.rpie import ALPHA
+from ptychonnx.harness.metrics.comparison import Comparison
 from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Placement
 from ptychonnx.runtime.errors import InputError, VerificationError
@@ -48,10 +52,12 @@ def evaluate(
     refine: int = 0,
     alpha: float = ALPHA,
     references: Sequence[StrPath | None] | None = None,
+    objects: Mapping[str, StrPath] | None = None,
     region: RegionRule | None = None,
     plane: bool = False,
     register: bool = False,
     ptychopinn: bool = False,
+    halves: bool = False,
     commands: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> Evaluation:
@@ -89,12 +95,18 @@ def evaluate(
         Regularisation of both, see `ptychonnx.harness.iterative.rpie.iterate`.
     references
         For each scan, a file with the object to compare with, or None for the reference in the scan.
+    objects
+        Files with objects that other programs reconstructed from the one scan, by the label of their row, see
+        `ptychonnx.harness.evaluation.object_method`.
     region
         Rule for the pixels that are compared; those with at least a tenth of the typical illumination by default.
     plane, register
         Also remove a phase ramp, or a sub-pixel shift, from each reconstruction before the comparison.
     ptychopinn
         Also report the metrics as PtychoPINN defines them, on the rectangle of the region.
+    halves
+        Also reconstruct the patterns of even and of odd numbers separately with each network and all iterations, and
+        report the ring correlation of the two, which needs no reference.
     commands
         Commands that reproduce the evaluation, for the report.
     progress
@@ -149,12 +161,17 @@ def evaluate(
         iterations=iterations,
         refine=refine,
         alpha=alpha,
+        objects=objects,
     )
     if strict:
         _refuse_unknown(plan)
+    if halves:
+        for scan in plan.scans:
+            contracts = (method.contract for method in plan.methods)
+            check_halves(scan, max(1 if contract is None else contract.channels for contract in contracts))
     options = ComparisonOptions(plane, register, ptychopinn)
     failures: dict[str, str] = {}
-    summaries, rows = _reconstruct_and_judge(plan, region, options, failures, progress)
+    summaries, rows = _reconstruct_and_judge(plan, region, options, halves, failures, progress)
     evaluation = Evaluation(
         scans=summaries,
         rows=rows,
@@ -174,6 +191,7 @@ def _reconstruct_and_judge(
     plan: EvaluationPlan,
     region: RegionRule | None,
     options: ComparisonOptions,
+    halves: bool,
     failures: dict[str, str],
     progress: Progress,
 ) -> tuple[tuple[ScanSummary, ...], tuple[EvaluationRow, ...]]:
@@ -184,11 +202,13 @@ def _reconstruct_and_judge(
         reconstructions = _reconstructions(plan.methods, scan, failures, progress)
         summary = summarise(scan, list(reconstructions.values()), region)
         summaries.append(summary)
+        agreement = _agreement(plan.methods, scan, summary, failures, progress) if halves else {}
         for method in plan.methods:
             if method.label in reconstructions:
-                results[method.label][scan.name] = judge_reconstruction(
+                result = judge_reconstruction(
                     reconstructions[method.label], scan, summary, method.contract, options
                 )
+                results[method.label][scan.name] = replace(result, halves=agreement.get(method.label))
     rows = (method.row(results[method.label]) for method in plan.methods if method.label not in failures)
     return tuple(summaries), tuple(rows)
 
@@ -219,6 +239,24 @@ def _reconstructions(
     if not reconstructions:
         raise last or VerificationError(f"{scan.name}: every method failed on an earlier scan")
     return reconstructions
+
+
+def _agreement(
+    methods: Sequence[Method],
+    scan: Scan,
+    summary: ScanSummary,
+    failures: Mapping[str, str],
+    progress: Progress,
+) -> dict[str, Comparison]:
+    """Agreement of the two halves of a scan by label, of the methods that can reconstruct them."""
+    able = [
+        method for method in methods if not isinstance(method, ObjectMethod) and method.label not in failures
+    ]
+    if not able:
+        return {}
+    # A method that fails on a half has no agreement, but keeps its row.
+    pairs = [_reconstructions(able, half, {}, progress) for half in halves_of(scan)]
+    return agreement_of_halves(scan, summary, pairs)
 
 
 def _refuse_unknown(plan: EvaluationPlan) -> None:

@@ -27,3 +27,8 @@ class EvaluateOptions:
         description="Also report the metrics as PtychoPINN defines them",
         json_schema_extra={"flag": "--ptychopinn/--no-ptychopinn"},
     )
+    halves: bool = Field(
+        default=False,
+        description="Also reconstruct two interleaved halves of the scan, and say up to which detail they agree",
+        json_schema_extra={"flag": "--halves/--no-halves"},
+    )

@@ -1,4 +1,4 @@
-"""Reconstruction methods: a network, iterations that refine its object, and iterations from vacuum."""
+"""Reconstruction methods: a network, iterations that refine its object, iterations from vacuum, a finished object."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import numpy as np
 
+from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
 from ptychonnx.harness.iterative.refinement import ALGORITHM, refine
 from ptychonnx.harness.iterative.rpie import ALPHA
@@ -127,5 +128,5 @@ class IterativeMethod:
         )
 
 
-Method = NetworkMethod | IterativeMethod
-"""One way to reconstruct a scan; both kinds have the same interface."""
+Method = NetworkMethod | IterativeMethod | ObjectMethod
+"""One way to reconstruct a scan; all kinds have the same interface."""

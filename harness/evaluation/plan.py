@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, NetworkMethod
+from ptychonnx.harness.evaluation.object_method import open_object
 from ptychonnx.harness.iterative.rpie import ALPHA, check_iterative
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
@@ -39,6 +40,7 @@ def plan_evaluation(
     iterations: int = 0,
     refine: int = 0,
     alpha: float = ALPHA,
+    objects: Mapping[str, StrPath] | None = None,
 ) -> EvaluationPlan:
     """Open everything that an evaluation needs and check it; parameters as in `evaluate`.
 
@@ -47,9 +49,14 @@ def plan_evaluation(
     InputError
         If an artifact or a scan cannot be used, they do not fit each other, or two of them cannot be told apart.
     """
-    if not (artifacts or iterations) or not scans:
+    objects = objects or {}
+    if not (artifacts or iterations or objects) or not scans:
         raise InputError(
             f"evaluate: got {len(artifacts)} artifacts and {len(scans)} scans, expected one at least"
+        )
+    if objects and len(scans) > 1:
+        raise InputError(
+            f"evaluate: got objects and {len(scans)} scans, expected the one that they belong to"
         )
     stitching = stitching or ReconstructOptions()
     networks: list[Predictor] = [
@@ -81,6 +88,11 @@ def plan_evaluation(
             methods.append(IterativeMethod(refine, alpha, method))
     if iterations:
         methods.append(IterativeMethod(iterations, alpha))
+    taken = {method.label for method in methods}
+    for label, path in objects.items():
+        if label in taken:
+            raise InputError(f"{path}: another row is labelled {label!r}, expected labels that differ")
+        methods.append(open_object(label, path, opened[0]))
     return EvaluationPlan(tuple(methods), tuple(opened))
 
 

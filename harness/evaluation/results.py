@@ -89,6 +89,8 @@ class ScanResult:
         Statistics of the requests to a server; None if the network ran in this process.
     misfit
         How well the object explains the patterns; None without a probe.
+    halves
+        The second half of the scan compared with the first, both reconstructed alone; None if not requested.
     """
 
     object: NDArray[np.complex64]
@@ -104,11 +106,12 @@ class ScanResult:
     notes: tuple[str, ...]
     requests: RequestStatistics | None = None
     misfit: Misfit | None = None
+    halves: Comparison | None = None
 
     @property
-    def ms_per_pattern(self) -> float:
-        """Milliseconds per pattern, without stitching."""
-        return 1000 * self.inference_seconds / self.patterns
+    def ms_per_pattern(self) -> float | None:
+        """Milliseconds per pattern, without stitching; None for an object that was reconstructed elsewhere."""
+        return 1000 * self.inference_seconds / self.patterns if self.inference_seconds else None
 
     @property
     def collapsed(self) -> bool:
@@ -138,8 +141,18 @@ class ScanResult:
             "misfit": None
             if self.misfit is None
             else {"value": self.misfit.value, "verdict": self.misfit.verdict},
+            "halves": None if self.halves is None else _agreement(self.halves),
             "notes": list(self.notes),
         }
+
+
+def _agreement(halves: Comparison) -> dict[str, Any]:
+    """Entry of two halves in `metrics.json`: their ring correlations, and the region."""
+    curves = {
+        name: None if part.frc is None else part.frc.model_dump(mode="json")
+        for name, part in (("amplitude", halves.amplitude), ("phase", halves.phase))
+    }
+    return curves | {"pixels": halves.pixels, "rectangle_px": list(halves.rectangle_px)}
 
 
 @dataclass(frozen=True)
@@ -159,7 +172,7 @@ class EvaluationRow:
     results
         By name of the scan, in the order of the scans.
     kind
-        ``artifact`` or ``iterations``.
+        ``artifact``, ``iterations``, or ``object`` if another program made it.
     facts
         Settings of a method without a contract, by name.
     """

@@ -9,13 +9,10 @@ import numpy as np
 from ptychonnx.harness.metrics.alignment_notes import alignment_note
 from ptychonnx.harness.metrics.comparison import Comparison, compare
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.readers.objects import read_object
+from ptychonnx.runtime.formats.readers.objects import SAME_PIXELS, read_object
 from ptychonnx.runtime.paths import StrPath
 
 __all__ = ["FileComparison", "compare_files"]
-
-# Pixel sizes that differ by less are rounding.
-_SAME_PIXELS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def compare_files(
             "expected the same pixels: `ptychonnx evaluate` places objects by their scan"
         )
     sizes = [size for size in (first.pixel_size, second.pixel_size) if size is not None]
-    if len(sizes) == 2 and abs(sizes[0] - sizes[1]) > _SAME_PIXELS * sizes[1]:
+    if len(sizes) == 2 and abs(sizes[0] - sizes[1]) > SAME_PIXELS * sizes[1]:
         raise InputError(
             f"{reconstruction}: its pixels are {sizes[0]:.4g} m and those of {reference} {sizes[1]:.4g} m, expected "
             "one size"

@@ -33,13 +33,17 @@ def draw_figures(evaluation: Evaluation) -> dict[str, bytes]:
 
 
 def draw_curves(evaluation: Evaluation) -> dict[str, bytes]:
-    """The figures of `draw_figures` that show a quantity against spatial frequency: ``frc`` and ``psd``."""
+    """The figures of `draw_figures` that show a quantity against spatial frequency: ``frc``, ``psd``, ``halves``."""
     curves = {}
     for scan, suffix in _suffixes(evaluation):
         if scan.reference is not None:
             panels = panels_of(evaluation.rows, scan)
             curves[f"frc{suffix}"] = frc_figure(panels, scan.name)
             curves[f"psd{suffix}"] = psd_figure(panels, scan.name)
+        results = [(row.label, row.results[scan.name]) for row in evaluation.rows]
+        halves = [Panel(label, result.object, result.halves) for label, result in results if result.halves]
+        if halves:
+            curves[f"halves{suffix}"] = frc_figure(halves, f"{scan.name}: two halves")
     return curves
 
 

@@ -33,6 +33,11 @@ _CURVES = {
         "Fourier ring correlation with the reference: the detail up to which the two agree. Dotted: thresholds of 0.5 "
         "and 1/7; grey: twice the standard deviation of unrelated images (2σ)."
     ),
+    "halves": (
+        "Fourier ring correlation of two interleaved halves of the scan, each reconstructed alone, which needs no "
+        "reference: the detail that the data support. What a method adds to every image is in both halves, so "
+        "agreement does not prove that the object is right."
+    ),
     "psd": (
         "Radially averaged power spectral density: the contrast at each frequency, whether right or wrong. Below the "
         "reference, detail is missing; above it, there is noise."
@@ -67,7 +72,7 @@ def render_page(
         filters,
         title=title,
         evaluation=evaluation,
-        columns=summary_columns(),
+        columns=summary_columns(evaluation),
         lines=summary_lines(evaluation),
         infinity=math.inf,
         images=[(scan, _strips(evaluation, scan)) for scan in evaluation.scans],

@@ -10,7 +10,16 @@ from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
 from ptychonnx.harness.metrics.bootstrap import Interval
 from ptychonnx.harness.metrics.comparison import MetricSet
 
-__all__ = ["HEADINGS", "QUANTITIES", "UNDEFINED", "Cell", "metric_cells", "parity_cell"]
+__all__ = [
+    "HEADINGS",
+    "QUANTITIES",
+    "UNDEFINED",
+    "Cell",
+    "metric_cells",
+    "misfit_cell",
+    "parity_cell",
+    "speed_cell",
+]
 
 QUANTITIES = ("amplitude", "phase")
 UNDEFINED = "–"
@@ -59,6 +68,27 @@ def parity_cell(row: EvaluationRow, digits: int = 1) -> Cell:
     if row.parity is None:
         return Cell()
     return Cell(f"{row.parity.max_relative_error:.{digits}e}", sort=row.parity.max_relative_error)
+
+
+def halves_cells(result: ScanResult) -> tuple[Cell, ...]:
+    """Cut-off at 0.5 of two halves of the scan, for each quantity."""
+    if result.halves is None:
+        return (Cell(),) * len(QUANTITIES)
+    return tuple(_cutoff(getattr(result.halves, quantity), "half") for quantity in QUANTITIES)
+
+
+def misfit_cell(result: ScanResult) -> Cell:
+    """Forward misfit, with its verdict in small print."""
+    if result.misfit is None:
+        return Cell()
+    return Cell(f"{result.misfit.value:.3f}", result.misfit.verdict, result.misfit.value)
+
+
+def speed_cell(result: ScanResult) -> Cell:
+    """Milliseconds per pattern."""
+    if result.ms_per_pattern is None:
+        return Cell()
+    return Cell(f"{result.ms_per_pattern:.2f}", sort=result.ms_per_pattern)
 
 
 def _number(value: float | None, digits: int, interval: tuple[float, ...]) -> Cell:

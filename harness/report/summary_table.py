@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult
-from ptychonnx.harness.report.metric_cells import HEADINGS, QUANTITIES, Cell, metric_cells, parity_cell
+from ptychonnx.harness.report.metric_cells import (
+    HEADINGS,
+    QUANTITIES,
+    Cell,
+    halves_cells,
+    metric_cells,
+    misfit_cell,
+    parity_cell,
+    speed_cell,
+)
 
 __all__ = ["Column", "Line", "summary_columns", "summary_lines"]
 
@@ -43,12 +52,21 @@ class Line:
     cells: tuple[Cell, ...]
 
 
-def summary_columns() -> list[Column]:
+def summary_columns(evaluation: Evaluation) -> list[Column]:
     """Columns after the names and the parity, in the order of `Line.cells`."""
     columns = [
         Column(head, group, head == HEADINGS[0], _HINTS[head]) for group in QUANTITIES for head in HEADINGS
     ]
-    return [*columns, Column("ms", "", True, "milliseconds per pattern, stitching not included")]
+    return [
+        *columns,
+        Column(
+            "misfit",
+            "",
+            True,
+            "how well object and probe explain the patterns, without a reference; 0 is best",
+        ),
+        Column("ms", "", False, "milliseconds per pattern, stitching not included"),
+    ]
 
 
 def summary_lines(evaluation: Evaluation) -> list[Line]:
@@ -58,11 +76,17 @@ def summary_lines(evaluation: Evaluation) -> list[Line]:
         for scan, result in row.results.items():
             intervals = evaluation.intervals(row, scan)
             cells = [cell for name in QUANTITIES for cell in metric_cells(result, name, intervals).values()]
-            speed = Cell(f"{result.ms_per_pattern:.2f}", sort=result.ms_per_pattern)
+            if _has_halves(evaluation):
+                cells += halves_cells(result)
+            cells += [misfit_cell(result), speed_cell(result)]
             lines.append(
-                Line(row.label, _note(row, result), scan, result.collapsed, parity_cell(row), (*cells, speed))
+                Line(row.label, _note(row, result), scan, result.collapsed, parity_cell(row), tuple(cells))
             )
     return lines
+
+
+def _has_halves(evaluation: Evaluation) -> bool:
+    return any(result.halves is not None for row in evaluation.rows for result in row.results.values())
 
 
 def _note(row: EvaluationRow, result: ScanResult) -> str:

@@ -13,7 +13,13 @@ from typing import Any
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult
 from ptychonnx.harness.metrics.bootstrap import METRICS, Interval
 from ptychonnx.harness.metrics.comparison import MetricSet
-from ptychonnx.harness.report.metric_cells import QUANTITIES, metric_cells, parity_cell
+from ptychonnx.harness.report.metric_cells import (
+    QUANTITIES,
+    metric_cells,
+    misfit_cell,
+    parity_cell,
+    speed_cell,
+)
 
 __all__ = ["as_csv", "as_markdown"]
 
@@ -52,7 +58,7 @@ def as_markdown(evaluation: Evaluation) -> str:
     heads = ["artifact", *(["scan"] if several else []), "parity"]
     for letter in ("A", "P"):
         heads += [f"{letter} SSIM", f"{letter} r", f"{letter} MAE", f"{letter} PSNR", f"{letter} FRC 0.5"]
-    heads += ["ms per pattern"]
+    heads += ["misfit", "ms per pattern"]
     left = 2 if several else 1
     lines = [_line(heads), _line([":---"] * left + ["---:"] * (len(heads) - left))]
     for row in evaluation.rows:
@@ -65,13 +71,15 @@ def as_markdown(evaluation: Evaluation) -> str:
                     interval = metrics[head].small.replace("–", ", ")
                     cells.append(metrics[head].text + (f" [{interval}]" if interval else ""))
                 cells.append(metrics["FRC 0.5"].text.replace("never", "never crossed"))
-            lines.append(_line([*cells, f"{result.ms_per_pattern:.2f}"]))
+            misfit = misfit_cell(result)
+            verdict = f" ({misfit.small})" if misfit.small else ""
+            lines.append(_line([*cells, misfit.text + verdict, speed_cell(result).text]))
     for label, reason in evaluation.failures.items():
         lines.append(_line([f"{label} (failed)", reason, *[""] * (len(heads) - 2)]))
     note = (
         "A: amplitude, P: phase (rad); r: Pearson correlation; PSNR in dB with the range of the reference as peak; "
-        "FRC 0.5: cycles per pixel; parity: largest relative error against the native network; brackets: 95 % "
-        "interval over tiles of the image; –: not defined."
+        "FRC 0.5: cycles per pixel; misfit: of the patterns, without the reference; parity: largest relative error "
+        "against the native network; brackets: 95 % interval over tiles of the image; –: not defined."
     )
     return "\n".join([*lines, "", note, ""])
 
@@ -103,6 +111,8 @@ def _record(evaluation: Evaluation, row: EvaluationRow, scan: str, result: ScanR
     for quantity in QUANTITIES:
         record |= _metrics(quantity, getattr(comparison, quantity, None), intervals)
     return record | {
+        "misfit": None if result.misfit is None else result.misfit.value,
+        "misfit_verdict": None if result.misfit is None else result.misfit.verdict,
         "ms_per_pattern": result.ms_per_pattern,
         "inference_seconds": result.inference_seconds,
         "stitching_seconds": result.stitching_seconds,

@@ -7,7 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ptychonnx.harness.evaluation.results import Evaluation, ScanResult
-from ptychonnx.harness.report.metric_cells import UNDEFINED, metric_cells, parity_cell
+from ptychonnx.harness.report.metric_cells import (
+    UNDEFINED,
+    metric_cells,
+    misfit_cell,
+    parity_cell,
+    speed_cell,
+)
 
 __all__ = ["comparison_table"]
 
@@ -23,6 +29,7 @@ _COLUMNS = (
     ("P\nMAE", False),
     ("A FRC\n0.5/1/7", False),
     ("P FRC\n0.5/1/7", False),
+    ("misfit", True),
     ("ms per\npattern", True),
 )
 _FULL_WIDTH = 100
@@ -38,7 +45,7 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
         pad_edge=False,
         caption=(
             "A amplitude, P phase (rad), r Pearson; FRC: cycles per pixel at 0.5/1/7, never = not crossed; "
-            "parity: largest relative error against the native network; – not defined"
+            "parity: largest relative error against the native network; misfit: of the patterns; – not defined"
             if full
             else "A amplitude, P phase, r Pearson; parity: largest relative error against the native network"
         ),
@@ -70,12 +77,14 @@ def _cells(result: ScanResult) -> list[str]:
         {head: cell.text for head, cell in metric_cells(result, quantity, {}).items()}
         for quantity in ("amplitude", "phase")
     )
+    misfit = misfit_cell(result)
     return [
         *(amplitude[head] for head in ("SSIM", "Pearson", "MAE", "PSNR")),
         *(phase[head] for head in ("SSIM", "Pearson", "MAE")),
         _cutoffs(amplitude),
         _cutoffs(phase),
-        f"{result.ms_per_pattern:.2f}",
+        f"{misfit.text} {misfit.small}".strip(),
+        speed_cell(result).text,
     ]
 
 

@@ -24,7 +24,7 @@ from ptychonnx.runtime.reconstruction.stitching import Stitched
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import forward, window_corners
 
-__all__ = ["DOUBTFUL", "GOOD", "Misfit", "Verdict", "forward_misfit"]
+__all__ = ["DOUBTFUL", "GOOD", "Misfit", "Verdict", "forward_misfit", "object_windows"]
 
 Verdict = Literal["good", "doubtful", "wrong"]
 
@@ -99,15 +99,13 @@ def forward_misfit(scan: Scan, stitched: Stitched) -> Misfit | None:
     probe = scan.probe.astype(np.complex64)
     count = min(len(scan), _MOST_PATTERNS)
     index = np.linspace(0, len(scan) - 1, count).astype(np.intp)
-    # Where no patch reaches nothing is known: vacuum.
-    image = np.where(stitched.weight > 0, stitched.object, 1)
     valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
     empty = forward(np.ones((1, scan.size, scan.size), dtype=np.complex64), probe)[:, valid]
     excess, without, total = np.empty(count), np.empty(count), np.empty(count)
     for start in range(0, count, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         measured = np.asarray(scan.diffraction[index[part]])[:, valid]
-        windows = _windows(image, scan.positions[index[part]] - np.asarray(stitched.origin), scan.size)
+        windows = object_windows(stitched, scan.positions[index[part]], scan.size)
         predicted = forward(windows, probe)[:, valid]
         excess[part], without[part] = _excess(measured, predicted), _excess(measured, empty)
         total[part] = np.sum(np.square(measured, dtype=np.float64), axis=1)
@@ -123,17 +121,19 @@ def _excess(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> 
     return np.sum(np.square(measured - predicted, dtype=np.float64) - noise, axis=1)
 
 
-def _windows(
-    image: NDArray[np.complexfloating], centres: NDArray[np.float64], size: int
-) -> NDArray[np.complex64]:
-    """Windows [n, size, size] at positions between pixels, interpolated linearly; beyond the image is vacuum."""
+def object_windows(stitched: Stitched, positions: NDArray[np.float64], size: int) -> NDArray[np.complex64]:
+    """Windows [n, size, size] at positions [n, 2] between pixels, interpolated linearly.
+
+    Where nothing is known, and beyond the object, is vacuum.
+    """
+    image = np.where(stitched.weight > 0, stitched.object, 1)
     padded = np.pad(image, 2, constant_values=1)
-    corners = window_corners(centres, size) + 2
+    corners = window_corners(positions - np.asarray(stitched.origin), size) + 2
     whole = np.floor(corners).astype(int)
     rest = corners - whole
     views = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
     limits = np.array(views.shape[:2]) - 1
-    result = np.zeros((len(centres), size, size), dtype=np.complex64)
+    result = np.zeros((len(positions), size, size), dtype=np.complex64)
     for row in (0, 1):
         for column in (0, 1):
             weight = np.abs(1 - row - rest[:, 0]) * np.abs(1 - column - rest[:, 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +105,7 @@ def reconstruct(
     stitching: ReconstructOptions | None = None,
     batch: int = DEFAULT_BATCH,
     progress: Progress = SILENT,
+    keep: Callable[[NDArray[np.intp], NDArray[np.complex64]], None] | None = None,
 ) -> Reconstruction:
     """Predict the patch of every diffraction pattern and stitch the patches into one object.
 
@@ -124,6 +126,9 @@ def reconstruct(
         Groups of patterns per run of the network.
     progress
         Receives the number of patterns done. The caller begins the stage.
+    keep
+        Also receives the patches complex64 [m, N, N] as predicted, with the patterns int [m] that they belong to, for
+        those who stitch themselves. A network of several patterns predicts some patterns more than once.
 
     Returns
     -------
@@ -180,6 +185,7 @@ def reconstruct(
         stitcher=(lambda part: stitcher) if whole else segment_stitcher,
         finished=(lambda part, segment: None) if whole else add_segment,
         skip_invalid=options.skip_invalid,
+        keep=keep,
     )
     mark = time.perf_counter()
     stitched = stitcher.result()

@@ -65,6 +65,7 @@ def run_segments(
     stitcher: Callable[[int], Stitcher],
     finished: Callable[[int, Stitcher], None],
     skip_invalid: bool = False,
+    keep: Callable[[NDArray[np.intp], NDArray[np.complex64]], None] | None = None,
 ) -> SegmentRun:
     """Predict the patches of segments and stitch each of them.
 
@@ -81,6 +82,8 @@ def run_segments(
         Receives the place of a segment and its stitcher, after its last patch. Called by the stitching thread.
     skip_invalid
         Leave out patches that are not finite.
+    keep
+        Also receives the patches complex64 [m, N, N] as predicted, with the patterns int [m] that they belong to.
 
     Raises
     ------
@@ -110,6 +113,8 @@ def run_segments(
                 )
             skipped.update(rows[~valid].tolist())
             rows, patches = rows[valid], patches[valid]
+        if keep is not None:
+            keep(rows, patches)
         stitching.submit(patches, scan.positions[rows], part, last)
 
     # Needs patterns in any order, so before they are read ahead.

@@ -64,6 +64,8 @@ class Scan:
         Source of the scan, for messages and reports.
     labels
         complex64 [n, N, N], the object in each window, if the file has patches but no whole object.
+    distance
+        From the sample to the detector in metres, if known.
     probe_estimated
         True if the power of the probe was estimated from a sample of the patterns, see `settled`.
 
@@ -94,6 +96,7 @@ class Scan:
     name: str = "scan"
     labels: NDArray[np.complex64] | None = field(default=None, repr=False)
     probe_estimated: bool = False
+    distance: float | None = None
 
     def __post_init__(self) -> None:
         n, size = _check_diffraction(self.diffraction, self.name)

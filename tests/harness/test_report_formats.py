@@ -52,6 +52,8 @@ def test_csv_has_a_line_an_artifact_with_the_figures_of_the_json(evaluation: Eva
                 value = row[name][metric]
                 assert record[f"{name}_{metric}"] == ("" if value is None else repr(value))
         assert record["collapsed"] == ("true" if label == "baseline" else "false")
+        assert float(record["misfit"]) == row["misfit"]["value"]
+        assert record["misfit_verdict"] == row["misfit"]["verdict"]
         assert float(record["ms_per_pattern"]) == row["timing"]["ms_per_pattern"]
         assert float(record["shift_rows_px"]) == row["alignment"]["shift_px"][0]
         assert float(record["ramp_columns_rad_per_px"]) == row["alignment"]["ramp_rad_per_pixel"][1]
@@ -82,7 +84,7 @@ def test_markdown_is_one_table_that_can_be_pasted(evaluation: Evaluation) -> Non
     table, _, note = as_markdown(evaluation).strip().partition("\n\n")
     lines = table.splitlines()
     assert len(lines) == 2 + 4
-    assert {line.count("|") for line in lines} == {14}
+    assert {line.count("|") for line in lines} == {15}
     assert set(lines[1]) == set("|:- ")
     fno = next(line for line in lines if line.startswith("| pinn_fno |"))
     metrics = evaluation.as_json()["rows"]["pinn_fno"]["amplitude"]
@@ -109,7 +111,7 @@ def test_several_scans_have_a_line_each(four_artifacts: list[Path], lines_scan: 
     assert second["notes"].startswith("no reference")
     lines = as_markdown(found).splitlines()
     assert lines[3].startswith("| pinn_cnn | alone |")
-    assert {line.count("|") for line in lines[:4]} == {15}
+    assert {line.count("|") for line in lines[:4]} == {16}
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "markdown"])

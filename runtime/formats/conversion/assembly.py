@@ -149,6 +149,7 @@ def scan_of_frames(
         pixel_size=pixel,
         wavelength=wavelength,
         name=raw.path.name,
+        distance=raw.distance,
     )
     reference = _reference_under(scan, known, log)
     probe, estimated = scaled_probe(scan, None, reference, estimate=estimate)

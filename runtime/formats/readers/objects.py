@@ -16,14 +16,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 from ptychonnx.runtime.formats.containers.npz import (
+    Archive,
     complex_array,
     is_archive,
     is_npy,
@@ -34,10 +36,13 @@ from ptychonnx.runtime.formats.containers.npz import (
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.paths import StrPath
 
-__all__ = ["ReadObject", "read_object"]
+__all__ = ["SAME_PIXELS", "ReadObject", "archive_pixel_size", "hdf5_pixel_size", "read_object"]
 
 _PTYPY = "content/obj"
 _HDF5 = ("object", "entry_1/image_2/data", "entry_1/image_1/data")
+_PTYCHODUS_IN_CXI = "entry_1/ptychodus/object_pixel_width_m"
+# Pixel sizes that differ by less are rounding: half a pixel at the border of an object of 1,000.
+SAME_PIXELS = 1e-3
 _TIFF_ENDINGS = (".tif", ".tiff")
 
 
@@ -74,9 +79,7 @@ def read_object(path: StrPath) -> ReadObject:
         return _checked(path, _from_tiff(path), None)
     if is_archive(path):
         with open_archive(path) as archive:
-            size = None
-            if "pixel_size" in archive:
-                size = real_array(archive, "pixel_size", "metres")
+            size = archive_pixel_size(archive)
             return _checked(path, complex_array(archive, "object", "complex [rows, columns]"), size)
     if is_npy(path):
         return _checked(path, load_npy(path, "complex [rows, columns]"), None)
@@ -91,17 +94,43 @@ def read_object(path: StrPath) -> ReadObject:
     raise InputError(f"{path}: neither HDF5, NPZ, NPY nor TIFF, expected an object of one of these formats")
 
 
+def archive_pixel_size(archive: Archive) -> float | None:
+    """Side of the object's pixels in metres as an NPZ file states it; None if it does not."""
+    if "pixel_size" not in archive:
+        return None
+    return _size(real_array(archive, "pixel_size", "metres"))
+
+
+def hdf5_pixel_size(file: HDF5File) -> float | None:
+    """Side of the object's pixels in metres as an HDF5 file of any program states it; None if it does not."""
+    if file.has_group(_PTYPY):
+        sides = f"{_PTYPY}/{next(iter(file.names(_PTYPY)), '*')}/_psize"
+        return _size(file.real("(row, column) in metres", sides)) if file.has(sides) else None
+    if file.has(_PTYCHODUS_IN_CXI):
+        return _size(file.real("metres", _PTYCHODUS_IN_CXI))
+    if not file.has("object"):
+        return None
+    return _size(file.dataset("an object", "object").attrs.get("pixel_width_m"))
+
+
+def _size(stored: Any) -> float | None:
+    """A positive number of metres, or the first of several; None for anything else."""
+    value = np.ravel(stored)
+    if not value.size or value.dtype.kind not in "fiu" or not (np.isfinite(value[0]) and value[0] > 0):
+        return None
+    return float(value[0])
+
+
 def _from_hdf5(file: HDF5File) -> ReadObject:
+    size = hdf5_pixel_size(file)
     if file.has_group(_PTYPY):
         storage = f"{_PTYPY}/{next(iter(file.names(_PTYPY)), '*')}"
-        sides = file.real("(row, column) in metres", f"{storage}/_psize").astype(np.float64).reshape(-1)
-        return _checked(file.path, file.complex("complex", f"{storage}/data"), sides[:1])
+        return _checked(file.path, file.complex("complex", f"{storage}/data"), size)
     dataset = file.dataset("an object", *_HDF5)
     values = file.load(dataset, complete=False)
     if values.dtype.names and {"real", "imag"} <= set(values.dtype.names):
         # MATLAB stores columns first.
         values = (values["real"] + 1j * values["imag"]).T
-    size = dataset.attrs.get("pixel_width_m")
     return _checked(file.path, values, size)
 
 
@@ -124,13 +153,11 @@ def _from_tiff(path: Path) -> NDArray[np.complex128]:
     return images["amplitude"] * np.exp(1j * images["phase"])
 
 
-def _checked(path: Path, values: NDArray, pixel_size: ArrayLike | None) -> ReadObject:
+def _checked(path: Path, values: NDArray, pixel_size: float | None) -> ReadObject:
     while values.ndim > 2 and len(values) == 1:
         values = values[0]
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "cf":
         raise InputError(
             f"{path}: the object is {values.dtype} {values.shape}, expected complex [rows, columns] of one layer"
         )
-    size = np.ravel(() if pixel_size is None else pixel_size)
-    known = size.size == 1 and size.dtype.kind in "fiu" and np.isfinite(size[0]) and size[0] > 0
-    return ReadObject(values.astype(np.complex64), float(size[0]) if known else None)
+    return ReadObject(values.astype(np.complex64), pixel_size)

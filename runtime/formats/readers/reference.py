@@ -16,6 +16,8 @@ HDF5 with `object`, its attributes `pixel_width_m`, `center_x_m`, `center_y_m`, 
 .mat of PtychoShelves and fold_slice, version 7.3: `object`, `probe`, `outputs/probe_positions` and `p/dx_spec`
     A position (x, y) in pixels is the corner of a window, from the corner of the one in the middle of the object
     (`find_reconstruction_ROI_external` of fold_slice); from the first pixel if none is negative.
+
+Pixels whose side the file states must be those of the scan, to a thousandth.
 """
 
 from __future__ import annotations
@@ -39,12 +41,13 @@ from ptychonnx.runtime.formats.containers.npz import (
     real_array,
 )
 from ptychonnx.runtime.formats.read_options import ReadOptions
+from ptychonnx.runtime.formats.readers.objects import SAME_PIXELS, archive_pixel_size, hdf5_pixel_size
 from ptychonnx.runtime.formats.readers.ptychodus import placed_object
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
 
-__all__ = ["read_reference"]
+__all__ = ["UnplacedObject", "read_reference"]
 
 _HDF5 = ("object", "origin_px")
 _PTYPY = "content/obj"
@@ -52,6 +55,10 @@ _SHELVES = "outputs/probe_positions"
 _CXI = ("entry_1/image_2/data", "entry_1/ptychonnx/origin_px")
 # Corners in whole pixels are off by half a pixel at most; more than this means another scan or pixel size.
 _TOLERANCE_PX = 1.0
+
+
+class UnplacedObject(InputError):
+    """A file that does not say where its object lies."""
 
 
 def read_reference(path: StrPath, scan: Scan) -> Reference:
@@ -68,10 +75,11 @@ def read_reference(path: StrPath, scan: Scan) -> Reference:
     with damage_refused(path):
         if is_archive(path):
             with open_archive(path) as archive:
+                _check_pixel_size(path, archive_pixel_size(archive), scan)
                 return _from_archive(archive, scan)
         if h5py.is_hdf5(path):
             return _from_hdf5(path, scan)
-    raise InputError(
+    raise UnplacedObject(
         f"{path}: neither NPZ nor HDF5, expected a reference with 'object' and 'topleft_px' or 'origin'"
     )
 
@@ -82,6 +90,11 @@ def _from_archive(archive: Archive, scan: Scan) -> Reference:
         corners = real_array(archive, "topleft_px", "window corners (row, column) [n, 2]")
         origin = _origin_from_corners(archive.path, corners.astype(np.float64), scan)
     else:
+        if "origin" not in archive:
+            raise UnplacedObject(
+                f"{archive.path}: no key 'origin', expected (row, column) of the object's first pixel, or "
+                "'topleft_px'"
+            )
         origin = real_array(archive, "origin", "(row, column) of the object's first pixel, or 'topleft_px'")
     return _reference(archive.path, reference_object, origin)
 
@@ -89,6 +102,7 @@ def _from_archive(archive: Archive, scan: Scan) -> Reference:
 def _from_hdf5(path: Path, scan: Scan) -> Reference:
     with ExitStack() as stack:
         file = HDF5File.open(path, ReadOptions(), stack)
+        _check_pixel_size(path, hdf5_pixel_size(file), scan)
         if file.has_group(_PTYPY):
             return _from_ptypy(file, scan)
         if file.has("object") and file.has(_SHELVES):
@@ -99,14 +113,13 @@ def _from_hdf5(path: Path, scan: Scan) -> Reference:
         keys = _CXI if "entry_1" in file.root else _HDF5
         for key in keys:
             if not file.has(key):
-                raise InputError(f"{path}: no dataset {key!r}, expected {keys[0]!r} and {keys[1]!r}")
+                raise UnplacedObject(f"{path}: no dataset {key!r}, expected {keys[0]!r} and {keys[1]!r}")
         whole, origin = (file.load(file.dataset("a reference", key), complete=False) for key in keys)
         return _reference(path, whole, origin)
 
 
 def _from_ptychodus(file: HDF5File, scan: Scan) -> Reference:
     whole, pixel_size, corner = placed_object(file)
-    _check_pixel_size(file.path, pixel_size, scan)
     x, y = file.vectors("float [n] in metres", "probe_position_x_m", "probe_position_y_m")
     middles = np.stack([y, x], axis=1) / pixel_size
     origin = np.array(corner) / pixel_size
@@ -126,7 +139,6 @@ def _from_ptypy(file: HDF5File, scan: Scan) -> Reference:
         raise InputError(
             f"{file.path}: {storage} has _psize {sides} and _origin {edge}, expected (row, column) each"
         )
-    _check_pixel_size(file.path, float(sides[0]), scan)
     return _placed(file.path, whole, edge / sides + 0.5, scan)
 
 
@@ -164,10 +176,12 @@ def _middle(scan: Scan) -> float:
     return 0.5 if scan.size % 2 == 0 else 0.0
 
 
-def _check_pixel_size(path: Path, pixel_size: float, scan: Scan) -> None:
-    if scan.pixel_size is not None and not np.isclose(pixel_size, scan.pixel_size, rtol=1e-2, atol=0):
+def _check_pixel_size(path: Path, pixel_size: float | None, scan: Scan) -> None:
+    if pixel_size is None or scan.pixel_size is None:
+        return
+    if not np.isclose(pixel_size, scan.pixel_size, rtol=SAME_PIXELS, atol=0):
         raise InputError(
-            f"{path}: its pixels are {pixel_size:g} m, expected {scan.pixel_size:g} m like those of {scan.name}"
+            f"{path}: its pixels are {pixel_size:.6g} m, expected {scan.pixel_size:.6g} m like those of {scan.name}"
         )
 
 

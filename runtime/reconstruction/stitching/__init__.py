@@ -19,7 +19,13 @@ nothing is divided by an epsilon.
 from ptychonnx.runtime.reconstruction.stitching.canvas import MAX_CANVAS_PIXELS, canvas_memory
 from ptychonnx.runtime.reconstruction.stitching.pixel_weights import patch_weight
 from ptychonnx.runtime.reconstruction.stitching.stitched_object import Block, Stitched, StitchedTiles
-from ptychonnx.runtime.reconstruction.stitching.stitcher import Stitcher, Sums, check_whole, whole_shape
+from ptychonnx.runtime.reconstruction.stitching.stitcher import (
+    Stitcher,
+    Sums,
+    canvas_layout,
+    check_whole,
+    whole_shape,
+)
 
 __all__ = [
     "MAX_CANVAS_PIXELS",
@@ -28,6 +34,7 @@ __all__ = [
     "StitchedTiles",
     "Stitcher",
     "Sums",
+    "canvas_layout",
     "canvas_memory",
     "check_whole",
     "patch_weight",

@@ -31,7 +31,7 @@ from ptychonnx.runtime.reconstruction.stitching.synchronisation import phase_fac
 from ptychonnx.runtime.reconstruction.stitching.temporary_files import check_disk_space
 from ptychonnx.runtime.scan.forward_model import window_corners
 
-__all__ = ["Stitcher", "Sums", "check_whole", "whole_shape"]
+__all__ = ["Stitcher", "Sums", "canvas_layout", "check_whole", "whole_shape"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ class Stitcher:
         # Only pixels with a weight are added, plus a margin of one pixel for the sub-pixel shift.
         self._support = _support(np.any(weight, axis=1)), _support(np.any(weight, axis=0))
         self._weight = np.ascontiguousarray(weight[self._support], dtype=np.float64)
-        self._low, self._shape = _layout(positions, self._size)
+        low, self._shape = canvas_layout(positions, self._size)
+        self._low = np.asarray(low)
         self._memory, self._tile = canvas_memory() if memory is None else memory, tile
         self._corners = np.unique(self._place(positions)[0], axis=0)
         self._canvas = self._empty_canvas()
@@ -263,7 +264,7 @@ def check_whole(positions: NDArray[np.float64], size: int, memory: int | None, c
     InputError
         If the sums exceed the memory limit, or the canvas exceeds `MAX_CANVAS_PIXELS`.
     """
-    _, shape = _layout(positions, size)
+    _, shape = canvas_layout(positions, size)
     if shape[0] * shape[1] * BYTES_PER_PIXEL > (canvas_memory() if memory is None else memory):
         raise InputError(too_large(shape, consumer))
 
@@ -278,13 +279,26 @@ def whole_shape(positions: NDArray[np.float64], size: int, memory: int | None = 
     InputError
         If the canvas exceeds `MAX_CANVAS_PIXELS`.
     """
-    _, shape = _layout(positions, size)
+    _, shape = canvas_layout(positions, size)
     limit = canvas_memory() if memory is None else memory
     return shape if shape[0] * shape[1] * BYTES_PER_PIXEL <= limit else (0, 0)
 
 
-def _layout(positions: NDArray[np.float64], size: int) -> tuple[NDArray[np.float64], tuple[int, int]]:
-    """Corner float64 [2] of the canvas in the scan's pixels, and its (rows, columns)."""
+def canvas_layout(positions: NDArray[np.float64], size: int) -> tuple[tuple[float, float], tuple[int, int]]:
+    """(row, column) of the canvas pixel [0, 0] in the scan's pixels, and the (rows, columns) of the canvas.
+
+    Parameters
+    ----------
+    positions
+        float64 [n, 2], centres of the windows.
+    size
+        N, side of a window.
+
+    Raises
+    ------
+    InputError
+        If the canvas exceeds `MAX_CANVAS_PIXELS`.
+    """
     corners = window_corners(positions, size)
     low = np.floor(corners.min(axis=0))
     rows, columns = (np.floor(corners.max(axis=0)) - low + size + 1).tolist()
@@ -293,7 +307,7 @@ def _layout(positions: NDArray[np.float64], size: int) -> tuple[NDArray[np.float
             f"the positions span a canvas of {rows:.0f} x {columns:.0f} pixels, expected at most "
             f"{MAX_CANVAS_PIXELS} pixels in all: are the positions in pixels?"
         )
-    return low, (int(rows), int(columns))
+    return (float(low[0]), float(low[1])), (int(rows), int(columns))
 
 
 def _support(weighted: NDArray[np.bool_]) -> slice:

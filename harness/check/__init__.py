@@ -1,0 +1,1 @@
+"""A verdict on a scan before anything is reconstructed from it."""

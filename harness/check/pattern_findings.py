@@ -1,0 +1,185 @@
+"""Findings about the patterns of a scan: units, photons, saturation, direct beam, bad pixels, drift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.ndimage import maximum_filter, minimum_filter
+
+from ptychonnx.harness.check.finding import Finding
+from ptychonnx.harness.check.pattern_statistics import PatternStatistics
+from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
+from ptychonnx.runtime.reconstruction.trust import probe_diameter
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["pattern_findings"]
+
+# Fewer photons in a pattern leave too little to any method; fewer than the second, to most.
+_HOPELESS, _FEW = 100.0, 3000.0
+# Below this many counts, several pixels share the largest number by chance.
+_LEAST_SATURATION = 256
+_SATURATED = 5
+# A pixel counts up to this multiple of its brightest neighbour.
+_HOT = 4.0
+_HOT_SIGMA = 10.0
+# A dead pixel would have this many counts if it were like its dimmest neighbour.
+_DEAD = 25.0
+_MUCH_MASKED = 0.3
+_OFF_CENTRE_PX, _OFF_CENTRE = 2.0, 1 / 8
+_DRIFT, _SEGMENTS = 0.3, 10
+_LOST = 0.2
+_NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
+
+
+def pattern_findings(scan: Scan, statistics: PatternStatistics, read: list[str]) -> Iterator[Finding]:
+    """Findings in the order in which a person would look.
+
+    Parameters
+    ----------
+    read
+        Lines of the reader: how it understood the file.
+    """
+    yield _units(statistics, read)
+    yield _photons(scan, statistics)
+    yield _saturation(statistics)
+    yield _direct_beam(scan)
+    yield _bad_pixels(scan, statistics)
+    yield _drift(statistics)
+    yield _repetition(statistics)
+
+
+def _units(statistics: PatternStatistics, read: list[str]) -> Finding:
+    understood = [line for line in read if line.startswith(("unit:", "axes:", "quantity:", "dc:"))]
+    text = "; ".join(understood) or "amplitudes and pixels, as our own files state"
+    values = {
+        "counts_are_whole": str(statistics.whole_counts).lower(),
+        "reader": "; ".join(read),
+    }
+    if statistics.whole_amplitudes and statistics.highest > 16:
+        return Finding(
+            subject="units",
+            verdict="wrong",
+            text="all amplitudes are whole numbers: they are counts (--quantity counts)",
+            values=values,
+        )
+    if statistics.whole_fourth_powers and not statistics.whole_counts:
+        return Finding(
+            subject="units",
+            verdict="wrong",
+            text="the squares of all counts are whole numbers: they are amplitudes (--quantity amplitude)",
+            values=values,
+        )
+    doubts = [line for line in read if line.endswith("?")]
+    return Finding(
+        subject="units",
+        verdict="doubtful" if doubts else "good",
+        text="; ".join(doubts) if doubts else text,
+        values=values,
+    )
+
+
+def _photons(scan: Scan, statistics: PatternStatistics) -> Finding:
+    mean = float(statistics.photons.mean())
+    values: dict[str, float | None] = {
+        "mean": mean,
+        "lowest": float(statistics.photons.min()),
+        "highest": float(statistics.photons.max()),
+        "per_um2": None,
+    }
+    text = f"{mean:.3g} in a pattern ({values['lowest']:.3g} to {values['highest']:.3g})"
+    if scan.probe is not None and scan.pixel_size is not None:
+        area = np.pi / 4 * (probe_diameter(scan) * scan.pixel_size * 1e6) ** 2
+        values["per_um2"] = dose = mean / area
+        text += f", {dose:.3g} per square micrometre and exposure"
+    verdict = "wrong" if mean < _HOPELESS else "doubtful" if mean < _FEW else "good"
+    if verdict != "good":
+        text += ": expose longer, or sum frames"
+    return Finding(subject="photons", verdict=verdict, text=text, values=values)
+
+
+def _saturation(statistics: PatternStatistics) -> Finding:
+    highest, times = statistics.highest, statistics.times_highest
+    values = {"highest": highest, "times": times, "pixels": statistics.pixels_highest}
+    if highest >= _LEAST_SATURATION and times >= _SATURATED and statistics.pixels_highest > 1:
+        text = (
+            f"{times} values in {statistics.pixels_highest} pixels are equal to the largest, {highest:.4g}: the "
+            "detector saturates (shorter exposures, an attenuator, or --bad-pixels mask)"
+        )
+        return Finding(subject="saturation", verdict="wrong", text=text, values=values)
+    return Finding(
+        subject="saturation", verdict="good", text=f"none seen: at most {highest:.4g} counts", values=values
+    )
+
+
+def _direct_beam(scan: Scan) -> Finding:
+    beam = estimate_direct_beam(scan.diffraction, scan.mask, scan.name)
+    centre = scan.size // 2
+    off = max(abs(place - centre) for place in beam.pixel)
+    row, column = beam.nearest
+    values = {"row": float(beam.pixel[0]), "column": float(beam.pixel[1]), "expected": centre}
+    text = f"at [{row}, {column}], expected at [{centre}, {centre}]"
+    if beam.place == "corner":
+        return Finding(
+            subject="direct beam", verdict="wrong", text=f"{text}: in the corner (--dc corner)", values=values
+        )
+    if beam.place is None:
+        return Finding(
+            subject="direct beam", verdict="unknown", text="the mean pattern has no centre", values=values
+        )
+    if off > _OFF_CENTRE * scan.size:
+        text += ": --crop with --crop-centre moves it"
+        return Finding(subject="direct beam", verdict="wrong", text=text, values=values)
+    if off > _OFF_CENTRE_PX:
+        text += ": an offset becomes a phase ramp in the object (--crop with --crop-centre)"
+    verdict = "doubtful" if off > _OFF_CENTRE_PX else "good"
+    return Finding(subject="direct beam", verdict=verdict, text=text, values=values)
+
+
+def _bad_pixels(scan: Scan, statistics: PatternStatistics) -> Finding:
+    valid = np.ones(statistics.mean.shape, dtype=bool) if scan.mask is None else scan.mask
+    counts = statistics.mean * len(statistics.index)
+    brightest = maximum_filter(np.where(valid, counts, 0), footprint=_NEIGHBOURS, mode="wrap")
+    dimmest = minimum_filter(np.where(valid, counts, 0), footprint=_NEIGHBOURS, mode="wrap")
+    # The direct beam of a wide probe is a peak of few pixels.
+    middle = scan.size // 2
+    elsewhere = valid.copy()
+    elsewhere[middle - 1 : middle + 2, middle - 1 : middle + 2] = False
+    hot = elsewhere & (counts > _HOT * brightest + _HOT_SIGMA * np.sqrt(brightest + 1))
+    dead = valid & (counts == 0) & (dimmest > _DEAD)
+    masked = 1 - float(valid.mean())
+    values = {"masked_share": masked, "hot": int(hot.sum()), "dead": int(dead.sum())}
+    text = f"{100 * masked:.3g} % masked, {hot.sum()} hot and {dead.sum()} dead outside the mask"
+    if hot.any() or dead.any():
+        places = [f"[{row}, {column}]" for row, column in np.argwhere(hot | dead)[:4]]
+        text += f" ({', '.join(places)}{', ...' if (hot | dead).sum() > 4 else ''}): mask them"
+        return Finding(subject="bad pixels", verdict="wrong", text=text, values=values)
+    verdict = "doubtful" if masked > _MUCH_MASKED else "good"
+    return Finding(subject="bad pixels", verdict=verdict, text=text, values=values)
+
+
+def _drift(statistics: PatternStatistics) -> Finding:
+    photons = statistics.photons
+    median = float(np.median(photons))
+    lost = statistics.index[photons < _LOST * median].tolist()
+    parts = [float(part.mean()) for part in np.array_split(photons, min(_SEGMENTS, len(photons)))]
+    spread = (max(parts) - min(parts)) / median if median else 0.0
+    text = f"the mean of a tenth of the scan varies by {100 * spread:.0f} %"
+    values: dict[str, float | list[int]] = {"spread": spread, "lost": lost}
+    if len(lost) > max(1, 0.05 * len(photons)):
+        text += f", and {len(lost)} patterns have almost no light (first {lost[0]}): leave them out (--min-photons)"
+        return Finding(subject="intensity", verdict="wrong", text=text, values=values)
+    if lost or spread > _DRIFT:
+        where = f", and patterns {', '.join(map(str, lost[:4]))} have almost no light" if lost else ""
+        text += f"{where}: an absorbing object, or a beam that drifts"
+        return Finding(subject="intensity", verdict="doubtful", text=text, values=values)
+    return Finding(subject="intensity", verdict="good", text=text, values=values)
+
+
+def _repetition(statistics: PatternStatistics) -> Finding:
+    repeated = statistics.repeated
+    values = {"repeated": list(repeated)}
+    if repeated:
+        text = f"{len(repeated)} equal an earlier one (first {repeated[0]}): the detector repeated frames"
+        return Finding(subject="frames", verdict="wrong", text=text, values=values)
+    return Finding(subject="frames", verdict="good", text="all differ", values=values)

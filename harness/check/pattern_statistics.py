@@ -1,0 +1,107 @@
+"""Statistics of the patterns of a scan, from one pass over a sample of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["PatternStatistics", "pattern_statistics"]
+
+# Patterns of a longer scan, evenly spread: enough for every statistic here.
+_MOST_PATTERNS = 512
+_AT_ONCE = 32
+# Counts of amplitudes in single precision are whole numbers to within this part of themselves.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class PatternStatistics:
+    """Statistics of a sample of the patterns, in photons.
+
+    Attributes
+    ----------
+    index
+        int [m], numbers of the patterns.
+    photons
+        float64 [m], photons in each.
+    mean
+        float64 [N, N], mean pattern.
+    highest
+        Most counts in a pixel.
+    times_highest, pixels_highest
+        How often a pixel holds as many, and how many pixels do in some pattern.
+    whole_counts, whole_amplitudes, whole_fourth_powers
+        Whether all counts, their square roots, or the squares of the counts are whole numbers.
+    repeated
+        int, patterns that equal an earlier one.
+    """
+
+    index: NDArray[np.intp]
+    photons: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    highest: float
+    times_highest: int
+    pixels_highest: int
+    whole_counts: bool
+    whole_amplitudes: bool
+    whole_fourth_powers: bool
+    repeated: tuple[int, ...]
+
+
+def pattern_statistics(scan: Scan) -> PatternStatistics:
+    """Read at most 512 patterns, evenly spread, and measure them; masked pixels do not count."""
+    index = np.unique(np.linspace(0, len(scan) - 1, min(len(scan), _MOST_PATTERNS)).astype(np.intp))
+    valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
+    photons, total = [], np.zeros((scan.size, scan.size))
+    maxima: list[NDArray[np.float32]] = []
+    whole = dict.fromkeys((2, 1, 4), True)
+    seen: set[bytes] = set()
+    repeated = []
+    for start in range(0, len(index), _AT_ONCE):
+        rows = index[start : start + _AT_ONCE]
+        amplitudes = np.where(valid, np.asarray(scan.diffraction[rows]), np.float32(0))
+        counts = np.square(amplitudes, dtype=np.float64)
+        photons.append(counts.sum(axis=(1, 2)))
+        total += counts.sum(axis=0)
+        maxima.append(amplitudes.max(axis=0))
+        for power in whole:
+            whole[power] = whole[power] and _whole(amplitudes, power)
+        for number, pattern in zip(rows.tolist(), amplitudes, strict=True):
+            digest = hashlib.blake2b(pattern.tobytes(), digest_size=16).digest()
+            if digest in seen:
+                repeated.append(number)
+            seen.add(digest)
+    highest = max(float(part.max()) for part in maxima)
+    # Ties beyond the one pixel of a hot or bright place: counted again, since the maximum is known only now.
+    times, where = 0, np.zeros((scan.size, scan.size), dtype=bool)
+    for start in range(0, len(index), _AT_ONCE):
+        if maxima[start // _AT_ONCE].max() < highest:
+            continue
+        ties = (np.asarray(scan.diffraction[index[start : start + _AT_ONCE]]) == highest) & valid
+        times += int(ties.sum())
+        where |= ties.any(axis=0)
+    return PatternStatistics(
+        index=index,
+        photons=np.concatenate(photons),
+        mean=total / len(index),
+        highest=highest**2,
+        times_highest=times,
+        pixels_highest=int(where.sum()),
+        whole_counts=whole[2],
+        whole_amplitudes=whole[1],
+        whole_fourth_powers=whole[4],
+        repeated=tuple(repeated),
+    )
+
+
+def _whole(amplitudes: NDArray[np.float32], power: int) -> bool:
+    """Whether a power of all amplitudes is whole; not if single precision could not tell."""
+    values = amplitudes.astype(np.float64) ** power
+    tolerance = np.maximum(_ROUNDING * values, _ROUNDING)
+    told = tolerance < 0.1
+    return bool(told.any() and (np.abs(values - np.rint(values)) <= tolerance)[told].all())

@@ -1,0 +1,83 @@
+"""A scan, judged before anything is reconstructed from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from ptychonnx.harness.check.finding import Finding, FindingVerdict
+from ptychonnx.harness.check.geometry_findings import geometry_findings
+from ptychonnx.harness.check.orientation_test import orientation_finding
+from ptychonnx.harness.check.pattern_findings import pattern_findings
+from ptychonnx.harness.check.pattern_statistics import pattern_statistics
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.paths import StrPath
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["ScanCheck", "check_scan"]
+
+
+@dataclass(frozen=True)
+class ScanCheck:
+    """Findings about a scan, and the verdict: that of the worst."""
+
+    name: str
+    patterns: int
+    size: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> FindingVerdict:
+        """``wrong`` or ``doubtful`` if a finding is, ``good`` otherwise; what is unknown does not count."""
+        verdicts = Counter(finding.verdict for finding in self.findings)
+        return "wrong" if verdicts["wrong"] else "doubtful" if verdicts["doubtful"] else "good"
+
+    def as_json(self) -> dict[str, Any]:
+        """Verdict and findings, by subject."""
+        return {
+            "scan": self.name,
+            "patterns": self.patterns,
+            "n": self.size,
+            "verdict": self.verdict,
+            "findings": {
+                finding.subject: finding.model_dump(mode="json", exclude={"subject"})
+                for finding in self.findings
+            },
+        }
+
+
+def check_scan(
+    scan: StrPath | Scan,
+    *,
+    probe: StrPath | None = None,
+    options: ReadOptions | None = None,
+    progress: Progress = SILENT,
+) -> ScanCheck:
+    """Judge units, photons, detector, positions, probe and orientation of a scan.
+
+    Parameters
+    ----------
+    scan
+        A scan, or a file for `ptychonnx.runtime.formats.read_scan`.
+    probe, options
+        How to read the file.
+    progress
+        Receives the stage of the orientations, which takes longest.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read at all.
+    """
+    lines: list[str] = []
+    if not isinstance(scan, Scan):
+        scan = read_scan(scan, probe=probe, options=options, log=lines.append)
+    statistics = pattern_statistics(scan)
+    findings = (
+        *pattern_findings(scan, statistics, lines),
+        *geometry_findings(scan, statistics),
+        orientation_finding(scan, progress),
+    )
+    return ScanCheck(scan.name, len(scan), scan.size, findings)

@@ -1,0 +1,210 @@
+"""`ptychonnx check` finds what is wrong with a scan, and nothing in a good one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptychonnx.harness.check.orientation_test import orientation_errors, orientation_finding
+from ptychonnx.harness.check.scan_check import check_scan
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
+from ptychonnx.runtime.scan.orientation import ORIENTATIONS, orient_pattern
+
+SIZE, GRID, STEP = 32, 6, 4
+SIDE = SIZE + STEP * GRID
+INVERSE = {name: name for name in ORIENTATIONS} | {"rot90": "rot270", "rot270": "rot90"}
+
+
+def defocused(width=6.0, curvature=0.06):
+    row, column = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    radius = row**2 + column**2
+    return (np.exp(-radius / width**2 + 1j * curvature * radius)).astype(np.complex64)[None]
+
+
+def lines(random):
+    row, column = np.mgrid[:SIDE, :SIDE]
+    density = np.zeros((SIDE, SIDE))
+    for _ in range(14):
+        angle, offset = random.uniform(0, np.pi), random.uniform(0, SIDE)
+        distance = np.cos(angle) * (row - SIDE / 2) + np.sin(angle) * (column - SIDE / 2) + offset - SIDE / 2
+        density += np.exp(-((distance / 1.5) ** 2))
+    return density / density.max()
+
+
+def grains(random):
+    from scipy.ndimage import gaussian_filter
+
+    field = gaussian_filter(random.normal(size=(SIDE, SIDE)), 1.5)
+    return (field > 0).astype(float)
+
+
+def clouds(random):
+    from scipy.ndimage import gaussian_filter
+
+    field = gaussian_filter(random.normal(size=(SIDE, SIDE)), 3)
+    return (field - field.min()) / np.ptp(field)
+
+
+def simulated(density, probe, photons=1e5, seed=1):
+    random = np.random.default_rng(seed)
+    values = density(random)
+    truth = ((1 - 0.5 * values) * np.exp(1.2j * values)).astype(np.complex64)
+    places = np.array([(row, column) for row in range(GRID) for column in range(GRID)]) * float(STEP)
+    positions = places + random.integers(-1, 2, places.shape) + SIZE // 2 + 1
+    probe = probe * np.float32(np.sqrt(photons / np.sum(np.abs(probe) ** 2)))
+    expected = forward(cut_windows(truth, positions, SIZE), probe) ** 2
+    counts = random.poisson(expected)
+    return Scan(
+        np.sqrt(counts).astype(np.float32),
+        positions,
+        probe,
+        pixel_size=1e-8,
+        wavelength=1e-10,
+        distance=2.0,
+        name="simulated",
+    )
+
+
+GOOD = simulated(lines, defocused())
+
+
+def finding(scan, subject):
+    return {found.subject: found for found in check_scan(scan).findings}[subject]
+
+
+def test_a_good_scan_is_good_in_every_respect():
+    result = check_scan(GOOD)
+    assert {found.subject: found.verdict for found in result.findings} == dict.fromkeys(
+        [
+            *("units", "photons", "saturation", "direct beam", "bad pixels", "intensity", "frames"),
+            *("positions", "overlap", "sampling", "far field", "probe", "orientation"),
+        ],
+        "good",
+    )
+    assert result.verdict == "good"
+
+
+@pytest.mark.parametrize("density", [lines, grains, clouds])
+def test_every_orientation_is_recognised(density):
+    scan = simulated(density, defocused(), photons=3e4, seed=5)
+    for wrong in ORIENTATIONS:
+        diffraction = np.ascontiguousarray(orient_pattern(scan.diffraction, INVERSE[wrong]))
+        found = orientation_finding(replace(scan, diffraction=diffraction))
+        assert found.values["best"] == wrong
+        assert found.values["odds"] > 100
+        assert found.verdict == ("good" if wrong == "identity" else "wrong")
+        assert wrong == "identity" or f"--orientation {wrong} " in found.text
+
+
+def test_a_probe_without_phase_cannot_tell_an_object_from_its_twin():
+    scan = simulated(lines, defocused(curvature=0.0))
+    found = orientation_finding(scan)
+    assert found.verdict == "doubtful"
+    assert "ambiguous" in found.text
+    assert "rot180" in found.text
+    errors = orientation_errors(scan)
+    assert errors.odds("identity", "rot180") < 20
+    assert errors.odds("identity", "transpose") > 100
+
+
+def test_without_a_probe_much_is_unknown_and_nothing_wrong():
+    result = check_scan(replace(GOOD, probe=None))
+    unknown = {found.subject for found in result.findings if found.verdict == "unknown"}
+    assert unknown == {"overlap", "sampling", "far field", "probe", "orientation"}
+    assert result.verdict == "good"
+
+
+def changed(change):
+    counts = np.square(np.asarray(GOOD.diffraction, dtype=np.float64))
+    return replace(GOOD, diffraction=np.sqrt(change(counts)).astype(np.float32))
+
+
+def with_pixel(row, column, value):
+    def change(counts):
+        counts[:, row, column] = value
+        return counts
+
+    return change
+
+
+def repeated_frame(counts):
+    counts[7] = counts[6]
+    return counts
+
+
+def lost_beam(counts):
+    counts[20:26] = np.minimum(counts[20:26], 1) * (np.arange(SIZE) < 9)
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("scan", "subject", "verdict", "words"),
+    [
+        (replace(GOOD, diffraction=np.square(GOOD.diffraction)), "units", "wrong", "--quantity counts"),
+        (replace(GOOD, diffraction=np.sqrt(GOOD.diffraction)), "units", "wrong", "--quantity amplitude"),
+        (simulated(lines, defocused(), photons=50), "photons", "wrong", "expose longer"),
+        (simulated(lines, defocused(), photons=1000), "photons", "doubtful", "expose longer"),
+        (changed(lambda counts: np.minimum(counts, 500)), "saturation", "wrong", "largest, 500"),
+        (
+            changed(lambda counts: np.fft.ifftshift(counts, axes=(1, 2))),
+            "direct beam",
+            "wrong",
+            "--dc corner",
+        ),
+        (changed(lambda counts: np.roll(counts, 3, axis=1)), "direct beam", "doubtful", "phase ramp"),
+        (
+            changed(with_pixel(3, 28, 4000)),
+            "bad pixels",
+            "wrong",
+            "1 hot and 0 dead outside the mask ([3, 28])",
+        ),
+        (changed(with_pixel(17, 14, 0)), "bad pixels", "wrong", "0 hot and 1 dead"),
+        (changed(repeated_frame), "frames", "wrong", "first 7"),
+        (changed(lost_beam), "intensity", "wrong", "first 20"),
+        (replace(GOOD, positions=3e-3 * GOOD.positions), "overlap", "good", "100 %"),
+        (replace(GOOD, positions=4 * GOOD.positions), "overlap", "wrong", "another unit"),
+        (replace(GOOD, positions=GOOD.positions * [1, 0]), "positions", "wrong", "is an axis missing"),
+        (replace(GOOD, distance=1e-5), "far field", "wrong", "Fresnel number"),
+        (replace(GOOD, probe=3 * GOOD.probe), "probe", "good", "1 mode"),
+        (replace(GOOD, probe=GOOD.probe / 3), "probe", "wrong", "in another unit"),
+        (replace(GOOD, probe=GOOD.probe * 0 + 1), "sampling", "wrong", "expected 2"),
+    ],
+)
+def test_what_is_wrong_is_named(scan, subject, verdict, words):
+    found = finding(scan, subject)
+    assert found.verdict == verdict
+    assert words in found.text
+
+
+def test_outlying_and_repeated_positions_are_numbered():
+    positions = GOOD.positions.copy()
+    positions[5] += 200
+    found = finding(replace(GOOD, positions=positions), "positions")
+    assert found.verdict == "doubtful"
+    assert found.values["isolated"] == [5]
+    positions = GOOD.positions.copy()
+    positions[1::2] = positions[::2]
+    assert len(finding(replace(GOOD, positions=positions), "positions").values["twice"]) == len(positions)
+
+
+def test_the_command_line_ends_with_the_verdict(tmp_path, run):
+    write_scan(tmp_path / "good.npz", GOOD)
+    code, out, _ = run("check", tmp_path / "good.npz")
+    assert code == 0
+    assert "The scan is good." in out
+    flipped = replace(GOOD, diffraction=orient_pattern(GOOD.diffraction, "flip-rows").copy())
+    write_scan(tmp_path / "bad.npz", flipped)
+    code, out, err = run("check", tmp_path / "bad.npz", "--json")
+    assert code == 1
+    assert "bad.npz: orientation is wrong" in err
+    found = json.loads(out)
+    assert found["verdict"] == "wrong"
+    assert found["findings"]["orientation"]["values"]["best"] == "flip-rows"
+    code, out, _ = run("check", tmp_path / "bad.npz", "--orientation", "flip-rows")
+    assert code == 0
+    assert run("check", tmp_path / "absent.npz")[0] == 2
