@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,4 +20,4 @@ class Finding(BaseModel):
     subject: str
     verdict: FindingVerdict = Field(description="unknown: the file does not hold what it takes to tell")
     text: str = Field(description="one line, with what to do unless all is well")
-    values: dict[str, float | int | str | list[int] | dict[str, float] | None] = Field(default_factory=dict)
+    values: Mapping[str, Any] = Field(default_factory=dict, description="figures by name")

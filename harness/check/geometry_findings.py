@@ -43,7 +43,7 @@ def _positions(scan: Scan) -> Finding:
     step = float(np.median(nearest))
     twice = np.flatnonzero(nearest < _TWICE * step) if step else np.arange(len(scan))
     isolated = np.flatnonzero(nearest > _ISOLATED * step) if step else np.arange(0)
-    values: dict[str, float | list[int]] = {
+    values = {
         "step_px": step,
         "twice": twice.tolist(),
         "isolated": isolated.tolist(),

@@ -109,7 +109,7 @@ def orientation_finding(scan: Scan, progress: Progress = SILENT) -> Finding:
     best, *others = result.ranked
     equal = [name for name in others if result.odds(best, name) < _ODDS]
     odds = result.odds(best, others[0])
-    values: dict[str, float | str | dict[str, float]] = {
+    values = {
         "best": best,
         "odds": odds,
         "errors": {name: result.error(name) for name in result.errors},

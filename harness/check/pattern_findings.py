@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from ptychonnx.harness.check.finding import Finding
+from ptychonnx.harness.check.finding import Finding, FindingVerdict
 from ptychonnx.harness.check.pattern_statistics import PatternStatistics
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
 from ptychonnx.runtime.reconstruction.trust import probe_diameter
@@ -81,7 +81,7 @@ def _units(statistics: PatternStatistics, read: list[str]) -> Finding:
 
 def _photons(scan: Scan, statistics: PatternStatistics) -> Finding:
     mean = float(statistics.photons.mean())
-    values: dict[str, float | None] = {
+    values = {
         "mean": mean,
         "lowest": float(statistics.photons.min()),
         "highest": float(statistics.photons.max()),
@@ -92,7 +92,7 @@ def _photons(scan: Scan, statistics: PatternStatistics) -> Finding:
         area = np.pi / 4 * (probe_diameter(scan) * scan.pixel_size * 1e6) ** 2
         values["per_um2"] = dose = mean / area
         text += f", {dose:.3g} per square micrometre and exposure"
-    verdict = "wrong" if mean < _HOPELESS else "doubtful" if mean < _FEW else "good"
+    verdict: FindingVerdict = "wrong" if mean < _HOPELESS else "doubtful" if mean < _FEW else "good"
     if verdict != "good":
         text += ": expose longer, or sum frames"
     return Finding(subject="photons", verdict=verdict, text=text, values=values)
@@ -132,7 +132,7 @@ def _direct_beam(scan: Scan) -> Finding:
         return Finding(subject="direct beam", verdict="wrong", text=text, values=values)
     if off > _OFF_CENTRE_PX:
         text += ": an offset becomes a phase ramp in the object (--crop with --crop-centre)"
-    verdict = "doubtful" if off > _OFF_CENTRE_PX else "good"
+    verdict: FindingVerdict = "doubtful" if off > _OFF_CENTRE_PX else "good"
     return Finding(subject="direct beam", verdict=verdict, text=text, values=values)
 
 
@@ -154,7 +154,7 @@ def _bad_pixels(scan: Scan, statistics: PatternStatistics) -> Finding:
         places = [f"[{row}, {column}]" for row, column in np.argwhere(hot | dead)[:4]]
         text += f" ({', '.join(places)}{', ...' if (hot | dead).sum() > 4 else ''}): mask them"
         return Finding(subject="bad pixels", verdict="wrong", text=text, values=values)
-    verdict = "doubtful" if masked > _MUCH_MASKED else "good"
+    verdict: FindingVerdict = "doubtful" if masked > _MUCH_MASKED else "good"
     return Finding(subject="bad pixels", verdict=verdict, text=text, values=values)
 
 
@@ -165,7 +165,7 @@ def _drift(statistics: PatternStatistics) -> Finding:
     parts = [float(part.mean()) for part in np.array_split(photons, min(_SEGMENTS, len(photons)))]
     spread = (max(parts) - min(parts)) / median if median else 0.0
     text = f"the mean of a tenth of the scan varies by {100 * spread:.0f} %"
-    values: dict[str, float | list[int]] = {"spread": spread, "lost": lost}
+    values = {"spread": spread, "lost": lost}
     if len(lost) > max(1, 0.05 * len(photons)):
         text += f", and {len(lost)} patterns have almost no light (first {lost[0]}): leave them out (--min-photons)"
         return Finding(subject="intensity", verdict="wrong", text=text, values=values)
