@@ -14,8 +14,8 @@ from ptychonnx.runtime.scan import Scan
 
 __all__ = ["geometry_findings"]
 
-# Linear overlap that iterations need, and below which no method connects the patterns.
-_OVERLAP, _LEAST_OVERLAP = 0.5, 0.2
+# Linear overlap that iterations need, below which no method connects the patterns, and above which nobody measures.
+_OVERLAP, _LEAST_OVERLAP, _MOST_OVERLAP = 0.5, 0.2, 0.98
 # The autocorrelation of the probe needs twice its width.
 _SAMPLING, _LEAST_SAMPLING = 2.0, 1.5
 _FRESNEL, _NEAR_FIELD = 0.1, 1.0
@@ -49,14 +49,14 @@ def _positions(scan: Scan) -> Finding:
         "isolated": isolated.tolist(),
     }
     text = f"{step:.3g} pixels to the nearest neighbour"
-    if not step:
-        return Finding(
-            subject="positions", verdict="wrong", text="most positions were measured twice", values=values
-        )
     spans = np.ptp(scan.positions, axis=0)
     if not spans.all():
         text += f", all in one {'row' if spans[0] == 0 else 'column'}: is an axis missing?"
         return Finding(subject="positions", verdict="wrong", text=text, values=values)
+    if not step:
+        return Finding(
+            subject="positions", verdict="wrong", text="most positions were measured twice", values=values
+        )
     verdict: FindingVerdict = "good"
     if len(twice) > _MANY * len(scan):
         text += f", {len(twice)} of {len(scan)} patterns share their place with another"
@@ -74,6 +74,9 @@ def _overlap(scan: Scan) -> Finding:
         return _without_probe("overlap")
     values = {"overlap": overlap, "probe_diameter_px": probe_diameter(scan)}
     text = f"{100 * overlap:.0f} % of a probe of {probe_diameter(scan):.3g} pixels"
+    if overlap > _MOST_OVERLAP:
+        text += ": almost no steps; are positions in another unit (--positions-unit)?"
+        return Finding(subject="overlap", verdict="doubtful", text=text, values=values)
     if overlap >= _OVERLAP:
         return Finding(subject="overlap", verdict="good", text=text, values=values)
     if overlap >= _LEAST_OVERLAP:
