@@ -204,17 +204,21 @@ class LiveRun:
         """Pass on what there is of the current series, with the frames and positions that have arrived already."""
         if self._current is None or not self._current.report.frames:
             return
-        try:
-            while waiting := self._frame_inbox.take(self._settings.batch, 0):
-                self._current.add(
-                    [
-                        event
-                        for event in waiting
-                        if not isinstance(event, SeriesBegin | SeriesEnd)
-                        and event.series == self._current.series
-                    ]
-                )
-            self._take_positions()
-        except PtychonnxError as error:
-            _logger.warning("%s", error)
-        self._finish()
+        # What ends the run is the error to report, not that of the rescue.
+        for step in (self._take_the_rest, self._finish):
+            try:
+                step()
+            except PtychonnxError as error:
+                _logger.warning("%s", error)
+
+    def _take_the_rest(self) -> None:
+        assert self._current is not None
+        while waiting := self._frame_inbox.take(self._settings.batch, 0):
+            self._current.add(
+                [
+                    event
+                    for event in waiting
+                    if not isinstance(event, SeriesBegin | SeriesEnd) and event.series == self._current.series
+                ]
+            )
+        self._take_positions()
