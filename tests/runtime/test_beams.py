@@ -7,17 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ptychonnx import simulate_lines
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.harness.simulate.probes import disk_probe, zone_plate_probe
 from ptychonnx.runtime.contract import BeamInputs, Contract, TrainedBeams
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.reconstruction.misfit import forward_misfit
-from ptychonnx.runtime.reconstruction.stitching import Stitched
+from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
+from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.beam_arrays import beam_arrays
+from ptychonnx.runtime.scan.forward_model import cut_windows, illumination
 from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance, probe_of_thumbnail, thumbnail
 from tests.export.small_network import contract_of
+from tests.hostile.subjects import known_scan
 
 N = 32
 
@@ -129,6 +132,32 @@ def test_positions_between_pixels_are_interpolated(scan):
     truth = stitched_truth(scan)
     shifted = replace(truth, origin=(truth.origin[0] + 0.5, truth.origin[1] + 0.5))
     assert forward_misfit(moved, shifted).value == pytest.approx(forward_misfit(scan, truth).value)
+
+
+def misfit_of(scan: Scan, patches: np.ndarray) -> Misfit:
+    """Of the object that is stitched from the patches at the positions of the scan."""
+    stitcher = Stitcher(scan.positions, illumination(scan.probe))
+    stitcher.add(patches, scan.positions)
+    return forward_misfit(scan, stitcher.result())
+
+
+@pytest.mark.parametrize(
+    ("scale", "swapped"), [((-1, 1), False), ((1, -1), False), ((-1, -1), False), ((1, 1), True)]
+)
+def test_positions_with_a_wrong_sign_or_order_of_axes_have_a_misfit(scale, swapped):
+    scan = simulate_lines(grid=6)
+    patches = cut_windows(scan.reference.object, scan.positions, scan.size, scan.reference.origin)
+    assert misfit_of(scan, patches).value < 1e-3
+    positions = scan.positions[:, ::-1].copy() if swapped else scan.positions * scale
+    assert misfit_of(replace(scan, positions=positions), patches).verdict in {"doubtful", "wrong"}
+
+
+@pytest.mark.parametrize("change", [lambda p: p.swapaxes(-1, -2), lambda p: p[:, ::-1], np.conj])
+def test_a_transposed_mirrored_or_conjugated_probe_has_a_misfit(change):
+    scan = known_scan()
+    assert misfit_of(scan, scan.labels).value < 1e-3
+    other = replace(scan, probe=np.ascontiguousarray(change(scan.probe)))
+    assert misfit_of(other, scan.labels).verdict == "wrong"
 
 
 def test_another_beam_than_the_artifact_holds_is_named(scan):
