@@ -140,6 +140,7 @@ def convert_lowered(
                 opset_version=opset,
                 dynamo=True,
                 external_data=False,
+                optimize=False,  # our passes fold the same constants, and a second time costs 10-20 % of an export
             )
     except UnsupportedError:
         raise
