@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shlex
@@ -46,6 +47,7 @@ from ptychonnx.runtime.inference.tuning import cache_folder
 
 __all__ = ["app", "main"]
 
+_logger = logging.getLogger(__name__)
 _EPILOG = (
     "Exit codes: **0** success, **1** a check failed, **2** a wrong input or option, **3** a server, a device or the "
     "machine failed, **4** a fault in ptychonnx, **130** interrupted, **141** the reader of the output went away."
@@ -135,11 +137,7 @@ def _renamed(arguments: list[str]) -> list[str]:
     options = {argument.partition("=")[0] for argument in arguments}
     if arguments[:1] != ["bench"] or not options & _LOAD_OPTIONS:
         return arguments
-    errors.print(
-        "Warning: bench under load is now `ptychonnx loadtest`; the old name goes in the next release",
-        style="yellow",
-        soft_wrap=True,
-    )
+    _logger.warning("bench under load is now `ptychonnx loadtest`; the old name goes in the next release")
     return ["loadtest", *arguments[1:]]
 
 

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from ptychonnx.runtime.progress import SILENT, Progress
 
-__all__ = ["errors", "output", "print_result", "report_progress", "set_verbosity"]
+__all__ = ["errors", "output", "print_lines", "print_result", "report_progress", "set_verbosity"]
 
 # Width of tables in a file or a pipe, which have none of their own.
 _FILE_WIDTH = 120
@@ -138,5 +138,10 @@ def report_progress() -> Iterator[Progress]:
 def print_result(path: Path, lines: Sequence[str]) -> None:
     """Print the file that a command wrote, and its verdict line by line."""
     output.print(Text(str(path), style="bold"), soft_wrap=True)
+    print_lines(*lines)
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines as they are, however long."""
     for line in lines:
         output.print(line, soft_wrap=True, markup=False)

@@ -19,7 +19,7 @@ from ptychonnx.export.deploy.openvino import plan_openvino
 from ptychonnx.export.deploy.triton import plan_triton
 from ptychonnx.export.deploy.versioned_folder import Plan, apply
 from ptychonnx.export.verification.verification_report import describe_case
-from ptychonnx.harness.cli.console import output, report_progress
+from ptychonnx.harness.cli.console import output, print_lines, report_progress
 from ptychonnx.harness.cli.model_options import Command, Omit, derive_options
 from ptychonnx.harness.cli.shared_options import Artifacts
 from ptychonnx.runtime.errors import VerificationError
@@ -177,7 +177,6 @@ def _write(plan: Plan, dry_run: bool) -> None:
     lines = [*plan.lines(), *plan.notes]
     if not dry_run:
         apply(plan)
-    for line in lines:
-        output.print(line, soft_wrap=True, markup=False)
+    print_lines(*lines)
     if dry_run:
         output.print("Nothing was written: --dry-run.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ptychonnx.harness.cli.console import output
+from ptychonnx.harness.cli.console import print_lines
 from ptychonnx.harness.installation import describe_installation
 
 __all__ = ["info"]
@@ -28,7 +28,7 @@ def info(
         print(json.dumps(description, indent=2))
         return
     for title, line in _lines(description):
-        output.print(f"{title:<14}{line}", soft_wrap=True, markup=False)
+        print_lines(f"{title:<14}{line}")
 
 
 def _lines(description: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from ptychonnx.export.artifact.signing import verify_signature
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.portability import Portability, Target, portability
 from ptychonnx.export.verification.verdict import verdict
-from ptychonnx.harness.cli.console import output
+from ptychonnx.harness.cli.console import output, print_lines
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.contract.integrity import check_model_file
 from ptychonnx.runtime.errors import InputError
@@ -82,8 +82,7 @@ def inspect(
         print(json.dumps(contract.model_dump(mode="json"), indent=2))
         return
     _print_rows(artifact, _contract_rows(contract))
-    for line in verdict(contract):
-        output.print(line, soft_wrap=True, markup=False)
+    print_lines(*verdict(contract))
     _print_operators(Counter(contract.conversion.operators_before), model, session.placement())
 
 
@@ -98,7 +97,7 @@ def _verify(artifact: Path, public_key: Path | None) -> None:
 
 
 def _print_check(check: Check) -> None:
-    output.print(f"{check.name:<24}{_STATES[check.passed]:<13}{check.finding}", soft_wrap=True, markup=False)
+    print_lines(f"{check.name:<24}{_STATES[check.passed]:<13}{check.finding}")
 
 
 def _print_module(artifact: Path, model: onnx.ModelProto, text: str, as_json: bool) -> None:
@@ -176,12 +175,12 @@ def _print_operators(before: Counter[str], model: onnx.ModelProto, placed: dict[
     targets = portability(model)
     output.print(_operator_table(before, operators(model), placed, targets))
     lists = "; ".join(f"{target.name}: {_title(target)}" for target in targets.targets)
-    output.print(f"Looked up in the operator lists of {lists}.", soft_wrap=True, markup=False)
+    print_lines(f"Looked up in the operator lists of {lists}.")
     reasons = Counter[str]()
     for (row, _), reason in targets.missing.items():
         reasons[reason] += row.count
     for reason, count in reasons.items():
-        output.print(f"{reason} ({count} node{'s' * (count > 1)})", soft_wrap=True, markup=False)
+        print_lines(f"{reason} ({count} node{'s' * (count > 1)})")
 
 
 def _title(target: Target) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ptychonnx.harness.cli.console import errors, output, report_progress
+from ptychonnx.harness.cli.console import print_lines, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import ServerUrl, check_batch
 from ptychonnx.harness.view.live_view import LiveView
@@ -37,6 +38,8 @@ from ptychonnx.runtime.live.sources import open_frames, open_positions
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 
 __all__ = ["live"]
+
+_logger = logging.getLogger("ptychonnx.harness.live")
 
 _FILES_ONLY = (
     "mapping",
@@ -138,7 +141,7 @@ def live(
         if view is not None:
             page = LiveView(frames)
             served = stack.enter_context(PageServer(view, page))
-            output.print(f"{served.url} shows the object", soft_wrap=True, markup=False)
+            print_lines(f"{served.url} shows the object")
 
         def observe(current: LiveReconstruction, waiting: int) -> None:
             nonlocal stage
@@ -169,20 +172,18 @@ def live(
 
 def _report(path: Path, series: FinishedSeries, network: Predictor, batch: int) -> None:
     rows, columns = series.reconstruction.stitched.shape
-    output.print(
+    print_lines(
         f"{path}: {rows} x {columns} pixels from {series.reconstruction.patterns} patterns on {network.provider} in "
-        f"batches of {batch}, weighting {series.reconstruction.weighting}",
-        soft_wrap=True,
-        markup=False,
+        f"batches of {batch}, weighting {series.reconstruction.weighting}"
     )
     warnings = series.report.warnings()
     for line in series.report.lines():
         if line not in warnings:
-            output.print(line, soft_wrap=True, markup=False)
+            print_lines(line)
     for line in warnings:
-        errors.print(f"Warning: {line}", style="yellow", soft_wrap=True, markup=False)
+        _logger.warning("%s", line)
     if series.reconstruction.skipped:
-        output.print(series.reconstruction.skipped_text, soft_wrap=True, markup=False)
+        print_lines(series.reconstruction.skipped_text)
 
 
 @contextmanager

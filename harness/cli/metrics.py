@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ptychonnx.harness.cli.console import output
+from ptychonnx.harness.cli.console import output, print_lines
 from ptychonnx.harness.metrics.object_files import compare_files
 
 __all__ = ["metrics"]
@@ -63,5 +63,4 @@ def metrics(
         lines.append("collapsed: the reconstruction is flat")
     if result.note:
         lines.append(f"note: {result.note}")
-    for line in lines:
-        output.print(line, soft_wrap=True, markup=False)
+    print_lines(*lines)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ptychonnx.harness.cli.console import errors, output, report_progress
+from ptychonnx.harness.cli.console import print_lines, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
-from ptychonnx.harness.replay.frame_counts import ScanCounts
 from ptychonnx.harness.replay.replay_options import ReplayOptions
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 
 __all__ = ["replay"]
+
+_logger = logging.getLogger("ptychonnx.harness.replay")
 
 
 class Protocol(StrEnum):
@@ -66,15 +68,13 @@ def replay(
     --positions zmq://127.0.0.1:8888 --positions-unit px --probe scan.npz --out object.h5`
     """
     from ptychonnx.harness.replay.detectors import open_detector, open_encoders
+    from ptychonnx.harness.replay.replay import ScanCounts
     from ptychonnx.harness.replay.replay import replay as run_replay
 
     source = read_scan(scan, options=reading)
     if ScanCounts(source).rounded:
-        errors.print(
-            f"Warning: {scan}: amplitudes are no square roots of whole numbers; the counts that are sent are rounded",
-            style="yellow",
-            soft_wrap=True,
-            markup=False,
+        _logger.warning(
+            "%s: amplitudes are no square roots of whole numbers; the counts that are sent are rounded", scan
         )
     detector = open_detector(protocol.value, frames, options, timeout)
     try:
@@ -95,4 +95,4 @@ def replay(
     if sent.dropped:
         text += f"; dropped: {len(sent.dropped)} ({', '.join(map(str, sent.dropped[:12]))}"
         text += ", ...)" if len(sent.dropped) > 12 else ")"
-    output.print(text, soft_wrap=True, markup=False)
+    print_lines(text)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ptychonnx.harness.cli.console import output, report_progress
+from ptychonnx.harness.cli.console import print_lines, report_progress
 from ptychonnx.harness.cli.model_options import Command, derive_options
 from ptychonnx.harness.simulate.family import FamilyConfig, build_family
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
@@ -39,7 +39,7 @@ def lines(
         progress.stage("Simulating lines")
         dataset = build_lines(settings, out)
     state = "simulated" if dataset.rebuilt else "unchanged, taken from the cache"
-    output.print(f"{dataset.train}, {dataset.test}: {state}", markup=False, soft_wrap=True)
+    print_lines(f"{dataset.train}, {dataset.test}: {state}")
 
 
 @app.command(cls=Command)
@@ -59,4 +59,4 @@ def family(
     with report_progress() as progress:
         dataset = build_family(settings, out, progress)
     state = "simulated" if dataset.rebuilt else "unchanged, taken from the cache"
-    output.print(f"{out}: {len(dataset.scans)} scans, {state}", markup=False, soft_wrap=True)
+    print_lines(f"{out}: {len(dataset.scans)} scans, {state}")

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from ptychonnx.harness.cli.config_file import resolved_yaml
-from ptychonnx.harness.cli.console import output, report_progress
+from ptychonnx.harness.cli.console import output, print_lines, report_progress
 from ptychonnx.harness.cli.model_options import Command, Omit, TypedOnly, derive_options
 from ptychonnx.harness.cli.shared_options import Artifacts
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
@@ -130,4 +130,4 @@ def robustness(
             batch=inference.batch,
             progress=progress,
         )
-    output.print(f"{out / 'robustness.md'}, {out / 'robustness.png'}", markup=False, soft_wrap=True)
+    print_lines(f"{out / 'robustness.md'}, {out / 'robustness.png'}")

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ptychonnx.harness.cli.config_file import resolved_yaml
-from ptychonnx.harness.cli.console import errors, output, report_progress, set_verbosity
+from ptychonnx.harness.cli.console import errors, output, print_lines, report_progress, set_verbosity
 from ptychonnx.harness.cli.model_options import Omit, TypedOnly, derive_options
 from ptychonnx.harness.cli.shared_options import Probe
 from ptychonnx.runtime.errors import InputError
@@ -109,7 +109,7 @@ def train(
                 soft_wrap=True,
             )
         raise
-    output.print(_summary(out, record), markup=False, soft_wrap=True)
+    print_lines(_summary(out, record))
 
 
 def _summary(out: Path, record: RunRecord) -> str:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptychonnx.harness.replay.position_senders import JsonSender, PositionSender, TableWriter
-from ptychonnx.harness.replay.replay import Detector
+from ptychonnx.harness.replay.file_writers import SwmrWriter, TableWriter
+from ptychonnx.harness.replay.replay import Detector, PositionSender
 from ptychonnx.harness.replay.replay_options import ReplayOptions
-from ptychonnx.harness.replay.stream1_detector import Stream1Detector
-from ptychonnx.harness.replay.stream2_detector import Stream2Detector
-from ptychonnx.harness.replay.swmr_writer import SwmrWriter
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.harness.replay.zeromq_senders import JsonSender, Stream1Detector, Stream2Detector
 
 __all__ = ["open_detector", "open_encoders"]
 
@@ -30,9 +27,7 @@ def open_detector(protocol: str, address: str, options: ReplayOptions, timeout: 
         from ptychonnx.harness.replay.pva_server import PVAServer
 
         return PVAServer(address, timeout)
-    if protocol == "stream2":
-        return Stream2Detector(address, options.series, timeout)
-    return Stream1Detector(address, options.series, timeout)
+    return (Stream2Detector if protocol == "stream2" else Stream1Detector)(address, timeout, options.series)
 
 
 def open_encoders(target: str, options: ReplayOptions, timeout: float) -> PositionSender:
@@ -43,9 +38,6 @@ def open_encoders(target: str, options: ReplayOptions, timeout: float) -> Positi
     InputError
         If the address cannot be served, or the file not be written.
     """
-    if Path(target).suffix != ".csv":
-        return JsonSender(target, timeout)
-    try:
+    if Path(target).suffix == ".csv":
         return TableWriter(Path(target), options.samples)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from error
+    return JsonSender(target, timeout)

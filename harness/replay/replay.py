@@ -9,13 +9,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.replay.frame_counts import ScanCounts
-from ptychonnx.harness.replay.position_senders import PositionSender
 from ptychonnx.harness.replay.replay_options import ReplayOptions
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["Detector", "Replayed", "frame_order", "replay"]
+__all__ = ["Detector", "PositionSender", "Replayed", "ScanCounts", "frame_order", "replay"]
+
+# Largest distance of a square from a whole number, relative to it, that float32 amplitudes explain.
+_ROUNDING = 1e-6
+_BLOCK = 64
 
 
 class Detector(Protocol):
@@ -32,6 +34,50 @@ class Detector(Protocol):
 
     def close(self) -> None:
         """Close, once everything has been sent."""
+
+
+class PositionSender(Protocol):
+    """Receives samples [m, 2] (row, column) in pixels, in order; `first` is the number of the first of them."""
+
+    def begin(self) -> None:
+        """The scan begins."""
+
+    def send(self, first: int, samples: NDArray[np.float64]) -> None:
+        """Send samples."""
+
+    def end(self, frames: int) -> None:
+        """The scan has ended after so many frames."""
+
+    def close(self) -> None:
+        """Close, once everything has been sent."""
+
+
+class ScanCounts:
+    """Photon counts by number, as the detector sent them: squares of the amplitudes, rounded to whole photons.
+
+    Attributes
+    ----------
+    dtype
+        uint16, or uint32 if a count needs it.
+    rounded
+        True if amplitudes are no square roots of whole numbers, so that the counts differ from them.
+    """
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan, self.rounded, largest = scan, False, 0.0
+        for start in range(0, len(scan), _BLOCK):
+            photons = np.square(scan.diffraction[start : start + _BLOCK], dtype=np.float64)
+            self.rounded |= bool((np.abs(photons - np.rint(photons)) > _ROUNDING * photons + 1e-9).any())
+            largest = max(largest, float(photons.max()))
+        # The largest value of a type marks bad pixels.
+        self.dtype = np.dtype(np.uint16 if largest < np.iinfo(np.uint16).max else np.uint32)
+
+    def __len__(self) -> int:
+        return len(self._scan)
+
+    def __getitem__(self, number: int) -> NDArray:
+        photons = np.square(self._scan.diffraction[number], dtype=np.float64)
+        return np.rint(photons).astype(self.dtype)
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ from ptychonnx.runtime.live.events import FrameSource, PositionSource
 
 __all__ = ["FRAME_SOURCES", "POSITION_SOURCES", "open_frames", "open_positions"]
 
-# Module and function of each scheme, imported when it is used: protocols need packages of the extra [live].
+# Module and class or function of each scheme, imported when it is used: protocols need packages of the extra [live].
 FRAME_SOURCES = {
-    "zmq": "frames.dectris_stream1:open_stream",
-    "zmq+sub": "frames.dectris_stream1:open_stream",
-    "stream2": "frames.stream2:open_stream",
-    "stream2+sub": "frames.stream2:open_stream",
-    "swmr+file": "frames.growing_hdf5:open_file",
-    "pva": "frames.pv_access:open_pv",
+    "zmq": "frames.dectris_stream1:DectrisStream1",
+    "zmq+sub": "frames.dectris_stream1:DectrisStream1",
+    "stream2": "frames.stream2:Stream2",
+    "stream2+sub": "frames.stream2:Stream2",
+    "swmr+file": "frames.growing_hdf5:GrowingHDF5",
+    "pva": "frames.pv_access:PVAccess",
 }
 POSITION_SOURCES = {
-    "zmq": "positions.json_messages:open_messages",
-    "zmq+sub": "positions.json_messages:open_messages",
+    "zmq": "positions.json_messages:JsonMessages",
+    "zmq+sub": "positions.json_messages:JsonMessages",
     "csv": "positions.growing_table:open_table",
 }
 _FILES = {".csv": "csv", ".txt": "csv", ".dat": "csv"}

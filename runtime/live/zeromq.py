@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import zmq
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["MESSAGES_AHEAD", "ReceivingSocket"]
+__all__ = ["MESSAGES_AHEAD", "ReceivingSocket", "ZeroMQSource"]
 
 # High-water mark of the socket: messages in its own memory before it stops taking more from the network.
 MESSAGES_AHEAD = 64
@@ -72,3 +73,24 @@ class ReceivingSocket:
     def close(self) -> None:
         """Disconnect."""
         self._socket.close()
+
+
+class ZeroMQSource:
+    """A source, see `ptychonnx.runtime.live.events`, whose events arrive as messages."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._socket = ReceivingSocket(url)
+
+    def receive(self, timeout: float) -> Any:
+        while (parts := self._socket.receive(timeout)) is not None:
+            if (event := self._event(parts)) is not None:
+                return event
+        return None
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _event(self, parts: list[bytes]) -> Any:
+        """The event in the parts of a message, or None if there is none."""
+        raise NotImplementedError

@@ -63,7 +63,6 @@ class GrpcConnection:
         self._lock = threading.Lock()
 
     def model_ready(self) -> bool:
-        """See `Connection`."""
         try:
             with _translated():
                 return self._client().is_model_ready(
@@ -75,14 +74,12 @@ class GrpcConnection:
             raise
 
     def metadata(self, version: str) -> ModelMetadata:
-        """See `Connection`."""
         with _translated():
             return model_metadata(
                 self._client().get_model_metadata(self._address.model, version, as_json=True, **self._call())
             )
 
     def config(self) -> ModelConfig:
-        """See `Connection`."""
         try:
             with _translated():
                 answer = self._client().get_model_config(
@@ -97,7 +94,6 @@ class GrpcConnection:
     def infer(
         self, inputs: Mapping[str, NDArray], output: str, output_bytes: int
     ) -> tuple[NDArray[np.float32], str]:
-        """See `Connection`."""
         tensors = []
         for name, array in inputs.items():
             tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
@@ -117,7 +113,6 @@ class GrpcConnection:
         return values, version
 
     def close(self) -> None:
-        """See `Connection`."""
         with self._lock:
             clients, self._clients = self._clients, {}
         for client in clients.values():

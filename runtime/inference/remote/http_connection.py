@@ -70,7 +70,6 @@ class HttpConnection:
         self._binary: bool | None = None
 
     def model_ready(self) -> bool:
-        """See `Connection`."""
         try:
             self._get(f"{self._path}/ready")
         except RequestFailure as failure:
@@ -80,12 +79,10 @@ class HttpConnection:
         return True
 
     def metadata(self, version: str) -> ModelMetadata:
-        """See `Connection`."""
         with _understood():
             return model_metadata(self._get_json(self._model + (f"/versions/{version}" if version else "")))
 
     def config(self) -> ModelConfig:
-        """See `Connection`."""
         try:
             with _understood():
                 return model_config(self._get_json(f"{self._path}/config"))
@@ -97,7 +94,6 @@ class HttpConnection:
     def infer(
         self, inputs: Mapping[str, NDArray], output: str, output_bytes: int
     ) -> tuple[NDArray[np.float32], str]:
-        """See `Connection`."""
         binary = self._supports_binary()
         tensors: list[dict[str, Any]] = []
         for name, array in inputs.items():
@@ -123,7 +119,6 @@ class HttpConnection:
             return values, str(description.get("model_version", ""))
 
     def close(self) -> None:
-        """See `Connection`."""
         with self._lock:
             sockets, self._sockets = self._sockets, set()
         for socket in sockets:

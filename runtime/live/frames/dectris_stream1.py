@@ -15,32 +15,20 @@ import numpy as np
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.live.codecs import decoded
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd, UnreadableFrame
-from ptychonnx.runtime.live.zeromq import ReceivingSocket
+from ptychonnx.runtime.live.zeromq import ZeroMQSource
 
-__all__ = ["DectrisStream1", "open_stream"]
+__all__ = ["DectrisStream1"]
 
 _TYPES = {"uint8": "u1", "uint16": "u2", "uint32": "u4", "int16": "i2", "int32": "i4", "float32": "f4"}
 _ORDERS = {"<": "<", ">": ">", "": "<"}
 
 
-class DectrisStream1:
+class DectrisStream1(ZeroMQSource):
     """A detector that sends Stream v1, see `ptychonnx.runtime.live.events.FrameSource`."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._socket = ReceivingSocket(url)
+        super().__init__(url)
         self._begun: int | None = None
-
-    def receive(self, timeout: float) -> FrameEvent | None:
-        """The next event, or None if there is none within `timeout` seconds."""
-        while (parts := self._socket.receive(timeout)) is not None:
-            if (event := self._event(parts)) is not None:
-                return event
-        return None
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._socket.close()
 
     def _event(self, parts: list[bytes]) -> FrameEvent | None:
         header = self._json(parts[0])
@@ -108,8 +96,3 @@ def _announced(configuration: dict[str, Any]) -> int | None:
     """Number of frames in the detector's configuration, if the header has it."""
     images, triggers = configuration.get("nimages"), configuration.get("ntrigger", 1)
     return images * triggers if isinstance(images, int) and isinstance(triggers, int) else None
-
-
-def open_stream(url: str) -> DectrisStream1:
-    """Connect to a detector."""
-    return DectrisStream1(url)

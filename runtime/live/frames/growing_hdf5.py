@@ -18,7 +18,7 @@ import hdf5plugin  # noqa: F401  (registers the compression filters of detectors
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd
 
-__all__ = ["GrowingHDF5", "open_file"]
+__all__ = ["GrowingHDF5"]
 
 _DATA = "/entry/data/data"
 _IDLE_SECONDS = 10.0
@@ -52,7 +52,6 @@ class GrowingHDF5:
         self._grew = time.monotonic()
 
     def receive(self, timeout: float) -> FrameEvent | None:
-        """The next event, or None if there is none within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while self._state != "ended":
             if (event := self._next()) is not None:
@@ -65,7 +64,6 @@ class GrowingHDF5:
         return None
 
     def close(self) -> None:
-        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = self._dataset = None
@@ -161,8 +159,3 @@ def _opened(path: Path) -> h5py.File:
     except OSError:
         # Files that were not written for a reader at the same time, and are complete.
         return h5py.File(path, "r")
-
-
-def open_file(url: str) -> GrowingHDF5:
-    """Watch a file, which may appear later."""
-    return GrowingHDF5(url)

@@ -25,7 +25,7 @@ from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.codecs import decoded
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd, UnreadableFrame
 
-__all__ = ["PVAccess", "open_pv"]
+__all__ = ["PVAccess"]
 
 # Updates that wait, in memory, before PV Access drops some.
 _UPDATES_AHEAD = 256
@@ -75,7 +75,6 @@ class PVAccess:
         )
 
     def receive(self, timeout: float) -> FrameEvent | None:
-        """The next event, or None if there is none within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not self._pending:
             try:
@@ -88,7 +87,6 @@ class PVAccess:
         return self._pending.pop(0)
 
     def close(self) -> None:
-        """Disconnect."""
         self._monitor.close()
         # A callback that waits for room must not keep the context open.
         while not self._updates.empty():
@@ -152,8 +150,3 @@ def _image(update: Any, where: str) -> NDArray:
     if codec == "bslz4":
         data = _HEADER.pack(rows * columns * dtype.itemsize, 0) + data
     return decoded(data, codec, (rows, columns), dtype, where)
-
-
-def open_pv(url: str) -> PVAccess:
-    """Watch a PV."""
-    return PVAccess(url)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.codecs import decoded
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd, UnreadableFrame
-from ptychonnx.runtime.live.zeromq import ReceivingSocket
+from ptychonnx.runtime.live.zeromq import ZeroMQSource
 
-__all__ = ["Stream2", "open_stream"]
+__all__ = ["Stream2"]
 
 # Tags of RFC 8746: arrays of several dimensions, and typed arrays.
 _ARRAY = 40
@@ -27,29 +27,18 @@ _TYPES = {64: "u1", 65: ">u2", 66: ">u4", 69: "<u2", 70: "<u4", 77: "<i2", 78: "
 _COMPRESSED = 56500
 
 
-class Stream2:
+class Stream2(ZeroMQSource):
     """A detector that sends Stream2, see `ptychonnx.runtime.live.events.FrameSource`."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._socket = ReceivingSocket(url)
+        super().__init__(url)
         query = dict(parse_qsl(self._socket.parts.query))
         if unknown := set(query) - {"channel"}:
             raise InputError(f"{url}: unknown {', '.join(sorted(unknown))}, expected channel")
         self._channel = query.get("channel")
 
-    def receive(self, timeout: float) -> FrameEvent | None:
-        """The next event, or None if there is none within `timeout` seconds."""
-        while (parts := self._socket.receive(timeout)) is not None:
-            if (event := self._event(parts[-1])) is not None:
-                return event
-        return None
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._socket.close()
-
-    def _event(self, part: bytes) -> FrameEvent | None:
+    def _event(self, parts: list[bytes]) -> FrameEvent | None:
+        part = parts[-1]
         try:
             message = cbor2.loads(part)
             kind, series = message["type"], message["series_id"]
@@ -103,8 +92,3 @@ class Stream2:
 
 def _tag(value: object) -> int | None:
     return value.tag if isinstance(value, cbor2.CBORTag) else None
-
-
-def open_stream(url: str) -> Stream2:
-    """Connect to a detector."""
-    return Stream2(url)

@@ -40,7 +40,6 @@ class GrowingTable:
         self._ended = False
 
     def receive(self, timeout: float) -> PositionEvent | None:
-        """The lines that were added, or None if none were within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             if self._ended:

@@ -22,20 +22,19 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.live.events import PositionEvent, PositionSamples, PositionsBegin, PositionsEnd
-from ptychonnx.runtime.live.zeromq import ReceivingSocket
+from ptychonnx.runtime.live.zeromq import ZeroMQSource
 
-__all__ = ["JsonMessages", "open_messages"]
+__all__ = ["JsonMessages"]
 
 _CHANNELS = {"x": "/INENC2.VAL.Value", "y": "/INENC3.VAL.Value"}
 _UNITS = ("px", "m", "mm", "um", "nm")
 
 
-class JsonMessages:
+class JsonMessages(ZeroMQSource):
     """A motion controller that sends JSON, see `ptychonnx.runtime.live.events.PositionSource`."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._socket = ReceivingSocket(url)
+        super().__init__(url)
         query = dict(parse_qsl(self._socket.parts.query))
         if unknown := set(query) - {"x", "y", "samples", "unit"}:
             raise InputError(f"{url}: unknown {', '.join(sorted(unknown))}, expected x, y, samples and unit")
@@ -49,16 +48,8 @@ class JsonMessages:
             raise InputError(f"{url}: unit={self.unit}, expected one of {', '.join(_UNITS)}")
         self._next = 0
 
-    def receive(self, timeout: float) -> PositionEvent | None:
-        """The next event, or None if there is none within `timeout` seconds."""
-        parts = self._socket.receive(timeout)
-        return None if parts is None else self._event(parts[-1])
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._socket.close()
-
-    def _event(self, part: bytes) -> PositionEvent:
+    def _event(self, parts: list[bytes]) -> PositionEvent:
+        part = parts[-1]
         try:
             message = json.loads(part)
             kind = message["msg_type"]
@@ -97,8 +88,3 @@ def _pairs(rows: Any, columns: Any, count: int) -> NDArray[np.float64]:
     if {axis.shape for axis in pair} != {(count,)}:
         raise ValueError(f"x and y differ in length, expected {count} each")
     return np.stack(pair, axis=1)
-
-
-def open_messages(url: str) -> JsonMessages:
-    """Connect to a motion controller."""
-    return JsonMessages(url)

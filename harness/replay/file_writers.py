@@ -1,4 +1,4 @@
-"""A detector that writes an HDF5 file which can be read at the same time (SWMR)."""
+"""Files that grow as a detector and encoders write them: frames in HDF5, positions in a text table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["SwmrWriter"]
+__all__ = ["SwmrWriter", "TableWriter"]
 
 _DATA = "/entry/data/data"
 
 
 class SwmrWriter:
-    """A dataset [n, rows, columns] at `/entry/data/data`, one compressed chunk for each frame."""
+    """A dataset [n, rows, columns] at `/entry/data/data`, one compressed chunk for each frame, read while it grows."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -50,5 +50,33 @@ class SwmrWriter:
         """Everything has been written."""
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
+
+
+class TableWriter:
+    """A text file with a line for each sample."""
+
+    def __init__(self, path: Path, samples: int) -> None:
+        try:
+            self._file = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        self._samples = samples
+
+    def begin(self) -> None:
+        self._write("frame,x_px,y_px\n")
+
+    def send(self, first: int, samples: NDArray[np.float64]) -> None:
+        for index, (row, column) in enumerate(samples.tolist(), first):
+            self._file.write(f"{index // self._samples},{column!r},{row!r}\n")
+        self._file.flush()
+
+    def end(self, frames: int) -> None:
+        self._write("# end\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, line: str) -> None:
+        self._file.write(line)
+        self._file.flush()
