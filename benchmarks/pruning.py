@@ -31,7 +31,8 @@ def pruned_source(parent: Path, network: NetworkConfig, folder: Path) -> Initial
     # Imported here because it loads the framework.
     import keras
 
-    from ptychonnx.train.tensorflow.network import CHECKPOINT_NAME, build_network, load_network
+    from ptychonnx.train.tensorflow.network import CHECKPOINT_NAME, build_network
+    from ptychonnx.train.trained_network import load_network
 
     record = read_run(parent)
     wide = load_network(parent, record).model

@@ -189,7 +189,7 @@ def two_stages() -> None:
     from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN, CONTRAST_GAIN
     from ptychonnx.train.torch.retrieval import Retrieval
 
-    build = hybrid.build
+    build = hybrid.Hybrid
 
     class Continued(nn.Module):
         """The features of the second network."""
@@ -217,7 +217,7 @@ def two_stages() -> None:
             parts = self.first(diffraction).permute(0, 3, 1, 4, 2)
             return self.second(self.retrieval(amplitude, STAGE_STEPS, None, parts), amplitude)
 
-    hybrid.build = TwoStages
+    hybrid.Hybrid = TwoStages
 
 
 CHANGES: dict[str, Change] = {

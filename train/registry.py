@@ -34,9 +34,9 @@ class Architecture:
     framework
         ``torch`` or ``tensorflow``: determines the training loop and the exporter.
     builder
-        ``module:function`` of a function that takes a `config.NetworkConfig` and `initial_retrieval.RetrievalConstants`
-        and returns the network: a `torch.nn.Module` or a `keras.Model` from amplitudes [B, C, N, N] to real and
-        imaginary parts [B, N, N, C, 2]. If `takes_offsets`, its second input are the offsets [B, C, 2] (row, column) of
+        ``module:name`` of a class or function that takes a `config.NetworkConfig` and
+        `initial_retrieval.RetrievalConstants` and returns the network: a `torch.nn.Module` or a `keras.Model` from
+        amplitudes [B, C, N, N] to real and imaginary parts [B, N, N, C, 2]. If `takes_offsets`, its second input are the offsets [B, C, 2] (row, column) of
         the windows, in pixels, which it passes on to `Features`.
     summary
         One line for `ptychonnx train --list`.
@@ -132,14 +132,14 @@ _BUILT_IN = (
     Architecture(
         "fno",
         "torch",
-        "ptychonnx.train.torch.fno:build",
+        "ptychonnx.train.torch.fno:Fno",
         "Fourier blocks, then a convolutional refiner",
         any_size=True,
     ),
     Architecture(
         "hybrid",
         "torch",
-        "ptychonnx.train.torch.hybrid:build",
+        "ptychonnx.train.torch.hybrid:Hybrid",
         "U-shaped Fourier encoder, convolutional decoder",
         defaults={"modes": 8},
         any_size=True,
@@ -147,20 +147,20 @@ _BUILT_IN = (
     Architecture(
         "fno_vanilla",
         "torch",
-        "ptychonnx.train.torch.fno_vanilla:build",
+        "ptychonnx.train.torch.fno_vanilla:VanillaFno",
         "the FNO of neuraloperator, unchanged",
     ),
     Architecture(
         "ffno",
         "torch",
-        "ptychonnx.train.torch.ffno:build",
+        "ptychonnx.train.torch.ffno:Ffno",
         "Fourier blocks factorised into rows and columns, after F-FNO",
         defaults={"modes": 64},  # a weight for each frequency of an axis, so all of them are affordable
     ),
     Architecture(
         "uno",
         "torch",
-        "ptychonnx.train.torch.uno:build",
+        "ptychonnx.train.torch.uno:Uno",
         "the U-shaped neural operator of neuraloperator",
         defaults={"modes": 12},
     ),

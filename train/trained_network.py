@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.registry import Architecture, get_architecture, import_framework_module
-from ptychonnx.train.run import NativeNetwork, RunRecord
+from ptychonnx.train.run import INITIAL_NAME, NativeNetwork, RunRecord, recorded_constants
 
 __all__ = ["check_output", "initial_network", "load_network"]
 
@@ -18,7 +18,7 @@ _BATCH = 3  # differs from every number of channels and from the number of parts
 
 
 def load_network(folder: Path, record: RunRecord) -> NativeNetwork:
-    """Load the network of a run with its trained weights.
+    """The network of a run with its trained weights.
 
     Raises
     ------
@@ -26,20 +26,25 @@ def load_network(folder: Path, record: RunRecord) -> NativeNetwork:
         If the framework is not installed, the checkpoint is missing or does not fit, or the run was trained with
         another revision of the architecture.
     """
-    _require_revision(folder, record)
-    return _module(record).load_network(folder, record)
+    network: Any = initial_network(folder, record)
+    network.load(Path(folder))
+    return network
 
 
 def initial_network(folder: Path, record: RunRecord) -> NativeNetwork:
-    """Build the network of a run as it was before training.
-
-    Raises
-    ------
-    InputError
-        See `load_network`.
-    """
-    _require_revision(folder, record)
-    return _module(record).initial_network(folder, record)
+    """The network of a run as it was before training; errors as for `load_network`."""
+    architecture = get_architecture(record.architecture)
+    if record.revision != architecture.revision:
+        raise InputError(
+            f"{folder}: was trained with revision {record.revision} of the architecture {record.architecture!r}, "
+            f"expected the current revision {architecture.revision}: train it again"
+        )
+    building = import_framework_module(f"ptychonnx.train.{record.framework}.network", record.framework)
+    constants = recorded_constants(Path(folder), record)
+    network: Any = building.build_network(architecture, record.network, constants, record.training.seed)
+    if record.init_sha256 is not None:
+        network.load(Path(folder) / INITIAL_NAME)
+    return network
 
 
 def check_output(architecture: Architecture, config: NetworkConfig, network: NativeNetwork) -> None:
@@ -58,7 +63,7 @@ def check_output(architecture: Architecture, config: NetworkConfig, network: Nat
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"architecture {architecture.name!r}: its network does not take amplitudes and offsets, as --gridsize "
-                f"{config.gridsize} requires ({str(error).strip().splitlines()[0]})"
+                f"{config.gridsize} requires ({first_line(error)})"
             ) from error
     else:
         output = network.predict(patterns)
@@ -69,16 +74,3 @@ def check_output(architecture: Architecture, config: NetworkConfig, network: Nat
             f"network returns {output.dtype} {list(output.shape)}, expected float32 {list(expected)}, with real and "
             "imaginary part of the object last"
         )
-
-
-def _require_revision(folder: Path, record: RunRecord) -> None:
-    revision = get_architecture(record.architecture).revision
-    if record.revision != revision:
-        raise InputError(
-            f"{folder}: was trained with revision {record.revision} of the architecture {record.architecture!r}, "
-            f"expected the current revision {revision}: train it again"
-        )
-
-
-def _module(record: RunRecord) -> ModuleType:
-    return import_framework_module(f"ptychonnx.train.{record.framework}.network", record.framework)

@@ -9,24 +9,36 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from ptychonnx.export.adoption.adopted_contract import adopted_contract
+from ptychonnx.export.adoption.foreign_graph import patch_geometry
 from ptychonnx.export.adoption.foreign_network import Foreign, read_network
 from ptychonnx.export.adoption.numpy_reference import ForeignNetwork
 from ptychonnx.export.adoption.sidecar import Specification
-from ptychonnx.export.artifact.candidate import Candidate, release
-from ptychonnx.export.artifact.export_result import ExportResult
+from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, release
+from ptychonnx.export.artifact.export_run import ExportResult
 from ptychonnx.export.artifact.publication import check_name
+from ptychonnx.export.graph.inspection import operators
+from ptychonnx.export.graph.opset import opset_of
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
 from ptychonnx.export.verification.inputs import VerificationInputs, amplitude_inputs
 from ptychonnx.export.verification.verify import TOLERANCE, relative_difference
+from ptychonnx.runtime.contract import (
+    Contract,
+    Conversion,
+    NetworkInput,
+    Provenance,
+    Stitching,
+    TrainingProbe,
+)
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["adopt", "adopt_network"]
 
+_FLOATING = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 _log = logging.getLogger(__name__)
 
 _COMPARED_PATTERNS = 20
@@ -110,7 +122,7 @@ def adopt_network(
         native={OUTPUT_NAME: native},
         exact={} if exact is None else {OUTPUT_NAME: exact},
         verification_inputs=_comparable(amplitude_inputs(patterns, origin), native, foreign, tolerance),
-        stamp=partial(adopted_contract, original, foreign, specification),
+        stamp=partial(_adopted_contract, original, foreign, specification),
         batch=foreign.batch,
         tolerance=tolerance,
         passes=foreign.converted,
@@ -172,3 +184,50 @@ def _patterns(specification: Specification, scan: Scan | None) -> tuple[NDArray[
     counts = generator.poisson(mean * (specification.flux / mean.sum((1, 2), keepdims=True)))
     amplitude = np.sqrt(counts).astype(np.float32)[:, None]
     return amplitude, f"{_COMPARED_PATTERNS} seeded speckle patterns of {specification.flux:.3g} photons"
+
+
+def _adopted_contract(
+    original: onnx.ModelProto, foreign: Foreign, specification: Specification, verified: VerifiedGraph
+) -> Contract:
+    """The contract, without hash and reference pair.
+
+    Parameters
+    ----------
+    original
+        The foreign graph as it was read.
+    foreign
+        The network that was adopted.
+    """
+    window = patch_geometry(specification).window
+    is_whole = window == specification.n
+    weights = [tensor for tensor in original.graph.initializer if tensor.data_type in _FLOATING]
+    producer = f"{original.producer_name} {original.producer_version}".strip() or "an unknown exporter"
+    steps = [name for name, _, _ in specification.resolved_steps()[:-1]]
+    return Contract(
+        label=specification.label,
+        architecture=specification.architecture,
+        n=specification.n,
+        batch=foreign.batch,
+        input=NetworkInput(scale=1.0, scale_rule=f"steps in the graph: {', '.join(steps) or 'none'}"),
+        stitching=Stitching(
+            weighting=specification.stitching or ("probe" if is_whole else "crop"),
+            window=None if is_whole else window,
+        ),
+        probe=TrainingProbe(sha256=None, modes=0, flux=specification.flux),
+        provenance=Provenance(
+            framework="foreign",
+            versions=foreign.versions,
+            git_commit=None,
+            parameters=sum(int(np.prod(tensor.dims)) for tensor in weights),
+            origin=specification.origin,
+        ),
+        conversion=Conversion(
+            exporter=f"{producer}, adopted",
+            opset=opset_of(verified.model),
+            ir_version=verified.model.ir_version,
+            lowering="DFT as products with constant matrices" if foreign.replaced_dft else foreign.lowering,
+            passes=[*foreign.changes, *verified.passes],
+            operators_before=dict(sorted(operators(original).items())),
+        ),
+        parity=verified.report.parity(),
+    )

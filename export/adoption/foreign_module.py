@@ -16,7 +16,7 @@ from ptychonnx.export.adoption.foreign_graph import patch_geometry
 from ptychonnx.export.adoption.foreign_network import describe_graph
 from ptychonnx.export.adoption.sidecar import Specification
 from ptychonnx.export.artifact.export_module import ModuleInput, framework_of, native_module
-from ptychonnx.export.artifact.export_result import ExportResult
+from ptychonnx.export.artifact.export_run import ExportResult
 from ptychonnx.export.artifact.publication import check_name
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
 from ptychonnx.export.verification.verify import TOLERANCE

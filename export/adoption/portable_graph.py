@@ -6,20 +6,24 @@ import logging
 from dataclasses import replace
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ptychonnx.export.adoption.dft_products import replace_dft
-from ptychonnx.export.adoption.dynamic_batch import EXACT, batch_difference, with_dynamic_batch
 from ptychonnx.export.adoption.foreign_model import in_portable_opset
 from ptychonnx.export.adoption.foreign_network import DFT_AS_PRODUCTS, Foreign
 from ptychonnx.export.adoption.numpy_reference import ForeignNetwork, run_of_graph
 from ptychonnx.export.adoption.sidecar import Specification
 from ptychonnx.export.adoption.type_nodes import has_half_precision, in_single_precision
+from ptychonnx.export.graph.editing import constant_array, infer_shapes
 from ptychonnx.export.verification.verify import relative_difference
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["portable", "with_any_batch"]
 
+# Largest relative difference between patterns together and one by one: engines sum in another order.
+_EXACT = 2e-6
 _log = logging.getLogger(__name__)
 
 # Patterns on which a graph with a dynamic batch is compared with one pattern at a time.
@@ -87,19 +91,19 @@ def with_any_batch(
     patterns = patterns * np.array([1, 3, 0.3, 0, 1], np.float32).reshape(-1, 1, 1, 1)
     if foreign.batch is None:
         difference = _difference(foreign, specification, one_by_one, patterns)
-        if difference is not None and difference <= EXACT:
+        if difference is not None and difference <= _EXACT:
             return foreign
         reason = "does not run on" if difference is None else f"differs by {difference:.1e} on"
         _log.warning("%s %s several patterns together and is run one by one", foreign.name, reason)
         foreign = replace(foreign, run_batch=1, batch=1)
-    model = with_dynamic_batch(foreign.model, foreign.source)
+    model = _with_dynamic_batch(foreign.model, foreign.source)
     try:
         run = run_of_graph(model, foreign.source, list(foreign.heads))
     except InputError:
         return foreign
     dynamic = replace(foreign, run=run, exact_run=None, run_batch=None)
     difference = _difference(dynamic, specification, one_by_one, patterns)
-    if difference is None or difference > EXACT:
+    if difference is None or difference > _EXACT:
         return foreign
     _log.info(
         "batch: from 1 to any; %d patterns together and one by one differ by at most %.1e of the largest output",
@@ -117,6 +121,47 @@ def _difference(
 ) -> float | None:
     """Largest relative difference between patterns together and one by one; None if they do not run together."""
     try:
-        return batch_difference(foreign.between_steps(specification), one_by_one, patterns)
+        together = foreign.between_steps(specification)(patterns)
+        return relative_difference(together, one_by_one(patterns))
     except InputError:
         return None
+
+
+def _with_dynamic_batch(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+    """A graph whose batch is 1, with a dynamic batch instead; whether it is right must be shown by running it.
+
+    Shapes noted by the exporter are dropped, and constant targets of Reshape that begin with the batch copy it from
+    their input.
+
+    Parameters
+    ----------
+    source
+        Name of the input.
+    """
+    graph = ir.from_proto(model)
+    infer_shapes(graph)
+    for node in graph.graph:
+        if node.op_type == "Reshape" and _begins_with_one(node.inputs[0]) and not _allows_zero(node):
+            target = constant_array(node.inputs[1])
+            if target is not None and len(target) and target[0] == 1:
+                name = f"{node.outputs[0].name}.batched_shape"
+                value = ir.val(name, const_value=ir.tensor(np.array([0, *target[1:]], np.int64), name=name))
+                graph.graph.register_initializer(value)
+                node.replace_input_with(1, value)
+    for value in (*graph.graph.inputs, *graph.graph.outputs):
+        if value.shape is not None and len(value.shape):
+            value.shape = ir.Shape(["batch", *list(value.shape)[1:]])
+    for node in ir.traversal.RecursiveGraphIterator(graph.graph):
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    assert any(value.name == source for value in graph.graph.inputs)
+    return ir.to_proto(graph)
+
+
+def _begins_with_one(value: ir.Value | None) -> bool:
+    return value is not None and value.shape is not None and len(value.shape) > 0 and value.shape[0] == 1
+
+
+def _allows_zero(node: ir.Node) -> bool:
+    return "allowzero" in node.attributes and bool(node.attributes["allowzero"].value)

@@ -17,15 +17,16 @@ from ptychonnx.export.adoption.foreign_graph import (
     patch_geometry,
 )
 from ptychonnx.export.adoption.interpolation import interpolation_matrix
-from ptychonnx.export.adoption.orientation_nodes import orient_image_in_graph, orient_pattern_in_graph
 from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
 from ptychonnx.export.adoption.type_nodes import cast_in_graph
 from ptychonnx.export.graph.editing import GraphTape
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
+from ptychonnx.runtime.scan.orientation import ORIENTATIONS, Orientation
 
-__all__ = ["wrap"]
+__all__ = ["orient_in_graph", "wrap"]
 
+_TO_THE_START = -(2**31)
 _PREFIX = "foreign."
 
 
@@ -73,7 +74,9 @@ def wrap(model: onnx.ModelProto, specification: Specification, batch: int | None
 
 
 def _preprocess(tape: GraphTape, value: ir.Value, specification: Specification) -> ir.Value:
-    value = orient_pattern_in_graph(tape, value, specification.n, specification.input.orientation)
+    value = orient_in_graph(
+        tape, value, specification.input.orientation, keeps_first=specification.n % 2 == 0
+    )
     *steps, _ = specification.resolved_steps()
     for name, argument, side in steps:
         value = STEPS[name].graph(tape, value, side, argument)
@@ -111,7 +114,7 @@ def _convert_output(tape: GraphTape, parts: dict[str, ir.Value], specification: 
     real, imaginary = (
         _place(
             tape,
-            orient_image_in_graph(tape, part, specification.output.orientation),
+            orient_in_graph(tape, part, specification.output.orientation),
             geometry,
             specification.n,
         )
@@ -177,3 +180,22 @@ def _without_traces(model: ir.Model) -> onnx.ModelProto:
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     return ir.to_proto(model)
+
+
+def orient_in_graph(
+    tape: GraphTape, value: ir.Value, orientation: Orientation, *, keeps_first: bool = False
+) -> ir.Value:
+    """A value [B, C, n, n] in another orientation about its centre.
+
+    With `keeps_first`, the first row and column stay, as about the direct beam at [n // 2, n // 2] for an even n.
+    """
+    transposed, *flips = ORIENTATIONS[orientation]
+    if transposed:
+        value = tape.add("Transpose", value, perm=[0, 1, 3, 2])
+    for axis, flipped in zip((2, 3), flips, strict=True):
+        if flipped and keeps_first:
+            first, others = tape.slice(value, axis, 0, 1), tape.slice(value, axis, -1, 0, -1)
+            value = tape.add("Concat", first, others, axis=axis)
+        elif flipped:
+            value = tape.slice(value, axis, -1, _TO_THE_START, -1)
+    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 
 from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, release, verify_candidate
 from ptychonnx.export.artifact.export_options import ExportOptions
-from ptychonnx.export.artifact.export_result import ExportResult
 from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch, with_defaults
 from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.artifact.reduce_artifact import QualityGate, reduce_artifact
+from ptychonnx.export.artifact.reduced_artifact import ReducedArtifact
 from ptychonnx.export.artifact.run_source import RunSource, WithDefaults, check_size, resized
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.graph.opset import opset_of, to_opset
@@ -32,6 +33,8 @@ from ptychonnx.export.verification.inputs import (
 )
 from ptychonnx.export.verification.report_files import with_report
 from ptychonnx.export.verification.trained_weights import prove_weights
+from ptychonnx.export.verification.verdict import verdict
+from ptychonnx.export.verification.verification_report import VerificationReport
 from ptychonnx.export.verification.verify import relative_difference
 from ptychonnx.runtime.contract import (
     BeamInputs,
@@ -58,7 +61,7 @@ from ptychonnx.train.run import (
 )
 from ptychonnx.train.trained_network import initial_network, load_network
 
-__all__ = ["export_run"]
+__all__ = ["ExportResult", "export_run"]
 
 
 def export_run(
@@ -289,3 +292,31 @@ def _provenance(record: RunRecord) -> Provenance:
         loss=record.loss_name,
         final_loss=record.final_loss,
     )
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A published artifact.
+
+    Attributes
+    ----------
+    path
+        The file.
+    contract
+        The contract in the file.
+    report
+        Everything that was compared, as in the report next to the file. For a lower precision it is about the
+        float32 graph.
+    reduced
+        For a lower precision: which layers stayed in float32, and the quality that was lost.
+    """
+
+    path: Path
+    contract: Contract
+    report: VerificationReport
+    reduced: ReducedArtifact | None = None
+
+    def verdict(self) -> list[str]:
+        """What was compared, on which inputs, and how well it agreed, as lines of text."""
+        lines = verdict(self.contract, self.report)
+        return lines if self.reduced is None else lines + self.reduced.lines()

@@ -16,9 +16,8 @@ from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.artifact.reduced_artifact import ReducedArtifact
 from ptychonnx.export.artifact.stamp import stamped_bytes
 from ptychonnx.export.portability import require as require_target
-from ptychonnx.export.precision.calibration import calibration_batches
 from ptychonnx.export.precision.fp16 import half_precision
-from ptychonnx.export.precision.int8 import eight_bit
+from ptychonnx.export.precision.int8 import calibration_batches, eight_bit
 from ptychonnx.export.precision.reducible_layers import Reduction, describe_layer, with_named_nodes
 from ptychonnx.export.precision.sensitivity import fewest_in_float, sensitivities
 from ptychonnx.export.verification.engines import open_onnxruntime

@@ -18,7 +18,7 @@ from ptychonnx.export.artifact.export_module import framework_of
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.train.registry import import_framework_module
 
-__all__ = ["load_source", "read_arguments"]
+__all__ = ["load_source", "load_weights", "read_arguments"]
 
 
 def load_source(source: str, arguments: Mapping[str, Any] | None = None) -> Any:
@@ -205,3 +205,12 @@ def _guarded(call: Callable[[], Any], where: str) -> Any:
         return call()
     except Exception as error:  # whatever the author's code raises
         raise InputError(f"{where} raised {type(error).__name__}: {first_line(error)}") from error
+
+
+def load_weights(module: Any, path: Path, key: str | None = None) -> list[str]:
+    """Load weights from a file into a torch module, see `ptychonnx.export.lowering.torch.weights.load_weights`."""
+    if framework_of(module) != "torch":
+        raise InputError("--weights is for torch modules, expected a .keras file that holds the weights")
+    loading = import_framework_module("ptychonnx.export.lowering.torch.weights", "torch")
+    notes: list[str] = loading.load_weights(module, path, key)
+    return notes

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, release
-from ptychonnx.export.artifact.export_result import ExportResult
+from ptychonnx.export.artifact.export_run import ExportResult
 from ptychonnx.export.graph.opset import opset_of
 from ptychonnx.export.verification.beam_inputs import smooth_patterns
 from ptychonnx.export.verification.inputs import (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +11,12 @@ from pathlib import Path
 from ptychonnx.export.deploy.deploy_options import DeployOptions
 from ptychonnx.export.deploy.deployable import Deployable, read_stamp
 from ptychonnx.export.deploy.interface import Interface
-from ptychonnx.export.deploy.readme import readme
 from ptychonnx.export.deploy.stamped import Stamped
 from ptychonnx.export.deploy.versioned_folder import ModelPlan, existing_versions
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["MODEL_FILE", "Versions", "plan_model", "plan_versions"]
+
 
 MODEL_FILE = "model.onnx"
 
@@ -88,7 +90,7 @@ def plan_model(
         name=artifact.name,
         version=versions.new,
         version_files={MODEL_FILE: artifact.data, **(version_files or {})},
-        files={"README.md": readme(artifact, versions.new, server), **(files or {})},
+        files={"README.md": _readme(artifact, versions.new, server), **(files or {})},
         remove=versions.removed,
     )
 
@@ -99,3 +101,26 @@ def _check_interface(version: Path, interface: Interface, artifact: Deployable) 
             f"{artifact.path}: takes {artifact.interface}, but {version} takes {interface}; all versions of a model "
             "must have one interface, expected another name"
         )
+
+
+def _readme(artifact: Deployable, version: int, server: str) -> bytes:
+    """Input, output and contract of the newest version.
+
+    Parameters
+    ----------
+    server
+        One or two sentences on how this server handles the folder.
+    """
+    stamped = artifact.stamped
+    (first, label), *others = stamped.rows().items()
+    rows = {first: label, "version": str(version), **dict(others)}
+    rows["graph"] = f"sha256 `{stamped.graph_sha256 or 'not stored'}`"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    title = "Contract" if artifact.contract else "Description"
+    document = json.dumps(json.loads(stamped.text), indent=2, sort_keys=True)
+    return (
+        f"# {artifact.name}\n\n"
+        f"{textwrap.fill(f'Written by `ptychonnx deploy`. {server}', 120)}\n\n"
+        f"| | |\n|---|---|\n{table}\n\n"
+        f"## {title} of version {version}\n\n```json\n{document}\n```\n"
+    ).encode()

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DTYPES", "ModuleInput", "ModuleOutput", "leaves", "replace_leaves", "unique_names"]
+from ptychonnx.runtime.errors import UnsupportedError
+
+__all__ = [
+    "DTYPES",
+    "ModuleInput",
+    "ModuleOutput",
+    "described_output",
+    "leaves",
+    "output_names",
+    "replace_leaves",
+    "unique_names",
+]
 
 # Types that a graph can take; a complex input is a pair of `float32` or `float64`.
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "bool")
+
+# Name of the output of a module that returns a tensor.
+OUTPUT = "output"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +101,27 @@ class ModuleOutput:
     complex_values: bool
     dtype: str
     batched: bool
+
+
+def described_output(name: str, dtype: str, batched: bool, inputs: Collection[str]) -> ModuleOutput:
+    """An output of a type that a graph can have, under a name that no input has.
+
+    Raises
+    ------
+    UnsupportedError
+        If no graph can have the type.
+    """
+    real = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+    if real not in DTYPES:
+        raise UnsupportedError(f"output {name!r} of the module is {dtype}, expected float32, for example")
+    return ModuleOutput(f"{name}_out" if name in inputs else name, real != dtype, real, batched)
+
+
+def output_names(paths: Sequence[tuple[Any, ...]]) -> list[str]:
+    """`unique_names` of outputs, which are named after `OUTPUT` where they have no key."""
+    return unique_names(
+        [path if path and not isinstance(path[0], int) else (OUTPUT, *path) for path in paths]
+    )
 
 
 def _children(tree: Any) -> dict[Any, Any] | None:

@@ -14,9 +14,13 @@ from onnx import TensorProto
 
 from ptychonnx.export.lowering.converted_graph import captured_output
 from ptychonnx.export.precision.reducible_layers import Reduction
+from ptychonnx.runtime.contract import Contract
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.grouping import group_neighbours, group_offsets
 
-__all__ = ["eight_bit"]
+__all__ = ["calibration_batches", "eight_bit"]
 
+_BATCH = 8
 # Matrix products stay in float32: the thin products of lowered Fourier layers become slower, and onnxruntime has no
 # batched product with a scale per channel.
 _LAYERS = {"Conv", "ConvTranspose", "Gemm"}
@@ -106,3 +110,22 @@ def _quantise(model: onnx.ModelProto, ranges: object, layers: Collection[str]) -
     for entry in [entry for entry in quantised.opset_import if entry.domain not in used]:
         quantised.opset_import.remove(entry)
     return quantised
+
+
+def calibration_batches(contract: Contract, scan: Scan, patterns: int) -> list[tuple[NDArray, ...]]:
+    """Every input of a network, for `patterns` groups evenly spread over a scan, in batches that it takes."""
+    groups = group_neighbours(scan.positions, contract.gridsize)
+    chosen = np.unique(np.linspace(0, len(groups) - 1, min(patterns, len(groups))).round().astype(np.intp))
+    diffraction: NDArray = scan.diffraction[groups[chosen]]
+    if contract.input.domain == "counts":
+        counts = np.rint(np.square(diffraction, dtype=np.float64))
+        diffraction = np.minimum(counts, np.iinfo(np.uint16).max).astype(np.uint16)
+    inputs = [diffraction]
+    if contract.offsets is not None:
+        inputs.append(group_offsets(scan.positions, groups[chosen]))
+    size = contract.batch or _BATCH
+    return [
+        # The last batch of a fixed size is filled up with the first patterns.
+        tuple(array.take(range(start, start + size), axis=0, mode="wrap") for array in inputs)
+        for start in range(0, len(diffraction), size)
+    ]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.bench.interleaved import timed
-from ptychonnx.runtime.errors import EnvironmentFailure, UnsupportedError
+from ptychonnx.runtime.errors import EnvironmentFailure, UnsupportedError, first_line
 
 __all__ = ["LoadedVariants", "MeasuringProcess", "Variant"]
 
@@ -119,8 +119,7 @@ def _load(load: Callable[[], LoadedVariants], threads: int) -> tuple[dict[str, A
             for _ in range(3):
                 outputs[name] = variant()
     except Exception as error:  # a framework may raise anything, some of it not picklable
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UnsupportedError(f"bench: {reason}") from None
+        raise UnsupportedError(f"bench: {first_line(error)}") from None
     _variants = loaded.variants
     return outputs, loaded.notes
 

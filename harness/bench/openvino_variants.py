@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,13 +12,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.export.artifact.reduce_artifact import reduce_artifact
 from ptychonnx.export.verification.openvino_import import import_openvino
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, Variant
-from ptychonnx.runtime.errors import UnsupportedError
+from ptychonnx.harness.evaluation.precision_gate import PrecisionGate
+from ptychonnx.runtime.errors import UnsupportedError, VerificationError
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.data_parallel import is_worth_splitting
+from ptychonnx.runtime.inference.predictor import Beam
+from ptychonnx.runtime.scan import Scan
 
-__all__ = ["BFLOAT16", "FLOAT32", "OpenVinoSession", "load_openvino", "openvino_precisions"]
+__all__ = [
+    "BFLOAT16",
+    "FLOAT32",
+    "OpenVinoSession",
+    "judge_bfloat16",
+    "judge_eight_bit",
+    "load_openvino",
+    "openvino_precisions",
+]
+
 
 Precision = Literal["f32", "bf16"]
 Run = Callable[..., NDArray[np.float32]]
@@ -41,7 +55,7 @@ class OpenVinoSession(Session):
         self._compile = partial(_compile, path.read_bytes(), precision, threads)
         self._compiled: dict[int, Run] = {}
 
-    def _run(self, inputs: Sequence[NDArray], beam: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    def _run(self, inputs: Sequence[NDArray], beam: Beam) -> NDArray[np.float32]:
         if beam:
             raise UnsupportedError(
                 f"{self.path}: OpenVINO takes the default beam as a constant: specialise it"
@@ -90,3 +104,27 @@ def _compile(data: bytes, precision: Precision, threads: int, inputs: Sequence[N
         return np.concatenate([request.get_output_tensor().data for request in requests])
 
     return run
+
+
+def judge_eight_bit(path: Path, scan: Scan, gate: PrecisionGate) -> tuple[bytes | None, str]:
+    """The 8-bit artifact, calibrated on a scan, or None if the gate refuses it; and the verdict."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / path.name
+        try:
+            reduced = reduce_artifact(path, out, "int8", scan, gate)
+        except VerificationError as error:
+            return None, f"refused: {error}"
+        kept = len(reduced.contract.conversion.float_layers)
+        return (
+            out.read_bytes(),
+            f"accepted, {len(reduced.layers) - kept} of {len(reduced.layers)} layers reduced",
+        )
+
+
+def judge_bfloat16(path: Path, gate: PrecisionGate, threads: int) -> str:
+    """Verdict of the gate on the artifact in OpenVINO, in bfloat16."""
+    try:
+        gate.judge(path, OpenVinoSession(path, "bf16", threads))
+    except VerificationError as error:
+        return f"refused: {error}"
+    return "accepted"

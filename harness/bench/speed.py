@@ -24,8 +24,13 @@ from ptychonnx.export.verification.denormals import DenormalCount, constant_deno
 from ptychonnx.harness.bench.interleaved import interleaved_times
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, MeasuringProcess
 from ptychonnx.harness.bench.native_variants import GEMM_OPERATIONS, load_native, load_onnx
-from ptychonnx.harness.bench.openvino_variants import BFLOAT16, load_openvino, openvino_precisions
-from ptychonnx.harness.bench.reduced_variants import judge_bfloat16, judge_eight_bit
+from ptychonnx.harness.bench.openvino_variants import (
+    BFLOAT16,
+    judge_bfloat16,
+    judge_eight_bit,
+    load_openvino,
+    openvino_precisions,
+)
 from ptychonnx.harness.bench.speed_report import ArtifactSpeed, SpeedReport, VariantSpeed
 from ptychonnx.harness.evaluation.precision_gate import PrecisionGate
 from ptychonnx.runtime.errors import InputError

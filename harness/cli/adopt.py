@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ptychonnx.export.adoption import Specification, read_specification
 from ptychonnx.export.adoption import adopt as adopt_network
 from ptychonnx.export.adoption.foreign_module import adopt_module
-from ptychonnx.export.artifact.export_module import framework_of
-from ptychonnx.export.artifact.source_loading import load_source, read_arguments
+from ptychonnx.export.artifact.source_loading import load_source, load_weights, read_arguments
 from ptychonnx.export.verification.verify import TOLERANCE
 from ptychonnx.harness.cli.console import print_result, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
 from ptychonnx.harness.cli.shared_options import read_if_set
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions
-from ptychonnx.train.registry import import_framework_module
 
 __all__ = ["adopt"]
 
@@ -96,8 +94,11 @@ def adopt(
     with report_progress() as progress:
         progress.stage(f"Reading {network}")
         if is_code:
+            module = load_source(network, arguments)
+            for note in [] if weights is None else load_weights(module, weights):
+                _log.info("%s: %s", weights, note)
             result = adopt_module(
-                _load_weighted(network, arguments, weights),
+                module,
                 specification,
                 out,
                 source=Path(network).name,
@@ -110,16 +111,3 @@ def adopt(
                 Path(network), specification, out, scan=judged_on, tolerance=tolerance, progress=progress
             )
     print_result(out, result.verdict())
-
-
-def _load_weighted(source: str, arguments: dict[str, Any], weights: Path | None) -> Any:
-    """The module that Python code defines, with weights from a file if one is given."""
-    module = load_source(source, arguments)
-    if weights is None:
-        return module
-    if framework_of(module) != "torch":
-        raise InputError("--weights is for torch modules, expected a .keras file that holds the weights")
-    loading = import_framework_module("ptychonnx.export.lowering.torch.weights", "torch")
-    for note in loading.load_weights(module, weights):
-        _log.info("%s: %s", weights, note)
-    return module

@@ -10,13 +10,12 @@ import typer
 from ptychonnx.export.artifact.export_module import ModuleInput, export_module, framework_of
 from ptychonnx.export.artifact.export_options import ModuleOptions
 from ptychonnx.export.artifact.input_text import other_sizes, read_example, read_input
-from ptychonnx.export.artifact.source_loading import load_source, read_arguments
+from ptychonnx.export.artifact.source_loading import load_source, load_weights, read_arguments
 from ptychonnx.harness.cli.console import print_result, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.progress import Progress
-from ptychonnx.train.registry import import_framework_module
 
 __all__ = ["export"]
 
@@ -89,7 +88,7 @@ def export(
     with report_progress() as progress:
         progress.stage(f"Loading {source}")
         module = load_source(source, arguments)
-        notes = [] if weights is None else _load_weights(module, weights, weights_key)
+        notes = [] if weights is None else load_weights(module, weights, weights_key)
         results = [
             _export(module, resized, file, options, source, notes, progress)
             for resized, file in zip(sizes, files, strict=True)
@@ -113,14 +112,6 @@ def _export(
         )
     name = Path(source).name
     return export_module(module, inputs, out, options, source=name, notes=notes, progress=progress)
-
-
-def _load_weights(module: Any, path: Path, key: str | None) -> list[str]:
-    if framework_of(module) != "torch":
-        raise InputError("--weights is for torch modules, expected a .keras file that holds the weights")
-    loading = import_framework_module("ptychonnx.export.lowering.torch.weights", "torch")
-    notes: list[str] = loading.load_weights(module, path, key)
-    return notes
 
 
 def _file_of(out: Path, inputs: list[ModuleInput], resized: list[ModuleInput]) -> Path:

@@ -8,13 +8,15 @@ operators, and each reads from the cache of another core what the other has just
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+
+from ptychonnx.runtime.inference.predictor import Beam
 
 __all__ = ["DataParallelRun", "available_cores", "is_worth_splitting"]
 
@@ -47,9 +49,7 @@ class DataParallelRun:
         (self._output,) = session.get_outputs()
         self._workers = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="ptychonnx-run")
 
-    def __call__(
-        self, *inputs: NDArray, beam: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
-    ) -> NDArray[np.float32]:
+    def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
         """Run one batch of at least `threads` groups; may be called from any thread.
 
         Parameters
@@ -82,7 +82,7 @@ class DataParallelRun:
         inputs: Sequence[NDArray],
         part: slice,
         output: NDArray[np.float32],
-        beam: Mapping[str, NDArray[np.float32]],
+        beam: Beam,
     ) -> None:
         binding, target = self._session.io_binding(), output[part]
         arrays = [np.ascontiguousarray(values[part]) for values in inputs]  # must live until the run ends

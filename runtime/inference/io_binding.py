@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.predictor import Beam
 
 __all__ = ["BoundRun", "check_capture"]
 
@@ -36,9 +37,7 @@ class BoundRun:
         self._buffers: dict[tuple[int, bool], tuple[ort.IOBinding, list[ort.OrtValue], ort.OrtValue]] = {}
         self._lock = threading.Lock()
 
-    def __call__(
-        self, *inputs: NDArray, beam: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
-    ) -> NDArray[np.float32]:
+    def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
         """Run one batch of the contract's inputs; may be called from any thread.
 
         Parameters

@@ -16,7 +16,12 @@ from ptychonnx.runtime.inference.request_statistics import RequestStatistics
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_offsets
 
-__all__ = ["DEFAULT_BATCH", "Predictor", "complex_patches", "object_parts"]
+__all__ = ["DEFAULT_BATCH", "Batches", "Beam", "Predictor", "complex_patches", "object_parts"]
+
+# Probe, mask and scale by the name of the input, see `ptychonnx.runtime.scan.beam_arrays`.
+Beam = Mapping[str, NDArray[np.float32]]
+# Indices [m, C] of patterns, and the patches [m, C, N, N] of each.
+Batches = Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]
 
 DEFAULT_BATCH = 16
 
@@ -81,7 +86,7 @@ class Predictor(ABC):
             If the server fails for good.
         """
 
-    def beam(self, scan: Scan) -> Mapping[str, NDArray[np.float32]]:
+    def beam(self, scan: Scan) -> Beam:
         """The beam of a scan as a general network takes it; empty for a network that holds one beam.
 
         Raises
@@ -97,8 +102,8 @@ class Predictor(ABC):
         scan: Scan,
         groups: NDArray[np.intp],
         batch: int = DEFAULT_BATCH,
-        beam: Mapping[str, NDArray[np.float32]] | None = None,
-    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
+        beam: Beam | None = None,
+    ) -> Batches:
         """Predict the patches of a scan, batch by batch; the last batch may be smaller.
 
         Parameters

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.contract.integrity import check_model_file, stored_contract
-from ptychonnx.runtime.errors import DeviceError, InputError
+from ptychonnx.runtime.errors import DeviceError, InputError, first_line
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.data_parallel import DataParallelRun, available_cores, is_worth_splitting
 from ptychonnx.runtime.inference.io_binding import BoundRun, check_capture
-from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH, Predictor, complex_patches
+from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH, Batches, Beam, Predictor, complex_patches
 from ptychonnx.runtime.inference.providers import preload_cuda, provider_list
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Scan
@@ -114,8 +114,10 @@ class Session(Predictor):
             session = ort.InferenceSession(str(self.path), options, providers=providers)
         except Exception as error:  # onnxruntime raises a dozen types of its own
             if provider == "cuda-graph":
-                raise InputError(f"{self.path}: does not load for a CUDA graph ({_reason(error)})") from error
-            raise InputError(f"{self.path}: not a readable ONNX model ({_reason(error)})") from error
+                raise InputError(
+                    f"{self.path}: does not load for a CUDA graph ({first_line(error)})"
+                ) from error
+            raise InputError(f"{self.path}: not a readable ONNX model ({first_line(error)})") from error
         if provider != "auto" and providers[0][0] not in session.get_providers():
             raise DeviceError(
                 f"{self.path}: provider {provider!r} did not start, see onnxruntime's messages above"
@@ -185,9 +187,7 @@ class Session(Predictor):
             operators.update(node.op_type for node in subgraph.get_nodes())
         return counts
 
-    def predict(
-        self, *inputs: NDArray, beam: Mapping[str, NDArray[np.float32]] | None = None
-    ) -> NDArray[np.complex64]:
+    def predict(self, *inputs: NDArray, beam: Beam | None = None) -> NDArray[np.complex64]:
         """Predict the patches of one batch, see `Predictor.predict`.
 
         Parameters
@@ -203,7 +203,7 @@ class Session(Predictor):
             return complex_patches(self._run(inputs, beam))
         return complex_patches(self._run_padded(inputs, batch, beam))
 
-    def _check_beam(self, beam: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    def _check_beam(self, beam: Beam) -> dict[str, NDArray[np.float32]]:
         expected = {} if self.contract.beam is None else self.contract.beam.shapes(self.contract.n)
         if beam and set(beam) != set(expected):
             raise InputError(
@@ -217,7 +217,7 @@ class Session(Predictor):
                 )
         return {name: np.asarray(values, order="C") for name, values in beam.items()}
 
-    def _run(self, inputs: Sequence[NDArray], beam: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    def _run(self, inputs: Sequence[NDArray], beam: Beam) -> NDArray[np.float32]:
         try:
             if self._bound is not None:
                 return self._bound(*inputs, beam=beam)
@@ -227,7 +227,7 @@ class Session(Predictor):
             feed = dict(zip(names, map(np.ascontiguousarray, inputs), strict=True)) | dict(beam)
             (output,) = self._session.run([self.contract.output.name], feed)
         except Exception as error:  # onnxruntime raises a dozen types of its own
-            raise DeviceError(f"{self.path}: failed on {self.provider} ({_reason(error)})") from error
+            raise DeviceError(f"{self.path}: failed on {self.provider} ({first_line(error)})") from error
         return output
 
     def _data_parallel(self) -> DataParallelRun:
@@ -238,9 +238,7 @@ class Session(Predictor):
                 self._parallel = DataParallelRun(session, self._parts)
             return self._parallel
 
-    def _run_padded(
-        self, inputs: Sequence[NDArray], batch: int, beam: Mapping[str, NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
+    def _run_padded(self, inputs: Sequence[NDArray], batch: int, beam: Beam) -> NDArray[np.float32]:
         """Run in batches of a fixed size; the last is padded with its last group, whose output is dropped."""
         count = len(inputs[0])
         output = np.empty((count, *self._output_shape), dtype=np.float32)
@@ -255,7 +253,7 @@ class Session(Predictor):
         contract = self.contract
         return (contract.n, contract.n, contract.channels, 2)
 
-    def beam(self, scan: Scan) -> Mapping[str, NDArray[np.float32]]:
+    def beam(self, scan: Scan) -> Beam:
         """The beam of a scan for a general artifact, see `Predictor.beam`."""
         return {} if self.contract.beam is None else beam_arrays(scan, self.contract.beam.modes)
 
@@ -264,8 +262,8 @@ class Session(Predictor):
         scan: Scan,
         groups: NDArray[np.intp],
         batch: int = DEFAULT_BATCH,
-        beam: Mapping[str, NDArray[np.float32]] | None = None,
-    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
+        beam: Beam | None = None,
+    ) -> Batches:
         """Predict the patches of a scan, batch by batch, see `Predictor.batches`.
 
         A general artifact takes the probe, the mask and the brightness of the scan.
@@ -294,10 +292,6 @@ def _options(threads: int | None) -> ort.SessionOptions:
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _batch(size: int | None) -> str:

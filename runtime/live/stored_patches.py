@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, RequestStatistics
+from ptychonnx.runtime.inference.predictor import Batches, Beam
 from ptychonnx.runtime.live.record_file import RecordFile
 from ptychonnx.runtime.scan import Scan
 
@@ -57,8 +56,8 @@ class StoredPatches(Predictor):
         scan: Scan,
         groups: NDArray[np.intp],
         batch: int = DEFAULT_BATCH,
-        beam: Mapping[str, NDArray[np.float32]] | None = None,
-    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
+        beam: Beam | None = None,
+    ) -> Batches:
         """Stored patches, batch by batch."""
         for start in range(0, len(groups), batch):
             index = groups[start : start + batch]

@@ -19,7 +19,8 @@ from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.fitting import train
 from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import read_run, recorded_constants
-from ptychonnx.train.tensorflow.network import build_network, load_network
+from ptychonnx.train.tensorflow.network import build_network
+from ptychonnx.train.trained_network import load_network
 
 
 def test_what_stays_of_a_network_are_its_largest_channels(tmp_path):

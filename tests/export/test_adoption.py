@@ -16,8 +16,8 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from ptychonnx.export.adoption import adopt, read_specification
-from ptychonnx.export.adoption.orientation_nodes import orient_image_in_graph, orient_pattern_in_graph
 from ptychonnx.export.adoption.preprocessing import STEPS
+from ptychonnx.export.adoption.wrapped_graph import orient_in_graph
 from ptychonnx.export.artifact.artifact_checks import check_artifact
 from ptychonnx.export.graph.editing import GraphTape
 from ptychonnx.export.verification import report_files
@@ -127,7 +127,7 @@ def test_a_step_computes_its_formula_in_numpy_and_in_the_graph(name):
     ],
 )
 def test_the_eight_orientations(orientation, formula):
-    found = run_nodes(lambda tape, value: orient_image_in_graph(tape, value, orientation), COUNTS)
+    found = run_nodes(lambda tape, value: orient_in_graph(tape, value, orientation), COUNTS)
     expected = np.stack([[formula(one[0])] for one in COUNTS])
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(orient_image(COUNTS, orientation), expected)
@@ -137,7 +137,8 @@ def test_the_eight_orientations(orientation, formula):
         pattern = np.abs(spectrum).astype(np.float32)
         pattern[..., n // 2, n // 2] = 1e3
         found = run_nodes(
-            lambda tape, value, n=n: orient_pattern_in_graph(tape, value, n, orientation), pattern
+            lambda tape, value, n=n: orient_in_graph(tape, value, orientation, keeps_first=n % 2 == 0),
+            pattern,
         )
         assert (found[..., n // 2, n // 2] == 1e3).all()
         np.testing.assert_array_equal(found, orient_pattern(pattern, orientation))

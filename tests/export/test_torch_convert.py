@@ -80,7 +80,7 @@ def test_an_architecture_agrees_in_onnxruntime(architecture, n, gridsize, capfd)
 
 def test_resampling_to_the_size_that_is_there_leaves_no_trace():
     # One level: every layer, and every skip connection, keeps the size.
-    module = uno.build(
+    module = uno.Uno(
         NetworkConfig(n=16, width=4, blocks=1, modes=4),
         retrieval_constants(some_probe(16), 0.05, steps=2, final_steps=2),
     )

@@ -10,8 +10,7 @@ pytest.importorskip("neuralop")
 
 from torch import nn  # noqa: E402
 
-from ptychonnx.export.lowering.torch.convert import convert_module  # noqa: E402
-from ptychonnx.export.lowering.torch.exporter_errors import reason  # noqa: E402
+from ptychonnx.export.lowering.torch.convert import convert_module, reason  # noqa: E402
 from ptychonnx.runtime.errors import InputError  # noqa: E402
 
 

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.initial_retrieval import RetrievalConstants
-from ptychonnx.train.registry import Architecture, get_architecture
-from ptychonnx.train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_constants
+from ptychonnx.train.registry import Architecture
+from ptychonnx.train.run import LayerOutput
 from ptychonnx.train.tensorflow.layers import refined
 from ptychonnx.train.trained_network import check_output
 
@@ -22,8 +22,6 @@ __all__ = [
     "CHECKPOINT_NAME",
     "KerasNetwork",
     "build_network",
-    "initial_network",
-    "load_network",
     "save_weights",
 ]
 
@@ -79,9 +77,7 @@ class KerasNetwork:
         try:
             self.model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{path}: not the weights of this network ({str(error).splitlines()[0]})"
-            ) from error
+            raise InputError(f"{path}: not the weights of this network ({first_line(error)})") from error
 
 
 def save_weights(model: keras.Model, path: Path, *others: keras.Variable) -> None:
@@ -146,26 +142,3 @@ def build_network(
             return KerasNetwork(model if architecture.supervised else refined(model, constants))
     finally:
         keras.config.set_dtype_policy("float32")
-
-
-def initial_network(folder: Path, record: RunRecord) -> KerasNetwork:
-    """The network of a run as it was before training."""
-    constants = recorded_constants(folder, record)
-    seed = record.training.seed
-    network = build_network(get_architecture(record.architecture), record.network, constants, seed)
-    if record.init_sha256 is not None:
-        network.load(Path(folder) / INITIAL_NAME)
-    return network
-
-
-def load_network(folder: Path, record: RunRecord) -> KerasNetwork:
-    """The network of a run with its trained weights.
-
-    Raises
-    ------
-    InputError
-        If the checkpoint is missing, unreadable, or of another network.
-    """
-    network = initial_network(folder, record)
-    network.load(folder)
-    return network

@@ -15,7 +15,7 @@ from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.torch.blocks import ObjectHead, RetrievalNetwork, convolutions, feature_channels, lifter
 
-__all__ = ["build"]
+__all__ = ["Ffno"]
 
 # Hidden channels of a block's feed-forward network over its channels; the paper takes 4 at twice our width and more.
 _EXPANSION = 2
@@ -61,8 +61,3 @@ class Ffno(RetrievalNetwork):
 
     def hidden(self, features: Tensor) -> Tensor:
         return self.refiner(self.blocks(self.lifter(features)))
-
-
-def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
-    """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return Ffno(config, constants)

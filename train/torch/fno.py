@@ -15,7 +15,7 @@ from ptychonnx.train.torch.blocks import (
     lifter,
 )
 
-__all__ = ["build"]
+__all__ = ["Fno"]
 
 
 class Fno(RetrievalNetwork):
@@ -32,8 +32,3 @@ class Fno(RetrievalNetwork):
 
     def hidden(self, features: Tensor) -> Tensor:
         return self.refiner(self.blocks(self.lifter(features)))
-
-
-def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
-    """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return Fno(config, constants)

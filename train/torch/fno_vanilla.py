@@ -7,13 +7,13 @@ so that only the Fourier modes carry anything from one pixel to another.
 from __future__ import annotations
 
 from neuralop.models import FNO
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.torch.blocks import ObjectHead, RetrievalNetwork, feature_channels
 
-__all__ = ["build"]
+__all__ = ["VanillaFno"]
 
 
 class VanillaFno(RetrievalNetwork):
@@ -33,8 +33,3 @@ class VanillaFno(RetrievalNetwork):
 
     def hidden(self, features: Tensor) -> Tensor:
         return self.operator(features)
-
-
-def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
-    """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return VanillaFno(config, constants)

@@ -16,7 +16,7 @@ from ptychonnx.train.torch.blocks import (
     lifter,
 )
 
-__all__ = ["build"]
+__all__ = ["Hybrid"]
 
 
 class Hybrid(RetrievalNetwork):
@@ -53,8 +53,3 @@ class Hybrid(RetrievalNetwork):
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat([up(x), skips.pop()], dim=1))
         return x
-
-
-def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
-    """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return Hybrid(config, constants)

@@ -17,11 +17,11 @@ from neuralop.models.base_model import BaseModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.initial_retrieval import RetrievalConstants
-from ptychonnx.train.registry import Architecture, get_architecture
-from ptychonnx.train.run import INITIAL_NAME, LayerOutput, RunRecord, recorded_constants
+from ptychonnx.train.registry import Architecture
+from ptychonnx.train.run import LayerOutput
 from ptychonnx.train.torch.retrieval import Refined
 from ptychonnx.train.trained_network import check_output
 
@@ -29,9 +29,7 @@ __all__ = [
     "CHECKPOINT_NAME",
     "TorchNetwork",
     "build_network",
-    "initial_network",
     "layer_outputs",
-    "load_network",
 ]
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -106,9 +104,7 @@ class TorchNetwork:
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file, expected the trained weights") from error
         except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
-            raise InputError(
-                f"{path}: not the weights of this network ({str(error).splitlines()[0]})"
-            ) from error
+            raise InputError(f"{path}: not the weights of this network ({first_line(error)})") from error
 
 
 class _BeamInputs(nn.Module):
@@ -175,26 +171,3 @@ def build_network(
             layer.state_dict = MethodType(nn.Module.state_dict, layer)
     check_output(architecture, config, TorchNetwork(module))
     return TorchNetwork(module if architecture.supervised else Refined(module, constants))
-
-
-def initial_network(folder: Path, record: RunRecord) -> TorchNetwork:
-    """The network of a run as it was before training."""
-    constants = recorded_constants(folder, record)
-    seed = record.training.seed
-    network = build_network(get_architecture(record.architecture), record.network, constants, seed)
-    if record.init_sha256 is not None:
-        network.load(Path(folder) / INITIAL_NAME)
-    return network
-
-
-def load_network(folder: Path, record: RunRecord) -> TorchNetwork:
-    """The network of a run with its trained weights.
-
-    Raises
-    ------
-    InputError
-        If the checkpoint is missing, unreadable, or of another network.
-    """
-    network = initial_network(folder, record)
-    network.load(folder)
-    return network

@@ -6,13 +6,13 @@ import contextlib
 import io
 
 from neuralop.models import UNO
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.torch.blocks import ObjectHead, RetrievalNetwork, feature_channels
 
-__all__ = ["build"]
+__all__ = ["Uno"]
 
 
 class Uno(RetrievalNetwork):
@@ -54,8 +54,3 @@ def _operator(config: NetworkConfig) -> UNO:
             uno_scalings=[[scaling, scaling] for scaling in scalings],
             channel_mlp_skip="linear",  # its default cannot change the number of channels
         )
-
-
-def build(config: NetworkConfig, constants: RetrievalConstants) -> nn.Module:
-    """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2]."""
-    return Uno(config, constants)

@@ -20,10 +20,11 @@ from ptychonnx.export.graph.opset import to_opset
 from ptychonnx.export.lowering.converted_graph import Converted
 from ptychonnx.export.lowering.integer_bounds import with_bounds
 from ptychonnx.export.lowering.module_input import (
-    DTYPES,
     ModuleInput,
     ModuleOutput,
+    described_output,
     leaves,
+    output_names,
     unique_names,
 )
 from ptychonnx.export.lowering.tensorflow.convert import convert_function
@@ -35,7 +36,6 @@ from ptychonnx.train.tensorflow.network import KerasNetwork
 
 __all__ = ["KerasModule", "read_keras_file"]
 
-_OUTPUT = "output"
 # Arguments of `call` that are no inputs.
 _SETTINGS = ("self", "training", "mask")
 
@@ -155,25 +155,17 @@ class KerasModule:
             ) from error
         if not found:
             raise UnsupportedError("the model returns no tensor, expected at least one")
-        names = unique_names(
-            [path if path and not isinstance(path[0], int) else (_OUTPUT, *path) for path, _ in found]
-        )
+        names = output_names([path for path, _ in found])
         own = list(getattr(self._model, "output_names", []) or [])
         if len(names) > 1 and len(own) == len(names) == len(set(own)) and isinstance(found[0][0][0], int):
             names = unique_names([(name,) for name in own])
         described = []
         for name, (_, value), (_, other) in zip(names, found, others, strict=True):
-            dtype = {"complex64": "float32", "complex128": "float64"}.get(value.dtype.name, value.dtype.name)
-            if dtype not in DTYPES:
-                raise UnsupportedError(
-                    f"output {name!r} of the model is {value.dtype.name}, expected float32, for example"
-                )
             sizes = (
                 (value.shape[0], other.shape[0]) if value.shape.rank and other.shape.rank else (None, None)
             )
             batched = sizes == (len(arrays[0]), len(larger[0]))
-            taken = f"{name}_out" if name in self.inputs else name
-            described.append(ModuleOutput(taken, value.dtype.is_complex, dtype, batched))
+            described.append(described_output(name, value.dtype.name, batched, self.inputs))
         return described
 
     def predict(self, *inputs: NDArray) -> list[NDArray]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,15 +24,14 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.real_form import (
     computes_with_complex,
     real_form,
 )
-from ptychonnx.export.lowering.torch.exporter_errors import reason
 from ptychonnx.export.lowering.torch.spectral import LOWERING, Lowering, lower_spectral
 from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
-from ptychonnx.runtime.errors import UnsupportedError
+from ptychonnx.runtime.errors import UnsupportedError, first_line
 
 if TYPE_CHECKING:
     from ptychonnx.train.torch.network import TorchNetwork
 
-__all__ = ["convert_lowered", "convert_module", "convert_network"]
+__all__ = ["convert_lowered", "convert_module", "convert_network", "reason"]
 
 logger = logging.getLogger(__name__)
 
@@ -170,3 +171,33 @@ def _dynamic_batch(module: nn.Module, count: int, shared: Sequence[bool] = ()) -
         return axes
     single = min(is_variable.index(True), count)
     return (*axes[:single], axes[single:])
+
+
+def reason(error: BaseException) -> str:
+    """The first cause of `error`, after the dotted path of the layer that was exported, if it is known.
+
+    The message of the exporter is general advice in many lines. The cause is in the exception that it was raised
+    from, and the layer is in the node that was being translated.
+    """
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    path = next((found for one in reversed(chain) if (found := _path(one.__traceback__))), None)
+    text = first_line(chain[-1])
+    return f"layer {path}: {text}" if path else text
+
+
+def _path(trace: TracebackType | None) -> str | None:
+    for node in _nodes(trace):
+        layers = list(node.meta.get("nn_module_stack", {}).values())
+        if layers:
+            return re.sub(r"^L\['self'\]\.?", "", layers[-1][0]) or "(the module itself)"
+    return None
+
+
+def _nodes(trace: TracebackType | None) -> Iterator[torch.fx.Node]:
+    while trace is not None:
+        node = trace.tb_frame.f_locals.get("node")
+        if isinstance(node, torch.fx.Node):
+            yield node
+        trace = trace.tb_next

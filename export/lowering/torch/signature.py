@@ -9,14 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptychonnx.export.lowering.module_input import DTYPES, ModuleInput, ModuleOutput, leaves, unique_names
+from ptychonnx.export.lowering.module_input import (
+    OUTPUT,
+    ModuleInput,
+    ModuleOutput,
+    described_output,
+    leaves,
+    output_names,
+)
 from ptychonnx.export.lowering.torch.arguments import Arguments
 from ptychonnx.runtime.errors import InputError, UnsupportedError, first_line
 
 __all__ = ["OUTPUT", "ModuleInput", "ModuleOutput", "RealValuedModule", "module_outputs"]
-
-# Name of the output of a module that returns a tensor.
-OUTPUT = "output"
 
 
 class RealValuedModule(nn.Module):
@@ -78,18 +82,12 @@ def module_outputs(
     other_batch = batch if larger is None else _batch_of(arguments, larger)
     if [path for path, _ in outputs] != [path for path, _ in others]:
         raise UnsupportedError("the module returns other outputs for another batch, expected the same ones")
-    paths = [path if path and not isinstance(path[0], int) else (OUTPUT, *path) for path, _ in outputs]
+    names = output_names([path for path, _ in outputs])
     described = []
-    for name, (_, value), (_, other) in zip(unique_names(paths), outputs, others, strict=True):
-        parts = torch.view_as_real(value.detach().resolve_conj()) if value.is_complex() else value
-        dtype = str(parts.dtype).removeprefix("torch.")
-        if dtype not in DTYPES:
-            raise UnsupportedError(
-                f"output {name!r} of the module is {value.dtype}, expected float32, for example"
-            )
+    for name, (_, value), (_, other) in zip(names, outputs, others, strict=True):
         batched = value.ndim > 0 and other.ndim > 0 and (len(value), len(other)) == (batch, other_batch)
-        taken = name in arguments.inputs
-        described.append(ModuleOutput(f"{name}_out" if taken else name, value.is_complex(), dtype, batched))
+        dtype = str(value.dtype).removeprefix("torch.")
+        described.append(described_output(name, dtype, batched, arguments.inputs))
     return described
 
 

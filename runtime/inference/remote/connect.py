@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.inference.remote.address import Address
 from ptychonnx.runtime.inference.remote.authentication import Credentials
 from ptychonnx.runtime.inference.remote.connection import Connection
@@ -34,8 +34,7 @@ def connect(address: Address, credentials: Credentials, timeout: float) -> Conne
             f"{address}: {error.name or error} is not installed, pip install 'ptychonnx[serve]' brings it"
         ) from error
     except Exception as error:  # generated protobuf code raises various types at unknown versions
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{address}: tritonclient does not work with what is installed ({reason})"
+            f"{address}: tritonclient does not work with what is installed ({first_line(error)})"
         ) from error
     return HttpConnection(address, credentials, timeout)

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError, ServerError
-from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH, Predictor, complex_patches
+from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH, Batches, Beam, Predictor, complex_patches
 from ptychonnx.runtime.inference.remote.address import Address
 from ptychonnx.runtime.inference.remote.authentication import Credentials
 from ptychonnx.runtime.inference.remote.compatibility import agreed_contract, check_metadata
@@ -140,8 +140,8 @@ class RemoteSession(Predictor):
         scan: Scan,
         groups: NDArray[np.intp],
         batch: int = DEFAULT_BATCH,
-        beam: Mapping[str, NDArray[np.float32]] | None = None,
-    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]:
+        beam: Beam | None = None,
+    ) -> Batches:
         """Predict the patches of a scan, see `Predictor.batches`.
 
         Each batch is one request; batches are smaller than `batch` if the model limits them.

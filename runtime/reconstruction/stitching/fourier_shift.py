@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.reconstruction.stitching.jit import jit
+from ptychonnx.runtime.reconstruction.stitching.kernel import jit
 
 __all__ = ["fourier_matrix", "shift"]
 

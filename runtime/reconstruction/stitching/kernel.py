@@ -6,12 +6,25 @@ NumPy makes one pass for each operation (convert, interpolate, multiply, add) an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.reconstruction.stitching.jit import jit
+__all__ = ["add_patches", "jit"]
 
-__all__ = ["add_patches"]
+
+def jit(function: Callable[..., None]) -> Any:
+    """Compile a function at its first call, and cache the machine code on disk where possible.
+
+    It runs without the interpreter lock, and indices are not checked.
+    """
+    try:
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # numba found no writable cache folder
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 @jit

@@ -9,7 +9,7 @@ from typing import Any
 from ptychonnx.export.adoption import Specification, read_specification
 from ptychonnx.export.adoption.adopt import adopt as adopt_network
 from ptychonnx.export.adoption.foreign_module import adopt_module
-from ptychonnx.export.artifact.export_result import ExportResult
+from ptychonnx.export.artifact.export_run import ExportResult
 from ptychonnx.export.verification.verify import TOLERANCE
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.paths import StrPath

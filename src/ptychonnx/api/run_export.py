@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptychonnx.export.artifact.export_options import Domain, ExportOptions, Precision
-from ptychonnx.export.artifact.export_result import ExportResult
+from ptychonnx.export.artifact.export_run import ExportResult
 from ptychonnx.export.artifact.export_run import export_run as export_trained_run
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
 from ptychonnx.export.portability import TargetName
