@@ -36,8 +36,8 @@ class Architecture:
     builder
         ``module:name`` of a class or function that takes a `config.NetworkConfig` and
         `initial_retrieval.RetrievalConstants` and returns the network: a `torch.nn.Module` or a `keras.Model` from
-        amplitudes [B, C, N, N] to real and imaginary parts [B, N, N, C, 2]. If `takes_offsets`, its second input are the offsets [B, C, 2] (row, column) of
-        the windows, in pixels, which it passes on to `Features`.
+        amplitudes [B, C, N, N] to real and imaginary parts [B, N, N, C, 2]. If `takes_offsets`, its second input are
+        the offsets [B, C, 2] (row, column) of the windows, in pixels, which it passes on to `Features`.
     summary
         One line for `ptychonnx train --list`.
     supervised
