@@ -78,10 +78,7 @@ def describe_installation() -> dict[str, Any]:
             "memory_gb": _memory(),
         },
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
-        "folders": {
-            "package": str(Path(__file__).parents[1]),
-            "cache": str(cache_folder()),
-        },
+        "folders": {"package": str(Path(__file__).parents[1]), "cache": str(cache_folder())},
     }
 
 

@@ -11,7 +11,7 @@ __all__ = ["processor", "software_versions", "vector_instructions"]
 
 _PACKAGES = ("ptychonnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scikit-image", "scipy", "cdtools-py")
 _INSTRUCTIONS = {
-    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp"),
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp")
 }
 
 

@@ -75,7 +75,6 @@ class Checkpoints:
 
     @property
     def best_folder(self) -> Path:
-        """Folder of the best epoch."""
         return self._path(self.best.epoch)
 
     @property

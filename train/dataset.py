@@ -146,7 +146,6 @@ class TrainingData:
         return training.epochs * self.steps_in_epoch(training)
 
     def steps_in_epoch(self, training: TrainingConfig) -> int:
-        """Optimiser steps of an epoch."""
         return self.groups_in_epoch // self.groups_in_step(training)
 
     def order(self, training: TrainingConfig, epoch: int) -> NDArray[np.intp]:

@@ -37,7 +37,6 @@ class InitialWeights:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the checkpoint."""
         return hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()
 
     def inherited(self) -> dict[str, Any]:

@@ -214,10 +214,7 @@ def retrieval_constants(
 
 
 def constants_for_network(
-    network: NetworkConfig,
-    probe: NDArray[np.complexfloating],
-    scale: float,
-    mask: NDArray[np.bool_] | None,
+    network: NetworkConfig, probe: NDArray[np.complexfloating], scale: float, mask: NDArray[np.bool_] | None
 ) -> RetrievalConstants:
     """The constants for a network with these settings."""
     return retrieval_constants(

@@ -56,7 +56,6 @@ def _settings(plan: TrainingPlan) -> dict[str, Any]:
 
 
 def plan_of(record: RunRecord) -> TrainingPlan:
-    """The plan of a finished run."""
     return TrainingPlan(
         architecture=record.architecture,
         revision=record.revision,
@@ -68,7 +67,6 @@ def plan_of(record: RunRecord) -> TrainingPlan:
 
 
 def write_plan(folder: Path, plan: TrainingPlan) -> None:
-    """Write `plan.json`."""
     write_text(folder / PLAN_NAME, plan.model_dump_json(indent=2) + "\n")
 
 

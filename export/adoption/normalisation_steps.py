@@ -80,10 +80,7 @@ NORMALISATION_STEPS: dict[str, Step] = {
         "Scales each pattern to mean 0 and standard deviation 1.", "none", _standardise, _standardise_in_graph
     ),
     "divide_by_max": Step(
-        "Scales each pattern to a maximum of 1.",
-        "none",
-        _divided("max"),
-        _divided_in_graph("ReduceMax"),
+        "Scales each pattern to a maximum of 1.", "none", _divided("max"), _divided_in_graph("ReduceMax")
     ),
     "divide_by_mean": Step(
         "Scales each pattern to a mean of 1.", "none", _divided("mean"), _divided_in_graph("ReduceMean")

@@ -114,10 +114,7 @@ def with_any_batch(
 
 
 def _difference(
-    foreign: Foreign,
-    specification: Specification,
-    one_by_one: ForeignNetwork,
-    patterns: NDArray[np.float32],
+    foreign: Foreign, specification: Specification, one_by_one: ForeignNetwork, patterns: NDArray[np.float32]
 ) -> float | None:
     """Largest relative difference between patterns together and one by one; None if they do not run together."""
     try:

@@ -100,16 +100,10 @@ VALUE_STEPS: dict[str, Step] = {
         _binary("Sub"),
     ),
     "multiply": Step(
-        "Multiplies by a number or a pattern.",
-        "array",
-        lambda x, y: x * np.float32(y),
-        _binary("Mul"),
+        "Multiplies by a number or a pattern.", "array", lambda x, y: x * np.float32(y), _binary("Mul")
     ),
     "divide": Step(
-        "Divides by a number or a pattern.",
-        "array",
-        lambda x, y: x / np.float32(y),
-        _binary("Div"),
+        "Divides by a number or a pattern.", "array", lambda x, y: x / np.float32(y), _binary("Div")
     ),
     "power": Step(
         "Raises to this power; 0.5 is the square root.",

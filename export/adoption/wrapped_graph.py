@@ -112,12 +112,7 @@ def _convert_output(tape: GraphTape, parts: dict[str, ir.Value], specification: 
         for name, argument in specification.output_steps(quantity, geometry.side):
             parts[quantity] = STEPS[name].graph(tape, parts[quantity], geometry.side, argument)
     real, imaginary = (
-        _place(
-            tape,
-            orient_in_graph(tape, part, specification.output.orientation),
-            geometry,
-            specification.n,
-        )
+        _place(tape, orient_in_graph(tape, part, specification.output.orientation), geometry, specification.n)
         for part in _complex_parts(tape, parts)
     )
     factor = exit_wave_factor(specification)
@@ -160,10 +155,7 @@ def _multiply(
 ) -> tuple[ir.Value, ir.Value]:
     a, b = tape.constant(factor.real), tape.constant(factor.imag)
     products = [[tape.add("Mul", part, constant) for constant in (a, b)] for part in (real, imaginary)]
-    return (
-        tape.add("Sub", products[0][0], products[1][1]),
-        tape.add("Add", products[0][1], products[1][0]),
-    )
+    return (tape.add("Sub", products[0][0], products[1][1]), tape.add("Add", products[0][1], products[1][0]))
 
 
 def _without_traces(model: ir.Model) -> onnx.ModelProto:

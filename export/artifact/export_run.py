@@ -52,13 +52,7 @@ from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.probe_distance import thumbnail
 from ptychonnx.train.dataset import SCALE_RULE
-from ptychonnx.train.run import (
-    Family,
-    RunRecord,
-    held_out_scan,
-    read_family,
-    read_run,
-)
+from ptychonnx.train.run import Family, RunRecord, held_out_scan, read_family, read_run
 from ptychonnx.train.trained_network import initial_network, load_network
 
 __all__ = ["ExportResult", "export_run"]

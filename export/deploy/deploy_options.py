@@ -29,8 +29,7 @@ class DeployOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, title="Serving")
 
     append_version: bool = Field(
-        default=False,
-        description="Add a version to models that exist in the repository",
+        default=False, description="Add a version to models that exist in the repository"
     )
     prune: int | None = Field(
         default=None, ge=1, description="With --append-version: keep only this many versions of each model"
@@ -114,9 +113,7 @@ class MLServerOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, title="MLServer")
 
     host: str = Field(
-        default="127.0.0.1",
-        pattern=r"^[0-9A-Za-z.:_-]+$",
-        description="Address that the server listens on",
+        default="127.0.0.1", pattern=r"^[0-9A-Za-z.:_-]+$", description="Address that the server listens on"
     )
     http_port: int = Field(default=8080, ge=1, le=65535, description="Port of the REST interface")
     grpc_port: int = Field(default=8081, ge=1, le=65535, description="Port of the gRPC interface")

@@ -57,7 +57,6 @@ class Interface:
 
     @classmethod
     def of_contract(cls, contract: Contract) -> Interface:
-        """The interface in a contract."""
         n, channels = contract.n, contract.channels
         return cls(
             inputs=tuple(ServedTensor(tensor.name, tensor.dtype, tensor.shape) for tensor in contract.inputs),

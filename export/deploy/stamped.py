@@ -67,26 +67,21 @@ class StampedContract:
 
     @property
     def interface(self) -> Interface:
-        """Inputs and outputs."""
         return Interface.of_contract(self.contract)
 
     @property
     def precision(self) -> str:
-        """``fp32``, ``fp16`` or ``int8``."""
         return self.contract.conversion.precision
 
     @property
     def graph_sha256(self) -> str | None:
-        """Hash of the graph."""
         return self.contract.graph_sha256
 
     @property
     def reference(self) -> list[NDArray]:
-        """The reference input."""
         return contract_reference(self.contract)[1]
 
     def rows(self) -> dict[str, str]:
-        """What a README says, by name."""
         contract, interface = self.contract, self.interface
         (output,) = interface.outputs
         shown = f"`{output.name}: {interface.describe(output)}`"
@@ -112,16 +107,13 @@ class StampedModule:
 
     @property
     def precision(self) -> str:
-        """``fp32`` or ``fp16``."""
         return self.description.precision
 
     @property
     def graph_sha256(self) -> str | None:
-        """Hash of the graph."""
         return self.description.graph_sha256
 
     def rows(self) -> dict[str, str]:
-        """What a README says, by name."""
         outputs = "; ".join(
             f"{tensor.name}: {self.interface.describe(tensor)}" for tensor in self.interface.outputs
         )

@@ -85,11 +85,6 @@ def _is(value: ir.Value, expected: float) -> bool:
 
 
 _RULES = RewriteRuleSet(
-    [
-        _rule(_torch, "none"),
-        _rule(_keras, "none"),
-        _rule(_torch_tanh, "tanh"),
-        _rule(_keras_tanh, "tanh"),
-    ],
+    [_rule(_torch, "none"), _rule(_keras, "none"), _rule(_torch_tanh, "tanh"), _rule(_keras_tanh, "tanh")],
     commute=True,
 )

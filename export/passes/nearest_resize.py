@@ -25,11 +25,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_NEAREST = {
-    "mode": "nearest",
-    "coordinate_transformation_mode": "asymmetric",
-    "nearest_mode": "floor",
-}
+_NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 _VIEWS = {"Unsqueeze", "Tile", "Transpose", "Reshape"}
 # Any batch that is not also another size would do: the mapping of indices is computed for this one.
 _BATCH = 2

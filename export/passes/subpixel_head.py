@@ -25,10 +25,7 @@ _MOST_OUTPUTS = 4
 # 2 i + A - 1 .. 2 i + A + 1; the even ones among them are the rows i, i + 1 of the even half, the odd ones the rows
 # i - 1, i of the odd half.
 _HEAD_TAPS = np.array(
-    [
-        [[[0, 1, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 1]]],
-        [[[1, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 1, 0]]],
-    ],
+    [[[[0, 1, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 1]]], [[[1, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 1, 0]]]],
     dtype=np.float64,
 )
 

@@ -18,10 +18,7 @@ _REST = 0.03
 
 
 def interleaved_times(
-    variants: Mapping[str, Callable[[], float]],
-    rounds: int,
-    rest: float = _REST,
-    progress: Progress = SILENT,
+    variants: Mapping[str, Callable[[], float]], rounds: int, rest: float = _REST, progress: Progress = SILENT
 ) -> dict[str, NDArray[np.float64]]:
     """Seconds [rounds] of each variant; every round runs all of them, in an order that changes.
 

@@ -53,8 +53,7 @@ def adopt(
         typer.Option(help="Weights of the torch module: a state dictionary or a checkpoint that holds one."),
     ] = None,
     arg: Annotated[
-        list[str] | None,
-        typer.Option(help="Argument NAME=VALUE of the class or function, such as width=32."),
+        list[str] | None, typer.Option(help="Argument NAME=VALUE of the class or function, such as width=32.")
     ] = None,
     scan: Annotated[
         Path | None, typer.Option(help="Scan to compare on; seeded random patterns if not set.")

@@ -82,8 +82,7 @@ def openvino(
     specialise: SpecialiseFor = None,
     *,
     options: Annotated[
-        DeployOptions,
-        Omit("max_batch", "preferred_batch", "queue_delay", "accelerator", "engine_cache"),
+        DeployOptions, Omit("max_batch", "preferred_batch", "queue_delay", "accelerator", "engine_cache")
     ],
 ) -> None:
     """Write a folder of **OpenVINO Model Server**: numbered versions and `config.json`.
@@ -106,8 +105,7 @@ def mlserver(
     specialise: SpecialiseFor = None,
     *,
     options: Annotated[
-        DeployOptions,
-        Omit("serve", "preferred_batch", "instances", "compute", "accelerator", "engine_cache"),
+        DeployOptions, Omit("serve", "preferred_batch", "instances", "compute", "accelerator", "engine_cache")
     ],
     server: MLServerOptions,
 ) -> None:

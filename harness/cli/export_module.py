@@ -63,8 +63,7 @@ def export(
         typer.Option(help="Key of the state dictionary in the file of weights, if several fit, such as ema."),
     ] = None,
     arg: Annotated[
-        list[str] | None,
-        typer.Option(help="Argument NAME=VALUE of the class or function, such as width=32."),
+        list[str] | None, typer.Option(help="Argument NAME=VALUE of the class or function, such as width=32.")
     ] = None,
     *,
     options: ModuleOptions,

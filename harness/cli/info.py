@@ -36,10 +36,7 @@ def _lines(description: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "versions", _pairs(description["versions"])
     for extra, packages in description["extras"].items():
         missing = [name for name, version in packages.items() if version is None]
-        yield (
-            f"[{extra}]",
-            f"not installed: {', '.join(missing)}" if missing else _pairs(packages),
-        )
+        yield (f"[{extra}]", f"not installed: {', '.join(missing)}" if missing else _pairs(packages))
     for name, state in description["providers"].items():
         yield name, state
     yield "system", machine["system"]

@@ -42,8 +42,7 @@ def loadtest(
     seconds: Annotated[float, typer.Option(min=0.01, help="Length of one measurement, in seconds.")] = 1.0,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each network under each load.")] = 3,
     threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of an artifact; chosen by onnxruntime if not set."),
+        int | None, typer.Option(min=1, help="Threads of an artifact; chosen by onnxruntime if not set.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--json", "--out", help="JSON file for the figures.")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG file for a chart of the figures.")] = None,

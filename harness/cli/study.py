@@ -42,8 +42,7 @@ def lines(
         str, typer.Option(help="Comma-separated names; `ptychonnx train --list` prints all of them.")
     ] = "cnn,fno,hybrid,baseline",
     resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Keep complete trainings, and continue an interrupted one."),
+        bool, typer.Option("--resume", help="Keep complete trainings, and continue an interrupted one.")
     ] = False,
     iterations: Annotated[
         int,

@@ -50,8 +50,7 @@ def train(
         ),
     ] = False,
     init_from: Annotated[
-        Path | None,
-        typer.Option(help="Run folder with the weights to start from, for fine-tuning."),
+        Path | None, typer.Option(help="Run folder with the weights to start from, for fine-tuning.")
     ] = None,
     probe: Probe = None,
     list_architectures: Annotated[

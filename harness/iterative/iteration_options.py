@@ -26,10 +26,7 @@ class IterationOptions(BaseModel):
         description="Follow each network by K epochs that start from its object",
         json_schema_extra={"metavar": "K"},
     )
-    refine_probe: bool = Field(
-        default=False,
-        description="Update the probe in these epochs too",
-    )
+    refine_probe: bool = Field(default=False, description="Update the probe in these epochs too")
     alpha: float = Field(
         default=ALPHA,
         gt=0,

@@ -66,10 +66,7 @@ def _candidates(image: Image, reference: Image) -> Iterator[tuple[str, Image]]:
     )
     shift = fit_shift(image, reference, whole)
     if max(map(abs, shift)) < min(image.shape) / 2:
-        yield (
-            f"a shift by ({shift[0]:.2f}, {shift[1]:.2f}) pixels",
-            shift_image(image, shift),
-        )
+        yield (f"a shift by ({shift[0]:.2f}, {shift[1]:.2f}) pixels", shift_image(image, shift))
     for orientation in ORIENTATIONS:
         oriented = orient_image(image, orientation)
         if oriented.shape != reference.shape:

@@ -33,9 +33,7 @@ def amplitude_images(
 
 
 def phase_images(
-    prediction: NDArray[np.complexfloating],
-    reference: NDArray[np.complexfloating],
-    region: NDArray[np.bool_],
+    prediction: NDArray[np.complexfloating], reference: NDArray[np.complexfloating], region: NDArray[np.bool_]
 ) -> ImageTriple:
     """Phases of two complex images [rows, columns] in rad, with the wrapped difference.
 

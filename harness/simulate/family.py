@@ -160,7 +160,6 @@ def build_family(config: FamilyConfig, folder: Path, progress: Progress = SILENT
 
 
 def draw_parameters(config: FamilyConfig, number: int) -> MemberScan:
-    """Parameters of one scan of a family."""
     return _draw(config, number)[0]
 
 
@@ -170,11 +169,7 @@ def simulate_member(config: FamilyConfig, number: int) -> Scan:
     object_rng, position_rng, noise_rng = (_generator(config, number, part) for part in (2, 3, 4))
     side = config.n + (config.grid - 1) * member.step + 2 * member.jitter
     image = make_object(
-        member.object,
-        (side, side),
-        object_rng,
-        absorption=member.absorption,
-        phase_shift=member.phase_shift,
+        member.object, (side, side), object_rng, absorption=member.absorption, phase_shift=member.phase_shift
     )
     axis = config.n // 2 + member.jitter + member.step * np.arange(config.grid)
     raster = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)

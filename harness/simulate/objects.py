@@ -38,11 +38,7 @@ _SPOKES = 36
 
 
 def lines_object(
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    *,
-    absorption: float = 0.5,
-    phase_shift: float = 1.2,
+    shape: tuple[int, int], rng: np.random.Generator, *, absorption: float = 0.5, phase_shift: float = 1.2
 ) -> NDArray[np.complex64]:
     """Random straight lines, drawn independently for the amplitude and for the phase.
 
@@ -66,11 +62,7 @@ def lines_object(
 
 
 def cells_object(
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    *,
-    absorption: float = 0.5,
-    phase_shift: float = 1.2,
+    shape: tuple[int, int], rng: np.random.Generator, *, absorption: float = 0.5, phase_shift: float = 1.2
 ) -> NDArray[np.complex64]:
     """Overlapping rounded bodies of random size with denser cores; parameters as for `lines_object`.
 
@@ -91,11 +83,7 @@ def cells_object(
 
 
 def star_object(
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    *,
-    absorption: float = 0.5,
-    phase_shift: float = 1.2,
+    shape: tuple[int, int], rng: np.random.Generator, *, absorption: float = 0.5, phase_shift: float = 1.2
 ) -> NDArray[np.complex64]:
     """A Siemens star of one material on the whole canvas, randomly rotated; parameters as for `lines_object`."""
     rows, columns = np.indices(shape, dtype=np.float64)

@@ -58,7 +58,6 @@ class StudyPlan:
 
     @property
     def commands(self) -> tuple[Command, ...]:
-        """All commands in order."""
         return (
             self.simulation,
             *(command for network in self.networks for command in network),
@@ -203,7 +202,6 @@ def _run_networks(networks: Sequence[Sequence[Command]], announce: Show, show: S
 
 
 def _run(command: Command, announce: Show) -> None:
-    """Run one command alone."""
     announce(_typed(command))
     _check(command, _process(command).returncode)
 

@@ -8,13 +8,7 @@ from scipy import constants
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.read_options import METRES
 
-__all__ = [
-    "ENERGY_UNITS",
-    "LENGTH_UNITS",
-    "energy_of_wavelength",
-    "positive_number",
-    "wavelength_of_energy",
-]
+__all__ = ["ENERGY_UNITS", "LENGTH_UNITS", "energy_of_wavelength", "positive_number", "wavelength_of_energy"]
 
 # Names as they occur in `units` attributes, in metres and joules.
 LENGTH_UNITS = METRES | {

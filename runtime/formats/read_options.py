@@ -69,33 +69,25 @@ class ReadOptions(BaseModel):
         description="Second file of a format that needs two, if it has another name or folder than usual",
     )
     positions_unit: Unit | None = Field(
-        default=None,
-        description="Unit of the positions; px are object pixels of the uncropped detector",
+        default=None, description="Unit of the positions; px are object pixels of the uncropped detector"
     )
-    positions_axes: Axes | None = Field(
-        default=None,
-        description="Order of the two position columns",
-    )
+    positions_axes: Axes | None = Field(default=None, description="Order of the two position columns")
     positions_sign: Sign | None = Field(
         default=None,
         description="Position axes to reverse, so that rows grow downwards and columns to the right",
     )
     quantity: Quantity | None = Field(
-        default=None,
-        description="Photon counts, or amplitudes (square roots of counts)",
+        default=None, description="Photon counts, or amplitudes (square roots of counts)"
     )
     dc: DirectBeam | None = Field(
-        default=None,
-        description="Position of the direct beam (DC): pixel [N // 2, N // 2] or pixel [0, 0]",
+        default=None, description="Position of the direct beam (DC): pixel [N // 2, N // 2] or pixel [0, 0]"
     )
     orientation: Orientation = Field(
         default="identity",
         description="Flip or rotation of the frames that aligns them with positions and probe",
     )
     crop: int | None = Field(
-        default=None,
-        ge=2,
-        description="Side of the square to cut out of each frame, in detector pixels",
+        default=None, ge=2, description="Side of the square to cut out of each frame, in detector pixels"
     )
     crop_centre: tuple[int, int] | None = Field(
         default=None,
@@ -103,9 +95,7 @@ class ReadOptions(BaseModel):
         json_schema_extra={"metavar": "ROW COLUMN"},
     )
     rebin: int = Field(
-        default=1,
-        ge=1,
-        description="Detector pixels along each axis whose photons are summed into one",
+        default=1, ge=1, description="Detector pixels along each axis whose photons are summed into one"
     )
     bad_pixels: BadPixels = Field(
         default="refuse",
@@ -113,10 +103,7 @@ class ReadOptions(BaseModel):
         "or set the value to zero",
     )
     pixel_size: float | None = Field(
-        default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="Object pixel size after cropping, in metres",
+        default=None, gt=0, allow_inf_nan=False, description="Object pixel size after cropping, in metres"
     )
     average_positions: bool = Field(
         default=False,
@@ -124,8 +111,7 @@ class ReadOptions(BaseModel):
         "pattern.",
     )
     ignore_extra_positions: bool = Field(
-        default=False,
-        description="Use the first positions, where more were recorded than patterns.",
+        default=False, description="Use the first positions, where more were recorded than patterns."
     )
     raster: tuple[int, int] | None = Field(
         default=None,
@@ -149,10 +135,7 @@ class ReadOptions(BaseModel):
         description="Follow links and external storage of HDF5 files to other folders than the scan's own.",
     )
     wavelength: float | None = Field(
-        default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="Wavelength, in metres",
+        default=None, gt=0, allow_inf_nan=False, description="Wavelength, in metres"
     )
 
 

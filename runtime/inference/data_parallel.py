@@ -77,13 +77,7 @@ class DataParallelRun:
         """End the threads. Deleting the last reference to this object ends them too."""
         self._workers.shutdown()
 
-    def _run(
-        self,
-        inputs: Sequence[NDArray],
-        part: slice,
-        output: NDArray[np.float32],
-        beam: Beam,
-    ) -> None:
+    def _run(self, inputs: Sequence[NDArray], part: slice, output: NDArray[np.float32], beam: Beam) -> None:
         binding, target = self._session.io_binding(), output[part]
         arrays = [np.ascontiguousarray(values[part]) for values in inputs]  # must live until the run ends
         for name, array in zip(self._inputs, arrays, strict=True):

@@ -98,11 +98,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def batches(
-        self,
-        scan: Scan,
-        groups: NDArray[np.intp],
-        batch: int = DEFAULT_BATCH,
-        beam: Beam | None = None,
+        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH, beam: Beam | None = None
     ) -> Batches:
         """Predict the patches of a scan, batch by batch; the last batch may be smaller.
 

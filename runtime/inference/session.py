@@ -258,11 +258,7 @@ class Session(Predictor):
         return {} if self.contract.beam is None else beam_arrays(scan, self.contract.beam.modes)
 
     def batches(
-        self,
-        scan: Scan,
-        groups: NDArray[np.intp],
-        batch: int = DEFAULT_BATCH,
-        beam: Beam | None = None,
+        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH, beam: Beam | None = None
     ) -> Batches:
         """Predict the patches of a scan, batch by batch, see `Predictor.batches`.
 

@@ -56,11 +56,7 @@ class Tuning(BaseModel):
 
 
 def tuned(
-    session: Session,
-    scan: Scan,
-    *,
-    seconds: float = 5.0,
-    log: Callable[[str], None] = _logger.info,
+    session: Session, scan: Scan, *, seconds: float = 5.0, log: Callable[[str], None] = _logger.info
 ) -> tuple[Session, int]:
     """Find the fastest thread count and batch size for a session.
 

@@ -29,12 +29,10 @@ class StoredPatches(Predictor):
 
     @property
     def name(self) -> str:
-        """Name of the network."""
         return self._network.name
 
     @property
     def source(self) -> str:
-        """Path or URL of the network."""
         return self._network.source
 
     @property
@@ -48,17 +46,11 @@ class StoredPatches(Predictor):
         return None
 
     def predict(self, *inputs: NDArray) -> NDArray[np.complex64]:
-        """Predict patches with the network itself."""
         return self._network.predict(*inputs)
 
     def batches(
-        self,
-        scan: Scan,
-        groups: NDArray[np.intp],
-        batch: int = DEFAULT_BATCH,
-        beam: Beam | None = None,
+        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH, beam: Beam | None = None
     ) -> Batches:
-        """Stored patches, batch by batch."""
         for start in range(0, len(groups), batch):
             index = groups[start : start + batch]
             patches = self._patches.read(self._records[index.reshape(-1)])

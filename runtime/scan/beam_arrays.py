@@ -58,11 +58,7 @@ def sampled_flux(scan: Scan) -> float:
 
 
 def probe_arrays(
-    probe: NDArray[np.complexfloating],
-    mask: NDArray[np.bool_] | None,
-    photons: float,
-    modes: int,
-    name: str,
+    probe: NDArray[np.complexfloating], mask: NDArray[np.bool_] | None, photons: float, modes: int, name: str
 ) -> dict[str, NDArray[np.float32]]:
     """`beam_arrays` of a probe complex [modes, N, N] and the mean photons in a pattern; `name` is for messages.
 

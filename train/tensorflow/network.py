@@ -18,12 +18,7 @@ from ptychonnx.train.run import LayerOutput
 from ptychonnx.train.tensorflow.layers import refined
 from ptychonnx.train.trained_network import check_output
 
-__all__ = [
-    "CHECKPOINT_NAME",
-    "KerasNetwork",
-    "build_network",
-    "save_weights",
-]
+__all__ = ["CHECKPOINT_NAME", "KerasNetwork", "build_network", "save_weights"]
 
 CHECKPOINT_NAME = "checkpoint.weights.h5"
 
@@ -35,17 +30,14 @@ class KerasNetwork:
         self.model = model
 
     def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `ptychonnx.train.run.NativeNetwork`."""
         arrays = [np.ascontiguousarray(values) for values in inputs]
         parts = self.model(arrays if len(arrays) > 1 else arrays[0], training=False)
         return np.asarray(parts, dtype=np.float32)
 
     def tensors(self) -> dict[str, NDArray]:
-        """Every trainable variable by path."""
         return {variable.path: variable.numpy() for variable in self.model.trainable_variables}
 
     def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
-        """Output of every layer for the inputs of `predict`; a layer comes after those that it reads."""
         inside = [layer for layer in self.model.layers if not isinstance(layer, keras.layers.InputLayer)]
         every = keras.Model(self.model.inputs, [layer.output for layer in inside])
         outputs = every([np.ascontiguousarray(each) for each in inputs], training=False)

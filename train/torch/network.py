@@ -25,12 +25,7 @@ from ptychonnx.train.run import LayerOutput
 from ptychonnx.train.torch.retrieval import Refined
 from ptychonnx.train.trained_network import check_output
 
-__all__ = [
-    "CHECKPOINT_NAME",
-    "TorchNetwork",
-    "build_network",
-    "layer_outputs",
-]
+__all__ = ["CHECKPOINT_NAME", "TorchNetwork", "build_network", "layer_outputs"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
@@ -44,7 +39,6 @@ class TorchNetwork:
         self.module = module.eval()
 
     def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `ptychonnx.train.run.NativeNetwork`."""
         with torch.inference_mode():
             return self.module(*_tensors(inputs)).numpy()
 
@@ -65,14 +59,12 @@ class TorchNetwork:
         return TorchNetwork(_BeamInputs(module))
 
     def tensors(self) -> dict[str, NDArray]:
-        """Every trainable parameter by name."""
         return {
             name.removeprefix(_BeamInputs.PREFIX): value.detach().numpy()
             for name, value in self.module.named_parameters()
         }
 
     def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
-        """Output of every module for the inputs of `predict`, in the order in which they finish."""
         return layer_outputs(self.module, *_tensors(inputs))
 
     def spectral_operator(self) -> str | None:

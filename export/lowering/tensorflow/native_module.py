@@ -169,7 +169,6 @@ class KerasModule:
         return described
 
     def predict(self, *inputs: NDArray) -> list[NDArray]:
-        """All outputs for inputs of the graph."""
         return [value.numpy() for value in self._flat(*map(tf.constant, inputs))]
 
     exact = predict
@@ -181,13 +180,6 @@ class KerasModule:
         return KerasNetwork(self._model).layers(*inputs)
 
     def convert(self, opset: int) -> Converted:
-        """The graph.
-
-        Raises
-        ------
-        UnsupportedError
-            If the model has operations without a counterpart in ONNX.
-        """
         signature = [
             tf.TensorSpec([self._batch, *one.real_shape], one.dtype, name=name)
             for name, one in self.inputs.items()

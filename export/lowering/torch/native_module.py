@@ -87,7 +87,6 @@ class TorchModule:
         return [torch.from_numpy(array) for array in kind.batch(0, batch)]
 
     def predict(self, *inputs: NDArray) -> list[NDArray]:
-        """All outputs for inputs of the graph."""
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return [value.numpy() for value in self._real(*map(torch.from_numpy, inputs))]
@@ -111,20 +110,12 @@ class TorchModule:
         return copy.deepcopy(self._real)._apply(widened)
 
     def layers(self, *inputs: NDArray) -> list[LayerOutput]:
-        """Outputs of all layers, under the names that the author of the module knows."""
         return [
             LayerOutput(layer.name.removeprefix("module."), layer.output, layer.after)
             for layer in layer_outputs(self._real, *map(torch.from_numpy, inputs))
         ]
 
     def convert(self, opset: int) -> Converted:
-        """The graph.
-
-        Raises
-        ------
-        UnsupportedError
-            If a layer cannot be lowered, or the module cannot be converted.
-        """
         return convert_lowered(
             self._lowered(),
             *self._example,

@@ -21,15 +21,7 @@ from ptychonnx.runtime.formats.containers.damage import HEADER_DAMAGE
 from ptychonnx.runtime.formats.containers.memory import check_memory
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 
-__all__ = [
-    "Archive",
-    "complex_array",
-    "is_archive",
-    "is_npy",
-    "load_npy",
-    "open_archive",
-    "real_array",
-]
+__all__ = ["Archive", "complex_array", "is_archive", "is_npy", "load_npy", "open_archive", "real_array"]
 
 _ZIP = b"PK\x03\x04"
 _BZIP2 = b"BZh"

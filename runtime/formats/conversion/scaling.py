@@ -10,14 +10,7 @@ from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.amplitudes import photons
 from ptychonnx.runtime.scan.forward_model import cut_windows, illumination
 
-__all__ = [
-    "probe_with_power",
-    "root_of_counts",
-    "sample_of",
-    "sampled_flux",
-    "scaled_probe",
-    "valid_values",
-]
+__all__ = ["probe_with_power", "root_of_counts", "sample_of", "sampled_flux", "scaled_probe", "valid_values"]
 
 # float32 holds all whole numbers up to this one.
 _EXACT_IN_FLOAT32 = 2**24
@@ -79,11 +72,7 @@ def probe_with_power(
 
 
 def scaled_probe(
-    scan: Scan,
-    labels: NDArray[np.complex64] | None,
-    reference: Reference | None,
-    *,
-    estimate: bool = False,
+    scan: Scan, labels: NDArray[np.complex64] | None, reference: Reference | None, *, estimate: bool = False
 ) -> tuple[NDArray[np.complex64] | None, bool]:
     """The probe of a scan, scaled so that it explains the power of the patterns, together with the object if known.
 

@@ -98,9 +98,7 @@ def _renamed(file: HDF5File, ending: str, other: str) -> str:
     return f"{file.path.stem.removesuffix(ending)}{other}{file.path.suffix}"
 
 
-def _object(
-    file: HDF5File,
-) -> tuple[NDArray[np.complex64] | None, float | None, tuple[float, float]]:
+def _object(file: HDF5File) -> tuple[NDArray[np.complex64] | None, float | None, tuple[float, float]]:
     """The object, its pixel size, and the position (row, column) of its pixel [0, 0] in metres, as far as known."""
     attributes = known.attrs if (known := file.first("object")) is not None else {}
     name = "pixel_height_m" if "pixel_height_m" in attributes else "pixel_width_m"

@@ -220,10 +220,7 @@ def _paired(diffraction: HDF5File, product: HDF5File, counts: h5py.Dataset) -> t
     """The patterns that have a position, and the row of each one's position."""
     of_patterns = diffraction.real("int [n]", "indexes")
     of_positions = product.real("int [n]", _INDEXES)
-    for file, name, indexes in (
-        (diffraction, "indexes", of_patterns),
-        (product, _INDEXES, of_positions),
-    ):
+    for file, name, indexes in ((diffraction, "indexes", of_patterns), (product, _INDEXES, of_positions)):
         if indexes.ndim != 1 or len(np.unique(indexes)) != len(indexes):
             raise InputError(
                 f"{file.path}: {name} has shape {indexes.shape} with repetitions, expected [n], each once"

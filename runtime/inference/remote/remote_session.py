@@ -136,11 +136,7 @@ class RemoteSession(Predictor):
         return patches
 
     def batches(
-        self,
-        scan: Scan,
-        groups: NDArray[np.intp],
-        batch: int = DEFAULT_BATCH,
-        beam: Beam | None = None,
+        self, scan: Scan, groups: NDArray[np.intp], batch: int = DEFAULT_BATCH, beam: Beam | None = None
     ) -> Batches:
         """Predict the patches of a scan, see `Predictor.batches`.
 

@@ -15,10 +15,7 @@ __all__ = ["patch_weight"]
 
 
 def patch_weight(
-    weighting: str,
-    size: int,
-    probe: NDArray[np.complexfloating] | None = None,
-    window: int | None = None,
+    weighting: str, size: int, probe: NDArray[np.complexfloating] | None = None, window: int | None = None
 ) -> NDArray[np.float64]:
     """Weight of each pixel of a patch, float64 [size, size].
 
