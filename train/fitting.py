@@ -116,13 +116,10 @@ def train(
     """
     scans = [scan] if isinstance(scan, Scan) else list(scan)
     _check_several(scans, architecture, labels)
-    if labels is not None:
-        scans = [replace(scans[0], labels=labels)]
-    scans = [without_dark_patterns(scan) for scan in scans]
-    distilled = labels is not None
-    data = combine([prepare(scan, network, training, architecture, distilled=distilled) for scan in scans])
-    if labels is not None:
-        data = replace(data, sha256=hash_of({"scan": data.sha256, **fingerprint({"labels": labels})}))
+    scans = [
+        without_dark_patterns(scan if labels is None else replace(scan, labels=labels)) for scan in scans
+    ]
+    data = _prepared(scans, architecture, network, training, labels)
     if initial_weights is not None:
         initial_weights.require_same(architecture.name, network)
     plan = TrainingPlan(
@@ -138,13 +135,9 @@ def train(
         f"ptychonnx.train.{architecture.framework}.training", architecture.framework
     ).fit
     helper = helps_another_process()
-    if helper:
-        folder = unfinished_folder(out)
-    else:
-        record = finished_already(out, plan) if resume else None
-        if record is not None:
-            return record
-        folder = open_unfinished(out, plan, resume=resume)
+    if resume and not helper and (record := finished_already(out, plan)) is not None:
+        return record
+    folder = unfinished_folder(out) if helper else open_unfinished(out, plan, resume=resume)
     with nullcontext() if helper else locked(folder):
         checkpoints = Checkpoints(folder, training, writes=not helper)
         try:
@@ -175,6 +168,20 @@ def train(
                 raise checkpoints.write_failure(error) from error
             raise
     return record
+
+
+def _prepared(
+    scans: Sequence[Scan],
+    architecture: Architecture,
+    network: NetworkConfig,
+    training: TrainingConfig,
+    labels: NDArray[np.complex64] | None,
+) -> TrainingData:
+    distilled = labels is not None
+    data = combine([prepare(scan, network, training, architecture, distilled=distilled) for scan in scans])
+    if labels is None:
+        return data
+    return replace(data, sha256=hash_of({"scan": data.sha256, **fingerprint({"labels": labels})}))
 
 
 def helps_another_process() -> bool:

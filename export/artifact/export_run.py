@@ -103,29 +103,9 @@ def export_run(
         If the artifact fails a check; nothing is written.
     """
     out, options = check_name(out), options or ExportOptions()
-    record = read_run(run)
-    trained_n = record.network.n
-    if n is not None and n != record.network.n:
-        check_size(record, n, options)
-        record = record.with_size(n)
-    if final_steps is not None:
-        record = record.with_final_steps(final_steps)
-    if options.modes is not None and not options.general:
-        raise InputError(f"--modes {options.modes}: expected --general with it")
-    if options.general and options.precision != "fp32":
-        raise InputError(
-            f"--precision {options.precision}: expected fp32 with --general, since the beam is computed in the graph"
-        )
-    if options.precision != "fp32" and gate is None:
-        raise InputError(f"precision {options.precision} needs a gate that judges reconstructions")
-    scan = held_out_scan(run)
-    if scan.size != record.network.n:
-        scan = resized(scan, record)
-        record = record.model_copy(update={"scale": record.network.n / np.sqrt(record.flux)})
-    source = RunSource(
-        record, load_network(run, record), initial_network(run, record), scan, trained_n, read_family(run)
-    )
-    progress.stage(f"Converting {record.label}")
+    _check_options(options, gate)
+    source = _source(run, options, final_steps, n)
+    progress.stage(f"Converting {source.record.label}")
     candidate = _candidate(source, options)
     if options.precision == "fp32":
         published = release(candidate, out, progress)
@@ -145,6 +125,34 @@ def export_run(
             progress=progress,
         )
     return ExportResult(out, reduced.contract, verified.report, reduced)
+
+
+def _check_options(options: ExportOptions, gate: QualityGate | None) -> None:
+    if options.modes is not None and not options.general:
+        raise InputError(f"--modes {options.modes}: expected --general with it")
+    if options.general and options.precision != "fp32":
+        raise InputError(
+            f"--precision {options.precision}: expected fp32 with --general, since the beam is computed in the graph"
+        )
+    if options.precision != "fp32" and gate is None:
+        raise InputError(f"precision {options.precision} needs a gate that judges reconstructions")
+
+
+def _source(run: Path, options: ExportOptions, final_steps: int | None, n: int | None) -> RunSource:
+    record = read_run(run)
+    trained_n = record.network.n
+    if n is not None and n != trained_n:
+        check_size(record, n, options)
+        record = record.with_size(n)
+    if final_steps is not None:
+        record = record.with_final_steps(final_steps)
+    scan = held_out_scan(run)
+    if scan.size != record.network.n:
+        scan = resized(scan, record)
+        record = record.model_copy(update={"scale": record.network.n / np.sqrt(record.flux)})
+    return RunSource(
+        record, load_network(run, record), initial_network(run, record), scan, trained_n, read_family(run)
+    )
 
 
 def _candidate(source: RunSource, options: ExportOptions) -> Candidate[Contract]:

@@ -89,63 +89,74 @@ def _render(
 ) -> onnx.ModelProto:
     """The graph with `layers` in float16, or, emulated, in float32 with a rounding after each such node."""
     half_nodes = _half_nodes(model, types, layers)
-    version = opset_of(model)
     rendered = copy.deepcopy(model)
-    graph = rendered.graph
-    del graph.node[:], graph.value_info[:]
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    outputs = {value.name for value in graph.output}
-    rounded: set[str] = set()  # values of the graph that are float16, or emulated
-    copies: set[str] = set()
-
-    def cast(source: str, target: str, kind: int) -> None:
-        graph.node.append(helper.make_node("Cast", [source], [target], name=f"{target}_Cast", to=kind))
-
-    def round_to(source: str, target: str) -> None:
-        if emulated:
-            cast(source, f"{target}_16", TensorProto.FLOAT16)
-            cast(f"{target}_16", target, TensorProto.FLOAT)
-        else:
-            cast(source, target, TensorProto.FLOAT16)
-
-    def name_in(name: str, half: bool) -> str:
-        """Name of the value in float16, or in float32; casts it if necessary."""
-        if (name in rounded) == half or (emulated and not half):
-            return name
-        target = f"{name}_half" if half else f"{name}_float"
-        if target not in copies:
-            copies.add(target)
-            if name in constants:
-                graph.initializer.append(_half_constant(constants[name], target, emulated))
-            elif half:
-                round_to(name, target)
-            else:
-                cast(name, target, TensorProto.FLOAT)
-        return target
-
+    del rendered.graph.node[:], rendered.graph.value_info[:]
+    rendering = _Rendering(model, rendered.graph, types, emulated)
     for node in model.graph.node:
-        half = node.name in half_nodes
+        rendering.add(node, half=node.name in half_nodes)
+    _remove_unused_constants(rendered.graph)
+    return rendered
+
+
+class _Rendering:
+    """Nodes that are added to `graph` one by one, with casts wherever the precision changes."""
+
+    def __init__(
+        self, model: onnx.ModelProto, graph: onnx.GraphProto, types: dict[str, int], emulated: bool
+    ) -> None:
+        self._graph, self._types, self._emulated = graph, types, emulated
+        self._version = opset_of(model)
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._outputs = {value.name for value in graph.output}
+        self._rounded: set[str] = set()  # values of the graph that are float16, or emulated
+        self._copies: set[str] = set()
+
+    def add(self, node: onnx.NodeProto, *, half: bool) -> None:
         new = copy.deepcopy(node)
         for index, name in enumerate(node.input):
-            if types.get(name) == TensorProto.FLOAT:
-                new.input[index] = name_in(name, half and _takes_half(node, index, version))
-        halved = [name for name in node.output if half and types.get(name) == TensorProto.FLOAT]
+            if self._types.get(name) == TensorProto.FLOAT:
+                new.input[index] = self._name_in(name, half and _takes_half(node, index, self._version))
+        halved = [name for name in node.output if half and self._types.get(name) == TensorProto.FLOAT]
         for index, name in enumerate(node.output):
-            if name in halved and (emulated or name in outputs):
-                new.output[index] = f"{name}_exact" if emulated else f"{name}_half"
-        graph.node.append(new)
+            if name in halved and (self._emulated or name in self._outputs):
+                new.output[index] = f"{name}_exact" if self._emulated else f"{name}_half"
+        self._graph.node.append(new)
         for name in halved:
-            if emulated:
-                round_to(f"{name}_exact", name)
-                rounded.add(name)
-            elif name in outputs:
-                cast(f"{name}_half", name, TensorProto.FLOAT)
+            if self._emulated:
+                self._round_to(f"{name}_exact", name)
+                self._rounded.add(name)
+            elif name in self._outputs:
+                self._cast(f"{name}_half", name, TensorProto.FLOAT)
                 # Other readers may use the float16 value.
-                copies.add(f"{name}_half")
+                self._copies.add(f"{name}_half")
             else:
-                rounded.add(name)
-    _remove_unused_constants(graph)
-    return rendered
+                self._rounded.add(name)
+
+    def _name_in(self, name: str, half: bool) -> str:
+        """Name of the value in float16, or in float32; casts it if necessary."""
+        if (name in self._rounded) == half or (self._emulated and not half):
+            return name
+        target = f"{name}_half" if half else f"{name}_float"
+        if target not in self._copies:
+            self._copies.add(target)
+            if name in self._constants:
+                constant = _half_constant(self._constants[name], target, self._emulated)
+                self._graph.initializer.append(constant)
+            elif half:
+                self._round_to(name, target)
+            else:
+                self._cast(name, target, TensorProto.FLOAT)
+        return target
+
+    def _cast(self, source: str, target: str, kind: int) -> None:
+        self._graph.node.append(helper.make_node("Cast", [source], [target], name=f"{target}_Cast", to=kind))
+
+    def _round_to(self, source: str, target: str) -> None:
+        if self._emulated:
+            self._cast(source, f"{target}_16", TensorProto.FLOAT16)
+            self._cast(f"{target}_16", target, TensorProto.FLOAT)
+        else:
+            self._cast(source, target, TensorProto.FLOAT16)
 
 
 def _remove_unused_constants(graph: onnx.GraphProto) -> None:

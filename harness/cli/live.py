@@ -30,11 +30,13 @@ from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
 from ptychonnx.runtime.live.detector_mask import read_mask
+from ptychonnx.runtime.live.events import FrameSource, PositionSource
 from ptychonnx.runtime.live.live_options import LiveOptions
 from ptychonnx.runtime.live.live_reconstruction import FinishedSeries, LiveReconstruction, warm_up
-from ptychonnx.runtime.live.live_run import LiveRun
+from ptychonnx.runtime.live.live_run import LiveRun, Observer
 from ptychonnx.runtime.live.live_settings import LiveSettings, check_network
 from ptychonnx.runtime.live.sources import open_frames, open_positions
+from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 
 __all__ = ["live"]
@@ -137,37 +139,48 @@ def live(
         warm_up(network, settings)
         progress = stack.enter_context(report_progress())
         progress.stage(f"Waiting for {frames}", None, "patterns")
-        stage, page = "", None
+        page = None
         if view is not None:
             page = LiveView(frames)
             served = stack.enter_context(PageServer(view, page))
             print_lines(f"{served.url} shows the object")
-
-        def observe(current: LiveReconstruction, waiting: int) -> None:
-            nonlocal stage
-            if current.series_name != stage:
-                stage = current.series_name
-                progress.stage(f"Reconstructing {stage}", None, "patterns")
-            progress.update(current.placed)
-            if page is not None:
-                page.update(current, waiting, final=current.finished)
 
         def finished(series: FinishedSeries) -> None:
             path = out if streams.series == 1 else out.with_stem(f"{out.stem}-{series.series}")
             write_reconstruction(path, series.reconstruction, series.scan, network.contract)
             _report(path, series, network, settings.batch)
 
-        frame_source = open_frames(frames)
-        try:
-            position_source = open_positions(positions)
-        except InputError:
-            frame_source.close()
-            raise
-        run = LiveRun(network, frame_source, position_source, settings, streams, finished, observe)
+        sources = _open_sources(frames, positions)
+        run = LiveRun(network, *sources, settings, streams, finished, _observer(progress, page))
         with _terminated_like_interrupted(), run:
             run.run()
         if page is not None:
             page.wait_for_browsers()
+
+
+def _open_sources(frames: str, positions: str) -> tuple[FrameSource, PositionSource]:
+    frame_source = open_frames(frames)
+    try:
+        return frame_source, open_positions(positions)
+    except InputError:
+        frame_source.close()
+        raise
+
+
+def _observer(progress: Progress, page: LiveView | None) -> Observer:
+    """Progress by series, and the page if there is one."""
+    stage = ""
+
+    def observe(current: LiveReconstruction, waiting: int) -> None:
+        nonlocal stage
+        if current.series_name != stage:
+            stage = current.series_name
+            progress.stage(f"Reconstructing {stage}", None, "patterns")
+        progress.update(current.placed)
+        if page is not None:
+            page.update(current, waiting, final=current.finished)
+
+    return observe
 
 
 def _report(path: Path, series: FinishedSeries, network: Predictor, batch: int) -> None:
