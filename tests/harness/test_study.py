@@ -55,7 +55,7 @@ def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsi
         tmp_path,
         simulate_options=["--n", "32", "--train-grid", "9", "--test-grid", "6", "--step", "4"],
         settings={
-            **{"epochs": 2, "width": 8, "blocks": 2, "modes": 12, "final_steps": 2},
+            **{"epochs": 1, "width": 8, "blocks": 1, "modes": 8, "first_steps": 2, "final_steps": 1},
             **{"gridsize": gridsize, "overlap": 1, "learning_rate": 1e-2},
         },
     )
