@@ -17,7 +17,7 @@ from ptychonnx.harness.report.quantity_images import Panel, quantity_images
 from ptychonnx.runtime.errors import first_line
 from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, GOOD
 
-__all__ = ["ScanRow", "render_scans", "scan_row"]
+__all__ = ["ScanRow", "render_scans", "scan_row", "thumbnail"]
 
 # Pixels along the longer side of a thumbnail, and rows of blocks of an object that are in memory at a time.
 _SIDE = 192
@@ -56,7 +56,7 @@ def scan_row(folder: Path, record: ScanRecord) -> ScanRow:
         return ScanRow(record, (), record.error)
     try:
         with h5py.File(folder / record.result) as file:
-            image = _thumbnail(file)
+            image = thumbnail(file)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         return ScanRow(record, (), f"{record.result} cannot be read ({first_line(error)})")
     region = np.isfinite(image)
@@ -69,7 +69,7 @@ def render_scans(rows: Iterable[ScanRow], title: str) -> str:
     return render("scans.html.j2", {}, rows=list(rows), title=title, good=GOOD, doubtful=DOUBTFUL)
 
 
-def _thumbnail(file: h5py.File) -> NDArray[np.complex128]:
+def thumbnail(file: h5py.File) -> NDArray[np.complex128]:
     """Means over blocks of an object, complex [rows, columns]; NaN where no or hardly any light was."""
     stored, weight = file["object"], file["weight"]
     block = -(-max(stored.shape) // _SIDE)

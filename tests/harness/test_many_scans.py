@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
+import shutil
+import subprocess
 
 import h5py
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 
 import ptychonnx
 from ptychonnx.harness.reconstruction import scan_run
+from ptychonnx.harness.report import scans_page
 from ptychonnx.runtime.formats.readers.native import write_scan
 
 NAMES = ("one", "two", "three")
@@ -160,3 +165,76 @@ def test_what_is_for_one_scan_is_refused(run, four_artifacts, night, tmp_path, m
     assert code == 2
     assert message in error
     assert [path.name for path in tmp_path.iterdir()] == ["night"]
+
+
+def test_the_page_shows_every_scan_and_loads_nothing(run, four_artifacts, night, tmp_path):
+    objects = tmp_path / "objects"
+    night[1].write_bytes(night[1].read_bytes()[:9000])
+    assert run("reconstruct", four_artifacts[0], *night, "--out", objects)[0] == 1
+    (objects / "three.h5").write_bytes(b"cut short")
+    code, out, error = run("summary", objects)
+    assert code == 0, error
+    assert "3 scans, of which 2 failed" in out
+    page = (objects / "summary.html").read_text()
+    assert page.count("<img ") == page.count('src="data:image/png;base64,') == 2
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    rows = re.findall(r'<td class="name" data-name="(\w+)".*?</tr>', page, re.DOTALL)
+    assert rows == ["one", "three", "two"]
+    misfit = records(objects)[0]["misfit"]
+    assert f'<td data-sort="{misfit}">{misfit:.3f}</td>' in page
+    assert "failed: three.h5 cannot be read" in page
+    assert re.search(r"failed: \S*two\.npz: truncated", page)
+
+
+def test_a_thumbnail_is_the_mean_over_blocks_where_there_was_light(tmp_path):
+    rng = np.random.default_rng(2)
+    image = (rng.normal(size=(600, 450)) + 1j * rng.normal(size=(600, 450))).astype(np.complex64)
+    weight = np.ones((600, 450), np.float32)
+    weight[:, 440:] = 0
+    with h5py.File(tmp_path / "o.h5", "w") as file:
+        file["object"], file["weight"] = image, weight
+        thumbnail = scans_page.thumbnail(file)
+    assert thumbnail.shape == (150, 113)  # blocks of 4 x 4, the last of 2 columns
+    np.testing.assert_allclose(thumbnail[7, 9], image[28:32, 36:40].mean(), rtol=1e-6)
+    assert (np.isfinite(thumbnail) == (np.arange(113) < 110)).all()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine")
+def test_the_page_sorts_by_misfit(run, four_artifacts, night, tmp_path):
+    objects = tmp_path / "objects"
+    night[1].write_bytes(b"")
+    # Blurred patches: the misfits of the scans differ.
+    assert run("reconstruct", four_artifacts[1], *night, "--out", objects)[0] == 1
+    misfits = {record["result"][:-3]: record["misfit"] for record in records(objects)}
+    assert run("summary", objects)[0] == 0
+    script = """
+    <script>
+    const names = () => [...document.querySelectorAll("#scans tbody .name")].map(cell => cell.innerText.trim());
+    const head = [...document.querySelectorAll("#scans thead button")].find(button => button.innerText === "misfit");
+    head.click(); const up = names(); head.click();
+    document.title = JSON.stringify([up, names()]);
+    </script></body>"""
+    page = tmp_path / "page.html"
+    page.write_text((objects / "summary.html").read_text().replace("</body>", script))
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = ["chromium", *flags, profile, "--dump-dom", page.as_uri()]
+    dump = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    title = re.search("<title>(.*?)</title>", dump)
+    assert title is not None
+    ascending = sorted(("one", "three"), key=misfits.__getitem__)
+    # What has no misfit stays last.
+    assert json.loads(html.unescape(title[1])) == [[*ascending, "two"], [*ascending[::-1], "two"]]
+
+
+def test_a_folder_without_a_manifest_is_no_night(run, tmp_path):
+    code, _, error = run("summary", tmp_path)
+    assert code == 2
+    assert "manifest.jsonl: has no scans, expected a folder that `reconstruct` wrote" in error
