@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.reconstruction.engines import Engine
 from ptychonnx.harness.reconstruction.manifest import MANIFEST
 from ptychonnx.harness.reconstruction.many_scans import ScanOutcome, reconstruct_scans
-from ptychonnx.harness.reconstruction.scan_run import RunOptions
-from ptychonnx.runtime.errors import VerificationError
-from ptychonnx.runtime.inference import Predictor
+from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions
+from ptychonnx.harness.reconstruction.watch import complete_scans
+from ptychonnx.runtime.errors import InputError, VerificationError
 
-__all__ = ["is_folder", "reconstruct_folder"]
+__all__ = ["is_folder", "reconstruct_folder", "reconstruct_watched"]
+
+_logger = logging.getLogger("ptychonnx.harness.reconstruct")
 
 
 def is_folder(out: Path) -> bool:
@@ -25,7 +28,7 @@ def is_folder(out: Path) -> bool:
 
 
 def reconstruct_folder(
-    model: Predictor | Path | None,
+    networks: Networks,
     scans: Sequence[Path],
     out: Path,
     options: RunOptions,
@@ -39,7 +42,38 @@ def reconstruct_folder(
         If some failed.
     """
     with report_progress() as progress:
-        outcomes = reconstruct_scans(model, scans, out, options, progress, engine=engine)
+        outcomes = reconstruct_scans(networks, scans, out, options, progress, engine=engine)
+    _conclude(outcomes, out)
+
+
+def reconstruct_watched(
+    networks: Networks, folder: Path, out: Path, options: RunOptions, engine: Engine | None = None
+) -> None:
+    """Reconstruct the scans that appear in a folder until the user interrupts; then print a table of them.
+
+    Raises
+    ------
+    VerificationError
+        If some failed.
+    """
+    outcomes: dict[str, ScanOutcome] = {}
+    output.print(f"Watching {folder}; Ctrl-C ends", soft_wrap=True, markup=False)
+    try:
+        for scans in complete_scans(folder):
+            try:
+                latest = reconstruct_scans(networks, scans, out, options, engine=engine)
+            except InputError as error:  # a name that occurs twice must not end the night
+                _logger.warning("%s not reconstructed: %s", ", ".join(scan.name for scan in scans), error)
+                continue
+            for outcome in latest:
+                outcomes[outcome.record.result] = outcome
+                name = Path(outcome.record.scan).name
+                output.print(f"{name}: {_verdict(outcome)}", soft_wrap=True, markup=False)
+    except KeyboardInterrupt:
+        _conclude(list(outcomes.values()), out)
+
+
+def _conclude(outcomes: Sequence[ScanOutcome], out: Path) -> None:
     output.print(_table(outcomes))
     failed = sum(outcome.record.error is not None for outcome in outcomes)
     if failed:

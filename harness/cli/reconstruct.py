@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ptychonnx.harness.cli.console import output, print_result, report_progress
-from ptychonnx.harness.cli.many_scans import is_folder, reconstruct_folder
+from ptychonnx.harness.cli.many_scans import is_folder, reconstruct_folder, reconstruct_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import Probe, ServerUrl, check_batch
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
@@ -94,6 +94,13 @@ def reconstruct(
         int | None,
         typer.Option(min=1, metavar="N", help="Parts of one scan with --executor. Default: one per worker."),
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Take each scan that appears in the folder SCAN, when it is complete, until Ctrl-C.",
+        ),
+    ] = False,
     *,
     inference: InferenceOptions,
     stitching: ReconstructOptions,
@@ -125,6 +132,7 @@ def reconstruct(
     _check_executor(executor, shards, server, shard, many)
     if many:
         _check_many(out, picture, shard, scans)
+    _check_watch(watch, many, scans)
     part = None if shard is None else Shard.parse(shard)
     if part is not None:
         _check_part(out, picture, iterations, inference)
@@ -140,10 +148,13 @@ def reconstruct(
     with remote_sessions(servers, connection) as remote, ExitStack() as stack:
         model = remote[0] if remote else artifacts[0] if artifacts else None
         engine = stack.enter_context(open_engine(executor)) if executor else None
-        if many:
-            reconstruct_folder(model, scans, out, options, engine)
-            return
         networks = stack.enter_context(Networks(model, inference))
+        if many:
+            if watch:
+                reconstruct_watched(networks, scans[0], out, options, engine)
+            else:
+                reconstruct_folder(networks, scans, out, options, engine)
+            return
         scan = options.read(scans[0])
         if part is not None:
             _write_part(out, networks.for_scan(scan), scan, part, options)
@@ -190,6 +201,17 @@ def _check_executor(
     if executor is not None and (server is not None or shard is not None):
         option = "--server" if server is not None else "--shard"
         raise InputError(f"{option}: a command with --executor divides the work itself, expected one of them")
+
+
+def _check_watch(watch: bool, many: bool, scans: list[Path]) -> None:
+    if not watch and (folders := [scan for scan in scans if scan.is_dir()]):
+        raise InputError(
+            f"{folders[0]}: is a folder, expected scans such as {folders[0] / '*.h5'}, or --watch"
+        )
+    if watch and not (many and len(scans) == 1 and scans[0].is_dir()):
+        raise InputError(
+            f"--watch: {scans[0]} and --out, expected a folder of scans and one for their objects"
+        )
 
 
 def _check_many(out: Path, picture: Path | None, shard: str | None, scans: list[Path]) -> None:

@@ -18,6 +18,7 @@ from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reco
 from ptychonnx.harness.reconstruction.worker_network import WorkerNetwork
 from ptychonnx.runtime.errors import InputError, PtychonnxError
 from ptychonnx.runtime.inference import Predictor, Session
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.progress import SILENT, Progress
 
 __all__ = ["ScanOutcome", "reconstruct_scans"]
@@ -43,7 +44,7 @@ class ScanOutcome:
 
 
 def reconstruct_scans(
-    model: Predictor | Path | None,
+    networks: Networks,
     scans: Sequence[Path],
     folder: Path,
     options: RunOptions | None = None,
@@ -58,8 +59,6 @@ def reconstruct_scans(
 
     Parameters
     ----------
-    model
-        A network, the path of an artifact, or None for the general network of the zoo that fits each scan.
     progress
         Receives the number of scans done.
     engine
@@ -72,28 +71,27 @@ def reconstruct_scans(
     Raises
     ------
     InputError
-        If the network cannot be used, or not by workers since it is on a server; if two scans have the same name; or if
+        If workers cannot use the network, since it is on a server; if two scans have the same name; or if
         the folder has the object of another scan under this name.
     """
     options = options or RunOptions()
     folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(folder)
     results = _results(scans, folder, manifest)
-    with Networks(model, options.inference) as networks:
-        settings = _settings(model, options)
-        network = None if engine is None else _worker_network(model, options, engine)
-        tasks = [
-            ScanTask(scan.absolute(), out.absolute(), options.absolute(), settings, network)
-            for scan, out in results.items()
-            if not manifest.is_done(scan, out, settings)
-        ]
-        done = len(results) - len(tasks)
-        progress.stage(f"Reconstructing {len(results)} scans", len(results), "scans")
+    settings = _settings(networks.model, options)
+    network = None if engine is None else _worker_network(networks.model, options, engine)
+    tasks = [
+        ScanTask(scan.absolute(), out.absolute(), options.absolute(), settings, network)
+        for scan, out in results.items()
+        if not manifest.is_done(scan, out, settings)
+    ]
+    done = len(results) - len(tasks)
+    progress.stage(f"Reconstructing {len(results)} scans", len(results), "scans")
+    progress.update(done)
+    for record in _records(networks, tasks, engine):
+        manifest.append(record)
+        done += 1
         progress.update(done)
-        for record in _records(networks, tasks, engine):
-            manifest.append(record)
-            done += 1
-            progress.update(done)
     pending = {task.out.name for task in tasks}
     return [ScanOutcome(manifest.records[out.name], out.name not in pending) for out in results.values()]
 
@@ -180,8 +178,8 @@ def _settings(model: Predictor | Path | None, options: RunOptions) -> dict[str, 
     """What determines an object besides its scan."""
     if model is None:
         network = f"zoo of ptychonnx {VERSION}"
-    elif isinstance(model, Path):
-        network = file_sha256(model)
+    elif isinstance(model, Path | Session):
+        network = file_sha256(model.path if isinstance(model, Session) else artifact_path(model))
     else:
         network = hashlib.sha256(model.contract.to_json().encode()).hexdigest()
     settings = options.model_dump(mode="json", exclude_defaults=True)

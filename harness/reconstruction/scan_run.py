@@ -55,7 +55,13 @@ class RunOptions(BaseModel):
 
 
 class Networks:
-    """Networks by which scans are reconstructed; each is loaded once, and closed at the end of a `with` block."""
+    """Networks by which scans are reconstructed; each is loaded once, and closed at the end of a `with` block.
+
+    Attributes
+    ----------
+    model
+        The argument of this name.
+    """
 
     def __init__(
         self,
@@ -84,7 +90,8 @@ class Networks:
         self._threads = threads
         self._opened: dict[Path, Session] = {}
         self._tuned: dict[str, tuple[Session, int]] = {}
-        self._model = self._open(model) if isinstance(model, Path) else model
+        self.model = model
+        self._network = self._open(model) if isinstance(model, Path) else model
 
     def __enter__(self) -> Networks:
         return self
@@ -97,7 +104,7 @@ class Networks:
 
     def for_scan(self, scan: Scan) -> Predictor:
         """The network for a scan."""
-        return self._model or self._open(general_artifact(scan))
+        return self._network or self._open(general_artifact(scan))
 
     def in_batches(self, network: Predictor, scan: Scan) -> tuple[Predictor, int]:
         """The network, with its best number of threads if the batch is to be found by trials, and the batch.

@@ -13,6 +13,7 @@ import pytest
 from ptychonnx.harness.reconstruction import engines, many_scans
 from ptychonnx.harness.reconstruction.engines import Engine, open_engine
 from ptychonnx.harness.reconstruction.many_scans import reconstruct_scans
+from ptychonnx.harness.reconstruction.scan_run import Networks
 from ptychonnx.harness.reconstruction.worker_network import WorkerNetwork
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from ptychonnx.runtime.formats.readers.native import write_scan
@@ -127,13 +128,12 @@ def test_errors_on_purpose_are_final_and_others_are_tried_again():
 def test_an_executor_of_a_program_that_broke_is_named(four_artifacts, lines_scan, tmp_path, monkeypatch):
     write_scan(tmp_path / "always.npz", lines_scan)
     monkeypatch.setattr(many_scans, "run_task", worker_tasks.mortal_task)
+    networks = Networks(four_artifacts[0])
     with (
         ProcessPoolExecutor(1) as executor,
         pytest.raises(EnvironmentFailure, match=r"takes no more tasks .*, expected one that replaces dead"),
     ):
-        reconstruct_scans(
-            four_artifacts[0], [tmp_path / "always.npz"], tmp_path / "o", engine=Engine(executor)
-        )
+        reconstruct_scans(networks, [tmp_path / "always.npz"], tmp_path / "o", engine=Engine(executor))
 
 
 def test_a_worker_with_another_network_or_version_refuses(four_artifacts):

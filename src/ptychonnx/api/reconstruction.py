@@ -16,7 +16,6 @@ from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reco
 from ptychonnx.runtime.contract import Placement, Weighting
 from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
-from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
@@ -180,14 +179,11 @@ def reconstruct_scans(
             engine = stack.enter_context(open_engine(executor))
         elif executor is not None:
             engine = Engine(executor)
-        outcomes = run_scans(
-            artifact_path(model) if isinstance(model, str | os.PathLike) else model,
-            [Path(scan) for scan in scans],
-            Path(folder),
-            _run_options(**options),
-            progress,
-            engine=engine,
-        )
+        chosen = _run_options(**options)
+        network = Path(model) if isinstance(model, str | os.PathLike) else model
+        networks = stack.enter_context(Networks(network, chosen.inference))
+        paths = [Path(scan) for scan in scans]
+        outcomes = run_scans(networks, paths, Path(folder), chosen, progress, engine=engine)
     return [outcome.record for outcome in outcomes]
 
 

@@ -1,0 +1,109 @@
+"""A watched folder: scans are taken when they are complete, once, and again when they change."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import h5py
+
+from ptychonnx.harness.reconstruction import watch
+from ptychonnx.harness.reconstruction.watch import complete_scans
+from ptychonnx.runtime.formats.readers.native import write_scan
+
+WRITER = (
+    "import sys, h5py\n"
+    "with h5py.File(sys.argv[1], 'w') as file:\n"
+    "    file['x'] = 1\n"
+    "    file.flush()\n"
+    "    print('open', flush=True)\n"
+    "    sys.stdin.read()\n"
+)
+
+
+def names(scans):
+    return [path.name for path in scans]
+
+
+def test_a_scan_is_taken_when_its_file_is_complete_and_again_when_it_changes(tmp_path, lines_scan, caplog):
+    folder, whole = tmp_path / "night", tmp_path / "whole.npz"
+    folder.mkdir()
+    write_scan(whole, lines_scan)
+    content = whole.read_bytes()
+    polls = complete_scans(folder, 0)
+    assert next(polls) == []
+    (folder / "a.npz").write_bytes(content)
+    (folder / "log.txt").write_text("not a scan")
+    assert [names(next(polls)) for _ in range(3)] == [[], ["a.npz"], []]
+    (folder / "b.npz").write_bytes(content[:5000])
+    assert [names(next(polls)) for _ in range(3)] == [[], [], []]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder / 'b.npz'}: does not open, and is taken when it does"
+    ]
+    (folder / "b.npz").write_bytes(content)
+    os.utime(folder / "a.npz", ns=(1, 1))
+    assert [names(next(polls)) for _ in range(3)] == [[], ["a.npz", "b.npz"], []]
+
+
+def test_an_hdf5_file_is_not_complete_while_it_is_written(tmp_path):
+    folder = tmp_path / "night"
+    folder.mkdir()
+    polls = complete_scans(folder, 0)
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, folder / "a.h5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout.readline() == b"open\n"
+        assert [names(next(polls)) for _ in range(3)] == [[], [], []]
+        writer.stdin.close()
+        writer.wait()
+    assert names(next(polls)) + names(next(polls)) == ["a.h5"]
+    with h5py.File(folder / "a.h5") as file:
+        assert file["x"][()] == 1
+
+
+def test_the_command_reconstructs_what_appears_until_it_is_interrupted(
+    run, four_artifacts, lines_scan, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(watch, "_SECONDS", 0.01)
+    folder, objects = tmp_path / "night", tmp_path / "objects"
+    folder.mkdir()
+    write_scan(folder / "first.npz", lines_scan)
+
+    ended = threading.Event()
+
+    def appear():
+        while not (objects / "first.h5").exists() and not ended.wait(0.01):
+            pass
+        write_scan(folder / "second.npz", lines_scan)
+        while not (objects / "second.h5").exists() and not ended.wait(0.01):
+            pass
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=appear)
+    thread.start()
+    try:
+        code, out, error = run("reconstruct", four_artifacts[0], folder, "--out", objects, "--watch")
+    finally:
+        ended.set()
+        thread.join()
+    assert code == 0, error
+    assert "Watching " in out
+    # The network of this artifact multiplies the object by a factor.
+    assert "first.npz: wrong" in out
+    assert out.count("first.npz") == 2  # and in the table at the end
+    assert (objects / "second.h5").exists()
+
+
+def test_what_is_no_folder_is_not_watched(run, four_artifacts, lines_scan, tmp_path):
+    write_scan(tmp_path / "scan.npz", lines_scan)
+    objects = tmp_path / "objects"
+    code, _, error = run("reconstruct", four_artifacts[0], tmp_path / "scan.npz", "--out", objects, "--watch")
+    assert code == 2
+    assert "expected a folder of scans and one for their objects" in error
+    code, _, error = run("reconstruct", four_artifacts[0], tmp_path, "--out", objects)
+    assert code == 2
+    assert f"{tmp_path}: is a folder, expected scans such as {tmp_path / '*.h5'}, or --watch" in error
