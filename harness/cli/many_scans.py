@@ -17,14 +17,9 @@ from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions
 from ptychonnx.harness.reconstruction.watch import complete_scans
 from ptychonnx.runtime.errors import InputError, VerificationError
 
-__all__ = ["is_folder", "reconstruct_folder", "reconstruct_watched"]
+__all__ = ["reconstruct_folder", "reconstruct_watched"]
 
 _logger = logging.getLogger("ptychonnx.harness.reconstruct")
-
-
-def is_folder(out: Path) -> bool:
-    """Whether an output is a folder for the objects of several scans: it is one, or its name has no ending."""
-    return out.is_dir() or not out.suffix
 
 
 def reconstruct_folder(
@@ -47,7 +42,11 @@ def reconstruct_folder(
 
 
 def reconstruct_watched(
-    networks: Networks, folder: Path, out: Path, options: RunOptions, engine: Engine | None = None
+    networks: Networks,
+    folders: Sequence[Path],
+    out: Path,
+    options: RunOptions,
+    engine: Engine | None = None,
 ) -> None:
     """Reconstruct the scans that appear in a folder until the user interrupts; then print a table of them.
 
@@ -56,6 +55,7 @@ def reconstruct_watched(
     VerificationError
         If some failed.
     """
+    (folder,) = folders
     outcomes: dict[str, ScanOutcome] = {}
     output.print(f"Watching {folder}; Ctrl-C ends", soft_wrap=True, markup=False)
     try:

@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from ptychonnx.harness.cli.console import output, print_result, report_progress
-from ptychonnx.harness.cli.many_scans import is_folder, reconstruct_folder, reconstruct_watched
+from ptychonnx.harness.cli.many_scans import reconstruct_folder, reconstruct_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import Probe, ServerUrl, check_batch
+from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
+from ptychonnx.harness.cli.shared_options import Probe, ServerUrl
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
 from ptychonnx.harness.reconstruction.engines import open_engine
@@ -28,11 +29,9 @@ from ptychonnx.harness.reconstruction.scan_run import (
 )
 from ptychonnx.harness.report.object_figure import object_figure
 from ptychonnx.harness.report.quantity_images import Panel, quantity_images
-from ptychonnx.runtime.atomic import atomic_path, check_output
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.formats import ReadOptions
-from ptychonnx.runtime.formats.writers.patches_file import check_patches_file, patches_file
-from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
+from ptychonnx.runtime.formats.writers.patches_file import patches_file
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
@@ -44,7 +43,7 @@ from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOpti
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.sharding import Shard, reconstruct_shard
 
-__all__ = ["divided_files", "reconstruct"]
+__all__ = ["reconstruct"]
 
 _logger = logging.getLogger("ptychonnx.harness.reconstruct")
 
@@ -118,60 +117,38 @@ def reconstruct(
 
     On a server: `ptychonnx reconstruct --server grpc://127.0.0.1:8001/pinn_fno scan.cxi --out object.h5`
     """
-    servers = [server] if server else []
-    if iterations.refine_probe and not iterations.refine:
-        raise InputError("--refine-probe: there are no iterations, expected --refine K with it")
-    artifacts, scans = divided_files(files, out)
-    if not scans or (artifacts and servers):
-        expected = (
-            "scans alone with --server" if servers else "a scan, or an artifact (or --server URL) and a scan"
-        )
-        raise InputError(f"reconstruct: got {len(files)} files, expected {expected}")
-    check_batch(inference, servers)
-    many = len(scans) > 1 or is_folder(out)
-    _check_executor(executor, shards, server, shard, many)
-    if many:
-        _check_many(out, picture, shard, scans)
-    _check_watch(watch, many, scans)
-    part = None if shard is None else Shard.parse(shard)
-    if part is not None:
-        _check_part(out, picture, iterations, inference)
-    if not many:
-        check_product(out)
-    if picture is not None:
-        check_output(picture)
-    if patches is not None:
-        _check_patches(patches, out, executor, shard, many)
+    artifact, scans = divided_files(files, out)
+    request = ReconstructRequest(
+        artifact, scans, out, picture, patches, server, shard, executor, shards, watch
+    )
+    request.check(inference, iterations)
     options = RunOptions(
         inference=inference, stitching=stitching, iterations=iterations, reading=reading, probe=probe
     )
-    with remote_sessions(servers, connection) as remote, ExitStack() as stack:
-        model = remote[0] if remote else artifacts[0] if artifacts else None
+    with remote_sessions([server] if server else [], connection) as remote, ExitStack() as stack:
         engine = stack.enter_context(open_engine(executor)) if executor else None
-        networks = stack.enter_context(Networks(model, inference))
-        if many:
-            if watch:
-                reconstruct_watched(networks, scans[0], out, options, engine)
-            else:
-                reconstruct_folder(networks, scans, out, options, engine)
+        networks = stack.enter_context(Networks(remote[0] if remote else artifact, inference))
+        if request.many:
+            reconstruct_all = reconstruct_watched if watch else reconstruct_folder
+            reconstruct_all(networks, scans, out, options, engine)
             return
         scan = options.read(scans[0])
-        if part is not None:
-            _write_part(out, networks.for_scan(scan), scan, part, options)
+        if request.part is not None:
+            _write_part(out, networks.for_scan(scan), scan, request.part, options)
             return
+        stitch: Callable[..., Reconstruction] | None = None
+        if engine is not None:
+            stitch = LargeScan(scans[0], options, engine, out.parent, shards)
+        elif patches is not None:
+            stitch = partial(_keep_patches, patches, stitching)
+        whole = [] if picture is None else [str(picture)]
         with report_progress() as progress:
-            whole = [] if picture is None else [str(picture)]
-            stitch: Callable[..., Reconstruction] | None = None
-            if engine is not None:
-                stitch = LargeScan(scans[0], options, engine, out.parent, shards)
-            elif patches is not None:
-                stitch = partial(_keep_patches, patches, stitching)
             run = reconstruct_scan(
                 networks, scan, options, out, progress, warn=_warn, whole=whole, stitch=stitch
             )
     if picture is not None:
         _draw(picture, run.network.contract.label, scan, run.result)
-    if not (artifacts or servers):
+    if networks.model is None:
         _print(
             f"{scan.name}: reconstructed with zoo:{Path(run.network.name).stem}, the general network for "
             f"patterns of {scan.size} x {scan.size} pixels"
@@ -187,52 +164,6 @@ def _warn(line: str) -> None:
     _logger.warning("%s", line)
 
 
-def divided_files(files: list[Path], out: Path) -> tuple[list[Path], list[Path]]:
-    """The artifact, if the first file is one, and the scans."""
-    count = int(files[0].suffix == ".onnx" or (len(files) == 2 and not is_folder(out)))
-    return files[:count], files[count:]
-
-
-def _check_executor(
-    executor: str | None, shards: int | None, server: str | None, shard: str | None, many: bool
-) -> None:
-    if shards is not None and (executor is None or many):
-        raise InputError("--shards: is for one scan with --executor")
-    if executor is not None and (server is not None or shard is not None):
-        option = "--server" if server is not None else "--shard"
-        raise InputError(f"{option}: a command with --executor divides the work itself, expected one of them")
-
-
-def _check_watch(watch: bool, many: bool, scans: list[Path]) -> None:
-    if not watch and (folders := [scan for scan in scans if scan.is_dir()]):
-        raise InputError(
-            f"{folders[0]}: is a folder, expected scans such as {folders[0] / '*.h5'}, or --watch"
-        )
-    if watch and not (many and len(scans) == 1 and scans[0].is_dir()):
-        raise InputError(
-            f"--watch: {scans[0]} and --out, expected a folder of scans and one for their objects"
-        )
-
-
-def _check_many(out: Path, picture: Path | None, shard: str | None, scans: list[Path]) -> None:
-    """Refuse what is for one scan alone."""
-    if not is_folder(out):
-        raise InputError(f"{out}: is a file, expected a folder for the objects of {len(scans)} scans")
-    for option, value in (("--picture", picture), ("--shard", shard)):
-        if value is not None:
-            raise InputError(f"{option}: is for one scan, expected a file for --out and one scan with it")
-
-
-def _check_patches(patches: Path, out: Path, executor: str | None, shard: str | None, many: bool) -> None:
-    if executor is not None or shard is not None or many:
-        raise InputError(
-            "--patches: is for one scan in this process, expected no --executor, --shard or folder"
-        )
-    check_patches_file(patches)
-    if patches.resolve() == out.resolve():
-        raise InputError(f"--patches {patches}: is the file of the object too, expected another name")
-
-
 def _keep_patches(
     patches: Path,
     stitching: ReconstructOptions,
@@ -245,21 +176,6 @@ def _keep_patches(
     progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
     with patches_file(patches, scan, network.contract) as keep:
         return run_reconstruction(network, scan, stitching, batch, progress, keep)
-
-
-def _check_part(
-    out: Path, picture: Path | None, iterations: IterationOptions, inference: InferenceOptions
-) -> None:
-    """Refuse what takes a whole object, and what may differ between the processes that write the parts."""
-    if out.suffix != ".h5":
-        raise InputError(f"{out}: is a part of an object, expected a name that ends in .h5")
-    for option, set_ in (("--picture", picture is not None), ("--refine", iterations.refine > 0)):
-        if set_:
-            raise InputError(f"{option}: takes the whole object, which has to be merged from its parts first")
-    if inference.batch is None:
-        raise InputError(
-            "--batch auto: may differ between the parts of a scan, expected a number with --shard"
-        )
 
 
 def _write_part(out: Path, network: Predictor, scan: Scan, shard: Shard, options: RunOptions) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from ptychonnx.harness.cli.console import output, print_result
 from ptychonnx.harness.cli.model_options import Command, as_arguments, derive_options
-from ptychonnx.harness.cli.reconstruct import divided_files
+from ptychonnx.harness.cli.reconstruct_request import divided_files
 from ptychonnx.harness.cli.shared_options import Probe
 from ptychonnx.harness.reconstruction.large_scan import check_shards
 from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions
@@ -64,12 +64,12 @@ def reconstruct(
     Example: `ptychonnx slurm reconstruct models/pinn_fno.onnx scan.cxi --out object.h5 --shards 64 --partition short
     --time 30`
     """
-    artifacts, scans = divided_files(files, out)
+    artifact, scans = divided_files(files, out)
     if len(scans) != 1:
         raise InputError(f"slurm reconstruct: got {len(files)} files, expected an artifact and one scan")
     check_product(out)
     options = RunOptions(inference=inference, stitching=stitching, reading=reading, probe=probe).absolute()
-    with Networks(artifacts[0] if artifacts else None, inference) as networks:
+    with Networks(artifact, inference) as networks:
         scan = options.read(scans[0])
         check_shards(networks.for_scan(scan), scan, shards, options)
     arguments = [
@@ -80,7 +80,7 @@ def reconstruct(
     ]
     scripts = write_slurm_scripts(
         folder or out.with_suffix(".slurm"),
-        artifacts[0] if artifacts else None,
+        artifact,
         scans[0],
         out,
         shards,

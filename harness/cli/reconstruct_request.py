@@ -1,0 +1,114 @@
+"""What a `ptychonnx reconstruct` command asks for, and which requests contradict themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptychonnx.harness.cli.shared_options import check_batch
+from ptychonnx.harness.iterative.iteration_options import IterationOptions
+from ptychonnx.runtime.atomic import check_output
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.writers.patches_file import check_patches_file
+from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
+from ptychonnx.runtime.inference.inference_options import InferenceOptions
+from ptychonnx.runtime.sharding import Shard
+
+__all__ = ["ReconstructRequest", "divided_files"]
+
+
+def divided_files(files: list[Path], out: Path) -> tuple[Path | None, list[Path]]:
+    """The artifact, if the first file is one, and the scans."""
+    if files[0].suffix == ".onnx" or (len(files) == 2 and not _is_folder(out)):
+        return files[0], files[1:]
+    return None, files
+
+
+def _is_folder(out: Path) -> bool:
+    """Whether an output is a folder for the objects of several scans: it is one, or its name has no ending."""
+    return out.is_dir() or not out.suffix
+
+
+@dataclass(frozen=True)
+class ReconstructRequest:
+    """Inputs, outputs and division of a reconstruction; attributes are the arguments and options of the command."""
+
+    artifact: Path | None
+    scans: list[Path]
+    out: Path
+    picture: Path | None
+    patches: Path | None
+    server: str | None
+    shard: str | None
+    executor: str | None
+    shards: int | None
+    watch: bool
+
+    @property
+    def many(self) -> bool:
+        """Whether objects go to a folder, each with the name of its scan."""
+        return len(self.scans) > 1 or _is_folder(self.out)
+
+    @property
+    def part(self) -> Shard | None:
+        """The part of the scan to reconstruct; None for the whole of it."""
+        return None if self.shard is None else Shard.parse(self.shard)
+
+    def check(self, inference: InferenceOptions, iterations: IterationOptions) -> None:
+        """Refuse what cannot be done, before anything is read.
+
+        Raises
+        ------
+        InputError
+            With the option, and what is expected with it or instead of it.
+        """
+        if iterations.refine_probe and not iterations.refine:
+            raise InputError("--refine-probe: there are no iterations, expected --refine K with it")
+        if not self.scans or (self.artifact and self.server):
+            count = len(self.scans) + (self.artifact is not None)
+            either = "a scan, or an artifact (or --server URL) and a scan"
+            expected = "scans alone with --server" if self.server else either
+            raise InputError(f"reconstruct: got {count} files, expected {expected}")
+        check_batch(inference, [self.server] if self.server else None)
+        for reason in self._contradictions(inference, iterations):
+            raise InputError(reason)
+        if not self.many:
+            check_product(self.out)
+        if self.picture is not None:
+            check_output(self.picture)
+        if self.patches is not None:
+            check_patches_file(self.patches)
+
+    def _contradictions(self, inference: InferenceOptions, iterations: IterationOptions) -> Iterator[str]:
+        whole = {"--picture": self.picture is not None, "--patches": self.patches is not None}
+        if self.shards is not None and (self.executor is None or self.many):
+            yield "--shards: is for one scan with --executor"
+        for option, value in {
+            "--server": self.server,
+            "--shard": self.shard,
+            "--patches": self.patches,
+        }.items():
+            if self.executor is not None and value is not None:
+                yield f"{option}: a command with --executor divides the work itself, expected one of them"
+        if self.many:
+            if not _is_folder(self.out):
+                yield f"{self.out}: is a file, expected a folder for the objects of {len(self.scans)} scans"
+            for option, is_set in {**whole, "--shard": self.shard is not None}.items():
+                if is_set:
+                    yield f"{option}: is for one scan, expected a file for --out and one scan with it"
+        folders = [scan for scan in self.scans if scan.is_dir()]
+        if folders and not self.watch:
+            yield f"{folders[0]}: is a folder, expected scans such as {folders[0] / '*.h5'}, or --watch"
+        if self.watch and not (self.many and self.scans == folders and len(folders) == 1):
+            yield f"--watch: {self.scans[0]} and --out, expected a folder of scans and one for their objects"
+        if self.part is not None:
+            if self.out.suffix != ".h5":
+                yield f"{self.out}: is a part of an object, expected a name that ends in .h5"
+            for option, is_set in {**whole, "--refine": iterations.refine > 0}.items():
+                if is_set:
+                    yield f"{option}: takes the whole object, which has to be merged from its parts first"
+            if inference.batch is None:
+                yield "--batch auto: may differ between the parts of a scan, expected a number with --shard"
+        if self.patches is not None and self.patches.resolve() == self.out.resolve():
+            yield f"--patches {self.patches}: is the file of the object too, expected another name"
