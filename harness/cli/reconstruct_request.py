@@ -81,21 +81,18 @@ class ReconstructRequest:
             check_patches_file(self.patches)
 
     def _contradictions(self, inference: InferenceOptions, iterations: IterationOptions) -> Iterator[str]:
-        whole = {"--picture": self.picture is not None, "--patches": self.patches is not None}
         if self.shards is not None and (self.executor is None or self.many):
             yield "--shards: is for one scan with --executor"
-        for option, value in {
-            "--server": self.server,
-            "--shard": self.shard,
-            "--patches": self.patches,
-        }.items():
-            if self.executor is not None and value is not None:
-                yield f"{option}: a command with --executor divides the work itself, expected one of them"
+        if self.patches is not None and (self.executor or self.shard or self.many):
+            yield "--patches: is for one scan in this process, expected no --executor, --shard or folder"
+        if self.executor is not None and (self.server or self.shard):
+            option = "--server" if self.server else "--shard"
+            yield f"{option}: a command with --executor divides the work itself, expected one of them"
         if self.many:
             if not _is_folder(self.out):
                 yield f"{self.out}: is a file, expected a folder for the objects of {len(self.scans)} scans"
-            for option, is_set in {**whole, "--shard": self.shard is not None}.items():
-                if is_set:
+            for option, value in (("--picture", self.picture), ("--shard", self.shard)):
+                if value is not None:
                     yield f"{option}: is for one scan, expected a file for --out and one scan with it"
         folders = [scan for scan in self.scans if scan.is_dir()]
         if folders and not self.watch:
@@ -105,7 +102,10 @@ class ReconstructRequest:
         if self.part is not None:
             if self.out.suffix != ".h5":
                 yield f"{self.out}: is a part of an object, expected a name that ends in .h5"
-            for option, is_set in {**whole, "--refine": iterations.refine > 0}.items():
+            for option, is_set in (
+                ("--picture", self.picture is not None),
+                ("--refine", iterations.refine > 0),
+            ):
                 if is_set:
                     yield f"{option}: takes the whole object, which has to be merged from its parts first"
             if inference.batch is None:
