@@ -1,8 +1,9 @@
 """Which of the eight orientations of the patterns explains a scan best.
 
 A few epochs of rPIE (Maiden, Johnson and Li, Optica 4, 736, 2017) run on a part of the scan for each orientation, with
-the probe held. Only in the right one do overlapping patterns agree about the object, so its error is the lowest. The
-eight orientations of the patterns stand for all combinations of flipped and exchanged position axes as well.
+the probe held. Only in the right one do overlapping patterns agree about the object, so its error is the lowest.
+Flipped and exchanged axes of the positions are the same eight, with the probe in the orientation of the patterns; they
+are tried too unless the probe looks the same.
 
 The update is written out here, in NumPy and at whole pixels: `harness.iterative` needs torch, which a beamline's
 computer need not have, and takes twenty times as long for small patterns.
@@ -35,6 +36,8 @@ _FEWEST = 9
 # since a few epochs do not end at the minimum.
 _ODDS, _UNCERTAIN = 20.0, 0.02
 _LARGEST_ODDS = 1e6
+# A probe that differs less from itself in another orientation looks the same.
+_SYMMETRIC = 0.1
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class OrientationErrors:
     Attributes
     ----------
     errors
-        float64 [m] for each orientation: squared error of each pattern over its photons.
+        float64 [m] for each orientation of the patterns, and for changes of the positions, which begin with
+        ``positions``: squared error of each pattern over its photons.
     independent
         Number of patterns that would not overlap, at most m: as many errors are independent.
     """
@@ -74,7 +78,7 @@ class OrientationErrors:
 
 
 def orientation_errors(scan: Scan, progress: Progress = SILENT) -> OrientationErrors:
-    """Iterate a part of a scan that has a probe in all eight orientations of its patterns."""
+    """Iterate a part of a scan that has a probe in all eight orientations of its patterns and of its positions."""
     assert scan.probe is not None
     part = _part(scan)
     amplitudes = np.asarray(scan.diffraction[part], dtype=np.float32)
@@ -82,13 +86,18 @@ def orientation_errors(scan: Scan, progress: Progress = SILENT) -> OrientationEr
     positions = scan.positions[part]
     probe = scan.settled().probe
     assert probe is not None
+    candidates = {name: (name, probe) for name in ORIENTATIONS}
+    for name in ORIENTATIONS:
+        turned = np.ascontiguousarray(orient_pattern(probe, name))
+        if _difference(probe, turned) > _SYMMETRIC:
+            candidates[f"positions: {_changed_positions(name)}"] = (name, turned)
     errors = {}
-    progress.stage("Trying orientations", len(ORIENTATIONS), "orientations")
-    for done, name in enumerate(ORIENTATIONS, start=1):
+    progress.stage("Trying orientations", len(candidates), "orientations")
+    for done, (label, (name, used)) in enumerate(candidates.items(), start=1):
         # The transform of SciPy has DC in the corner.
         oriented = np.fft.ifftshift(orient_pattern(amplitudes, name), axes=(-2, -1))
         mask = np.fft.ifftshift(orient_pattern(valid, name))
-        errors[name] = _iterate(oriented, mask, positions, probe)
+        errors[label] = _iterate(oriented, mask, positions, used)
         progress.update(done)
     area = float(np.prod(np.ptp(positions, axis=0) + 1))
     return OrientationErrors(
@@ -121,9 +130,30 @@ def orientation_finding(scan: Scan, progress: Progress = SILENT) -> Finding:
         return Finding(subject="orientation", verdict="doubtful", text=text, values=values)
     if best == "identity":
         return Finding(subject="orientation", verdict="good", text=f"as it is ({measured})", values=values)
-    choice = " or ".join(f"--orientation {name}" for name in [best, *equal])
+    choice = " or ".join(map(_remedy, [best, *equal]))
     text = f"{choice} explains the patterns better than as it is ({result.error('identity'):.3f}; {measured})"
     return Finding(subject="orientation", verdict="wrong", text=text, values=values)
+
+
+def _remedy(name: str) -> str:
+    """The option, or the change, that an orientation stands for."""
+    if name.startswith("positions"):
+        return f"{name} (--positions-axes, --positions-sign)"
+    return f"--orientation {name}"
+
+
+def _changed_positions(orientation: str) -> str:
+    """The change of the positions that equals an orientation of patterns and probe: its inverse."""
+    transposed, *flips = ORIENTATIONS[orientation]
+    rows, columns = reversed(flips) if transposed else flips
+    words = {"rows and columns exchanged": transposed, "rows reversed": rows, "columns reversed": columns}
+    return ", ".join(word for word, applies in words.items() if applies)
+
+
+def _difference(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> float:
+    """Relative difference of two probes after the best phase."""
+    product = abs(np.vdot(first, second)) / max(float(np.vdot(first, first).real), 1e-30)
+    return math.sqrt(max(0.0, 2 - 2 * product))
 
 
 def _part(scan: Scan) -> NDArray[np.intp]:

@@ -107,6 +107,29 @@ def test_every_orientation_is_recognised(density):
         assert wrong == "identity" or f"--orientation {wrong} " in found.text
 
 
+CHANGES = {
+    "rows reversed": np.diag([-1, 1]),
+    "columns reversed": np.diag([1, -1]),
+    "rows reversed, columns reversed": np.diag([-1, -1]),
+    "rows and columns exchanged": np.array([[0, 1], [1, 0]]),
+    "rows and columns exchanged, rows reversed": np.array([[0, -1], [1, 0]]),
+    "rows and columns exchanged, columns reversed": np.array([[0, 1], [-1, 0]]),
+    "rows and columns exchanged, rows reversed, columns reversed": np.array([[0, -1], [-1, 0]]),
+}
+
+
+def test_changed_positions_are_told_from_changed_patterns_by_the_probe():
+    row, column = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    probe = np.exp(-((row + 3) ** 2) / 30 - column**2 / 12 + 1j * (0.08 * row**2 + 0.03 * (column - 4) ** 2))
+    scan = simulated(grains, probe.astype(np.complex64)[None], photons=3e4)
+    for change, remedy in CHANGES.items():
+        # The remedy takes the wrong positions back to the right ones.
+        wrong = scan.positions @ np.linalg.inv(remedy).T
+        found = orientation_finding(replace(scan, positions=wrong))
+        assert found.values["best"] == f"positions: {change}"
+        assert found.verdict == "wrong"
+
+
 def test_a_probe_without_phase_cannot_tell_an_object_from_its_twin():
     scan = simulated(lines, defocused(curvature=0.0))
     found = orientation_finding(scan)
