@@ -152,7 +152,7 @@ def _changed_positions(orientation: str) -> str:
 
 def _difference(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> float:
     """Relative difference of two probes after the best phase."""
-    product = abs(np.vdot(first, second)) / max(float(np.vdot(first, first).real), 1e-30)
+    product = float(abs(np.vdot(first, second)) / np.vdot(first, first).real)
     return math.sqrt(max(0.0, 2 - 2 * product))
 
 

@@ -103,7 +103,7 @@ def _saturation(statistics: PatternStatistics) -> Finding:
     values = {"highest": highest, "times": times, "pixels": statistics.pixels_highest}
     if highest >= _LEAST_SATURATION and times >= _SATURATED and statistics.pixels_highest > 1:
         text = (
-            f"{times} values in {statistics.pixels_highest} pixels are equal to the largest, {highest:.4g}: the "
+            f"{times} patterns end at the same {highest:.4g} counts, in {statistics.pixels_highest} pixels: the "
             "detector saturates (shorter exposures, an attenuator, or --bad-pixels mask)"
         )
         return Finding(subject="saturation", verdict="wrong", text=text, values=values)

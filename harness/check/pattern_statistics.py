@@ -34,7 +34,7 @@ class PatternStatistics:
     highest
         Most counts in a pixel.
     times_highest, pixels_highest
-        How often a pixel holds as many, and how many pixels do in some pattern.
+        Number of patterns whose brightest pixel holds as many, and number of different such pixels.
     whole_counts, whole_amplitudes, whole_fourth_powers
         Whether all counts, their square roots, or the squares of the counts are whole numbers.
     repeated
@@ -58,7 +58,8 @@ def pattern_statistics(scan: Scan) -> PatternStatistics:
     index = np.unique(np.linspace(0, len(scan) - 1, min(len(scan), _MOST_PATTERNS)).astype(np.intp))
     valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
     photons, total = [], np.zeros((scan.size, scan.size))
-    maxima: list[NDArray[np.float32]] = []
+    tops: list[NDArray[np.float32]] = []
+    brightest_pixels: list[NDArray[np.intp]] = []
     whole = dict.fromkeys((2, 1, 4), True)
     seen: set[bytes] = set()
     repeated = []
@@ -68,7 +69,9 @@ def pattern_statistics(scan: Scan) -> PatternStatistics:
         counts = np.square(amplitudes, dtype=np.float64)
         photons.append(counts.sum(axis=(1, 2)))
         total += counts.sum(axis=0)
-        maxima.append(amplitudes.max(axis=0))
+        flat = amplitudes.reshape(len(rows), -1)
+        tops.append(flat.max(axis=1))
+        brightest_pixels.append(flat.argmax(axis=1))
         for power in whole:
             whole[power] = whole[power] and _whole(amplitudes, power)
         for number, pattern in zip(rows.tolist(), amplitudes, strict=True):
@@ -76,22 +79,16 @@ def pattern_statistics(scan: Scan) -> PatternStatistics:
             if digest in seen:
                 repeated.append(number)
             seen.add(digest)
-    highest = max(float(part.max()) for part in maxima)
-    # Ties beyond the one pixel of a hot or bright place: counted again, since the maximum is known only now.
-    times, where = 0, np.zeros((scan.size, scan.size), dtype=bool)
-    for start in range(0, len(index), _AT_ONCE):
-        if maxima[start // _AT_ONCE].max() < highest:
-            continue
-        ties = (np.asarray(scan.diffraction[index[start : start + _AT_ONCE]]) == highest) & valid
-        times += int(ties.sum())
-        where |= ties.any(axis=0)
+    brightest, places = np.concatenate(tops), np.concatenate(brightest_pixels)
+    highest = float(brightest.max())
+    saturated = brightest == highest
     return PatternStatistics(
         index=index,
         photons=np.concatenate(photons),
         mean=total / len(index),
         highest=highest**2,
-        times_highest=times,
-        pixels_highest=int(where.sum()),
+        times_highest=int(saturated.sum()),
+        pixels_highest=len(np.unique(places[saturated])),
         whole_counts=whole[2],
         whole_amplitudes=whole[1],
         whole_fourth_powers=whole[4],

@@ -178,7 +178,7 @@ def lost_beam(counts):
         (replace(GOOD, diffraction=np.sqrt(GOOD.diffraction)), "units", "wrong", "--quantity amplitude"),
         (simulated(lines, defocused(), photons=50), "photons", "wrong", "expose longer"),
         (simulated(lines, defocused(), photons=1000), "photons", "doubtful", "expose longer"),
-        (changed(lambda counts: np.minimum(counts, 500)), "saturation", "wrong", "largest, 500"),
+        (changed(lambda counts: np.minimum(counts, 500)), "saturation", "wrong", "the same 500 counts"),
         (
             changed(lambda counts: np.fft.ifftshift(counts, axes=(1, 2))),
             "direct beam",
