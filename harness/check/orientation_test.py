@@ -6,7 +6,7 @@ Flipped and exchanged axes of the positions are the same eight, with the probe i
 are tried too unless the probe looks the same.
 
 The update is written out here, in NumPy and at whole pixels: `harness.iterative` needs torch, which a beamline's
-computer need not have, and takes twenty times as long for small patterns.
+computer need not have.
 """
 
 from __future__ import annotations
