@@ -94,12 +94,15 @@ def test_an_object_explains_the_patterns_with_its_own_probe(lines_scan, tmp_path
     assert any("phase ramp" in note and "not applied" in note for note in rows_["pair"]["notes"])
 
 
-@pytest.mark.parametrize("kind", ["npy", "tif", "mat"])
+@pytest.mark.parametrize("kind", ["npy", "tif", "mat", "h5"])
 def test_an_object_without_a_place_is_placed_by_the_reference(lines_scan, tmp_path, kind):
     truth, path = lines_scan.reference, tmp_path / f"o_amplitude.{kind}"
     image = 3j * truth.object[5:, 3:]
     if kind == "npy":
         np.save(path, image)
+    elif kind == "h5":
+        with h5py.File(path, "w") as file:
+            file["obj"] = image
     elif kind == "tif":
         imsave(path, np.abs(image).astype(np.float32), check_contrast=False)
         imsave(tmp_path / "o_phase.tif", np.angle(image).astype(np.float32), check_contrast=False)

@@ -6,6 +6,7 @@ NPZ with `object` complex [rows, columns], `pixel_size` in metres if known; NPY,
 HDF5 with `object` complex [rows, columns] or [layers, rows, columns], its attribute `pixel_width_m` if known: a product
     of ptychodus, or a file of `ptychonnx reconstruct`.
 CXI with `entry_1/image_2/data` as ptychodus and `ptychonnx reconstruct` write it, or `entry_1/image_1/data`.
+HDF5 with `obj` complex [rows, columns], as cdtools writes it.
 .ptyr of ptypy: `content/obj/*/data` and `_psize`.
 .mat of version 7.3 with `object` (real, imag) [columns, rows], as PtychoShelves writes it.
 A pair of TIFF images, `<name>_amplitude.tif` and `<name>_phase.tif`, of which either is named.
@@ -39,7 +40,7 @@ from ptychonnx.runtime.paths import StrPath
 __all__ = ["SAME_PIXELS", "ReadObject", "archive_pixel_size", "hdf5_pixel_size", "read_object"]
 
 _PTYPY = "content/obj"
-_HDF5 = ("object", "entry_1/image_2/data", "entry_1/image_1/data")
+_HDF5 = ("object", "obj", "entry_1/image_2/data", "entry_1/image_1/data")
 _PTYCHODUS_IN_CXI = "entry_1/ptychodus/object_pixel_width_m"
 # Pixel sizes that differ by less are rounding: half a pixel at the border of an object of 1,000.
 SAME_PIXELS = 1e-3
