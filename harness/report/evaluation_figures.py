@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanSummary
 from ptychonnx.harness.report.frequency_curves import frc_figure, psd_figure
+from ptychonnx.harness.report.misfit_figure import misfit_figure
 from ptychonnx.harness.report.object_figure import object_figure
 from ptychonnx.harness.report.quantity_images import Panel, quantity_images
 
-__all__ = ["draw_curves", "draw_figures", "panels_of"]
+__all__ = ["draw_curves", "draw_figures", "draw_misfits", "panels_of"]
 
 
 def panels_of(rows: Sequence[EvaluationRow], scan: ScanSummary) -> list[Panel]:
@@ -29,7 +30,18 @@ def draw_figures(evaluation: Evaluation) -> dict[str, bytes]:
         figures[f"{first}{suffix}"] = object_figure(quantities[:2], scan.name)
         if scan.reference is not None:
             figures[f"errors{suffix}"] = object_figure(quantities[2:], scan.name)
-    return figures | draw_curves(evaluation)
+    return figures | draw_misfits(evaluation) | draw_curves(evaluation)
+
+
+def draw_misfits(evaluation: Evaluation) -> dict[str, bytes]:
+    """The figures of `draw_figures` that map the forward misfit over a scan: ``misfit``."""
+    figures = {}
+    for scan, suffix in _suffixes(evaluation):
+        misfits = {row.label: row.results[scan.name].misfit for row in evaluation.rows}
+        known = {label: misfit for label, misfit in misfits.items() if misfit is not None}
+        if known:
+            figures[f"misfit{suffix}"] = misfit_figure(known, scan.name)
+    return figures
 
 
 def draw_curves(evaluation: Evaluation) -> dict[str, bytes]:

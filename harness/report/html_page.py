@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ptychonnx.harness.metrics.comparison import COLLAPSED_CONTRAST, COLLAPSED_PEARSON
-from ptychonnx.harness.report.evaluation_figures import draw_curves, panels_of
+from ptychonnx.harness.report.evaluation_figures import draw_curves, draw_misfits, panels_of
 from ptychonnx.harness.report.page_images import image_strip
 from ptychonnx.harness.report.page_template import render
 from ptychonnx.harness.report.quantity_images import quantity_images
@@ -59,8 +59,10 @@ def render_page(
     title
         Title of the page.
     figures
-        Figures of the evaluation by name, of which the curves are embedded; drawn here if None.
+        Figures of the evaluation by name, of which curves and maps of the misfit are embedded; drawn here if None.
     """
+    if figures is None:
+        figures = draw_misfits(evaluation) | draw_curves(evaluation)
     filters: dict[str, Callable[..., Any]] = {
         "number": _number,
         "contract": _contract,
@@ -78,8 +80,13 @@ def render_page(
         images=[(scan, _strips(evaluation, scan)) for scan in evaluation.scans],
         curves=[
             (name, base64.b64encode(image).decode("ascii"), _CURVES[kind])
-            for name, image in (draw_curves(evaluation) if figures is None else figures).items()
+            for name, image in figures.items()
             if (kind := name.split("_")[0]) in _CURVES
+        ],
+        misfits=[
+            (name, base64.b64encode(image).decode("ascii"))
+            for name, image in figures.items()
+            if name.startswith("misfit")
         ],
         collapsed=[row.label for row in evaluation.rows if row.collapsed],
         thresholds={"contrast": COLLAPSED_CONTRAST, "pearson": COLLAPSED_PEARSON},

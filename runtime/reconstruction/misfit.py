@@ -54,13 +54,16 @@ class Misfit:
     patterns : int [m]
         Indices of the compared patterns.
     per_pattern : float64 [m]
-        Misfit of each: with `Scan.positions` a map over the scan.
+        Misfit of each.
+    positions : float64 [m, 2]
+        Their positions (row, column) in pixels: with `per_pattern` a map over the scan.
     """
 
     value: float
     vacuum: float
     patterns: NDArray[np.intp]
     per_pattern: NDArray[np.float64]
+    positions: NDArray[np.float64]
 
     @property
     def verdict(self) -> Verdict:
@@ -112,7 +115,7 @@ def forward_misfit(scan: Scan, stitched: Stitched) -> Misfit | None:
     total = np.maximum(total, np.finfo(float).tiny)
     per_pattern = np.sqrt(np.maximum(excess, 0) / total)
     value, vacuum = (float(np.sqrt(max(part.sum(), 0.0) / total.sum())) for part in (excess, without))
-    return Misfit(value, vacuum, index, per_pattern)
+    return Misfit(value, vacuum, index, per_pattern, scan.positions[index])
 
 
 def _excess(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -47,6 +47,7 @@ def test_everything_is_written_and_no_temporary_name_is_left(evaluated: tuple[Ev
         "errors.png",
         "frc.png",
         "metrics.json",
+        "misfit.png",
         "psd.png",
         "report.html",
     ]

@@ -99,7 +99,7 @@ def rgba(content: bytes) -> np.ndarray:
 
 def test_curves_are_embedded_whole(text: str, evaluation: Evaluation) -> None:
     images, figures = embedded(text), draw_figures(evaluation)
-    for name in ("frc", "psd"):
+    for name in ("frc", "psd", "misfit"):
         assert images[name] == figures[name]
 
 

@@ -18,6 +18,7 @@ from ptychonnx.runtime.formats.writers.reconstruction_file import (
     check_ending,
     write_product,
 )
+from ptychonnx.runtime.reconstruction.misfit import Misfit
 from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher, patch_weight
 from ptychonnx.runtime.scan.forward_model import cut_windows
 
@@ -55,6 +56,32 @@ def test_a_product_holds_what_ptychodus_asks_for(product, scan, probe, tmp_path)
         assert file.attrs["detector_object_distance_m"] == 0
         assert file.attrs["contract"] == product.contract
         assert {"probe_position_indexes", "object_layer_spacing_m", "loss_epochs", "loss_values"} <= set(file)
+
+
+@pytest.mark.parametrize("pixel_size", [None, 2e-8])
+def test_the_misfit_is_a_scatter_plot_over_the_positions(product, scan, tmp_path, pixel_size):
+    nxdata = pytest.importorskip("silx.io.nxdata")
+    patterns = np.array([0, 3, 7])
+    values, positions = np.array([0.1, 0.3, 0.2]), scan.positions[patterns]
+    misfit = Misfit(0.22, 0.9, patterns, values, positions)
+    mapped = replace(product, scan=replace(scan, pixel_size=pixel_size), misfit=misfit)
+    for name, place in (("o.h5", "entry/misfit"), ("o.cxi", "entry_1/misfit")):
+        write_product(tmp_path / name, mapped)
+        with h5py.File(tmp_path / name) as file:
+            plot = nxdata.NXdata(file[place])
+            assert plot.is_valid
+            assert plot.is_scatter
+            x, y = plot.axes
+            scale = 1 if pixel_size is None else 0.02
+            np.testing.assert_allclose(np.stack([y[()], x[()]], axis=1), positions * scale)
+            np.testing.assert_array_equal(plot.signal[()], values)
+            np.testing.assert_array_equal(file[place]["pattern"][()], patterns)
+            assert file[place].attrs["total"] == 0.22
+            assert file[place].attrs["verdict"] == "doubtful"
+    write_product(tmp_path / "o.npz", mapped)
+    with np.load(tmp_path / "o.npz") as file:
+        np.testing.assert_array_equal(file["misfit"], values)
+        np.testing.assert_array_equal(file["misfit_pattern"], patterns)
 
 
 def test_without_pixel_size_nothing_is_said_in_metres(product, scan, tmp_path):

@@ -93,7 +93,8 @@ def test_parts_in_any_order_give_the_object_of_one_process(
         other.visit(names.append)
         assert {"object", "weight", "probe", "probe_position_x_m"} <= set(names)
         for name in names:
-            if isinstance(other[name], h5py.Dataset):
+            # Merging reads no patterns, so nothing is known about the misfit.
+            if isinstance(other[name], h5py.Dataset) and not name.startswith("entry/misfit"):
                 np.testing.assert_array_equal(one[name][()], other[name][()], err_msg=name)
         assert dict(one.attrs) == dict(other.attrs)
 

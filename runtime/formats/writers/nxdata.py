@@ -1,4 +1,4 @@
-"""NeXus plots of an object: `amplitude` and `phase` as NXdata groups, which silx and h5web show on opening."""
+"""NeXus plots of an object and of its misfit: NXdata groups, which silx and h5web show on opening."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ObjectPlots"]
+from ptychonnx.runtime.reconstruction.misfit import Misfit
+
+__all__ = ["ObjectPlots", "write_misfit"]
 
 
 class ObjectPlots:
@@ -42,7 +44,7 @@ class ObjectPlots:
         entry.parent.attrs["default"] = entry.name.removeprefix("/")
         entry.attrs["NX_class"] = "NXentry"
         entry.attrs["default"] = "phase"
-        scale, unit = (1.0, "pixel") if pixel_size is None else (1e6 * pixel_size, "um")
+        scale, unit = _unit(pixel_size)
         self._images = {}
         for name, image_unit in (("amplitude", ""), ("phase", "rad")):
             group = entry.create_group(name)
@@ -62,3 +64,24 @@ class ObjectPlots:
         covered = weight > 0
         for name, part in (("amplitude", np.abs), ("phase", np.angle)):
             self._images[name][rows, columns] = np.where(covered, part(block), np.nan)
+
+
+def write_misfit(entry: h5py.Group, misfit: Misfit, pixel_size: float | None, title: str) -> None:
+    """NXdata group `misfit`: the misfit of each compared pattern at its position, as a scatter plot.
+
+    It also holds `pattern`, the indices of the patterns, and as attributes `total` and `verdict`.
+    """
+    scale, unit = _unit(pixel_size)
+    group = entry.create_group("misfit")
+    group.attrs.update({"NX_class": "NXdata", "signal": "misfit", "axes": ["x", "y"]})
+    group.attrs.update({"total": misfit.value, "verdict": misfit.verdict})
+    group["title"] = f"Forward misfit of each pattern of {title}"
+    group["misfit"], group["pattern"] = misfit.per_pattern, misfit.patterns
+    for axis, values in zip("yx", misfit.positions.T, strict=True):
+        group[axis] = values * scale
+        group[axis].attrs["units"] = unit
+
+
+def _unit(pixel_size: float | None) -> tuple[float, str]:
+    """Length of a pixel in the unit of the axes, and the unit."""
+    return (1.0, "pixel") if pixel_size is None else (1e6 * pixel_size, "um")

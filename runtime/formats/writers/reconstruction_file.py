@@ -7,14 +7,14 @@ HDF5
     coordinates of the scan; attributes `scan`, `weighting`, `contract` and, if iterations followed the network,
     `refinement`. If the pixel size is known, the file is also a ptychodus product: positions in metres, x = column,
     y = row, of the geometric middle of a window; the probe [1, modes, N, N]; unknown parameters of the experiment are
-    0, as in ptychodus. `entry` plots amplitude and phase, see `ptychonnx.runtime.formats.writers.nxdata`.
+    0, as in ptychodus. `entry` plots amplitude, phase and misfit, see `ptychonnx.runtime.formats.writers.nxdata`.
 CXI
     `entry_1/image_1` the probe, `entry_1/image_2` the object, `sample_1/geometry_1/translation` in metres, laid out as
-    ptychodus expects; `entry_1/ptychonnx` has `origin_px`, `weight`, and the same attributes. `entry_1/amplitude` and
-    `entry_1/phase` are plots.
+    ptychodus expects; `entry_1/ptychonnx` has `origin_px`, `weight`, and the same attributes. `entry_1/amplitude`,
+    `entry_1/phase` and `entry_1/misfit` are plots.
 NPZ
     `object`, `weight`, `origin` [2], `positions` [n, 2] (row, column) in pixels, `probe`, `pixel_size`, `wavelength`,
-    `contract`, `weighting`, `scan`, `refinement`.
+    `contract`, `weighting`, `scan`, `refinement`; if it is known, `misfit` of the patterns `misfit_pattern`.
 TIFF
     `<name>_amplitude.tif` and `<name>_phase.tif`, float32, phase in radians in (-pi, pi], with the resolution in pixels
     per centimetre.
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -36,9 +37,10 @@ from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, energy_of_wavelength
 from ptychonnx.runtime.formats.writers.new_hdf5 import new_hdf5
-from ptychonnx.runtime.formats.writers.nxdata import ObjectPlots
+from ptychonnx.runtime.formats.writers.nxdata import ObjectPlots, write_misfit
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction.misfit import Misfit
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.reconstruction.stitching.canvas import TILE
 from ptychonnx.runtime.scan import Scan
@@ -74,6 +76,8 @@ class Product:
         Stitching weights, and the contract of the artifact as JSON.
     refinement
         Description of the iterations after the network; empty if there were none.
+    misfit
+        How well the object explains the patterns, if that is known.
     """
 
     stitched: Stitched | StitchedTiles
@@ -81,6 +85,7 @@ class Product:
     weighting: str
     contract: str
     refinement: str = ""
+    misfit: Misfit | None = None
 
     def metres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Middles of the windows [n, 2] and of the object [2], (row, column) in metres, if the pixel size is known."""
@@ -149,7 +154,12 @@ def write_reconstruction(
     if reconstruction.probe is not None:
         scan = replace(scan, probe=reconstruction.probe)
     product = Product(
-        reconstruction.stitched, scan, reconstruction.weighting, contract.to_json(), reconstruction.refinement
+        reconstruction.stitched,
+        scan,
+        reconstruction.weighting,
+        contract.to_json(),
+        reconstruction.refinement,
+        reconstruction.misfit,
     )
     return write_product(Path(path), product)
 
@@ -228,7 +238,13 @@ def _write_cxi(path: Path, product: Product) -> None:
 
 def _write_npz(path: Path, product: Product) -> None:
     scan, stitched = product.scan, product.stitched
-    known = {"probe": scan.probe, "pixel_size": scan.pixel_size, "wavelength": scan.wavelength}
+    known: dict[str, Any] = {
+        "probe": scan.probe,
+        "pixel_size": scan.pixel_size,
+        "wavelength": scan.wavelength,
+    }
+    if product.misfit is not None:
+        known |= {"misfit": product.misfit.per_pattern, "misfit_pattern": product.misfit.patterns}
     np.savez_compressed(
         path,
         allow_pickle=False,
@@ -284,6 +300,8 @@ def _write_object(
         stored[block.rows, block.columns] = block.object
         weight[block.rows, block.columns] = block.weight
         plots.write(block.rows, block.columns, block.object, block.weight)
+    if product.misfit is not None:
+        write_misfit(entry, product.misfit, scan.pixel_size, scan.name)
     return stored
 
 
