@@ -48,6 +48,7 @@ __all__ = [
     "fingerprint",
     "hash_of",
     "held_out_scan",
+    "held_out_scans",
     "installed_versions",
     "read_family",
     "read_run",
@@ -133,7 +134,6 @@ class FamilyMember(BaseModel):
 
     beam: str
     object: str
-    overlap: float
 
 
 class Family(BaseModel):
@@ -286,6 +286,12 @@ def installed_versions(*packages: str) -> dict[str, str]:
 def held_out_scan(folder: Path) -> Scan:
     """Read the held-out patterns of a run, those of its first scan."""
     return read_scan(Path(folder) / HELD_OUT_NAME)
+
+
+def held_out_scans(folder: Path) -> tuple[Scan, ...]:
+    """Read the held-out patterns of every scan of a run, in the order of training."""
+    others = sorted((Path(folder) / HELD_OUT_FOLDER).glob("*.npz"))
+    return (held_out_scan(folder), *map(read_scan, others))
 
 
 def recorded_constants(folder: Path, record: RunRecord) -> RetrievalConstants:

@@ -19,6 +19,7 @@ from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.artifact.reduce_artifact import QualityGate, reduce_artifact
 from ptychonnx.export.artifact.reduced_artifact import ReducedArtifact
 from ptychonnx.export.artifact.run_source import RunSource, WithDefaults, check_size, resized
+from ptychonnx.export.artifact.trained_beams import trained_beams
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.graph.opset import opset_of, to_opset
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
@@ -44,7 +45,6 @@ from ptychonnx.runtime.contract import (
     OffsetsInput,
     Provenance,
     Stitching,
-    TrainedBeams,
     TrainingProbe,
 )
 from ptychonnx.runtime.errors import InputError
@@ -52,7 +52,7 @@ from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.probe_distance import thumbnail
 from ptychonnx.train.dataset import SCALE_RULE
-from ptychonnx.train.run import Family, RunRecord, held_out_scan, read_family, read_run
+from ptychonnx.train.run import RunRecord, held_out_scans, read_family, read_run
 from ptychonnx.train.trained_network import initial_network, load_network
 
 __all__ = ["ExportResult", "export_run"]
@@ -146,13 +146,13 @@ def _source(run: Path, options: ExportOptions, final_steps: int | None, n: int |
         record = record.with_size(n)
     if final_steps is not None:
         record = record.with_final_steps(final_steps)
-    scan = held_out_scan(run)
+    held_out = held_out_scans(run)
+    scan = held_out[0]
     if scan.size != record.network.n:
         scan = resized(scan, record)
         record = record.model_copy(update={"scale": record.network.n / np.sqrt(record.flux)})
-    return RunSource(
-        record, load_network(run, record), initial_network(run, record), scan, trained_n, read_family(run)
-    )
+    network, initial = load_network(run, record), initial_network(run, record)
+    return RunSource(record, network, initial, scan, trained_n, held_out, read_family(run))
 
 
 def _candidate(source: RunSource, options: ExportOptions) -> Candidate[Contract]:
@@ -241,7 +241,7 @@ def _contract(
             thumbnail=None if scan.probe is None else thumbnail(scan.probe),
         ),
         beam=BeamInputs(modes=len(beam["probe"])) if beam else None,
-        trained_for=_trained_for(record, scan, source.trained_n, source.family),
+        trained_for=trained_beams(record, source.trained_n, source.held_out, source.family),
         provenance=_provenance(record),
         conversion=Conversion(
             exporter=converted.exporter,
@@ -256,28 +256,6 @@ def _contract(
         weights=prove_weights(
             record, source.network.tensors(), verified.cleaned, distance, options.tolerance
         ),
-    )
-
-
-def _trained_for(record: RunRecord, scan: Scan, trained_n: int, family: Family | None) -> TrainedBeams:
-    """What the run says about the scans that it was trained on; a simulated family names its beams and objects."""
-    probe_modes = 0 if scan.probe is None else len(scan.probe)
-    modes = [trained.modes for trained in record.scans] or [probe_modes]
-    photons = [trained.photons for trained in record.scans] or [record.flux]
-    known = TrainedBeams(
-        n=[trained_n],
-        modes=(min(modes), max(modes)) if all(modes) else None,
-        photons=(min(photons), max(photons)),
-    )
-    if family is None:
-        return known
-    overlaps = [member.overlap for member in family.scans.values()]
-    return known.model_copy(
-        update={
-            "families": sorted({member.beam for member in family.scans.values()}),
-            "objects": sorted({member.object for member in family.scans.values()}),
-            "overlap": (round(min(overlaps), 2), round(max(overlaps), 2)),
-        }
     )
 
 

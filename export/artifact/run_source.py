@@ -53,8 +53,8 @@ def resized(scan: Scan, record: RunRecord) -> Scan:
 class RunSource:
     """A finished run: its network with trained and with initial weights, and patterns that training did not see.
 
-    `trained_n` is the size of the patterns of training, of which that of the network may differ; `family` the simulated
-    family of the training, if it was one.
+    `trained_n` is the size of the patterns of training, of which that of the network may differ; `held_out` has
+    patterns of each scan of the training, and `family` is the simulated family of the training, if it was one.
     """
 
     record: RunRecord
@@ -62,6 +62,7 @@ class RunSource:
     initial: NativeNetwork
     scan: Scan
     trained_n: int
+    held_out: tuple[Scan, ...]
     family: Family | None = None
 
     @property

@@ -24,6 +24,7 @@ from ptychonnx.export.verification.reference_pair import reference_offsets
 from ptychonnx.runtime.contract import Contract, TrainingProbe
 from ptychonnx.runtime.contract.integrity import check_model_file, stored_contract
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.conversion.probe_window import probe_of_size
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.predictor import object_parts
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -86,9 +87,20 @@ def beam_of_scan(artifact: Path, scan: Scan) -> OneBeam:
 
 
 def beam_of_probe(
-    artifact: Path, probe: NDArray[np.complex64], photons: float, mask: NDArray[np.bool_] | None, name: str
+    artifact: Path,
+    probe: NDArray[np.complex64],
+    photons: float,
+    mask: NDArray[np.bool_] | None,
+    name: str,
+    *,
+    resample: bool = False,
 ) -> OneBeam:
     """The beam with a probe complex64 [modes, N, N] of any power, for a number of photons in a pattern.
+
+    Parameters
+    ----------
+    resample
+        Resample a probe of another N over the same field of view.
 
     Raises
     ------
@@ -96,11 +108,7 @@ def beam_of_probe(
         If the artifact is not general, N differs, or the beam cannot be used.
     """
     contract = _general(artifact)
-    n = contract.n
-    if probe.shape[1:] != (n, n):
-        raise InputError(
-            f"{name}: the probe has {probe.shape[1]} x {probe.shape[2]} pixels, {artifact.name} takes {n} x {n}"
-        )
+    probe = probe_of_size(probe, contract.n, resample, name)
     if not (np.isfinite(photons) and photons > 0):
         raise InputError(f"--photons {photons:g}: expected the mean photons in a pattern, above 0")
     power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))

@@ -108,7 +108,12 @@ class TrainedBeams(_Part):
         default=None, description="1 - distance of neighbouring positions / diameter of the probe"
     )
     oversampling: Range | None = Field(default=None, description="N / diameter of the probe in pixels")
-    defocus: Range | None = Field(default=None, description="metres")
+    fresnel_number: Range | None = Field(
+        default=None,
+        description="r^2 / (wavelength |z|) with the radius r of the probe and the distance z to where the beam is "
+        "narrowest; 1000 in focus",
+    )
+    defocus: Range | None = Field(default=None, description="the distance |z| in metres")
 
 
 @dataclass(frozen=True)

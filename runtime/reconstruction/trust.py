@@ -9,16 +9,19 @@ from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.contract.contract import Range
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.beam_arrays import sampled_flux
-from ptychonnx.runtime.scan.forward_model import illumination
 from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance, probe_of_thumbnail
+from ptychonnx.runtime.scan.probe_geometry import IN_FOCUS, defocus, fresnel_number, probe_diameter
 
-__all__ = ["beam_warnings", "overlap_of", "probe_diameter"]
+__all__ = ["beam_warnings", "overlap_of"]
 
 # An artifact with a fixed scale gives an object whose amplitude is off by the square root of the ratio of the photons.
 _BRIGHTNESS = 1.25
 
 # A range of photons in the contract is that of training: noise changes by 40 % over this factor.
 _OUTSIDE = 2.0
+
+# The same for Fresnel numbers, which a probe determines to some ten percent.
+_DEFOCUSED = 1.5
 
 
 def beam_warnings(scan: Scan, contract: Contract) -> list[str]:
@@ -31,6 +34,7 @@ def beam_warnings(scan: Scan, contract: Contract) -> list[str]:
             _photons(scan, contract),
             _overlap(scan, contract),
             _oversampling(scan, contract),
+            _defocus(scan, contract),
         )
         if line
     ]
@@ -103,7 +107,7 @@ def _oversampling(scan: Scan, contract: Contract) -> str:
     known = contract.trained_for
     if known is None or known.oversampling is None or scan.probe is None:
         return ""
-    ratio = scan.size / probe_diameter(scan)
+    ratio = scan.size / probe_diameter(scan.probe)
     low, high = known.oversampling
     if 0.9 * low <= ratio <= 1.1 * high:
         return ""
@@ -113,12 +117,19 @@ def _oversampling(scan: Scan, contract: Contract) -> str:
     )
 
 
-def probe_diameter(scan: Scan) -> float:
-    """Diameter in pixels of a disk with the area that the light covers, ``(sum |P|^2)^2 / sum |P|^4``."""
-    assert scan.probe is not None
-    density = illumination(scan.probe)
-    area = float(density.sum() ** 2 / (density**2).sum())
-    return float(2 * np.sqrt(area / np.pi))
+def _defocus(scan: Scan, contract: Contract) -> str:
+    known = contract.trained_for
+    if known is None or known.fresnel_number is None or scan.probe is None:
+        return ""
+    number = fresnel_number(scan.probe)
+    low, high = known.fresnel_number
+    if low / _DEFOCUSED <= number <= high * _DEFOCUSED:
+        return ""
+    place = "in focus" if number == IN_FOCUS else f"out of focus with a Fresnel number of {number:.2g}"
+    if number < IN_FOCUS and scan.pixel_size and scan.wavelength:
+        place += f" ({1e6 * abs(defocus(scan.probe)) * scan.pixel_size**2 / scan.wavelength:.3g} µm)"
+    trained = _range(known.fresnel_number)
+    return f"defocus: the beam is {place}, the network was trained for Fresnel numbers of {trained}"
 
 
 def overlap_of(scan: Scan) -> float | None:
@@ -126,7 +137,7 @@ def overlap_of(scan: Scan) -> float | None:
     if scan.probe is None or len(scan) < 2:
         return None
     distance = float(np.median(KDTree(scan.positions).query(scan.positions, 2)[0][:, 1]))
-    return max(0.0, 1 - distance / probe_diameter(scan))
+    return max(0.0, 1 - distance / probe_diameter(scan.probe))
 
 
 def _range(values: Range) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ptychonnx import simulate_lines
+from ptychonnx.harness.simulate.conditions import defocused
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
-from ptychonnx.harness.simulate.probes import disk_probe, zone_plate_probe
+from ptychonnx.harness.simulate.probes import PIXEL_SIZE, WAVELENGTH, disk_probe, zone_plate_probe
 from ptychonnx.runtime.contract import BeamInputs, Contract, TrainedBeams
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
@@ -19,6 +21,7 @@ from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.beam_arrays import beam_arrays
 from ptychonnx.runtime.scan.forward_model import cut_windows, illumination
 from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance, probe_of_thumbnail, thumbnail
+from ptychonnx.runtime.scan.probe_geometry import IN_FOCUS, defocus, fresnel_number, probe_diameter
 from tests.export.small_network import contract_of
 from tests.hostile.subjects import known_scan
 
@@ -184,3 +187,26 @@ def test_a_general_artifact_warns_of_what_it_was_not_trained_for(scan):
     assert "fewer than the network was trained for" in warnings(photons=(1e8, 1e9))[0]
     assert warnings(overlap=(0.95, 0.99))[0].startswith("overlap")
     assert warnings(oversampling=(10, 20))[0].startswith("oversampling")
+    # The zone plate of the simulation is 70 micrometres out of focus, three Fresnel zones of its beam.
+    assert warnings(fresnel_number=(1, 4)) == []
+    (line,) = warnings(fresnel_number=(20, 100))
+    assert line.startswith("defocus: the beam is out of focus with a Fresnel number of")
+    assert re.search(r"\([67]\d(\.\d)? µm\)", line)
+    flat = replace(scan, probe=np.abs(scan.probe).astype(np.complex64))
+    in_focus = contract(beam=BeamInputs(modes=1), trained_for=TrainedBeams(fresnel_number=(1, 4)))
+    assert "in focus" in beam_warnings(flat, in_focus)[0]
+
+
+def test_the_defocus_of_a_probe_is_the_distance_from_focus_or_aperture():
+    square = PIXEL_SIZE**2 / WAVELENGTH
+    for distance in (20e-6, 70e-6, -70e-6):
+        for stop in (0.0, 1 / 3):
+            plate = zone_plate_probe(64, defocus=distance, central_stop=stop)
+            shifted = 3j * np.roll(plate, (4, -3), axis=(1, 2))
+            assert defocus(shifted) * square == pytest.approx(distance, rel=0.1)
+            assert defocus(plate.conj()) == pytest.approx(-defocus(plate))
+    aperture = disk_probe(64)
+    assert fresnel_number(aperture) == IN_FOCUS
+    behind = defocused(aperture, 50e-6, PIXEL_SIZE, WAVELENGTH)
+    assert defocus(behind) * square == pytest.approx(50e-6, rel=0.1)
+    assert fresnel_number(behind) == pytest.approx((probe_diameter(behind) / 2) ** 2 / 62, rel=0.1)
