@@ -105,6 +105,11 @@ class ReadOptions(BaseModel):
     pixel_size: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="Object pixel size after cropping, in metres"
     )
+    resample_probe: bool = Field(
+        default=False,
+        description="Resample a probe of another number of pixels than the patterns, over the same field of view, by "
+        "cropping or padding its Fourier transform",
+    )
     average_positions: bool = Field(
         default=False,
         description="Average consecutive positions, where a fly scan recorded the same number of them for every "

@@ -12,6 +12,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.conversion.assembly import assemble
 from ptychonnx.runtime.formats.conversion.checked_scan import checked_scan
+from ptychonnx.runtime.formats.conversion.probe_window import probe_of_size
 from ptychonnx.runtime.formats.conversion.raw_scan import from_scan
 from ptychonnx.runtime.formats.conversion.scaling import probe_with_power, sampled_flux
 from ptychonnx.runtime.formats.read_options import ReadOptions
@@ -85,16 +86,18 @@ def read_scan(
     32
     """
     path = Path(path)
+    options = options or ReadOptions()
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
         raise InputError(f"{path}: {kind}, expected a scan file")
     with damage_refused(path), ExitStack() as stack:
-        scan = _read(path, options or ReadOptions(), log, estimate_probe, stack)
+        scan = _read(path, options, log, estimate_probe, stack)
         # The patterns of the scan hold the files open from here on.
         stack.pop_all()
     if probe is not None:
         flux = sampled_flux(scan) if estimate_probe else scan.flux
-        scaled = probe_with_power(read_probe(probe), flux)
+        sized = probe_of_size(read_probe(probe), scan.size, options.resample_probe, str(probe), log)
+        scaled = probe_with_power(sized, flux)
         scan = replace(scan, probe=scaled, probe_estimated=estimate_probe)
     if reference is not None:
         scan = replace(scan, reference=read_reference(reference, scan))
@@ -109,8 +112,9 @@ def _read(
         return assemble(mapped.read(path, options, stack), options, log, estimate=estimate)
     scan_format, opened = recognise(path, options, stack)
     content = scan_format.read(opened)
-    # Options that leave patterns and positions as they are.
-    unchanged = options.model_copy(update={"pixel_size": None, "wavelength": None, "companion": None})
+    # Without options that leave patterns and positions as they are.
+    others = {"pixel_size": None, "wavelength": None, "companion": None, "resample_probe": False}
+    unchanged = options.model_copy(update=others)
     # Our own files state everything: there is nothing to report.
     if scan_format.name != NATIVE or unchanged != ReadOptions():
         log(f"{path.name}: {scan_format.name}, recognised by {scan_format.keys}")

@@ -14,6 +14,7 @@ from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.inference.request_statistics import RequestStatistics
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.beam_arrays import check_probe_known
 from ptychonnx.runtime.scan.grouping import group_offsets
 
 __all__ = ["DEFAULT_BATCH", "Batches", "Beam", "Predictor", "complex_patches", "object_parts"]
@@ -142,7 +143,7 @@ class Predictor(ABC):
         Raises
         ------
         InputError
-            If N differs, or the scan has fewer patterns than a group.
+            If N differs, the scan has fewer patterns than a group, or a general network has no probe.
         UnsupportedError
             If the network predicts anything but the object as real and imaginary part.
         """
@@ -157,6 +158,8 @@ class Predictor(ABC):
                 f"{scan.name}: {len(scan)} patterns, {self.name} has gridsize {contract.gridsize} and "
                 f"needs at least {contract.channels}"
             )
+        if contract.general:
+            check_probe_known(scan)
         output = contract.output
         if output.quantity != "object" or output.representation != "real_imag":
             raise UnsupportedError(

@@ -11,7 +11,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan.amplitudes import photons
 from ptychonnx.runtime.scan.scan import Scan
 
-__all__ = ["beam_arrays", "probe_arrays", "sampled_flux", "strongest_modes"]
+__all__ = ["beam_arrays", "check_probe_known", "probe_arrays", "sampled_flux", "strongest_modes"]
 
 _logger = logging.getLogger("ptychonnx.runtime.beam")
 
@@ -35,11 +35,8 @@ def beam_arrays(scan: Scan, modes: int) -> dict[str, NDArray[np.float32]]:
     InputError
         If the scan has no probe, or the probe, the patterns or the mask cannot be used.
     """
-    if scan.probe is None:
-        raise InputError(
-            f"{scan.name}: has no probe, expected one in the scan or --probe FILE: a general network reconstructs with "
-            "the beam of the scan"
-        )
+    check_probe_known(scan)
+    assert scan.probe is not None
     flux = sampled_flux(scan)
     if not flux > 0:
         raise InputError(f"{scan.name}: the patterns hold no photons, expected some")
@@ -47,6 +44,21 @@ def beam_arrays(scan: Scan, modes: int) -> dict[str, NDArray[np.float32]]:
     if scan.probe_estimated:
         probe = probe * np.float32(np.sqrt(flux / np.sum(np.abs(probe.astype(np.complex128)) ** 2)))
     return probe_arrays(probe, scan.mask, flux, modes, scan.name)
+
+
+def check_probe_known(scan: Scan) -> None:
+    """Refuse a scan without a probe for a general network.
+
+    Raises
+    ------
+    InputError
+        If the scan has no probe.
+    """
+    if scan.probe is None:
+        raise InputError(
+            f"{scan.name}: has no probe, which a general network needs, expected one in the scan or --probe FILE "
+            "(`ptychonnx reconstruct --estimate-probe` estimates one)"
+        )
 
 
 def sampled_flux(scan: Scan) -> float:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -23,9 +26,12 @@ from ptychonnx.harness.cli.app import main
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import write_scan
-from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.formats.conversion.probe_window import resampled_probe
+from ptychonnx.runtime.inference import Session, artifact_path
 from ptychonnx.runtime.reconstruction import reconstruct
+from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.beam_arrays import beam_arrays
+from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.fitting import train
 from ptychonnx.train.registry import get_architecture
@@ -126,13 +132,122 @@ def test_a_specialised_artifact_agrees_with_the_general_one(artifact, other, tmp
         beam_of_scan(out, other)
 
 
-def deploy(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["ptychonnx", "deploy", *map(str, arguments)])
+def scan_of_size(size: int, photons: float = 1e6):
+    """A scan whose beam fills half of its window at N = 32, and as many pixels at any other N."""
+    config = LinesConfig(n=N, step=4, probe="disk", train_grid=8, photons=photons)
+    scan = simulate_scan(config, 8, np.random.SeedSequence(3), f"{size}.npz")
+    border = (size - N) // 2
+    probe = np.pad(scan.probe, ((0, 0), (border, border), (border, border)))
+    image = np.pad(scan.reference.object, 2 * border, constant_values=1)
+    positions = scan.positions + 2 * border
+    amplitudes = forward(cut_windows(image, positions, size), probe).astype(np.float32)
+    return Scan(amplitudes, positions, probe, pixel_size=1e-8, name=f"{size}.npz")
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["ptychonnx", *map(str, arguments)])
     try:
         main()
     except SystemExit as end:
         return end.code
     return 0
+
+
+@pytest.fixture
+def zoo(artifact, tmp_path, monkeypatch):
+    """A zoo with one general network, for patterns of 32 pixels."""
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    shutil.copy(artifact, folder / f"any_{N}.onnx")
+    monkeypatch.setattr(artifact_path, "_ZOO", folder)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_scan_alone_is_reconstructed_with_the_general_network_of_the_zoo(zoo, other, monkeypatch, capfd):
+    write_scan("scan.npz", other)
+    arguments = ["reconstruct", "scan.npz", "--out", "object.npz", "--picture", "object.png"]
+    assert command(monkeypatch, *arguments) == 0
+    assert "scan.npz: reconstructed with zoo:any_32" in capfd.readouterr().out
+    expected = reconstruct(Session(f"zoo:any_{N}", "cpu"), other).object
+    np.testing.assert_allclose(np.load("object.npz")["object"], expected, atol=1e-4)
+    assert Path("object.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "remedy", "pixel_size"),
+    [
+        (64, "64 x 64 pixels binned by 2 to 32 x 32", "--fit-patterns, --crop 32 or --rebin 2", 1e-8),
+        (40, "cropped to 32 x 32, which keeps", "--fit-patterns, --crop 32", 1.25e-8),
+        (28, "28 x 28 pixels padded to 32 x 32", "padded to 32 x 32: --fit-patterns", 0.875e-8),
+    ],
+)
+def test_patterns_of_another_size_are_fitted_if_that_is_allowed(
+    zoo, monkeypatch, capfd, size, changes, remedy, pixel_size
+):
+    write_scan("scan.npz", scan_of_size(size))
+    arguments = ["reconstruct", "scan.npz", "--out", "object.npz"]
+    assert command(monkeypatch, *arguments) == 2
+    refusal = " ".join(capfd.readouterr().err.split())
+    assert f"patterns are {size} x {size} pixels, and the zoo has general networks for 32 x 32" in refusal
+    assert remedy in refusal
+    assert command(monkeypatch, *arguments, "--fit-patterns") == 0
+    assert changes in " ".join(capfd.readouterr().out.split())
+    assert np.load("object.npz")["pixel_size"] == pytest.approx(pixel_size)
+
+
+ALL = np.ones((N, N), dtype=bool)
+OUTER = np.hypot(*np.indices((N, N)) - N // 2) > 8
+
+
+@pytest.mark.parametrize(
+    ("probe", "mask", "brighter", "options", "code", "line"),
+    [
+        (
+            lambda probe: resampled_probe(probe, 48),
+            ALL,
+            1,
+            [],
+            2,
+            "has 48 x 48 pixels, the patterns have 32 x 32",
+        ),
+        (
+            lambda probe: resampled_probe(probe, 48),
+            ALL,
+            1,
+            ["--resample-probe"],
+            0,
+            "resampled from 48 x 48 to 32 x 32",
+        ),
+        (lambda probe: probe[:, :20], ALL, 1, ["--resample-probe"], 2, "expected a square probe"),
+        (lambda probe: np.concatenate([0.5 * probe, probe]), ALL, 1, [], 0, "20.0 % of the power is lost"),
+        (lambda probe: 0 * probe, ALL, 1, [], 2, "probe is zero everywhere"),
+        (lambda probe: np.nan * probe, ALL, 1, [], 2, "probe holds NaN"),
+        (lambda probe: probe, OUTER, 1, [], 2, "% of the counts of the empty beam"),
+        (lambda probe: probe, ALL, 1e3, [], 0, "more than the network was trained for"),
+    ],
+)
+def test_a_beam_that_does_not_fit_gets_one_line(
+    artifact, other, tmp_path, monkeypatch, capfd, probe, mask, brighter, options, code, line
+):
+    monkeypatch.chdir(tmp_path)
+    amplitudes = np.where(mask, other.diffraction * np.sqrt(brighter), 0).astype(np.float32)
+    write_scan("scan.npz", replace(other, diffraction=amplitudes, mask=mask))
+    np.save("probe.npy", probe(other.probe))
+    arguments = ["reconstruct", artifact, "scan.npz", "--probe", "probe.npy", "--out", "object.npz"]
+    assert command(monkeypatch, *arguments, *options) == code
+    assert Path("object.npz").exists() == (code == 0)
+    said = "".join(capfd.readouterr())
+    assert line in " ".join(said.split())
+    assert said.count("Error:") == (code != 0)
+
+
+def test_a_scan_without_a_probe_is_refused_with_what_to_give(artifact, other):
+    with pytest.raises(InputError, match=r"has no probe.*--probe FILE .*--estimate-probe"):
+        reconstruct(Session(artifact, "cpu"), replace(other, probe=None))
+
+
+def deploy(monkeypatch, *arguments):
+    return command(monkeypatch, "deploy", *arguments)
 
 
 def test_a_general_artifact_is_deployed_with_the_beam_of_a_scan(artifact, other, tmp_path, monkeypatch):
@@ -179,7 +294,7 @@ def test_a_probe_of_any_power_is_scaled_to_the_photons(artifact, other):
     [
         ({"probe": np.zeros((1, N, N), np.complex64)}, "zero everywhere"),
         ({"probe": np.full((1, N, N), np.nan, np.complex64)}, "not finite"),
-        ({"probe": np.ones((1, 2 * N, 2 * N), np.complex64)}, "64 x 64 pixels, .* takes 32 x 32"),
+        ({"probe": np.ones((1, 2 * N, 2 * N), np.complex64)}, "64 x 64 pixels, the patterns have 32 x 32"),
         ({"photons": 0.0}, "above 0"),
     ],
 )

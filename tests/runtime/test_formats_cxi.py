@@ -195,7 +195,7 @@ def test_compressed_data_are_read_block_by_block(scan, tmp_path, monkeypatch):
         ({f"{SOURCE}/wavelength": 1.5}, "metres and joules?"),
         ({f"{SOURCE}/wavelength": None, f"{SOURCE}/energy": 8000.0}, "metres and joules?"),
         ({f"{SOURCE}/probe": np.ones((16, 16))}, "expected complex"),
-        ({f"{SOURCE}/probe": np.ones((8, 8), complex)}, "probe has shape"),
+        ({f"{SOURCE}/probe": np.ones((8, 8), complex)}, "the probe has 8 x 8 pixels, the patterns have"),
     ],
 )
 def test_broken_content_is_refused(scan, tmp_path, changes, message):

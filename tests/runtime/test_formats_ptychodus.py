@@ -120,7 +120,7 @@ def test_training_data_are_read(scan, truth, probe, explains, tmp_path):
         ({"product.h5/probe_position_indexes": np.arange(20) + 500}, "no entry of probe_position_indexes"),
         ({"product.h5/probe_position_indexes": np.zeros(20, int)}, "repetitions, expected"),
         ({"product.h5/probe": np.ones((16, 16))}, "probe is float64, expected complex"),
-        ({"product.h5/probe": np.ones((8, 8), complex)}, "probe has shape"),
+        ({"product.h5/probe": np.ones((8, 8), complex)}, "the probe has 8 x 8 pixels, the patterns have"),
         ({"product.h5/object": None}, "no dataset object"),
         ({"product.h5/object": np.ones((2, 2, 2, 2), complex)}, r"object has shape \(2, 2, 2, 2\)"),
         ({"product.h5/@photon_energy_eV": -3.0}, "photon_energy_eV is -3.0, expected one positive energy"),

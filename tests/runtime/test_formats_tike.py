@@ -82,7 +82,7 @@ def test_odd_patterns_are_centred_too(tmp_path):
         ("scan", np.zeros((1, 19, 2)), r"'scan' has shape \(19, 2\), expected \(20, 2\)"),
         ("scan", np.full((20, 2), np.inf), r"positions\[0\] is NaN"),
         ("probe", np.ones((2, 1, 16, 16), np.complex64), "leading axes of length 1"),
-        ("probe", np.ones((1, 8, 8), np.complex64), "probe has shape"),
+        ("probe", np.ones((1, 8, 8), np.complex64), "the probe has 8 x 8 pixels, the patterns have"),
         ("probe", np.zeros((1, 16, 16), np.complex64), "zero everywhere"),
     ],
 )

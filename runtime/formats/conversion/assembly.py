@@ -18,6 +18,7 @@ from ptychonnx.runtime.formats.conversion.direct_beam import (
 )
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, Frames, lazy_frames
 from ptychonnx.runtime.formats.conversion.plausibility import check_far_field, check_plausible, line_scan_note
+from ptychonnx.runtime.formats.conversion.probe_window import fitted_probe, probe_of_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
@@ -135,6 +136,11 @@ def scan_of_frames(
         log(note)
     if options.pixel_size is None:
         check_far_field(raw.path, positions, pixel, raw.wavelength, raw.distance, plan.cut)
+    probe = raw.probe
+    if probe is not None:
+        probe = probe_of_size(
+            fitted_probe(probe, plan), plan.size, options.resample_probe, f"{raw.path}: probe", log
+        )
     kept = _keeps_reference(raw, options)
     known = raw.known_object if kept else None
     if raw.known_object is not None and known is None:
@@ -144,7 +150,7 @@ def scan_of_frames(
     scan = Scan(
         diffraction=frames.diffraction,
         positions=np.ascontiguousarray(positions, dtype=np.float64),
-        probe=None if raw.probe is None else _fitted_probe(raw.probe, plan),
+        probe=probe,
         mask=frames.mask,
         pixel_size=pixel,
         wavelength=wavelength,
@@ -296,25 +302,3 @@ def _reference_under(
         log(f"known object: left out, since positions leave its {known.shape[0]} x {known.shape[1]} pixels")
         return None
     return Reference(known.astype(np.complex64))
-
-
-def _fitted_probe(probe: NDArray[np.complex64], plan: FramePlan) -> NDArray[np.complex64]:
-    """The probe of the full detector, converted to cropped and binned patterns.
-
-    Cropping the detector keeps the low frequencies of the probe, on coarser pixels; binning keeps the middle of the
-    window, on the same pixels, and samples frequencies between the original ones.
-    """
-    if probe.shape[-1] == plan.full and plan.cut != plan.full:
-        low = _middle(np.fft.fftshift(np.fft.fft2(probe, norm="ortho"), axes=(-2, -1)), plan.cut)
-        probe = np.fft.ifft2(np.fft.ifftshift(low, axes=(-2, -1)), norm="ortho").astype(np.complex64)
-    if probe.shape[-1] == plan.cut and plan.rebin > 1:
-        # The middle of the direct beam's bin is not the beam itself: in the window, a phase ramp.
-        off = (plan.rebin - 1) / 2 - (plan.cut // 2 - plan.rebin * (plan.size // 2))
-        ramp = np.exp(-2j * np.pi * off * (np.arange(plan.cut) - plan.cut // 2) / plan.cut)
-        probe = _middle(probe * np.outer(ramp, ramp), plan.size)
-    return np.ascontiguousarray(probe, dtype=np.complex64)
-
-
-def _middle(image: NDArray, size: int) -> NDArray:
-    rows, columns = (length // 2 - size // 2 for length in image.shape[-2:])
-    return image[..., rows : rows + size, columns : columns + size]
