@@ -15,7 +15,7 @@ from ptychonnx.harness.cli.console import output, print_result, report_progress
 from ptychonnx.harness.cli.many_scans import reconstruct_folder, reconstruct_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
-from ptychonnx.harness.cli.shared_options import Probe, ServerUrl
+from ptychonnx.harness.cli.shared_options import EstimateProbe, Probe, ServerUrl
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
 from ptychonnx.harness.reconstruction.engines import open_engine
@@ -73,6 +73,15 @@ def reconstruct(
         typer.Option(help="HDF5 file for the predicted patches with their positions, to stitch elsewhere."),
     ] = None,
     probe: Probe = None,
+    estimate_probe: EstimateProbe = False,
+    fit_patterns: Annotated[
+        bool,
+        typer.Option(
+            "--fit-patterns",
+            help="If the network takes patterns of another size: bin them, cut out their middle, or pad them with "
+            "invalid pixels, and say so.",
+        ),
+    ] = False,
     server: ServerUrl = None,
     shard: Annotated[
         str | None,
@@ -121,10 +130,16 @@ def reconstruct(
     request = ReconstructRequest(
         artifact, scans, out, picture, patches, server, shard, executor, shards, watch
     )
-    request.check(inference, iterations)
     options = RunOptions(
-        inference=inference, stitching=stitching, iterations=iterations, reading=reading, probe=probe
+        inference=inference,
+        stitching=stitching,
+        iterations=iterations,
+        reading=reading,
+        probe=probe,
+        estimate_probe=estimate_probe,
+        fit_patterns=fit_patterns,
     )
+    request.check(options)
     with remote_sessions([server] if server else [], connection) as remote, ExitStack() as stack:
         engine = stack.enter_context(open_engine(executor)) if executor else None
         networks = stack.enter_context(Networks(remote[0] if remote else artifact, inference))
@@ -147,11 +162,11 @@ def reconstruct(
                 networks, scan, options, out, progress, warn=_warn, whole=whole, stitch=stitch
             )
     if picture is not None:
-        _draw(picture, run.network.contract.label, scan, run.result)
+        _draw(picture, run.network.contract.label, run.scan, run.result)
     if networks.model is None:
         _print(
             f"{scan.name}: reconstructed with zoo:{Path(run.network.name).stem}, the general network for "
-            f"patterns of {scan.size} x {scan.size} pixels"
+            f"patterns of {run.scan.size} x {run.scan.size} pixels"
         )
     _print_run(run)
 

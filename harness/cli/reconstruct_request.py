@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptychonnx.harness.cli.shared_options import check_batch
-from ptychonnx.harness.iterative.iteration_options import IterationOptions
+from ptychonnx.harness.reconstruction.scan_run import RunOptions
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.writers.patches_file import check_patches_file
 from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
-from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.sharding import Shard
 
 __all__ = ["ReconstructRequest", "divided_files"]
@@ -55,7 +54,7 @@ class ReconstructRequest:
         """The part of the scan to reconstruct; None for the whole of it."""
         return None if self.shard is None else Shard.parse(self.shard)
 
-    def check(self, inference: InferenceOptions, iterations: IterationOptions) -> None:
+    def check(self, options: RunOptions) -> None:
         """Refuse what cannot be done, before anything is read.
 
         Raises
@@ -63,6 +62,7 @@ class ReconstructRequest:
         InputError
             With the option, and what is expected with it or instead of it.
         """
+        inference, iterations = options.inference, options.iterations
         if iterations.refine_probe and not iterations.refine:
             raise InputError("--refine-probe: there are no iterations, expected --refine K with it")
         if not self.scans or (self.artifact and self.server):
@@ -71,7 +71,7 @@ class ReconstructRequest:
             expected = "scans alone with --server" if self.server else either
             raise InputError(f"reconstruct: got {count} files, expected {expected}")
         check_batch(inference, [self.server] if self.server else None)
-        for reason in self._contradictions(inference, iterations):
+        for reason in self._contradictions(options):
             raise InputError(reason)
         if not self.many:
             check_product(self.out)
@@ -80,7 +80,15 @@ class ReconstructRequest:
         if self.patches is not None:
             check_patches_file(self.patches)
 
-    def _contradictions(self, inference: InferenceOptions, iterations: IterationOptions) -> Iterator[str]:
+    def _contradictions(self, options: RunOptions) -> Iterator[str]:
+        if self.shard or (self.executor and not self.many):
+            # Each process reads the scan itself.
+            for option, is_set in (
+                ("--estimate-probe", options.estimate_probe),
+                ("--fit-patterns", options.fit_patterns),
+            ):
+                if is_set:
+                    yield f"{option}: is for a scan that one process reconstructs, expected no parts of it"
         if self.shards is not None and (self.executor is None or self.many):
             yield "--shards: is for one scan with --executor"
         if self.patches is not None and (self.executor or self.shard or self.many):
@@ -104,11 +112,11 @@ class ReconstructRequest:
                 yield f"{self.out}: is a part of an object, expected a name that ends in .h5"
             for option, is_set in (
                 ("--picture", self.picture is not None),
-                ("--refine", iterations.refine > 0),
+                ("--refine", options.iterations.refine > 0),
             ):
                 if is_set:
                     yield f"{option}: takes the whole object, which has to be merged from its parts first"
-            if inference.batch is None:
+            if options.inference.batch is None:
                 yield "--batch auto: may differ between the parts of a scan, expected a number with --shard"
         if self.patches is not None and self.patches.resolve() == self.out.resolve():
             yield f"--patches {self.patches}: is the file of the object too, expected another name"

@@ -13,7 +13,16 @@ from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["Artifacts", "OptionalArtifacts", "Probe", "ServerUrl", "ServerUrls", "check_batch", "read_if_set"]
+__all__ = [
+    "Artifacts",
+    "EstimateProbe",
+    "OptionalArtifacts",
+    "Probe",
+    "ServerUrl",
+    "ServerUrls",
+    "check_batch",
+    "read_if_set",
+]
 
 
 _ARTIFACTS = typer.Argument(
@@ -26,6 +35,14 @@ Probe = Annotated[
     typer.Option(
         help="File with a probe (NPZ, NPY, ptychodus, CXI, ptypy, MATLAB 7.3) that replaces that of the scan; "
         "its power is scaled to the mean photons per pattern."
+    ),
+]
+EstimateProbe = Annotated[
+    bool,
+    typer.Option(
+        "--estimate-probe",
+        help="For a scan without a probe: estimate one from the mean pattern, refined by iterations (of the extra "
+        "iterative).",
     ),
 ]
 _SERVER = "Network on a server, grpc://host:port/model[/version]; also grpcs, http and https."

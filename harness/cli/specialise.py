@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +17,16 @@ from ptychonnx.export.artifact.specialise import (
 )
 from ptychonnx.harness.cli.console import print_result, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
+from ptychonnx.harness.cli.shared_options import EstimateProbe
+from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.formats.readers.probe import read_probe
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 
 __all__ = ["specialise"]
+
+_logger = logging.getLogger("ptychonnx.harness.specialise")
 
 
 @derive_options
@@ -39,6 +44,7 @@ def specialise(
             help="File with a probe; with --scan it replaces that of the scan, alone it needs --photons."
         ),
     ] = None,
+    estimate_probe: EstimateProbe = False,
     photons: Annotated[
         float | None, typer.Option(min=0, help="With --probe alone: mean photons in a pattern.")
     ] = None,
@@ -58,12 +64,17 @@ def specialise(
         if scan is not None:
             if photons is not None:
                 raise InputError("--photons: are those of the scan, expected --photons with --probe alone")
-            beam = beam_of_scan(artifact, read_scan(scan, probe=probe, options=reading))
-        elif probe is None or photons is None:
+            beam_scan = read_scan(scan, probe=probe, options=reading)
+            if estimate_probe:
+                beam_scan, estimate = with_estimated_probe(beam_scan, progress)
+                _logger.warning("%s", estimate)
+            beam = beam_of_scan(artifact, beam_scan)
+        elif estimate_probe or probe is None or photons is None:
             raise InputError("specialise: expected --scan FILE, or --probe FILE and --photons P")
         else:
-            if reading != ReadOptions():
+            if reading.model_copy(update={"resample_probe": False}) != ReadOptions():
                 raise InputError("options about reading a scan were given, expected --scan FILE with them")
-            beam = beam_of_probe(artifact, read_probe(probe), photons, None, probe.name)
+            loaded = read_probe(probe)
+            beam = beam_of_probe(artifact, loaded, photons, None, probe.name, resample=reading.resample_probe)
         result = specialise_artifact(artifact, beam, out, progress)
     print_result(out, result.verdict())

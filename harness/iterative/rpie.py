@@ -33,7 +33,7 @@ from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, 
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
 
-__all__ = ["ALPHA", "Iterations", "check_iterative", "iterate", "vacuum"]
+__all__ = ["ALPHA", "Iterations", "check_installed", "check_iterative", "iterate", "vacuum"]
 
 # cdtools computes corners in single precision: a corner that is rounded to -1e-7 must still lie on the canvas.
 _MARGIN = 1
@@ -77,16 +77,30 @@ def check_iterative(scan: Scan, alpha: float = ALPHA) -> None:
     InputError
         If the package is not installed, the probe is unknown, or `alpha` is not in (0, 1].
     """
+    check_installed()
+    if scan.probe is None:
+        raise InputError(
+            f"{scan.name}: iterations need a probe and the scan has none: give one with --probe "
+            "(`ptychonnx reconstruct --estimate-probe` estimates one)"
+        )
+    if not 0 < alpha <= 1:
+        raise InputError(f"iterations: alpha is {alpha:g}, expected more than 0 and at most 1")
+
+
+def check_installed() -> None:
+    """Check that the package for iterations is installed.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
     try:
         import cdtools  # noqa: F401
     except ImportError as error:
         raise InputError(
             f"iterations need the package cdtools, which cannot be imported ({error}): pip install ptychonnx[iterative]"
         ) from error
-    if scan.probe is None:
-        raise InputError(f"{scan.name}: iterations need a probe and the scan has none: give one with --probe")
-    if not 0 < alpha <= 1:
-        raise InputError(f"iterations: alpha is {alpha:g}, expected more than 0 and at most 1")
 
 
 def vacuum(scan: Scan) -> Stitched | StitchedTiles:

@@ -10,10 +10,12 @@ from types import TracebackType
 from pydantic import BaseModel, ConfigDict
 
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
+from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
 from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.iterative.rpie import check_iterative
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.formats.conversion.other_size import with_pattern_size
 from ptychonnx.runtime.formats.writers.reconstruction_file import (
     ENDINGS_OF_TILES,
     check_product,
@@ -42,6 +44,8 @@ class RunOptions(BaseModel):
     iterations: IterationOptions = IterationOptions()
     reading: ReadOptions = ReadOptions()
     probe: Path | None = None
+    estimate_probe: bool = False
+    fit_patterns: bool = False
 
     def absolute(self) -> RunOptions:
         """The same options with absolute paths, for processes in other folders."""
@@ -50,8 +54,38 @@ class RunOptions(BaseModel):
         return self.model_copy(update={"reading": reading, "probe": self.probe and self.probe.absolute()})
 
     def read(self, path: Path) -> Scan:
-        """Read a scan; its probe is estimated if it has none."""
+        """Read a scan; the power of its probe is estimated, if it is unknown."""
         return read_scan(path, probe=self.probe, options=self.reading, estimate_probe=True)
+
+    def prepared(
+        self,
+        scan: Scan,
+        networks: Networks,
+        progress: Progress = SILENT,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> tuple[Predictor, Scan]:
+        """The network for a scan, and the scan with an estimated probe and patterns of another size if that is wanted.
+
+        Parameters
+        ----------
+        say
+            Receives a line about each change of the scan.
+
+        Raises
+        ------
+        InputError
+            If the zoo has no network for the scan, or its probe is known already.
+        VerificationError
+            If no estimate of the probe explains the patterns.
+        """
+        if self.estimate_probe:
+            scan, text = with_estimated_probe(scan, progress)
+            say(text)
+        network = networks.for_scan(scan, any_size=self.fit_patterns)
+        if self.fit_patterns and scan.size != network.contract.n:
+            scan, text = with_pattern_size(scan, network.contract.n)
+            say(text)
+        return network, scan
 
 
 class Networks:
@@ -102,9 +136,9 @@ class Networks:
         for session in (*self._opened.values(), *(session for session, _ in self._tuned.values())):
             session.close()
 
-    def for_scan(self, scan: Scan) -> Predictor:
-        """The network for a scan."""
-        return self._network or self._open(general_artifact(scan))
+    def for_scan(self, scan: Scan, *, any_size: bool = False) -> Predictor:
+        """The network for a scan; of another size of pattern too if `any_size`."""
+        return self._network or self._open(general_artifact(scan, any_size=any_size))
 
     def in_batches(self, network: Predictor, scan: Scan) -> tuple[Predictor, int]:
         """The network, with its best number of threads if the batch is to be found by trials, and the batch.
@@ -135,6 +169,8 @@ class ScanRun:
 
     Attributes
     ----------
+    scan
+        The scan as the network took it.
     network
         The network that ran.
     stitched, refined
@@ -143,6 +179,7 @@ class ScanRun:
         The files that were written.
     """
 
+    scan: Scan
     network: Predictor
     stitched: Reconstruction
     refined: Reconstruction | None
@@ -172,7 +209,8 @@ def reconstruct_scan(
     out
         File for the object; nothing is written if None.
     warn
-        Receives a line about each property of the scan that the network does not know, before anything runs.
+        Receives a line about each change of the scan, and about each property that the network does not know, before it
+        runs.
     whole
         Other outputs that take the whole object, by the names under which they are refused if it is kept in tiles.
     stitch
@@ -185,7 +223,7 @@ def reconstruct_scan(
     VerificationError
         If the patch of a pattern is not finite, or with `strict` if the object does not explain the patterns.
     """
-    network = networks.for_scan(scan)
+    network, scan = options.prepared(scan, networks, progress, warn)
     stitching, iterations = options.stitching, options.iterations
     consumers = [*whole, *(["--refine"] if iterations.refine else [])]
     if out is not None:
@@ -217,7 +255,7 @@ def reconstruct_scan(
     if stitching.strict and result.misfit is not None and result.misfit.verdict == "wrong":
         raise VerificationError(f"--strict: {out or scan.name} was not written: {result.misfit}")
     files = [] if out is None else write_reconstruction(out, result, scan, network.contract)
-    return ScanRun(network, stitched, refined, tuple(files))
+    return ScanRun(scan, network, stitched, refined, tuple(files))
 
 
 def check_beam(

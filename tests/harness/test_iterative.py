@@ -8,11 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
 from ptychonnx.harness.iterative.rpie import iterate, vacuum
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.harness.simulate.family import FamilyConfig, simulate_member
+from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.reconstruction.stitching import Stitched
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward, window_corners
+from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance
 
 SIZE = 16
 
@@ -201,3 +204,30 @@ def test_what_cannot_be_iterated_on_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "cdtools", None)
     with pytest.raises(InputError, match=r"pip install ptychonnx\[iterative\]"):
         iterate(scan, 1)
+
+
+def test_the_probe_of_a_scan_without_one_is_estimated():
+    config = FamilyConfig(
+        n=32,
+        scans=1,
+        grid=8,
+        beam=("zone-plate-open",),
+        object=("cells",),
+        max_modes=1,
+        min_overlap=0.75,
+        seed=3,
+    )
+    scan = simulate_member(config, 0)
+    blind = replace(scan, probe=None)
+    estimated, text = with_estimated_probe(blind)
+    assert probe_distance(estimated.probe, scan.probe) < FAR / 2
+    assert "30 epochs of rPIE on 64 patterns, good: forward misfit 0.0" in text
+    with pytest.raises(InputError, match="has a probe"):
+        with_estimated_probe(scan)
+
+
+def test_a_probe_is_not_estimated_from_patterns_that_contradict_each_other():
+    scan = replace(known_scan(), probe=None)
+    mixed = replace(scan, diffraction=np.random.default_rng(0).permuted(scan.diffraction, axis=1))
+    with pytest.raises(VerificationError, match=r"wrong.*: give a probe with --probe FILE"):
+        with_estimated_probe(mixed)

@@ -1,0 +1,103 @@
+"""Estimate of the probe of a scan that has none: mean pattern, defocus by trial, then a few epochs of rPIE.
+
+The mean pattern is about that of the beam alone. Its amplitude is the pupil; the phase of the pupil is unknown, and
+defocus is by far its largest part. So the beam is tried at several distances from its focus, on both sides: each trial
+is refined for a few epochs on patterns around the middle of the scan, and the one that explains them best is refined
+further. Without the right phase, neighbouring patterns contradict each other.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.harness.iterative.rpie import check_installed, iterate
+from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, forward_misfit
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["with_estimated_probe"]
+
+# Radius over N to which defocus alone spreads the beam; both signs are tried.
+_BLURS = (0.0, 0.06, 0.12, 0.18, 0.25, 0.33)
+_TRIAL_PATTERNS, _TRIAL_EPOCHS = 48, 4
+_PATTERNS, _EPOCHS = 150, 30
+# Share of the power of the mean pattern within the aperture.
+_APERTURE = 0.9
+
+
+def with_estimated_probe(scan: Scan, progress: Progress = SILENT, seed: int = 0) -> tuple[Scan, str]:
+    """The scan with an estimated probe complex64 [1, N, N], and one line about it.
+
+    Parameters
+    ----------
+    progress
+        Receives the number of epochs done, as a stage of its own.
+    seed
+        Seed of the order of the patterns.
+
+    Raises
+    ------
+    InputError
+        If the scan has a probe, or the package for iterations is missing.
+    VerificationError
+        If no trial explains the patterns, see `ptychonnx.runtime.reconstruction.misfit`.
+    """
+    if scan.probe is not None:
+        raise InputError(f"{scan.name}: has a probe, expected --estimate-probe for a scan without one")
+    check_installed()
+    scan = replace(scan, reference=None, labels=None)
+    part, trial = _middle(scan, _PATTERNS), _middle(scan, _TRIAL_PATTERNS)
+    starts = _starts(part)
+    progress.stage(f"Estimating the probe of {scan.name}", len(starts) * _TRIAL_EPOCHS + _EPOCHS, "epochs")
+    best, smallest = starts[0], np.inf
+    for number, start in enumerate(starts, start=1):
+        # ePIE: cautious steps, since the start is far from the truth. One that is too far may diverge.
+        with suppress(VerificationError):
+            run = iterate(replace(trial, probe=start), _TRIAL_EPOCHS, refine_probe=True, alpha=1.0, seed=seed)
+            if run.misfit[-1] < smallest:
+                best, smallest = run.probe, run.misfit[-1]
+        progress.update(number * _TRIAL_EPOCHS)
+    run = iterate(
+        replace(part, probe=best),
+        _EPOCHS,
+        refine_probe=True,
+        seed=seed,
+        watch=lambda epoch, image: progress.update(len(starts) * _TRIAL_EPOCHS + epoch),
+    )
+    misfit = forward_misfit(replace(part, probe=run.probe), run.stitched)
+    assert misfit is not None
+    text = (
+        f"{scan.name}: probe estimated from the mean pattern and {_EPOCHS} epochs of rPIE on {len(part)} patterns, "
+        f"{misfit.verdict}: forward misfit {misfit.value:.3f}, that of an empty object {misfit.vacuum:.3f}"
+    )
+    if misfit.verdict == "wrong":
+        raise VerificationError(f"{text}; expected at most {DOUBTFUL:g}: give a probe with --probe FILE")
+    return replace(scan, probe=run.probe, probe_estimated=True), text
+
+
+def _middle(scan: Scan, count: int) -> Scan:
+    """The patterns nearest to the middle of the scan, which overlap."""
+    distance = np.hypot(*(scan.positions - np.median(scan.positions, axis=0)).T)
+    return scan.subset(np.sort(np.argsort(distance, kind="stable")[:count]))
+
+
+def _starts(scan: Scan) -> list[NDArray[np.complex64]]:
+    """Beams complex64 [1, N, N] with the mean pattern and the photons of a scan, at each defocus."""
+    mean = np.mean(np.square(np.asarray(scan.diffraction[:]), dtype=np.float64), axis=0)
+    k = np.fft.fftshift(np.fft.fftfreq(scan.size))
+    square = k[:, None] ** 2 + k**2
+    order = np.argsort(square, axis=None)
+    power = np.cumsum(mean.ravel()[order])
+    cutoff = np.sqrt(square.ravel()[order][np.searchsorted(power, _APERTURE * power[-1])])
+    starts = []
+    for blur in sorted({sign * blur for blur in _BLURS for sign in (-1, 1)}, key=abs):
+        # The outermost ray is displaced by blur N, see `ptychonnx.harness.simulate.beams`.
+        pupil = np.sqrt(mean) * np.exp(-1j * np.pi * blur * scan.size / cutoff * square)
+        beam = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(pupil), norm="ortho"))
+        starts.append(beam[None].astype(np.complex64))
+    return starts
