@@ -191,7 +191,7 @@ def test_patterns_of_another_size_are_fitted_if_that_is_allowed(
     assert f"patterns are {size} x {size} pixels, and the zoo has general networks for 32 x 32" in refusal
     assert remedy in refusal
     assert command(monkeypatch, *arguments, "--fit-patterns") == 0
-    assert changes in " ".join(capfd.readouterr().out.split())
+    assert changes in " ".join("".join(capfd.readouterr()).split())
     assert np.load("object.npz")["pixel_size"] == pytest.approx(pixel_size)
 
 
