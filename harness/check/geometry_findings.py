@@ -9,8 +9,9 @@ from scipy.spatial import KDTree
 
 from ptychonnx.harness.check.finding import Finding, FindingVerdict
 from ptychonnx.harness.check.pattern_statistics import PatternStatistics
-from ptychonnx.runtime.reconstruction.trust import overlap_of, probe_diameter
+from ptychonnx.runtime.reconstruction.trust import overlap_of
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
 __all__ = ["geometry_findings"]
 
@@ -72,8 +73,10 @@ def _overlap(scan: Scan) -> Finding:
     overlap = overlap_of(scan)
     if overlap is None:
         return _without_probe("overlap")
-    values = {"overlap": overlap, "probe_diameter_px": probe_diameter(scan)}
-    text = f"{100 * overlap:.0f} % of a probe of {probe_diameter(scan):.3g} pixels"
+    assert scan.probe is not None
+    diameter = probe_diameter(scan.probe)
+    values = {"overlap": overlap, "probe_diameter_px": diameter}
+    text = f"{100 * overlap:.0f} % of a probe of {diameter:.3g} pixels"
     if overlap > _MOST_OVERLAP:
         text += ": almost no steps; are positions in another unit (--positions-unit)?"
         return Finding(subject="overlap", verdict="doubtful", text=text, values=values)
@@ -89,7 +92,7 @@ def _overlap(scan: Scan) -> Finding:
 def _sampling(scan: Scan) -> Finding:
     if scan.probe is None:
         return _without_probe("sampling")
-    ratio = scan.size / probe_diameter(scan)
+    ratio = scan.size / probe_diameter(scan.probe)
     text = f"the window is {ratio:.2g} times as wide as the probe"
     values = {"oversampling": ratio}
     verdict: FindingVerdict = (
@@ -112,7 +115,7 @@ def _far_field(scan: Scan) -> Finding:
     assert scan.pixel_size is not None
     assert scan.wavelength is not None
     assert scan.distance is not None
-    radius = probe_diameter(scan) / 2 * scan.pixel_size
+    radius = probe_diameter(scan.probe) / 2 * scan.pixel_size
     number = radius**2 / (scan.wavelength * scan.distance)
     verdict: FindingVerdict = "good" if number < _FRESNEL else "doubtful" if number < _NEAR_FIELD else "wrong"
     text = f"Fresnel number {number:.2g}"

@@ -21,10 +21,10 @@ from scipy.spatial import KDTree
 
 from ptychonnx.harness.check.finding import Finding
 from ptychonnx.runtime.progress import SILENT, Progress
-from ptychonnx.runtime.reconstruction.trust import probe_diameter
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import illumination
 from ptychonnx.runtime.scan.orientation import ORIENTATIONS, orient_pattern
+from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
 __all__ = ["OrientationErrors", "orientation_errors", "orientation_finding"]
 
@@ -101,7 +101,7 @@ def orientation_errors(scan: Scan, progress: Progress = SILENT) -> OrientationEr
         progress.update(done)
     area = float(np.prod(np.ptp(positions, axis=0) + 1))
     return OrientationErrors(
-        errors, float(np.clip(area / (np.pi / 4 * probe_diameter(scan) ** 2), 2, len(part)))
+        errors, float(np.clip(area / (np.pi / 4 * probe_diameter(scan.probe) ** 2), 2, len(part)))
     )
 
 

@@ -10,8 +10,8 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from ptychonnx.harness.check.finding import Finding, FindingVerdict
 from ptychonnx.harness.check.pattern_statistics import PatternStatistics
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
-from ptychonnx.runtime.reconstruction.trust import probe_diameter
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
 __all__ = ["pattern_findings"]
 
@@ -89,7 +89,7 @@ def _photons(scan: Scan, statistics: PatternStatistics) -> Finding:
     }
     text = f"{mean:.3g} in a pattern ({values['lowest']:.3g} to {values['highest']:.3g})"
     if scan.probe is not None and scan.pixel_size is not None:
-        area = np.pi / 4 * (probe_diameter(scan) * scan.pixel_size * 1e6) ** 2
+        area = np.pi / 4 * (probe_diameter(scan.probe) * scan.pixel_size * 1e6) ** 2
         values["per_um2"] = dose = mean / area
         text += f", {dose:.3g} per square micrometre and exposure"
     verdict: FindingVerdict = "wrong" if mean < _HOPELESS else "doubtful" if mean < _FEW else "good"

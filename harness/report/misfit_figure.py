@@ -36,7 +36,7 @@ def misfit_figure(misfits: Mapping[str, Misfit], title: str = "") -> bytes:
             misfit.positions[:, 1],
             misfit.positions[:, 0],
             c=misfit.per_pattern,
-            s=min(60.0, _INK / len(misfit.patterns)),
+            s=min(240.0, _INK / len(misfit.patterns)),
             marker="s",
             vmin=0,
             vmax=max(1.2 * DOUBTFUL, largest),
