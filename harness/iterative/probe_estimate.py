@@ -62,13 +62,18 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT, seed: int = 0)
             if run.misfit[-1] < smallest:
                 best, smallest = run.probe, run.misfit[-1]
         progress.update(number * _TRIAL_EPOCHS)
-    run = iterate(
-        replace(part, probe=best),
-        _EPOCHS,
-        refine_probe=True,
-        seed=seed,
-        watch=lambda epoch, image: progress.update(len(starts) * _TRIAL_EPOCHS + epoch),
-    )
+    try:
+        run = iterate(
+            replace(part, probe=best),
+            _EPOCHS,
+            refine_probe=True,
+            seed=seed,
+            watch=lambda epoch, image: progress.update(len(starts) * _TRIAL_EPOCHS + epoch),
+        )
+    except VerificationError as error:
+        raise VerificationError(
+            f"{scan.name}: no probe could be estimated, since the iterations diverged: give a probe with --probe FILE"
+        ) from error
     misfit = forward_misfit(replace(part, probe=run.probe), run.stitched)
     assert misfit is not None
     text = (
