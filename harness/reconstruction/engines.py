@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
@@ -53,15 +54,29 @@ class LocalExecutor(Executor):
         pool = getattr(self._own, "pool", None)
         if pool is None:
             # A forked process would inherit the threads' locks of onnxruntime and HDF5, but not the threads.
-            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            pool = ProcessPoolExecutor(
+                1,
+                multiprocessing.get_context("spawn"),
+                initializer=signal.signal,
+                initargs=(signal.SIGINT, signal.SIG_IGN),
+            )
             self._own.pool = pool
             self._pools.add(pool)
         try:
-            return pool.submit(function, *args, **kwargs).result()
+            return pool.submit(_interruptible, function, args, kwargs).result()
         except BrokenProcessPool:
             self._own.pool = None
             self._pools.discard(pool)
             raise
+
+
+def _interruptible(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Run a task that Ctrl-C ends; a worker without a task would print a traceback."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
