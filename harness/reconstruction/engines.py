@@ -105,7 +105,7 @@ class Engine:
     ) -> Iterator[tuple[Task, Result | Exception]]:
         """Yield each task with its result, or with the error of its last attempt, as they complete.
 
-        Errors that ptychonnx raises on purpose are final. After any other, such as the death of a worker, the task is
+        Tasks are named in warnings by their text. Errors that ptychonnx raises on purpose are final. After any other, such as the death of a worker, the task is
         done again.
         """
         waiting = {self._submit(function, task): (task, 1) for task in tasks}
@@ -122,7 +122,9 @@ class Engine:
                     elif attempt == self.attempts or isinstance(error, PtychonnxError):
                         yield task, error
                     else:
-                        _logger.warning("attempt %d failed, once more: %s", attempt, first_line(error))
+                        _logger.warning(
+                            "%s: attempt %d failed, once more: %s", task, attempt, first_line(error)
+                        )
                         waiting[self._submit(function, task)] = (task, attempt + 1)
         finally:
             for future in waiting:

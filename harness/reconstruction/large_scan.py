@@ -37,6 +37,9 @@ class PartTask:
     options: RunOptions
     network: WorkerNetwork
 
+    def __str__(self) -> str:
+        return f"part {self.shard.number} of {self.shard.count} of {self.scan.name}"
+
 
 @dataclass(frozen=True)
 class LargeScan:
@@ -107,11 +110,10 @@ class LargeScan:
         )
 
     def _failure(self, task: PartTask, error: Exception) -> Exception:
-        part = f"part {task.shard.number} of {task.shard.count} of {task.scan.name}"
         if isinstance(error, PtychonnxError):
-            return type(error)(f"{part}: {error}")
+            return type(error)(f"{task}: {error}")
         return EnvironmentFailure(
-            f"{part}: failed in {self.engine.attempts} attempts, last with {type(error).__name__}: {first_line(error)}"
+            f"{task}: failed in {self.engine.attempts} attempts, last with {type(error).__name__}: {first_line(error)}"
         )
 
 

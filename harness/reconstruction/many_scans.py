@@ -34,6 +34,9 @@ class ScanTask:
     settings: dict[str, Any]
     network: WorkerNetwork | None
 
+    def __str__(self) -> str:
+        return self.scan.name
+
 
 @dataclass(frozen=True)
 class ScanOutcome:

@@ -44,6 +44,7 @@ def test_a_killed_worker_costs_nothing_and_three_deaths_one_scan(
     code, _, error = run("reconstruct", four_artifacts[0], *scans, "--out", objects, "--executor", "local:2")
     assert code == 1
     assert "2 of 4 scans failed" in error
+    assert "Warning: once.npz: attempt 1 failed, once more: " in error
     attempts = {path.stem: len(path.read_text()) for path in objects.glob("*.attempts")}
     assert attempts == {"once": 2, "always": 3, "plain": 1, "corrupt": 1}
     written = records(objects)
