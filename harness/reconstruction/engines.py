@@ -105,8 +105,8 @@ class Engine:
     ) -> Iterator[tuple[Task, Result | Exception]]:
         """Yield each task with its result, or with the error of its last attempt, as they complete.
 
-        Tasks are named in warnings by their text. Errors that ptychonnx raises on purpose are final. After any other, such as the death of a worker, the task is
-        done again.
+        Errors that ptychonnx raises on purpose are final. After any other, such as the death of a worker, the task is
+        done again, and a warning names it by its text.
         """
         waiting = {self._submit(function, task): (task, 1) for task in tasks}
         try:
