@@ -16,7 +16,10 @@ from tests.hostile.subjects import PIXEL, all_subjects, known_scan
 __all__ = ["Writer", "prepare", "writers"]
 
 # So small that a training and an export take seconds.
-_SMALL = "--epochs 1 --width 4 --blocks 2 --modes 8 --first-steps 1 --final-steps 1 --batch 4 --overlap 1"
+_SMALL = (
+    "--epochs 2 --learning-rate 0.02 --width 4 --blocks 2 --modes 8 --first-steps 3 --final-steps 2 --batch 4 "
+    "--overlap 1"
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def prepare(folder: Path, frameworks: bool) -> list[str]:
     ]
     if frameworks:
         lines += [
-            "simulate lines --n 16 --train-grid 6 --test-grid 2 --step 3 --out .",
+            "simulate lines --n 32 --train-grid 6 --test-grid 2 --step 4 --out .",
             f"train hybrid --data train.npz --out run {_SMALL}",
             "export run --general --out general.onnx",
         ]

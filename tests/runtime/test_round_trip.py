@@ -154,11 +154,11 @@ def is_valid(field: str, damage: str) -> bool:
 
 
 def refused_or(read: Callable[[], dict[str, object]]) -> dict[str, object] | None:
-    """What is read; None if it is refused in one line. Warnings of libraries are errors."""
+    """What is read; None if it is refused in one line. Warnings of NumPy are errors."""
     refusal = ""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", RuntimeWarning)
             return read()
     except InputError as error:
         refusal = str(error)
