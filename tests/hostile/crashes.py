@@ -26,6 +26,8 @@ from tests.hostile.writers import Writer, prepare, writers
 __all__ = ["check_crashes"]
 
 _FRAMEWORKS = ("torch", "lightning", "onnx_ir", "onnxscript", "neuralop")
+# An export takes a minute on a loaded machine.
+_SECONDS = 300.0
 # Renames of one run that are disturbed at most.
 _MOST = 20
 
@@ -52,7 +54,7 @@ def run(folder: Path, line: str, before: Callable[[], object] = lambda: None) ->
             code = int(error.code or 0)
         finally:
             os._exit(code)
-    code = campaign._waited(process, campaign.time.monotonic() + 60)
+    code = campaign._waited(process, campaign.time.monotonic() + _SECONDS)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         return code, pipe.read().decode(errors="replace")
