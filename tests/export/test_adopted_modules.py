@@ -30,7 +30,7 @@ class Steep(nn.Module):
         self.layers = nn.Sequential(*layers)[:-1]
 
     def forward(self, patterns):
-        return torch.sin(100 * self.layers(patterns))
+        return torch.sin(300 * self.layers(patterns))
 
 
 @pytest.fixture
