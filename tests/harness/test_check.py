@@ -201,7 +201,7 @@ def lost_beam(counts):
         (replace(GOOD, distance=1e-5), "far field", "wrong", "Fresnel number"),
         (replace(GOOD, probe=3 * GOOD.probe), "probe", "good", "1 mode"),
         (replace(GOOD, probe=GOOD.probe / 3), "probe", "wrong", "in another unit"),
-        (replace(GOOD, probe=GOOD.probe * 0 + 1), "sampling", "wrong", "expected 2"),
+        (replace(GOOD, probe=GOOD.probe * 0 + 1), "sampling", "wrong", "expected 1.5"),
     ],
 )
 def test_what_is_wrong_is_named(scan, subject, verdict, words):
