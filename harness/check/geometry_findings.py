@@ -17,8 +17,7 @@ __all__ = ["geometry_findings"]
 
 # Linear overlap that iterations need, below which no method connects the patterns, and above which nobody measures.
 _OVERLAP, _LEAST_OVERLAP, _MOST_OVERLAP = 0.5, 0.2, 0.98
-# A single pattern needs a window twice as wide as the probe; overlap makes up for less (Edo et al., Physical Review A 87,
-# 053850, 2013).
+# A single pattern needs a window twice as wide as the probe; overlap makes up for less.
 _SAMPLING, _LEAST_SAMPLING = 1.5, 1.1
 _FRESNEL, _NEAR_FIELD = 0.1, 1.0
 # A position this close to another, as a part of the usual step, was measured twice.
@@ -100,7 +99,7 @@ def _sampling(scan: Scan) -> Finding:
         "good" if ratio >= _SAMPLING else "doubtful" if ratio >= _LEAST_SAMPLING else "wrong"
     )
     if verdict != "good":
-        text += f", expected {_SAMPLING:g} at least: a larger part of the detector is no help, smaller detector pixels are"
+        text += f", expected {_SAMPLING:g} at least: move the detector away, or use a smaller probe"
     return Finding(subject="sampling", verdict=verdict, text=text, values=values)
 
 
