@@ -35,7 +35,8 @@ _FEWEST = 9
 # Below these odds two orientations explain the patterns equally well. Errors are uncertain by a part of themselves,
 # since a few epochs do not end at the minimum.
 _ODDS, _UNCERTAIN = 20.0, 0.02
-_LARGEST_ODDS = 1e6
+# The differences are not quite normal: larger odds would claim more than a part of one scan can show.
+_LARGEST_ODDS = 1000.0
 # A probe that differs less from itself in another orientation looks the same.
 _SYMMETRIC = 0.1
 
@@ -123,7 +124,10 @@ def orientation_finding(scan: Scan, progress: Progress = SILENT) -> Finding:
         "odds": odds,
         "errors": {name: result.error(name) for name in result.errors},
     }
-    measured = f"error {result.error(best):.3f}, next {others[0]} {result.error(others[0]):.3f}, odds {odds:.3g} to 1"
+    measured = (
+        f"error {result.error(best):.3f}, next {others[0]} {result.error(others[0]):.3f}, odds "
+        f"{'over ' if odds == _LARGEST_ODDS else ''}{odds:.3g} to 1"
+    )
     if "identity" in equal or (best == "identity" and equal):
         names = ", ".join([best, *equal])
         text = f"ambiguous: {names} explain the patterns equally well ({measured})"
