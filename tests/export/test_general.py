@@ -16,6 +16,7 @@ pytest.importorskip("onnx_ir")
 
 import torch
 
+import ptychonnx
 from ptychonnx.export.artifact.artifact_checks import check_artifact
 from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_run import export_run
@@ -170,6 +171,7 @@ def test_a_scan_alone_is_reconstructed_with_the_general_network_of_the_zoo(zoo, 
     assert "scan.npz: reconstructed with zoo:any_32" in capfd.readouterr().out
     expected = reconstruct(Session(f"zoo:any_{N}", "cpu"), other).object
     np.testing.assert_allclose(np.load("object.npz")["object"], expected, atol=1e-4)
+    np.testing.assert_allclose(ptychonnx.reconstruct(None, other, provider="cpu").object, expected, atol=1e-5)
     assert Path("object.png").read_bytes().startswith(b"\x89PNG")
 
 

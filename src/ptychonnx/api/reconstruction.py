@@ -26,7 +26,7 @@ __all__ = ["reconstruct", "reconstruct_scans"]
 
 
 def reconstruct(
-    model: Predictor | StrPath,
+    model: Predictor | StrPath | None,
     scan: Scan | StrPath,
     *,
     out: StrPath | None = None,
@@ -45,7 +45,8 @@ def reconstruct(
     Parameters
     ----------
     model
-        Path of an artifact, ``zoo:NAME`` for a network that comes with ptychonnx, or an open `Session`.
+        Path of an artifact, ``zoo:NAME`` for a network that comes with ptychonnx, or an open `Session`; None for the
+        general network of the zoo for patterns of this size.
     scan
         A `Scan`, or the path of a file that `read_scan` reads.
     out
