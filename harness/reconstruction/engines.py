@@ -8,7 +8,15 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,7 +122,7 @@ class Engine:
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     task, attempt = waiting.pop(future)
-                    error = future.exception()
+                    error = CancelledError("cancelled") if future.cancelled() else future.exception()
                     if error is None:
                         yield task, future.result()
                     elif not isinstance(error, Exception):
@@ -129,6 +137,11 @@ class Engine:
         finally:
             for future in waiting:
                 future.cancel()
+
+    def reason(self, error: Exception) -> str:
+        """One line about a task that failed for good."""
+        line = f"{type(error).__name__}: {first_line(error)}"
+        return line if self.attempts == 1 else f"failed in {self.attempts} attempts, last with {line}"
 
     def _submit(self, function: Callable[[Task], Result], task: Task) -> Future:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ptychonnx.harness.reconstruction.engines import Engine
 from ptychonnx.harness.reconstruction.scan_run import RunOptions
 from ptychonnx.harness.reconstruction.worker_network import WorkerNetwork
-from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError, first_line
+from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError
 from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
@@ -112,9 +112,7 @@ class LargeScan:
     def _failure(self, task: PartTask, error: Exception) -> Exception:
         if isinstance(error, PtychonnxError):
             return type(error)(f"{task}: {error}")
-        return EnvironmentFailure(
-            f"{task}: failed in {self.engine.attempts} attempts, last with {type(error).__name__}: {first_line(error)}"
-        )
+        return EnvironmentFailure(f"{task}: {self.engine.reason(error)}")
 
 
 def check_shards(network: Predictor, scan: Scan, shards: int, options: RunOptions) -> None:

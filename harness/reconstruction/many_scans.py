@@ -106,8 +106,7 @@ def _records(networks: Networks, tasks: Sequence[ScanTask], engine: Engine | Non
         return
     for task, outcome in engine.run(run_task, tasks):
         if isinstance(outcome, Exception):
-            reason = f"{type(outcome).__name__}: {_message(outcome)}"
-            yield _record(task, error=f"failed in {engine.attempts} attempts, last with {reason}")
+            yield _record(task, error=engine.reason(outcome))
         else:
             yield outcome
 

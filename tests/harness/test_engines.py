@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 
 import h5py
@@ -124,6 +124,20 @@ def test_errors_on_purpose_are_final_and_others_are_tried_again():
         outcomes = dict(Engine(executor).run(task, errors))
     assert outcomes == {error: error for error in errors}
     assert [attempts.count(error) for error in errors] == [1, 3]
+
+
+def test_tasks_that_a_scheduler_cancels_have_failed():
+    class Cancelling(ThreadPoolExecutor):
+        def submit(self, function, /, *args):
+            future = Future()
+            future.cancel()
+            future.set_running_or_notify_cancel()
+            return future
+
+    with Cancelling(1) as executor:
+        ((task, outcome),) = Engine(executor).run(str, ["task"])
+    assert task == "task"
+    assert isinstance(outcome, CancelledError)
 
 
 def test_an_executor_of_a_program_that_broke_is_named(four_artifacts, lines_scan, tmp_path, monkeypatch):
