@@ -16,7 +16,6 @@ import json
 import math
 import statistics
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,10 @@ class Product(nn.Module):
 
 
 class Factored(nn.Module):
-    """Two products with twiddle factors between them along each axis."""
+    """Two products with twiddle factors between them along each axis, always from the left.
+
+    Images are [part, row, column], so that every transposition but the exchange of rows and columns moves whole rows.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -63,36 +65,37 @@ class Factored(nn.Module):
         self.b = size // self.a
         # Over i of position = i a + j, and over j.
         self.first, self.second = (
-            nn.Buffer(torch.tensor(real_matrix(n).T, dtype=torch.float32)) for n in (self.b, self.a)
+            nn.Buffer(torch.tensor(real_matrix(n), dtype=torch.float32)) for n in (self.b, self.a)
         )
-        angles = -2 * math.pi / size * np.outer(np.arange(self.a), np.arange(self.b))
+        angles = -2 * math.pi / size * np.outer(np.arange(self.b), np.arange(self.a))
         self.cosines, self.sines = (
-            nn.Buffer(torch.tensor(part, dtype=torch.float32)) for part in (np.cos(angles), np.sin(angles))
+            nn.Buffer(torch.tensor(part[:, :, None], dtype=torch.float32))
+            for part in (np.cos(angles), np.sin(angles))
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """From [row, part, column]: along columns, then along rows."""
+        """From [row, part, column] to the same, as `Product`."""
         size = self.size
-        columns = self.along(image.reshape(-1, 2, size)).reshape(-1, size, 2, size)
-        rows = self.along(columns.permute(0, 3, 2, 1).reshape(-1, 2, size)).reshape(-1, size, 2, size)
-        return rows.permute(0, 3, 2, 1)
+        rows = self.along(image.permute(0, 2, 1, 3)).reshape(-1, size, size).permute(0, 2, 1)
+        columns = self.along(rows.reshape(-1, 2, size, size)).reshape(-1, size, size).permute(0, 2, 1)
+        return columns.reshape(-1, 2, size, size).permute(0, 2, 1, 3)
 
     def along(self, x: Tensor) -> Tensor:
-        """[lines, part, position] to [lines, part, frequency]; frequency = k + l b."""
-        a, b = self.a, self.b
-        x = x.reshape(-1, 2, b, a).permute(0, 3, 1, 2).reshape(-1, a, 2 * b) @ self.first
-        real, imaginary = x.reshape(-1, a, 2, b).unbind(2)
+        """[part, position, column] to [part, frequency, column]; frequency = k + l b."""
+        size, a, b = self.size, self.a, self.b
+        x = (self.first @ x.reshape(-1, 2 * b, a * size)).reshape(-1, 2, b, a, size)
+        real, imaginary = x[:, 0], x[:, 1]
         real, imaginary = (
             real * self.cosines - imaginary * self.sines,
             real * self.sines + imaginary * self.cosines,
         )
-        x = torch.stack([real, imaginary], dim=1).permute(0, 3, 1, 2).reshape(-1, b, 2 * a) @ self.second
-        return x.reshape(-1, b, 2, a).permute(0, 2, 3, 1).reshape(-1, 2, self.size)
+        x = self.second @ torch.cat([real, imaginary], dim=2)
+        return x.reshape(-1, b, 2, a, size).permute(0, 2, 3, 1, 4).reshape(-1, 2, size, size)
 
 
 def session(module: nn.Module, image: Tensor) -> ort.InferenceSession:
     stream = io.BytesIO()
-    torch.onnx.export(module, (image,), stream, dynamo=True, verbose=False)
+    torch.onnx.export(module.eval(), (image,), stream, dynamo=True, verbose=False)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     return ort.InferenceSession(stream.getvalue(), options, providers=["CPUExecutionProvider"])
@@ -118,10 +121,12 @@ def measure(rounds: int) -> list[dict]:
     for size in SIZES:
         row: dict = {"n": size, "batch": PIXELS // size**2}
         for name in ("product", "factored", "torch.fft"):
-            row[f"{name}_ms"] = 1000 * statistics.median(times[size, name]) * size**2 / PIXELS
+            row[f"{name}_ms"] = round(
+                1000 * float(statistics.median(times[size, name])) * size**2 / PIXELS, 4
+            )
         for name in ("factored", "torch.fft"):
             pairs = zip(times[size, "product"], times[size, name], strict=True)
-            row[f"product_over_{name}"] = statistics.median(a / b for a, b in pairs)
+            row[f"product_over_{name}"] = round(statistics.median(a / b for a, b in pairs), 3)
         rows.append(row)
         print(row, flush=True)
     return rows
@@ -133,7 +138,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     rows = measure(arguments.rounds)
-    versions = {name: version(name) for name in ("onnxruntime", "torch")}
+    versions = {"onnxruntime": ort.__version__, "torch": torch.__version__}
     write_text(arguments.out, json.dumps({"threads": 1, "versions": versions, "rows": rows}, indent=1) + "\n")
 
 

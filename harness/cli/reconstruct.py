@@ -15,7 +15,7 @@ from ptychonnx.harness.cli.console import output, print_result, report_progress
 from ptychonnx.harness.cli.many_scans import reconstruct_folder, reconstruct_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
-from ptychonnx.harness.cli.shared_options import EstimateProbe, Probe, ServerUrl
+from ptychonnx.harness.cli.shared_options import READING, EstimateProbe, Probe, ServerUrl
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
 from ptychonnx.harness.reconstruction.engines import open_engine
@@ -78,6 +78,7 @@ def reconstruct(
         bool,
         typer.Option(
             "--fit-patterns",
+            rich_help_panel=READING,
             help="If the network takes patterns of another size: bin them, cut out their middle, or pad them with "
             "invalid pixels, and say so.",
         ),
@@ -118,7 +119,7 @@ def reconstruct(
 ) -> None:
     """Run every pattern of a scan through an artifact and **stitch** the patches into one object.
 
-    Without an artifact, the general network of the zoo for patterns of this size is taken, if it has one.
+    Without an artifact, the zoo's general network for patterns of this size is taken.
 
     Example: `ptychonnx reconstruct models/pinn_fno.onnx scan.cxi --out object.h5`
 

@@ -14,6 +14,7 @@ from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.scan import Scan
 
 __all__ = [
+    "READING",
     "Artifacts",
     "EstimateProbe",
     "OptionalArtifacts",
@@ -37,10 +38,13 @@ Probe = Annotated[
         "its power is scaled to the mean photons per pattern."
     ),
 ]
+# On the page of help for reading scans.
+READING = str(ReadOptions.model_config["title"])
 EstimateProbe = Annotated[
     bool,
     typer.Option(
         "--estimate-probe",
+        rich_help_panel=READING,
         help="For a scan without a probe: estimate one from the mean pattern, refined by iterations (of the extra "
         "iterative).",
     ),
