@@ -165,6 +165,8 @@ def evaluate(
     )
     if strict:
         _refuse_unknown(plan)
+    if halves and all(isinstance(method, ObjectMethod) for method in plan.methods):
+        raise InputError("--halves: got finished objects alone, expected a network or --iterations")
     if halves:
         for scan in plan.scans:
             contracts = (method.contract for method in plan.methods)

@@ -142,6 +142,7 @@ def test_the_command_line(lines_scan, noisy_network, tmp_path, run):
         (["--object", str(path)], "expected LABEL=FILE"),
         (["--object", f"a={path}", "--object", f"a={path}"], "another object is labelled 'a'"),
         (["--object", f"a={path}", "--scan", str(scan)], "got objects and 2 scans"),
+        (["--object", f"a={path}", "--halves"], "expected a network or --iterations"),
         ([noisy_network, "--object", f"pinn_hybrid={path}"], "another row is labelled 'pinn_hybrid'"),
     ):
         code, _, err = run(*arguments, *wrong)
