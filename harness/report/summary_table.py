@@ -57,6 +57,12 @@ def summary_columns(evaluation: Evaluation) -> list[Column]:
     columns = [
         Column(head, group, head == HEADINGS[0], _HINTS[head]) for group in QUANTITIES for head in HEADINGS
     ]
+    if _has_halves(evaluation):
+        hint = "cycles per pixel where the ring correlation of two halves of the scan falls below 0.5"
+        columns += [
+            Column(name[0].upper(), "two halves", name == QUANTITIES[0], f"{name}: {hint}")
+            for name in QUANTITIES
+        ]
     return [
         *columns,
         Column(
