@@ -53,6 +53,8 @@ _EPILOG = (
     "machine failed, **4** a fault in ptychonnx, **130** interrupted, **141** the reader of the output went away."
 )
 _ERRORS_OF_PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+# A value of any length may be in a message; its end says what was expected.
+_LONGEST_LINE = 1500
 _LOAD_OPTIONS = {"--scan", "--server", "--concurrency", "--rate", "--seconds", "--picture"}
 
 app = typer.Typer(
@@ -162,9 +164,12 @@ def _report(error: Exception) -> int:
 
 
 def _refuse(message: str, code: int, title: str = "Error:") -> int:
-    if message:
+    line = " ".join(message.split())
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE - 300]} ... {line[-290:]}"
+    if line:
         errors.print(f"[bold red]{title}[/]", end=" ")
-        errors.print(" ".join(message.split()), markup=False, soft_wrap=True)
+        errors.print(line, markup=False, soft_wrap=True)
     return code
 
 

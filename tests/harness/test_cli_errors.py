@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ptychonnx.runtime.errors import DeviceError, EnvironmentFailure, InternalError, ServerError
+from ptychonnx.runtime.errors import DeviceError, EnvironmentFailure, InputError, InternalError, ServerError
 
 
 @pytest.fixture
@@ -53,6 +53,13 @@ def test_a_failure_is_one_line_and_an_exit_code(failing, error, code, line, monk
     assert found == code
     assert lines[-1].startswith(line)
     assert len(lines) == (1 if code == 141 else 2)
+
+
+def test_a_value_of_any_length_is_not_printed_whole(failing):
+    _, lines = failing(InputError(f"provider = {'x' * 10**6}, expected one of auto, cpu"))
+    assert lines[-1].startswith("Error: provider = xxx")
+    assert lines[-1].endswith("xxx, expected one of auto, cpu")
+    assert len(lines[-1]) < 1600
 
 
 @pytest.mark.parametrize("error", [ValueError("a [red] surprise\nin two lines"), InternalError("impossible")])
