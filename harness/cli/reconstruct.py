@@ -18,6 +18,7 @@ from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divide
 from ptychonnx.harness.cli.shared_options import READING, EstimateProbe, Probe, ServerUrl
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
+from ptychonnx.harness.reconstruction.division_options import DivisionOptions
 from ptychonnx.harness.reconstruction.engines import open_engine
 from ptychonnx.harness.reconstruction.large_scan import LargeScan
 from ptychonnx.harness.reconstruction.scan_run import (
@@ -84,38 +85,13 @@ def reconstruct(
         ),
     ] = False,
     server: ServerUrl = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Reconstruct the I-th of N parts of the scan, and write its sums for `ptychonnx merge`.",
-        ),
-    ] = None,
-    executor: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ENGINE",
-            help="Workers for many scans, or for the parts of one: local[:WORKERS], dask[:WORKERS] or "
-            "dask://HOST:PORT.",
-        ),
-    ] = None,
-    shards: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Parts of one scan with --executor. Default: one per worker."),
-    ] = None,
-    watch: Annotated[
-        bool,
-        typer.Option(
-            "--watch",
-            help="Take each scan that appears in the folder SCAN, when it is complete, until Ctrl-C.",
-        ),
-    ] = False,
     *,
     inference: InferenceOptions,
     stitching: ReconstructOptions,
     iterations: Annotated[IterationOptions, Omit("iterations")],
     connection: ServerOptions,
     reading: ReadOptions,
+    division: DivisionOptions,
 ) -> None:
     """Run every pattern of a scan through an artifact and **stitch** the patches into one object.
 
@@ -125,12 +101,10 @@ def reconstruct(
 
     Many scans: `ptychonnx reconstruct models/pinn_fno.onnx night/*.cxi --out objects/ --executor local`
 
-    On a server: `ptychonnx reconstruct --server grpc://127.0.0.1:8001/pinn_fno scan.cxi --out object.h5`
+    On a server: `ptychonnx reconstruct --server grpc://127.0.0.1:8001/pinn_fno scan.cxi --out o.h5`
     """
     artifact, scans = divided_files(files, out)
-    request = ReconstructRequest(
-        artifact, scans, out, picture, patches, server, shard, executor, shards, watch
-    )
+    request = ReconstructRequest(artifact, scans, out, picture, patches, server, division)
     options = RunOptions(
         inference=inference,
         stitching=stitching,
@@ -142,10 +116,10 @@ def reconstruct(
     )
     request.check(options)
     with remote_sessions([server] if server else [], connection) as remote, ExitStack() as stack:
-        engine = stack.enter_context(open_engine(executor)) if executor else None
+        engine = stack.enter_context(open_engine(division.executor)) if division.executor else None
         networks = stack.enter_context(Networks(remote[0] if remote else artifact, inference))
         if request.many:
-            reconstruct_all = reconstruct_watched if watch else reconstruct_folder
+            reconstruct_all = reconstruct_watched if division.watch else reconstruct_folder
             reconstruct_all(networks, scans, out, options, engine)
             return
         scan = options.read(scans[0])
@@ -154,7 +128,7 @@ def reconstruct(
             return
         stitch: Callable[..., Reconstruction] | None = None
         if engine is not None:
-            stitch = LargeScan(scans[0], options, engine, out.parent, shards)
+            stitch = LargeScan(scans[0], options, engine, out.parent, division.shards)
         elif patches is not None:
             stitch = partial(_keep_patches, patches, stitching)
         whole = [] if picture is None else [str(picture)]

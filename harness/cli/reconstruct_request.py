@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptychonnx.harness.cli.shared_options import check_batch
+from ptychonnx.harness.reconstruction.division_options import DivisionOptions
 from ptychonnx.harness.reconstruction.scan_run import RunOptions
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.errors import InputError
@@ -39,10 +40,7 @@ class ReconstructRequest:
     picture: Path | None
     patches: Path | None
     server: str | None
-    shard: str | None
-    executor: str | None
-    shards: int | None
-    watch: bool
+    division: DivisionOptions
 
     @property
     def many(self) -> bool:
@@ -52,7 +50,7 @@ class ReconstructRequest:
     @property
     def part(self) -> Shard | None:
         """The part of the scan to reconstruct; None for the whole of it."""
-        return None if self.shard is None else Shard.parse(self.shard)
+        return None if self.division.shard is None else Shard.parse(self.division.shard)
 
     def check(self, options: RunOptions) -> None:
         """Refuse what cannot be done, before anything is read.
@@ -81,7 +79,7 @@ class ReconstructRequest:
             check_patches_file(self.patches)
 
     def _contradictions(self, options: RunOptions) -> Iterator[str]:
-        if self.shard or (self.executor and not self.many):
+        if self.division.shard or (self.division.executor and not self.many):
             # Each process reads the scan itself.
             for option, is_set in (
                 ("--estimate-probe", options.estimate_probe),
@@ -89,23 +87,23 @@ class ReconstructRequest:
             ):
                 if is_set:
                     yield f"{option}: is for a scan that one process reconstructs, expected no parts of it"
-        if self.shards is not None and (self.executor is None or self.many):
+        if self.division.shards is not None and (self.division.executor is None or self.many):
             yield "--shards: is for one scan with --executor"
-        if self.patches is not None and (self.executor or self.shard or self.many):
+        if self.patches is not None and (self.division.executor or self.division.shard or self.many):
             yield "--patches: is for one scan in this process, expected no --executor, --shard or folder"
-        if self.executor is not None and (self.server or self.shard):
+        if self.division.executor is not None and (self.server or self.division.shard):
             option = "--server" if self.server else "--shard"
             yield f"{option}: a command with --executor divides the work itself, expected one of them"
         if self.many:
             if not _is_folder(self.out):
                 yield f"{self.out}: is a file, expected a folder for the objects of {len(self.scans)} scans"
-            for option, value in (("--picture", self.picture), ("--shard", self.shard)):
+            for option, value in (("--picture", self.picture), ("--shard", self.division.shard)):
                 if value is not None:
                     yield f"{option}: is for one scan, expected a file for --out and one scan with it"
         folders = [scan for scan in self.scans if scan.is_dir()]
-        if folders and not self.watch:
+        if folders and not self.division.watch:
             yield f"{folders[0]}: is a folder, expected scans such as {folders[0] / '*.h5'}, or --watch"
-        if self.watch and not (self.many and self.scans == folders and len(folders) == 1):
+        if self.division.watch and not (self.many and self.scans == folders and len(folders) == 1):
             yield f"--watch: {self.scans[0]} and --out, expected a folder of scans and one for their objects"
         if self.part is not None:
             if self.out.suffix != ".h5":

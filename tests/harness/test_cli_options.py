@@ -144,7 +144,8 @@ def test_a_page_of_help_fits_a_screen_and_a_half_and_describes_every_option(run,
 
 
 @pytest.mark.parametrize(
-    ("page", "option"), [("--help-scan", "--positions-unit"), ("--help-server", "--tls-ca")]
+    ("page", "option"),
+    [("--help-scan", "--positions-unit"), ("--help-server", "--tls-ca"), ("--help-many", "--shards")],
 )
 def test_long_groups_of_options_have_their_own_pages(run, page, option):
     _, text, _ = run("reconstruct", "--help", columns=100)
