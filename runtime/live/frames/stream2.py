@@ -7,7 +7,6 @@ thresholds send several channels: `?channel=threshold_2` chooses another than th
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl
 
 import cbor2
 import numpy as np
@@ -32,10 +31,7 @@ class Stream2(ZeroMQSource):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        query = dict(parse_qsl(self._socket.parts.query))
-        if unknown := set(query) - {"channel"}:
-            raise InputError(f"{url}: unknown {', '.join(sorted(unknown))}, expected channel")
-        self._channel = query.get("channel")
+        self._channel = self._query("channel").get("channel")
 
     def _event(self, parts: list[bytes]) -> FrameEvent | None:
         part = parts[-1]

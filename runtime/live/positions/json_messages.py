@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +34,7 @@ class JsonMessages(ZeroMQSource):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        query = dict(parse_qsl(self._socket.parts.query))
-        if unknown := set(query) - {"x", "y", "samples", "unit"}:
-            raise InputError(f"{url}: unknown {', '.join(sorted(unknown))}, expected x, y, samples and unit")
+        query = self._query("x", "y", "samples", "unit")
         self._channels = {axis: query.get(axis, name) for axis, name in _CHANNELS.items()}
         samples = query.get("samples", "1")
         if not samples.isdigit() or samples.strip("0") == "":
