@@ -156,7 +156,7 @@ def only(state: dict[str, Any]) -> tuple[float, float, float]:
 
 
 def test_nothing_fails_to_load_and_nothing_is_fetched(seen) -> None:
-    assert seen["images"] == 18 + 2
+    assert seen["images"] == 18 + 3  # the two curves and the map of misfits
     assert (seen["broken"], seen["outside"]) == (0, 0)
     assert seen["wrong"] == []
     assert seen["console"] == []
