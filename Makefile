@@ -18,7 +18,7 @@ JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench bench-live test hostile licences coverage package resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
+.PHONY: demo bench bench-live exporters test hostile licences coverage package resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
 	lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
@@ -33,6 +33,9 @@ bench: $(STAMP)  ## speed of the networks of the demo against their frameworks: 
 
 bench-live: $(STAMP)  ## rate, latency and memory of a live reconstruction: benchmarks/results/live.json
 	$(BIN)/python benchmarks/live.py zoo:pinn_hybrid --scan $(DEMO)/data/test.npz --out benchmarks/results/live.json
+
+exporters: $(STAMP)  ## our exporter next to others; continues where it stopped: benchmarks/results/exporters.json
+	$(BIN)/python -m benchmarks.exporters
 
 test: $(STAMP)  ## all tests, in JOBS processes
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder

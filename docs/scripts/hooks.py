@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import architecture  # next to this file, where MkDocs looks for modules of a hook
+import exporters as exporter_tables
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -250,6 +251,11 @@ def neuraloperator() -> str:
     )
 
 
+def exporters(part: str) -> str:
+    """A part of the comparison of exporters."""
+    return exporter_tables.table(part)
+
+
 def decisions() -> str:
     """The table of decisions, from the titles of their pages."""
     rows = []
@@ -292,6 +298,7 @@ _GENERATORS = {
         table,
         robustness,
         neuraloperator,
+        exporters,
         decisions,
     )
 }

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
 from ptychonnx.export.adoption.foreign_graph import PatchGeometry, exit_wave_factor, patch_geometry
 from ptychonnx.export.adoption.foreign_types import cast_patterns
 from ptychonnx.export.adoption.interpolation import interpolate
 from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
+from ptychonnx.export.verification.engines import reference_evaluator
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.scan.orientation import orient_image, orient_pattern
 
@@ -34,7 +35,7 @@ def run_of_graph(model: onnx.ModelProto, source: str, outputs: Sequence[str]) ->
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    evaluator: ort.InferenceSession | ReferenceEvaluator
+    evaluator: Any
     try:
         evaluator = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -42,7 +43,7 @@ def run_of_graph(model: onnx.ModelProto, source: str, outputs: Sequence[str]) ->
     except Exception as error:  # onnxruntime raises a dozen different types
         if "NOT_IMPLEMENTED" not in str(error):
             raise InputError(f"the foreign graph does not load: {first_line(error)}") from error
-        evaluator = ReferenceEvaluator(model)
+        evaluator = reference_evaluator(model)
     names = list(outputs)
     return lambda patterns: dict(zip(names, evaluator.run(names, {source: patterns}), strict=True))
 

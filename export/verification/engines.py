@@ -25,6 +25,7 @@ __all__ = [
     "open_openvino",
     "open_reference",
     "open_values",
+    "reference_evaluator",
 ]
 
 
@@ -133,9 +134,7 @@ def open_reference(data: bytes) -> Engine:
     """
 
     def load() -> Callable[..., Sequence[NDArray]]:
-        from onnx.reference import ReferenceEvaluator
-
-        evaluator = ReferenceEvaluator(data)
+        evaluator = reference_evaluator(data)
         names = evaluator.input_names
         constants = {tensor.name: tensor for tensor in evaluator.proto_.graph.initializer}
         defaults = {name: onnx.numpy_helper.to_array(constants[name]) for name in names if name in constants}
@@ -148,6 +147,28 @@ def open_reference(data: bytes) -> Engine:
         return run
 
     return _Engine(f"onnx {onnx.__version__} reference evaluator", load)
+
+
+def reference_evaluator(model: bytes | onnx.ModelProto) -> Any:
+    """The reference evaluator, with a `GatherElements` as the standard has it.
+
+    Its own stops at 64 entries, the limit of `numpy.choose`, and misreads negative axes.
+    """
+    from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+
+    class GatherElements(OpRun):
+        op_domain = ""
+
+        def _run(self, data: NDArray, indices: NDArray, axis: int = 0) -> tuple[NDArray]:
+            axis %= data.ndim
+            # Along the other axes, the indices may be fewer than the data.
+            data = data[tuple(slice(None if at == axis else size) for at, size in enumerate(indices.shape))]
+            return (
+                np.take_along_axis(data, np.where(indices < 0, indices + data.shape[axis], indices), axis),
+            )
+
+    return ReferenceEvaluator(model, new_ops=[GatherElements])
 
 
 def open_values(data: bytes) -> Callable[..., dict[str, NDArray]]:

@@ -62,6 +62,9 @@ def report_lines(report: VerificationReport) -> list[str]:
                 f"{worst.worst.artifact:.7g}, native {worst.worst.native:.7g}"
             )
         error = "no figure" if worst.max_relative_error is None else f"{worst.max_relative_error:.2e}"
+        if len(failed) == len(cases) and all(case.could_not_run for case in cases):
+            lines.append(f"{engine}: could not run: {cases[0].reason}")
+            continue
         state = f"FAILS in {len(failed)} of" if failed else "agrees in all"
         lines.append(f"{engine}: {state} {len(cases)} cases; worst element {error}{place}")
     if ill := [case for case in report.cases if case.ill_conditioned]:

@@ -136,7 +136,8 @@ def _run(
             raise engine
         output = engine(*batch)
     except VerificationError as error:
-        return _without_figure(str(error), inputs=kind, engine=name, batch=size, scale=scale), None
+        figureless = {"inputs": kind, "engine": name, "batch": size, "scale": scale, "could_not_run": True}
+        return _without_figure(str(error), **figureless), None
     case = compare(
         output,
         expected,

@@ -278,6 +278,78 @@ def test_a_module_runs_in_engines_with_real_operators_alone():
         np.testing.assert_allclose(output, expected, atol=3e-6 * np.abs(expected).max())
 
 
+class Convolutions(nn.Module):
+    """Convolutions with strides, groups and dilation, and transposed ones."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        one = {"dtype": torch.complex64}
+        self.layers = nn.ModuleList(
+            [
+                nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2, **one),
+                nn.Conv2d(4, 3, (3, 2), dilation=2, padding="same", bias=False, **one),
+                nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1, groups=2, **one),
+            ]
+        )
+
+    def forward(self, pair):
+        z = torch.view_as_complex(pair)
+        return tuple(torch.view_as_real(layer(z)) for layer in self.layers)
+
+
+def test_complex_convolutions():
+    check(Convolutions(), pairs(3, 4, 9, 8))
+
+
+def statistics(z):
+    return z.var(1), z.std((1, 2), keepdim=True), z.cumprod(-1)
+
+
+def test_variances_and_running_products():
+    check(Pairs(statistics), pairs(3, 4, 5, 6))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_systems_of_up_to_three_unknowns(size):
+    def systems(z):
+        matrix = z[:, :size, :size] + 5 * torch.eye(size)
+        right, vector = z[:, :size, 3:], z[:, :size, 0]
+        return (
+            torch.linalg.inv(matrix),
+            torch.linalg.det(matrix),
+            torch.linalg.solve(matrix, right),
+            torch.linalg.solve(matrix, right.mT, left=False),
+            torch.linalg.solve(matrix, vector),
+        )
+
+    check(Pairs(systems), pairs(3, 5, 5), tolerance=5e-6)
+
+
+def test_larger_systems_are_refused_with_a_way_out():
+    class Inverse(nn.Module):
+        def forward(self, x):
+            return torch.linalg.inv(fft.fft(x)).abs()
+
+    with pytest.raises(UnsupportedError, match=r"linalg_inv_ex .*4 rows, expected up to three; solve larger"):
+        convert_module(Inverse(), np.eye(4, dtype=np.float32)[None])
+
+
+def test_a_transform_along_the_batch_is_refused_in_one_line():
+    class AlongBatch(nn.Module):
+        def forward(self, x):
+            return fft.fft(x, dim=0).abs()
+
+    with pytest.raises(
+        UnsupportedError,
+        match=r"`return fft\.fft\(x, dim=0\)\.abs\(\)` .*transforms axis 0, the batch, .*--batch N",
+    ) as error:
+        convert_module(AlongBatch(), np.ones((1, 4), np.float32))
+    assert "\n" not in str(error.value)
+    model = convert_module(AlongBatch(), np.ones((1, 4), np.float32), batch=3).model
+    assert "DFT" not in {node.op_type for node in model.graph.node}
+
+
 def test_an_operator_without_a_real_form_is_refused_with_the_line_of_the_author():
     class Exponential(nn.Module):
         def forward(self, x):

@@ -12,11 +12,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 from ptychonnx.export.graph.inspection import check_graph
-from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.export.verification.engines import open_onnxruntime, open_reference
 from ptychonnx.export.verification.inputs import VerificationInputs
 from ptychonnx.export.verification.reference_pair import reference_pair, reference_patterns
 from ptychonnx.export.verification.report_files import report_text
 from ptychonnx.export.verification.trained_weights import count_found, prove_weights
+from ptychonnx.export.verification.verdict import report_lines
 from ptychonnx.export.verification.verify import relative_difference, verify
 from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.train.run import fingerprint
@@ -113,6 +114,65 @@ def test_an_engine_that_cannot_load_the_graph_fails_every_case():
     report = report_of(with_node(helper.make_node("Nonsense", ["a"], ["b"])))
     assert [case.passed for case in report.cases] == [False] * 3
     with pytest.raises(VerificationError, match=r"onnxruntime .* refuses it: .*Nonsense"):
+        report.raise_on_refusal()
+
+
+@pytest.mark.parametrize("axis", [1, -2])
+def test_the_evaluator_gathers_from_more_than_64_entries(axis):
+    generator = np.random.default_rng(0)
+    data = generator.normal(size=(2, 100, 3)).astype(np.float32)
+    indices = generator.integers(-100, 100, (1, 70, 2))
+    model = model_of(
+        [helper.make_node("GatherElements", ["data", "indices"], ["out"], axis=axis)],
+        [("data", [2, 100, 3])],
+        [("out", [1, 70, 2])],
+        [("indices", indices)],
+    )
+    expected = [[[data[0, indices[0, row, column], column] for column in (0, 1)] for row in range(70)]]
+    np.testing.assert_array_equal(open_reference(model.SerializeToString())(data), expected)
+    np.testing.assert_array_equal(open_onnxruntime(model.SerializeToString())(data), expected)
+
+
+def engine(name, answer=native):
+    """A function that loads something with the interface of an engine."""
+
+    def run(x):
+        if isinstance(answer, str):
+            raise VerificationError(answer)
+        return answer(x)
+
+    run.name = name
+    return lambda: run
+
+
+@pytest.mark.parametrize(
+    ("openvino", "reason"),
+    [(native, None), (lambda x: 2 * native(x), "64 array objects"), ("limit of its own", "64 array objects")],
+)
+def test_an_engine_that_cannot_run_a_graph_does_not_decide_if_two_others_agree(openvino, reason):
+    engines = {
+        "onnxruntime": engine("onnxruntime"),
+        "openvino": engine("OpenVINO", openvino),
+        "reference": engine("onnx reference evaluator", "64 array objects"),
+    }
+    report = verify("some", engines, native, [VerificationInputs("random", "seeded", (INPUTS,))])
+    assert [case.could_not_run for case in report.cases if case.engine.startswith("onnx ")] == [True]
+    assert "onnx reference evaluator: could not run: 64 array objects" in report_lines(report)
+    if reason is None:
+        report.raise_on_refusal()
+        return
+    with pytest.raises(VerificationError, match=reason):
+        report.raise_on_refusal()
+
+
+def test_a_wrong_answer_decides_although_two_others_agree():
+    engines = {
+        "onnxruntime": engine("onnxruntime"),
+        "openvino": engine("OpenVINO"),
+        "reference": engine("onnx reference evaluator", lambda x: 2 * native(x)),
+    }
+    report = verify("some", engines, native, [VerificationInputs("random", "seeded", (INPUTS,))])
+    with pytest.raises(VerificationError, match=r"relative error 1\.00e\+00"):
         report.raise_on_refusal()
 
 

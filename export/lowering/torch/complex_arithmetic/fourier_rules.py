@@ -33,7 +33,10 @@ def _transform(
     scales: NDArray | None = None,
 ) -> LinearValue:
     if not value.fixed(axis):
-        raise NotLowered(f"it transforms axis {axis}, whose size is dynamic; only the batch may be")
+        raise NotLowered(
+            f"it transforms axis {axis}, the batch, whose size is not fixed",
+            "transform another axis, or fix the batch: --batch N exports the module for batches of N alone",
+        )
     size = size or value.shape[axis]
     if not size:
         raise NotLowered(f"it transforms axis {axis} of size 0")

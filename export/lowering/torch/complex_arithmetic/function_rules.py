@@ -9,14 +9,9 @@ import torch
 from torch import Tensor
 
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
-from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import RULES, Context, rule
 
 __all__: list[str] = []
-
-
-def _complex(real: Tensor, imaginary: Tensor) -> LinearValue:
-    return LinearValue.of(Pair(real, imaginary))
 
 
 def _product(context: Context, x: Any, y: Any) -> Any:
@@ -40,20 +35,22 @@ def _sign(context: Context, operator: Any, x: Any) -> LinearValue:
     real, imaginary = context.pair(x).parts
     size = torch.sqrt(real * real + imaginary * imaginary)
     size = torch.where(size == 0, torch.ones_like(size), size)
-    return _complex(real / size, imaginary / size)
+    return LinearValue.of_parts(real / size, imaginary / size)
 
 
 @rule("exp")
 def _exp(context: Context, operator: Any, x: Any) -> LinearValue:
     pair = context.pair(x)
     size = torch.exp(pair.real)
-    return _complex(size * torch.cos(pair.imaginary), size * torch.sin(pair.imaginary))
+    return LinearValue.of_parts(size * torch.cos(pair.imaginary), size * torch.sin(pair.imaginary))
 
 
 @rule("log")
 def _log(context: Context, operator: Any, x: Any) -> LinearValue:
     real, imaginary = context.pair(x).parts
-    return _complex(0.5 * torch.log(real * real + imaginary * imaginary), torch.atan2(imaginary, real))
+    return LinearValue.of_parts(
+        0.5 * torch.log(real * real + imaginary * imaginary), torch.atan2(imaginary, real)
+    )
 
 
 @rule("sqrt", "rsqrt")
@@ -65,7 +62,7 @@ def _sqrt(context: Context, operator: Any, x: Any) -> LinearValue:
     small = torch.abs(imaginary) / torch.where(large == 0, torch.ones_like(large), 2 * large)
     right = real >= 0
     sign = torch.where(imaginary < 0, -torch.ones_like(real), torch.ones_like(real))
-    root = _complex(torch.where(right, large, small), sign * torch.where(right, small, large))
+    root = LinearValue.of_parts(torch.where(right, large, small), sign * torch.where(right, small, large))
     return (
         root if operator.overloadpacket.__name__ == "sqrt" else RULES["reciprocal"](context, operator, root)
     )
@@ -73,7 +70,7 @@ def _sqrt(context: Context, operator: Any, x: Any) -> LinearValue:
 
 def _circular(context: Context, x: Any, real: Callable, imaginary: Callable) -> LinearValue:
     pair = context.pair(x)
-    return _complex(real(pair.real, pair.imaginary), imaginary(pair.real, pair.imaginary))
+    return LinearValue.of_parts(real(pair.real, pair.imaginary), imaginary(pair.real, pair.imaginary))
 
 
 @rule("sin")
@@ -110,14 +107,14 @@ def _tanh(context: Context, operator: Any, x: Any) -> LinearValue:
     pair = context.pair(x)
     t, u = torch.tanh(pair.real), torch.tan(pair.imaginary)
     below = 1 + t * t * u * u
-    return _complex(t * (1 + u * u) / below, u * (1 - t * t) / below)
+    return LinearValue.of_parts(t * (1 + u * u) / below, u * (1 - t * t) / below)
 
 
 @rule("sigmoid")
 def _sigmoid(context: Context, operator: Any, x: Any) -> LinearValue:
     half = _product(context, x, 0.5)
     pair = context.pair(_tanh(context, operator, half))
-    return _complex(0.5 + 0.5 * pair.real, 0.5 * pair.imaginary)
+    return LinearValue.of_parts(0.5 + 0.5 * pair.real, 0.5 * pair.imaginary)
 
 
 @rule("silu")

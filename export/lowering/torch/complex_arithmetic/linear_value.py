@@ -81,6 +81,13 @@ class LinearValue:
         term = Term(value, (None,) * len(value.shape))
         return cls(value.shape, value.dtype, [term], is_real=is_real, computed=value)
 
+    @classmethod
+    def of_parts(cls, real: Tensor, imaginary: Tensor) -> LinearValue:
+        """A complex tensor whose parts are known; they are broadcast to one shape."""
+        if real.shape != imaginary.shape:
+            real, imaginary = torch.broadcast_tensors(real, imaginary)
+        return cls.of(Pair(real, imaginary))
+
     @property
     def ndim(self) -> int:
         return len(self.shape)

@@ -14,7 +14,7 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.constants import Constan
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.tensor_views import reshaped, select_entries
 
-__all__ = ["is_long", "long_transform"]
+__all__ = ["factors", "is_long", "long_transform"]
 
 # Up to this length one product is faster than two with twiddle factors between; see docs/decisions/0028.
 LONGEST_PRODUCT = 256
@@ -24,21 +24,21 @@ def is_long(one: AxisMap) -> bool:
     """Whether factors cost less than the product with the matrix of a map."""
     if not isinstance(one.kernel, Fourier) or one.kernel.size <= LONGEST_PRODUCT:
         return False
-    factors = _factors(one.kernel.size)
-    if len(factors) == 1:
+    parts = factors(one.kernel.size)
+    if len(parts) == 1:
         return False
-    return one.inputs * one.outputs > 2 * one.kernel.size * sum(factors)
+    return one.inputs * one.outputs > 2 * one.kernel.size * sum(parts)
 
 
 @functools.cache
-def _factors(size: int) -> tuple[int, ...]:
+def factors(size: int) -> tuple[int, ...]:
     """Two factors that are as equal as possible, split again while they are long; the size itself if prime."""
     if size <= LONGEST_PRODUCT:
         return (size,)
     divisors = [n for n in range(math.isqrt(size), 1, -1) if size % n == 0]
     if not divisors:
         return (size,)
-    return (*_factors(size // divisors[0]), *_factors(divisors[0]))
+    return (*factors(size // divisors[0]), *factors(divisors[0]))
 
 
 def long_transform(
@@ -81,8 +81,7 @@ def _scaled(pair: Pair, axis: int, scales: np.ndarray, constants: Constants) -> 
 
 def _transform(x: Tensor, size: int, sign: int, scale: float, constants: Constants) -> Tensor:
     """[..., p, size] to the same: ``position = i a + j`` and ``frequency = k + l b``, for size = a b."""
-    factors = _factors(size)
-    if len(factors) == 1:
+    if len(factors(size)) == 1:
         return _direct(x, size, sign, scale, constants)
     a = next(n for n in range(math.isqrt(size), 1, -1) if size % n == 0)
     b = size // a

@@ -23,9 +23,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ptychonnx.export.lowering.torch.complex_arithmetic import (
     arithmetic_rules,
+    assignment_rules,
+    choice_rules,
     contraction_rules,
+    convolution_rules,
+    creation_rules,
     fourier_rules,
     function_rules,
+    linear_algebra_rules,
+    part_rules,
+    selection_rules,
     structure_rules,
 )
 from ptychonnx.export.lowering.torch.complex_arithmetic.constants import Constants
@@ -47,9 +54,23 @@ COMPLEX_LOWERING = "Fourier transforms and complex numbers in real arithmetic"
 
 logger = logging.getLogger(__name__)
 
-_RULE_MODULES = (arithmetic_rules, contraction_rules, fourier_rules, function_rules, structure_rules)
+# Each enters its rules when it is imported.
+_RULE_MODULES = (
+    arithmetic_rules,
+    assignment_rules,
+    choice_rules,
+    contraction_rules,
+    convolution_rules,
+    creation_rules,
+    fourier_rules,
+    function_rules,
+    linear_algebra_rules,
+    part_rules,
+    selection_rules,
+    structure_rules,
+)
 # Real operators that the exporter, or an engine, cannot take as they are.
-_ALSO_REAL = {"unfold_backward", "gather"}
+_ALSO_REAL = {"unfold_backward", "_linalg_check_errors"}
 
 
 class _ComplexSeen(TorchDispatchMode):
@@ -246,14 +267,14 @@ class _Interpreter(torch.fx.Interpreter):
         try:
             return super().run_node(node)
         except NotLowered as error:
-            raise UnsupportedError(_refusal(node, str(error))) from error
+            raise UnsupportedError(_refusal(node, str(error), error.way_out)) from error
         except UnsupportedError:
             raise
         except (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError, AssertionError) as error:
             if not _touches_complex(node):
                 raise
             logger.debug("%s", node.format_node(), exc_info=True)
-            raise UnsupportedError(_refusal(node, first_line(error))) from error
+            raise UnsupportedError(_refusal(node, first_line(error), NotLowered("").way_out)) from error
 
     def call_function(self, target: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if not isinstance(target, torch._ops.OpOverload):
@@ -303,13 +324,11 @@ def _map_leaves(value: Any, function: Any) -> Any:
     return function(value)
 
 
-def _refusal(node: Node, why: str) -> str:
+def _refusal(node: Node, why: str, way_out: str) -> str:
     operator = str(node.target).removesuffix(".default")
     where = _source_line(node)
-    return (
-        f"{operator} of complex numbers{f' at {where}' if where else ''} has no form in real arithmetic: {why}; "
-        "write it with real numbers, such as those of torch.view_as_real"
-    )
+    place = f" at {where}" if where else ""
+    return f"{operator} of complex numbers{place} has no form in real arithmetic: {why}; {way_out}"
 
 
 def _source_line(node: Node) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +16,35 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import Line
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
 
-__all__ = ["RULES", "Constant", "Context", "NotLowered", "is_complex", "rule"]
+__all__ = ["REAL_TYPES", "RULES", "Constant", "Context", "NotLowered", "by_parts", "is_complex", "rule"]
 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
 
+# The type of the parts of each complex type.
+REAL_TYPES: dict[Any, torch.dtype] = {
+    torch.complex32: torch.float16,
+    torch.complex64: torch.float32,
+    torch.complex128: torch.float64,
+}
+
 
 class NotLowered(Exception):
-    """An operator, or one way to call it, has no real form; the message says why."""
+    """An operator, or one way to call it, has no real form; the message says why.
+
+    Parameters
+    ----------
+    why
+        The reason.
+    way_out
+        What the author of the module can do.
+    """
+
+    def __init__(
+        self, why: str, way_out: str = "write it with real numbers, such as those of torch.view_as_real"
+    ) -> None:
+        super().__init__(why)
+        self.way_out = way_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +107,19 @@ class Context:
             return computed
         return x
 
+    def parts(self, x: Any) -> tuple[Any, Any]:
+        """Real and imaginary part, tensors or numbers; the imaginary part of a real argument is None."""
+        if isinstance(x, complex):
+            return x.real, x.imag
+        return self.pair(x).parts if is_complex(x) else (self.real(x), None)
+
+    def both_parts(self, x: Any) -> tuple[Any, Any]:
+        """`parts`, with zeros for the imaginary part of a real argument."""
+        real, imaginary = self.parts(x)
+        if imaginary is None:
+            imaginary = torch.zeros_like(real) if isinstance(real, Tensor) else 0.0
+        return real, imaginary
+
     def constant(self, x: Any) -> NDArray | None:
         """The values of an argument that no input changes; None for any other."""
         if isinstance(x, Constant):
@@ -112,3 +146,12 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return enter
+
+
+def by_parts(context: Context, operator: Any, x: Any, *args: Any, **keywords: Any) -> Any:
+    """Apply an operator to both parts of `x`; a rule for operators that do so."""
+    pair = context.pair(x)
+    real, imaginary = (operator(part, *args, **keywords) for part in pair.parts)
+    if isinstance(real, Sequence):
+        return [LinearValue.of(Pair(*both)) for both in zip(real, imaginary, strict=True)]
+    return LinearValue.of(Pair(real, imaginary))

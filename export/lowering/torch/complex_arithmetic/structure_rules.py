@@ -1,4 +1,4 @@
-"""Operators that move entries: slices, padding, concatenation, permutations, views, indexing."""
+"""Operators that leave the entries as they are: permutations, views, copies; and sums of entries."""
 
 from __future__ import annotations
 
@@ -6,39 +6,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from ptychonnx.export.lowering.torch.complex_arithmetic.axis_map import positions
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue, Term
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
-from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
-    Constant,
-    Context,
-    NotLowered,
-    is_complex,
-    rule,
-)
+from ptychonnx.export.lowering.torch.complex_arithmetic.rules import Context, by_parts, rule
 from ptychonnx.export.lowering.torch.complex_arithmetic.tensor_views import permuted
 
 __all__ = ["STRUCTURAL"]
 
 # Operators that keep a real value uncomputed, so that a transform before or behind them becomes smaller.
 STRUCTURAL = {"slice", "slice_scatter", "constant_pad_nd", "view_as_complex", "alias", "clone", "detach"}
-
-_END = 1 << 62
-
-
-def _parts(context: Context, operator: Any, x: Any, *args: Any, **keywords: Any) -> Any:
-    """Apply the operator to both parts."""
-    pair = context.pair(x)
-    real, imaginary = (operator(part, *args, **keywords) for part in pair.parts)
-    if isinstance(real, Sequence):
-        return [LinearValue.of(Pair(*both)) for both in zip(real, imaginary, strict=True)]
-    return LinearValue.of(Pair(real, imaginary))
 
 
 rule(
@@ -61,6 +42,7 @@ rule(
         "unflatten",
         "neg",
         "index",
+        "embedding",
         "masked_select",
         "narrow_copy",
         "diag_embed",
@@ -71,7 +53,7 @@ rule(
         "im2col",
         "nansum",
     ]
-)(_parts)
+)(by_parts)
 
 
 @rule(
@@ -81,225 +63,9 @@ def _same(context: Context, operator: Any, x: Any, **keywords: Any) -> Any:
     return x
 
 
-def _with_native(context: Context, operator: Any, result: LinearValue, x: Any, *args: Any) -> LinearValue:
-    """For a real value that is known already, the operator itself gives the result too, if a real reader wants it."""
-    if result.is_real and not (isinstance(x, LinearValue) and x.is_pending):
-        result.computed = operator(context.real(x), *map(context.real, args))
-    return result
-
-
-@rule("slice")
-def _slice(
-    context: Context,
-    operator: Any,
-    x: Any,
-    dim: int = 0,
-    start: int | None = None,
-    end: int | None = None,
-    step: int = 1,
-) -> Any:
-    value = context.value(x)
-    axis = value.axis(dim)
-    if (
-        (start is None or start == 0)
-        and (end is None or (isinstance(end, int) and end >= _END))
-        and step == 1
-    ):
-        return x
-    if not (value.fixed(axis) and isinstance(start, int | None) and isinstance(end, int | None)):
-        if value.is_real:
-            return operator(context.real(x), dim, start, end, step)
-        return _parts(context, operator, x, dim, start, end, step)
-    if value.is_real and value.is_pending and not context.is_read_once(x):
-        return operator(context.real(x), dim, start, end, step)
-    result = value.select(axis, positions(start, end, step, value.shape[axis]))
-    return _with_native(context, operator, result, x, dim, start, end, step)
-
-
-@rule("select")
-def _select(context: Context, operator: Any, x: Any, dim: int, index: int) -> Any:
-    value = context.value(x)
-    axis = value.axis(dim)
-    if value.fixed(axis) and isinstance(index, int) and value.is_pending:
-        value = value.select(axis, np.array([index % value.shape[axis]]))
-        return _parts(context, operator, value, axis, 0)
-    return _parts(context, operator, x, dim, index)
-
-
-@rule("index_select")
-def _index_select(context: Context, operator: Any, x: Any, dim: int, index: Tensor) -> Any:
-    value, rows = context.value(x), context.constant(index)
-    axis = value.axis(dim)
-    if rows is None or not value.fixed(axis):
-        return _parts(context, operator, x, dim, index)
-    return value.select(axis, rows % value.shape[axis])
-
-
-@rule("roll")
-def _roll(context: Context, operator: Any, x: Any, shifts: Sequence[int], dims: Sequence[int] = ()) -> Any:
-    value = context.value(x)
-    if not dims or not all(value.fixed(value.axis(dim)) for dim in dims):
-        return _parts(context, operator, x, shifts, dims)
-    for shift, dim in zip(shifts, dims, strict=True):
-        axis = value.axis(dim)
-        value = value.select(axis, np.roll(np.arange(value.shape[axis]), shift))
-    return value
-
-
-@rule("flip")
-def _flip(context: Context, operator: Any, x: Any, dims: Sequence[int]) -> Any:
-    value = context.value(x)
-    if not all(value.fixed(value.axis(dim)) for dim in dims):
-        return _parts(context, operator, x, dims)
-    for dim in dims:
-        axis = value.axis(dim)
-        value = value.select(axis, np.arange(value.shape[axis])[::-1])
-    return value
-
-
-@rule("constant_pad_nd")
-def _pad(context: Context, operator: Any, x: Any, pad: Sequence[int], fill: Any = 0) -> Any:
-    value = context.value(x)
-    axes = [value.ndim - 1 - number for number in range(len(pad) // 2)]
-    plain = fill == 0 and all(isinstance(width, int) for width in pad)
-    if not plain or not all(value.fixed(axis) for axis in axes):
-        if value.is_real:
-            return operator(context.real(x), pad, fill)
-        pair = context.pair(x)
-        fill = complex(fill)
-        return LinearValue.of(
-            Pair(operator(pair.real, pad, fill.real), operator(pair.imaginary, pad, fill.imag))
-        )
-    result = value
-    for number, axis in enumerate(axes):
-        before, after, size = pad[2 * number], pad[2 * number + 1], value.shape[axis]
-        rows = np.arange(-before, size + after)
-        if before or after:
-            result = result.select(axis, np.where((rows < 0) | (rows >= size), -1, rows))
-    return _with_native(context, operator, result, x, pad, fill)
-
-
-@rule("pad")
-def _pad_with_mode(
-    context: Context, operator: Any, x: Any, pad: Sequence[int], mode: str = "constant", fill: Any = None
-) -> Any:
-    if mode == "constant":
-        return _pad(context, torch.ops.aten.constant_pad_nd.default, x, pad, fill or 0)
-    return _parts(context, operator, x, pad, mode, fill)
-
-
-@rule("slice_scatter")
-def _slice_scatter(
-    context: Context,
-    operator: Any,
-    x: Any,
-    source: Any,
-    dim: int = 0,
-    start: int | None = None,
-    end: int | None = None,
-    step: int = 1,
-) -> Any:
-    value, inner = context.value(x), context.settled(source)
-    axis = value.axis(dim)
-    whole = start in (None, 0) and (end is None or (isinstance(end, int) and end >= _END)) and step == 1
-    if whole:
-        return inner if not isinstance(source, Tensor) else source
-    if not (value.fixed(axis) and isinstance(start, int | None) and isinstance(end, int | None)):
-        return _scattered(context, operator, x, source, dim, start, end, step)
-    if value.takes_real_part:
-        value = context.settled(value)
-    size = value.shape[axis]
-    targets = positions(start, end, step, size)
-    kept = np.arange(size)
-    kept[targets] = -1
-    result = value.select(axis, kept).plus(inner.embedded(axis, targets, size))
-    pending = any(isinstance(one, LinearValue) and one.is_pending for one in (x, source))
-    if result.is_real and not pending:
-        arguments = map(context.real, (x, source))
-        result.computed = operator(*arguments, dim, start, end, step)
-    return result
-
-
-@rule("select_scatter", "diagonal_scatter", "scatter", "as_strided_scatter")
-def _scattered(context: Context, operator: Any, x: Any, *args: Any, **keywords: Any) -> Any:
-    """Apply the operator to both parts of all complex arguments; the others are the same for both."""
-    arguments = [x, *args]
-    if not any(map(is_complex, arguments)):
-        return operator(*map(context.real, arguments), **keywords)
-    last = max(i for i, one in enumerate(arguments) if isinstance(one, LinearValue | Constant))
-    floats = [
-        isinstance(one, LinearValue | Constant) or (isinstance(one, Tensor) and one.is_floating_point())
-        for one in arguments
-    ]
-    pairs = [context.pair(one) if part else one for one, part in zip(arguments, floats, strict=True)]
-    assert last >= 0
-    halves = [
-        operator(*(one.parts[part] if isinstance(one, Pair) else one for one in pairs), **keywords)
-        for part in (0, 1)
-    ]
-    return LinearValue.of(Pair(*halves))
-
-
-@rule("index_put")
-def _index_put(
-    context: Context, operator: Any, x: Any, indices: Any, values: Any, accumulate: bool = False
-) -> Any:
-    target, source = context.pair(x), context.pair(values)
-    halves = [operator(target.parts[part], indices, source.parts[part], accumulate) for part in (0, 1)]
-    return LinearValue.of(Pair(*halves))
-
-
-@rule("copy")
-def _copy(context: Context, operator: Any, x: Any, source: Any, *args: Any) -> Any:
-    target = context.value(x)
-    if not is_complex(x):
-        if is_complex(source):
-            return context.pair(source).real.expand(target.shape).clone()
-        return operator(context.real(x), context.real(source), *args)
-    value = context.value(source)
-    shape = tuple(target.shape)
-    if len(value.shape) == len(shape) and all(
-        isinstance(size, int) is isinstance(wanted, int) and (not isinstance(size, int) or size == wanted)
-        for size, wanted in zip(value.shape, shape, strict=True)
-    ):
-        return _as_complex(value)
-    return LinearValue.of(context.pair(source).each(lambda part: part.expand(shape)))
-
-
-def _as_complex(value: LinearValue) -> LinearValue:
-    if not value.is_real:
-        return value
-    if value.takes_real_part:
-        raise NotLowered("it uses the real part of a transform as a complex value")
-    return LinearValue(value.shape, value.dtype, value.terms)
-
-
-@rule("cat")
-def _cat(context: Context, operator: Any, tensors: Sequence[Any], dim: int = 0) -> Any:
-    values = [context.settled(one) for one in tensors]
-    axis = values[0].axis(dim)
-    if not all(one.fixed(axis) for one in values):
-        pairs = [context.pair(one) for one in tensors]
-        return LinearValue.of(Pair(*(operator([one.parts[part] for one in pairs], dim) for part in (0, 1))))
-    size, start = sum(one.shape[axis] for one in values), 0
-    result = None
-    for one in values:
-        placed = one.embedded(axis, np.arange(start, start + one.shape[axis]), size)
-        result = placed if result is None else result.plus(placed)
-        start += one.shape[axis]
-    assert result is not None
-    return LinearValue(result.shape, result.dtype, result.terms)
-
-
-@rule("stack")
-def _stack(context: Context, operator: Any, tensors: Sequence[Any], dim: int = 0) -> Any:
-    pairs = [context.pair(one) for one in tensors]
-    return LinearValue.of(Pair(*(operator([one.parts[part] for one in pairs], dim) for part in (0, 1))))
-
-
 @rule("split", "split_with_sizes", "chunk", "unbind", "tensor_split")
 def _split(context: Context, operator: Any, x: Any, *args: Any, **keywords: Any) -> Any:
-    return _parts(context, operator, x, *args, **keywords)
+    return by_parts(context, operator, x, *args, **keywords)
 
 
 @rule("permute", "transpose", "t")
@@ -352,12 +118,3 @@ def _is_equal(left: Any, right: Any) -> bool:
     if isinstance(left, int) and isinstance(right, int):
         return left == right
     return statically_known_true(left == right)
-
-
-@rule("gather")
-def _gather(context: Context, operator: Any, x: Any, dim: int, index: Tensor, **keywords: Any) -> Any:
-    # Counted from the front, since the reference evaluator of ONNX misreads a negative axis.
-    axis = context.value(x).axis(dim)
-    if is_complex(x):
-        return _parts(context, operator, x, axis, index, **keywords)
-    return operator(context.real(x), axis, index, **keywords)

@@ -1,0 +1,32 @@
+"""Times of several functions in one process, in turn, so that other work on the machine slows all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["median_milliseconds"]
+
+
+def median_milliseconds(
+    functions: Mapping[str, Callable[[], Any]], seconds: float = 0.4, runs: int = 9
+) -> dict[str, float]:
+    """Median time of each function, after one run that is not counted.
+
+    Parameters
+    ----------
+    seconds
+        For each function on average, after at least `runs` runs of each.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    while len(next(iter(times.values()))) < runs or sum(map(sum, times.values())) < seconds * len(times):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - start)
+    return {name: 1e3 * float(np.median(one)) for name, one in times.items()}

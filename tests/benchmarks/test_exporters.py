@@ -1,0 +1,99 @@
+"""The comparison of exporters: our exporter is right, files are judged correctly, and the page shows the results."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("neuralop")
+
+from benchmarks.exporter_cases import cases_of  # noqa: E402
+from benchmarks.exporter_worker import export, judge, native_of, open_onnx  # noqa: E402
+from benchmarks.exporters import Results, supervised  # noqa: E402
+from ptychonnx.export.graph.inspection import operators  # noqa: E402
+
+sys.path.append(str(Path(__file__).parents[2] / "docs" / "scripts"))
+import exporters as tables  # noqa: E402
+
+CASES = cases_of("torch")
+RIGHT = "right"
+
+
+@pytest.mark.parametrize("name", list(CASES)[::3])
+def test_our_exporter_is_right_for_every_third_module(name, tmp_path):
+    record, _ = export("ptychonnx", CASES[name], tmp_path)
+    assert record["status"] == RIGHT, record
+    assert record["dft"] == 0
+
+
+def test_a_file_is_judged_by_its_answers(tmp_path):
+    native, path = native_of(CASES["odd_length"]), tmp_path / "file.onnx"
+    model = native.convert(18).model
+    onnx.save(model, path)
+    assert judge(path, native, 1e-5, open_onnx)["status"] == RIGHT
+    tensor = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+    tensor.raw_data = tensor.raw_data[::-1]
+    onnx.save(model, path)
+    assert judge(path, native, 1e-5, open_onnx)["status"] == "wrong"
+    onnx.save(native_of(CASES["odd_length"], 2).convert(18).model, path)
+    assert judge(path, native, 1e-5, open_onnx)["status"] == "fixed batch"
+    path.write_bytes(b"nothing")
+    assert judge(path, native, 1e-5, open_onnx)["status"] == "does not load"
+    assert "DFT" not in operators(model)
+
+
+def test_results_are_kept_and_read_again(tmp_path):
+    Results(tmp_path / "r.json").add({"case": "a", "exporter": "torch", "status": RIGHT})
+    again = Results(tmp_path / "r.json")
+    again.add({"case": "a", "milliseconds": {"torch": 1.0}})
+    expected = {"exporters": {"torch": {"status": RIGHT}}, "milliseconds": {"torch": 1.0}}
+    assert Results(tmp_path / "r.json").module("a") == expected
+
+
+def test_a_worker_that_crashes_is_a_result(tmp_path):
+    records = []
+    supervised("torch", "no framework", tmp_path, ["one"], 60, records.append)
+    assert records == [{"case": "one", "exporter": "torch", "status": "crash"}]
+
+
+def state(status, **figures):
+    return {"status": status, "error": 1e-7, **figures}
+
+
+def test_the_tables_say_where_another_exporter_is_better():
+    results = {
+        "modules": {
+            name: {
+                "about": "about",
+                "framework": "torch",
+                "exporters": {"ptychonnx": state(RIGHT, nodes=3), "torch": state(status)},
+                "milliseconds": {"native": 4.0, "ptychonnx": 2.0, "torch": milliseconds},
+            }
+            for name, status, milliseconds in (
+                ("a", RIGHT, 1.0),
+                ("b", "wrong", 1.0),
+                ("c", "fixed batch", 8.0),
+            )
+        }
+    }
+    by_name = {row[0]: row[1:] for row in tables.summary(results)}
+    assert by_name["ptychonnx"][:4] == ["3", "3", "3", "3"]
+    assert by_name["torch"] == ["3", "3", "2", "1", "1", "0", "1"]
+    rows = [row[4] for row in tables.modules(results, "torch")[1:]]
+    assert rows == ["**0.50×, faster**", "wrong (1e\u201107)", "4.00×, fixed batch"]
+
+
+def test_the_page_holds_every_module_and_what_ours_does_not_export():
+    results = tables.read_results()
+    measured = {name for name, module in results["modules"].items() if module["framework"] == "torch"}
+    assert measured == set(CASES)
+    assert len(results["modules"]) >= 40
+    page = "\n".join(tables.table(part) for part in ("torch", "tensorflow"))
+    refused = tables.table("refusals")
+    for name, module in results["modules"].items():
+        assert page.count(f"| `{name}`: {module['about']} |") == 1
+        assert (module["exporters"]["ptychonnx"]["status"] in tables.RIGHT) != (f"`{name}`" in refused)
