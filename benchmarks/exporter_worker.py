@@ -1,9 +1,10 @@
 """Worker process of `benchmarks.exporters`: exports modules with one exporter, judges the files, or times them.
 
-    python -m benchmarks.exporter_worker ptychonnx|torch|tf2onnx|openvino torch|tensorflow FOLDER NAME...
-    python -m benchmarks.exporter_worker time torch|tensorflow FOLDER NAME...
+    python -m benchmarks.exporter_worker ptychonnx|torch|tf2onnx|openvino|time torch|tensorflow FOLDER
 
-One line of JSON for each module and exporter goes to standard output. Files are written to FOLDER.
+Every module is offered by a line of JSON on standard output, and taken by a line ``yes`` on standard input. One line
+for each result follows: one of an exporter, one of the same file through onnxslim, or times. Files are written to
+FOLDER.
 
 Every exporter gets the same module. If that has complex or nested inputs or outputs, all exporters but ours get it
 wrapped, so that it takes and returns flat real tensors, complex numbers as pairs. Each is asked for a dynamic batch
@@ -298,23 +299,25 @@ def main() -> None:
     # Exporters write to standard output, which must hold only the answers.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    exporter, framework, folder, *names = sys.argv[1:]
+    exporter, framework, folder = sys.argv[1:]
     cases = cases_of(framework)
     if framework == "torch":
         import torch
 
         torch.set_num_threads(1)
-    for name in names or cases:
-        records = (
-            [timed(cases[name], Path(folder))]
-            if exporter == "time"
-            else export(exporter, cases[name], Path(folder))
-        )
-        for record in records:
-            channel.write(json.dumps(record) + "\n")
-            channel.flush()
-        channel.write(json.dumps({"done": name}) + "\n")
+
+    def say(record: dict[str, Any]) -> None:
+        channel.write(json.dumps(record) + "\n")
         channel.flush()
+
+    for name, case in cases.items():
+        say({"offer": name, "about": case.about, "framework": framework})
+        if sys.stdin.readline().strip() != "yes":
+            continue
+        records = [timed(case, Path(folder))] if exporter == "time" else export(exporter, case, Path(folder))
+        for record in records:
+            say(record)
+    say({"end": True})
 
 
 if __name__ == "__main__":

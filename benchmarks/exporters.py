@@ -19,12 +19,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.exporter_cases import cases_of
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.machine import processor
 
@@ -55,7 +55,7 @@ class Results:
         if "exporter" in record:
             module["exporters"][record.pop("exporter")] = record
         else:
-            module |= record
+            module.update(record)
         self.write()
 
     def write(self) -> None:
@@ -64,49 +64,69 @@ class Results:
 
 
 def supervised(
-    job: str, framework: str, folder: Path, names: Sequence[str], limit: float, answer: Callable[[dict], None]
+    job: str,
+    framework: str,
+    folder: Path,
+    chosen: Callable[[str], bool],
+    limit: float,
+    answer: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Run a worker on modules; one that takes longer than `limit` seconds, or crashes, is recorded and left out."""
-    remaining = list(names)
-    while remaining:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.exporter_worker",
-            job,
-            framework,
-            str(folder),
-            *remaining,
-        ]
-        worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=_read, args=(worker, lines), daemon=True).start()
-        # Loading the framework counts for the first module.
-        patience, status = limit + 120, None
+    """Run a worker on the modules of a framework.
+
+    A module that takes longer than `limit` seconds, or crashes the worker, is recorded so and left out.
+
+    Parameters
+    ----------
+    chosen
+        Whether a module of this name is wanted.
+    """
+    stopped: str | None = "none yet"
+    while stopped is not None:
+        command = [sys.executable, "-m", "benchmarks.exporter_worker", job, framework, str(folder)]
+        worker = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         try:
-            while remaining and status is None:
-                try:
-                    line = lines.get(timeout=patience)
-                except queue.Empty:
-                    status = "time limit"
-                    continue
-                patience = limit
-                if line is None:
-                    status = "crash"
-                    continue
-                record = json.loads(line)
-                if "done" in record:
-                    remaining.remove(record["done"])
-                else:
-                    answer(record)
+            stopped = until_end(worker, job, chosen, limit, answer)
         finally:
             worker.kill()
             worker.wait()
-        if status is not None:
-            print(f"{remaining[0]}: {status} in {job}", flush=True)
-            answer(
-                {"case": remaining.pop(0)} | ({} if job == "time" else {"exporter": job, "status": status})
-            )
+
+
+def until_end(
+    worker: subprocess.Popen[str],
+    job: str,
+    chosen: Callable[[str], bool],
+    limit: float,
+    answer: Callable[[dict[str, Any]], None],
+) -> str | None:
+    """Ask a worker for every module that it offers; the name of the one that stopped it, or None at the end."""
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(worker, lines), daemon=True).start()
+    assert worker.stdin is not None
+    name, patience = None, max(limit, 300)  # loading the framework takes a while
+    while True:
+        try:
+            line = lines.get(timeout=patience)
+        except queue.Empty:
+            line, status = None, "time limit"
+        else:
+            status = "crash"
+        if line is None:
+            if name is None:
+                raise RuntimeError(f"the worker for {job} does not start")
+            answer({"case": name} | ({} if job == "time" else {"exporter": job, "status": status}))
+            return name
+        record = json.loads(line)
+        if "end" in record:
+            return None
+        if "offer" in record:
+            name, patience = record["offer"], limit
+            answer({"case": name, "about": record["about"], "framework": record["framework"]})
+            worker.stdin.write("yes\n" if chosen(name) else "no\n")
+            worker.stdin.flush()
+        else:
+            answer(record)
 
 
 def _read(worker: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
@@ -130,6 +150,7 @@ def main() -> None:
     parser.add_argument(
         "--again", nargs="*", default=[], help="exporters whose results are measured anew, or `time`"
     )
+    parser.add_argument("--jobs", nargs="*", help="exporters, or `time`; all if left out")
     parser.add_argument("--framework", choices=tuple(EXPORTERS), help="modules of one framework alone")
     parser.add_argument("--limit", type=float, default=120, help="seconds for a module in an exporter")
     parser.add_argument(
@@ -142,31 +163,29 @@ def main() -> None:
     results.content["machine"] = {"processor": processor(), "cores": os.cpu_count(), "note": arguments.note}
     results.content["versions"] = {package: _version(package) for package in PACKAGES}
 
+    finished: set[tuple[str, str]] = set()
+
     def keep(record: dict[str, Any]) -> None:
         print(json.dumps(record), flush=True)
         results.add(record)
         if arguments.stop_after and time.monotonic() - start > arguments.stop_after:
             raise OutOfTime
 
+    def is_missing(job: str, name: str) -> bool:
+        if name not in (arguments.only or [name]) or (job, name) in finished:
+            return False
+        finished.add((job, name))
+        module = results.module(name)
+        known = "milliseconds" in module if job == "time" else job in module["exporters"]
+        return not known or job in arguments.again
+
     try:
         for framework in [arguments.framework] if arguments.framework else EXPORTERS:
-            cases = cases_of(framework)
-            chosen = [name for name in cases if name in (arguments.only or cases)]
-            for name in cases:
-                module = results.module(name)
-                results.content["modules"][name] = {
-                    "about": cases[name].about,
-                    "framework": framework,
-                } | module
             for job in (*EXPORTERS[framework], "time"):
-                missing = [
-                    name
-                    for name in chosen
-                    if job in arguments.again
-                    or (job if job != "time" else "milliseconds")
-                    not in (results.module(name) if job == "time" else results.module(name)["exporters"])
-                ]
-                supervised(job, framework, arguments.files, missing, arguments.limit, keep)
+                if job in (arguments.jobs or [job]):
+                    supervised(
+                        job, framework, arguments.files, partial(is_missing, job), arguments.limit, keep
+                    )
     except OutOfTime:
         print("out of time: run the command again to continue")
     results.write()

@@ -12,7 +12,7 @@ __all__ = ["median_milliseconds"]
 
 
 def median_milliseconds(
-    functions: Mapping[str, Callable[[], Any]], seconds: float = 0.4, runs: int = 9
+    functions: Mapping[str, Callable[[], Any]], seconds: float = 0.2, runs: int = 7
 ) -> dict[str, float]:
     """Median time of each function, after one run that is not counted.
 

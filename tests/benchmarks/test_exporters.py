@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ pytest.importorskip("neuralop")
 
 from benchmarks.exporter_cases import cases_of  # noqa: E402
 from benchmarks.exporter_worker import export, judge, native_of, open_onnx  # noqa: E402
-from benchmarks.exporters import Results, supervised  # noqa: E402
+from benchmarks.exporters import Results, until_end  # noqa: E402
 from ptychonnx.export.graph.inspection import operators  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "scripts"))
@@ -54,10 +55,36 @@ def test_results_are_kept_and_read_again(tmp_path):
     assert Results(tmp_path / "r.json").module("a") == expected
 
 
-def test_a_worker_that_crashes_is_a_result(tmp_path):
-    records = []
-    supervised("torch", "no framework", tmp_path, ["one"], 60, records.append)
-    assert records == [{"case": "one", "exporter": "torch", "status": "crash"}]
+def worker(body):
+    """A process that speaks as a worker does."""
+    code = f"import json, os, sys, time\ndef say(**record): print(json.dumps(record), flush=True)\n{body}"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [("os._exit(3)", "crash"), ("time.sleep(100)", "time limit"), ("", None)]
+)
+def test_a_worker_that_crashes_or_takes_too_long_is_a_result(body, status):
+    script = f"""
+for name in "ab":
+    say(offer=name, about="", framework="torch")
+    if sys.stdin.readline() == "yes\\n":
+        say(case=name, exporter="torch", status="right")
+        {body or "pass"}
+say(end=True)
+"""
+    records, process = [], worker(script)
+    stopped = until_end(
+        process, "torch", lambda name: name == "b", 1 if "sleep" in body else 60, records.append
+    )
+    process.kill()
+    process.wait()
+    results = [record for record in records if "status" in record]
+    assert stopped == (None if status is None else "b")
+    assert results[0] == {"case": "b", "exporter": "torch", "status": "right"}
+    assert [record["status"] for record in results[1:]] == ([] if status is None else [status])
 
 
 def state(status, **figures):
