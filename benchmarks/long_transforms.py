@@ -28,7 +28,7 @@ from ptychonnx.export.passes import clean
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.machine import processor
 
-LENGTHS = (96, 128, 160, 192, 256, 320, 384, 512, 768, 1024)
+LENGTHS = (128, 192, 256, 384, 512, 768, 1024)
 # Transforms at once.
 LINES = (8, 256)
 
