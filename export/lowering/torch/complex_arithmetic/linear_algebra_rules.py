@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
@@ -62,33 +61,21 @@ def _inverse(context: Context, matrix: Any) -> Any:
     return RULES["div"](context, torch.ops.aten.div.Tensor, adjugate, wide)
 
 
-def _no_errors(context: Context, matrix: Any) -> Tensor:
-    return torch.zeros_like(context.pair(matrix).real[..., 0, 0], dtype=torch.int32)
+@rule("linalg_det", "det")
+def _det(context: Context, operator: Any, matrix: Any) -> Any:
+    return _determinant_and_adjugate(context, matrix)[0]
 
 
-@rule("_linalg_det")
-def _det(context: Context, operator: Any, matrix: Any) -> tuple[Any, ...]:
-    return _determinant_and_adjugate(context, matrix)[0], None, None
+@rule("linalg_inv", "inverse")
+def _inv(context: Context, operator: Any, matrix: Any) -> Any:
+    """A singular matrix gives infinities instead of an error."""
+    return _inverse(context, matrix)
 
 
-@rule("linalg_inv_ex")
-def _inv(context: Context, operator: Any, matrix: Any, **_: Any) -> tuple[Any, ...]:
-    return _inverse(context, matrix), _no_errors(context, matrix)
-
-
-@rule("_linalg_solve_ex")
-def _solve(
-    context: Context, operator: Any, matrix: Any, right: Any, *, left: bool = True, **_: Any
-) -> tuple[Any, ...]:
+@rule("linalg_solve")
+def _solve(context: Context, operator: Any, matrix: Any, right: Any, *, left: bool = True) -> Any:
     inverse = _inverse(context, matrix)
     is_vector = len(context.value(right).shape) < len(context.value(matrix).shape)
     equation = ("...ij,...j->...i" if left else "...j,...ji->...i") if is_vector else "...ij,...jk->...ik"
     operands = [inverse, right] if left else [right, inverse]
-    solution = RULES["einsum"](context, torch.ops.aten.einsum.default, equation, operands)
-    return solution, None, None, _no_errors(context, matrix)
-
-
-@rule("_linalg_check_errors")
-def _check(context: Context, operator: Any, *_: Any, **__: Any) -> None:
-    """A singular matrix gives infinities instead of an error."""
-    return
+    return RULES["einsum"](context, torch.ops.aten.einsum.default, equation, operands)

@@ -70,7 +70,7 @@ _RULE_MODULES = (
     structure_rules,
 )
 # Real operators that the exporter, or an engine, cannot take as they are.
-_ALSO_REAL = {"unfold_backward", "_linalg_check_errors"}
+_ALSO_REAL = {"unfold_backward"}
 
 
 class _ComplexSeen(TorchDispatchMode):
@@ -166,7 +166,10 @@ class RealForm(nn.Module):
             if spec.kind == InputKind.USER_INPUT:
                 self._sources.append(None)
                 continue
-            assert spec.target is not None
+            if spec.target is None:
+                raise UnsupportedError(
+                    "the module checks or prints values while it runs, which a graph cannot; remove that"
+                )
             stored = program.state_dict.get(spec.target)
             stored = program.constants.get(spec.target) if stored is None else stored
             if not isinstance(stored, Tensor):
