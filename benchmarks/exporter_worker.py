@@ -1,10 +1,10 @@
-"""Worker process of `benchmarks.exporters`: exports modules with one exporter, judges the files, or times them.
+"""Worker process of `benchmarks.exporters`: exports modules, judges the files, and times them.
 
-    python -m benchmarks.exporter_worker ptychonnx|torch|tf2onnx|openvino|time torch|tensorflow FOLDER
+    python -m benchmarks.exporter_worker torch|tensorflow FOLDER
 
-Every module is offered by a line of JSON on standard output, and taken by a line ``yes`` on standard input. One line
-for each result follows: one of an exporter, one of the same file through onnxslim, or times. Files are written to
-FOLDER.
+Every pair of a module and an exporter is offered by a line of JSON on standard output, and taken by a line ``yes`` on
+standard input. One line for each result follows: one of the exporter, one of the same file through onnxslim, or times.
+Files are written to FOLDER.
 
 Every exporter gets the same module. If that has complex or nested inputs or outputs, all exporters but ours get it
 wrapped, so that it takes and returns flat real tensors, complex numbers as pairs. Each is asked for a dynamic batch
@@ -225,6 +225,12 @@ EXPORTERS: dict[str, tuple[Callable, str, Callable[[Path], Run]]] = {
 }
 
 
+JOBS = {
+    "torch": ("ptychonnx", "torch", "openvino", "time"),
+    "tensorflow": ("ptychonnx", "tf2onnx", "openvino", "time"),
+}
+
+
 def export(exporter: str, case: Case, folder: Path) -> Iterator[dict[str, Any]]:
     """Export one module, and once more through onnxslim if the exporter is not ours."""
     by, suffix, opener = EXPORTERS[exporter]
@@ -249,7 +255,8 @@ def export(exporter: str, case: Case, folder: Path) -> Iterator[dict[str, Any]]:
 def _first_right(by: Callable, case: Case, path: Path, opener: Callable) -> dict[str, Any]:
     """With a dynamic batch, or a fixed one if that fails."""
     first: dict[str, Any] = {}
-    for batch in (None, BATCH):
+    # OpenVINO's converter takes no batch.
+    for batch in (None, BATCH) if by is not by_openvino else (None,):
         path.unlink(missing_ok=True)
         start = time.perf_counter()
         try:
@@ -299,8 +306,7 @@ def main() -> None:
     # Exporters write to standard output, which must hold only the answers.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    exporter, framework, folder = sys.argv[1:]
-    cases = cases_of(framework)
+    framework, folder = sys.argv[1], Path(sys.argv[2])
     if framework == "torch":
         import torch
 
@@ -310,13 +316,13 @@ def main() -> None:
         channel.write(json.dumps(record) + "\n")
         channel.flush()
 
-    for name, case in cases.items():
-        say({"offer": name, "about": case.about, "framework": framework})
-        if sys.stdin.readline().strip() != "yes":
-            continue
-        records = [timed(case, Path(folder))] if exporter == "time" else export(exporter, case, Path(folder))
-        for record in records:
-            say(record)
+    for name, case in cases_of(framework).items():
+        for job in JOBS[framework]:
+            say({"offer": name, "job": job, "about": case.about, "framework": framework})
+            if sys.stdin.readline().strip() != "yes":
+                continue
+            for record in [timed(case, folder)] if job == "time" else export(job, case, folder):
+                say(record)
     say({"end": True})
 
 

@@ -1,9 +1,9 @@
 """Our exporter next to others, on modules written for this comparison: `benchmarks/results/exporters.json`.
 
-Every module of `benchmarks.exporter_cases` goes through ours, torch's exporter and tf2onnx (both with and without
-onnxslim), and OpenVINO's own converter, each in a process of its own with a time limit; see
-`benchmarks.exporter_worker`. A run continues where the last one stopped, and every result is kept at once. Times are
-measured last, all files of a module in turn in one process with one thread.
+Every module of `benchmarks.exporter_cases` goes through ours, torch's exporter or tf2onnx (both with and without
+onnxslim), and OpenVINO's own converter, in a worker process with a time limit for each, which is started again if it
+crashes; see `benchmarks.exporter_worker`. A run continues where the last one stopped, and every result is kept at once.
+Then all files of the module are timed in turn, with one thread.
 
     python -m benchmarks.exporters --stop-after 250
     python -m benchmarks.exporters --again ptychonnx time --only FNO2d
@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,9 @@ RESULTS = Path("benchmarks/results/exporters.json")
 PACKAGES = (
     "ptychonnx", "torch", "onnxscript", "onnxslim", "tensorflow", "keras", "tf2onnx", "openvino", "onnxruntime-gpu",
 )  # fmt: skip
-EXPORTERS = {
-    "torch": ("ptychonnx", "torch", "openvino"),
-    "tensorflow": ("ptychonnx", "tf2onnx", "openvino"),
-}
+# Whether an offer of a worker is taken, and what happens with its records.
+Chosen = Callable[[dict[str, Any]], bool]
+Answer = Callable[[dict[str, Any]], None]
 
 
 class Results:
@@ -63,67 +61,46 @@ class Results:
         write_text(self._path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
 
 
-def supervised(
-    job: str,
-    framework: str,
-    folder: Path,
-    chosen: Callable[[str], bool],
-    limit: float,
-    answer: Callable[[dict[str, Any]], None],
-) -> None:
-    """Run a worker on the modules of a framework.
+def supervised(framework: str, folder: Path, chosen: Chosen, limit: float, answer: Answer) -> None:
+    """Run workers until one has offered all modules of a framework.
 
-    A module that takes longer than `limit` seconds, or crashes the worker, is recorded so and left out.
-
-    Parameters
-    ----------
-    chosen
-        Whether a module of this name is wanted.
+    A module that takes longer than `limit` seconds in an exporter, or crashes the worker, is recorded so.
     """
-    stopped: str | None = "none yet"
-    while stopped is not None:
-        command = [sys.executable, "-m", "benchmarks.exporter_worker", job, framework, str(folder)]
+    is_complete = False
+    while not is_complete:
+        command = [sys.executable, "-m", "benchmarks.exporter_worker", framework, str(folder)]
         worker = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         try:
-            stopped = until_end(worker, job, chosen, limit, answer)
+            is_complete = until_end(worker, chosen, limit, answer)
         finally:
             worker.kill()
             worker.wait()
 
 
-def until_end(
-    worker: subprocess.Popen[str],
-    job: str,
-    chosen: Callable[[str], bool],
-    limit: float,
-    answer: Callable[[dict[str, Any]], None],
-) -> str | None:
-    """Ask a worker for every module that it offers; the name of the one that stopped it, or None at the end."""
+def until_end(worker: subprocess.Popen[str], chosen: Chosen, limit: float, answer: Answer) -> bool:
+    """Take what a worker offers, if it is chosen; whether it comes to its end without a crash or a time limit."""
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(worker, lines), daemon=True).start()
     assert worker.stdin is not None
-    name, patience = None, max(limit, 300)  # loading the framework takes a while
+    offer, patience = None, max(limit, 300)  # loading the framework takes a while
     while True:
         try:
-            line = lines.get(timeout=patience)
+            line, status = lines.get(timeout=patience), "crash"
         except queue.Empty:
             line, status = None, "time limit"
-        else:
-            status = "crash"
         if line is None:
-            if name is None:
-                raise RuntimeError(f"the worker for {job} does not start")
-            answer({"case": name} | ({} if job == "time" else {"exporter": job, "status": status}))
-            return name
+            if offer is None:
+                raise RuntimeError("the worker does not start")
+            answer({"case": offer["offer"], "exporter": offer["job"], "status": status})
+            return False
         record = json.loads(line)
         if "end" in record:
-            return None
+            return True
         if "offer" in record:
-            name, patience = record["offer"], limit
-            answer({"case": name, "about": record["about"], "framework": record["framework"]})
-            worker.stdin.write("yes\n" if chosen(name) else "no\n")
+            offer, patience = record, limit
+            worker.stdin.write("yes\n" if chosen(record) else "no\n")
             worker.stdin.flush()
         else:
             answer(record)
@@ -151,7 +128,7 @@ def main() -> None:
         "--again", nargs="*", default=[], help="exporters whose results are measured anew, or `time`"
     )
     parser.add_argument("--jobs", nargs="*", help="exporters, or `time`; all if left out")
-    parser.add_argument("--framework", choices=tuple(EXPORTERS), help="modules of one framework alone")
+    parser.add_argument("--framework", choices=("torch", "tensorflow"), help="modules of one framework alone")
     parser.add_argument("--limit", type=float, default=120, help="seconds for a module in an exporter")
     parser.add_argument(
         "--stop-after", type=float, help="seconds, after which the next module is left to the next run"
@@ -165,27 +142,26 @@ def main() -> None:
 
     finished: set[tuple[str, str]] = set()
 
+    def is_missing(offer: dict[str, Any]) -> bool:
+        name, job = offer["offer"], offer["job"]
+        module = results.module(name)
+        module |= {"about": offer["about"], "framework": offer["framework"]}
+        known = "milliseconds" in module if job == "time" else job in module["exporters"]
+        is_wanted = name in (arguments.only or [name]) and job in (arguments.jobs or [job])
+        if (job, name) in finished or not is_wanted or (known and job not in arguments.again):
+            return False
+        if arguments.stop_after and time.monotonic() - start > arguments.stop_after:
+            raise OutOfTime
+        finished.add((job, name))
+        return True
+
     def keep(record: dict[str, Any]) -> None:
         print(json.dumps(record), flush=True)
         results.add(record)
-        if arguments.stop_after and time.monotonic() - start > arguments.stop_after:
-            raise OutOfTime
-
-    def is_missing(job: str, name: str) -> bool:
-        if name not in (arguments.only or [name]) or (job, name) in finished:
-            return False
-        finished.add((job, name))
-        module = results.module(name)
-        known = "milliseconds" in module if job == "time" else job in module["exporters"]
-        return not known or job in arguments.again
 
     try:
-        for framework in [arguments.framework] if arguments.framework else EXPORTERS:
-            for job in (*EXPORTERS[framework], "time"):
-                if job in (arguments.jobs or [job]):
-                    supervised(
-                        job, framework, arguments.files, partial(is_missing, job), arguments.limit, keep
-                    )
+        for framework in [arguments.framework] if arguments.framework else ("torch", "tensorflow"):
+            supervised(framework, arguments.files, is_missing, arguments.limit, keep)
     except OutOfTime:
         print("out of time: run the command again to continue")
     results.write()

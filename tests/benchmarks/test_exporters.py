@@ -69,22 +69,20 @@ def worker(body):
 def test_a_worker_that_crashes_or_takes_too_long_is_a_result(body, status):
     script = f"""
 for name in "ab":
-    say(offer=name, about="", framework="torch")
+    say(offer=name, job="torch")
     if sys.stdin.readline() == "yes\\n":
         say(case=name, exporter="torch", status="right")
         {body or "pass"}
 say(end=True)
 """
     records, process = [], worker(script)
-    stopped = until_end(
-        process, "torch", lambda name: name == "b", 1 if "sleep" in body else 60, records.append
-    )
+    limit = 1 if "sleep" in body else 60
+    is_complete = until_end(process, lambda offer: offer["offer"] == "b", limit, records.append)
     process.kill()
     process.wait()
-    results = [record for record in records if "status" in record]
-    assert stopped == (None if status is None else "b")
-    assert results[0] == {"case": "b", "exporter": "torch", "status": "right"}
-    assert [record["status"] for record in results[1:]] == ([] if status is None else [status])
+    assert is_complete == (status is None)
+    assert records[0] == {"case": "b", "exporter": "torch", "status": "right"}
+    assert [record["status"] for record in records[1:]] == ([] if status is None else [status])
 
 
 def state(status, **figures):
