@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
 from ptychonnx.export.graph.tensor_names import BEAM_NAMES, INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
 from ptychonnx.export.lowering.converted_graph import Converted, captured_output
+from ptychonnx.export.lowering.torch.batch_dependence import transform_along_batch
 from ptychonnx.export.lowering.torch.complex_arithmetic.real_form import (
     COMPLEX_LOWERING,
     computes_with_complex,
@@ -147,9 +148,17 @@ def convert_lowered(
         raise
     except Exception as error:  # the module and the exporter may raise anything
         logger.debug("%s", printed.getvalue())
-        advice = "" if batch or "batch" not in str(error) else "; --batch N exports it for batches of N alone"
+        if batch or "batch" not in str(error):
+            raise UnsupportedError(
+                f"the torch exporter cannot convert this module: {reason(error)}"
+            ) from error
+        line = transform_along_batch(module, example, shared)
+        why = (
+            f"it transforms along the batch at {line}" if line else f"torch fixes its batch: {reason(error)}"
+        )
         raise UnsupportedError(
-            f"the torch exporter cannot convert this module: {reason(error)}{advice}"
+            f"the torch exporter cannot convert this module for any batch: {why}; "
+            "--batch N exports it for batches of N alone"
         ) from error
     assert program is not None
     model = program.model_proto
