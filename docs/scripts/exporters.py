@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def modules(results: Mapping[str, Any], framework: str) -> list[list[str]]:
     others = names[framework]
     rows = [["module", "error", "nodes", "ms", *(NAMES[name] for name in others), framework]]
     for name, module in results["modules"].items():
-        if module["framework"] != framework:
+        if module["framework"] != framework or "ptychonnx" not in module["exporters"]:
             continue
         ours, times = module["exporters"]["ptychonnx"], module.get("milliseconds", {})
         native = f"{times['native'] / times['ptychonnx']:.1f}×" if "ptychonnx" in times else "–"
@@ -122,17 +123,22 @@ def _compared(module: Mapping[str, Any], exporter: str) -> str:
 def refusals(results: Mapping[str, Any]) -> Iterator[str]:
     """What our exporter says about the modules that it does not export, or not right."""
     for name, module in results["modules"].items():
-        record = module["exporters"]["ptychonnx"]
-        if record["status"] not in RIGHT:
+        record = module["exporters"].get("ptychonnx")
+        if record and record["status"] not in RIGHT:
             yield f"`{name}`: {record['status']}. {record.get('message', '')}"
 
 
 def conditions(results: Mapping[str, Any]) -> str:
-    """Versions and processor, in words."""
+    """How much is measured, versions and processor, in words."""
+    sources = (ROOT / "benchmarks/exporter_cases").glob("*.py")
+    total = sum(
+        len(re.findall(r"^@CASES\.add", path.read_text(encoding="utf-8"), re.MULTILINE)) for path in sources
+    )
+    measured = sum("ptychonnx" in module["exporters"] for module in results["modules"].values())
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
     machine = results["machine"]
     note = f"; {machine['note']}" if machine.get("note") else ""
-    return f"{versions}. {machine['processor']}, one thread{note}."
+    return f"{measured} of {total} modules measured. {versions}. {machine['processor']}, one thread{note}."
 
 
 def table(part: str) -> str:

@@ -302,6 +302,15 @@ def test_complex_convolutions():
     check(Convolutions(), pairs(3, 4, 9, 8))
 
 
+def test_the_imaginary_part_of_a_conjugate_has_no_view_left():
+    class Imaginary(nn.Module):
+        def forward(self, x):
+            return fft.ifft(x).imag, fft.fft(x).conj().imag
+
+    check(Imaginary(), torch.randn(3, 7, generator=torch.Generator().manual_seed(0)))
+    convert_module(Imaginary(), np.ones((1, 7), np.float32), outputs=["a", "b"])
+
+
 def statistics(z):
     return z.var(1), z.std((1, 2), keepdim=True), z.cumprod(-1)
 

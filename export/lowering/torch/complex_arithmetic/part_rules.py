@@ -47,6 +47,14 @@ def _conj(context: Context, operator: Any, x: Any) -> Any:
     return LinearValue.of(Pair(pair.real, -pair.imaginary))
 
 
+@rule("_neg_view")
+def _negative(context: Context, operator: Any, x: Any) -> Any:
+    """The imaginary part of a conjugate, which torch keeps as a view."""
+    if not is_complex(x):
+        return -context.real(x)
+    return LinearValue.of(context.pair(x).each(torch.neg))
+
+
 @rule("view_as_real", "view_as_real_copy")
 def _view_as_real(context: Context, operator: Any, x: Any) -> Tensor:
     value = context.value(x)

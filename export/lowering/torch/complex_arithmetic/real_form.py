@@ -70,7 +70,7 @@ _RULE_MODULES = (
     structure_rules,
 )
 # Real operators that the exporter, or an engine, cannot take as they are.
-_ALSO_REAL = {"unfold_backward"}
+_ALSO_REAL = {"unfold_backward", "_neg_view", "resolve_neg", "resolve_conj"}
 
 
 class _ComplexSeen(TorchDispatchMode):
