@@ -134,6 +134,9 @@ def relative_error(output: NDArray, expected: NDArray) -> float | None:
 
 
 def _message(error: BaseException) -> str:
+    # torch's exporter raises advice in many lines from the cause.
+    while error.__cause__ is not None:
+        error = error.__cause__
     return f"{type(error).__name__}: {first_line(error)}"[:300]
 
 
@@ -149,10 +152,11 @@ def by_torch(case: Case, native: Any, batch: int | None, path: Path) -> None:
     """Export by torch's exporter, the one that is based on `torch.export`."""
     import torch
 
+    from ptychonnx.export.lowering.torch.convert import dynamic_batch
+
     module, example = _flat_torch(native)
-    one = {0: torch.export.Dim("batch")}
-    axes = tuple(None if described.shared else one for described in native.inputs.values())
-    shapes = None if batch else axes if module is native._module else (axes,)
+    shared = [described.shared for described in native.inputs.values()]
+    shapes = None if batch else dynamic_batch(module, len(example), shared)
     program = torch.onnx.export(
         module, example, dynamic_shapes=shapes, dynamo=True, external_data=False, verbose=False
     )
@@ -254,7 +258,7 @@ def export(exporter: str, case: Case, folder: Path) -> Iterator[dict[str, Any]]:
 
 def _first_right(by: Callable, case: Case, path: Path, opener: Callable) -> dict[str, Any]:
     """With a dynamic batch, or a fixed one if that fails."""
-    first: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     # OpenVINO's converter takes no batch.
     for batch in (None, BATCH) if by is not by_openvino else (None,):
         path.unlink(missing_ok=True)
@@ -269,8 +273,7 @@ def _first_right(by: Callable, case: Case, path: Path, opener: Callable) -> dict
         record["export_seconds"] = round(time.perf_counter() - start, 1)
         if record["status"] in ("right", "fixed batch"):
             return record
-        first = first or record
-    return first
+    return record
 
 
 def _described(path: Path) -> dict[str, Any]:

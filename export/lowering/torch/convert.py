@@ -32,7 +32,7 @@ from ptychonnx.runtime.errors import UnsupportedError, first_line
 if TYPE_CHECKING:
     from ptychonnx.train.torch.network import TorchNetwork
 
-__all__ = ["convert_lowered", "convert_module", "convert_network", "reason"]
+__all__ = ["convert_lowered", "convert_module", "convert_network", "dynamic_batch", "reason"]
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def convert_lowered(
     try:
         with captured_output() as printed, real_resampling():
             if computes_with_complex(module, example):
-                shapes = None if batch else _dynamic_batch(module, len(example), shared)
+                shapes = None if batch else dynamic_batch(module, len(example), shared)
                 module = real_form(module, example, shapes)
                 kinds.append(COMPLEX_LOWERING)
             program = torch.onnx.export(
@@ -138,7 +138,7 @@ def convert_lowered(
                 example,
                 input_names=[*inputs],
                 output_names=[*outputs],
-                dynamic_shapes=None if batch else _dynamic_batch(module, len(example), shared),
+                dynamic_shapes=None if batch else dynamic_batch(module, len(example), shared),
                 opset_version=opset,
                 dynamo=True,
                 external_data=False,
@@ -170,7 +170,7 @@ def convert_lowered(
     return Converted(model, exporter, " and ".join(kinds) or "none", lowering.layers, lowering.notes)
 
 
-def _dynamic_batch(module: nn.Module, count: int, shared: Sequence[bool] = ()) -> tuple:
+def dynamic_batch(module: nn.Module, count: int, shared: Sequence[bool] = ()) -> tuple:
     """A dynamic first axis for each argument that has a batch, nested as the arguments of `forward`."""
     batch = {0: torch.export.Dim("batch")}
     axes = tuple(None if is_shared else batch for is_shared in shared) or (batch,) * count
