@@ -311,6 +311,26 @@ def test_the_imaginary_part_of_a_conjugate_has_no_view_left():
     convert_module(Imaginary(), np.ones((1, 7), np.float32), outputs=["a", "b"])
 
 
+def test_tables_of_frequencies_and_windows_are_constants():
+    class Tables(nn.Module):
+        def forward(self, x):
+            squares = fft.fftfreq(7) ** 2 + torch.kaiser_window(7)
+            squares[0] = 1
+            return fft.ifft(fft.fft(x) / squares).real
+
+    graph = convert_module(Tables(), np.ones((1, 7), np.float32)).model.graph
+    assert {node.op_type for node in graph.node} <= {
+        "MatMul",
+        "Mul",
+        "Div",
+        "Concat",
+        "Unsqueeze",
+        "Reshape",
+        "Slice",
+    }
+    check(Tables(), torch.randn(3, 7, generator=torch.Generator().manual_seed(0)))
+
+
 def statistics(z):
     return z.var(1), z.std((1, 2), keepdim=True), z.cumprod(-1)
 

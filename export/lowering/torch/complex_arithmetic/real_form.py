@@ -256,7 +256,7 @@ class _Interpreter(torch.fx.Interpreter):
         known = self.known.get(n)
         if n.op == "call_function" and known is not None and np.iscomplexobj(known):
             return Constant(known)
-        if n.op == "call_function" and known is not None and _touches_complex(n):
+        if n.op == "call_function" and known is not None and (_touches_complex(n) or _is_table(n)):
             result = self.context.constants.tensor(known, n.meta["val"].dtype)
         else:
             result = self._run(n)
@@ -309,6 +309,12 @@ class _Interpreter(torch.fx.Interpreter):
 
 def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype in (torch.float32, torch.float64)
+
+
+def _is_table(node: Node) -> bool:
+    """Whether numbers come from an operator without tensors, such as `fftfreq`, which ONNX may lack."""
+    name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
+    return not node.all_input_nodes and name not in ("full", "zeros", "ones", "empty")
 
 
 def _leaves(value: Any) -> Iterator[Any]:
