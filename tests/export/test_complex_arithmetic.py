@@ -331,6 +331,27 @@ def test_tables_of_frequencies_and_windows_are_constants():
     check(Tables(), torch.randn(3, 7, generator=torch.Generator().manual_seed(0)))
 
 
+def test_transforms_from_real_to_real_numbers_are_lowered():
+    class RealToReal(nn.Module):
+        def forward(self, x):
+            return fft.irfft(x.square(), n=9), fft.hfft(x), fft.irfft2(x[:, None].expand(-1, 3, -1))
+
+    x = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
+    graph = convert_module(RealToReal(), x.numpy(), outputs=["a", "b", "c"]).model.graph
+    assert "DFT" not in {node.op_type for node in graph.node}
+    check(RealToReal(), x)
+
+
+def test_an_equation_of_three_operands_takes_any_batch():
+    class ThreeOperands(nn.Module):
+        def forward(self, x, y):
+            z = torch.einsum("bij,bjk,bkl->bil", fft.fft(x), fft.fft(y), fft.fft(y).mT)
+            return torch.view_as_real(z)
+
+    x = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    check(ThreeOperands(), x, x.mT.contiguous())
+
+
 def statistics(z):
     return z.var(1), z.std((1, 2), keepdim=True), z.cumprod(-1)
 

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
-from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
-    RULES,
-    Context,
-    NotLowered,
-    rule,
-)
+from ptychonnx.export.lowering.torch.complex_arithmetic.rules import Context, NotLowered, rule
+from ptychonnx.export.lowering.torch.complex_arithmetic.tensor_views import reshaped
 
 __all__: list[str] = []
 
@@ -37,24 +33,33 @@ def _convolution(
 ) -> LinearValue:
     """Real and imaginary parts are channels next to each other within each group."""
     kernel = context.constant(weight)
-    if kernel is None:
+    offsets = None if bias is None else context.constant(bias)
+    if kernel is None or (bias is not None and offsets is None):
         raise NotLowered(
             "its weight depends on an input", "write it as convolutions of real and imaginary parts"
         )
-    pair = context.pair(x)
-    axes = len(pair.shape) - len(stride) - 1  # the axis of channels; 0 without a batch
-    if axes != 1:
+    pair = context.pair(x, 1)
+    if len(pair.shape) != len(stride) + 2:
         raise NotLowered("its input has no batch", "add an axis of one in front")
-    channels = torch.stack([part.unflatten(1, (groups, -1)) for part in pair.parts], 2).flatten(1, 3)
-    stacked = context.constants.tensor(_real_kernel(kernel, groups, transposed), pair.dtype)
+    batch, inside, *sizes = pair.shape
+    stacked = pair.stacked(1)
+    if groups > 1:
+        stacked = reshaped(stacked, [batch, 2, groups, inside // groups, *sizes]).movedim(2, 1)
+    real_kernel = context.constants.tensor(_real_kernel(kernel, groups, transposed), pair.dtype)
     settings = (stride, padding, dilation, transposed, output_padding, groups)
-    result = operator(channels, stacked, None, *settings).unflatten(1, (groups, 2, -1))
-    parts = [result.select(2, part).flatten(1, 2) for part in (0, 1)]
-    product = LinearValue.of(Pair(*parts))
+    channels = reshaped(stacked, [batch, 2 * inside, *sizes])
+    result = operator(channels, real_kernel, _real_bias(context, offsets, groups, pair), *settings)
+    outside, sizes = result.shape[1] // 2, result.shape[2:]
+    if groups > 1:
+        result = reshaped(result, [batch, groups, 2, outside // groups, *sizes]).movedim(2, 1)
+    return LinearValue.of(Pair(stacked=reshaped(result, [batch, 2, outside, *sizes]), gap=1))
+
+
+def _real_bias(context: Context, bias: NDArray | None, groups: int, pair: Pair) -> Tensor | None:
     if bias is None:
-        return product
-    offsets = RULES["view"](context, torch.ops.aten.view.default, bias, [-1, *[1] * len(stride)])
-    return RULES["add"](context, torch.ops.aten.add.Tensor, product, offsets)
+        return None
+    apart = bias.reshape(groups, -1)
+    return context.constants.tensor(np.stack([apart.real, apart.imag], 1).reshape(-1), pair.dtype)
 
 
 def _real_kernel(kernel: NDArray, groups: int, transposed: bool) -> NDArray:

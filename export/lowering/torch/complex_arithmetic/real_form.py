@@ -70,7 +70,7 @@ _RULE_MODULES = (
     structure_rules,
 )
 # Real operators that the exporter, or an engine, cannot take as they are.
-_ALSO_REAL = {"unfold_backward", "_neg_view", "resolve_neg", "resolve_conj"}
+_ALSO_REAL = {"unfold_backward", "_fft_c2r", "_neg_view", "resolve_neg", "resolve_conj"}
 
 
 class _ComplexSeen(TorchDispatchMode):
@@ -106,7 +106,9 @@ def real_form(module: nn.Module, example: Sequence[Tensor], dynamic_shapes: Any)
     UnsupportedError
         If an operator has no real form; the message names it and the line of the author's code.
     """
-    program = torch.export.export(module, tuple(example), dynamic_shapes=dynamic_shapes, strict=False)
+    # Paths of opt_einsum are found for numbers, which would fix the batch.
+    with torch.backends.opt_einsum.flags(enabled=False):
+        program = torch.export.export(module, tuple(example), dynamic_shapes=dynamic_shapes, strict=False)
     program = _decomposed(program)
     lowered = RealForm(program).eval()
     with torch.no_grad():
@@ -143,8 +145,11 @@ def _is_complex_value(value: Any) -> bool:
 
 
 def _touches_complex(node: Node) -> bool:
+    """Whether an operator has complex numbers around it, or in it: a transform may take and return real ones alone."""
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return False
+    if node.target.overloadpacket.__name__.startswith(("fft_", "_fft_")):
+        return True
     return any(_is_complex_value(one.meta.get("val")) for one in (node, *node.all_input_nodes))
 
 
