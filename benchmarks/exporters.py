@@ -24,12 +24,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import ptychonnx
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.machine import processor
 
 RESULTS = Path("benchmarks/results/exporters.json")
 PACKAGES = (
-    "ptychonnx", "torch", "onnxscript", "onnxslim", "tensorflow", "keras", "tf2onnx", "openvino", "onnxruntime-gpu",
+    "torch", "onnxscript", "onnxslim", "tensorflow", "keras", "tf2onnx", "openvino", "onnxruntime-gpu",
 )  # fmt: skip
 # Whether an offer of a worker is taken, and what happens with its records.
 Chosen = Callable[[dict[str, Any]], bool]
@@ -138,7 +139,8 @@ def main() -> None:
     arguments.files.mkdir(parents=True, exist_ok=True)
     results, start = Results(arguments.out), time.monotonic()
     results.content["machine"] = {"processor": processor(), "cores": os.cpu_count(), "note": arguments.note}
-    results.content["versions"] = {package: _version(package) for package in PACKAGES}
+    versions = {package: _version(package) for package in PACKAGES}
+    results.content["versions"] = {"ptychonnx": ptychonnx.__version__} | versions
 
     finished: set[tuple[str, str]] = set()
 

@@ -54,6 +54,8 @@ def summary(results: Mapping[str, Any]) -> list[list[str]]:
     ]
     for exporter, name in NAMES.items():
         modules = [one for one in results["modules"].values() if exporter in one["exporters"]]
+        if not modules:
+            continue
         states = [one["exporters"][exporter]["status"] for one in modules]
         ratios = [ratio for one in modules if (ratio := time_ratio(one, exporter)) is not None]
         faster = sum(ratio < 1 / MARGIN for ratio in ratios)
