@@ -25,8 +25,11 @@ CASES = cases_of("torch")
 RIGHT = "right"
 
 
-@pytest.mark.parametrize("name", list(CASES)[::3])
-def test_our_exporter_is_right_for_every_third_module(name, tmp_path):
+MEASURED = [name for name in CASES if tables.read_results()["modules"].get(name, {}).get("milliseconds")]
+
+
+@pytest.mark.parametrize("name", MEASURED[::3])
+def test_our_exporter_is_right_for_every_third_module_that_is_measured(name, tmp_path):
     record, _ = export("ptychonnx", CASES[name], tmp_path)
     assert record["status"] == RIGHT, record
     assert record["dft"] == 0
@@ -69,21 +72,19 @@ def worker(body):
 )
 def test_a_worker_that_crashes_or_takes_too_long_is_a_result(body, status):
     script = f"""
-for name in "ab":
-    say(offer=name, job="torch")
-    if sys.stdin.readline() == "yes\\n":
-        say(case=name, exporter="torch", status="right")
-        {body or "pass"}
+say(offer="a", job="torch")
+assert sys.stdin.readline() == "yes\\n"
+{body or "pass"}
+say(case="a", exporter="torch", status="right")
 say(end=True)
 """
     records, process = [], worker(script)
     limit = 1 if "sleep" in body else 60
-    is_complete = until_end(process, lambda offer: offer["offer"] == "b", limit, records.append)
+    is_complete = until_end(process, lambda offer: True, limit, records.append)
     process.kill()
     process.wait()
     assert is_complete == (status is None)
-    assert records[0] == {"case": "b", "exporter": "torch", "status": "right"}
-    assert [record["status"] for record in records[1:]] == ([] if status is None else [status])
+    assert records == [{"case": "a", "exporter": "torch", "status": status or "right"}]
 
 
 def state(status, **figures):
