@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ptychonnx.runtime.contract import TrainedBeams
 from ptychonnx.runtime.contract.contract import Range
 from ptychonnx.runtime.scan import Scan
@@ -43,10 +46,7 @@ def trained_beams(
         update={
             "modes": (min(modes), max(modes)),
             "oversampling": _range(trained_n / probe_diameter(probe) for probe in probes),
-            "overlap": _range(
-                max(0.0, 1 - trained.step / probe_diameter(probe))
-                for trained, probe in zip(record.scans, probes, strict=bool(record.scans))
-            ),
+            "overlap": _overlap(record, probes),
             "fresnel_number": _range(map(fresnel_number, probes)),
             "defocus": _range(
                 abs(defocus(scan.probe)) * scan.pixel_size**2 / scan.wavelength
@@ -55,6 +55,14 @@ def trained_beams(
             ),
         }
     )
+
+
+def _overlap(record: RunRecord, probes: Sequence[NDArray[np.complex64]]) -> Range | None:
+    """Of several scans; that of a single one is no range."""
+    if len(record.scans) < 2:
+        return None
+    pairs = zip(record.scans, probes, strict=True)
+    return _range(max(0.0, 1 - trained.step / probe_diameter(probe)) for trained, probe in pairs)
 
 
 def _range(values: Iterable[float]) -> Range | None:

@@ -105,7 +105,8 @@ def _overlap(scan: Scan, contract: Contract) -> str:
 
 def _oversampling(scan: Scan, contract: Contract) -> str:
     known = contract.trained_for
-    if known is None or known.oversampling is None or scan.probe is None:
+    # Other artifacts hold a beam, to which `_probe` compares that of the scan.
+    if not contract.general or known is None or known.oversampling is None or scan.probe is None:
         return ""
     ratio = scan.size / probe_diameter(scan.probe)
     low, high = known.oversampling
@@ -119,7 +120,7 @@ def _oversampling(scan: Scan, contract: Contract) -> str:
 
 def _defocus(scan: Scan, contract: Contract) -> str:
     known = contract.trained_for
-    if known is None or known.fresnel_number is None or scan.probe is None:
+    if not contract.general or known is None or known.fresnel_number is None or scan.probe is None:
         return ""
     number = fresnel_number(scan.probe)
     low, high = known.fresnel_number

@@ -25,6 +25,7 @@ from ptychonnx.export.deploy.deployable import read_artifacts
 from ptychonnx.export.verification import engines
 from ptychonnx.harness.cli.app import main
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.harness.simulate.probes import disk_probe
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.formats.conversion.probe_window import resampled_probe
@@ -104,7 +105,7 @@ def test_the_general_artifact_explains_a_scan_that_one_with_a_fixed_beam_does_no
     general, special = (reconstruct(Session(path, "cpu"), other) for path in (artifact, fixed))
     assert special.misfit.verdict == "wrong"
     assert special.warnings[0].startswith("probe: the scan has another beam")
-    assert [line.split(":")[0] for line in general.warnings] == ["photons"]
+    assert [line.split(":")[0] for line in general.warnings] == ["photons", "oversampling", "defocus"]
     assert general.misfit.value < 0.5 * special.misfit.value
 
 
@@ -135,12 +136,10 @@ def test_a_specialised_artifact_agrees_with_the_general_one(artifact, other, tmp
 
 def scan_of_size(size: int, photons: float = 1e6):
     """A scan whose beam fills half of its window at N = 32, and as many pixels at any other N."""
-    config = LinesConfig(n=N, step=4, probe="disk", train_grid=8, photons=photons)
-    scan = simulate_scan(config, 8, np.random.SeedSequence(3), f"{size}.npz")
-    border = (size - N) // 2
-    probe = np.pad(scan.probe, ((0, 0), (border, border), (border, border)))
-    image = np.pad(scan.reference.object, 2 * border, constant_values=1)
-    positions = scan.positions + 2 * border
+    scan = scan_with("disk", photons)
+    probe = (disk_probe(size, radius=N / 4) * np.sqrt(photons)).astype(np.complex64)
+    image = np.pad(scan.reference.object, size, constant_values=1)
+    positions = scan.positions + size
     amplitudes = forward(cut_windows(image, positions, size), probe).astype(np.float32)
     return Scan(amplitudes, positions, probe, pixel_size=1e-8, name=f"{size}.npz")
 
@@ -220,7 +219,7 @@ OUTER = np.hypot(*np.indices((N, N)) - N // 2) > 8
             0,
             "resampled from 48 x 48 to 32 x 32",
         ),
-        (lambda probe: probe[:, :20], ALL, 1, ["--resample-probe"], 2, "expected a square probe"),
+        (lambda probe: probe[:, :20], ALL, 1, ["--resample-probe"], 2, "expected complex [modes, N, N]"),
         (lambda probe: np.concatenate([0.5 * probe, probe]), ALL, 1, [], 0, "20.0 % of the power is lost"),
         (lambda probe: 0 * probe, ALL, 1, [], 2, "probe is zero everywhere"),
         (lambda probe: np.nan * probe, ALL, 1, [], 2, "probe holds NaN"),
