@@ -54,10 +54,7 @@ class Product(nn.Module):
 
 
 class Factored(nn.Module):
-    """Two products with twiddle factors between them along each axis, always from the left.
-
-    Images are [part, row, column], so that every transposition but the exchange of rows and columns moves whole rows.
-    """
+    """Two products with twiddle factors between them along each axis."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -65,32 +62,31 @@ class Factored(nn.Module):
         self.b = size // self.a
         # Over i of position = i a + j, and over j.
         self.first, self.second = (
-            nn.Buffer(torch.tensor(real_matrix(n), dtype=torch.float32)) for n in (self.b, self.a)
+            nn.Buffer(torch.tensor(real_matrix(n).T, dtype=torch.float32)) for n in (self.b, self.a)
         )
-        angles = -2 * math.pi / size * np.outer(np.arange(self.b), np.arange(self.a))
+        angles = -2 * math.pi / size * np.outer(np.arange(self.a), np.arange(self.b))
         self.cosines, self.sines = (
-            nn.Buffer(torch.tensor(part[:, :, None], dtype=torch.float32))
-            for part in (np.cos(angles), np.sin(angles))
+            nn.Buffer(torch.tensor(part, dtype=torch.float32)) for part in (np.cos(angles), np.sin(angles))
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """From [row, part, column] to the same, as `Product`."""
+        """From [row, part, column]: along columns, then along rows."""
         size = self.size
-        rows = self.along(image.permute(0, 2, 1, 3)).reshape(-1, size, size).permute(0, 2, 1)
-        columns = self.along(rows.reshape(-1, 2, size, size)).reshape(-1, size, size).permute(0, 2, 1)
-        return columns.reshape(-1, 2, size, size).permute(0, 2, 1, 3)
+        columns = self.along(image.reshape(-1, 2, size)).reshape(-1, size, 2, size)
+        rows = self.along(columns.permute(0, 3, 2, 1).reshape(-1, 2, size)).reshape(-1, size, 2, size)
+        return rows.permute(0, 3, 2, 1)
 
     def along(self, x: Tensor) -> Tensor:
-        """[part, position, column] to [part, frequency, column]; frequency = k + l b."""
-        size, a, b = self.size, self.a, self.b
-        x = (self.first @ x.reshape(-1, 2 * b, a * size)).reshape(-1, 2, b, a, size)
-        real, imaginary = x[:, 0], x[:, 1]
+        """[lines, part, position] to [lines, part, frequency]; frequency = k + l b."""
+        a, b = self.a, self.b
+        x = x.reshape(-1, 2, b, a).permute(0, 3, 1, 2).reshape(-1, a, 2 * b) @ self.first
+        real, imaginary = x.reshape(-1, a, 2, b).unbind(2)
         real, imaginary = (
             real * self.cosines - imaginary * self.sines,
             real * self.sines + imaginary * self.cosines,
         )
-        x = self.second @ torch.cat([real, imaginary], dim=2)
-        return x.reshape(-1, b, 2, a, size).permute(0, 2, 3, 1, 4).reshape(-1, 2, size, size)
+        x = torch.stack([real, imaginary], dim=1).permute(0, 3, 1, 2).reshape(-1, b, 2 * a) @ self.second
+        return x.reshape(-1, b, 2, a).permute(0, 2, 3, 1).reshape(-1, 2, self.size)
 
 
 def session(module: nn.Module, image: Tensor) -> ort.InferenceSession:
