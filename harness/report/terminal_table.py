@@ -53,7 +53,7 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
     )
     table.add_column("artifact", overflow="fold", min_width=12)
     if several:
-        table.add_column("scan", overflow="fold", max_width=14)
+        table.add_column("scan", overflow="fold", min_width=9, max_width=14)
     kept = [index for index, (_, essential) in enumerate(_COLUMNS) if full or essential]
     for index in kept:
         table.add_column(_COLUMNS[index][0], justify="right", no_wrap=True)
@@ -64,7 +64,10 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
             if result.collapsed:
                 # On its own line, because a column for it would narrow the names.
                 head[-1] += "\nCOLLAPSED"
-            cells = [parity_cell(row, 0).text if is_first else "", *_cells(result)]
+            cells = [
+                parity_cell(row, 0).text if is_first else "",
+                *_cells(result, " " if full and not several else "\n"),
+            ]
             style = "red" if result.collapsed else ""
             table.add_row(*map(Text, head), *(cells[index] for index in kept), style=style)
     for label in evaluation.failures:
@@ -72,7 +75,7 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
     return table
 
 
-def _cells(result: ScanResult) -> list[str]:
+def _cells(result: ScanResult, separator: str) -> list[str]:
     amplitude, phase = (
         {head: cell.text for head, cell in metric_cells(result, quantity, {}).items()}
         for quantity in ("amplitude", "phase")
@@ -83,7 +86,7 @@ def _cells(result: ScanResult) -> list[str]:
         *(phase[head] for head in ("SSIM", "Pearson", "MAE")),
         _cutoffs(amplitude),
         _cutoffs(phase),
-        f"{misfit.text} {misfit.small}".strip(),
+        f"{misfit.text}{separator}{misfit.small}".strip(),
         speed_cell(result).text,
     ]
 

@@ -129,7 +129,7 @@ def test_several_scans_are_told_apart(
     assert rows["pinn_fno"]["scans"]["other/scan"]["amplitude"]["ssim"] > 0.5
     assert rows["baseline"]["collapsed"] is True
     assert (tmp_path / "comparison_2_other-scan.png").is_file()
-    assert len(list(tmp_path.glob("*.png"))) == 8
+    assert len(list(tmp_path.glob("*.png"))) == 10
 
 
 def test_scans_of_one_name_are_numbered(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_another_n_is_refused_before_anything_runs_or_is_written(
     [
         ({"artifacts": []}, "0 artifacts"),
         ({"scans": []}, "0 scans"),
-        ({"weighting": "gauss"}, "'gauss' is unknown"),
+        ({"weighting": "gauss"}, "weighting = 'gauss': expected"),
         ({"references": [None, None]}, "2 references for 1 scans"),
         ({"references": [Path("truth.npy")]}, "loaded already"),
         ({"batch": 0}, "batch is 0"),
