@@ -311,6 +311,39 @@ def test_the_imaginary_part_of_a_conjugate_has_no_view_left():
     convert_module(Imaginary(), np.ones((1, 7), np.float32), outputs=["a", "b"])
 
 
+def test_tables_of_frequencies_and_windows_are_constants():
+    class Tables(nn.Module):
+        def forward(self, x):
+            squares = fft.fftfreq(7) ** 2 + torch.kaiser_window(7)
+            squares[0] = 1
+            return fft.ifft(fft.fft(x) / squares).real
+
+    graph = convert_module(Tables(), np.ones((1, 7), np.float32)).model.graph
+    assert not {node.op_type for node in graph.node} & {"DFT", "Range", "Cos"}
+    check(Tables(), torch.randn(3, 7, generator=torch.Generator().manual_seed(0)))
+
+
+def test_transforms_from_real_to_real_numbers_are_lowered():
+    class RealToReal(nn.Module):
+        def forward(self, x):
+            return fft.irfft(x.square(), n=9), fft.hfft(x), fft.irfft2(x[:, None].expand(-1, 3, -1))
+
+    x = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
+    graph = convert_module(RealToReal(), x.numpy(), outputs=["a", "b", "c"]).model.graph
+    assert "DFT" not in {node.op_type for node in graph.node}
+    check(RealToReal(), x)
+
+
+def test_an_equation_of_three_operands_takes_any_batch():
+    class ThreeOperands(nn.Module):
+        def forward(self, x, y):
+            z = torch.einsum("bij,bjk,bkl->bil", fft.fft(x), fft.fft(y), fft.fft(y).mT)
+            return torch.view_as_real(z)
+
+    x = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    check(ThreeOperands(), x, x.mT.contiguous())
+
+
 def statistics(z):
     return z.var(1), z.std((1, 2), keepdim=True), z.cumprod(-1)
 
@@ -342,6 +375,21 @@ def test_larger_systems_are_refused_with_a_way_out():
 
     with pytest.raises(UnsupportedError, match=r"linalg_inv .*4 rows, expected up to three; solve larger"):
         convert_module(Inverse(), np.eye(4, dtype=np.float32)[None])
+
+
+def test_a_transform_along_the_batch_is_refused_in_one_line():
+    class AlongBatch(nn.Module):
+        def forward(self, x):
+            return fft.fft(fft.fft(x), dim=0).abs()
+
+    with pytest.raises(
+        UnsupportedError,
+        match=r"along the batch at test_complex_arithmetic.py:\d+ `return fft\.fft\(fft.*`; --batch N exports",
+    ) as error:
+        convert_module(AlongBatch(), np.ones((1, 4), np.float32))
+    assert "\n" not in str(error.value)
+    model = convert_module(AlongBatch(), np.ones((1, 4), np.float32), batch=3).model
+    assert "DFT" not in {node.op_type for node in model.graph.node}
 
 
 def test_an_operator_without_a_real_form_is_refused_with_the_line_of_the_author():
