@@ -5,16 +5,17 @@ it never saw, with objects of unseen kinds; the kinds of object that it learned 
 steps. SSIM of amplitude and phase with the known object, of the network alone, of the network followed by ten epochs of
 rPIE, and of rPIE from vacuum; times are those of one run each.
 
-    python -m benchmarks.unseen_beams zoo/any_64.onnx --out benchmarks/results/unseen_beams.json
+    python -m benchmarks.unseen_beams zoo/any_64.onnx --out docs/results/unseen_beams.json
+
+`--only` measures one of the tables and keeps the others of the file.
 
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -33,6 +34,7 @@ from ptychonnx.harness.simulate.objects import make_object
 from ptychonnx.harness.simulate.probes import make_probe
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.machine import processor
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.scan import Reference, Scan
 
@@ -124,38 +126,6 @@ def methods(session: Session, scan: Scan, epochs: int) -> Row:
     }
 
 
-def table(rows: list[Row], names: tuple[str, ...]) -> str:
-    """Markdown: amplitude / phase SSIM of every method, and its median time."""
-    every = list(rows[0]["methods"])
-    lines = ["| " + " | ".join([*names, *every]) + " |", "|---" * (len(names) + len(every)) + "|"]
-    for row in rows:
-        cells = [_cell(row[name]) for name in names]
-        cells += [
-            "{} / {}".format(
-                *(_cell(row["methods"][name][f"{part}_ssim"]) for part in ("amplitude", "phase"))
-            )
-            for name in every
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    medians = []
-    for name in every:
-        found = [
-            [row["methods"][name][key] for row in rows if row["methods"][name][key] is not None]
-            for key in ("amplitude_ssim", "phase_ssim", "seconds")
-        ]
-        medians.append("{:.3f} / {:.3f}, {:.1f} s".format(*(statistics.median(values) for values in found)))
-    lines.append("| " + " | ".join(["median", *[""] * (len(names) - 1), *medians]) + " |")
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.0e}" if value >= 1e4 else f"{value:.3f}"
-    return "–" if value is None else str(value)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("artifact", type=Path)
@@ -165,36 +135,33 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20261129, help="training uses seed 0")
     parser.add_argument("--only", choices=("beams", "objects", "steps"), action="append")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     session = Session(arguments.artifact, "cpu", arguments.threads)
     n, grid, seed = session.contract.n, arguments.grid, arguments.seed
-    tables: dict[str, tuple[Callable[[], Iterator[tuple[Row, Scan]]], tuple[str, ...]]] = {
-        "beams": (
-            lambda: family_scans(n, arguments.scans, grid, seed),
-            ("beam", "family_seen", "modes", "object", "photons", "phase_shift", "overlap", "step"),
-        ),
-        "objects": (lambda: kinds_of_object(n, grid, seed), ("object", "object_seen")),
-        "steps": (lambda: large_steps(n, grid, seed), ("step", "object")),
+    tables: dict[str, Callable[[], Iterator[tuple[Row, Scan]]]] = {
+        "beams": lambda: family_scans(n, arguments.scans, grid, seed),
+        "objects": lambda: kinds_of_object(n, grid, seed),
+        "steps": lambda: large_steps(n, grid, seed),
     }
-    document: dict[str, Any] = {
+    conditions = {
         "artifact": arguments.artifact.name,
+        "sha256": hashlib.sha256(arguments.artifact.read_bytes()).hexdigest(),
         "seed": seed,
         "patterns": grid**2,
-        "machine": platform.machine(),
+        "epochs": arguments.epochs,
+        "processor": processor(),
         "threads": arguments.threads,
-        "alone": False,
     }
     for name in arguments.only or tables:
-        scans, columns = tables[name]
         rows = []
-        for row, scan in scans():
+        for row, scan in tables[name]():
             rows.append({**row, "methods": methods(session, scan, arguments.epochs)})
             print(rows[-1], flush=True)
-        document[name] = rows
-        print(f"\n{table(rows, columns)}\n", flush=True)
-        if arguments.out is not None:
-            write_text(arguments.out, json.dumps(document, indent=1) + "\n")
+        before = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
+        kept = before if before.get("conditions") == conditions else {}
+        document = {**kept, "conditions": conditions, name: rows}
+        write_text(arguments.out, json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

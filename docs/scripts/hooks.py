@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,16 @@ _FIGURES = {
     "phase_ssim": "phase SSIM",
     "phase_pearson": "phase Pearson",
     "phase_ssim_synchronised": "phase SSIM, synchronised",
+}
+# Conditions of the scans of `results/unseen_beams.json` that a table shows.
+_UNSEEN_COLUMNS = {
+    "beam": "beam",
+    "family_seen": "family seen in training",
+    "object": "object",
+    "object_seen": "kind seen in training",
+    "modes": "modes",
+    "photons": "photons",
+    "step": "step (px)",
 }
 
 
@@ -256,6 +267,45 @@ def exporters(part: str) -> str:
     return exporter_tables.table(part)
 
 
+def unseen_beams(part: str) -> str:
+    """The table of a general network on beams, kinds of object or raster steps, and its medians."""
+    rows = _results("unseen_beams")[part]
+    names = [name for name in rows[0] if name in _UNSEEN_COLUMNS]
+    methods = list(rows[0]["methods"])
+    lines = [
+        [
+            *(_condition(row[name]) for name in names),
+            *(_quality(row["methods"][method]) for method in methods),
+        ]
+        for row in rows
+    ]
+    medians = []
+    for method in methods:
+        median = {
+            key: statistics.median(row["methods"][method][key] or 0 for row in rows)
+            for key in ("amplitude_ssim", "phase_ssim", "seconds")
+        }
+        medians.append(f"{_quality(median)}, {median['seconds']:.1f}\u00a0s")
+    lines.append(["**median**", *[""] * (len(names) - 1), *medians])
+    return _table([*(_UNSEEN_COLUMNS[name] for name in names), *methods], lines)
+
+
+def _quality(figures: Mapping[str, Any]) -> str:
+    """Amplitude and phase SSIM."""
+    return _whole(
+        " / ".join(
+            "–" if figures[name] is None else f"{figures[name]:.3f}"
+            for name in ("amplitude_ssim", "phase_ssim")
+        )
+    )
+
+
+def _condition(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.0e}" if isinstance(value, float) else str(value)
+
+
 def decisions() -> str:
     """The table of decisions, from the titles of their pages."""
     rows = []
@@ -299,6 +349,7 @@ _GENERATORS = {
         robustness,
         neuraloperator,
         exporters,
+        unseen_beams,
         decisions,
     )
 }
