@@ -35,7 +35,7 @@ def zoo_names() -> list[str]:
     --------
     >>> import ptychonnx
     >>> ptychonnx.zoo.names()
-    ['baseline', 'pinn_cnn', 'pinn_fno', 'pinn_hybrid', 'pinn_hybrid_grid2']
+    ['any_64', 'baseline', 'pinn_cnn', 'pinn_fno', 'pinn_hybrid', 'pinn_hybrid_grid2']
     """
     return sorted(path.stem for path in _ZOO.glob("*.onnx"))
 
