@@ -32,7 +32,7 @@ FILES = {
     "pinn_hybrid": "pinn_hybrid",
     "pinn_hybrid_grid2": "pinn_hybrid_grid2",
     "baseline": "baseline",
-    "pinn_hybrid_general": "any_64",
+    "pinn_hybrid_any": "any_64",
 }
 # Training scans, by their folder in the recipe.
 TRAINING = {
@@ -42,9 +42,9 @@ TRAINING = {
 }
 TRAINED_ON = dict.fromkeys(FILES, "data_large") | {
     "pinn_hybrid_grid2": "data",
-    "pinn_hybrid_general": "family",
+    "pinn_hybrid_any": "family",
 }
-EXPORT_OPTIONS = {"pinn_hybrid_general": " --general --modes 4"}
+EXPORT_OPTIONS = {"pinn_hybrid_any": " --general --modes 4"}
 RUN_FIELDS = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
     "test": LinesConfig(train_grid=2),

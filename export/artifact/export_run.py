@@ -220,7 +220,7 @@ def _contract(
     engine = open_onnxruntime(cleaned.SerializeToString(deterministic=True))
     distance = relative_difference(source.initial.predict(*example), engine(*example))
     return Contract(
-        label=f"{record.label}_general" if options.general else record.label,
+        label=record.label,
         architecture=record.architecture,
         n=record.network.n,
         gridsize=record.network.gridsize,

@@ -188,7 +188,6 @@ def _contract(contract: Contract, beam: OneBeam, verified: VerifiedGraph) -> Con
     )
     return contract.model_copy(
         update={
-            "label": f"{contract.label.removesuffix('_general')}_specialised",
             "beam": None,
             "specialised_from": contract.graph_sha256,
             "input": contract.input.model_copy(update={"scale": float(beam.arrays["scale"])}),

@@ -279,8 +279,8 @@ class Contract(_Part):
 
     version: Literal[1] = 1
     label: str = Field(
-        description="run label: pinn_<architecture> or baseline, then _grid<g> for a gridsize above 1, then _general "
-        "or _specialised",
+        description="run label: pinn_<architecture> or baseline, then _grid<g> for a gridsize above 1, then _any "
+        "if many scans trained it",
         min_length=1,
     )
     architecture: str
