@@ -15,6 +15,8 @@ PRODUCER = "ptychonnx"
 _IR_VERSION = 10
 # Name of a parameter in a framework: words and dots, without slashes and without a counter of the exporter.
 _KEPT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+")
+# Name that this pass gave a value: a graph may be cleaned twice, with constants instead of inputs.
+_GIVEN_NAME = re.compile(r"[A-Za-z]+_\d+\.(input|output)_\d+_*")
 
 
 class MetadataRemovalPass(ir.passes.InPlacePass):
@@ -68,7 +70,8 @@ def _rename(graph: ir.Graph) -> None:
                 value.name = f"{node.name}.output_{index}"
                 value.shape, value.type = None, None
     for value in list(graph.initializers.values()):
-        if value in interface or _KEPT_NAME.fullmatch(value.name or ""):
+        name = value.name or ""
+        if value in interface or (_KEPT_NAME.fullmatch(name) and not _GIVEN_NAME.fullmatch(name)):
             continue
         reader = next(iter(value.uses()), None)
         name = f"{reader.node.name}.input_{reader.idx}" if reader else "unused"

@@ -72,3 +72,19 @@ def test_the_pipeline_lists_its_changes_and_keeps_the_original_model():
 def test_the_bytes_do_not_depend_on_the_counters_of_the_exporter():
     one, other = (clean(littered(counter)).model.SerializeToString() for counter in (1, 50))
     assert one == other
+
+
+def test_a_constant_named_by_an_earlier_cleaning_never_takes_the_name_of_a_node():
+    # As a graph that was cleaned before, one of whose nodes has since been folded.
+    nodes = [
+        helper.make_node("Mul", ["x", "Gather_1.output_0"], ["Mul_5.output_0"], name="Mul_5"),
+        helper.make_node("Add", ["Mul_5.output_0", "Mul_0.output_0"], ["y"], name="Add_6"),
+    ]
+    constants = [("Gather_1.output_0", np.float32([2, 3])), ("Mul_0.output_0", np.float32([1, 1]))]
+    before = model_of(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], constants, 20)
+    graph = ir.from_proto(before)
+    MetadataRemovalPass("1.2")(graph)
+    after = ir.to_proto(graph)
+    assert [tensor.name for tensor in after.graph.initializer] == ["Mul_0.input_1", "Add_1.input_1"]
+    x = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+    assert np.array_equal(run(after, x=x)[0], run(before, x=x)[0])
