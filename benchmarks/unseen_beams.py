@@ -5,7 +5,7 @@ it never saw, with objects of unseen kinds; the kinds of object that it learned 
 steps. SSIM of amplitude and phase with the known object, of the network alone, of the network followed by ten epochs of
 rPIE, and of rPIE from vacuum; times are those of one run each.
 
-    python -m benchmarks.unseen_beams zoo/any_64.onnx --out docs/results/unseen_beams.json
+    python -m benchmarks.unseen_beams zoo/any_64.onnx --grid 10 --epochs 100 --out docs/results/unseen_beams.json
 
 `--only` measures one of the tables and keeps the others of the file.
 
