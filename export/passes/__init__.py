@@ -18,7 +18,7 @@ from onnx_ir.passes.common import (
 )
 
 from ptychonnx.export.passes.affine_folding import AffineFoldingPass
-from ptychonnx.export.passes.bias_merging import BiasMergingPass
+from ptychonnx.export.passes.bias_merging import BiasMergingPass, InvalidBiasPass
 from ptychonnx.export.passes.canonical_order import CanonicalOrderPass
 from ptychonnx.export.passes.concatenation_splitting import ConcatenationSplittingPass
 from ptychonnx.export.passes.constant_folding import ConstantFoldingPass
@@ -69,6 +69,7 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
         CubicResizePass(),
         ReshapeTargetPass(),
         ConstantFoldingPass(),
+        InvalidBiasPass(),
         SimplificationPass(),
         RemoveUnusedNodesPass(),
         AffineFoldingPass(),

@@ -1,4 +1,4 @@
-"""Merge the bias of one branch of a sum into the bias of the convolution in the other branch."""
+"""Biases of convolutions: that of one branch of a sum joins that of the convolution in the other branch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from numpy.typing import NDArray
 from ptychonnx.export.graph.editing import add_constant, float_constant, is_read_once
 from ptychonnx.export.passes.node_rewriting import NodeRewritePass
 
-__all__ = ["BiasMergingPass"]
+__all__ = ["BiasMergingPass", "InvalidBiasPass"]
 
 logger = logging.getLogger(__name__)
+
+
+class InvalidBiasPass(NodeRewritePass):
+    """Remove zeros [channels, 2] from a convolution: torch's exporter gives them to one over three axes that has no
+    bias, and ONNX takes a bias [channels] only.
+    """
+
+    operators = frozenset({"Conv"})
+    infers_shapes = False
+
+    def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
+        bias = float_constant(node.inputs[2]) if node.op_type == "Conv" and len(node.inputs) > 2 else None
+        if bias is None or bias.ndim == 1 or bias.any():
+            return False
+        node.resize_inputs(2)
+        return True
 
 
 class BiasMergingPass(NodeRewritePass):

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from ptychonnx.export.passes.bias_merging import BiasMergingPass
+from ptychonnx.export.passes.bias_merging import BiasMergingPass, InvalidBiasPass
 from tests.export.graphs import kinds, model_of, run
 
 GENERATOR = np.random.default_rng(0)
@@ -63,3 +63,28 @@ def test_other_constants_than_biases_stay():
 
 def test_a_convolution_that_is_read_elsewhere_keeps_its_bias():
     assert not joined(block(GENERATOR.normal(size=(4, 1)).astype(np.float32), twice=True))[1]
+
+
+def test_zeros_that_are_no_bias_are_removed_and_biases_stay():
+    # What torch's exporter writes for a Conv3d without bias, and a bias of zeros.
+    x = GENERATOR.normal(size=(2, 3, 4, 4, 4)).astype(np.float32)
+    weight = GENERATOR.normal(size=(3, 3, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "zeros"], ["inner"]),
+        helper.make_node("Conv", ["inner", "v", "bias"], ["y"]),
+    ]
+    constants = [
+        ("w", weight),
+        ("v", weight[:, :, :1, :1, :1]),
+        ("zeros", np.zeros((3, 2), np.float32)),
+        ("bias", np.zeros(3, np.float32)),
+    ]
+    model = model_of(nodes, [("x", ["batch", 3, 4, 4, 4])], [("y", ["batch", 3, 2, 2, 2])], constants)
+    graph = ir.from_proto(model)
+    assert InvalidBiasPass()(graph).modified
+    after = ir.to_proto(graph)
+    assert [len(node.input) for node in after.graph.node] == [2, 3]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3, 3), axis=(2, 3, 4))
+    inner = np.einsum("bcxyzijk,ocijk->boxyz", windows, weight)
+    expected = np.einsum("bcxyz,oc->boxyz", inner, weight[:, :, 0, 0, 0])
+    np.testing.assert_allclose(run(after, x=x)[0], expected, rtol=1e-4, atol=1e-4)

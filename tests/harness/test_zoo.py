@@ -55,7 +55,7 @@ def test_a_file_of_the_zoo_is_the_recorded_one(label):
 
 
 def test_the_zoo_is_small_and_its_page_names_every_file_and_hash():
-    assert sum(entry["bytes"] for entry in ARTIFACTS.values()) < 15e6
+    assert sum(entry["bytes"] for entry in ARTIFACTS.values()) < 16e6
     assert {path.name for path in ZOO.glob("*.onnx")} == {entry["file"] for entry in ARTIFACTS.values()}
     page = (ZOO / "README.md").read_text(encoding="utf-8")
     for entry in ARTIFACTS.values():
