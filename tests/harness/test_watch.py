@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
+from types import SimpleNamespace
 
 import h5py
 
@@ -67,29 +66,18 @@ def test_an_hdf5_file_is_not_complete_while_it_is_written(tmp_path):
 def test_the_command_reconstructs_what_appears_until_it_is_interrupted(
     run, four_artifacts, lines_scan, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(watch, "_SECONDS", 0.01)
     folder, objects = tmp_path / "night", tmp_path / "objects"
     folder.mkdir()
     write_scan(folder / "first.npz", lines_scan)
 
-    ended = threading.Event()
+    def between_two_looks(_: float) -> None:
+        if (objects / "second.h5").exists():
+            raise KeyboardInterrupt
+        if (objects / "first.h5").exists() and not (folder / "second.npz").exists():
+            write_scan(folder / "second.npz", lines_scan)
 
-    def appear():
-        while not (objects / "first.h5").exists() and not ended.wait(0.01):
-            pass
-        write_scan(folder / "second.npz", lines_scan)
-        while not (objects / "second.h5").exists() and not ended.wait(0.01):
-            pass
-        if not ended.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=appear)
-    thread.start()
-    try:
-        code, out, error = run("reconstruct", four_artifacts[0], folder, "--out", objects, "--watch")
-    finally:
-        ended.set()
-        thread.join()
+    monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=between_two_looks))
+    code, out, error = run("reconstruct", four_artifacts[0], folder, "--out", objects, "--watch")
     assert code == 0, error
     assert "Watching " in out
     # The network of this artifact multiplies the object by a factor.
