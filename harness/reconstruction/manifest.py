@@ -6,7 +6,6 @@ reconstructed again.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -16,8 +15,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
+from ptychonnx.runtime.paths import file_sha256
 
-__all__ = ["MANIFEST", "VERSION", "FileState", "Manifest", "ScanRecord", "file_sha256"]
+__all__ = ["MANIFEST", "VERSION", "FileState", "Manifest", "ScanRecord"]
 
 MANIFEST = "manifest.jsonl"
 VERSION = version("ptychonnx")
@@ -132,9 +132,3 @@ class Manifest:
             and record.state is not None
             and record.state.holds(scan)
         )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ptychonnx.harness.reconstruction.engines import Engine
-from ptychonnx.harness.reconstruction.manifest import VERSION, FileState, Manifest, ScanRecord, file_sha256
+from ptychonnx.harness.reconstruction.manifest import VERSION, FileState, Manifest, ScanRecord
 from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.harness.reconstruction.worker_network import WorkerNetwork
 from ptychonnx.runtime.errors import InputError, PtychonnxError
 from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.inference.artifact_path import artifact_path
+from ptychonnx.runtime.paths import file_sha256
 from ptychonnx.runtime.progress import SILENT, Progress
 
 __all__ = ["ScanOutcome", "reconstruct_scans"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.paths import file_sha256
 
 __all__ = ["is_current", "write_manifest"]
 
@@ -20,7 +20,7 @@ def is_current(manifest: Path, content: dict[str, Any], files: Sequence[Path]) -
         hashes = recorded.pop("sha256")
         # Tuples become lists in a file.
         return recorded == json.loads(json.dumps(content)) and all(
-            hashes[path.name] == _sha256(path) for path in files
+            hashes[path.name] == file_sha256(path) for path in files
         )
     except (OSError, ValueError, KeyError, AttributeError):
         return False
@@ -28,10 +28,5 @@ def is_current(manifest: Path, content: dict[str, Any], files: Sequence[Path]) -
 
 def write_manifest(manifest: Path, content: dict[str, Any], files: Sequence[Path]) -> None:
     """Write the content and the SHA-256 of every file."""
-    hashes = {path.name: _sha256(path) for path in files}
+    hashes = {path.name: file_sha256(path) for path in files}
     write_text(manifest, json.dumps({**content, "sha256": hashes}, indent=2) + "\n")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

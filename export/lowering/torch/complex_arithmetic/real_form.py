@@ -21,7 +21,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ptychonnx.export.lowering.torch.complex_arithmetic import (
+# Each enters its rules when it is imported.
+from ptychonnx.export.lowering.torch.complex_arithmetic import (  # noqa: F401
     arithmetic_rules,
     assignment_rules,
     choice_rules,
@@ -54,21 +55,6 @@ COMPLEX_LOWERING = "Fourier transforms and complex numbers in real arithmetic"
 
 logger = logging.getLogger(__name__)
 
-# Each enters its rules when it is imported.
-_RULE_MODULES = (
-    arithmetic_rules,
-    assignment_rules,
-    choice_rules,
-    contraction_rules,
-    convolution_rules,
-    creation_rules,
-    fourier_rules,
-    function_rules,
-    linear_algebra_rules,
-    part_rules,
-    selection_rules,
-    structure_rules,
-)
 # Real operators that the exporter, or an engine, cannot take as they are.
 _ALSO_REAL = {"unfold_backward", "_fft_c2r", "_neg_view", "resolve_neg", "resolve_conj"}
 
