@@ -14,7 +14,9 @@ __all__ = ["median_milliseconds"]
 def median_milliseconds(
     functions: Mapping[str, Callable[[], Any]], seconds: float = 0.2, runs: int = 7
 ) -> dict[str, float]:
-    """Median time of each function, after one run that is not counted.
+    """Median time of each function, each after a run of its own that is not counted.
+
+    Without that, a function pays for the one before it: for cold caches, and for threads that are still waiting for work.
 
     Parameters
     ----------
@@ -22,10 +24,9 @@ def median_milliseconds(
         For each function on average, after at least `runs` runs of each.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
-        function()
     while len(next(iter(times.values()))) < runs or sum(map(sum, times.values())) < seconds * len(times):
         for name, function in functions.items():
+            function()
             start = time.perf_counter()
             function()
             times[name].append(time.perf_counter() - start)

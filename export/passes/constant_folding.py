@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.optimizer import fold_constants
@@ -30,4 +31,16 @@ class ConstantFoldingPass(ir.passes.InPlacePass):
             output_size_limit=_LARGEST_OUTPUT,
         )
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        for value in model.graph.initializers.values():
+            _store_in_order(value)
         return ir.passes.PassResult(model, modified=result.modified or before != len(list(model.graph)))
+
+
+def _store_in_order(value: ir.Value) -> None:
+    """Copy a constant that is a view with other strides, such as a folded transposition: its bytes are hashed later."""
+    if value.const_value is None:
+        return
+    array = value.const_value.numpy()
+    if not array.flags.c_contiguous:
+        stored = np.ascontiguousarray(array)
+        value.const_value = ir.Tensor(stored, dtype=value.const_value.dtype, name=value.name)

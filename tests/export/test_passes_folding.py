@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import helper
 
+from ptychonnx.export.passes import clean
 from ptychonnx.export.passes.constant_folding import ConstantFoldingPass
 from tests.export.graphs import kinds, model_of, run
 
@@ -71,3 +72,20 @@ def test_the_batch_is_not_folded():
 def test_a_graph_without_constants_is_left_alone():
     model = model_of([helper.make_node("Relu", ["x"], ["y"])], [("x", ["batch", 2])], [("y", ["batch", 2])])
     assert not folded(model)[1]
+
+
+def test_a_folded_transposition_is_stored_in_the_order_of_its_axes():
+    grid = np.arange(8, dtype=np.float32).reshape(4, 2)
+    model = model_of(
+        [
+            helper.make_node("Transpose", ["grid"], ["turned"], perm=[1, 0]),
+            helper.make_node("Add", ["x", "turned"], ["y"]),
+        ],
+        [("x", ["batch", 2, 4])],
+        [("y", ["batch", 2, 4])],
+        [("grid", grid)],
+    )
+    graph = ConstantFoldingPass()(ir.from_proto(model)).model
+    stored = [value.const_value.numpy() for value in graph.graph.initializers.values()]
+    assert any(np.array_equal(array, grid.T) and array.flags.c_contiguous for array in stored)
+    np.testing.assert_array_equal(run(clean(model).model, x=X)[0], X + grid.T)
