@@ -16,7 +16,7 @@ def median_milliseconds(
 ) -> dict[str, float]:
     """Median time of each function, each after a run of its own that is not counted.
 
-    Without that, a function pays for the one before it: for cold caches, and for threads that are still waiting for work.
+    Without that, a function pays for the one before it: for cold caches, and for threads that still wait for work.
 
     Parameters
     ----------
