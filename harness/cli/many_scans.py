@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ptychonnx.harness.cli.console import output, report_progress
-from ptychonnx.harness.reconstruction.engines import Engine
-from ptychonnx.harness.reconstruction.manifest import MANIFEST
-from ptychonnx.harness.reconstruction.many_scans import ScanOutcome, reconstruct_scans
-from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions
-from ptychonnx.harness.reconstruction.watch import complete_scans
+from ptychonnx.harness.campaign.engines import Engine
+from ptychonnx.harness.campaign.manifest import MANIFEST
+from ptychonnx.harness.campaign.many_scans import ScanOutcome, reconstruct_scans
+from ptychonnx.harness.campaign.scan_run import Networks, RunOptions
+from ptychonnx.harness.campaign.watch import complete_scans
 from ptychonnx.runtime.errors import InputError, VerificationError
 
 __all__ = ["reconstruct_folder", "reconstruct_watched"]

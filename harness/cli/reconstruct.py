@@ -18,10 +18,10 @@ from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divide
 from ptychonnx.harness.cli.shared_options import READING, EstimateProbe, Probe, ServerUrl
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
-from ptychonnx.harness.reconstruction.division_options import DivisionOptions
-from ptychonnx.harness.reconstruction.engines import open_engine
-from ptychonnx.harness.reconstruction.large_scan import LargeScan
-from ptychonnx.harness.reconstruction.scan_run import (
+from ptychonnx.harness.campaign.division_options import DivisionOptions
+from ptychonnx.harness.campaign.engines import open_engine
+from ptychonnx.harness.campaign.large_scan import LargeScan
+from ptychonnx.harness.campaign.scan_run import (
     Networks,
     RunOptions,
     ScanRun,

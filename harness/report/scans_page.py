@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.reconstruction.manifest import ScanRecord
+from ptychonnx.harness.campaign.manifest import ScanRecord
 from ptychonnx.harness.report.page_images import ImageStrip, image_strip
 from ptychonnx.harness.report.page_template import render
 from ptychonnx.harness.report.quantity_images import Panel, quantity_images

@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ptychonnx.harness.reconstruction import engines, many_scans
-from ptychonnx.harness.reconstruction.engines import Engine, open_engine
-from ptychonnx.harness.reconstruction.many_scans import reconstruct_scans
-from ptychonnx.harness.reconstruction.scan_run import Networks
-from ptychonnx.harness.reconstruction.worker_network import WorkerNetwork
+from ptychonnx.harness.campaign import engines, many_scans
+from ptychonnx.harness.campaign.engines import Engine, open_engine
+from ptychonnx.harness.campaign.many_scans import reconstruct_scans
+from ptychonnx.harness.campaign.scan_run import Networks
+from ptychonnx.harness.campaign.worker_network import WorkerNetwork
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from ptychonnx.runtime.formats.readers.native import write_scan
 from ptychonnx.runtime.inference.inference_options import InferenceOptions

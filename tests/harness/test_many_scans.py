@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import ptychonnx
-from ptychonnx.harness.reconstruction import scan_run
+from ptychonnx.harness.campaign import scan_run
 from ptychonnx.harness.report import scans_page
 from ptychonnx.runtime.formats.readers.native import write_scan
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ptychonnx.harness.reconstruction.manifest import VERSION
+from ptychonnx.harness.campaign.manifest import VERSION
 from ptychonnx.runtime.formats.readers.native import write_scan
 
 PARTS = """\

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import h5py
 
-from ptychonnx.harness.reconstruction import watch
-from ptychonnx.harness.reconstruction.watch import complete_scans
+from ptychonnx.harness.campaign import watch
+from ptychonnx.harness.campaign.watch import complete_scans
 from ptychonnx.runtime.formats.readers.native import write_scan
 
 WRITER = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from ptychonnx.harness.reconstruction import many_scans
+from ptychonnx.harness.campaign import many_scans
 
 run_task = many_scans.run_task
 

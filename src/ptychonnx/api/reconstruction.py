@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-from ptychonnx.harness.reconstruction.engines import Engine, open_engine
-from ptychonnx.harness.reconstruction.manifest import ScanRecord
-from ptychonnx.harness.reconstruction.many_scans import reconstruct_scans as run_scans
-from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reconstruct_scan
+from ptychonnx.harness.campaign.engines import Engine, open_engine
+from ptychonnx.harness.campaign.manifest import ScanRecord
+from ptychonnx.harness.campaign.many_scans import reconstruct_scans as run_scans
+from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.runtime.contract import Placement, Weighting
 from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor

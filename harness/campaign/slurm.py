@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ptychonnx.harness.reconstruction.manifest import VERSION
+from ptychonnx.harness.campaign.manifest import VERSION
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
 

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ptychonnx.harness.reconstruction.engines import Engine
-from ptychonnx.harness.reconstruction.manifest import VERSION, FileState, Manifest, ScanRecord
-from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reconstruct_scan
-from ptychonnx.harness.reconstruction.worker_network import WorkerNetwork
+from ptychonnx.harness.campaign.engines import Engine
+from ptychonnx.harness.campaign.manifest import VERSION, FileState, Manifest, ScanRecord
+from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, reconstruct_scan
+from ptychonnx.harness.campaign.worker_network import WorkerNetwork
 from ptychonnx.runtime.errors import InputError, PtychonnxError
 from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.inference.artifact_path import artifact_path

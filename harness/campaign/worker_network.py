@@ -7,8 +7,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptychonnx.harness.reconstruction.manifest import VERSION
-from ptychonnx.harness.reconstruction.scan_run import Networks
+from ptychonnx.harness.campaign.manifest import VERSION
+from ptychonnx.harness.campaign.scan_run import Networks
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions

@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ptychonnx.harness.reconstruction.engines import Engine
-from ptychonnx.harness.reconstruction.scan_run import RunOptions
-from ptychonnx.harness.reconstruction.worker_network import WorkerNetwork
+from ptychonnx.harness.campaign.engines import Engine
+from ptychonnx.harness.campaign.scan_run import RunOptions
+from ptychonnx.harness.campaign.worker_network import WorkerNetwork
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError
 from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.progress import Progress
