@@ -20,23 +20,7 @@ Precision = Literal["32", "bf16-mixed", "16-mixed"]
 class NetworkConfig:
     """Settings of a network. An architecture ignores settings that it does not have.
 
-    Attributes
-    ----------
-    n
-        Side of a diffraction pattern, pixels.
-    gridsize
-        g: the network sees C = g * g neighbouring patterns and returns C patches. A physics-informed network also takes
-        their offsets, and finds one object for all of them.
-    width
-        Channels of the (first) hidden layer.
-    blocks
-        Fourier blocks (`fno`, `fno_vanilla`, `ffno`), sizes (`hybrid`, `uno`), or halvings (`cnn`, `unet`, `baseline`).
-    modes
-        Fourier modes kept along each axis, at most N. A low frequency of a pattern is a short distance in the object,
-        so few modes connect few pixels.
-    first_steps, final_steps
-        Steps of phase retrieval before and after a physics-informed network, see `initial_retrieval`. More steps
-        explain the pattern better and take longer.
+    With a gridsize g the network sees C = g * g neighbouring patterns and their offsets, and returns C patches.
     """
 
     n: int = Field(default=64, ge=16, description="Side of a diffraction pattern, in pixels")
@@ -62,34 +46,7 @@ class NetworkConfig:
     frozen=True, config=ConfigDict(extra="forbid", title="Training (defaults of the architecture: --list)")
 )
 class TrainingConfig:
-    """Settings of training.
-
-    Attributes
-    ----------
-    epochs, batch, learning_rate
-        The learning rate is the peak of a schedule that warms up and then decays to zero.
-    loss
-        Loss of a physics-informed network: ``mae`` of amplitudes, or ``poisson`` negative log-likelihood of counts. The
-        supervised network ignores it and learns the known object.
-    overlap
-        Number of neighbouring patterns (with a gridsize above 1: groups) whose patches are merged before the loss, so
-        that they must agree where they overlap; 1 trains each alone. The trained network still runs one at a time.
-    validation
-        Fraction of the patterns that is held out, at least 16 patterns; export verifies with them.
-    seed
-        Seed of the initial weights and of the order of the patterns.
-    monitor
-        Figure of the held-out patterns that selects the best epoch, whose weights are kept: ``loss``, or
-        ``disagreement`` of overlapping patches (see `ptychonnx.train.overlap_consistency`).
-    patience
-        Epochs without improvement after which training stops; None trains all epochs.
-    precision
-        Arithmetic of the training steps, in the notation of Lightning; weights and artifact stay float32.
-    devices
-        Number of GPUs (or of processes on the CPU) that share a step.
-    tensorboard
-        Whether to write logs for TensorBoard; None writes them if TensorBoard is installed.
-    """
+    """Settings of training. The learning rate warms up to its peak, and then decays to zero."""
 
     epochs: int = Field(default=3, ge=1, description="Passes over the scan")
     batch: int = Field(default=18, ge=1, description="Patterns per optimiser step")

@@ -55,34 +55,7 @@ def adopt(
     tolerance: float = TOLERANCE,
     progress: Progress = SILENT,
 ) -> ExportResult:
-    """Add preprocessing and output conversion to a foreign network, verify the whole, and write `out`.
-
-    Preprocessing, layouts, types, orientation, pixel size and the division of an exit wave by the probe become nodes
-    of the graph. In every engine, the whole graph is compared with the foreign graph run between the same steps in
-    NumPy.
-
-    Parameters
-    ----------
-    foreign
-        An ONNX file with one input.
-    specification
-        See `read_specification`.
-    out
-        File to write; it appears complete and verified, or not at all, with its report next to it.
-    scan
-        Patterns to compare on; by default seeded patterns with the flux of the specification.
-    tolerance
-        Largest relative error.
-    progress
-        Receives the stages.
-
-    Raises
-    ------
-    InputError
-        If the file is unsafe or not an ONNX model, or the specification does not fit it.
-    VerificationError
-        If a check fails; nothing is written.
-    """
+    """Make an artifact of an ONNX file with one input, verify it, and write `out`; see `ptychonnx.adopt`."""
     check_name(out)
     network = read_network(Path(foreign), specification)
     return adopt_network(network, specification, out, scan=scan, tolerance=tolerance, progress=progress)

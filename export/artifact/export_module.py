@@ -113,37 +113,14 @@ def export_module(
     notes: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> ModuleResult:
-    """Lower the Fourier layers of a module, convert it, verify it, and write `out`.
+    """Lower the Fourier layers of a module, convert it, verify it, and write `out`; see `ptychonnx.export_module`.
 
     Parameters
     ----------
-    module
-        A `torch.nn.Module` or a `keras.Model`, left as it is: a copy is converted, in evaluation mode, on the CPU. It
-        returns tensors, in containers of any depth.
     inputs, keywords
-        Arguments of its `forward`, after which they are named, with a `ModuleInput` in the place of each tensor.
-    out
-        File to write; it appears complete and verified, or not at all. ``<stem>.verification.json`` and ``.txt``
-        appear next to it, or ``<stem>.refused.json`` and ``.txt`` if verification fails.
-    options
-        Defaults of `ModuleOptions` if None.
-    source
-        Where the module came from, in words.
-    shared
-        Names of inputs without a batch axis, in addition to those that say so themselves.
+        Arguments of its `forward`, with a `ModuleInput` in the place of each tensor.
     notes
         What the verdict and the description should say about the module.
-    progress
-        Receives the stages.
-
-    Raises
-    ------
-    InputError
-        If the module does not run on such inputs.
-    UnsupportedError
-        If a layer cannot be lowered, which is named with the reason, or the module cannot be converted.
-    VerificationError
-        If a check fails; nothing is written.
     """
     out, options = check_name(out), options or ModuleOptions()
     progress.stage(f"Running {source}")

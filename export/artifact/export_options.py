@@ -56,7 +56,6 @@ class ExportOptions(_ArtifactOptions):
     general: bool = Field(
         default=False,
         description="Make probe, mask and scale inputs with defaults, so that the artifact fits other beams",
-        json_schema_extra={"flag": "--general"},
     )
     modes: int | None = Field(
         default=None,

@@ -69,38 +69,16 @@ def export_run(
     n: int | None = None,
     progress: Progress = SILENT,
 ) -> ExportResult:
-    """Convert the trained network of a run folder, verify it, and write `out`.
+    """Convert the trained network of a run folder, verify it, and write `out`; see `ptychonnx.export_run`.
 
     Parameters
     ----------
-    run
-        Folder written by training.
-    out
-        File to write; it appears complete and verified, or not at all. ``<stem>.verification.json`` and
-        ``.txt`` appear next to it, or ``<stem>.refused.json`` and ``.txt`` if verification fails.
-    options
-        Kind of artifact; by default it is in float32, takes amplitudes, and batches of any size.
     gate, calibration
-        For a lower precision: the gate that accepts or refuses the quality of its reconstructions, and the scan whose
-        patterns set the ranges of values (the held-out patterns of the run by default). See
-        `ptychonnx.export.artifact.reduce_artifact`.
-    final_steps
-        Steps of phase retrieval after the network, in the artifact and in the native network that it is compared
-        with; as trained by default.
+        For a lower precision: the gate that accepts or refuses its reconstructions, and the scan whose patterns set the
+        ranges of values (the held-out patterns of the run if None), see `reduce_artifact`.
     n
         Side of the patterns; other than that of training only for a general artifact of an architecture whose weights
         fit any size.
-    progress
-        Receives the stages.
-
-    Raises
-    ------
-    InputError
-        If the folder is not a finished run, or its network has no final steps to choose.
-    UnsupportedError
-        If the network cannot be converted.
-    VerificationError
-        If the artifact fails a check; nothing is written.
     """
     out, options = check_name(out), options or ExportOptions()
     _check_options(options, gate)

@@ -40,28 +40,9 @@ _ABSORPTION = (0.02, 0.7)
 class FamilyConfig:
     """Ranges that the scans of a family are drawn from; equal configurations produce equal bytes.
 
-    Attributes
-    ----------
-    n
-        Side of a diffraction pattern, pixels.
-    scans
-        Number of scans. The first scans of a larger family are those of a smaller one.
-    grid
-        Side of each raster scan, in positions.
-    beam, object
-        Families of beams and kinds of objects; each scan has one of each, in shuffled rounds, so that all are equally
-        frequent.
-    max_modes
-        Largest number of incoherent modes; six scans of ten have one.
-    min_photons, max_photons
-        Photons per pattern of a transparent object, drawn uniformly in their logarithm.
-    min_overlap, max_overlap
-        Overlap of neighbouring positions: one minus the step over the diameter of the beam, which encircles 90 % of
-        its power.
-    max_phase
-        Largest phase contrast in radians; contrasts are drawn uniformly in their logarithm, from a thirtieth of it.
-    seed
-        Seed that all random numbers are derived from.
+    The first scans of a larger family are those of a smaller one. Beams and objects are equally frequent; six scans of ten
+    have one mode. Photons and contrasts are drawn uniformly in their logarithm. Overlap is one minus the step over the
+    diameter of the beam, which encircles 90 % of its power.
     """
 
     n: int = Field(default=64, ge=16, le=1024, description="Side of a diffraction pattern, in pixels")

@@ -25,26 +25,7 @@ _GENERATOR_VERSION = 1
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", title="Simulation"))
 class LinesConfig:
-    """Parameters of the lines dataset; equal configurations produce equal bytes.
-
-    Attributes
-    ----------
-    n
-        Side of a pattern in pixels.
-    probe
-        ``zone-plate`` or ``disk``.
-    photons
-        Mean number of photons in a pattern of a transparent object.
-    step, jitter
-        Raster step, and largest random shift of each position, in whole pixels. The smaller the step, the larger the
-        overlap.
-    train_grid, test_grid
-        The scans have grid x grid positions.
-    absorption, phase_shift
-        Contrast of the object, see `ptychonnx.harness.simulate.objects.lines_object`.
-    seed
-        Seed that the seeds of both objects, the positions and the noise are derived from.
-    """
+    """Parameters of the lines dataset; equal configurations produce equal bytes."""
 
     n: int = Field(default=64, ge=16, le=1024, description="Side of a diffraction pattern, in pixels")
     probe: ProbeKind = Field(

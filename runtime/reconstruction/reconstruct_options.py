@@ -22,12 +22,10 @@ class ReconstructOptions(BaseModel):
     skip_invalid: bool = Field(
         default=False,
         description="Leave out patterns whose patches are not finite",
-        json_schema_extra={"flag": "--skip-invalid"},
     )
     strict: bool = Field(
         default=False,
         description="Refuse a scan that the network does not know, and an object that does not explain the patterns",
-        json_schema_extra={"flag": "--strict"},
     )
     canvas_memory: float | None = Field(
         default=None,
