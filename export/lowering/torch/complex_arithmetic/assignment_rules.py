@@ -20,8 +20,6 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
 )
 from ptychonnx.export.lowering.torch.complex_arithmetic.selection_rules import is_whole
 
-__all__: list[str] = []
-
 
 @rule("slice_scatter")
 def _slice_scatter(

@@ -10,8 +10,6 @@ from torch import Tensor
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import Context, rule
 
-__all__: list[str] = []
-
 
 @rule("where")
 def _where(context: Context, operator: Any, condition: Any, x: Any, y: Any) -> LinearValue:

@@ -24,8 +24,6 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
 )
 from ptychonnx.export.lowering.torch.complex_arithmetic.tensor_views import permuted, reshaped
 
-__all__: list[str] = []
-
 # The axis of real and imaginary part, in equations of their stacked tensors.
 _PART = "@"
 

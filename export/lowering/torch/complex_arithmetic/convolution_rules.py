@@ -14,8 +14,6 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import Context, NotLowered, rule
 from ptychonnx.export.lowering.torch.complex_arithmetic.tensor_views import reshaped
 
-__all__: list[str] = []
-
 
 @rule("convolution")
 def _convolution(

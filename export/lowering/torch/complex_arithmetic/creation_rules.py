@@ -11,8 +11,6 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import Line
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import REAL_TYPES, Constant, Context, rule
 
-__all__: list[str] = []
-
 
 @rule("fill")
 def _fill(context: Context, operator: Any, x: Any, fill: Any) -> LinearValue:

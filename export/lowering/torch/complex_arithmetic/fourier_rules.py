@@ -15,8 +15,6 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import Line
 from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import Context, NotLowered, rule
 
-__all__: list[str] = []
-
 
 def _scale(norm: int, size: int) -> float:
     """The scale along one axis: torch's numbers for no normalisation, by the root, and by the number of points."""

@@ -11,8 +11,6 @@ from torch import Tensor
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import RULES, Context, rule
 
-__all__: list[str] = []
-
 
 def _product(context: Context, x: Any, y: Any) -> Any:
     return RULES["mul"](context, torch.ops.aten.mul.Tensor, x, y)
@@ -68,37 +66,18 @@ def _sqrt(context: Context, operator: Any, x: Any) -> LinearValue:
     )
 
 
-def _circular(context: Context, x: Any, real: Callable, imaginary: Callable) -> LinearValue:
-    pair = context.pair(x)
-    return LinearValue.of_parts(real(pair.real, pair.imaginary), imaginary(pair.real, pair.imaginary))
+def _circular(real: Callable, imaginary: Callable) -> Callable:
+    def apply(context: Context, operator: Any, x: Any) -> LinearValue:
+        a, b = context.pair(x).parts
+        return LinearValue.of_parts(real(a, b), imaginary(a, b))
+
+    return apply
 
 
-@rule("sin")
-def _sin(context: Context, operator: Any, x: Any) -> LinearValue:
-    return _circular(
-        context, x, lambda a, b: torch.sin(a) * torch.cosh(b), lambda a, b: torch.cos(a) * torch.sinh(b)
-    )
-
-
-@rule("cos")
-def _cos(context: Context, operator: Any, x: Any) -> LinearValue:
-    return _circular(
-        context, x, lambda a, b: torch.cos(a) * torch.cosh(b), lambda a, b: -torch.sin(a) * torch.sinh(b)
-    )
-
-
-@rule("sinh")
-def _sinh(context: Context, operator: Any, x: Any) -> LinearValue:
-    return _circular(
-        context, x, lambda a, b: torch.sinh(a) * torch.cos(b), lambda a, b: torch.cosh(a) * torch.sin(b)
-    )
-
-
-@rule("cosh")
-def _cosh(context: Context, operator: Any, x: Any) -> LinearValue:
-    return _circular(
-        context, x, lambda a, b: torch.cosh(a) * torch.cos(b), lambda a, b: torch.sinh(a) * torch.sin(b)
-    )
+rule("sin")(_circular(lambda a, b: torch.sin(a) * torch.cosh(b), lambda a, b: torch.cos(a) * torch.sinh(b)))
+rule("cos")(_circular(lambda a, b: torch.cos(a) * torch.cosh(b), lambda a, b: -torch.sin(a) * torch.sinh(b)))
+rule("sinh")(_circular(lambda a, b: torch.sinh(a) * torch.cos(b), lambda a, b: torch.cosh(a) * torch.sin(b)))
+rule("cosh")(_circular(lambda a, b: torch.cosh(a) * torch.cos(b), lambda a, b: torch.sinh(a) * torch.sin(b)))
 
 
 @rule("tanh")

@@ -10,8 +10,6 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import Line
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import RULES, Context, NotLowered, rule
 
-__all__: list[str] = []
-
 _WAY_OUT = "solve larger systems outside of the graph, or write the elimination with complex arithmetic"
 
 

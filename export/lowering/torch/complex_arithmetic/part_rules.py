@@ -13,8 +13,6 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import REAL_TYPES, Context, is_complex, rule
 
-__all__: list[str] = []
-
 
 def _is_computed_whole(context: Context, x: Any) -> bool:
     """Whether the other part of a value is wanted as well, so that both are computed at once."""

@@ -22,38 +22,14 @@ __all__ = ["STRUCTURAL"]
 STRUCTURAL = {"slice", "slice_scatter", "constant_pad_nd", "view_as_complex", "alias", "clone", "detach"}
 
 
+# fmt: off
 rule(
-    *[
-        "unsqueeze",
-        "squeeze",
-        "repeat",
-        "tile",
-        "as_strided",
-        "unfold",
-        "gather",
-        "diagonal",
-        "take",
-        "cumsum",
-        "tril",
-        "triu",
-        "sum",
-        "mean",
-        "flatten",
-        "unflatten",
-        "neg",
-        "index",
-        "embedding",
-        "masked_select",
-        "narrow_copy",
-        "diag_embed",
-        "expand",
-        "movedim",
-        "swapaxes",
-        "col2im",
-        "im2col",
-        "nansum",
-    ]
+    "unsqueeze", "squeeze", "repeat", "tile", "as_strided", "unfold", "gather", "diagonal", "take",
+    "cumsum", "tril", "triu", "sum", "mean", "flatten", "unflatten", "neg", "index", "embedding",
+    "masked_select", "narrow_copy", "diag_embed", "expand", "movedim", "swapaxes", "col2im", "im2col",
+    "nansum"
 )(by_parts)
+# fmt: on
 
 
 @rule(
