@@ -177,7 +177,7 @@ class ForeignOutput(_SpecificationPart):
                 "named ignored, or their uncertainties"
             )
         if len(set(self.names.values())) != len(self.names):
-            raise ValueError("names gives one tensor for two channels, expected heads or channels")
+            raise ValueError("names has one tensor for two channels, expected heads or channels")
         if self.layout == "BNN" and any(len(of_one) > 1 for of_one in (self.channels, *self.heads.values())):
             raise ValueError("layout BNN has no axis of channels, expected BCNN or BNNC")
         if unused := set(self.steps) - set(quantities):

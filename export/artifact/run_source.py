@@ -1,4 +1,4 @@
-"""What an export starts from: the network of a run, held-out patterns, and the beam of a general artifact."""
+"""Source of an export: the network of a run, held-out patterns, and the beam of a general artifact."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RunSource:
         return diffraction, group_offsets(self.scan.positions, groups)
 
     def amplitude(self, patterns: NDArray) -> NDArray[np.float32]:
-        """What the native network takes, from amplitudes or counts."""
+        """Input of the native network, from amplitudes or counts."""
         if patterns.dtype != np.uint16:
             return patterns
         counts = patterns if self.scan.mask is None else patterns * self.scan.mask

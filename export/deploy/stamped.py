@@ -53,7 +53,7 @@ class Stamped(Protocol):
         ...
 
     def rows(self) -> dict[str, str]:
-        """What a README says, by name."""
+        """Rows of the README, by name."""
         ...
 
 

@@ -26,7 +26,7 @@ _MOST_COUNTS = np.iinfo(np.uint16).max
 
 
 class TensorValues(Protocol):
-    """What values a tensor takes, see `ptychonnx.export.lowering.module_input.ModuleInput`."""
+    """Kind of values of a tensor, see `ptychonnx.export.lowering.module_input.ModuleInput`."""
 
     @property
     def dtype(self) -> str:

@@ -1,4 +1,4 @@
-"""Manifest of a folder of objects: one line of JSON per attempt, by which an interrupted command goes on.
+"""Manifest of a folder of objects: one line of JSON per attempt, from which an interrupted command continues.
 
 Lines are only ever appended; the last line of an object counts. A line that was cut short is skipped, so its scan is
 reconstructed again.

@@ -65,7 +65,7 @@ def reconstruct(
         Path,
         typer.Option(
             help="File for the object: .h5 (ptychodus product), .cxi, .npz, or .tif (two images); or folder for the "
-            "objects of several scans and their manifest, by which an interrupted command goes on."
+            "objects of several scans and their manifest, from which an interrupted command continues."
         ),
     ],
     picture: Annotated[Path | None, typer.Option(help="PNG file for amplitude and phase.")] = None,

@@ -53,7 +53,7 @@ class ReconstructRequest:
         return None if self.division.shard is None else Shard.parse(self.division.shard)
 
     def check(self, options: RunOptions) -> None:
-        """Refuse what cannot be done, before anything is read.
+        """Refuse options that contradict each other, before anything is read.
 
         Raises
         ------

@@ -59,7 +59,7 @@ class ObjectMethod:
 
     @property
     def contract(self) -> None:
-        """None: the program that made the object is unknown."""
+        """None, since the program that made the object is unknown."""
         return None
 
     def reconstruct(

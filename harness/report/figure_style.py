@@ -45,7 +45,7 @@ def legend_below(figure: Figure, lines: dict[str, Any], columns: int) -> None:
 
 
 def _forbid_mathematics(figure: Figure) -> None:
-    """Draw names of files and labels as they are; matplotlib takes what is between dollar signs for mathematics."""
+    """Draw names of files and labels as they are; matplotlib reads text between dollar signs as mathematics."""
     texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
     for axes in figure.axes:
         if (legend := axes.get_legend()) is not None:

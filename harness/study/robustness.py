@@ -40,7 +40,7 @@ class Score:
 
 
 Scores = dict[str, dict[str, Score]]
-"""By label of the network, then by name of the condition."""
+"""Scores by label of the network, then by name of the condition."""
 
 
 def robustness(

@@ -126,6 +126,6 @@ def _handler(view: LiveView, token: str, local: bool) -> type[BaseHTTPRequestHan
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing: requests would bury the messages of the reconstruction."""
+            """Log no requests, which would bury the messages of the reconstruction."""
 
     return Handler

@@ -233,7 +233,7 @@ class LiveReconstruction:
         return self._scan
 
     def _conventions(self) -> Conventions:
-        """What the numbers of frames and positions mean."""
+        """Conventions of frames and positions."""
         unit = Convention(self._unit or "unknown", "as the source says")
         assumed = (Convention(value, "assumed") for value in ("row,column", "as-is", "counts", "centre"))
         return Conventions(unit, *assumed).overridden(self._settings.reading)

@@ -37,7 +37,7 @@ class StoredPatches(Predictor):
 
     @property
     def provider(self) -> str:
-        """What ran the network."""
+        """Execution provider, or server, of the network."""
         return self._network.provider
 
     @property

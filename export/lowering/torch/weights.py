@@ -175,7 +175,7 @@ def _without_prefixes(place: str, tensors: Mapping[str, Tensor]) -> Iterator[_St
 
 
 def _misfit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """What is wrong with each weight, in words."""
+    """Faults of each weight, in words."""
     wrong = [f"{name} is missing" for name in expected if name not in state and not name.endswith(_OPTIONAL)]
     wrong += [f"{name} is unused" for name in state if name not in expected]
     for name, value in state.items():

@@ -66,7 +66,7 @@ def _det(context: Context, operator: Any, matrix: Any) -> Any:
 
 @rule("linalg_inv", "inverse")
 def _inv(context: Context, operator: Any, matrix: Any) -> Any:
-    """A singular matrix gives infinities instead of an error."""
+    """A singular matrix returns infinities instead of an error."""
     return _inverse(context, matrix)
 
 

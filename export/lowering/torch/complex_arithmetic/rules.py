@@ -56,7 +56,7 @@ class Constant:
 
 @dataclass
 class Context:
-    """What rules need besides their arguments.
+    """State that rules share: constants, known values, and readers of each argument.
 
     Attributes
     ----------
