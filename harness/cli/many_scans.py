@@ -9,12 +9,12 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.campaign.engines import Engine
 from ptychonnx.harness.campaign.manifest import MANIFEST
 from ptychonnx.harness.campaign.many_scans import ScanOutcome, reconstruct_scans
 from ptychonnx.harness.campaign.scan_run import Networks, RunOptions
 from ptychonnx.harness.campaign.watch import complete_scans
+from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.runtime.errors import InputError, VerificationError
 
 __all__ = ["reconstruct_folder", "reconstruct_watched"]

@@ -11,13 +11,6 @@ from typing import Annotated
 
 import typer
 
-from ptychonnx.harness.cli.console import output, print_result, report_progress
-from ptychonnx.harness.cli.many_scans import reconstruct_folder, reconstruct_watched
-from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
-from ptychonnx.harness.cli.shared_options import READING, EstimateProbe, Probe, ServerUrl
-from ptychonnx.harness.iterative.iteration_options import IterationOptions
-from ptychonnx.harness.metrics.region import RegionRule, declare_region
 from ptychonnx.harness.campaign.division_options import DivisionOptions
 from ptychonnx.harness.campaign.engines import open_engine
 from ptychonnx.harness.campaign.large_scan import LargeScan
@@ -28,6 +21,13 @@ from ptychonnx.harness.campaign.scan_run import (
     check_beam,
     reconstruct_scan,
 )
+from ptychonnx.harness.cli.console import output, print_result, report_progress
+from ptychonnx.harness.cli.many_scans import reconstruct_folder, reconstruct_watched
+from ptychonnx.harness.cli.model_options import Omit, derive_options
+from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
+from ptychonnx.harness.cli.shared_options import READING, EstimateProbe, Probe, ServerUrl
+from ptychonnx.harness.iterative.iteration_options import IterationOptions
+from ptychonnx.harness.metrics.region import RegionRule, declare_region
 from ptychonnx.harness.report.object_figure import object_figure
 from ptychonnx.harness.report.quantity_images import Panel, quantity_images
 from ptychonnx.runtime.atomic import atomic_path

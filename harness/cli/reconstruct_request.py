@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptychonnx.harness.cli.shared_options import check_batch
 from ptychonnx.harness.campaign.division_options import DivisionOptions
 from ptychonnx.harness.campaign.scan_run import RunOptions
+from ptychonnx.harness.cli.shared_options import check_batch
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.writers.patches_file import check_patches_file

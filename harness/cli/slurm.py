@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
+from ptychonnx.harness.campaign.large_scan import check_shards
+from ptychonnx.harness.campaign.scan_run import Networks, RunOptions
+from ptychonnx.harness.campaign.slurm import SlurmOptions, write_slurm_scripts
 from ptychonnx.harness.cli.console import output, print_result
 from ptychonnx.harness.cli.model_options import Command, as_arguments, derive_options
 from ptychonnx.harness.cli.reconstruct_request import divided_files
 from ptychonnx.harness.cli.shared_options import Probe
-from ptychonnx.harness.campaign.large_scan import check_shards
-from ptychonnx.harness.campaign.scan_run import Networks, RunOptions
-from ptychonnx.harness.campaign.slurm import SlurmOptions, write_slurm_scripts
 from ptychonnx.runtime.errors import InputError, ServerError
 from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.formats.writers.reconstruction_file import check_product

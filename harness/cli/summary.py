@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ptychonnx.harness.cli.console import print_result, report_progress
 from ptychonnx.harness.campaign.manifest import MANIFEST, Manifest
+from ptychonnx.harness.cli.console import print_result, report_progress
 from ptychonnx.harness.report.scans_page import render_scans, scan_row
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
