@@ -41,8 +41,8 @@ class FamilyConfig:
     """Ranges that the scans of a family are drawn from; equal configurations produce equal bytes.
 
     The first scans of a larger family are those of a smaller one. Beams and objects are equally frequent; six scans of
-    ten have one mode. Photons and contrasts are drawn uniformly in their logarithm. Overlap is one minus the step over the
-    diameter of the beam, which encircles 90 % of its power.
+    ten have one mode. Photons and contrasts are drawn uniformly in their logarithm. Overlap is one minus the step over
+    the diameter of the beam, which encircles 90 % of its power.
     """
 
     n: int = Field(default=64, ge=16, le=1024, description="Side of a diffraction pattern, in pixels")
