@@ -51,12 +51,8 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
 
     The temporary name ends as `path` does, since some writers choose the format by the ending.
 
-    Raises
-    ------
-    InputError
-        If the parent cannot be a folder, `path` is a folder, or another process is writing it.
-    EnvironmentFailure
-        If the disk is full, read-only or broken.
+    Raises InputError if the parent cannot be a folder, `path` is a folder, or another process is writing it. Raises
+    EnvironmentFailure if the disk is full, read-only or broken.
     """
     path = Path(path)
     if path.is_dir():
@@ -73,13 +69,8 @@ def atomic_folder(path: StrPath, marker: str) -> Iterator[Path]:
 
     An existing folder is replaced only if it is of the same kind, which means that it contains a file `marker`.
 
-    Raises
-    ------
-    InputError
-        If the parent cannot be a folder, `path` is a file or a folder with other content, or another process is
-        writing it.
-    EnvironmentFailure
-        If the disk is full, read-only or broken.
+    Raises InputError if the parent cannot be a folder, `path` is a file or a folder with other content, or another
+    process is writing it. Raises EnvironmentFailure if the disk is full, read-only or broken.
     """
     path = Path(path)
     check_replaceable(path, marker)
@@ -97,12 +88,8 @@ def updated_folder(path: StrPath) -> Iterator[Path]:
     Files that are not written anew stay: they are linked, not copied, where the file system can. Write a new file in
     place of a linked one, never into it.
 
-    Raises
-    ------
-    InputError
-        As `check_updatable`, or if another process is writing `path`.
-    EnvironmentFailure
-        If the disk is full, read-only or broken.
+    Raises InputError as `check_updatable`, or if another process is writing `path`. Raises EnvironmentFailure if the
+    disk is full, read-only or broken.
     """
     path = Path(path)
     check_updatable(path)
@@ -121,10 +108,7 @@ def updated_folder(path: StrPath) -> Iterator[Path]:
 def check_updatable(path: Path) -> None:
     """Refuse a folder that cannot change as one: it holds folders, is the working folder or a mounted file system.
 
-    Raises
-    ------
-    InputError
-        Also if `path` is a file.
+    Raises InputError also if `path` is a file.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, expected a folder to write to")
@@ -146,10 +130,7 @@ def check_updatable(path: Path) -> None:
 def check_replaceable(path: Path, marker: str) -> None:
     """Refuse to replace anything but an empty folder or one that contains a file `marker`.
 
-    Raises
-    ------
-    InputError
-        If `path` is a file or a folder with other content.
+    Raises InputError if `path` is a file or a folder with other content.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, expected the name of a folder to write")
@@ -208,12 +189,8 @@ def check_output(path: StrPath, size: int = 0) -> None:
 def working_folder(path: Path) -> Iterator[Path]:
     """Yield the empty, locked working folder of an output, on the same file system, and remove it at the end.
 
-    Raises
-    ------
-    InputError
-        If the parent cannot be a folder, or another process is writing `path`.
-    EnvironmentFailure
-        If the disk is full, read-only or broken.
+    Raises InputError if the parent cannot be a folder, or another process is writing `path`. Raises EnvironmentFailure
+    if the disk is full, read-only or broken.
     """
     folder = _working_path(path)
     try:

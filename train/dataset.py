@@ -210,11 +210,8 @@ def prepare(
     their patches agree. No training group contains one of them. A `distilled` network learns from labels, whatever its
     architecture.
 
-    Raises
-    ------
-    InputError
-        If the scan cannot train this network, see `ptychonnx.train.scan_checks`, has too few patterns, or no known
-        object for a supervised network.
+    Raises InputError if the scan cannot train this network, see `ptychonnx.train.scan_checks`, has too few patterns, or
+    no known object for a supervised network.
     """
     check_trainable(scan, network.n)
     assert scan.probe is not None

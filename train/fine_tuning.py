@@ -46,10 +46,7 @@ class InitialWeights:
     def require_same(self, architecture: str, network: NetworkConfig) -> None:
         """Refuse weights of another network.
 
-        Raises
-        ------
-        InputError
-            If the architecture or a setting of the network differs.
+        Raises InputError if the architecture or a setting of the network differs.
         """
         if architecture != self.architecture:
             raise InputError(
@@ -65,10 +62,7 @@ class InitialWeights:
 def find_initial_weights(run: Path) -> InitialWeights:
     """Find the weights of a run, finished or not.
 
-    Raises
-    ------
-    InputError
-        If the path is not a run folder, or the run has no complete epoch.
+    Raises InputError if the path is not a run folder, or the run has no complete epoch.
     """
     if run.is_file():
         raise InputError(

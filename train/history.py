@@ -73,10 +73,7 @@ def write_history(path: Path, epochs: Sequence[Epoch]) -> None:
 def read_history(path: Path) -> list[Epoch]:
     """Read a file of `write_history`.
 
-    Raises
-    ------
-    InputError
-        If the file is missing or has other columns.
+    Raises InputError if the file is missing or has other columns.
     """
     names = [field.name for field in fields(Epoch)]
     try:

@@ -52,10 +52,7 @@ def check_trainable(scan: Scan, size: int) -> None:
 def check_probe_power(scan: Scan) -> None:
     """Refuse patterns whose brightness contradicts the power of the probe, which the physics compares.
 
-    Raises
-    ------
-    InputError
-        If the mean pattern holds less than a thousandth or more than ten times the photons of the probe.
+    Raises InputError if the mean pattern holds less than a thousandth or more than ten times the photons of the probe.
     """
     assert scan.probe is not None
     power = float(illumination(scan.probe.astype(np.complex128)).sum())

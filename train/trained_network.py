@@ -20,11 +20,8 @@ _BATCH = 3  # differs from every number of channels and from the number of parts
 def load_network(folder: Path, record: RunRecord) -> NativeNetwork:
     """The network of a run with its trained weights.
 
-    Raises
-    ------
-    InputError
-        If the framework is not installed, the checkpoint is missing or does not fit, or the run was trained with
-        another revision of the architecture.
+    Raises InputError if the framework is not installed, the checkpoint is missing or does not fit, or the run was
+    trained with another revision of the architecture.
     """
     network: Any = initial_network(folder, record)
     network.load(Path(folder))
@@ -50,10 +47,7 @@ def initial_network(folder: Path, record: RunRecord) -> NativeNetwork:
 def check_output(architecture: Architecture, config: NetworkConfig, network: NativeNetwork) -> None:
     """Run a new network on empty patterns, and refuse an output of another shape.
 
-    Raises
-    ------
-    InputError
-        If shape or type of the output is wrong, or the network takes no offsets with a gridsize above 1.
+    Raises InputError if shape or type of the output is wrong, or the network takes no offsets with a gridsize above 1.
     """
     channels = config.channels
     patterns = np.zeros((_BATCH, channels, config.n, config.n), dtype=np.float32)

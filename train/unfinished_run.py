@@ -29,10 +29,7 @@ def unfinished_folder(out: Path) -> Path:
 def finished_already(out: Path, plan: TrainingPlan) -> RunRecord | None:
     """The record of a run that `--resume` finds complete; None if there is something to train.
 
-    Raises
-    ------
-    InputError
-        If the run was trained with another plan.
+    Raises InputError if the run was trained with another plan.
     """
     folder = unfinished_folder(out)
     if (folder / CONFIG_NAME).is_file():
@@ -49,13 +46,8 @@ def finished_already(out: Path, plan: TrainingPlan) -> RunRecord | None:
 def open_unfinished(out: Path, plan: TrainingPlan, *, resume: bool) -> Path:
     """Open the folder to train in: a new one, or that of an interrupted training with the same plan.
 
-    Raises
-    ------
-    InputError
-        If `out` exists and is not a run; if there is an interrupted training and `resume` is false; or if it has
-        another plan.
-    EnvironmentFailure
-        If the folder cannot be written.
+    Raises InputError if `out` exists and is not a run; if there is an interrupted training and `resume` is false; or if
+    it has another plan. Raises EnvironmentFailure if the folder cannot be written.
     """
     check_output(out)
     check_replaceable(out, CONFIG_NAME)
@@ -85,10 +77,7 @@ def open_unfinished(out: Path, plan: TrainingPlan, *, resume: bool) -> Path:
 def locked(folder: Path) -> Iterator[None]:
     """Prevent other processes from training in the same folder; the system unlocks it if this process is killed.
 
-    Raises
-    ------
-    InputError
-        If another process is training in the folder.
+    Raises InputError if another process is training in the folder.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:

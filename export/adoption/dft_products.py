@@ -28,10 +28,7 @@ def replace_dft(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     matrix with the points and their parts as one vector. Forward, inverse and one-sided transforms are the same to
     that matrix, and so are zero padding and cropping to ``dft_length``.
 
-    Raises
-    ------
-    UnsupportedError
-        If the length of a DFT is not constant.
+    Raises UnsupportedError if the length of a DFT is not constant.
     """
     if not any(node.op_type == "DFT" for node in model.graph.node):
         return model, 0

@@ -23,10 +23,7 @@ def foreign_names(
 ) -> tuple[str, dict[str, list[Channel]]]:
     """Input of the foreign graph, and the meaning of the channels of each of its outputs.
 
-    Raises
-    ------
-    InputError
-        If the graph has no such input or output, or has several and the specification names none.
+    Raises InputError if the graph has no such input or output, or has several and the specification names none.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in constants]
@@ -84,10 +81,7 @@ def patch_geometry(specification: Specification) -> PatchGeometry:
     detector makes the pixels of the object larger and keeps the window, and padding makes them smaller. Binning and
     resampling change p and n: the pixels stay, and the window becomes smaller or larger.
 
-    Raises
-    ------
-    InputError
-        If patches would be larger than the window of the scan.
+    Raises InputError if patches would be larger than the window of the scan.
     """
     *steps, (_, _, pattern) = specification.resolved_steps()
     pixel = 1.0

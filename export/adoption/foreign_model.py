@@ -24,10 +24,7 @@ _RESIZE_ATTRIBUTES = 11
 def read_foreign(path: Path) -> onnx.ModelProto:
     """Read a file with its external data; functions are written out, and weights are no inputs.
 
-    Raises
-    ------
-    InputError
-        If the file is unsafe, is not an ONNX model, or is in an opset that onnxruntime does not run.
+    Raises InputError if the file is unsafe, is not an ONNX model, or is in an opset that onnxruntime does not run.
     """
     check_model_file(path)
     model = onnx.load(path)  # with weights from other files in its folder, which were checked
@@ -57,10 +54,7 @@ def in_portable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     Older opsets are raised to the lowest that the project writes. Newer ones than it writes are lowered; an operator
     that has no older form keeps the graph in its own opset.
 
-    Raises
-    ------
-    UnsupportedError
-        If an old graph cannot be converted.
+    Raises UnsupportedError if an old graph cannot be converted.
     """
     original = opset_of(model)
     if original > HIGHEST_OPSET:

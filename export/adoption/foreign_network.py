@@ -90,10 +90,7 @@ class Foreign:
 def read_network(path: Path, specification: Specification) -> Foreign:
     """Read an ONNX file, and check that the specification fits its input and outputs.
 
-    Raises
-    ------
-    InputError
-        If the file is unsafe or not an ONNX model, or the specification does not fit it.
+    Raises InputError if the file is unsafe or not an ONNX model, or the specification does not fit it.
     """
     model = read_foreign(path)
     try:
@@ -107,10 +104,7 @@ def read_network(path: Path, specification: Specification) -> Foreign:
 def describe_graph(name: str, model: onnx.ModelProto, run: Run, specification: Specification) -> Foreign:
     """A foreign network, whose input and outputs are checked against the specification.
 
-    Raises
-    ------
-    InputError
-        If the specification does not fit the graph.
+    Raises InputError if the specification does not fit the graph.
     """
     source, heads = foreign_names(model, specification)
     (value,) = (value for value in model.graph.input if value.name == source)

@@ -17,10 +17,7 @@ _WHOLE = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64
 def input_type(value: onnx.ValueInfoProto) -> np.dtype:
     """Type of the foreign input.
 
-    Raises
-    ------
-    UnsupportedError
-        If it is not real numbers.
+    Raises UnsupportedError if it is not real numbers.
     """
     kind = value.type.tensor_type.elem_type
     try:

@@ -28,10 +28,7 @@ Run = Callable[[NDArray], Mapping[str, NDArray]]
 def run_of_graph(model: onnx.ModelProto, source: str, outputs: Sequence[str]) -> Run:
     """A graph in onnxruntime or, if that has no kernel for one of its operators, in the reference evaluator of ONNX.
 
-    Raises
-    ------
-    InputError
-        If neither loads the graph.
+    Raises InputError if neither loads the graph.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3

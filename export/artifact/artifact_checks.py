@@ -80,10 +80,7 @@ def check_artifact(path: Path, max_bytes: int | None = None) -> list[Check]:
 def raise_on_difference(path: Path, checks: Sequence[Check]) -> None:
     """Raise if an artifact is not the one that was published.
 
-    Raises
-    ------
-    VerificationError
-        With the first check that failed.
+    Raises VerificationError with the first check that failed.
     """
     for check in checks:
         if check.passed is False:

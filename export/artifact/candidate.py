@@ -155,10 +155,7 @@ def release(candidate: Candidate[Stamp], out: Path, progress: Progress = SILENT)
 def verify_candidate(candidate: Candidate[Stamp], out: Path, progress: Progress = SILENT) -> VerifiedGraph:
     """The stages up to verification; a refusal report is written next to `out` if the candidate fails.
 
-    Raises
-    ------
-    VerificationError
-        If the candidate fails a stage.
+    Raises VerificationError if the candidate fails a stage.
     """
     progress.stage(f"Cleaning the graph of {candidate.label}")
     cleaned, passes = _clean(candidate)

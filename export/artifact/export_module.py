@@ -152,10 +152,7 @@ def native_module(
 ) -> NativeModule:
     """A module in its framework, ready to run and to convert; parameters as in `export_module`.
 
-    Raises
-    ------
-    InputError
-        If it is neither a torch module nor a Keras model, or does not run on such inputs.
+    Raises InputError if it is neither a torch module nor a Keras model, or does not run on such inputs.
     """
     framework = framework_of(module)
     if framework is None:

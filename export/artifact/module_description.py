@@ -80,10 +80,7 @@ class ModuleDescription(BaseModel):
     def from_json(cls, text: str, where: str) -> ModuleDescription:
         """Parse a description; `where` names the file in the error.
 
-        Raises
-        ------
-        InputError
-            If the text is not a description.
+        Raises InputError if the text is not a description.
         """
         try:
             return cls.model_validate_json(text)

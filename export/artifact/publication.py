@@ -22,10 +22,7 @@ __all__ = ["check_name", "publish"]
 def check_name(out: Path) -> Path:
     """The path of an artifact to be written.
 
-    Raises
-    ------
-    InputError
-        If its name does not end in ``.onnx``.
+    Raises InputError if its name does not end in ``.onnx``.
     """
     out = Path(out)
     if out.suffix != ".onnx":

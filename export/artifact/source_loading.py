@@ -65,10 +65,7 @@ def _load(source: str, arguments: Mapping[str, Any]) -> Any:
 def read_arguments(texts: Sequence[str]) -> dict[str, Any]:
     """``width=32`` as a keyword argument: a Python literal, or else text.
 
-    Raises
-    ------
-    InputError
-        If a text is not of this form, or a name occurs twice.
+    Raises InputError if a text is not of this form, or a name occurs twice.
     """
     arguments: dict[str, Any] = {}
     for text in texts:

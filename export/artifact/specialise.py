@@ -70,10 +70,7 @@ class OneBeam:
 def beam_of_scan(artifact: Path, scan: Scan) -> OneBeam:
     """The beam of a scan for a general artifact.
 
-    Raises
-    ------
-    InputError
-        If the artifact is not general, N differs, or the beam cannot be used.
+    Raises InputError if the artifact is not general, N differs, or the beam cannot be used.
     """
     contract = _general(artifact)
     if scan.size != contract.n:
@@ -121,12 +118,8 @@ def beam_of_probe(
 def specialise(artifact: Path, beam: OneBeam, out: Path, progress: Progress = SILENT) -> ExportResult:
     """Write an artifact that holds one beam, verified against the general one with the same beam.
 
-    Raises
-    ------
-    InputError
-        If the artifact is not general.
-    VerificationError
-        If the two differ by more than `TOLERANCE`; nothing is written.
+    Raises InputError if the artifact is not general. Raises VerificationError if the two differ by more than
+    `TOLERANCE`; nothing is written.
     """
     contract = _general(artifact)
     session = Session(artifact, "cpu")

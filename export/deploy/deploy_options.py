@@ -61,10 +61,7 @@ class DeployOptions(BaseModel):
     def check(self) -> None:
         """Refuse settings that contradict each other.
 
-        Raises
-        ------
-        InputError
-            The message names the options of the command line.
+        Raises InputError; the message names the options of the command line.
         """
         too_large = [size for size in self.preferred_batch if size > self.max_batch]
         if too_large:

@@ -56,13 +56,9 @@ class Deployable:
 def read_artifacts(paths: Sequence[Path]) -> list[Deployable]:
     """Check artifacts as `ptychonnx inspect --verify` does, and load them.
 
-    Raises
-    ------
-    InputError
-        If there is no artifact, a file is unsafe, has no stamp or violates it, has weights in other files, or has
-        an invalid name or that of another file.
-    VerificationError
-        If a file is not the one that was published.
+    Raises InputError if there is no artifact, a file is unsafe, has no stamp or violates it, has weights in other
+    files, or has an invalid name or that of another file. Raises VerificationError if a file is not the one that was
+    published.
     """
     if not paths:
         raise InputError("expected the path of at least one ONNX artifact")

@@ -69,10 +69,7 @@ class Interface:
     def of_graph(cls, model: onnx.ModelProto, path: Path) -> Interface:
         """The interface of a graph without a contract.
 
-        Raises
-        ------
-        InputError
-            If a name could not be one of a file; `path` names the model.
+        Raises InputError if a name could not be one of a file; `path` names the model.
         """
         inputs, outputs = (tuple(map(_served, values)) for values in (model.graph.input, model.graph.output))
         for tensor in (*inputs, *outputs):

@@ -25,10 +25,7 @@ def plan_kserve(
 ) -> Plan:
     """Plan a Triton model repository with the YAML file of the service next to its models.
 
-    Raises
-    ------
-    InputError
-        As for `plan_triton`.
+    Raises InputError as for `plan_triton`.
     """
     plan = plan_triton(root, artifacts, options)
     document = _service(options, service)

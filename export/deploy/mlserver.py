@@ -36,10 +36,7 @@ def plan_mlserver(
 ) -> Plan:
     """Plan a deployment; an existing `settings.json` is left unchanged.
 
-    Raises
-    ------
-    InputError
-        If a model exists and `append_version` is not set.
+    Raises InputError if a model exists and `append_version` is not set.
     """
     options.check()
     models = []

@@ -27,10 +27,8 @@ def plan_triton(root: Path, artifacts: Sequence[Deployable], options: DeployOpti
     The configuration is replaced last, and lists the new version. For the server, version, contract and engine cache
     therefore change in a single rename. The warm-up data, which are replaced before, never change their shape.
 
-    Raises
-    ------
-    InputError
-        If a model exists and `append_version` is not set, options are incompatible, or tritonclient is missing.
+    Raises InputError if a model exists and `append_version` is not set, options are incompatible, or tritonclient is
+    missing.
     """
     options.check()
     models = []

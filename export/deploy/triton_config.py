@@ -35,12 +35,8 @@ def warmup_file(name: str) -> str:
 def config_text(name: str, contracts: Mapping[int, Stamped], options: DeployOptions) -> str:
     """The text of `config.pbtxt`, after reading it back.
 
-    Raises
-    ------
-    InputError
-        If tritonclient is not installed, or the options do not fit the artifact.
-    InternalError
-        If the text does not read back as it was written.
+    Raises InputError if tritonclient is not installed, or the options do not fit the artifact. Raises InternalError if
+    the text does not read back as it was written.
     """
     message = model_config(name, contracts, options)
     text = text_format.MessageToString(message)
@@ -52,10 +48,7 @@ def config_text(name: str, contracts: Mapping[int, Stamped], options: DeployOpti
 def parse_config(text: str) -> Any:
     """Parse a text to the message `inference.ModelConfig`.
 
-    Raises
-    ------
-    InputError
-        If the text is not a Triton model configuration.
+    Raises InputError if the text is not a Triton model configuration.
     """
     try:
         return text_format.Parse(text, _package().ModelConfig())

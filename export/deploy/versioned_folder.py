@@ -72,10 +72,7 @@ def _line(path: Path, data: bytes) -> str:
 def existing_versions(folder: Path) -> list[int]:
     """Numbers of the versions in the folder of a model, in ascending order.
 
-    Raises
-    ------
-    InputError
-        If `folder` is a file.
+    Raises InputError if `folder` is a file.
     """
     if not folder.exists():
         return []
@@ -88,12 +85,8 @@ def existing_versions(folder: Path) -> list[int]:
 def apply(plan: Plan) -> None:
     """Carry out a plan; any error restores the previous state.
 
-    Raises
-    ------
-    InputError
-        If the root cannot be written, is the root of a mounted file system, or another process is writing to it.
-    EnvironmentFailure
-        If the disk is full, read-only or broken.
+    Raises InputError if the root cannot be written, is the root of a mounted file system, or another process is writing
+    to it. Raises EnvironmentFailure if the disk is full, read-only or broken.
     """
     root = Path(plan.root).resolve()
     if root.is_mount():

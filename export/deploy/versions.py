@@ -47,10 +47,7 @@ class Versions:
 def plan_versions(root: Path, artifact: Deployable, options: DeployOptions) -> Versions:
     """Number the new version of a model.
 
-    Raises
-    ------
-    InputError
-        If the model exists and `append_version` is not set, or its versions have another interface.
+    Raises InputError if the model exists and `append_version` is not set, or its versions have another interface.
     """
     folder = root / artifact.name
     numbers = existing_versions(folder)

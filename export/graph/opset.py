@@ -21,10 +21,7 @@ HIGHEST_OPSET = 23
 def check_opset(opset: int) -> int:
     """Return `opset`.
 
-    Raises
-    ------
-    InputError
-        If the exporters cannot write it.
+    Raises InputError if the exporters cannot write it.
     """
     if not LOWEST_OPSET <= opset <= HIGHEST_OPSET:
         raise InputError(f"opset is {opset}, expected {LOWEST_OPSET} to {HIGHEST_OPSET}")

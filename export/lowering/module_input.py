@@ -106,10 +106,7 @@ class ModuleOutput:
 def described_output(name: str, dtype: str, batched: bool, inputs: Collection[str]) -> ModuleOutput:
     """An output of a type that a graph can have, under a name that no input has.
 
-    Raises
-    ------
-    UnsupportedError
-        If no graph can have the type.
+    Raises UnsupportedError if no graph can have the type.
     """
     real = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
     if real not in DTYPES:

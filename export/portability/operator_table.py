@@ -140,12 +140,8 @@ def portability(model: onnx.ModelProto) -> Portability:
 def require(model: onnx.ModelProto, target: str) -> None:
     """Raise if a target cannot run every node of a graph.
 
-    Raises
-    ------
-    InputError
-        If the target is unknown.
-    VerificationError
-        With the first such node, its operator, and the reason.
+    Raises InputError if the target is unknown. Raises VerificationError with the first such node, its operator, and the
+    reason.
     """
     if target not in NAMES:
         raise InputError(f"target {target!r} is unknown, expected one of {', '.join(NAMES)}")

@@ -37,10 +37,7 @@ class Reduction:
 def with_named_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without metadata whose nodes all have unique names.
 
-    Raises
-    ------
-    UnsupportedError
-        If a node has subgraphs, because values that are used inside them are not tracked.
+    Raises UnsupportedError if a node has subgraphs, because values that are used inside them are not tracked.
     """
     named = copy.deepcopy(model)
     del named.metadata_props[:]
@@ -61,10 +58,7 @@ def with_named_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """ONNX element type of every value and initialiser.
 
-    Raises
-    ------
-    UnsupportedError
-        If the type of a value cannot be inferred.
+    Raises UnsupportedError if the type of a value cannot be inferred.
     """
     graph = onnx.shape_inference.infer_shapes(model).graph
     types = {

@@ -15,10 +15,7 @@ def import_openvino() -> ModuleType:
 
     OpenVINO works without the package `openvino_telemetry`, which it requires and does not ask before it uses.
 
-    Raises
-    ------
-    InputError
-        If OpenVINO is not installed.
+    Raises InputError if OpenVINO is not installed.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:

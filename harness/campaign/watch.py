@@ -26,10 +26,7 @@ def complete_scans(folder: Path, seconds: float | None = None) -> Iterator[list[
     A file is complete if its size and time have been the same for `seconds`, 2 if None, and it opens as HDF5 or NPZ.
     HDF5 does not open while a program writes to it. A file that changes later is yielded again. Others are left alone.
 
-    Raises
-    ------
-    InputError
-        If the folder cannot be read.
+    Raises InputError if the folder cannot be read.
     """
     before: dict[Path, tuple[int, int]] = {}
     taken: dict[Path, tuple[int, int]] = {}

@@ -23,10 +23,7 @@ _NOT_SETTINGS = {"config", "resume", "list_architectures", "help"}
 def _load(context: typer.Context, path: Path | None) -> Path | None:
     """Make the values of a file the defaults of the command that is being parsed.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, is not a mapping, or has a key or a value that the command does not take.
+    Raises InputError if the file is missing, is not a mapping, or has a key or a value that the command does not take.
     """
     if path is None:
         return None

@@ -59,10 +59,7 @@ ServerUrls = Annotated[
 def read_if_set(path: Path | None, reading: ReadOptions, option: str = "--scan") -> Scan | None:
     """Read the scan of an option that may be left out.
 
-    Raises
-    ------
-    InputError
-        If it is left out although options describe how to read it, or if it cannot be read.
+    Raises InputError if it is left out although options describe how to read it, or if it cannot be read.
     """
     if path is not None:
         return read_scan(path, options=reading)

@@ -42,10 +42,7 @@ def agreement_of_halves(
     factor. Noise of the two is independent, but what a network adds to every image is in both: agreement is a limit on
     the detail that the data support, and no proof that the object is right.
 
-    Raises
-    ------
-    InputError
-        If the halves have no pixel in common.
+    Raises InputError if the halves have no pixel in common.
     """
     origin, shape = canvas_layout(scan.positions, scan.size)
     images: dict[str, list[NDArray[np.complex64]]] = {}

@@ -18,12 +18,8 @@ _REPORT_BYTES = 2**19
 def check_folder(out: Path) -> None:
     """Refuse a folder that cannot be written as one, before any work is done.
 
-    Raises
-    ------
-    InputError
-        If `out` is not a folder, holds folders, is the working folder, or cannot be created.
-    EnvironmentFailure
-        If the disk is full.
+    Raises InputError if `out` is not a folder, holds folders, is the working folder, or cannot be created. Raises
+    EnvironmentFailure if the disk is full.
     """
     check_updatable(out)
     check_output(out, _REPORT_BYTES)

@@ -44,10 +44,7 @@ class Rings:
 def rings_of(shape: tuple[int, ...]) -> Rings:
     """Rings of images of a shape (rows, columns).
 
-    Raises
-    ------
-    InputError
-        If a side has less than `SMALLEST_SIDE` pixels.
+    Raises InputError if a side has less than `SMALLEST_SIDE` pixels.
     """
     if len(shape) != 2 or min(shape) < SMALLEST_SIDE:
         raise InputError(

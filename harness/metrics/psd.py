@@ -45,10 +45,7 @@ def power_spectral_density(image: NDArray[np.floating], rings: Rings | None = No
     window w. White noise of variance v has density v at every frequency; the integral over all frequencies is the
     variance.
 
-    Raises
-    ------
-    InputError
-        If a side has less than 4 pixels.
+    Raises InputError if a side has less than 4 pixels.
     """
     rings = rings or rings_of(image.shape)
     power = np.abs(windowed_transform(image)) ** 2 / np.sum(hann_window(image.shape) ** 2)

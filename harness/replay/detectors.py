@@ -15,10 +15,7 @@ __all__ = ["open_detector", "open_encoders"]
 def open_detector(protocol: str, address: str, options: ReplayOptions, timeout: float) -> Detector:
     """A detector that waits for a receiver at HOST:PORT, or writes a file.
 
-    Raises
-    ------
-    InputError
-        If the address cannot be served.
+    Raises InputError if the address cannot be served.
     """
     if protocol == "swmr":
         return SwmrWriter(Path(address))
@@ -33,10 +30,7 @@ def open_detector(protocol: str, address: str, options: ReplayOptions, timeout: 
 def open_encoders(target: str, options: ReplayOptions, timeout: float) -> PositionSender:
     """Encoders that serve HOST:PORT, or write a .csv file.
 
-    Raises
-    ------
-    InputError
-        If the address cannot be served, or the file not be written.
+    Raises InputError if the address cannot be served, or the file not be written.
     """
     if Path(target).suffix == ".csv":
         return TableWriter(Path(target), options.samples)

@@ -114,10 +114,7 @@ class FamilyDataset:
 def build_family(config: FamilyConfig, folder: Path, progress: Progress = SILENT) -> FamilyDataset:
     """Write `scan_0000.npz` and so on, and `manifest.json`, into a folder, unless they are up to date.
 
-    Raises
-    ------
-    InputError
-        If the folder cannot be written.
+    Raises InputError if the folder cannot be written.
     """
     files = tuple(folder / f"scan_{number:04d}.npz" for number in range(config.scans))
     manifest = folder / "manifest.json"

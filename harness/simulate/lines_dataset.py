@@ -56,10 +56,7 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
 
     The files are rebuilt if a parameter, the generator, or the hash of a file differs from the manifest.
 
-    Raises
-    ------
-    InputError
-        If the folder cannot be written.
+    Raises InputError if the folder cannot be written.
     """
     dataset = LinesDataset(folder / "train.npz", folder / "test.npz", folder / "manifest.json", rebuilt=False)
     wanted = {"generator": "lines", "version": _GENERATOR_VERSION, "parameters": asdict(config)}

@@ -117,10 +117,7 @@ def make_object(
 ) -> NDArray[np.complex64]:
     """An object of the given kind, complex64 [rows, columns]; parameters as for `lines_object`.
 
-    Raises
-    ------
-    InputError
-        If the kind is unknown.
+    Raises InputError if the kind is unknown.
     """
     if kind in _MAKERS:
         return _MAKERS[kind](shape, rng, absorption=absorption, phase_shift=phase_shift)

@@ -69,10 +69,7 @@ def disk_probe(size: int, *, radius: float | None = None) -> NDArray[np.complex6
 def make_probe(kind: str, size: int) -> NDArray[np.complex64]:
     """A probe of the given kind, complex64 [1, N, N] with unit power.
 
-    Raises
-    ------
-    InputError
-        If the kind is unknown.
+    Raises InputError if the kind is unknown.
     """
     if kind == "zone-plate":
         return zone_plate_probe(size)

@@ -34,10 +34,7 @@ def energy_of_wavelength(wavelength: float) -> float:
 def positive_number(value: object, where: str, expected: str) -> float:
     """One finite number above zero, from a scalar or an array that holds one.
 
-    Raises
-    ------
-    InputError
-        If `value` is anything else; `where` (file and key) begins the message.
+    Raises InputError if `value` is anything else; `where` (file and key) begins the message.
     """
     array = np.asarray(value)
     if (

@@ -108,10 +108,7 @@ FORMATS = (
 def recognise(path: Path, options: ReadOptions, stack: ExitStack) -> tuple[ScanFormat, Any]:
     """The format of a file, and the open file, which `stack` closes.
 
-    Raises
-    ------
-    InputError
-        If the file has no known format.
+    Raises InputError if the file has no known format.
     """
     container, opened, content = _opened(path, options, stack)
     for scan_format in FORMATS:

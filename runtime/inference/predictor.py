@@ -90,10 +90,7 @@ class Predictor(ABC):
     def beam(self, scan: Scan) -> Beam:
         """The beam of a scan as a general network takes it; empty for a network that holds one beam.
 
-        Raises
-        ------
-        InputError
-            If the beam of the scan cannot be used, see `ptychonnx.runtime.scan.beam_arrays`.
+        Raises InputError if the beam of the scan cannot be used, see `ptychonnx.runtime.scan.beam_arrays`.
         """
         return {}
 
@@ -140,12 +137,8 @@ class Predictor(ABC):
     def check_scan(self, scan: Scan) -> None:
         """Refuse a scan that does not fit the contract.
 
-        Raises
-        ------
-        InputError
-            If N differs, the scan has fewer patterns than a group, or a general network has no probe.
-        UnsupportedError
-            If the network predicts anything but the object as real and imaginary part.
+        Raises InputError if N differs, the scan has fewer patterns than a group, or a general network has no probe.
+        Raises UnsupportedError if the network predicts anything but the object as real and imaginary part.
         """
         contract = self.contract
         if scan.size != contract.n:

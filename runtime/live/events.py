@@ -114,10 +114,7 @@ class FrameSource(Protocol):
         Called by one thread. While it is not called, the source must hold events back (back-pressure); one that cannot
         leaves gaps in the numbers, which are reported.
 
-        Raises
-        ------
-        InputError
-            If what arrives is no stream of this protocol.
+        Raises InputError if what arrives is no stream of this protocol.
         """
 
     def close(self) -> None:

@@ -44,10 +44,7 @@ class PositionTable:
     def add(self, samples: PositionSamples) -> None:
         """Add samples.
 
-        Raises
-        ------
-        InputError
-            If a sample is not finite, or a number negative.
+        Raises InputError if a sample is not finite, or a number negative.
         """
         finite = np.isfinite(samples.values).all(axis=1)
         if not finite.all():

@@ -37,10 +37,7 @@ class RecordFile:
     def write(self, first: int, records: NDArray) -> None:
         """Write records [m, rows, columns] at consecutive indices.
 
-        Raises
-        ------
-        EnvironmentFailure
-            If the disk is full.
+        Raises EnvironmentFailure if the disk is full.
         """
         data = memoryview(np.ascontiguousarray(records, self.dtype).data).cast("B")
         place = first * self._bytes
@@ -52,10 +49,7 @@ class RecordFile:
     def read(self, indices: NDArray[np.intp]) -> NDArray:
         """Records [m, rows, columns] by their indices; consecutive ones are read together.
 
-        Raises
-        ------
-        EnvironmentFailure
-            If the file cannot be read.
+        Raises EnvironmentFailure if the file cannot be read.
         """
         records = np.empty((len(indices), *self.shape), self.dtype)
         breaks = np.flatnonzero(np.diff(indices) != 1) + 1

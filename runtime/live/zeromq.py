@@ -28,10 +28,7 @@ class ZeroMQSource:
     def __init__(self, url: str) -> None:
         """Connect; the sender may start later.
 
-        Raises
-        ------
-        InputError
-            If the URL has no host and port.
+        Raises InputError if the URL has no host and port.
         """
         self._url, parts = url, urlsplit(url)
         try:

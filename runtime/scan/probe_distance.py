@@ -56,10 +56,7 @@ def thumbnail(probe: NDArray[np.complexfloating]) -> str:
 def probe_of_thumbnail(text: str) -> NDArray[np.complex128]:
     """The probe complex [1, side, side] in a thumbnail.
 
-    Raises
-    ------
-    InputError
-        If the text is not a thumbnail.
+    Raises InputError if the text is not a thumbnail.
     """
     try:
         values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2").astype(np.float64)

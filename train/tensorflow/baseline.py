@@ -38,10 +38,7 @@ class PolarToParts(ExactLayer):
 def build(config: NetworkConfig, constants: RetrievalConstants) -> keras.Model:
     """The network, from amplitudes [B, C, N, N] to object parts [B, N, N, C, 2].
 
-    Raises
-    ------
-    InputError
-        If N cannot be halved `blocks` times.
+    Raises InputError if N cannot be halved `blocks` times.
     """
     check_size(config)
     channels = config.channels

@@ -168,10 +168,7 @@ def _split(inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor | None]:
 def check_size(config: NetworkConfig) -> None:
     """Refuse a size that the encoder cannot halve.
 
-    Raises
-    ------
-    InputError
-        If N is no multiple of 2 to the power of `blocks`.
+    Raises InputError if N is no multiple of 2 to the power of `blocks`.
     """
     if config.n % 2**config.blocks:
         raise InputError(

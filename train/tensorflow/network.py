@@ -58,10 +58,7 @@ class KerasNetwork:
     def load(self, folder: Path) -> None:
         """Read the weights that `save` wrote.
 
-        Raises
-        ------
-        InputError
-            If the checkpoint is missing, unreadable, or of another network.
+        Raises InputError if the checkpoint is missing, unreadable, or of another network.
         """
         path = Path(folder) / CHECKPOINT_NAME
         if not path.is_file():

@@ -17,10 +17,7 @@ def build(config: NetworkConfig, constants: RetrievalConstants) -> keras.Model:
     Convolutions are padded, so that input and output have one size; the decoder doubles the size by repetition and a
     convolution, which leaves no checkerboard.
 
-    Raises
-    ------
-    InputError
-        If N cannot be halved `blocks` times.
+    Raises InputError if N cannot be halved `blocks` times.
     """
     check_size(config)
     inputs = network_inputs(config)

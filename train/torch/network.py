@@ -45,10 +45,7 @@ class TorchNetwork:
     def general(self) -> TorchNetwork:
         """The network with three more inputs, shared by the whole batch: probe, mask and scale, see `torch.beam`.
 
-        Raises
-        ------
-        InputError
-            If the network cannot take a beam.
+        Raises InputError if the network cannot take a beam.
         """
         module = self.module
         if not isinstance(module, Refined) or "beam" not in signature(module.network.forward).parameters:
@@ -85,10 +82,7 @@ class TorchNetwork:
     def load(self, folder: Path) -> None:
         """Read the weights that `save` wrote.
 
-        Raises
-        ------
-        InputError
-            If the checkpoint is missing, unreadable, or of another network.
+        Raises InputError if the checkpoint is missing, unreadable, or of another network.
         """
         path = Path(folder) / CHECKPOINT_NAME
         try:
@@ -148,10 +142,7 @@ def build_network(
 
     A physics-informed one ends with the final steps of phase retrieval.
 
-    Raises
-    ------
-    InputError
-        If the output has another shape than [B, N, N, C, 2].
+    Raises InputError if the output has another shape than [B, N, N, C, 2].
     """
     build = architecture.load_builder()
     seed_everything(seed, verbose=False)

@@ -43,10 +43,8 @@ _SETTINGS = ("self", "training", "mask")
 def read_keras_file(path: Path) -> keras.Model:
     """Read a ``.keras`` file in safe mode, which runs no code from it.
 
-    Raises
-    ------
-    InputError
-        If the file is missing or damaged, or needs code, such as a lambda or a layer that is not part of Keras.
+    Raises InputError if the file is missing or damaged, or needs code, such as a lambda or a layer that is not part of
+    Keras.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a Keras model")

@@ -51,10 +51,8 @@ class MergedFiniteDifference(nn.Module):
 def merge_finite_differences(module: nn.Module) -> None:
     """Replace such layers of `module`, in place.
 
-    Raises
-    ------
-    VerificationError
-        If the output of a replacement differs from that of the original; the message contains its dotted path.
+    Raises VerificationError if the output of a replacement differs from that of the original; the message contains its
+    dotted path.
     """
     for name, layer in list(module.named_modules()):
         if not (name and isinstance(layer, FiniteDifferenceConvolution)):

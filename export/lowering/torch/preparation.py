@@ -23,12 +23,8 @@ def prepare(module: nn.Module) -> tuple[nn.Module, list[str]]:
     * A compiled or a data-parallel module is taken out of its wrapper.
     * Parametrized weights, such as those of weight norm and spectral norm, are replaced by their values.
 
-    Raises
-    ------
-    UnsupportedError
-        If the module is a TorchScript, or has weights of a type that no engine computes in.
-    InputError
-        If it has weights without values, or cannot be copied.
+    Raises UnsupportedError if the module is a TorchScript, or has weights of a type that no engine computes in. Raises
+    InputError if it has weights without values, or cannot be copied.
     """
     notes = []
     module = _unwrapped(module)

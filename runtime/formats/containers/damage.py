@@ -22,10 +22,7 @@ _DAMAGE = (OSError, RuntimeError, KeyError, EOFError, UnicodeError, *HEADER_DAMA
 def damage_refused(path: Path) -> Iterator[None]:
     """Refuse a damaged file, or one that does not fit into memory.
 
-    Raises
-    ------
-    InputError
-        Which names the file and the reason.
+    Raises InputError, which names the file and the reason.
     """
     try:
         yield

@@ -68,10 +68,7 @@ class HDF5File:
     def get(self, name: str) -> h5py.Dataset | h5py.Group | None:
         """A dataset or a group; None if there is none, or if a link leads nowhere or to itself.
 
-        Raises
-        ------
-        InputError
-            If the data lie outside the scan's folder, or the file of a virtual dataset is missing.
+        Raises InputError if the data lie outside the scan's folder, or the file of a virtual dataset is missing.
         """
         item = follow(self.root, name, self.path, self.guard)
         if isinstance(item, h5py.Dataset):
@@ -90,10 +87,7 @@ class HDF5File:
     def load(self, dataset: h5py.Dataset, *, complete: bool = True) -> NDArray:
         """All values of a dataset.
 
-        Raises
-        ------
-        InputError
-            If they do not fit into memory, or if `complete` and a part of them was never written.
+        Raises InputError if they do not fit into memory, or if `complete` and a part of them was never written.
         """
         where = f"{self.path}: {dataset.name}"
         check_memory(dataset.size * dataset.dtype.itemsize, where)
@@ -116,10 +110,7 @@ class HDF5File:
     def dataset(self, expected: str, *names: str) -> h5py.Dataset:
         """The first of these datasets that exists.
 
-        Raises
-        ------
-        InputError
-            If none does.
+        Raises InputError if none does.
         """
         dataset = self.first(*names)
         if dataset is None:
@@ -145,10 +136,7 @@ class HDF5File:
     def vectors(self, expected: str, *names: str) -> tuple[NDArray[np.float64], ...]:
         """Datasets of one number per pattern each, float64 [n].
 
-        Raises
-        ------
-        InputError
-            Also if their lengths differ.
+        Raises InputError also if their lengths differ.
         """
         arrays = tuple(self.real(expected, name).astype(np.float64).reshape(-1) for name in names)
         if len({array.shape for array in arrays}) > 1:
@@ -163,10 +151,7 @@ class HDF5File:
     def bad_pixels(self, name: str, shape: tuple[int, ...]) -> NDArray | None:
         """A bit field of bad pixels, 0 = good; None if there is no such dataset.
 
-        Raises
-        ------
-        InputError
-            If it holds no integers, or has another shape than the frames.
+        Raises InputError if it holds no integers, or has another shape than the frames.
         """
         dataset = self.first(name)
         if dataset is None:
@@ -204,10 +189,7 @@ class HDF5File:
     def companion(self, default: str, expected: str) -> HDF5File:
         """The second file: the one that the options name, else `default` in the same folder.
 
-        Raises
-        ------
-        InputError
-            If there is no such file, or it is not HDF5.
+        Raises InputError if there is no such file, or it is not HDF5.
         """
         path = self.options.companion or self.path.with_name(default)
         if not path.is_file():

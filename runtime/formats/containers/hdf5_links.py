@@ -39,10 +39,8 @@ class LinkGuard:
     def check(self, target: Path, origin: str) -> bool:
         """Whether a file exists.
 
-        Raises
-        ------
-        InputError
-            If it exists and is not a regular file in the folder; `origin` (file and key) begins the message.
+        Raises InputError if it exists and is not a regular file in the folder; `origin` (file and key) begins the
+        message.
         """
         if self.folder is not None and not target.resolve().is_relative_to(self.folder):
             raise InputError(
@@ -58,10 +56,7 @@ class LinkGuard:
 def open_hdf5(path: Path, stack: ExitStack) -> h5py.File:
     """Open a file, which `stack` closes.
 
-    Raises
-    ------
-    InputError
-        If it is not a regular HDF5 file.
+    Raises InputError if it is not a regular HDF5 file.
     """
     # Opening a FIFO would wait forever.
     if not stat.S_ISREG(path.stat().st_mode) or not h5py.is_hdf5(path):
@@ -72,10 +67,7 @@ def open_hdf5(path: Path, stack: ExitStack) -> h5py.File:
 def follow(root: h5py.File, name: str, path: Path, guard: LinkGuard) -> h5py.Dataset | h5py.Group | None:
     """The object with a name, links followed; None if there is none, or if a link leads nowhere or to itself.
 
-    Raises
-    ------
-    InputError
-        If a link leads to something other than a regular file in the allowed folder.
+    Raises InputError if a link leads to something other than a regular file in the allowed folder.
     """
     here: h5py.Group = root
     parts = [part for part in name.split("/") if part and part != "."]
@@ -116,10 +108,8 @@ def dangling_target(root: h5py.File, name: str) -> str | None:
 def check_storage(dataset: h5py.Dataset, path: Path, guard: LinkGuard) -> None:
     """Refuse a dataset whose values are in files that are missing or out of bounds.
 
-    Raises
-    ------
-    InputError
-        If a file of a virtual dataset or of external raw storage is missing or outside the allowed folder.
+    Raises InputError if a file of a virtual dataset or of external raw storage is missing or outside the allowed
+    folder.
     """
     where = f"{path}: {dataset.name}"
     folder = Path(dataset.file.filename).parent

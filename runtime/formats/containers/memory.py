@@ -13,10 +13,7 @@ __all__ = ["check_memory"]
 def check_memory(size: int, where: str) -> None:
     """Refuse `size` bytes that exceed half of the memory of the machine, or of the process if that is limited.
 
-    Raises
-    ------
-    InputError
-        With `where` (file and key) at the beginning of the message.
+    Raises InputError with `where` (file and key) at the beginning of the message.
     """
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]

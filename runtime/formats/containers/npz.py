@@ -61,10 +61,7 @@ class Archive:
     def array(self, key: str, expected: str) -> NDArray:
         """Load one array; `expected` describes it in the error.
 
-        Raises
-        ------
-        InputError
-            If the key is missing, the array is pickled, or the file is damaged.
+        Raises InputError if the key is missing, the array is pickled, or the file is damaged.
         """
         if key not in self.keys:
             found = ", ".join(sorted(self.keys)) or "nothing"
@@ -102,10 +99,7 @@ class Archive:
     def stack(self, key: str, expected: str) -> NDArray:
         """A large array of real numbers: memory-mapped if it is not compressed, otherwise loaded.
 
-        Raises
-        ------
-        InputError
-            As for `array`, and if it holds no real numbers.
+        Raises InputError as for `array`, and if it holds no real numbers.
         """
         mapped = self._mapped(key) if self._plain else None
         return real_array(self, key, expected) if mapped is None else _real(self, key, mapped, expected)
@@ -161,10 +155,7 @@ def is_npy(path: Path) -> bool:
 def load_npy(path: Path, expected: str) -> NDArray:
     """The array of an NPY file, memory-mapped.
 
-    Raises
-    ------
-    InputError
-        If it is damaged, or pickled.
+    Raises InputError if it is damaged, or pickled.
     """
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -193,10 +184,7 @@ def is_archive(path: Path) -> bool:
 def open_archive(path: Path) -> Iterator[Archive]:
     """Open an NPZ file; one that is compressed with bzip2 as a whole is unpacked in memory.
 
-    Raises
-    ------
-    InputError
-        If the file is truncated or not an NPZ archive.
+    Raises InputError if the file is truncated or not an NPZ archive.
     """
     with ExitStack() as stack:
         try:
@@ -232,10 +220,7 @@ def _unpacked(path: Path, content: IO[bytes]) -> bytes:
 def real_array(archive: Archive, key: str, expected: str) -> NDArray:
     """An array of real numbers or integers.
 
-    Raises
-    ------
-    InputError
-        Also if it holds complex numbers or no numbers.
+    Raises InputError also if it holds complex numbers or no numbers.
     """
     return _real(archive, key, archive.array(key, expected), expected)
 
@@ -249,10 +234,7 @@ def _real(archive: Archive, key: str, array: NDArray, expected: str) -> NDArray:
 def complex_array(archive: Archive, key: str, expected: str) -> NDArray[np.complex64]:
     """An array of numbers, as complex64.
 
-    Raises
-    ------
-    InputError
-        Also if it holds no numbers.
+    Raises InputError also if it holds no numbers.
     """
     array = archive.array(key, expected)
     if array.dtype.kind not in "cfiu":

@@ -13,10 +13,7 @@ __all__ = ["in_single_precision"]
 def in_single_precision(values: NDArray, where: str) -> NDArray[np.complex64]:
     """Numbers as complex64; NaN and infinities stay, for `Scan` to refuse.
 
-    Raises
-    ------
-    InputError
-        If a value is beyond the range of float32; `where` (file and key) begins the message.
+    Raises InputError if a value is beyond the range of float32; `where` (file and key) begins the message.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         single = values.astype(np.complex64)

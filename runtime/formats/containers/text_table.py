@@ -26,10 +26,7 @@ class TextTable:
 def read_text_table(path: Path, expected: str) -> TextTable:
     """Read a table; lines that are empty or begin with # are ignored.
 
-    Raises
-    ------
-    InputError
-        If a line other than the first holds something else than numbers, or lines differ in length.
+    Raises InputError if a line other than the first holds something else than numbers, or lines differ in length.
     """
     check_memory(16 * path.stat().st_size, str(path))
     try:

@@ -28,10 +28,7 @@ _NAMED = 8
 def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
     """The scan without patterns that hold no photon; `log` receives what was left out and what is doubtful.
 
-    Raises
-    ------
-    InputError
-        On positions, pixel sizes or wavelengths that no experiment has, or if no pattern holds a photon.
+    Raises InputError on positions, pixel sizes or wavelengths that no experiment has, or if no pattern holds a photon.
     """
     where = f"{path}: the patterns"
     check_plausible(path, "positions", scan.positions, scan.pixel_size, scan.wavelength)

@@ -59,10 +59,7 @@ def dark_patterns(
 def refuse_dark(patterns: NDArray, where: str, first: int) -> None:
     """Refuse a pattern of [m, rows, columns] without photons; `first` is the index of the first of them.
 
-    Raises
-    ------
-    InputError
-        With the index of the pattern.
+    Raises InputError with the index of the pattern.
     """
     lit = patterns.any(axis=(1, 2))
     if not lit.all():

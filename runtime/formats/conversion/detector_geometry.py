@@ -43,10 +43,7 @@ def object_pixel_size(file: HDF5File, detector: str, wavelength: float | None, s
 def check_wavelength(wavelength: float, where: str) -> float:
     """The wavelength itself.
 
-    Raises
-    ------
-    InputError
-        If no wave that diffracts from a sample has this wavelength, so that it cannot be in metres.
+    Raises InputError if no wave that diffracts from a sample has this wavelength, so that it cannot be in metres.
     """
     low, high = _WAVELENGTHS
     if not low < wavelength < high:

@@ -66,10 +66,7 @@ class FramePlan:
     def of(cls, shape: tuple[int, ...], corner: bool, options: ReadOptions, where: str) -> FramePlan:
         """Plan for a stack of shape (n, rows, columns).
 
-        Raises
-        ------
-        InputError
-            If the crop leaves the frame, the frame is not square, or it does not divide into bins.
+        Raises InputError if the crop leaves the frame, the frame is not square, or it does not divide into bins.
         """
         height, width = shape[1:]
         if options.crop is None and options.crop_centre is not None:

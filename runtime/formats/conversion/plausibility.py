@@ -28,10 +28,7 @@ def check_plausible(
 ) -> None:
     """Refuse positions (in pixels), pixel sizes and wavelengths (in metres) that no experiment has.
 
-    Raises
-    ------
-    InputError
-        With the number and the option that changes it.
+    Raises InputError with the number and the option that changes it.
     """
     if wavelength is not None:
         check_wavelength(wavelength, str(path))

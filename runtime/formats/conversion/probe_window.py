@@ -22,10 +22,7 @@ def probe_of_size(
 ) -> NDArray[np.complex64]:
     """A probe [modes, rows, columns] for patterns of `size` pixels; one of another size is resampled if allowed.
 
-    Raises
-    ------
-    InputError
-        If the size differs and `resample` is False, or the probe is not square; `where` names the probe.
+    Raises InputError if the size differs and `resample` is False, or the probe is not square; `where` names the probe.
     """
     rows, columns = probe.shape[1:]
     if rows == columns == size:

@@ -14,10 +14,7 @@ __all__ = ["raster_positions"]
 def raster_positions(options: ReadOptions, n: int, where: str) -> NDArray[np.float64]:
     """Positions (row, column) [n, 2] of a raster by its shape and step, row by row.
 
-    Raises
-    ------
-    InputError
-        If the step is missing, or the raster does not have n points.
+    Raises InputError if the step is missing, or the raster does not have n points.
     """
     if options.raster is None or options.raster_step is None:
         raise InputError(f"{where}: --raster and --raster-step describe a raster together, expected both")

@@ -80,10 +80,7 @@ def matches(file: HDF5File) -> bool:
 def read(file: HDF5File) -> RawScan:
     """Read a scan.
 
-    Raises
-    ------
-    InputError
-        If something above is missing or has the wrong shape.
+    Raises InputError if something above is missing or has the wrong shape.
     """
     data = file.dataset("photon counts [n, N, N]", *_DATA)
     if data.ndim != 3:

@@ -49,10 +49,7 @@ def matches(file: HDF5File) -> bool:
 def read(file: HDF5File) -> RawScan:
     """Read the pair.
 
-    Raises
-    ------
-    InputError
-        If the other file or a dataset is missing, or shapes disagree.
+    Raises InputError if the other file or a dataset is missing, or shapes disagree.
     """
     if file.has("dp") and file.options.raster is not None:
         return _raster(file)

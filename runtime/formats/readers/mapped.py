@@ -59,10 +59,7 @@ UNIT_SUFFIX = re.compile(r"_(m|mm|um|nm|px)$")
 def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
     """Read a scan by `options.mapping`; `stack` closes the files.
 
-    Raises
-    ------
-    InputError
-        If a key of the mapping is unknown, or a value leads nowhere or to an array of another kind.
+    Raises InputError if a key of the mapping is unknown, or a value leads nowhere or to an array of another kind.
     """
     unknown = sorted(set(options.mapping) - set(KEYS))
     if unknown:

@@ -52,10 +52,7 @@ def matches(archive: Archive) -> bool:
 def read(archive: Archive) -> Scan:
     """Read a scan.
 
-    Raises
-    ------
-    InputError
-        On another marker, a missing key, or content that `Scan` refuses.
+    Raises InputError on another marker, a missing key, or content that `Scan` refuses.
     """
     marker = str(archive.array("format", f"the string {MARKER}"))
     if marker != MARKER:

@@ -58,10 +58,7 @@ def matches(file: HDF5File) -> bool:
 def read(file: HDF5File) -> RawScan:
     """Read the first such entry.
 
-    Raises
-    ------
-    InputError
-        If a dataset or a group is missing, or shapes disagree.
+    Raises InputError if a dataset or a group is missing, or shapes disagree.
     """
     entry = _entry(file)
     assert entry is not None

@@ -29,10 +29,7 @@ def matches(file: HDF5File) -> bool:
 def read(file: HDF5File) -> RawScan:
     """Read a scan.
 
-    Raises
-    ------
-    InputError
-        If the positions have another shape, or a number is not positive.
+    Raises InputError if the positions have another shape, or a number is not positive.
     """
     amplitudes = file.dataset("amplitudes [n, rows, columns]", "diffamp")
     points = file.real("(x, y) in micrometres [2, n]", "points")

@@ -70,10 +70,7 @@ def matches_training(file: HDF5File) -> bool:
 def read(file: HDF5File) -> RawScan:
     """Read diffraction and product, whichever of the two was named.
 
-    Raises
-    ------
-    InputError
-        If the other file or a dataset is missing, shapes disagree, or no position belongs to a pattern.
+    Raises InputError if the other file or a dataset is missing, shapes disagree, or no position belongs to a pattern.
     """
     if _is_product(file) and file.has(_BUNDLED):
         return _read_bundle(file)

@@ -69,10 +69,7 @@ def conventions(archive: Archive) -> Conventions:
 def read(archive: Archive) -> Scan | RawScan:
     """Read a scan.
 
-    Raises
-    ------
-    InputError
-        On wrong shapes, and for groups of patterns (C above 1) without a position for each pattern.
+    Raises InputError on wrong shapes, and for groups of patterns (C above 1) without a position for each pattern.
     """
     key = "diffraction" if "diffraction" in archive else "diff3d"
     raw = archive.stack(key, "amplitudes [n, N, N]")

@@ -59,10 +59,7 @@ def _behind_probe(
 def reference_object(archive: Archive, scan: Scan) -> Reference | None:
     """`objectGuess`, or None, with a warning if positions lie outside it.
 
-    Raises
-    ------
-    InputError
-        If it is not [rows, columns].
+    Raises InputError if it is not [rows, columns].
     """
     if "objectGuess" not in archive:
         return None

@@ -45,10 +45,7 @@ def matches(file: HDF5File) -> bool:
 def read(file: HDF5File) -> RawScan:
     """Read a scan.
 
-    Raises
-    ------
-    InputError
-        If there is no chunk, a chunk's file is missing, or shapes disagree.
+    Raises InputError if there is no chunk, a chunk's file is missing, or shapes disagree.
     """
     chunks = _chunks(file)
     parts = [file.dataset("photon counts [m, N, N]", f"{name}/data") for name in chunks]

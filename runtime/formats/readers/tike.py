@@ -37,10 +37,7 @@ def matches(archive: Archive) -> bool:
 def read(archive: Archive) -> RawScan:
     """Read a scan.
 
-    Raises
-    ------
-    InputError
-        On wrong shapes.
+    Raises InputError on wrong shapes.
     """
     data = _without_view_axis(archive, "data", 3, "photon counts [1, n, N, N] or [n, N, N]")
     scan = _without_view_axis(archive, "scan", 2, "corners (row, column) in pixels, [1, n, 2] or [n, 2]")

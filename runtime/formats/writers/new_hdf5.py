@@ -20,10 +20,7 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
     After a failed write, HDF5 keeps the data and tries again when it closes the file or the process ends, and a second
     failure is a segmentation fault. So HDF5 writes to a Python object that never fails.
 
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
+    Raises OSError if the file cannot be written.
     """
     with path.open("w+b", buffering=0) as file:
         target = _NeverFailing(file)

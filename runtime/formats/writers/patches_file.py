@@ -27,10 +27,7 @@ __all__ = ["check_patches_file", "patches_file"]
 def check_patches_file(path: Path) -> None:
     """Refuse a file that cannot be written, before any work is done.
 
-    Raises
-    ------
-    InputError
-        If it has another ending than .h5 or .hdf5, or the folder is not writable.
+    Raises InputError if it has another ending than .h5 or .hdf5, or the folder is not writable.
     """
     if path.suffix not in (".h5", ".hdf5"):
         raise InputError(f"{path}: patches are written as HDF5, expected a name that ends in .h5")

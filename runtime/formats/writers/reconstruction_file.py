@@ -100,10 +100,7 @@ class Product:
 def check_ending(path: StrPath) -> None:
     """Refuse a name whose ending is not one of `ENDINGS`, before any work is done.
 
-    Raises
-    ------
-    InputError
-        If the ending is unknown.
+    Raises InputError if the ending is unknown.
     """
     if Path(path).suffix not in ENDINGS:
         raise InputError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
@@ -112,12 +109,8 @@ def check_ending(path: StrPath) -> None:
 def check_product(path: StrPath, shape: tuple[int, int] = (0, 0)) -> None:
     """Check before any work that an object of a shape (rows, columns) can be written to `path`.
 
-    Raises
-    ------
-    InputError
-        If the ending is unknown, or the folder is not writable.
-    EnvironmentFailure
-        If the disk has too little space.
+    Raises InputError if the ending is unknown, or the folder is not writable. Raises EnvironmentFailure if the disk has
+    too little space.
     """
     check_ending(path)
     check_output(path, _BYTES_PER_PIXEL * shape[0] * shape[1])

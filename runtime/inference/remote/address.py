@@ -37,10 +37,7 @@ class Address:
     def parse(cls, url: str) -> Address:
         """Parse a URL.
 
-        Raises
-        ------
-        InputError
-            If the URL has another form, or contains a user, a password, a query or a fragment.
+        Raises InputError if the URL has another form, or contains a user, a password, a query or a fragment.
         """
         try:
             parts = urlsplit(url)

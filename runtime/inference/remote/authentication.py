@@ -37,11 +37,8 @@ class Credentials:
     def check(self, address: Address) -> None:
         """Refuse credentials that cannot work with an address, or would not be safe.
 
-        Raises
-        ------
-        InputError
-            If a file is missing or invalid, TLS files are combined with a connection without TLS, or a token would be
-            sent over a network unencrypted.
+        Raises InputError if a file is missing or invalid, TLS files are combined with a connection without TLS, or a
+        token would be sent over a network unencrypted.
         """
         files = {"CA": self.ca, "certificate": self.certificate, "key": self.key}
         for kind, path in files.items():
@@ -81,10 +78,7 @@ def _no_password() -> str:
 def read_token(file: str | Path | None = None) -> str | None:
     """Read the token from a file, or else from the variable ``PTYCHONNX_SERVER_TOKEN``; None without either.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read or does not contain a token. The message does not repeat its content.
+    Raises InputError if the file cannot be read or does not contain a token. The message does not repeat its content.
     """
     if file is not None:
         try:

@@ -17,12 +17,8 @@ _TYPES = {"float32": "FP32", "uint16": "UINT16"}
 def agreed_contract(published: str | None, artifact: Path | None, where: str) -> Contract:
     """Return the contract that the server publishes, or else that of an artifact; `where` is the URL.
 
-    Raises
-    ------
-    InputError
-        If there is neither, or the artifact is invalid.
-    ServerError
-        If the published contract is not understood, or differs from that of the artifact.
+    Raises InputError if there is neither, or the artifact is invalid. Raises ServerError if the published contract is
+    not understood, or differs from that of the artifact.
     """
     local = None if artifact is None else stored_contract(artifact, check_model_file(artifact))
     if published is None:

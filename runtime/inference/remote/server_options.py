@@ -50,12 +50,8 @@ class ServerOptions(BaseModel):
 def remote_sessions(urls: Sequence[str], options: ServerOptions) -> Iterator[list[RemoteSession]]:
     """Open a session for each URL, and close all of them at the end.
 
-    Raises
-    ------
-    InputError
-        If artifacts are named for the contracts, but not one for each server.
-    ServerError
-        If a server is unreachable or refuses.
+    Raises InputError if artifacts are named for the contracts, but not one for each server. Raises ServerError if a
+    server is unreachable or refuses.
     """
     artifacts: Sequence[Path | None] = options.contract or [None] * len(urls)
     if len(artifacts) != len(urls):

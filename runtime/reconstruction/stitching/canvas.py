@@ -170,12 +170,8 @@ class TiledCanvas:
     def add(self, placed: PlacedPatches, weight: NDArray[np.float64]) -> None:
         """Add patches with a weight [h, w], tile by tile; see `Canvas.add`.
 
-        Raises
-        ------
-        InputError
-            If a patch reaches a tile that no announced corner does.
-        EnvironmentFailure
-            If the tiles do not fit on the disk.
+        Raises InputError if a patch reaches a tile that no announced corner does. Raises EnvironmentFailure if the
+        tiles do not fit on the disk.
         """
         low, high = placed.corners, placed.corners + weight.shape
         for key in self._covering(low, high):

@@ -49,10 +49,7 @@ class PatchStore:
     ) -> None:
         """Store patches [m, h, w] with their corners and fractions [m, 2], see `PlacedPatches`.
 
-        Raises
-        ------
-        EnvironmentFailure
-            If the disk is full.
+        Raises EnvironmentFailure if the disk is full.
         """
         with disk_errors(CONTENT):
             self._file.seek(self._count * self._patch_bytes)
@@ -78,10 +75,7 @@ class PatchStore:
     def read(self, index: NDArray[np.intp]) -> NDArray[np.complex64]:
         """Read patches [m, h, w] by their indices [m]; ascending indices are fastest.
 
-        Raises
-        ------
-        EnvironmentFailure
-            If the file cannot be read.
+        Raises EnvironmentFailure if the file cannot be read.
         """
         patches = np.empty((len(index), *self._shape), dtype=np.complex64)
         with disk_errors(CONTENT):

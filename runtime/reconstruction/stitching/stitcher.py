@@ -176,10 +176,7 @@ class Stitcher:
     def result(self) -> Stitched | StitchedTiles:
         """Weighted mean of the patches so far. Unless patches are synchronised, read its tiles before adding more.
 
-        Raises
-        ------
-        EnvironmentFailure
-            If stored patches cannot be read, or the disk is full.
+        Raises EnvironmentFailure if stored patches cannot be read, or the disk is full.
         """
         if self._store is not None:
             self._canvas = self._empty_canvas()
@@ -274,10 +271,7 @@ def whole_shape(positions: NDArray[np.float64], size: int, memory: int | None = 
 
     (0, 0) if the canvas would be kept in tiles, so that the size of the object is not known before.
 
-    Raises
-    ------
-    InputError
-        If the canvas exceeds `MAX_CANVAS_PIXELS`.
+    Raises InputError if the canvas exceeds `MAX_CANVAS_PIXELS`.
     """
     _, shape = canvas_layout(positions, size)
     limit = canvas_memory() if memory is None else memory
