@@ -61,8 +61,14 @@ class ExportOptions(_ArtifactOptions):
         default=None,
         gt=0,
         le=16,
-        description="With --general: probe modes that the artifact takes. Default: as many as the training probe has",
+        description="With --general: the only number of probe modes that the artifact takes. Default: any number, or "
+        "with --batch as many as the training probe has",
     )
+
+    @property
+    def any_modes(self) -> bool:
+        """Whether the probe may have any number of modes: not where every size must be fixed, as for CUDA graphs."""
+        return self.general and self.modes is None and self.batch is None
 
 
 class ModuleOptions(_ArtifactOptions):

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, release, verify_candidate
 from ptychonnx.export.artifact.export_options import ExportOptions
-from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch, with_defaults
+from ptychonnx.export.artifact.graph_variants import (
+    TRACED_MODES,
+    any_modes,
+    counts_input,
+    fix_batch,
+    with_defaults,
+)
 from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.artifact.reduce_artifact import QualityGate, reduce_artifact
 from ptychonnx.export.artifact.reduced_artifact import ReducedArtifact
@@ -142,7 +148,7 @@ def _candidate(source: RunSource, options: ExportOptions) -> Candidate[Contract]
     network = source.network.network if isinstance(source.network, WithDefaults) else source.network
     # Imported here, and the framework with it.
     converter = importlib.import_module(f"ptychonnx.export.lowering.{record.framework}.convert")
-    settings = {"beam": tuple(beam.values())} if beam else {}
+    settings = {"beam": tuple(_traced(beam, options).values())} if beam else {}
     converted: Converted = converter.convert_network(network, *example, opset=options.opset, **settings)
     return Candidate(
         label=record.label,
@@ -166,10 +172,23 @@ def _variant(
     mask: NDArray[np.bool_] | None,
     beam: dict[str, NDArray[np.float32]],
 ) -> onnx.ModelProto:
-    model = with_defaults(model, beam)
+    model = _with_beam(model, beam, options)
     if options.input == "counts":
         model = counts_input(model, mask)
     return model if options.batch is None else fix_batch(model, options.batch)
+
+
+def _traced(beam: dict[str, NDArray[np.float32]], options: ExportOptions) -> dict[str, NDArray[np.float32]]:
+    """The beam with which a network is converted."""
+    if not options.any_modes:
+        return beam
+    return beam | {"probe": np.resize(beam["probe"], (TRACED_MODES, *beam["probe"].shape[1:]))}
+
+
+def _with_beam(
+    model: onnx.ModelProto, beam: dict[str, NDArray[np.float32]], options: ExportOptions
+) -> onnx.ModelProto:
+    return with_defaults(any_modes(model, "probe") if beam and options.any_modes else model, beam)
 
 
 def _verification_inputs(
@@ -181,7 +200,8 @@ def _verification_inputs(
     inputs = with_offsets(inputs, *offsets) if offsets else inputs
     if not options.general:
         return inputs
-    return with_beams(inputs, source.record.flux, len(source.beam(options)["probe"]))
+    modes = len(source.beam(options)["probe"]) + options.any_modes
+    return with_beams(inputs, source.record.flux, modes)
 
 
 def _contract(
@@ -194,7 +214,7 @@ def _contract(
     """The contract; the weights are proved on the graph before counts and a fixed batch go into it."""
     record, scan = source.record, source.scan
     beam = source.network.beam if isinstance(source.network, WithDefaults) else {}
-    cleaned = with_defaults(verified.cleaned, beam)
+    cleaned = _with_beam(verified.cleaned, beam, options)
     engine = open_onnxruntime(cleaned.SerializeToString(deterministic=True))
     distance = relative_difference(source.initial.predict(*example), engine(*example))
     return Contract(
@@ -218,7 +238,7 @@ def _contract(
             flux=record.flux,
             thumbnail=None if scan.probe is None else thumbnail(scan.probe),
         ),
-        beam=BeamInputs(modes=len(beam["probe"])) if beam else None,
+        beam=BeamInputs(modes=None if options.any_modes else len(beam["probe"])) if beam else None,
         trained_for=trained_beams(record, source.trained_n, source.held_out, source.family),
         provenance=_provenance(record),
         conversion=Conversion(

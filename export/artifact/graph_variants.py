@@ -1,4 +1,4 @@
-"""Variants of a finished graph: raw detector counts as input, or a fixed batch size."""
+"""Variants of a finished graph: raw detector counts as input, any number of probe modes, or a fixed batch size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ptychonnx.export.graph.tensor_names import INPUT_NAME
+from ptychonnx.runtime.contract import MODES_AXIS
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["AMPLITUDE_NAME", "counts_input", "fix_batch", "with_defaults"]
+__all__ = ["AMPLITUDE_NAME", "TRACED_MODES", "any_modes", "counts_input", "fix_batch", "with_defaults"]
 
 AMPLITUDE_NAME = "amplitude"
+
+# Probe modes of a graph that `any_modes` can change: no other axis of a network has this length next to the batch.
+TRACED_MODES = 3
 
 
 def counts_input(model: onnx.ModelProto, mask: NDArray[np.bool_] | None = None) -> onnx.ModelProto:
@@ -73,6 +77,56 @@ def with_defaults(model: onnx.ModelProto, defaults: Mapping[str, NDArray]) -> on
     variant = copy.deepcopy(model)
     for name, value in defaults.items():
         variant.graph.initializer.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+    return variant
+
+
+def any_modes(model: onnx.ModelProto, probe: str) -> onnx.ModelProto:
+    """The graph for any number of probe modes, which was converted with `TRACED_MODES` of them.
+
+    Exit waves [batch, modes, N, 2, N] are the only values with two unknown sizes. Their shape is computed from that of
+    the probe once a call; every other ``Reshape`` gets the modes by the number of elements.
+
+    Parameters
+    ----------
+    model
+        With an input of the name `probe`, float32 [modes, N, N, 2]; left as it is.
+    """
+    variant = copy.deepcopy(model)
+    graph = variant.graph
+    (value,) = (value for value in graph.input if value.name == probe)
+    modes, *rest = value.type.tensor_type.shape.dim
+    modes.dim_param = MODES_AXIS
+    size = rest[0].dim_value
+    # Noted sizes of inner values would contradict the probe; engines infer them.
+    del graph.value_info[:]
+    waves = [-1, TRACED_MODES, size, 2, size]
+    targets = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in graph.initializer}
+    for node in graph.node:
+        target = targets.get(node.input[1]) if node.op_type == "Reshape" else None
+        if target == waves:
+            node.input[1] = "waves_shape"
+        elif target and TRACED_MODES in target and -1 not in target:
+            name = f"{node.input[1]}_any_modes"
+            if name not in targets:
+                free = [-1 if axis == TRACED_MODES else axis for axis in target]
+                graph.initializer.append(numpy_helper.from_array(np.array(free), name))
+                targets[name] = free
+            node.input[1] = name
+    for name, axes in (("waves_batch", [-1]), ("waves_image", [size, 2, size])):
+        graph.initializer.append(numpy_helper.from_array(np.array(axes), name))
+    nodes = [
+        helper.make_node("Shape", [probe], ["waves_modes"], name="waves_Shape", start=0, end=1),
+        helper.make_node(
+            "Concat",
+            ["waves_batch", "waves_modes", "waves_image"],
+            ["waves_shape"],
+            name="waves_Concat",
+            axis=0,
+        ),
+    ]
+    nodes += graph.node
+    del graph.node[:]
+    graph.node.extend(nodes)
     return variant
 
 

@@ -40,12 +40,16 @@ def with_beams(inputs: Sequence[VerificationInputs], flux: float, modes: int) ->
 def other_beam(
     size: int, flux: float, modes: int, channels: int
 ) -> tuple[NDArray[np.complex64], NDArray[np.float32], dict[str, NDArray[np.float32]]]:
-    """A defocused disk [1, N, N], patterns float32 [16, C, N, N] of smooth random objects in it, and its arrays."""
+    """A defocused disk [modes, N, N], patterns float32 [16, C, N, N] of smooth random objects in it, and its arrays.
+
+    Each further mode is the one before times the distance to the left, as in a partially coherent beam, and darker.
+    """
     generator = np.random.RandomState(1)
     axis = np.arange(size) - size // 2
     distance = np.hypot(axis[:, None], axis)
     disk = np.clip(size / 4 - distance + 0.5, 0, 1) * np.exp(4j * np.pi * (distance / (size / 4)) ** 2)
-    probe = (disk * np.sqrt(flux / np.sum(np.abs(disk) ** 2)))[None].astype(np.complex64)
+    beam = disk * (axis / size) ** np.arange(modes)[:, None, None]
+    probe = (beam * np.sqrt(flux / np.sum(np.abs(beam) ** 2))).astype(np.complex64)
     mask = generator.random_sample((size, size)) > 0.1
     return (
         probe,

@@ -148,8 +148,12 @@ def _contract_rows(contract: Contract) -> list[tuple[str, str]]:
         and f"{offsets.name}: {offsets.dtype} [{batch}, {channels}, 2], (row, column) of each pattern of a group, "
         f"{offsets.unit}s from any origin",
         "beam": contract.beam
-        and f"general: {', '.join(contract.beam.names)} may be overridden, {contract.beam.modes} probe "
-        f"mode{'s' * (contract.beam.modes > 1)}",
+        and f"general: {', '.join(contract.beam.names)} may be overridden, "
+        + (
+            "any number of probe modes"
+            if contract.beam.modes is None
+            else f"probe modes: {contract.beam.modes}"
+        ),
         "specialised": contract.specialised_from
         and f"holds one beam of the general artifact {contract.specialised_from[:12]}",
         "output": f"{contract.output.name}: {contract.output.quantity} as {contract.output.representation}, float32 "

@@ -2,6 +2,7 @@
 
 from ptychonnx.runtime.contract.contract import (
     CONTRACT_KEY,
+    MODES_AXIS,
     BeamInputs,
     Contract,
     Conversion,
@@ -23,6 +24,7 @@ from ptychonnx.runtime.contract.contract import (
 
 __all__ = [
     "CONTRACT_KEY",
+    "MODES_AXIS",
     "BeamInputs",
     "Contract",
     "Conversion",

@@ -16,6 +16,7 @@ from ptychonnx.runtime.errors import InputError
 
 __all__ = [
     "CONTRACT_KEY",
+    "MODES_AXIS",
     "BeamInputs",
     "Contract",
     "Conversion",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 CONTRACT_KEY = "ptychonnx.contract"
+# Name of the first axis of the probe in the graph of an artifact that takes any number of modes.
+MODES_AXIS = "modes"
 
 Weighting = Literal["probe", "window", "uniform", "crop"]
 Placement = Literal["bilinear", "fourier"]
@@ -81,16 +84,21 @@ class BeamInputs(_Part):
     probe: str = "probe"
     mask: str = "mask"
     scale: str = "scale"
-    modes: int = Field(gt=0, description="modes that the graph takes; missing ones are zero")
+    modes: int | None = Field(
+        default=None,
+        gt=0,
+        description="modes that the graph takes, missing ones are zero; null if any number",
+    )
 
     @property
     def names(self) -> tuple[str, str, str]:
         """Names of the inputs, in the order of the graph."""
         return self.probe, self.mask, self.scale
 
-    def shapes(self, n: int) -> dict[str, tuple[int, ...]]:
-        """Shape of each input, by name."""
-        return {self.probe: (self.modes, n, n, 2), self.mask: (n, n), self.scale: ()}
+    def shapes(self, n: int) -> dict[str, tuple[int | str, ...]]:
+        """Shape of each input, by name; an axis of any length is `MODES_AXIS`."""
+        modes = MODES_AXIS if self.modes is None else self.modes
+        return {self.probe: (modes, n, n, 2), self.mask: (n, n), self.scale: ()}
 
 
 Range = tuple[float, float]

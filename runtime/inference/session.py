@@ -211,9 +211,10 @@ class Session(Predictor):
                 + (", ".join(expected) if expected else "no beam: the artifact holds one beam")
             )
         for name, values in beam.items():
-            if values.dtype != np.float32 or values.shape != expected[name]:
+            if values.dtype != np.float32 or not _fits(values.shape, expected[name]):
                 raise InputError(
-                    f"{self.name}: {name} is {values.dtype} {[*values.shape]}, expected float32 {[*expected[name]]}"
+                    f"{self.name}: {name} is {values.dtype} {list(values.shape)}, expected float32 "
+                    f"[{', '.join(map(str, expected[name]))}]"
                 )
         return {name: np.asarray(values, order="C") for name, values in beam.items()}
 
@@ -277,6 +278,14 @@ class Session(Predictor):
             if self._parallel is not None:
                 self._parallel.close()
                 self._parallel = None
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
+    """Whether a shape is the expected one, where an axis with a name may have any length but 0."""
+    return len(shape) == len(expected) and all(
+        size > 0 if isinstance(axis, str) else size == axis
+        for size, axis in zip(shape, expected, strict=True)
+    )
 
 
 def _options(threads: int | None) -> ort.SessionOptions:

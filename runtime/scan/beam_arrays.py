@@ -22,13 +22,14 @@ _LEAST_COUNTS = 0.5
 _SAMPLE = 256
 
 
-def beam_arrays(scan: Scan, modes: int) -> dict[str, NDArray[np.float32]]:
+def beam_arrays(scan: Scan, modes: int | None = None) -> dict[str, NDArray[np.float32]]:
     """Probe float32 [modes, N, N, 2], mask float32 [N, N] and scale float32 [] of a scan.
 
     Parameters
     ----------
     modes
-        Number of modes that the network takes: missing ones are empty, and of too many the strongest are kept.
+        Number of modes that the network takes: missing ones are empty, and of too many the strongest are kept. None if
+        it takes any number.
 
     Raises
     ------
@@ -70,7 +71,11 @@ def sampled_flux(scan: Scan) -> float:
 
 
 def probe_arrays(
-    probe: NDArray[np.complexfloating], mask: NDArray[np.bool_] | None, photons: float, modes: int, name: str
+    probe: NDArray[np.complexfloating],
+    mask: NDArray[np.bool_] | None,
+    photons: float,
+    modes: int | None,
+    name: str,
 ) -> dict[str, NDArray[np.float32]]:
     """`beam_arrays` of a probe complex [modes, N, N] and the mean photons in a pattern; `name` is for messages.
 
@@ -85,7 +90,7 @@ def probe_arrays(
         )
     if not np.any(probe):
         raise InputError(f"{name}: the probe is zero everywhere, expected an illumination")
-    size = probe.shape[-1]
+    size, modes = probe.shape[-1], modes or len(probe)
     kept, lost = strongest_modes(probe, modes)
     if lost:
         _logger.warning(

@@ -151,7 +151,7 @@ def _without_negligible(values: Tensor) -> Tensor:
     """Zero where negligible, see `initial_retrieval.NEGLIGIBLE`."""
     magnitude = values.abs()
     limit = NEGLIGIBLE * magnitude.amax(dim=(-4, -3, -2, -1), keepdim=True)
-    return torch.where(magnitude < limit, torch.zeros_like(values), values)
+    return torch.where(magnitude < limit, 0.0, values)
 
 
 def _product(real: Tensor, imaginary: Tensor, exchanged: bool = False) -> Tensor:
