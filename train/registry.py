@@ -145,6 +145,14 @@ _BUILT_IN = (
         any_size=True,
     ),
     Architecture(
+        "hybrid_resnet",
+        "torch",
+        "ptychonnx.train.torch.hybrid_resnet:HybridResnet",
+        "Fourier encoder, residual blocks at a quarter of the size, after SRU-Net",
+        defaults={"width": 32, "blocks": 4, "modes": 12},
+        any_size=True,
+    ),
+    Architecture(
         "fno_vanilla",
         "torch",
         "ptychonnx.train.torch.fno_vanilla:VanillaFno",

@@ -52,6 +52,9 @@ def lines(
             help="Also reconstruct iteratively with K epochs of rPIE. Needs ptychonnx[iterative].",
         ),
     ] = 0,
+    ptychopinn: Annotated[
+        bool, typer.Option("--ptychopinn", help="Also report the metrics as PtychoPINN defines them.")
+    ] = False,
     seed: Annotated[
         int, typer.Option(help="Seed of the dataset, the weights and the order of the patterns.")
     ] = 0,
@@ -76,7 +79,10 @@ def lines(
         simulate_options=typed_options(simulation),
         settings={**network, **training},
         train_options=["--resume"] if resume else [],
-        evaluate_options=["--iterations", str(iterations)] if iterations else [],
+        evaluate_options=[
+            *(["--iterations", str(iterations)] if iterations else []),
+            *["--ptychopinn"] * ptychopinn,
+        ],
         seed=seed,
     )
     write_text(

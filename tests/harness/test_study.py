@@ -81,7 +81,9 @@ def test_options_of_a_study_reach_every_training_and_a_file_can_hold_them(run, t
     monkeypatch.setattr("ptychonnx.harness.cli.study.run_plan", lambda plan, **_: plans.append(plan))
     settings = tmp_path / "settings.yaml"
     settings.write_text("architectures: [fno, cnn]\ngridsize: 2\nstep: 4\nlearning_rate: 1e-3\nseed: 5\n")
-    code, _, err = run("study", "lines", "--out", tmp_path, "--config", settings, "--seed", 7, "--resume")
+    code, _, err = run(
+        "study", "lines", "--out", tmp_path, "--config", settings, "--seed", 7, "--resume", "--ptychopinn"
+    )
     assert code == 0, err
     code, _, err = run("study", "lines", "--out", tmp_path, "--config", tmp_path / "study.yaml", "--resume")
     assert code == 0, err
@@ -91,6 +93,7 @@ def test_options_of_a_study_reach_every_training_and_a_file_can_hold_them(run, t
     for command in trained:
         line = " ".join(command)
         assert "--seed 7 --gridsize 2 --learning-rate 0.001 --resume" in line
+    assert "--ptychopinn" in plans[0].evaluation
     # The resolved copy gives the same trainings.
     assert plans[1].commands[1:] == plans[0].commands[1:]
 

@@ -25,7 +25,7 @@ def test_an_unknown_architecture_lists_those_there_are():
 def test_labels_name_physics_informed_networks_and_the_baseline():
     labels = {name: architecture.label for name, architecture in architectures().items()}
     assert labels.pop("baseline") == "baseline"
-    assert {"cnn", "fno", "hybrid", "fno_vanilla", "ffno", "uno", "unet"} <= labels.keys()
+    assert {"cnn", "fno", "hybrid", "hybrid_resnet", "fno_vanilla", "ffno", "uno", "unet"} <= labels.keys()
     assert labels == {name: f"pinn_{name}" for name in labels}
 
 
