@@ -69,11 +69,16 @@ def predicted(scan: Scan, artifact: Path) -> NDArray[np.complex64]:
     return patches[groups == np.arange(len(scan))[:, None]]
 
 
+def zoo_of_size(n: int) -> list[Path]:
+    """The networks of the zoo for patterns of n pixels."""
+    return [path for path in sorted(ZOO.glob("*.onnx")) if Session(path, "cpu", 1).contract.n == n]
+
+
 def networks_measured() -> Iterator[Row]:
     """One row for each object and network."""
     for seed in (SEED, *OTHER_SEEDS):
         scan = test_scan(LinesConfig(seed=seed))
-        for artifact in sorted(ZOO.glob("*.onnx")):
+        for artifact in zoo_of_size(scan.size):
             yield {"seed": seed, "network": artifact.stem} | judged(scan, predicted(scan, artifact))
 
 

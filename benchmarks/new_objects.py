@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.neighbouring_patterns import ZOO, Row, predicted, select
+from benchmarks.neighbouring_patterns import Row, predicted, select, zoo_of_size
 from benchmarks.single_pattern_bounds import FIGURES, figures, record, test_scan
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
 
@@ -21,7 +21,7 @@ def measured() -> Iterator[Row]:
     for objects, phase_shift in PHASE_SHIFTS.items():
         for seed in SEEDS:
             scan = test_scan(LinesConfig(seed=seed, phase_shift=phase_shift))
-            for artifact in sorted(ZOO.glob("*.onnx")):
+            for artifact in zoo_of_size(scan.size):
                 patches = predicted(scan, artifact)
                 for synchronised in (False, True):
                     row = {"network": artifact.stem, "seed": seed, "objects": objects}

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.neighbouring_patterns import ZOO, Row
+from benchmarks.neighbouring_patterns import Row, zoo_of_size
 from benchmarks.single_pattern_bounds import FIGURES, figures, record, test_scan
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig
 from ptychonnx.runtime.inference import Session
@@ -53,7 +53,7 @@ def predicted(session: Session, scan: Scan, orientation: int) -> NDArray[np.comp
 def measured() -> Iterator[Row]:
     """Each network in each orientation, the mean of all eight, and with amplitudes of at most 1."""
     scan = test_scan(LinesConfig())
-    for artifact in sorted(ZOO.glob("*.onnx")):
+    for artifact in zoo_of_size(scan.size):
         session = Session(artifact, "cpu", 1)
         if session.contract.channels > 1:
             continue

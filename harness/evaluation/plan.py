@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, NetworkMethod
@@ -18,7 +19,9 @@ from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOpti
 from ptychonnx.runtime.reconstruction.stitching import check_whole, patch_weight
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["EvaluationPlan", "plan_evaluation"]
+__all__ = ["EvaluationPlan", "networks_of_size", "plan_evaluation"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ def plan_evaluation(
     ------
     InputError
         If an artifact or a scan cannot be used, they do not fit each other, or two of them cannot be told apart.
+
+    Notes
+    -----
+    Networks for patterns of another size are left out, with a warning, if others fit.
     """
     objects = objects or {}
     if not (artifacts or iterations or objects) or not scans:
@@ -63,8 +70,9 @@ def plan_evaluation(
         Session(artifact, provider) if isinstance(artifact, str | os.PathLike) else artifact
         for artifact in artifacts
     ]
-    labels = _distinct_labels(networks)
     opened = _open_scans(scans, references)
+    networks = networks_of_size(networks, {scan.size for scan in opened})
+    labels = _distinct_labels(networks)
     for scan in opened:
         check_whole(scan.positions, scan.size, None, f"{scan.name}: evaluate takes the whole object")
         if iterations or refine:
@@ -94,6 +102,22 @@ def plan_evaluation(
             raise InputError(f"{path}: another row is labelled {label!r}, expected labels that differ")
         methods.append(open_object(label, path, opened[0]))
     return EvaluationPlan(tuple(methods), tuple(opened))
+
+
+def networks_of_size(networks: list[Predictor], sizes: Collection[int]) -> list[Predictor]:
+    """The networks for patterns of these sizes; a warning names the others. All of them if there is none."""
+    fitting = [network for network in networks if network.contract.n in sizes]
+    if not fitting:
+        return networks
+    for network in networks:
+        if network not in fitting:
+            logger.warning(
+                "%s: left out, takes patterns of %d pixels, the scan has %s",
+                network.name,
+                network.contract.n,
+                " and ".join(map(str, sorted(sizes))),
+            )
+    return fitting
 
 
 def _distinct_labels(networks: Sequence[Predictor]) -> list[str]:
