@@ -80,6 +80,11 @@ class TrainingConfig:
     devices: int = Field(
         default=1, ge=1, description="GPUs that share a step (Torch also: processes on the CPU)"
     )
+    fresh_scans: bool = Field(
+        default=False,
+        description="Simulate new scans of the family in --data, of `simulate family`, for every epoch",
+        json_schema_extra={"flag": "--fresh-scans/--no-fresh-scans"},
+    )
     tensorboard: bool | None = Field(
         default=None, description="Write TensorBoard logs; if not set, when TensorBoard is installed"
     )

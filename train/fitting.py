@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -81,6 +81,7 @@ def train(
     resume: bool = False,
     files: Mapping[str, str] | None = None,
     labels: NDArray[np.complex64] | None = None,
+    fresh: Callable[[int], Sequence[Scan]] | None = None,
 ) -> RunRecord:
     """Train one network and write its run folder (see `ptychonnx.train.run`), which replaces an earlier run at the end.
 
@@ -103,6 +104,9 @@ def train(
     labels
         complex64 [n, N, N], one patch per pattern of one scan, such as those of a larger network: a physics-informed
         network learns them (distillation) instead of explaining the patterns.
+    fresh
+        With `TrainingConfig.fresh_scans`: returns as many new scans for an epoch, from 1. Patterns of `scan` are held
+        out in every epoch, and a resumed training must get the same scans.
 
     Raises
     ------
@@ -116,6 +120,8 @@ def train(
     """
     scans = [scan] if isinstance(scan, Scan) else list(scan)
     _check_several(scans, architecture, labels)
+    if training.fresh_scans and (fresh is None or len(scans) == 1):
+        raise InputError("fresh_scans: expected several scans of one simulated family to draw new ones from")
     scans = [
         without_dark_patterns(scan if labels is None else replace(scan, labels=labels)) for scan in scans
     ]
@@ -153,6 +159,15 @@ def train(
                 checkpoints,
                 fine_tuned=initial_weights is not None,
                 progress=progress,
+                fresh=None
+                if fresh is None or not training.fresh_scans
+                else lambda epoch: _prepared(
+                    [without_dark_patterns(new) for new in fresh(epoch)],
+                    architecture,
+                    network,
+                    training,
+                    None,
+                ),
             )
             result: FitResult = fit(job)
             _write_held_out(folder, scans, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +33,8 @@ class TrainingJob:
         Whether to start from the checkpoint in ``initial/`` instead of weights drawn with the seed.
     progress
         Receives the number of optimiser steps.
+    fresh
+        Returns the data that later epochs, from 1, are trained on; all epochs are trained on `data` if None.
     """
 
     architecture: Architecture
@@ -42,6 +45,7 @@ class TrainingJob:
     checkpoints: Checkpoints
     fine_tuned: bool
     progress: Progress
+    fresh: Callable[[int], TrainingData] | None = None
 
     @property
     def initial(self) -> Path | None:

@@ -113,12 +113,13 @@ def test_the_network_takes_the_beam_of_each_pattern(scans):
             amplitude = torch.from_numpy(data.diffraction[rows][:, None])
             mixed = np.concatenate(first)
             patterns = torch.from_numpy(data.diffraction[mixed][:, None])
-            alone = native.module(amplitude, **task.conditions(data.beam_of[rows]))
-            together = native.module(patterns, **task.conditions(data.beam_of[mixed]))
+            alone = native.module(amplitude, **task.held_out.conditions(data.beam_of[rows]))
+            together = native.module(patterns, **task.held_out.conditions(data.beam_of[mixed]))
             assert torch.allclose(together[3 * number : 3 * number + 3], alone, atol=2e-4)
         wrong = native.module(torch.from_numpy(data.diffraction[first[1]][:, None]))
         right = native.module(
-            torch.from_numpy(data.diffraction[first[1]][:, None]), **task.conditions(data.beam_of[first[1]])
+            torch.from_numpy(data.diffraction[first[1]][:, None]),
+            **task.held_out.conditions(data.beam_of[first[1]]),
         )
     assert not torch.allclose(wrong, right, atol=0.05)
 
@@ -159,3 +160,30 @@ def test_scans_that_cannot_be_trained_together_are_refused(scans, tmp_path):
     with pytest.raises(InputError, match="baseline: has its beam built in and cannot learn 3 scans"):
         train(scans, get_architecture("baseline"), network, training, tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_every_epoch_may_have_new_scans_and_the_same_held_out_patterns(tmp_path, monkeypatch):
+    """The second epoch is trained on the scans that continue the family, as a training on them alone would be."""
+    config = FamilyConfig(n=32, scans=2, grid=7, max_modes=1, min_photons=1e7, max_photons=1e9, seed=3)
+    scans = [simulate_member(config, number) for number in range(2)]
+    network, training = settings_for(HYBRID, {**SMALL, "n": 32, "epochs": 2, "fresh_scans": True})
+    tables = []
+    monkeypatch.setattr(
+        torch_training,
+        "ScanTables",
+        lambda data, made=torch_training.ScanTables: tables.append(made(data)) or tables[-1],
+    )
+
+    def fresh(epoch):
+        return [simulate_member(config, 2 * epoch + number) for number in range(2)]
+
+    record = train(scans, HYBRID, network, training, tmp_path / "run", fresh=fresh)
+    first, second = (scans_of.data for scans_of in tables)
+    assert second.beams[1].name == "scan_0003"
+    assert np.array_equal(second.diffraction[:49], fresh(1)[0].diffraction)
+    assert record.scans[0].name == "scan_0000"
+    assert record.data_sha256 == first.sha256
+    plain = train(scans, HYBRID, network, replace(training, fresh_scans=False), tmp_path / "plain")
+    assert plain.trained_tensors != record.trained_tensors
+    with pytest.raises(InputError, match="expected several scans of one simulated family"):
+        train(scans, HYBRID, network, training, tmp_path / "none")

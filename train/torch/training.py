@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,16 @@ _STATE_NAME = "state.ckpt"
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 
-class ReconstructionTask(LightningModule):
-    """Predict the patches of each group and score them, against the patterns or against known objects."""
+class ScanTables(nn.Module):
+    """Training data with the beams of its scans in tables, on the device of the network."""
 
-    def __init__(self, module: nn.Module, data: TrainingData, training: TrainingConfig) -> None:
+    probes: Tensor
+    weights: Tensor
+    masks: Tensor
+    scales: Tensor
+
+    def __init__(self, data: TrainingData) -> None:
         super().__init__()
-        self.module = module
-        self.training_config = training
         self.data = data
         self.labels = None if data.labels is None else torch.from_numpy(data.labels)
         probes, self.modes = _padded([beam.probe for beam in data.beams])
@@ -56,33 +59,6 @@ class ReconstructionTask(LightningModule):
         for name, table in tables.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
 
-    def score(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        index, offsets = batch
-        groups, members = index.shape
-        size = self.data.diffraction.shape[-1]
-        rows = index.cpu().numpy()
-        beam = self.data.beam_of[rows[:, 0]]
-        inputs = [torch.from_numpy(values).to(self.device) for values in self.data.inputs(rows)]
-        amplitude = inputs[0].reshape(groups, members, size, size)
-        parts = self.module(*inputs, **self.conditions(np.repeat(beam, len(inputs[0]) // groups)))
-        patches = torch.view_as_complex(parts.float().contiguous()).movedim(-1, 1)
-        patches = patches.reshape(groups, members, size, size)
-        one = len(self.data.beams) == 1
-        beam = 0 if one else beam
-        weight = self.weights[beam]
-        if self.labels is not None:
-            return supervised_loss(patches, self.labels[index.cpu()].to(self.device), weight)
-        return physics_loss(
-            patches,
-            amplitude,
-            offsets,
-            probe=self.probes[beam, : self.modes[beam].max()],
-            weight=weight,
-            mask=self.masks[beam],
-            scale=self.data.scale if one else self.scales[beam],
-            loss=self.training_config.loss,
-        )
-
     def conditions(self, beam: NDArray[np.intp]) -> dict[str, Tensor]:
         """Probe, mask and scale of each input [B] of the network; none if it has but one beam, which is its own."""
         if len(self.data.beams) == 1:
@@ -94,8 +70,59 @@ class ReconstructionTask(LightningModule):
             "scale": self.scales[beam],
         }
 
+
+class ReconstructionTask(LightningModule):
+    """Predict the patches of each group and score them, against the patterns or against known objects.
+
+    Held-out patterns are those of `held_out` in every epoch; `fresh` returns the data of later epochs, from 1, that are
+    trained on instead of its own.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: TrainingData,
+        training: TrainingConfig,
+        fresh: Callable[[int], TrainingData] | None = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.training_config = training
+        self.data = data
+        self.fresh = fresh
+        self.held_out = self.trained_on = ScanTables(data)
+
+    def score(self, batch: tuple[Tensor, Tensor], scans: ScanTables | None = None) -> Tensor:
+        index, offsets = batch
+        scans = scans or self.held_out
+        data = scans.data
+        groups, members = index.shape
+        size = data.diffraction.shape[-1]
+        rows = index.cpu().numpy()
+        beam = data.beam_of[rows[:, 0]]
+        inputs = [torch.from_numpy(values).to(self.device) for values in data.inputs(rows)]
+        amplitude = inputs[0].reshape(groups, members, size, size)
+        parts = self.module(*inputs, **scans.conditions(np.repeat(beam, len(inputs[0]) // groups)))
+        patches = torch.view_as_complex(parts.float().contiguous()).movedim(-1, 1)
+        patches = patches.reshape(groups, members, size, size)
+        one = len(data.beams) == 1
+        beam = 0 if one else beam
+        weight = scans.weights[beam]
+        if scans.labels is not None:
+            return supervised_loss(patches, scans.labels[index.cpu()].to(self.device), weight)
+        return physics_loss(
+            patches,
+            amplitude,
+            offsets,
+            probe=scans.probes[beam, : scans.modes[beam].max()],
+            weight=weight,
+            mask=scans.masks[beam],
+            scale=data.scale if one else scans.scales[beam],
+            loss=self.training_config.loss,
+        )
+
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        loss = self.score(batch)
+        loss = self.score(batch, self.trained_on)
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         return loss
 
@@ -111,14 +138,20 @@ class ReconstructionTask(LightningModule):
         """
         with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
             tensors = [torch.from_numpy(values).to(self.device) for values in inputs]
-            conditions = self.conditions(np.repeat(beam, len(inputs[0]) // len(beam)))
+            conditions = self.held_out.conditions(np.repeat(beam, len(inputs[0]) // len(beam)))
             return self.module(*tensors, **conditions).float().cpu().numpy()
 
     def train_dataloader(self) -> DataLoader:
         # Rebuilt for each epoch, whose number determines the order. Every device takes its share of each step.
-        rows = self.data.order(self.training_config, self.current_epoch)
+        data = self.data
+        if self.fresh is not None and self.current_epoch:
+            data = self.fresh(self.current_epoch)
+            self.trained_on = ScanTables(data).to(self.device)
+        # Scans of which fewer patterns are dark than of the first ones would have more steps than were planned.
+        rows = data.order(self.training_config, self.current_epoch)
+        rows = rows[: self.data.steps_in_epoch(self.training_config)]
         share = rows[:, self.trainer.global_rank :: self.trainer.world_size]
-        return _loader(self.data, self.data.train[share.ravel()], share.shape[1])
+        return _loader(data, data.train[share.ravel()], share.shape[1])
 
     def val_dataloader(self) -> DataLoader:
         return _loader(self.data, self.data.scored, self.data.groups_in_step(self.training_config))
@@ -194,7 +227,7 @@ def fit(job: TrainingJob) -> FitResult:
             _compute_exactly(module)
     if not checkpoints.finished:
         with _denormals_flushed():
-            _run(job, ReconstructionTask(native.module.train(), data, training))
+            _run(job, ReconstructionTask(native.module.train(), data, training, job.fresh))
     native = TorchNetwork(native.module.cpu())
     native.load(checkpoints.best_folder)
     native.save(job.folder)
