@@ -2,7 +2,8 @@
 
     python -m benchmarks.record_zoo RUNS
 
-RUNS holds a run folder for each network that was trained again; entries of the other networks stay as they are.
+RUNS holds a run folder for each network that was trained again; entries of the other networks stay as they are, and
+only files that changed are measured.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import read_run
 
 ZOO = Path(__file__).parents[1] / "zoo"
-# Files by label.
+# Files by name, which is their label and, if several have it, N.
 FILES = {
     "pinn_cnn": "pinn_cnn",
     "pinn_fno": "pinn_fno",
@@ -33,6 +34,7 @@ FILES = {
     "pinn_hybrid_grid2": "pinn_hybrid_grid2",
     "baseline": "baseline",
     "pinn_hybrid_any": "any_64",
+    "pinn_hybrid_any_128": "any_128",
 }
 # Training scans, by their folder in the recipe.
 TRAINING = {
@@ -43,8 +45,11 @@ TRAINING = {
 TRAINED_ON = dict.fromkeys(FILES, "data_large") | {
     "pinn_hybrid_grid2": "data",
     "pinn_hybrid_any": "family",
+    "pinn_hybrid_any_128": "family",
 }
-EXPORT_OPTIONS = {"pinn_hybrid_any": " --general --modes 4"}
+# The same weights serve patterns of another size.
+RUNS = FILES | {"pinn_hybrid_any_128": "any_64"}
+EXPORT_OPTIONS = {"pinn_hybrid_any": " --general", "pinn_hybrid_any_128": " --n 128 --general"}
 RUN_FIELDS = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
     "test": LinesConfig(train_grid=2),
@@ -53,17 +58,19 @@ SCANS = {
 }
 
 
-def metrics_on(config: LinesConfig, artifacts: list[Path]) -> dict[str, dict[str, Any]]:
-    """Metrics of every artifact, by name, on the test scan of a simulated dataset."""
+def at_size(config: LinesConfig, n: int) -> LinesConfig:
+    """The same scan for patterns of n pixels, with as much overlap."""
+    return replace(config, n=n, step=config.step * n // config.n)
+
+
+def metrics_on(config: LinesConfig, artifact: Path) -> dict[str, dict[str, Any]]:
+    """Metrics of an artifact on the test scan of a simulated dataset."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = build_lines(config, Path(folder))
-        rows = evaluate(artifacts, [dataset.test], Path(folder) / "report").as_json()["rows"]
+        (row,) = evaluate([artifact], [dataset.test], Path(folder) / "report").as_json()["rows"].values()
     return {
-        label: {
-            quantity: {name: row[quantity][name] for name in ("mae", "psnr", "ssim", "ms_ssim", "pearson")}
-            for quantity in ("amplitude", "phase")
-        }
-        for label, row in rows.items()
+        quantity: {name: row[quantity][name] for name in ("mae", "psnr", "ssim", "ms_ssim", "pearson")}
+        for quantity in ("amplitude", "phase")
     }
 
 
@@ -95,24 +102,28 @@ def training_options(entry: dict[str, Any]) -> str:
 def record(runs: Path) -> dict[str, Any]:
     """The content of `zoo.json`."""
     known = json.loads((ZOO / "zoo.json").read_text(encoding="utf-8"))["artifacts"]
-    artifacts = [ZOO / f"{file}.onnx" for file in FILES.values()]
-    measured = {scan: metrics_on(config, artifacts) for scan, config in SCANS.items()}
     entries = {}
-    for name, artifact in zip(FILES, artifacts, strict=True):
-        content = artifact.read_bytes()
-        parity = Session(artifact, "cpu").contract.parity
+    for name, file in FILES.items():
+        artifact = ZOO / f"{file}.onnx"
+        content, contract = artifact.read_bytes(), Session(artifact, "cpu").contract
+        parity, sha256 = contract.parity, hashlib.sha256(content).hexdigest()
+        before = known.get(name, {})
         entries[name] = {
             "file": artifact.name,
+            "label": contract.label,
+            "n": contract.n,
             "trained_on": TRAINED_ON[name],
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": sha256,
             "bytes": len(content),
             **(
-                run_entries(runs / artifact.stem)
-                if (runs / artifact.stem).is_dir()
-                else {key: known[name][key] for key in RUN_FIELDS}
+                run_entries(runs / RUNS[name])
+                if (runs / RUNS[name]).is_dir()
+                else {key: before[key] for key in RUN_FIELDS}
             ),
             "parity": None if parity is None else parity.max_relative_error,
-            "metrics": {scan: metrics[name] for scan, metrics in measured.items()},
+            "metrics": before["metrics"]
+            if before.get("sha256") == sha256
+            else {scan: metrics_on(at_size(config, contract.n), artifact) for scan, config in SCANS.items()},
         }
     return {
         "version": 2,
@@ -144,11 +155,13 @@ def tables(artifacts: dict[str, Any]) -> dict[str, str]:
             f"| {test['phase']['ssim']:.3f} | {test['phase']['pearson']:.3f} | {plain['amplitude']['ssim']:.3f} "
             f"| {entry['parity']:.0e} | {training['epochs']} | {entry['minutes']:g} |"
         )
-        recipe += [
-            f"ptychonnx train {entry['architecture']} --data {entry['trained_on']} --out runs/{FILES[label]} "
-            f"{training_options(entry)}",
-            f"ptychonnx export runs/{FILES[label]} --out zoo/{FILES[label]}.onnx{EXPORT_OPTIONS.get(label, '')}",
-        ]
+        run, file = RUNS[label], FILES[label]
+        if run == file:
+            recipe.append(
+                f"ptychonnx train {entry['architecture']} --data {entry['trained_on']} --out runs/{run} "
+                f"{training_options(entry)}"
+            )
+        recipe.append(f"ptychonnx export runs/{run} --out zoo/{file}.onnx{EXPORT_OPTIONS.get(label, '')}")
         hashes.append(f"| `{entry['file']}` | {entry['bytes'] / 1e6:.1f} | `{entry['sha256']}` |")
     recipe += ["python -m benchmarks.record_zoo runs", "```"]
     return {"figures": "\n".join(figures), "recipe": "\n".join(recipe), "hashes": "\n".join(hashes)}

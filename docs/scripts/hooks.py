@@ -290,6 +290,29 @@ def unseen_beams(part: str) -> str:
     return _table([*(_UNSEEN_COLUMNS[name] for name in names), *methods], lines)
 
 
+def fine_tuned_beams() -> str:
+    """The general network of the zoo and its fine-tuned copies on some of the unseen beams."""
+    rows = _results("fine_tuned_beams")["beams"]
+    names = ("beam", "family_seen", "object", "modes", "photons", "step")
+    methods = list(rows[0]["methods"])
+    lines = []
+    for row in sorted(rows, key=lambda row: int(row["place"])):
+        cells = [
+            f"{_quality(row['methods'][method])}, {row['methods'][method]['seconds']:.0f}\u00a0s"
+            for method in methods
+        ]
+        lines.append([*(_condition(row[name]) for name in names), *cells])
+    return _table([*(_UNSEEN_COLUMNS[name] for name in names), *methods], lines)
+
+
+def probe_modes() -> str:
+    """Time of a pattern over that of `pinn_hybrid`, by batch and number of modes."""
+    rows = _results("probe_modes")["rows"]
+    *names, fixed = [name for name in rows[0] if name != "batch"]
+    lines = [[str(row["batch"]), *(f"{row[name] / row[fixed]:.2f}" for name in names)] for row in rows]
+    return _table(["batch", *names], lines)
+
+
 def _quality(figures: Mapping[str, Any]) -> str:
     """Amplitude and phase SSIM."""
     return _whole(
@@ -350,6 +373,8 @@ _GENERATORS = {
         neuraloperator,
         exporters,
         unseen_beams,
+        fine_tuned_beams,
+        probe_modes,
         decisions,
     )
 }

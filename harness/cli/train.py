@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +15,12 @@ from ptychonnx.harness.cli.config_file import resolved_yaml
 from ptychonnx.harness.cli.console import errors, output, print_lines, report_progress, set_verbosity
 from ptychonnx.harness.cli.model_options import Omit, TypedOnly, derive_options
 from ptychonnx.harness.cli.shared_options import Probe
+from ptychonnx.harness.simulate.family import FamilyConfig, simulate_member
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.inference.artifact_path import run_path
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.validation import checked
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.fine_tuning import find_initial_weights
 from ptychonnx.train.fitting import helps_another_process, settings_for
@@ -34,7 +40,10 @@ def train(
     context: typer.Context,
     architecture: Annotated[
         str | None,
-        typer.Argument(help="Name of an architecture such as fno; --list prints all, with their defaults."),
+        typer.Argument(
+            help="Name of an architecture such as fno; --list prints all, with their defaults. That of --init-from if "
+            "not given."
+        ),
     ] = None,
     data: Annotated[
         list[Path] | None,
@@ -50,7 +59,8 @@ def train(
         ),
     ] = False,
     init_from: Annotated[
-        Path | None, typer.Option(help="Run folder with the weights to start from, for fine-tuning.")
+        Path | None,
+        typer.Option(help="Run folder with the weights to start from, for fine-tuning, or zoo:any_64."),
     ] = None,
     probe: Probe = None,
     list_architectures: Annotated[
@@ -71,16 +81,21 @@ def train(
     the physics takes the probe, the mask and the brightness of each.
 
     Example: `ptychonnx train fno --data data/lines --out runs/pinn_fno`
+
+    The general network of the zoo, fine-tuned on a scan: `ptychonnx train --init-from zoo:any_64 --data scan.cxi --out
+    runs/mine --epochs 20 --overlap 4 --learning-rate 5e-4`
     """
     if list_architectures:
         _list()
         return
+    source = None if init_from is None else find_initial_weights(run_path(init_from))
+    if architecture is None and source is not None:
+        architecture = source.architecture
     if architecture is None or not data or out is None:
         raise InputError(
             "expected ARCHITECTURE --data SCAN --out RUN; `ptychonnx train --list` names the architectures"
         )
     chosen = get_architecture(architecture)
-    source = None if init_from is None else find_initial_weights(init_from)
     if helps_another_process():
         set_verbosity(-1)
     scans = [read_scan(path, probe=probe, options=reading) for path in _scan_files(data)]
@@ -99,6 +114,7 @@ def train(
                 initial_weights=source,
                 resume=resume,
                 files={_OPTIONS_NAME: options, **_manifest_of_family(data)},
+                fresh=_new_scans(data) if fitted.fresh_scans else None,
             )
     except KeyboardInterrupt:
         if unfinished_folder(out).is_dir():
@@ -144,6 +160,16 @@ def _manifest_of_family(data: list[Path]) -> dict[str, str]:
     if len(data) > 1 or (data[0] / "train.npz").is_file() or not manifest.is_file():
         return {}
     return {FAMILY_NAME: manifest.read_text(encoding="utf-8")}
+
+
+def _new_scans(data: list[Path]) -> Callable[[int], list[Scan]]:
+    """The scans of an epoch, which continue the numbering of the family."""
+    if not (manifest := _manifest_of_family(data)):
+        raise InputError("--fresh-scans: expected --data with one folder of `ptychonnx simulate family`")
+    config = checked(FamilyConfig, json.loads(manifest[FAMILY_NAME])["parameters"])
+    return lambda epoch: [
+        simulate_member(config, epoch * config.scans + number) for number in range(config.scans)
+    ]
 
 
 def _list() -> None:

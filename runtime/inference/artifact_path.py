@@ -7,7 +7,7 @@ from pathlib import Path
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.paths import StrPath
 
-__all__ = ["artifact_path", "zoo_names", "zoo_path"]
+__all__ = ["artifact_path", "run_path", "zoo_names", "zoo_path"]
 
 _PREFIX = "zoo:"
 # Package data of `ptychonnx`, next to this package.
@@ -28,6 +28,24 @@ def artifact_path(artifact: StrPath) -> Path:
     return zoo_path(text.removeprefix(_PREFIX)) if text.startswith(_PREFIX) else Path(artifact)
 
 
+def run_path(run: StrPath) -> Path:
+    """Resolve ``zoo:NAME`` to the run folder of that network; return any other path unchanged.
+
+    Raises
+    ------
+    InputError
+        If the zoo has no run of that name.
+    """
+    text = str(run)
+    if not text.startswith(_PREFIX):
+        return Path(run)
+    name = text.removeprefix(_PREFIX)
+    names = sorted(path.parent.name for path in _ZOO.glob("*/config.json"))
+    if name not in names:
+        raise InputError(f"zoo: no run is named {name!r}, expected one of {', '.join(names)}")
+    return _ZOO / name
+
+
 def zoo_names() -> list[str]:
     """Return the names of the trained networks that come with ptychonnx, in alphabetical order.
 
@@ -35,7 +53,7 @@ def zoo_names() -> list[str]:
     --------
     >>> import ptychonnx
     >>> ptychonnx.zoo.names()
-    ['any_64', 'baseline', 'pinn_cnn', 'pinn_fno', 'pinn_hybrid', 'pinn_hybrid_grid2']
+    ['any_128', 'any_64', 'baseline', 'pinn_cnn', 'pinn_fno', 'pinn_hybrid', 'pinn_hybrid_grid2']
     """
     return sorted(path.stem for path in _ZOO.glob("*.onnx"))
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from ptychonnx import zoo
+from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.train.history import read_history
+from ptychonnx.train.run import read_run
 
 pytest.importorskip("lightning")
 
@@ -81,6 +86,23 @@ def test_a_settings_file_that_says_something_else_is_refused(run, tmp_path, comm
     assert (code, out) == (2, "")
     assert err.startswith(f"Error: {path}: {line}")
     assert len(err.splitlines()) == 1
+
+
+def test_the_general_network_of_the_zoo_is_fine_tuned_on_one_scan(run, tmp_path):
+    config = LinesConfig(step=8, train_grid=6, probe="disk", photons=1e7)
+    write_scan(tmp_path / "scan.npz", simulate_scan(config, 6, np.random.SeedSequence(4), "scan.npz"))
+    command = ["train", "--data", tmp_path / "scan.npz", "--out", tmp_path / "run", "--init-from"]
+    code, _, err = run(*command, "zoo:any_64", "--epochs", 1, "--overlap", 1, "--learning-rate", 1e-6)
+    assert code == 0, err
+    record = read_run(tmp_path / "run")
+    assert (record.architecture, record.network.final_steps) == ("hybrid", 30)
+    checkpoint = zoo.path("any_64").with_suffix("") / "checkpoint.pt"
+    assert record.init_sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert record.trained_tensors.keys() == record.initial_tensors.keys()
+    # Weights of training explain patterns that they never saw; an untrained network is at 0.1.
+    assert record.validation_loss < 0.05
+    code, _, err = run(*command, "zoo:pinn_fno")
+    assert (code, err) == (2, "Error: zoo: no run is named 'pinn_fno', expected one of any_64\n")
 
 
 def test_a_settings_file_that_is_not_there_is_named(run, tmp_path):
