@@ -54,22 +54,11 @@ def reduce_artifact(
     ----------
     parent
         A float32 artifact.
-    out
-        File to write; it appears complete and accepted, or not at all.
-    precision
-        ``fp16`` or ``int8``.
-    scan
-        Patterns for calibration, and for the sensitivity of layers.
+    scan, patterns
+        Scan for calibration and for the sensitivity of layers, and how many of its patterns are taken, evenly spread.
     gate
-        Compares the reconstructions of a candidate with those of the parent, such as
-        `ptychonnx.harness.evaluation.precision_gate.PrecisionGate`. Raises VerificationError if the candidate is too
-        poor.
-    patterns
-        Number of patterns of the scan to calibrate with, evenly spread over it.
-    require
-        Targets on which every node of the reduced graph must run, see `ptychonnx.export.portability`.
-    progress
-        Receives the stages.
+        Raises VerificationError if a candidate reconstructs worse than the parent, such as
+        `ptychonnx.harness.evaluation.precision_gate.PrecisionGate`.
 
     Raises
     ------

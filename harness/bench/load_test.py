@@ -71,22 +71,17 @@ def measure_load(
 
     In a closed loop, every client waits for its answer before it sends the next request, which shows the maximum
     throughput. In an open loop, patterns arrive by the clock of a detector, whether or not earlier ones are done, which
-    shows how long they wait. In each round every network is measured under every load, one after the other, so that a
-    change in the speed of the machine affects all of them.
+    shows how long they wait. In each round every network is measured under every load, one after the other.
 
     Parameters
     ----------
     rates
         Patterns per second that are offered, evenly spaced in requests of `batch`. The number of concurrent requests is
         limited by the largest concurrency.
-    scan
-        Scan whose patterns are sent repeatedly.
     batch
         Patterns in a request: one number for all networks, or one for each.
     seconds, rounds
         Length of one measurement, and number of measurements. Answers after the end still count, with their time.
-    progress
-        Updated after each measurement.
 
     Returns
     -------
