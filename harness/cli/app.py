@@ -99,6 +99,7 @@ def application(
             "--verbose",
             "-v",
             count=True,
+            show_default=False,
             help="Log the decisions of export passes; -vv also what other packages log.",
         ),
     ] = 0,

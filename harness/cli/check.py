@@ -33,7 +33,7 @@ def check(
 ) -> None:
     """Judge a scan: units, photons, detector, positions, probe, and which of **eight orientations** explains it.
 
-    Exit code 1 if something is wrong.
+    The exit code is 1 if something is wrong.
 
     Example: `ptychonnx check scan.cxi`
     """

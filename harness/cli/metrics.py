@@ -30,15 +30,20 @@ def metrics(
     ],
     plane: Annotated[bool, typer.Option("--plane", help="Remove a phase ramp first.")] = False,
     register: Annotated[bool, typer.Option("--register", help="Remove a sub-pixel shift first.")] = False,
-    margin: Annotated[int, typer.Option(min=0, help="Pixels at each border that are not compared.")] = 0,
+    margin: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Pixels at each border that are not compared. Default: 0.", show_default=False
+        ),
+    ] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print all metrics as JSON, curves included.")
     ] = False,
 ) -> None:
     """Print the **metrics** of one object against another, after one complex factor by least squares.
 
-    A note names the phase ramp, shift, orientation or complex conjugate that would change the verdict. Compared are
-    the pixels that are known in both.
+    A note names the phase ramp, shift, orientation or complex conjugate that would change the verdict. The
+    pixels that are known in both are compared.
 
     Example: `ptychonnx metrics recon.h5 reference.npz`
     """

@@ -10,6 +10,7 @@ keys `help_option` and `help_subject`.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import types
@@ -21,6 +22,7 @@ import typer
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
+from typer.models import OptionInfo
 
 from ptychonnx.harness.cli.config_file import ConfigFile
 from ptychonnx.runtime.errors import InputError
@@ -115,7 +117,7 @@ def derive_options(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in signature.parameters.values():
         group = _group(parameter)
         if group is None:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(_stating_its_default(parameter).replace(kind=inspect.Parameter.KEYWORD_ONLY))
         else:
             groups.append(group)
     pages = [option for group in groups for option in group.help_option()]
@@ -176,6 +178,27 @@ def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+def _stating_its_default(parameter: inspect.Parameter) -> inspect.Parameter:
+    """An option that a command declares itself; its help states the default like the options of models."""
+    default = parameter.default
+    if get_origin(parameter.annotation) is not Annotated or default in ("", inspect.Parameter.empty):
+        return parameter
+    kind, info = get_args(parameter.annotation)
+    if default is None or default is False or not isinstance(info, OptionInfo):
+        return parameter
+    info = copy.copy(info)
+    info.help, info.show_default = f"{info.help} Default: {_in_words(default)}.", False
+    return parameter.replace(annotation=Annotated[kind, info])
+
+
+def _in_words(default: Any) -> str:
+    if default is True:
+        return "on"
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
 def _group(parameter: inspect.Parameter) -> _Group | None:
     """The options that a parameter of a command stands for; None for an option that the command declares itself."""
     annotation, omitted, typed_only = parameter.annotation, frozenset[str](), False
@@ -208,8 +231,7 @@ def _option(name: str, field: FieldInfo, panel: str | None, typed_only: bool) ->
         default = None if typed_only else field.get_default(call_default_factory=True)
         default = None if default in ((), {}) else default
         if default is not None and default is not False:
-            text = "on" if default is True else f"{default:g}" if isinstance(default, float) else default
-            sentences.append(f"Default: {text}.")
+            sentences.append(f"Default: {_in_words(default)}.")
         kind = kind | None
     option = typer.Option(
         flag, help=" ".join(sentences), metavar=metavar, show_default=False, rich_help_panel=panel

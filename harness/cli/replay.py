@@ -60,7 +60,7 @@ def replay(
     options: ReplayOptions,
     reading: ReadOptions,
 ) -> None:
-    """Send a scan as if it were being **measured**: frames at a fixed rate, positions in pixels, faults to order.
+    """Send a scan as if it were being **measured**: frames at a fixed rate, positions in pixels, faults on request.
 
     Example: `ptychonnx replay scan.npz --as zmq --rate 500 --positions-late 700`
 

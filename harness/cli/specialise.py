@@ -51,11 +51,11 @@ def specialise(
     *,
     reading: ReadOptions,
 ) -> None:
-    """Make a **general** artifact one for a single beam: probe, mask and scale become constants.
+    """Turn a **general** artifact into one for a single beam: probe, mask and scale become constants.
 
     Servers and engines that take no such inputs can then run it, and what follows from the beam is computed once and
-    for all. The file is published only if it agrees with the general artifact to 1e-5; its contract says for which beam
-    it is.
+    for all. The file is published only if it agrees with the general artifact to 1e-5; its contract names the
+    beam.
 
     Example: `ptychonnx specialise models/any.onnx --scan scan.cxi --out models/tonight.onnx`
     """

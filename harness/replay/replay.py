@@ -1,4 +1,4 @@
-"""Replay of a scan: frames at a fixed rate, positions in batches, with faults to order."""
+"""Replay of a scan: frames at a fixed rate, positions in batches, with faults on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of a replay: its rate, and faults to order."""
+"""Options of a replay: its rate, and faults on request."""
 
 from __future__ import annotations
 

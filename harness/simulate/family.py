@@ -51,7 +51,7 @@ class FamilyConfig:
     beam: tuple[BeamFamily, ...] = Field(
         default=("zone-plate", "zone-plate-open", "kb", "pinhole", "defocused", "aberrated", "structured"),
         min_length=1,
-        description="Family of beams; repeat for several. All that beamlines have by default",
+        description="Family of beams; repeat for several",
     )
     object: tuple[ObjectKind, ...] = Field(
         default=("lines", "cells", "grains", "circuits", "spokes", "smooth", "natural"),

@@ -77,7 +77,7 @@ class ReadOptions(BaseModel):
         description="Position axes to reverse, so that rows grow downwards and columns to the right",
     )
     quantity: Quantity | None = Field(
-        default=None, description="Photon counts, or amplitudes (square roots of counts)"
+        default=None, description="Whether the data are photon counts or amplitudes, their square roots"
     )
     dc: DirectBeam | None = Field(
         default=None, description="Position of the direct beam (DC): pixel [N // 2, N // 2] or pixel [0, 0]"

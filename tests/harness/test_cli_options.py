@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pytest
 import typer
@@ -177,3 +178,18 @@ def test_a_file_configures_a_reconstruction(run, four_artifacts, lines_scan, tmp
     assert code == 0, err
     assert "weighting uniform" in out
     assert Path(tmp_path / "o.npz").is_file()
+
+
+def test_an_option_of_a_command_states_its_default_as_those_of_models_do():
+    def work(
+        rounds: Annotated[int, typer.Option(help="Rounds.")] = 0,
+        reduced: Annotated[bool, typer.Option(help="Reduce.")] = True,
+        out: Annotated[str | None, typer.Option(help="File.")] = None,
+        *,
+        settings: Settings,
+    ) -> None: ...
+
+    parameters = inspect.signature(derive_options(work)).parameters
+    texts = {name: get_args(parameters[name].annotation)[1].help for name in ("rounds", "reduced", "out")}
+    assert texts == {"rounds": "Rounds. Default: 0.", "reduced": "Reduce. Default: on.", "out": "File."}
+    assert get_args(parameters["side"].annotation)[1].help.endswith("Default: 8.")
