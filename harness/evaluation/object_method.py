@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.harness.evaluation.resampling import read_resampled
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
 from ptychonnx.harness.metrics.alignment import apply_ramp, fit_ramp, fit_shift
+from ptychonnx.harness.metrics.periodicity import period_of
 from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
-from ptychonnx.harness.metrics.region import declare_region
+from ptychonnx.harness.metrics.region import declare_region, largest_rectangle
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_reference
 from ptychonnx.runtime.formats.conversion.scaling import sample_of
 from ptychonnx.runtime.formats.readers.objects import read_object
 from ptychonnx.runtime.formats.readers.probe import read_probe
-from ptychonnx.runtime.formats.readers.reference import UnplacedObject
+from ptychonnx.runtime.formats.readers.reference import OtherPixels, UnplacedObject
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
@@ -80,16 +82,20 @@ def open_object(label: str, path: StrPath, scan: Scan) -> ObjectMethod:
 
     The object lies where its own file puts it. If the scan has a reference, a remaining shift of more than a tenth of a
     pixel is removed, since a probe that was refined together with the object leaves it undetermined. An object without
-    geometry (TIFF, NPY) is placed where it correlates best with the reference.
+    geometry (TIFF, NPY) is placed where it correlates best with the reference. One of other pixels is resampled.
 
     Raises
     ------
     InputError
-        If the file holds no object, its pixels differ in size, or it lies elsewhere.
+        If the file holds no object, the size of its pixels is not plausible, or it lies elsewhere.
     """
     path = Path(path)
+    resampling = ""
     try:
         found, place = read_reference(path, scan), "placed by its own geometry"
+    except OtherPixels as error:
+        found, resampling = read_resampled(path, scan, error)
+        place = f"placed by its own geometry, {resampling}"
     except UnplacedObject as error:
         if scan.reference is None:
             raise InputError(
@@ -98,7 +104,8 @@ def open_object(label: str, path: StrPath, scan: Scan) -> ObjectMethod:
         found = _by_correlation(read_object(path).values, scan.reference)
         place = "without geometry: placed where it correlates best with the reference"
     origin, shape = canvas_layout(scan.positions, scan.size)
-    misfit, probe_note = _explained(path, found, scan)
+    probe = None if resampling else _own_probe(path, scan.size)
+    misfit, probe_note = _explained(found, probe, scan)
     shift, note = _registration(found, scan, origin, shape)
     moved = replace(found, origin=(found.origin[0] + shift[0], found.origin[1] + shift[1]))
     image, known, _ = reference_on_canvas(moved, shape, origin)
@@ -115,12 +122,14 @@ def open_object(label: str, path: StrPath, scan: Scan) -> ObjectMethod:
     )
 
 
-def _explained(path: Path, found: Reference, scan: Scan) -> tuple[Misfit | None, str]:
+def _explained(
+    found: Reference, probe: NDArray[np.complex64] | None, scan: Scan
+) -> tuple[Misfit | None, str]:
     """Misfit of the object on its own pixels with its own probe, and which probe that was.
 
     Object and probe of a program belong together: factors, shifts and ramps may be in either.
     """
-    probe, whose = _own_probe(path, scan.size), "its own probe"
+    whose = "its own probe"
     if probe is None:
         probe, whose = scan.settled().probe, "the probe of the scan"
     if probe is None:
@@ -163,6 +172,9 @@ def _registration(
     distance = max(map(abs, shift))
     top, bottom, left, right = record.rectangle_px
     text = f"({shift[0]:+.2f}, {shift[1]:+.2f}) pixels"
+    period = period_of(fixed[largest_rectangle(region).slices])
+    if period is not None:
+        text += f" (the reference repeats itself after ({period[0]}, {period[1]}): known up to that)"
     if not distance <= _LARGEST_SHIFT * min(bottom - top, right - left):
         return (
             0.0,

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from ptychonnx.harness.cli.app import app
 from ptychonnx.harness.metrics.object_files import compare_files
+from ptychonnx.harness.metrics.periodicity import period_of
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.readers.objects import read_object
 
@@ -80,6 +81,7 @@ ALTERED = {
     "the orientation transpose": OBJECT.T,
     "the complex conjugate in the orientation rot180": OBJECT[::-1, ::-1].conj(),
     "a shift by (-3.00, 0.00) pixels": np.roll(OBJECT, 3, axis=0),
+    "the orientation rot270": np.rot90(OBJECT),
 }
 
 
@@ -90,6 +92,24 @@ def test_an_alignment_that_would_change_the_verdict_is_named(text, tmp_path):
     assert result.note is not None
     assert text in result.note
     assert result.note.endswith("not applied")
+
+
+LATTICE = (1 + 0.4 * np.cos(2 * np.pi * ROWS / 16)) * (1 + 0.4 * np.cos(2 * np.pi * ROWS.T / 12)) + 0j
+
+
+def test_a_period_of_a_lattice_with_one_defect_is_named(tmp_path):
+    perfect = np.tile(LATTICE, (2, 2))
+    defect = perfect.copy()
+    defect[44:52, 44:52] *= 0.5
+    # One period further down, the lattice agrees with itself and the defect does not.
+    moved = np.roll(defect, 16, axis=0)
+    result = compare_files(write(tmp_path / "a.npz", moved), write(tmp_path / "b.npz", defect))
+    assert "a shift by (-16.00, 0.00) pixels, of which (16, 0) are a period of the reference" in result.note
+    assert period_of(perfect) == (0, 12)
+    assert period_of(LATTICE[:, :1] * np.ones(SIDE)) == (16, 0)
+    assert period_of(OBJECT) is None
+    registered = compare_files(tmp_path / "a.npz", tmp_path / "b.npz", register=True).comparison.alignment
+    assert any("repeats itself after (0, 12) pixels" in note for note in registered.notes)
 
 
 def test_noise_and_a_factor_are_no_reason_for_a_note(tmp_path):

@@ -12,11 +12,16 @@ import pytest
 from skimage.io import imsave
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
+from ptychonnx.harness.evaluation.resampling import resample
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.formats.readers.objects import read_object
+from ptychonnx.runtime.formats.readers.reference import read_reference
 from ptychonnx.runtime.formats.writers.reconstruction_file import write_reconstruction
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.reconstruction import reconstruct
+from ptychonnx.runtime.scan import Reference
+from ptychonnx.runtime.scan.forward_model import window_corners
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +127,99 @@ def test_an_object_without_a_place_is_placed_by_the_reference(lines_scan, tmp_pa
 def test_pixels_may_differ_by_a_thousandth(lines_scan, tmp_path):
     truth, path = lines_scan.reference, tmp_path / "o.npz"
     file_of(path, truth.object, truth.origin, pixel_size=1.0005e-8)
-    assert row(evaluate([], lines_scan, objects={"theirs": path}))["amplitude"]["mae"] < 1e-6
+    result = row(evaluate([], lines_scan, objects={"theirs": path}))
+    assert result["amplitude"]["mae"] < 1e-6
+    assert "resampled" not in result["notes"][0]
+    # Beyond a factor of 4 it is a wrong unit.
+    file_of(path, truth.object, truth.origin, pixel_size=5e-8)
+    with pytest.raises(InputError, match=r"its pixels are 5e-08 m, expected 1e-08 m .*by up to a factor of 4"):
+        evaluate([], lines_scan, objects={"theirs": path})
     file_of(path, truth.object, truth.origin, pixel_size=1.002e-8)
     with pytest.raises(InputError, match=r"its pixels are 1\.002e-08 m, expected 1e-08 m"):
+        read_reference(path, lines_scan)
+
+
+def smooth_object(rows, columns):
+    """A smooth object as a function of the coordinates of the scan, in pixels."""
+    phase = 0.8 * np.cos(rows / 7 + columns / 19)
+    return (1 - 0.3 * np.sin(rows / 9) * np.cos(columns / 11)) * np.exp(1j * phase)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.8, 1.3, 2.5])
+def test_an_object_of_other_pixels_is_resampled_and_said_to_be(lines_scan, tmp_path, ratio):
+    truth = lines_scan.reference
+    rows, columns = np.indices(truth.object.shape) + np.reshape(truth.origin, (2, 1, 1))
+    scan = replace(
+        lines_scan, reference=replace(truth, object=smooth_object(rows, columns).astype(np.complex64))
+    )
+    origin = np.floor(np.divide(truth.origin, ratio)) - 3.25
+    theirs = np.indices(np.ceil(np.divide(truth.object.shape, ratio)).astype(int) + 8)
+    image = smooth_object(*(theirs + origin[:, None, None]) * ratio)
+    path = file_of(tmp_path / "o.npz", image, origin, scan.probe, pixel_size=1e-8 * ratio)
+    result = row(evaluate([], scan, objects={"theirs": path}))
+    assert f"resampled from pixels of {1e-8 * ratio:.4g} m to 1e-08 m by cubic splines" in result["notes"][0]
+    assert ("Gaussian" in result["notes"][0]) == (ratio < 1)
+    assert "not shifted" in result["notes"][0]
+    assert result["amplitude"]["mae"] < 2e-3
+    assert result["phase"]["mae"] < 2e-3
+    # A probe of other pixels is not its own.
+    assert "the probe of the scan" in result["notes"][1]
+
+
+def test_unknown_pixels_stay_unknown_when_they_are_resampled():
+    image = np.ones((40, 40), np.complex64)
+    image[:, 20:] = 0
+    for ratio in (0.6, 1.7):
+        result = resample(Reference(image, (2.0, 3.0)), ratio)
+        columns = result.origin[1] + np.arange(result.object.shape[1])
+        assert not result.object[:, columns > ratio * (3 + 19)].any()
+        np.testing.assert_allclose(result.object[:, columns < ratio * (3 + 19 - 5)], 1, atol=1e-6)
+
+
+def test_a_file_of_tike_is_placed_by_its_windows(lines_scan, tmp_path):
+    truth = lines_scan.reference
+    corners = window_corners(lines_scan.positions, lines_scan.size) - truth.origin
+    path = tmp_path / "tike.npz"
+    np.savez(path, psi=truth.object[None], scan=corners[None], probe=lines_scan.probe[None, None])
+    result = row(evaluate([], lines_scan, objects={"theirs": path}))
+    assert "placed by its own geometry" in result["notes"][0]
+    assert "its own probe" in result["notes"][1]
+    assert result["amplitude"]["mae"] < 1e-6
+    assert result["misfit"]["value"] < 1e-3
+    np.savez(path, psi=truth.object, scan=corners[:-1])
+    with pytest.raises(InputError, match="one for each pattern"):
         evaluate([], lines_scan, objects={"theirs": path})
+
+
+def test_a_file_that_cdtools_wrote_is_placed_by_its_translations(lines_scan, tmp_path):
+    pytest.importorskip("cdtools")
+    from cdtools.datasets import Ptycho2DDataset
+    from cdtools.models import FancyPtycho
+
+    truth, first = lines_scan.reference, np.array([-4.0, 2.0])
+    corners = window_corners(lines_scan.positions, lines_scan.size) - truth.origin
+    # Rows along -y and columns along -x, as at most beamlines.
+    basis = np.array([[0, -1e-8], [-1e-8, 0], [0, 0]], dtype=np.float32)
+    translations = ((corners + first) @ basis.T).astype(np.float32)
+    model = FancyPtycho(
+        1e-9,
+        {"distance": 1.0, "basis": basis},
+        basis,
+        lines_scan.probe,
+        truth.object,
+        min_translation=first.astype(np.float32),
+        background=np.zeros((lines_scan.size,) * 2, dtype=np.float32),
+        weights=np.ones(len(lines_scan), dtype=np.float32),
+        plot_level=0,
+    )
+    path = tmp_path / "cdtools.h5"
+    model.save_to_h5(path, Ptycho2DDataset(translations, np.square(lines_scan.diffraction)))
+    result = row(evaluate([], lines_scan, objects={"theirs": path}))
+    assert "placed by its own geometry; agrees with the reference" in result["notes"][0]
+    assert "its own probe" in result["notes"][1]
+    assert result["amplitude"]["mae"] < 1e-5
+    assert result["misfit"]["value"] < 1e-2
+    assert read_object(path).pixel_size == pytest.approx(1e-8)
 
 
 def test_the_command_line(lines_scan, noisy_network, tmp_path, run):

@@ -6,7 +6,8 @@ NPZ with `object` complex [rows, columns], `pixel_size` in metres if known; NPY,
 HDF5 with `object` complex [rows, columns] or [layers, rows, columns], its attribute `pixel_width_m` if known: a product
     of ptychodus, or a file of `ptychonnx reconstruct`.
 CXI with `entry_1/image_2/data` as ptychodus and `ptychonnx reconstruct` write it, or `entry_1/image_1/data`.
-HDF5 with `obj` complex [rows, columns], as cdtools writes it.
+HDF5 with `obj` complex [rows, columns] and `obj_basis` in metres, as cdtools writes it.
+NPZ with `psi` complex [rows, columns] or [1, rows, columns], as tike names it.
 .ptyr of ptypy: `content/obj/*/data` and `_psize`.
 .mat of version 7.3 with `object` (real, imag) [columns, rows], as PtychoShelves writes it.
 A pair of TIFF images, `<name>_amplitude.tif` and `<name>_phase.tif`, of which either is named.
@@ -81,7 +82,8 @@ def read_object(path: StrPath) -> ReadObject:
     if is_archive(path):
         with open_archive(path) as archive:
             size = archive_pixel_size(archive)
-            return _checked(path, complex_array(archive, "object", "complex [rows, columns]"), size)
+            key = "psi" if "psi" in archive else "object"
+            return _checked(path, complex_array(archive, key, "complex [rows, columns]"), size)
     if is_npy(path):
         return _checked(path, load_npy(path, "complex [rows, columns]"), None)
     if h5py.is_hdf5(path):
@@ -109,6 +111,9 @@ def hdf5_pixel_size(file: HDF5File) -> float | None:
         return _size(file.real("(row, column) in metres", sides)) if file.has(sides) else None
     if file.has(_PTYCHODUS_IN_CXI):
         return _size(file.real("metres", _PTYCHODUS_IN_CXI))
+    if file.has("obj_basis"):
+        sides = np.linalg.norm(file.real("metres [3, 2]", "obj_basis"), axis=0)
+        return _size(sides) if np.allclose(sides, sides[0], rtol=SAME_PIXELS, atol=0) else None
     if not file.has("object"):
         return None
     return _size(file.dataset("an object", "object").attrs.get("pixel_width_m"))

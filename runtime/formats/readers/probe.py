@@ -9,7 +9,8 @@ HDF5
     `entry_1/image_1/data` (our own CXI), `source_1/illumination` and `source_1/probe` of CXI, `content/probe/*/data`
     (ptypy's .ptyr).
 
-Complex [N, N], [modes, N, N], or [coherent, modes, N, N], whose first coherent part is used.
+Complex [N, N], [modes, N, N], or [coherent, modes, N, N], whose first coherent part is used; axes of length 1 may
+come first.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ def read_probe(path: StrPath) -> NDArray[np.complex64]:
     path = Path(path)
     with damage_refused(path):
         probe = _loaded(path)
+    while probe.ndim > 4 and len(probe) == 1:
+        # tike has an axis of length 1 in front.
+        probe = probe[0]
     if not 2 <= probe.ndim <= 4 or not probe.size or probe.shape[-1] != probe.shape[-2]:
         raise InputError(f"{path}: the probe has shape {probe.shape}, expected complex [modes, N, N]")
     if probe.ndim == 4:

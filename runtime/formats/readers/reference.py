@@ -16,8 +16,12 @@ HDF5 with `object`, its attributes `pixel_width_m`, `center_x_m`, `center_y_m`, 
 .mat of PtychoShelves and fold_slice, version 7.3: `object`, `probe`, `outputs/probe_positions` and `p/dx_spec`
     A position (x, y) in pixels is the corner of a window, from the corner of the one in the middle of the object
     (`find_reconstruction_ROI_external` of fold_slice); from the first pixel if none is negative.
+HDF5 of cdtools (`FancyPtycho.save_to_h5`): `obj`, `obj_basis`, `translations` and `state_dict/min_translation`
+    A translation in units of the basis (rows, columns), less the smallest one in pixels, is the corner of a window.
+NPZ with `psi` and `scan` of tike
+    A position (row, column) in pixels is the corner of a window, from pixel [0, 0] of `psi`.
 
-Pixels whose side the file states must be those of the scan, to a thousandth.
+Pixels whose side the file states must be those of the scan, to a thousandth: `OtherPixels` is raised if not.
 """
 
 from __future__ import annotations
@@ -47,7 +51,7 @@ from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
 
-__all__ = ["UnplacedObject", "read_reference"]
+__all__ = ["OtherPixels", "UnplacedObject", "read_reference"]
 
 _HDF5 = ("object", "origin_px")
 _PTYPY = "content/obj"
@@ -59,6 +63,14 @@ _TOLERANCE_PX = 1.0
 
 class UnplacedObject(InputError):
     """A file that does not say where its object lies."""
+
+
+class OtherPixels(InputError):
+    """An object whose pixels, of `pixel_size` metres, are not those of the scan."""
+
+    def __init__(self, message: str, pixel_size: float) -> None:
+        super().__init__(message)
+        self.pixel_size = pixel_size
 
 
 def read_reference(path: StrPath, scan: Scan) -> Reference:
@@ -85,6 +97,8 @@ def read_reference(path: StrPath, scan: Scan) -> Reference:
 
 
 def _from_archive(archive: Archive, scan: Scan) -> Reference:
+    if "psi" in archive:
+        return _from_tike(archive, scan)
     reference_object = complex_array(archive, "object", "complex [rows, columns]")
     if "topleft_px" in archive:
         corners = real_array(archive, "topleft_px", "window corners (row, column) [n, 2]")
@@ -105,6 +119,8 @@ def _from_hdf5(path: Path, scan: Scan) -> Reference:
         _check_pixel_size(path, hdf5_pixel_size(file), scan)
         if file.has_group(_PTYPY):
             return _from_ptypy(file, scan)
+        if file.has("obj") and file.has("obj_basis"):
+            return _from_cdtools(file, scan)
         if file.has("object") and file.has(_SHELVES):
             return _from_ptychoshelves(file, scan)
         whole_key = file.has("object") and not file.has("origin_px")
@@ -145,18 +161,45 @@ def _from_ptypy(file: HDF5File, scan: Scan) -> Reference:
 def _from_ptychoshelves(file: HDF5File, scan: Scan) -> Reference:
     whole = file.complex("complex [rows, columns]", "object")
     window = np.array(file.complex("complex [modes, N, N]", "probe").shape[-2:])
-    corners = file.real("(x, y) in pixels [n, 2]", _SHELVES).astype(np.float64)
-    if corners.shape != (2, len(scan)) or whole.ndim != 2:
-        raise InputError(
-            f"{file.path}: has an object {whole.shape} and {corners.shape[-1]} positions, expected [rows, columns] and "
-            f"{len(scan)}, one for each pattern of {scan.name}"
-        )
+    corners = file.real("(x, y) in pixels [n, 2]", _SHELVES).astype(np.float64)[::-1].T
     _check_pixel_size(file.path, float(file.real("metres", "p/dx_spec").reshape(-1)[0]), scan)
-    corners = corners[::-1].T
     if (corners < 0).any():
         corners = corners + np.ceil((np.array(whole.shape) - window) / 2) - 1
-    origin = _shift(file.path, scan.positions - window // 2 - corners, scan)
-    return _placed(file.path, whole, origin, scan)
+    return _at_corners(file.path, whole, corners, scan)
+
+
+def _from_cdtools(file: HDF5File, scan: Scan) -> Reference:
+    basis = file.real("metres [3, 2]", "obj_basis").astype(np.float64)
+    translations = file.real("metres [n, 3]", "translations").astype(np.float64)
+    first = file.real("pixels [2]", "state_dict/min_translation").astype(np.float64)
+    if basis.shape != (3, 2) or translations.shape[1:] != (3,) or first.shape != (2,):
+        raise InputError(
+            f"{file.path}: obj_basis {basis.shape}, translations {translations.shape} and min_translation "
+            f"{first.shape}, expected [3, 2], [n, 3] and [2]"
+        )
+    whole = file.complex("complex [rows, columns]", "obj")
+    return _at_corners(file.path, whole, translations @ np.linalg.pinv(basis).T - first, scan)
+
+
+def _from_tike(archive: Archive, scan: Scan) -> Reference:
+    whole = complex_array(archive, "psi", "complex [rows, columns]")
+    while whole.ndim > 2 and len(whole) == 1:
+        whole = whole[0]
+    if "scan" not in archive:
+        raise UnplacedObject(f"{archive.path}: no key 'scan', expected tike's positions next to 'psi'")
+    corners = real_array(archive, "scan", "corners (row, column) in pixels [n, 2]").astype(np.float64)
+    return _at_corners(archive.path, whole, corners[0] if corners.ndim == 3 else corners, scan)
+
+
+def _at_corners(path: Path, whole: NDArray, corners: NDArray[np.float64], scan: Scan) -> Reference:
+    """An object whose file has the corner (row, column) of each window in its own pixels."""
+    if corners.shape != (len(scan), 2) or whole.ndim != 2:
+        raise InputError(
+            f"{path}: has an object {whole.shape} and {len(corners)} positions, expected [rows, columns] and "
+            f"{len(scan)}, one for each pattern of {scan.name}"
+        )
+    origin = _shift(path, window_corners(scan.positions, scan.size) - corners, scan)
+    return _placed(path, whole, origin, scan)
 
 
 def _shift(path: Path, shifts: NDArray[np.float64], scan: Scan) -> NDArray[np.float64]:
@@ -180,8 +223,9 @@ def _check_pixel_size(path: Path, pixel_size: float | None, scan: Scan) -> None:
     if pixel_size is None or scan.pixel_size is None:
         return
     if not np.isclose(pixel_size, scan.pixel_size, rtol=SAME_PIXELS, atol=0):
-        raise InputError(
-            f"{path}: its pixels are {pixel_size:.6g} m, expected {scan.pixel_size:.6g} m like those of {scan.name}"
+        raise OtherPixels(
+            f"{path}: its pixels are {pixel_size:.6g} m, expected {scan.pixel_size:.6g} m like those of {scan.name}",
+            pixel_size,
         )
 
 

@@ -1,0 +1,52 @@
+"""Periods of an object, by which its place cannot be told."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["period_of"]
+
+# An image that correlates with itself by more than this repeats itself.
+_SAME = 0.8
+# Between two periods the correlation falls to this part of the peak at least; in a flat image it does not.
+_FALL = 0.9
+_SHORTEST_PX = 4.0
+
+
+def period_of(image: NDArray[np.complexfloating]) -> tuple[int, int] | None:
+    """The shortest shift (rows, columns), in whole pixels, that leaves an image the same; None if there is none.
+
+    It is the first peak of the autocorrelation beyond the central one, for shifts of up to half the image.
+
+    Parameters
+    ----------
+    image
+        complex [rows, columns], finite.
+    """
+    from scipy.signal import fftconvolve
+    from skimage.feature import peak_local_max
+
+    centred = image - image.mean()
+    if min(image.shape) < 2 * _SHORTEST_PX or not np.abs(centred).max() > 0:
+        return None
+    ones = np.ones(image.shape)
+    correlation = np.abs(fftconvolve(centred, centred[::-1, ::-1].conj()))
+    # The energy of either image where the two overlap.
+    energy = np.maximum(fftconvolve(np.abs(centred) ** 2, ones), 1e-12 * np.sum(np.abs(centred) ** 2))
+    correlation /= np.sqrt(energy * energy[::-1, ::-1])
+    middle = np.array(image.shape) - 1
+    half = np.array(image.shape) // 2
+    # Correlations are symmetric: rows upwards are the same as rows downwards.
+    inner = correlation[middle[0] :, middle[1] - half[1] : middle[1] + half[1] + 1][: half[0] + 1]
+    peaks = peak_local_max(inner, min_distance=1, threshold_abs=_SAME, exclude_border=False)
+    between = inner[peaks[:, 0] // 2, half[1] + (peaks[:, 1] - half[1]) // 2]
+    shifts = peaks - (0, half[1])
+    # A peak at the border of the search may only be a slope.
+    inside = (shifts[:, 0] < half[0]) & (np.abs(shifts[:, 1]) < half[1])
+    distinct = between < _FALL * inner[peaks[:, 0], peaks[:, 1]]
+    shifts = shifts[inside & distinct & (np.hypot(*shifts.T) >= _SHORTEST_PX)]
+    if not len(shifts):
+        return None
+    row, column = min(shifts.tolist(), key=lambda shift: (np.hypot(*shift), shift))
+    return (row, column)
