@@ -124,11 +124,13 @@ def run_task(task: ScanTask, networks: Networks | None = None) -> ScanRecord:
         if networks is None:
             assert task.network is not None
             networks = task.network.open()
-        result = reconstruct_scan(networks, scan, task.options, task.out, warn=warnings.append).result
+        run = reconstruct_scan(networks, scan, task.options, task.out, warn=warnings.append)
+        result = run.result
         values = {"patterns": result.patterns, "shape": result.stitched.shape}
         if result.misfit is not None:
             values |= {"misfit": round(result.misfit.value, 5), "verdict": result.misfit.verdict}
         warnings += [result.skipped_text] if result.skipped else []
+        warnings += [] if run.positions is None else [str(run.positions)]
     except (PtychonnxError, MemoryError, OSError) as error:
         values["error"] = _message(error)
     except Exception as error:  # a fault in ptychonnx must not cost the other scans of a night

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
-from ptychonnx.harness.iterative.refinement import refine
+from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, refine
 from ptychonnx.harness.iterative.rpie import check_iterative
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
@@ -26,6 +26,11 @@ from ptychonnx.runtime.inference.general_artifact import general_artifact
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
+from ptychonnx.runtime.reconstruction.position_correction import (
+    PositionCorrection,
+    reconstruct_with_positions,
+)
+from ptychonnx.runtime.reconstruction.position_options import PositionOptions
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.stitching import check_whole, whole_shape
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
@@ -41,6 +46,7 @@ class RunOptions(BaseModel):
 
     inference: InferenceOptions = InferenceOptions()
     stitching: ReconstructOptions = ReconstructOptions()
+    positions: PositionOptions = PositionOptions()
     iterations: IterationOptions = IterationOptions()
     reading: ReadOptions = ReadOptions()
     probe: Path | None = None
@@ -170,13 +176,15 @@ class ScanRun:
     Attributes
     ----------
     scan
-        The scan as the network took it.
+        The scan as the network took it, with its positions corrected if that was wanted.
     network
         The network that ran.
     stitched, refined
         The object of the network, and that of the iterations that followed, if any.
     files
         The files that were written.
+    positions
+        What the patches say about the positions, if that was wanted.
     """
 
     scan: Scan
@@ -184,6 +192,7 @@ class ScanRun:
     stitched: Reconstruction
     refined: Reconstruction | None
     files: tuple[Path, ...]
+    positions: PositionCorrection | None = None
 
     @property
     def result(self) -> Reconstruction:
@@ -202,7 +211,7 @@ def reconstruct_scan(
     whole: Sequence[str] = (),
     stitch: Callable[[Predictor, Scan, int, Progress], Reconstruction] | None = None,
 ) -> ScanRun:
-    """Reconstruct a scan, refine its object if that is wanted, and write it.
+    """Reconstruct a scan, correct its positions and refine its object if that is wanted, and write it.
 
     Parameters
     ----------
@@ -226,6 +235,7 @@ def reconstruct_scan(
     network, scan = options.prepared(scan, networks, progress, warn)
     stitching, iterations = options.stitching, options.iterations
     consumers = [*whole, *(["--refine"] if iterations.refine else [])]
+    consumers += ["--correct-positions"] if options.positions.correct_positions else []
     if out is not None:
         consumers += [] if out.suffix in ENDINGS_OF_TILES else [str(out)]
         check_product(out, whole_shape(scan.positions, scan.size, stitching.canvas_bytes))
@@ -235,14 +245,22 @@ def reconstruct_scan(
         check_iterative(scan, iterations.alpha)
     check_beam(network, scan, stitching, warn)
     network, batch = networks.in_batches(network, scan)
-    if stitch is None:
-        progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
-        stitched = reconstruct(network, scan, stitching, batch, progress)
-    else:
+    correction, model = None, options.positions.correct_positions
+    if stitch is not None:
         stitched = stitch(network, scan, batch, progress)
+    else:
+        progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
+        if model is None:
+            stitched = reconstruct(network, scan, stitching, batch, progress)
+        else:
+            bound = options.positions.position_bound
+            scan, stitched, correction = reconstruct_with_positions(
+                network, scan, stitching, batch, progress, model=model, bound=bound
+            )
     refined = None
     if iterations.refine:
-        progress.stage(f"Refining {scan.name}", iterations.refine, "epochs")
+        epochs = MOST_EPOCHS if iterations.refine == "auto" else iterations.refine
+        progress.stage(f"Refining {scan.name}", epochs, "epochs")
         refined = refine(
             scan,
             stitched,
@@ -255,7 +273,7 @@ def reconstruct_scan(
     if stitching.strict and result.misfit is not None and result.misfit.verdict == "wrong":
         raise VerificationError(f"--strict: {out or scan.name} was not written: {result.misfit}")
     files = [] if out is None else write_reconstruction(out, result, scan, network.contract)
-    return ScanRun(scan, network, stitched, refined, tuple(files))
+    return ScanRun(scan, network, stitched, refined, tuple(files), correction)
 
 
 def check_beam(

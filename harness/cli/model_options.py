@@ -241,11 +241,11 @@ def _option(name: str, field: FieldInfo, panel: str | None, typed_only: bool) ->
 
 def _kind(field: FieldInfo) -> Any:
     """The type by which Typer reads a field: one of its own, or text that the model reads."""
+    if any(isinstance(constraint, BeforeValidator) for constraint in field.metadata):
+        return str
     kind: Any = field.annotation
     if get_origin(kind) in (Union, types.UnionType):
         (kind,) = (choice for choice in get_args(kind) if choice is not types.NoneType)
-    if any(isinstance(constraint, BeforeValidator) for constraint in field.metadata):
-        return str
     if get_origin(kind) is dict:
         return list[str]
     if get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis:

@@ -40,6 +40,8 @@ from ptychonnx.runtime.inference.remote.server_options import ServerOptions, rem
 from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction import reconstruct as run_reconstruction
+from ptychonnx.runtime.reconstruction.position_correction import write_positions
+from ptychonnx.runtime.reconstruction.position_options import PositionOptions
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.sharding import Shard, reconstruct_shard
@@ -88,6 +90,7 @@ def reconstruct(
     *,
     inference: InferenceOptions,
     stitching: ReconstructOptions,
+    positions: PositionOptions,
     iterations: Annotated[IterationOptions, Omit("iterations")],
     connection: ServerOptions,
     reading: ReadOptions,
@@ -108,6 +111,7 @@ def reconstruct(
     options = RunOptions(
         inference=inference,
         stitching=stitching,
+        positions=positions,
         iterations=iterations,
         reading=reading,
         probe=probe,
@@ -136,6 +140,8 @@ def reconstruct(
             run = reconstruct_scan(
                 networks, scan, options, out, progress, warn=_warn, whole=whole, stitch=stitch
             )
+    if positions.positions_out is not None and run.positions is not None:
+        write_positions(positions.positions_out, run.scan, run.positions)
     if picture is not None:
         _draw(picture, run.network.contract.label, run.scan, run.result)
     if networks.model is None:
@@ -188,6 +194,8 @@ def _print_run(run: ScanRun) -> None:
         f"{run.network.provider}, {1e3 * stitched.inference_seconds / result.patterns:.2f} ms per pattern, weighting "
         f"{result.weighting}"
     )
+    if run.positions is not None:
+        _print(str(run.positions))
     if run.refined is not None:
         _print(f"{result.refinement}, {result.inference_seconds - stitched.inference_seconds:.1f} s")
     if result.skipped:

@@ -61,6 +61,10 @@ class ReconstructRequest:
             With the option, and what is expected with it or instead of it.
         """
         inference, iterations = options.inference, options.iterations
+        if options.positions.positions_out and not options.positions.correct_positions:
+            raise InputError(
+                "--positions-out: positions stay as they are, expected --correct-positions with it"
+            )
         if iterations.refine_probe and not iterations.refine:
             raise InputError("--refine-probe: there are no iterations, expected --refine K with it")
         if not self.scans or (self.artifact and self.server):
@@ -77,6 +81,8 @@ class ReconstructRequest:
             check_output(self.picture)
         if self.patches is not None:
             check_patches_file(self.patches)
+        if options.positions.positions_out is not None:
+            check_output(options.positions.positions_out)
 
     def _contradictions(self, options: RunOptions) -> Iterator[str]:
         if self.division.shard or (self.division.executor and not self.many):
@@ -84,6 +90,7 @@ class ReconstructRequest:
             for option, is_set in (
                 ("--estimate-probe", options.estimate_probe),
                 ("--fit-patterns", options.fit_patterns),
+                ("--correct-positions", options.positions.correct_positions is not None),
             ):
                 if is_set:
                     yield f"{option}: is for a scan that one process reconstructs, expected no parts of it"
@@ -97,7 +104,11 @@ class ReconstructRequest:
         if self.many:
             if not _is_folder(self.out):
                 yield f"{self.out}: is a file, expected a folder for the objects of {len(self.scans)} scans"
-            for option, value in (("--picture", self.picture), ("--shard", self.division.shard)):
+            for option, value in (
+                ("--picture", self.picture),
+                ("--shard", self.division.shard),
+                ("--positions-out", options.positions.positions_out),
+            ):
                 if value is not None:
                     yield f"{option}: is for one scan, expected a file for --out and one scan with it"
         folders = [scan for scan in self.scans if scan.is_dir()]
@@ -110,11 +121,13 @@ class ReconstructRequest:
                 yield f"{self.out}: is a part of an object, expected a name that ends in .h5"
             for option, is_set in (
                 ("--picture", self.picture is not None),
-                ("--refine", options.iterations.refine > 0),
+                ("--refine", options.iterations.refine != 0),
             ):
                 if is_set:
                     yield f"{option}: takes the whole object, which has to be merged from its parts first"
             if options.inference.batch is None:
                 yield "--batch auto: may differ between the parts of a scan, expected a number with --shard"
+        if self.patches is not None and options.positions.correct_positions:
+            yield "--patches: are those at the recorded positions, expected no --correct-positions with it"
         if self.patches is not None and self.patches.resolve() == self.out.resolve():
             yield f"--patches {self.patches}: is the file of the object too, expected another name"

@@ -18,6 +18,7 @@ from ptychonnx.harness.evaluation.methods import IterativeMethod, Method
 from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.plan import EvaluationPlan, plan_evaluation
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult, ScanSummary
+from ptychonnx.harness.iterative.iteration_options import Epochs
 from ptychonnx.harness.iterative.rpie import ALPHA
 from ptychonnx.harness.metrics.comparison import Comparison
 from ptychonnx.harness.metrics.region import RegionRule
@@ -49,7 +50,7 @@ def evaluate(
     strict: bool = False,
     batch: int | Literal["auto"] | None = DEFAULT_BATCH,
     iterations: int = 0,
-    refine: int = 0,
+    refine: Epochs = 0,
     alpha: float = ALPHA,
     references: Sequence[StrPath | None] | None = None,
     objects: Mapping[str, StrPath] | None = None,
@@ -90,7 +91,8 @@ def evaluate(
     iterations
         Epochs of an iterative reconstruction from vacuum, which has a row of its own; 0 for none.
     refine
-        Epochs of an iterative reconstruction from the object of each network, with a row for each; 0 for none.
+        Epochs of an iterative reconstruction from the object of each network, with a row for each; 0 for none,
+        ``auto`` until the misfit hardly falls.
     alpha
         Regularisation of both, see `ptychonnx.harness.iterative.rpie.iterate`.
     references

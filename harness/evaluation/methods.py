@@ -10,7 +10,8 @@ import numpy as np
 
 from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
-from ptychonnx.harness.iterative.refinement import ALGORITHM, refine
+from ptychonnx.harness.iterative.iteration_options import Epochs
+from ptychonnx.harness.iterative.refinement import ALGORITHM, MOST_EPOCHS, refine
 from ptychonnx.harness.iterative.rpie import ALPHA
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
@@ -81,12 +82,12 @@ class IterativeMethod:
     Attributes
     ----------
     epochs, alpha
-        See `ptychonnx.harness.iterative.rpie.iterate`.
+        See `ptychonnx.harness.iterative.refinement.refine`.
     start
         Method whose object the iterations start from; vacuum if None.
     """
 
-    epochs: int
+    epochs: Epochs
     alpha: float = ALPHA
     start: NetworkMethod | None = None
 
@@ -106,7 +107,8 @@ class IterativeMethod:
         self, scan: Scan, earlier: Mapping[str, Reconstruction], progress: Progress = SILENT
     ) -> Reconstruction:
         """Iterate from vacuum, or from the reconstruction of the network in `earlier`, which is by label."""
-        progress.stage(f"Evaluating {self.label}", self.epochs, "epochs")
+        epochs = MOST_EPOCHS if self.epochs == "auto" else self.epochs
+        progress.stage(f"Evaluating {self.label}", epochs, "epochs")
         start = None if self.start is None else earlier[self.start.label]
         return refine(scan, start, self.epochs, progress, alpha=self.alpha)
 

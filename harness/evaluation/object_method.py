@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ptychonnx.harness.evaluation.resampling import read_resampled
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
 from ptychonnx.harness.metrics.alignment import apply_ramp, fit_ramp, fit_shift
-from ptychonnx.harness.metrics.periodicity import period_of
+from ptychonnx.harness.metrics.periodicity import periods_of
 from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
 from ptychonnx.harness.metrics.region import declare_region, largest_rectangle
 from ptychonnx.runtime.errors import InputError
@@ -172,8 +172,7 @@ def _registration(
     distance = max(map(abs, shift))
     top, bottom, left, right = record.rectangle_px
     text = f"({shift[0]:+.2f}, {shift[1]:+.2f}) pixels"
-    period = period_of(fixed[largest_rectangle(region).slices])
-    if period is not None:
+    for period in periods_of(fixed[largest_rectangle(region).slices])[:1]:
         text += f" (the reference repeats itself after ({period[0]}, {period[1]}): known up to that)"
     if not distance <= _LARGEST_SHIFT * min(bottom - top, right - left):
         return (

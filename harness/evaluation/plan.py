@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, NetworkMethod
 from ptychonnx.harness.evaluation.object_method import open_object
+from ptychonnx.harness.iterative.iteration_options import Epochs
 from ptychonnx.harness.iterative.rpie import ALPHA, check_iterative
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
@@ -41,7 +42,7 @@ def plan_evaluation(
     batch: int | None = DEFAULT_BATCH,
     stitching: ReconstructOptions | None = None,
     iterations: int = 0,
-    refine: int = 0,
+    refine: Epochs = 0,
     alpha: float = ALPHA,
     objects: Mapping[str, StrPath] | None = None,
 ) -> EvaluationPlan:

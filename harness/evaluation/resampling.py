@@ -47,9 +47,7 @@ def read_resampled(path: StrPath, scan: Scan, other: OtherPixels) -> tuple[Refer
     own = Scan(patterns, scan.positions / ratio, name=scan.name, pixel_size=other.pixel_size)
     found, smoothing = read_reference(path, own), _smoothing(ratio)
     filtered = f" after a Gaussian filter of {smoothing:.2g} of its pixels" if smoothing else ""
-    text = (
-        f"resampled from pixels of {other.pixel_size:.4g} m to {scan.pixel_size:.4g} m by cubic splines{filtered}"
-    )
+    text = f"resampled from pixels of {other.pixel_size:.4g} m to {scan.pixel_size:.4g} m by cubic splines{filtered}"
     return resample(found, ratio), text
 
 
@@ -79,7 +77,10 @@ def resample(found: Reference, ratio: float) -> Reference:
     last = np.add(found.origin, found.object.shape) - 1
     first = np.ceil(np.multiply(found.origin, ratio) - 1e-9).astype(int)
     ends = np.floor(last * ratio + 1e-9).astype(int) + 1
-    axes = [np.arange(*span) / ratio - start for span, start in zip(zip(first, ends, strict=True), found.origin, strict=True)]
+    axes = [
+        np.arange(*span) / ratio - start
+        for span, start in zip(zip(first, ends, strict=True), found.origin, strict=True)
+    ]
     grid = np.meshgrid(*axes, indexing="ij")
 
     def sampled(part: NDArray) -> NDArray[np.float64]:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ptychonnx.harness.iterative.rpie import ALPHA
 
-__all__ = ["IterationOptions"]
+__all__ = ["Epochs", "IterationOptions"]
+
+Epochs = int | Literal["auto"]
+
+
+def _epochs(value: Any) -> Epochs:
+    if value == "auto":
+        return "auto"
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if number < 0:
+        raise ValueError("is neither a number from 0 nor 'auto'")
+    return number
 
 
 class IterationOptions(BaseModel):
@@ -20,11 +36,11 @@ class IterationOptions(BaseModel):
         description="Add a row with K epochs that start from vacuum",
         json_schema_extra={"metavar": "K"},
     )
-    refine: int = Field(
+    refine: Annotated[Epochs, BeforeValidator(_epochs)] = Field(
         default=0,
-        ge=0,
-        description="Follow each network by K epochs that start from its object",
-        json_schema_extra={"metavar": "K"},
+        description="Follow each network by K epochs that start from its object; auto ends them when the misfit hardly "
+        "falls",
+        json_schema_extra={"metavar": "K|auto"},
     )
     refine_probe: bool = Field(default=False, description="Update the probe in these epochs too")
     alpha: float = Field(

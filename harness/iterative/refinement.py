@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from ptychonnx.harness.iterative.iteration_options import Epochs
 from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.misfit import forward_misfit
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["ALGORITHM", "refine"]
+__all__ = ["ALGORITHM", "MOST_EPOCHS", "has_settled", "refine"]
 
 ALGORITHM = "rPIE"
+# Of `auto`.
+MOST_EPOCHS = 100
+_LAST, _FALL = 3, 0.06
 
 
 def refine(
     scan: Scan,
     reconstruction: Reconstruction | None,
-    epochs: int,
+    epochs: Epochs,
     progress: Progress = SILENT,
     *,
     refine_probe: bool = False,
@@ -28,8 +33,10 @@ def refine(
 
     Parameters
     ----------
-    scan, epochs, refine_probe, alpha
+    scan, refine_probe, alpha
         See `ptychonnx.harness.iterative.rpie.iterate`.
+    epochs
+        Number of epochs; ``auto``: until the misfit `has_settled`, at most 100.
     reconstruction
         Reconstruction of this scan to start from; vacuum if None.
     progress
@@ -48,13 +55,15 @@ def refine(
     """
     origin = "vacuum" if reconstruction is None else "the object of the network"
     start = reconstruction or Reconstruction(vacuum(scan), "none", len(scan), 0.0, 0.0, placement="none")
+    automatic = epochs == "auto"
     iterations = iterate(
         scan,
-        epochs,
+        MOST_EPOCHS if epochs == "auto" else epochs,
         start.stitched,
         refine_probe=refine_probe,
         alpha=alpha,
         watch=lambda epoch, image: progress.update(epoch),
+        until=lambda misfits: automatic and has_settled(misfits),
     )
     return replace(
         start,
@@ -67,3 +76,8 @@ def refine(
             iterations.stitched,
         ),
     )
+
+
+def has_settled(misfits: Sequence[float]) -> bool:
+    """Whether the last three epochs lowered the misfit by less than 6 % in all."""
+    return len(misfits) > _LAST and misfits[-1] > (1 - _FALL) * misfits[-1 - _LAST]

@@ -20,7 +20,7 @@ transform.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -122,6 +122,7 @@ def iterate(
     alpha: float = ALPHA,
     seed: int = 0,
     watch: Callable[[int, Callable[[], NDArray[np.complex64]]], None] = lambda epoch, image: None,
+    until: Callable[[Sequence[float]], bool] = lambda misfits: False,
 ) -> Iterations:
     """Run epochs of rPIE on a scan, on the CPU.
 
@@ -130,7 +131,7 @@ def iterate(
     scan
         Scan with a probe that is scaled to the counts. Pixels outside the mask are ignored.
     epochs
-        Number of times that each pattern is visited.
+        Number of times that each pattern is visited, at most.
     start
         Object to start from, such as that of a network; vacuum if None. Pixels that no patch covers start as vacuum.
     refine_probe
@@ -144,6 +145,8 @@ def iterate(
     watch
         Called after each epoch with its number (from 1) and a function that returns the current object, complex64
         [rows, columns]. Its time is not counted.
+    until
+        Called after each epoch with the misfits so far; the iterations end if it returns True.
 
     Raises
     ------
@@ -175,9 +178,11 @@ def iterate(
             )
         misfit.append(error)
         watch(epoch, problem.object)
+        if until(misfit):
+            break
         began = time.perf_counter()
     text = (
-        f"{epochs} epoch{'s' if epochs > 1 else ''} of rPIE, alpha {alpha:g}, step {step:g}, probe "
+        f"{len(misfit)} epoch{'s' if len(misfit) > 1 else ''} of rPIE, alpha {alpha:g}, step {step:g}, probe "
         f"{'refined' if refine_probe else 'held'}, cdtools-py {version('cdtools-py')}"
     )
     stitched = Stitched(problem.object(), start.weight, start.origin)

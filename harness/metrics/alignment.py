@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ptychonnx.harness.metrics.periodicity import period_of
+from ptychonnx.harness.metrics.periodicity import periods_of
 from ptychonnx.harness.metrics.region import largest_rectangle
 
 __all__ = [
@@ -113,8 +113,7 @@ def align(
             f"shift by cross-correlation (scikit-image phase_cross_correlation, {_UPSAMPLE} steps per pixel, "
             "Hann window), bicubic interpolation"
         )
-        period = period_of(reference[largest_rectangle(region).slices])
-        if period is not None:
+        for period in periods_of(reference[largest_rectangle(region).slices])[:1]:
             notes.append(
                 f"the reference repeats itself after ({period[0]}, {period[1]}) pixels: the shift is known up to that"
             )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.metrics.alignment import apply_ramp, fit_factor, fit_ramp, fit_shift, shift_image
-from ptychonnx.harness.metrics.periodicity import period_of
+from ptychonnx.harness.metrics.periodicity import periods_of
 from ptychonnx.harness.metrics.region import largest_rectangle
 from ptychonnx.runtime.scan.orientation import ORIENTATIONS, orient_image
 
@@ -72,9 +72,9 @@ def _candidates(image: Image, reference: Image) -> Iterator[tuple[str, Image, tu
         apply_ramp(image.astype(np.complex128), ramp),
         everywhere,
     )
-    shift, period = fit_shift(image, reference, whole), period_of(reference)
+    shift = fit_shift(image, reference, whole)
     yield from _shifted(image, shift, "")
-    if period is not None:
+    for period in periods_of(reference):
         also = f", of which ({period[0]}, {period[1]}) are a period of the reference"
         for sign in (1, -1):
             yield from _shifted(image, (shift[0] + sign * period[0], shift[1] + sign * period[1]), also)

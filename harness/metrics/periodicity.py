@@ -5,19 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["period_of"]
+__all__ = ["periods_of"]
 
 # An image that correlates with itself by more than this repeats itself.
 _SAME = 0.8
 # Between two periods the correlation falls to this part of the peak at least; in a flat image it does not.
 _FALL = 0.9
 _SHORTEST_PX = 4.0
+_MOST = 6
 
 
-def period_of(image: NDArray[np.complexfloating]) -> tuple[int, int] | None:
-    """The shortest shift (rows, columns), in whole pixels, that leaves an image the same; None if there is none.
+def periods_of(image: NDArray[np.complexfloating]) -> list[tuple[int, int]]:
+    """Shifts (rows, columns), in whole pixels, that leave an image the same, the shortest first, at most six.
 
-    It is the first peak of the autocorrelation beyond the central one, for shifts of up to half the image.
+    They are the peaks of the autocorrelation beyond the central one, for shifts of up to half the image. Of a shift and
+    its opposite only one is returned.
 
     Parameters
     ----------
@@ -29,9 +31,9 @@ def period_of(image: NDArray[np.complexfloating]) -> tuple[int, int] | None:
 
     centred = image - image.mean()
     if min(image.shape) < 2 * _SHORTEST_PX or not np.abs(centred).max() > 0:
-        return None
+        return []
     ones = np.ones(image.shape)
-    correlation = np.abs(fftconvolve(centred, centred[::-1, ::-1].conj()))
+    correlation = fftconvolve(centred, centred[::-1, ::-1].conj()).real
     # The energy of either image where the two overlap.
     energy = np.maximum(fftconvolve(np.abs(centred) ** 2, ones), 1e-12 * np.sum(np.abs(centred) ** 2))
     correlation /= np.sqrt(energy * energy[::-1, ::-1])
@@ -46,7 +48,5 @@ def period_of(image: NDArray[np.complexfloating]) -> tuple[int, int] | None:
     inside = (shifts[:, 0] < half[0]) & (np.abs(shifts[:, 1]) < half[1])
     distinct = between < _FALL * inner[peaks[:, 0], peaks[:, 1]]
     shifts = shifts[inside & distinct & (np.hypot(*shifts.T) >= _SHORTEST_PX)]
-    if not len(shifts):
-        return None
-    row, column = min(shifts.tolist(), key=lambda shift: (np.hypot(*shift), shift))
-    return (row, column)
+    shifts = shifts[(shifts[:, 0] > 0) | (shifts[:, 1] > 0)]
+    return sorted(map(tuple, shifts.tolist()), key=lambda shift: (np.hypot(*shift), shift))[:_MOST]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import h5py
 import numpy as np
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from ptychonnx.harness.cli.app import app
 from ptychonnx.harness.metrics.object_files import compare_files
-from ptychonnx.harness.metrics.periodicity import period_of
+from ptychonnx.harness.metrics.periodicity import periods_of
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.readers.objects import read_object
 
@@ -104,10 +105,11 @@ def test_a_period_of_a_lattice_with_one_defect_is_named(tmp_path):
     # One period further down, the lattice agrees with itself and the defect does not.
     moved = np.roll(defect, 16, axis=0)
     result = compare_files(write(tmp_path / "a.npz", moved), write(tmp_path / "b.npz", defect))
-    assert "a shift by (-16.00, 0.00) pixels, of which (16, 0) are a period of the reference" in result.note
-    assert period_of(perfect) == (0, 12)
-    assert period_of(LATTICE[:, :1] * np.ones(SIDE)) == (16, 0)
-    assert period_of(OBJECT) is None
+    assert re.match(
+        r"a shift by \(-1[56]\.\d\d, -?0\.\d\d\) pixels, of which \(16, 0\) are a period", result.note
+    )
+    assert periods_of(perfect)[:2] == [(0, 12), (16, 0)]
+    assert periods_of(OBJECT) == []
     registered = compare_files(tmp_path / "a.npz", tmp_path / "b.npz", register=True).comparison.alignment
     assert any("repeats itself after (0, 12) pixels" in note for note in registered.notes)
 

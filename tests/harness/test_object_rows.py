@@ -132,7 +132,9 @@ def test_pixels_may_differ_by_a_thousandth(lines_scan, tmp_path):
     assert "resampled" not in result["notes"][0]
     # Beyond a factor of 4 it is a wrong unit.
     file_of(path, truth.object, truth.origin, pixel_size=5e-8)
-    with pytest.raises(InputError, match=r"its pixels are 5e-08 m, expected 1e-08 m .*by up to a factor of 4"):
+    with pytest.raises(
+        InputError, match=r"its pixels are 5e-08 m, expected 1e-08 m .*by up to a factor of 4"
+    ):
         evaluate([], lines_scan, objects={"theirs": path})
     file_of(path, truth.object, truth.origin, pixel_size=1.002e-8)
     with pytest.raises(InputError, match=r"its pixels are 1\.002e-08 m, expected 1e-08 m"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
-from ptychonnx.harness.iterative.refinement import refine
+from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, has_settled, refine
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.harness.study.lines_study import plan_lines
 from ptychonnx.runtime.formats import write_scan
@@ -115,6 +115,29 @@ def test_the_time_of_iterations_is_added_to_that_of_the_network(blurred, few):
     assert both.inference_seconds > network.inference_seconds
     assert both.stitching_seconds == network.stitching_seconds
     np.testing.assert_array_equal(both.stitched.weight, network.stitched.weight)
+
+
+def test_automatic_epochs_end_when_the_misfit_hardly_falls(run, blurred, scan_file, few, tmp_path):
+    falling = [0.5, 0.4, 0.3, 0.25, 0.2]
+    assert not has_settled(falling[:3])
+    assert not has_settled(falling)
+    assert has_settled([*falling, 0.199, 0.198, 0.197])
+    network = reconstruct(Session(blurred), few)
+    automatic = refine(few, network, "auto")
+    epochs = int(automatic.refinement.split()[0])
+    assert 3 < epochs < MOST_EPOCHS
+    longer = refine(few, network, 2 * epochs)
+    # Twice the epochs explain the patterns hardly better, one epoch much worse.
+    assert automatic.misfit.value < longer.misfit.value + 0.01
+    assert automatic.misfit.value < 0.7 * refine(few, network, 1).misfit.value
+    code, out, err = run("reconstruct", blurred, scan_file, "--out", tmp_path / "o.h5", "--refine", "auto")
+    assert code == 0, err
+    assert f"{epochs} epochs of rPIE" in out
+    code, _, err = run("reconstruct", blurred, scan_file, "--out", tmp_path / "p.h5", "--refine", "many")
+    assert code == 2
+    assert "--refine: is neither a number from 0 nor 'auto'" in err
+    (row,) = evaluate([blurred], [few], refine="auto").rows[1:]
+    assert row.label == "pinn_fno + rPIE auto"
 
 
 def test_what_cannot_be_iterated_on_is_refused_before_anything_runs(run, blurred, few, tmp_path):

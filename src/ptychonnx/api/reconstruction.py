@@ -35,7 +35,7 @@ def reconstruct(
     weighting: Weighting | None = None,
     placement: Placement | None = None,
     synchronise: bool | None = None,
-    refine: int = 0,
+    refine: int | Literal["auto"] = 0,
     canvas_memory: int | None = None,
     skip_invalid: bool = False,
     progress: Progress = SILENT,
@@ -64,8 +64,8 @@ def reconstruct(
     synchronise
         Rotate the patches to a common global phase before they are merged; the artifact's own choice if None.
     refine
-        Epochs of iterative reconstruction (rPIE) that start from the object of the network. Needs
-        ``ptychonnx[iterative]`` and the probe.
+        Epochs of iterative reconstruction (rPIE) that start from the object of the network; ``auto`` ends them when the
+        misfit hardly falls. Needs ``ptychonnx[iterative]`` and the probe.
     canvas_memory
         Bytes that the canvas may take; a larger one is kept in tiles on disk. A quarter of the machine's memory if
         None.
@@ -192,7 +192,7 @@ def _run_options(
     *,
     provider: str = "auto",
     batch: int | Literal["auto"] = DEFAULT_BATCH,
-    refine: int = 0,
+    refine: int | Literal["auto"] = 0,
     canvas_memory: int | None = None,
     **stitching: Any,
 ) -> RunOptions:
