@@ -30,6 +30,7 @@ from ptychonnx.harness.cli import (
     loadtest,
     merge,
     metrics,
+    ptychodus_child,
     reconstruct,
     replay,
     sign,
@@ -86,6 +87,7 @@ app.command("summary", cls=Command, rich_help_panel="Use artifacts")(summary.sum
 app.command("evaluate", cls=Command, rich_help_panel="Use artifacts")(evaluate.evaluate)
 app.command("metrics", cls=Command, rich_help_panel="Use artifacts")(metrics.metrics)
 app.command("bench", cls=Command, rich_help_panel="Use artifacts")(bench.bench)
+app.command("ptychodus-child", cls=Command, rich_help_panel="Use artifacts")(ptychodus_child.ptychodus_child)
 app.command("loadtest", cls=Command, rich_help_panel="Use artifacts")(loadtest.loadtest)
 app.add_typer(deploy.app, name="deploy", rich_help_panel="Use artifacts")
 app.command("info", rich_help_panel="This installation")(info.info)

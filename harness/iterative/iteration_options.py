@@ -38,8 +38,7 @@ class IterationOptions(BaseModel):
     )
     refine: Annotated[Epochs, BeforeValidator(_epochs)] = Field(
         default=0,
-        description="Follow each network by K epochs that start from its object; auto ends them when the misfit hardly "
-        "falls",
+        description="Epochs from the object of each network; auto ends them by the misfit",
         json_schema_extra={"metavar": "K|auto"},
     )
     refine_probe: bool = Field(default=False, description="Update the probe in these epochs too")

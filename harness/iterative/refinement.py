@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ptychonnx.harness.iterative.iteration_options import Epochs
@@ -28,12 +28,13 @@ def refine(
     *,
     refine_probe: bool = False,
     alpha: float = ALPHA,
+    until: Callable[[Sequence[float]], bool] = lambda misfits: False,
 ) -> Reconstruction:
     """Iterate from the object of a reconstruction, or from vacuum.
 
     Parameters
     ----------
-    scan, refine_probe, alpha
+    scan, refine_probe, alpha, until
         See `ptychonnx.harness.iterative.rpie.iterate`.
     epochs
         Number of epochs; ``auto``: until the misfit `has_settled`, at most 100.
@@ -63,7 +64,7 @@ def refine(
         refine_probe=refine_probe,
         alpha=alpha,
         watch=lambda epoch, image: progress.update(epoch),
-        until=lambda misfits: automatic and has_settled(misfits),
+        until=lambda misfits: until(misfits) or (automatic and has_settled(misfits)),
     )
     return replace(
         start,

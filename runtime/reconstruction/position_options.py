@@ -19,14 +19,13 @@ class PositionOptions(BaseModel):
 
     correct_positions: PositionModel | None = Field(
         default=None,
-        description="Correct the positions by the patches of the network: each of them (free), a drift in time, or a "
-        "backlash of both axes",
+        description="Correct positions by the patches: each (free), or by a model",
     )
     position_bound: float = Field(
         default=8.0,
         gt=0,
         allow_inf_nan=False,
-        description="Largest correction in pixels; positions that would move further stay",
+        description="Largest correction, in pixels; others stay",
         json_schema_extra={"metavar": "PX"},
     )
     positions_out: Path | None = Field(

@@ -126,16 +126,19 @@ def test_automatic_epochs_end_when_the_misfit_hardly_falls(run, blurred, scan_fi
     automatic = refine(few, network, "auto")
     epochs = int(automatic.refinement.split()[0])
     assert 3 < epochs < MOST_EPOCHS
-    longer = refine(few, network, 2 * epochs)
     # Twice the epochs explain the patterns hardly better, one epoch much worse.
-    assert automatic.misfit.value < longer.misfit.value + 0.01
-    assert automatic.misfit.value < 0.7 * refine(few, network, 1).misfit.value
+    misfit, longer, shorter = (
+        float(result.refinement.split()[-1])
+        for result in (automatic, refine(few, network, 2 * epochs), refine(few, network, 1))
+    )
+    assert 0.6 * misfit < longer <= misfit
+    assert misfit < 0.7 * shorter
     code, out, err = run("reconstruct", blurred, scan_file, "--out", tmp_path / "o.h5", "--refine", "auto")
     assert code == 0, err
     assert f"{epochs} epochs of rPIE" in out
     code, _, err = run("reconstruct", blurred, scan_file, "--out", tmp_path / "p.h5", "--refine", "many")
     assert code == 2
-    assert "--refine: is neither a number from 0 nor 'auto'" in err
+    assert "--refine many: is neither a number from 0 nor 'auto'" in err
     (row,) = evaluate([blurred], [few], refine="auto").rows[1:]
     assert row.label == "pinn_fno + rPIE auto"
 
