@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
+from ptychonnx.harness.campaign.child_process import LOG, ChildProcess, IndexFilter
+from ptychonnx.harness.campaign.scan_run import RunOptions
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
-from ptychonnx.harness.reconstruction.child_process import LOG, ChildProcess, IndexFilter
-from ptychonnx.harness.reconstruction.scan_run import RunOptions
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions

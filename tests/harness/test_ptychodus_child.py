@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
+from ptychonnx.harness.campaign.child_process import ChildProcess
+from ptychonnx.harness.campaign.scan_run import RunOptions
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
-from ptychonnx.harness.reconstruction.child_process import ChildProcess
-from ptychonnx.harness.reconstruction.scan_run import RunOptions
 from ptychonnx.runtime.formats.writers.reconstruction_file import write_reconstruction
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.reconstruction import reconstruct

@@ -31,9 +31,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, check_beam
 from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, refine
 from ptychonnx.harness.iterative.rpie import check_iterative
-from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, check_beam
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.writers.reconstruction_file import write_reconstruction
