@@ -77,7 +77,8 @@ test-kserve: $(STAMP) $(KSERVE)/installed $(TRITON)/installed  ## KServe's own p
 	PTYCHONNX_KSERVE=$(abspath $(KSERVE)) PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m kserve tests/guides tests/export/test_deploy_kserve.py
 
 test-ptychodus: $(PTYCHODUS)/installed  ## files that we write, opened by ptychodus, and the other way round
-	$(PTYCHODUS)/bin/python -m pytest tests/runtime/test_products.py tests/runtime/test_formats_ptychodus.py
+	$(PTYCHODUS)/bin/python -m pytest tests/runtime/test_products.py tests/runtime/test_formats_ptychodus.py \
+		tests/harness/test_ptychodus_folder.py
 
 lint: $(STAMP)  ## format, style, and the direction of imports
 	$(BIN)/ruff format --check .

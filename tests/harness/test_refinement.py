@@ -126,12 +126,12 @@ def test_automatic_epochs_end_when_the_misfit_hardly_falls(run, blurred, scan_fi
     automatic = refine(few, network, "auto")
     epochs = int(automatic.refinement.split()[0])
     assert 3 < epochs < MOST_EPOCHS
-    # Twice the epochs explain the patterns hardly better, one epoch much worse.
+    # Four more epochs explain the patterns hardly better, one epoch alone much worse.
     misfit, longer, shorter = (
         float(result.refinement.split()[-1])
-        for result in (automatic, refine(few, network, 2 * epochs), refine(few, network, 1))
+        for result in (automatic, refine(few, network, epochs + 4), refine(few, network, 1))
     )
-    assert 0.6 * misfit < longer <= misfit
+    assert 0.8 * misfit < longer <= misfit
     assert misfit < 0.7 * shorter
     code, out, err = run("reconstruct", blurred, scan_file, "--out", tmp_path / "o.h5", "--refine", "auto")
     assert code == 0, err
@@ -139,8 +139,6 @@ def test_automatic_epochs_end_when_the_misfit_hardly_falls(run, blurred, scan_fi
     code, _, err = run("reconstruct", blurred, scan_file, "--out", tmp_path / "p.h5", "--refine", "many")
     assert code == 2
     assert "--refine many: is neither a number from 0 nor 'auto'" in err
-    (row,) = evaluate([blurred], [few], refine="auto").rows[1:]
-    assert row.label == "pinn_fno + rPIE auto"
 
 
 def test_what_cannot_be_iterated_on_is_refused_before_anything_runs(run, blurred, few, tmp_path):
