@@ -13,12 +13,14 @@ MLSERVER ?= .mlserver
 KSERVE ?= .kserve
 PTYCHODUS ?= .ptychodus
 REPOSITORY ?= repo
+BUNDLE ?= build/bundle
+EXTRAS ?=
 # Processes that run tests, each with one thread; a worker needs about 2.5 GB.
 JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench bench-live exporters test hostile licences coverage package resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
+.PHONY: demo bench bench-live exporters test hostile licences coverage package bundle resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
 	lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
@@ -53,6 +55,13 @@ coverage: $(STAMP)  ## all tests, and the lines that they ran
 
 package: $(STAMP)  ## sdist and wheel: dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
+
+# EXTRAS=cuda adds the CUDA libraries; BUNDLE is a new folder.
+bundle: $(STAMP)  ## a folder that installs ptychonnx without internet and checks the GPU: build/bundle/install.sh
+	rm -rf build/wheel
+	$(BIN)/python -m build --no-isolation --wheel --outdir build/wheel
+	$(BIN)/python -m ptychonnx.harness.gpu.bundle build/wheel/*.whl --out $(BUNDLE) --constraints constraints.txt \
+		$(addprefix --extra ,$(EXTRAS))
 
 # torch-harmonics has no wheels; mkdocs-material needs Python 3.11.5.
 resolve: $(STAMP)  ## whether the dependencies have a common solution for each Python, with all extras; installs nothing

@@ -16,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(_name, "1")
 
-# Tests that import OpenVINO themselves send no telemetry either, see ptychonnx.export.verification.openvino_import.
+# Tests that import OpenVINO themselves send no telemetry either, see ptychonnx.runtime.inference.openvino_import.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # Files that take longest, which parallel workers begin with: the last one should be a short one.

@@ -23,9 +23,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from ptychonnx.export.verification.engines import open_onnxruntime
-from ptychonnx.export.verification.openvino_import import import_openvino
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import VerificationError
+from ptychonnx.runtime.inference.openvino_import import import_openvino
 
 __all__ = ["highest_opset", "kernels_of", "probe_openvino", "read_operators_table"]
 

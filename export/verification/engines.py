@@ -15,8 +15,8 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ptychonnx.export.verification.openvino_import import import_openvino
 from ptychonnx.runtime.errors import VerificationError, first_line
+from ptychonnx.runtime.inference.openvino_import import import_openvino
 
 __all__ = [
     "Engine",

@@ -25,7 +25,11 @@ GEMM_OPERATIONS = 2 * GEMM_SIDE**3
 
 
 def load_native(
-    run: Path, inputs: Sequence[NDArray[np.float32]], threads: int, final_steps: int | None = None
+    run: Path,
+    inputs: Sequence[NDArray[np.float32]],
+    threads: int,
+    final_steps: int | None = None,
+    device: str = "cpu",
 ) -> LoadedVariants:
     """Load the network of a run folder in its own framework, eager and compiled.
 
@@ -33,6 +37,8 @@ def load_native(
     ----------
     final_steps
         Number of final steps of phase retrieval, if the artifact was exported with another number than the run.
+    device
+        ``cpu`` or ``cuda``.
 
     Returns
     -------
@@ -46,9 +52,11 @@ def load_native(
     # Imported by name, because it needs the extra of the framework.
     functions = importlib.import_module(
         f"ptychonnx.export.lowering.{record.framework}.execution_modes"
-    ).execution_modes(network, inputs, threads)
+    ).execution_modes(network, inputs, threads, device)
     converter = importlib.import_module(f"ptychonnx.export.lowering.{record.framework}.convert")
-    exported = converter.convert_network(network, *inputs).model.SerializeToString()
+    exported = (
+        b"" if device != "cpu" else converter.convert_network(network, *inputs).model.SerializeToString()
+    )
     variants: dict[str, Variant] = {name: partial(function, *inputs) for name, function in functions.items()}
     return LoadedVariants(variants, exported)
 

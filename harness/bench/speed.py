@@ -41,7 +41,7 @@ from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import nearest_groups
 from ptychonnx.train.run import hash_of, held_out_scan, installed_versions, read_run
 
-__all__ = ["ALLOWED_ERROR", "measure_speed"]
+__all__ = ["ALLOWED_ERROR", "match_runs", "measure_speed"]
 
 # Relative to the largest output: the time of a variant with a larger error is not used.
 ALLOWED_ERROR = 1e-3
@@ -108,7 +108,7 @@ def measure_speed(
             raise InputError(
                 f"{session.path}: has a fixed batch or takes counts, bench expects amplitudes in any batch"
             )
-    run_of = _match_runs(sessions, runs)
+    run_of = match_runs(sessions, runs)
     speeds = {
         session.path.stem: _measure_artifact(session, run_of.get(session.path), settings, progress)
         for session in sessions
@@ -125,7 +125,7 @@ def measure_speed(
     )
 
 
-def _match_runs(sessions: Sequence[Session], runs: Sequence[Path]) -> dict[Path, Path]:
+def match_runs(sessions: Sequence[Session], runs: Sequence[Path]) -> dict[Path, Path]:
     """The run folder of each artifact that has one."""
     run_of = {}
     for run in runs:

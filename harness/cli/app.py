@@ -24,6 +24,7 @@ from ptychonnx.harness.cli import (
     evaluate,
     export,
     export_module,
+    gpu_check,
     info,
     inspect,
     live,
@@ -89,6 +90,7 @@ app.command("metrics", cls=Command, rich_help_panel="Use artifacts")(metrics.met
 app.command("bench", cls=Command, rich_help_panel="Use artifacts")(bench.bench)
 app.command("ptychodus-child", cls=Command, rich_help_panel="Use artifacts")(ptychodus_child.ptychodus_child)
 app.command("loadtest", cls=Command, rich_help_panel="Use artifacts")(loadtest.loadtest)
+app.command("gpu-check", cls=Command, rich_help_panel="Use artifacts")(gpu_check.gpu_check)
 app.add_typer(deploy.app, name="deploy", rich_help_panel="Use artifacts")
 app.command("info", rich_help_panel="This installation")(info.info)
 

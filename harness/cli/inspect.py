@@ -25,6 +25,7 @@ from ptychonnx.runtime.contract.integrity import check_model_file
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Provider, Session
 from ptychonnx.runtime.inference.artifact_path import artifact_path
+from ptychonnx.runtime.inference.providers import PROVIDER_FORMS
 
 __all__ = ["inspect"]
 
@@ -41,7 +42,8 @@ def inspect(
         bool, typer.Option("--schema", help="Print the JSON schema of contracts, and exit.")
     ] = False,
     provider: Annotated[
-        Provider, typer.Option(help="Execution provider of onnxruntime; auto takes the best.")
+        Provider,
+        typer.Option(metavar="PROVIDER", help=f"Where it would run: {PROVIDER_FORMS}."),
     ] = "auto",
     verify: Annotated[
         bool,

@@ -8,7 +8,7 @@ operators, and each reads from the cache of another core what the other has just
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.inference.predictor import Beam
 
-__all__ = ["DataParallelRun", "available_cores", "is_worth_splitting"]
+__all__ = ["DataParallelRun", "SharedRun", "available_cores", "is_worth_splitting"]
 
 # With fewer patterns per thread, the cost of handing them over exceeds the gain.
 _MIN_PATTERNS_PER_THREAD = 4
@@ -88,6 +88,26 @@ class DataParallelRun:
             binding.bind_ortvalue_input(name, value)
         binding.bind_output(self._output.name, "cpu", 0, np.float32, target.shape, target.ctypes.data)
         self._session.run_with_iobinding(binding)
+
+
+class SharedRun:
+    """Divides each batch among several devices, which run at the same time."""
+
+    def __init__(self, runs: Sequence[Callable[..., NDArray[np.float32]]]) -> None:
+        """Start a thread for each device; `runs` are functions of the inputs and the beam, one for each."""
+        self._runs = runs
+        self._workers = ThreadPoolExecutor(len(runs), thread_name_prefix="ptychonnx-device")
+
+    def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
+        """Run one batch [batch, ...]; fewer patterns than devices run on the first."""
+        count = len(self._runs)
+        if len(inputs[0]) < count:
+            return self._runs[0](*inputs, beam=beam)
+        parts = zip(*(np.array_split(array, count) for array in inputs), strict=True)
+        futures = [
+            self._workers.submit(run, *part, beam=beam) for run, part in zip(self._runs, parts, strict=True)
+        ]
+        return np.concatenate([future.result() for future in futures])
 
 
 def is_worth_splitting(batch: int, threads: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH
-from ptychonnx.runtime.inference.providers import Provider
+from ptychonnx.runtime.inference.providers import PROVIDER_FORMS, Provider
 
 __all__ = ["InferenceOptions"]
 
@@ -30,7 +30,9 @@ class InferenceOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", title="Inference")
 
     provider: Provider = Field(
-        default="auto", description="Execution provider of onnxruntime; auto takes the best"
+        default="auto",
+        description=f"Where networks run: {PROVIDER_FORMS}; auto takes the best device",
+        json_schema_extra={"metavar": "PROVIDER"},
     )
     batch: Annotated[int | None, BeforeValidator(_batch)] = Field(
         default=DEFAULT_BATCH,

@@ -9,25 +9,92 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
+from pydantic import AfterValidator
 
-from ptychonnx.runtime.errors import DeviceError, InputError
+from ptychonnx.runtime.errors import DeviceError, InputError, first_line
+from ptychonnx.runtime.inference.cuda_libraries import cuda_state
 
-__all__ = ["Provider", "available", "preload_cuda", "probe_providers", "provider_list"]
+__all__ = [
+    "PROVIDER_FORMS",
+    "Provider",
+    "ProviderRequest",
+    "available",
+    "plugin_devices",
+    "preload_cuda",
+    "probe_providers",
+    "provider_list",
+]
 
-Provider = Literal["auto", "tensorrt", "cuda", "cuda-graph", "cpu"]
-
+PROVIDER_FORMS = "auto, cpu, cuda, cuda-graph, tensorrt, openvino, openvino:bfloat16 or plugin:NAME=PATH"
 _NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-# TF32 keeps 10 bits of mantissa, with which the parity figures would not hold.
-_OPTIONS: dict[str, dict[str, Any]] = {"cuda": {"use_tf32": 0}, "tensorrt": {}, "cpu": {}}
+_ON_CUDA = ("cuda", "cuda-graph", "tensorrt")
+
+
+@dataclass(frozen=True)
+class ProviderRequest:
+    """What the user asked for, such as ``cuda:0,1``.
+
+    Attributes
+    ----------
+    kind
+        ``auto``, ``cpu``, ``cuda``, ``cuda-graph``, ``tensorrt``, ``openvino`` or ``plugin``.
+    devices
+        Numbers of the devices of a CUDA provider, which share each batch.
+    tf32
+        Whether the CUDA provider may round the factors of products to 10 bits of mantissa.
+    bfloat16
+        Whether OpenVINO computes in bfloat16.
+    plugin
+        Name and library of a plugin provider.
+    """
+
+    kind: str
+    devices: tuple[int, ...] = (0,)
+    tf32: bool = False
+    bfloat16: bool = False
+    plugin: tuple[str, Path] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ProviderRequest:
+        """Read one of `PROVIDER_FORMS`; ``cuda`` and the like may be followed by ``:0,1`` and ``:tf32``.
+
+        Raises
+        ------
+        InputError
+            If the text has none of these forms.
+        """
+        kind, _, detail = text.partition(":")
+        name, _, library = detail.partition("=")
+        words = detail.split(",") if detail else []
+        numbers = tuple(int(word) for word in words if word.isdecimal())
+        if kind == "plugin" and name and library:
+            return cls(kind, plugin=(name, Path(library)))
+        if kind in _ON_CUDA and len(set(numbers)) == len(numbers):
+            tf32 = "tf32" in words and kind != "tensorrt"
+            if len(numbers) + tf32 == len(words):
+                return cls(kind, numbers or (0,), tf32)
+        if (kind in ("auto", "cpu") and not detail) or (kind == "openvino" and detail in ("", "bfloat16")):
+            return cls(kind, bfloat16=detail == "bfloat16")
+        raise InputError(f"provider {text!r} is unknown, expected one of {PROVIDER_FORMS}")
+
+
+def _known(text: str) -> str:
+    ProviderRequest.parse(text)
+    return text
+
+
+Provider = Annotated[str, AfterValidator(_known)]
 
 
 def preload_cuda() -> None:
@@ -78,7 +145,7 @@ def _probe(provider: str) -> str:
             model.SerializeToString(), options, providers=[provider], enable_fallback=False
         )
         if session.get_providers()[0] != provider:
-            return "does not start: no device, or a library is missing"
+            return f"does not start: {cuda_state().problem or 'no device'}"
         session.run(None, {"x": np.ones(1, np.float32)})
     except Exception as error:  # onnxruntime raises a dozen types of its own
         # Without the place in onnxruntime's source and the signature of its function.
@@ -87,36 +154,74 @@ def _probe(provider: str) -> str:
     return "works"
 
 
-def provider_list(requested: str) -> list[tuple[str, dict[str, Any]]]:
+def provider_list(requested: str | ProviderRequest, device: int = 0) -> list[tuple[str, dict[str, Any]]]:
     """Providers with their options for `onnxruntime.InferenceSession`, the requested one first.
 
     ``auto`` takes the best that is available. ``cuda-graph`` is ``cuda`` that records its work in the first run and
     replays it afterwards, which requires a fixed batch and every operator on the GPU. A GPU provider is followed by
     the providers that may run the operators it does not support; `Session` refuses if the requested one is missing
-    from the finished session.
+    from the finished session, and names the operators that others run.
+
+    Parameters
+    ----------
+    device
+        Number of the CUDA device.
 
     Raises
     ------
     InputError
         If the name is unknown.
     DeviceError
-        If the provider has no device on this machine.
+        If the provider has no device on this machine, with the reason.
     """
-    choices = get_args(Provider)
-    if requested not in choices:
-        raise InputError(f"provider {requested!r} is unknown, expected one of {', '.join(choices)}")
-    present = available()
-    device = "cuda" if requested == "cuda-graph" else requested
-    if requested == "auto":
-        chosen = [short for short in present if short != "tensorrt"]  # its engine build takes minutes
-    elif device in present:
-        chosen = present[present.index(device) :]
+    request = ProviderRequest.parse(requested) if isinstance(requested, str) else requested
+    kind, present = request.kind, available()
+    short = "cuda" if kind == "cuda-graph" else kind
+    if kind in ("openvino", "plugin"):
+        chosen = ["cpu"]
+    elif kind == "auto":
+        chosen = [name for name in present if name != "tensorrt"]  # its engine build takes minutes
+    elif short in present:
+        chosen = present[present.index(short) :]
     else:
         raise DeviceError(
-            f"provider {requested!r} has no device on this machine, expected one of "
-            f"{', '.join(['auto', *present])}"
+            f"provider {kind!r} has no device on this machine: {cuda_state().problem or 'it does not start'}; "
+            f"expected one of {', '.join(['auto', *present])}"
         )
-    providers = [(_NAMES[short], dict(_OPTIONS[short])) for short in chosen]
-    if requested == "cuda-graph":
-        providers[0][1]["enable_cuda_graph"] = 1
-    return providers
+    # TF32 keeps 10 bits of mantissa, with which the parity figures would not hold.
+    options: dict[str, dict[str, Any]] = {"cuda": {"use_tf32": int(request.tf32)}, "tensorrt": {}, "cpu": {}}
+    if device:
+        options["cuda"]["device_id"] = options["tensorrt"]["device_id"] = device
+    if kind == "cuda-graph":
+        options["cuda"]["enable_cuda_graph"] = 1
+    return [(_NAMES[name], options[name]) for name in chosen]
+
+
+def plugin_devices(name: str, library: Path) -> list[Any]:
+    """Devices of a plugin provider, whose library is registered with onnxruntime under its name.
+
+    Raises
+    ------
+    InputError
+        If the library is missing or is no plugin provider.
+    DeviceError
+        If it has no device on this machine.
+    """
+    if not library.is_file():
+        raise InputError(f"{library}: no such file, expected the library of the plugin provider {name}")
+    try:
+        ort.register_execution_provider_library(name, str(library.resolve()))
+    except Exception as error:  # onnxruntime raises a dozen types of its own
+        if "already registered" not in str(error):
+            raise InputError(
+                f"{library}: is no plugin provider of onnxruntime ({first_line(error)})"
+            ) from error
+    devices = [device for device in ort.get_ep_devices() if name in (device.ep_name, _registered(device))]
+    if not devices:
+        raise DeviceError(f"{library}: the plugin provider {name} finds no device on this machine")
+    return devices
+
+
+def _registered(device: Any) -> str:
+    """Name under which the library of a device's provider was registered."""
+    return device.ep_metadata.get("library_registration_name", "")

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.contract.integrity import check_model_file, stored_contract
-from ptychonnx.runtime.errors import DeviceError, InputError, first_line
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.artifact_path import artifact_path
-from ptychonnx.runtime.inference.data_parallel import DataParallelRun, available_cores, is_worth_splitting
+from ptychonnx.runtime.inference.cuda_libraries import cuda_state
+from ptychonnx.runtime.inference.data_parallel import (
+    DataParallelRun,
+    SharedRun,
+    available_cores,
+    is_worth_splitting,
+)
+from ptychonnx.runtime.inference.graph_agreement import check_agreement
 from ptychonnx.runtime.inference.io_binding import BoundRun, check_capture
+from ptychonnx.runtime.inference.onnxruntime_session import (
+    CPU,
+    assigned_nodes,
+    fallback_line,
+    open_session,
+    session_options,
+)
+from ptychonnx.runtime.inference.openvino_run import OpenVinoRun
 from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH, Batches, Beam, Predictor, complex_patches
-from ptychonnx.runtime.inference.providers import preload_cuda, provider_list
+from ptychonnx.runtime.inference.providers import ProviderRequest
+from ptychonnx.runtime.inference.resilient_run import ResilientRun, Run
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.beam_arrays import beam_arrays
 
 __all__ = ["Session"]
 
-_CPU = "CPUExecutionProvider"
-_TYPES = {"float32": "float", "uint16": "uint16"}
+_logger = logging.getLogger(__name__)
+
+# Batches of a scan that are on their way at a time on a GPU: one is copied while another is computed.
+_IN_FLIGHT = 2
 
 
 class Session(Predictor):
@@ -68,7 +88,8 @@ class Session(Predictor):
             An ``.onnx`` file with a contract, as `ptychonnx export` or `ptychonnx adopt` writes it, or
             ``zoo:NAME`` for a network that comes with ptychonnx.
         provider
-            ``auto``, ``tensorrt``, ``cuda``, ``cuda-graph`` or ``cpu``; see `ptychonnx.runtime.inference.providers`.
+            ``auto``, ``cpu``, ``cuda``, ``cuda:0,1`` (devices), ``cuda:tf32``, ``cuda-graph``, ``tensorrt``,
+            ``openvino``, ``openvino:bfloat16`` or ``plugin:NAME=PATH``; see `ptychonnx.runtime.inference.providers`.
         threads
             Threads on the CPU. They split a batch if it is large enough (see `inference.data_parallel`), and every
             operator otherwise. None: one thread per core, and onnxruntime's own choice inside an operator.
@@ -91,78 +112,61 @@ class Session(Predictor):
         self.path = artifact_path(path)
         self.requested_provider = provider
         self.threads = threads
+        self._request = request = ProviderRequest.parse(provider)
         self.contract = stored_contract(self.path, check_model_file(self.path, max_bytes))
-        self._session = self._open(provider)
-        self._check_graph()
-        if provider == "cuda-graph":
+        sessions = [open_session(self.path, request, threads, device) for device in request.devices]
+        self._session = sessions[0]
+        check_agreement(self._session, self.contract, self.path)
+        if request.kind == "cuda-graph":
             check_capture(self.contract, str(path), self.placement())
-        on_cpu = self.provider == _CPU
-        self._bound = None
-        if bound or (bound is None and not on_cpu):
-            self._bound = BoundRun(self._session, self.contract, "cpu" if on_cpu else "cuda")
-        self._parts = (threads or available_cores()) if on_cpu and self._bound is None else 1
+        if len(sessions) > 1 and self.contract.batch is not None:
+            raise InputError(
+                f"{path}: takes batches of {self.contract.batch}, several devices need any batch"
+            )
         self._parallel: DataParallelRun | None = None
         self._loading = threading.Lock()
+        self._left = ""
+        run = self._start(sessions, bound)
+        on_cpu = None if self.provider == CPU else self._take_over
+        self._resilient = ResilientRun(
+            str(self.path), self.provider, run, self.contract.batch is None, on_cpu
+        )
+        self._say_where()
 
-    def _open(self, provider: str) -> ort.InferenceSession:
-        options = _options(self.threads)
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        providers = provider_list(provider)
-        if providers[0][0] != _CPU:
-            preload_cuda()
-        try:
-            session = ort.InferenceSession(str(self.path), options, providers=providers)
-        except Exception as error:  # onnxruntime raises a dozen types of its own
-            if provider == "cuda-graph":
-                raise InputError(
-                    f"{self.path}: does not load for a CUDA graph ({first_line(error)})"
-                ) from error
-            raise InputError(f"{self.path}: not a readable ONNX model ({first_line(error)})") from error
-        if provider != "auto" and providers[0][0] not in session.get_providers():
-            raise DeviceError(
-                f"{self.path}: provider {provider!r} did not start, see onnxruntime's messages above"
-            )
-        return session
+    def _start(self, sessions: Sequence[ort.InferenceSession], bound: bool | None) -> Run:
+        """Choose how batches run."""
+        request, self._bound = self._request, None
+        on_cpu = self._session.get_providers()[0] == CPU
+        self._parts, self._in_flight = 1, 1
+        if request.kind == "openvino":
+            return OpenVinoRun(self.path.read_bytes(), request.bfloat16, self.threads or available_cores())
+        if bound or (bound is None and not on_cpu and request.plugin is None):
+            device = "cpu" if on_cpu else "cuda"
+            self._in_flight = _IN_FLIGHT if self.contract.batch is None else 1
+            runs = [
+                BoundRun(session, self.contract, device, number, self._in_flight)
+                for session, number in zip(sessions, request.devices, strict=True)
+            ]
+            self._bound = runs[0]
+            return SharedRun(runs) if len(runs) > 1 else runs[0]
+        if on_cpu:
+            self._parts = self.threads or available_cores()
+        return self._run_session
 
-    def _check_graph(self) -> None:
-        """Compare names, shapes and types of the graph's inputs and outputs with the contract."""
-        contract = self.contract
-        inputs = {value.name: value for value in self._session.get_inputs()}
-        outputs = {value.name: value for value in self._session.get_outputs()}
-        if unknown := set(inputs) - {tensor.name for tensor in contract.inputs}:
-            raise InputError(
-                f"{self.path}: the graph takes {', '.join(sorted(unknown))} too, which the contract does not name"
+    def _say_where(self) -> None:
+        if line := fallback_line(self.path, self._session):
+            _logger.warning("%s", line)
+        if self._request.kind == "auto":
+            problem = cuda_state().problem if self.provider == CPU else None
+            # Worth a line where there is a GPU.
+            level = logging.INFO if cuda_state().driver else logging.DEBUG
+            _logger.log(
+                level,
+                "%s: provider auto took %s%s",
+                self.name,
+                self.provider,
+                f": {problem}" if problem else "",
             )
-        for tensor in contract.inputs:
-            self._check_value("input", tensor.name, inputs, tensor.shape, _TYPES[tensor.dtype])
-        if contract.beam is not None:
-            defaults = {value.name: value for value in self._session.get_overridable_initializers()}
-            for name, shape in contract.beam.shapes(contract.n).items():
-                if name not in defaults or tuple(defaults[name].shape) != shape:
-                    raise InputError(
-                        f"{self.path}: contract promises input {name!r} of shape {[*shape]} with a default, the graph "
-                        f"has {[(value.name, value.shape) for value in defaults.values()]}"
-                    )
-        self._check_value("output", contract.output.name, outputs, self._output_shape, "float")
-
-    def _check_value(
-        self, kind: str, name: str, values: dict[str, ort.NodeArg], shape: Sequence[int], dtype: str
-    ) -> None:
-        if name not in values:
-            raise InputError(f"{self.path}: contract names {kind} {name!r}, the graph has {sorted(values)}")
-        value = values[name]
-        promise = f"{self.path}: contract promises"
-        fixed = value.shape[0] if isinstance(value.shape[0], int) else None
-        if fixed != self.contract.batch:
-            raise InputError(
-                f"{promise} {_batch(self.contract.batch)} of {kind} {name!r}, the graph has {_batch(fixed)}"
-            )
-        if list(value.shape[1:]) != list(shape):
-            raise InputError(
-                f"{promise} {kind} {name!r} of shape [batch, {', '.join(map(str, shape))}], the graph has {value.shape}"
-            )
-        if value.type != f"tensor({dtype})":
-            raise InputError(f"{promise} {kind} {name!r} of type {dtype}, the graph has {value.type}")
 
     @property
     def name(self) -> str:
@@ -176,16 +180,23 @@ class Session(Predictor):
 
     @property
     def provider(self) -> str:
-        """Name of the session's first execution provider."""
-        return self._session.get_providers()[0]
+        """Name of the session's first execution provider, or of OpenVINO."""
+        if self._request.kind == "openvino" and not self._left:
+            return "OpenVINO, bfloat16" if self._request.bfloat16 else "OpenVINO"
+        return self._left + self._session.get_providers()[0]
 
     def placement(self) -> dict[str, Counter[str]]:
-        """Count the operators of the graph, after onnxruntime's fusions, by the provider that runs them."""
-        counts: dict[str, Counter[str]] = {}
-        for subgraph in self._session.get_provider_graph_assignment_info():
-            operators = counts.setdefault(subgraph.ep_name, Counter())
-            operators.update(node.op_type for node in subgraph.get_nodes())
-        return counts
+        """Count the operators of the graph, after onnxruntime's fusions, by the provider that runs them.
+
+        OpenVINO runs all of them, after fusions of its own.
+        """
+        placed = {
+            provider: Counter(node.op_type for node in nodes)
+            for provider, nodes in assigned_nodes(self._session).items()
+        }
+        if self._request.kind == "openvino" and not self._left:
+            return {self.provider: sum(placed.values(), Counter())}
+        return placed
 
     def predict(self, *inputs: NDArray, beam: Beam | None = None) -> NDArray[np.complex64]:
         """Predict the patches of one batch, see `Predictor.predict`.
@@ -203,6 +214,17 @@ class Session(Predictor):
             return complex_patches(self._run(inputs, beam))
         return complex_patches(self._run_padded(inputs, batch, beam))
 
+    @property
+    def largest_batch(self) -> int | None:
+        """Largest batch that the memory was found to hold; None if every batch so far fitted."""
+        return self._resilient.largest
+
+    def repeat(self, batch: int) -> bool:
+        """Run again on inputs that are on the device, for timing: nothing is copied; False without such buffers."""
+        if self._bound is not None:
+            self._bound.repeat(batch)
+        return self._bound is not None
+
     def _check_beam(self, beam: Beam) -> dict[str, NDArray[np.float32]]:
         expected = {} if self.contract.beam is None else self.contract.beam.shapes(self.contract.n)
         if beam and set(beam) != set(expected):
@@ -219,40 +241,42 @@ class Session(Predictor):
         return {name: np.asarray(values, order="C") for name, values in beam.items()}
 
     def _run(self, inputs: Sequence[NDArray], beam: Beam) -> NDArray[np.float32]:
-        try:
-            if self._bound is not None:
-                return self._bound(*inputs, beam=beam)
-            if self.contract.batch is None and is_worth_splitting(len(inputs[0]), self._parts):
-                return self._data_parallel()(*inputs, beam=beam)
-            names = (tensor.name for tensor in self.contract.inputs)
-            feed = dict(zip(names, map(np.ascontiguousarray, inputs), strict=True)) | dict(beam)
-            (output,) = self._session.run([self.contract.output.name], feed)
-        except Exception as error:  # onnxruntime raises a dozen types of its own
-            raise DeviceError(f"{self.path}: failed on {self.provider} ({first_line(error)})") from error
+        return self._resilient(*inputs, beam=beam)
+
+    def _take_over(self) -> Run:
+        """The run on the CPU that goes on after the device failed."""
+        session = open_session(self.path, ProviderRequest("cpu"), self.threads)
+        self._left = f"{self.provider}, then "
+        self._session, self._bound, self._in_flight = session, None, 1
+        self._parts = self.threads or available_cores()
+        return self._run_session
+
+    def _run_session(self, *inputs: NDArray, beam: Beam) -> NDArray[np.float32]:
+        if self.contract.batch is None and is_worth_splitting(len(inputs[0]), self._parts):
+            return self._data_parallel()(*inputs, beam=beam)
+        names = (tensor.name for tensor in self.contract.inputs)
+        feed = dict(zip(names, map(np.ascontiguousarray, inputs), strict=True)) | dict(beam)
+        (output,) = self._session.run([self.contract.output.name], feed)
         return output
 
     def _data_parallel(self) -> DataParallelRun:
         """Load the artifact a second time, with one thread per operator, when it is first needed."""
         with self._loading:
             if self._parallel is None:
-                session = ort.InferenceSession(str(self.path), _options(1), providers=[_CPU])
+                session = ort.InferenceSession(str(self.path), session_options(1), providers=[CPU])
                 self._parallel = DataParallelRun(session, self._parts)
             return self._parallel
 
     def _run_padded(self, inputs: Sequence[NDArray], batch: int, beam: Beam) -> NDArray[np.float32]:
         """Run in batches of a fixed size; the last is padded with its last group, whose output is dropped."""
         count = len(inputs[0])
-        output = np.empty((count, *self._output_shape), dtype=np.float32)
+        contract = self.contract
+        output = np.empty((count, contract.n, contract.n, contract.channels, 2), dtype=np.float32)
         for start in range(0, count, batch):
             parts = [array[start : start + batch] for array in inputs]
             padded = [part.take(range(batch), axis=0, mode="clip") for part in parts]
             output[start : start + batch] = self._run(padded, beam)[: len(parts[0])]
         return output
-
-    @property
-    def _output_shape(self) -> tuple[int, ...]:
-        contract = self.contract
-        return (contract.n, contract.n, contract.channels, 2)
 
     def beam(self, scan: Scan) -> Beam:
         """The beam of a scan for a general artifact, see `Predictor.beam`."""
@@ -268,9 +292,20 @@ class Session(Predictor):
         if batch < 1:
             raise InputError(f"batch is {batch}, expected at least 1")
         beam = self.beam(scan) if beam is None else beam
-        for start in range(0, len(groups), batch):
-            index = groups[start : start + batch]
-            yield index, self.predict(*self.inputs(scan, index), beam=beam)
+        indices = (groups[start : start + batch] for start in range(0, len(groups), batch))
+        if self._in_flight == 1:
+            for index in indices:
+                yield index, self.predict(*self.inputs(scan, index), beam=beam)
+            return
+        running: deque[tuple[NDArray[np.intp], Future[NDArray[np.complex64]]]] = deque()
+        with ThreadPoolExecutor(self._in_flight, thread_name_prefix="ptychonnx-device") as pool:
+            for index in indices:
+                running.append((index, pool.submit(self.predict, *self.inputs(scan, index), beam=beam)))
+                if len(running) > self._in_flight:
+                    first, patches = running.popleft()
+                    yield first, patches.result()
+            for index, patches in running:
+                yield index, patches.result()
 
     def close(self) -> None:
         """End the threads that split batches; onnxruntime frees its session with the last reference."""
@@ -286,18 +321,3 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
         size > 0 if isinstance(axis, str) else size == axis
         for size, axis in zip(shape, expected, strict=True)
     )
-
-
-def _options(threads: int | None) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # Denormal numbers are many times slower on Intel processors. onnxruntime applies this to the threads of every
-    # session, and to the calling thread when it is the first session of the process: NumPy there flushes them too.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    return options
-
-
-def _batch(size: int | None) -> str:
-    return "any batch" if size is None else f"a batch of {size}"

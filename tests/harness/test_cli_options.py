@@ -32,6 +32,7 @@ COMMANDS = [
     "evaluate",
     "bench",
     "loadtest",
+    "gpu-check",
     "deploy triton",
     "deploy openvino",
     "deploy mlserver",

@@ -98,7 +98,7 @@ def test_commands_run_without_a_network(tmp_path):
 def test_openvino_is_imported_without_its_telemetry():
     pytest.importorskip("openvino")
     program = (
-        "import sys; from ptychonnx.export.verification.openvino_import import import_openvino; "
+        "import sys; from ptychonnx.runtime.inference.openvino_import import import_openvino; "
         "import_openvino().Core(); print(sys.modules['openvino_telemetry'])"
     )
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
@@ -109,4 +109,4 @@ def test_openvino_is_imported_without_its_telemetry():
         for path in (ROOT / room).rglob("*.py")
         if re.search(r"^\s*(import openvino|from openvino)\b", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
-    assert direct == ["export/verification/openvino_import.py"]
+    assert direct == ["runtime/inference/openvino_import.py"]

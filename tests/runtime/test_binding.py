@@ -10,6 +10,7 @@ import pytest
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.inference.data_parallel import SharedRun
 from ptychonnx.runtime.inference.io_binding import check_capture
 from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan import Scan
@@ -69,6 +70,20 @@ def test_a_reconstruction_is_the_same_through_bound_buffers(artifact, truth, pos
     scan = Scan(patterns(20)[:, 0], positions, name="random")
     plain, bound = (reconstruct(Session(artifact, "cpu", bound=b), scan, batch=7) for b in (False, True))
     np.testing.assert_array_equal(bound.stitched.object, plain.stitched.object)
+
+
+def test_a_run_is_repeated_on_the_inputs_that_are_in_the_buffers(artifact):
+    session = Session(artifact, "cpu", bound=True)
+    session.predict(patterns(5))
+    assert session.repeat(5)
+    assert not Session(artifact, "cpu").repeat(5)
+
+
+def test_devices_share_each_batch_in_its_order():
+    runs = [lambda values, beam, number=number: values + 100 * number for number in range(3)]
+    shared = SharedRun(runs)
+    np.testing.assert_array_equal(shared(np.arange(7)), [0, 1, 2, 103, 104, 205, 206])
+    np.testing.assert_array_equal(shared(np.arange(2)), [0, 1])
 
 
 def test_the_cpu_runs_without_bound_buffers(artifact):

@@ -16,7 +16,10 @@ __all__ = ["execution_modes"]
 
 
 def execution_modes(
-    network: KerasNetwork, examples: Sequence[NDArray[np.float32]], threads: int | None = None
+    network: KerasNetwork,
+    examples: Sequence[NDArray[np.float32]],
+    threads: int | None = None,
+    device: str = "cpu",
 ) -> dict[str, Callable[..., NDArray[np.float32]]]:
     """Functions from the network's inputs to object parts, by name; ``eager`` first.
 
@@ -27,6 +30,8 @@ def execution_modes(
     threads
         Not used: TensorFlow accepts a number of threads only before its first operation, and so before the network
         is loaded. Set ``TF_NUM_INTRAOP_THREADS`` instead.
+    device
+        Not used: TensorFlow takes the GPU that it finds.
 
     Returns
     -------

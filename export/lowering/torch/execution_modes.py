@@ -16,7 +16,10 @@ __all__ = ["execution_modes"]
 
 
 def execution_modes(
-    network: TorchNetwork, examples: Sequence[NDArray[np.float32]], threads: int | None = None
+    network: TorchNetwork,
+    examples: Sequence[NDArray[np.float32]],
+    threads: int | None = None,
+    device: str = "cpu",
 ) -> dict[str, Callable[..., NDArray[np.float32]]]:
     """Functions from the network's inputs to object parts, by name; ``eager`` first.
 
@@ -26,6 +29,8 @@ def execution_modes(
         A batch of every input, which determines the sizes of Fourier layers.
     threads
         Number of threads of this process from now on; chosen by torch if None.
+    device
+        Device of torch on which the network runs; inputs and outputs are copied there and back.
 
     Returns
     -------
@@ -36,10 +41,13 @@ def execution_modes(
         torch.set_num_threads(threads)
     lowered = lower_spectral(network.module, *(torch.from_numpy(example[:2]) for example in examples)).module
 
+    for module in (network.module, lowered):
+        module.to(device)
+
     def numpy_function(call: Any) -> Callable[..., NDArray[np.float32]]:
         def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
             with torch.no_grad():
-                return call(*map(torch.from_numpy, inputs)).numpy()
+                return call(*(torch.from_numpy(array).to(device) for array in inputs)).cpu().numpy()
 
         return run
 

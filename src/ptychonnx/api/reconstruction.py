@@ -53,7 +53,8 @@ def reconstruct(
         File to write the object to: .h5 (ptychodus product), .cxi, .npz, or .tif (two images). Nothing is written if
         None.
     provider
-        Where to run a model that is not open yet: ``auto``, ``cpu``, ``cuda``, ``cuda-graph`` or ``tensorrt``.
+        Where to run a model that is not open yet: ``auto``, ``cpu``, ``cuda``, ``cuda-graph``, ``tensorrt``,
+        ``openvino``, ``openvino:bfloat16`` or ``plugin:NAME=PATH``, see `Session`.
     batch
         Patterns per call of the network; ``auto`` measures the fastest on this machine once.
     weighting

@@ -1,0 +1,274 @@
+"""Measurements of one artifact on one provider: nodes, parity, rates, a whole reconstruction, kernels."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ptychonnx.export.artifact.graph_variants import fix_batch
+from ptychonnx.export.artifact.reduce_artifact import reduce_artifact
+from ptychonnx.export.artifact.stamp import stamped_bytes
+from ptychonnx.harness.bench.interleaved import interleaved_times, timed
+from ptychonnx.harness.bench.measuring_process import MeasuringProcess
+from ptychonnx.harness.bench.native_variants import load_native
+from ptychonnx.harness.evaluation.precision_gate import AllowedDecrease, PrecisionGate
+from ptychonnx.harness.gpu.device import memory_used
+from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reconstruct_scan
+from ptychonnx.runtime.errors import PtychonnxError
+from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.inference.data_parallel import available_cores
+from ptychonnx.runtime.inference.inference_options import InferenceOptions
+from ptychonnx.runtime.inference.onnxruntime_session import CPU, fallback_line, open_session
+from ptychonnx.runtime.inference.providers import ProviderRequest
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.grouping import nearest_groups
+
+__all__ = ["NetworkCheck"]
+
+_ROUNDS = 5
+_LARGEST_NODES = 10
+# Patterns on which outputs are compared.
+_COMPARED = 16
+
+
+@dataclass
+class NetworkCheck:
+    """One artifact on one provider.
+
+    Attributes
+    ----------
+    path, provider
+        The artifact, and where it runs.
+    scan
+        Scan with a reference, for which it was made.
+    batches
+        Batches to measure, in ascending order.
+    run
+        Its run folder, for its own framework.
+    deadline
+        Time of `time.monotonic` at which the measurements should end.
+    """
+
+    path: Path
+    provider: str
+    scan: Scan
+    batches: Sequence[int]
+    run: Path | None
+    deadline: float
+
+    @cached_property
+    def on_cuda(self) -> bool:
+        """Whether a CUDA provider runs it."""
+        return Session(self.path, self.provider).provider == "CUDAExecutionProvider"
+
+    @cached_property
+    def _on_cpu(self) -> Session:
+        return Session(self.path, "cpu")
+
+    def nodes(self) -> dict[str, Any]:
+        """Nodes in the file, nodes after onnxruntime's fusions by provider, and what falls back to the CPU."""
+        began = time.perf_counter()
+        session = Session(self.path, self.provider)
+        loaded = time.perf_counter() - began
+        return {
+            "provider": session.provider,
+            "load_seconds": loaded,
+            "nodes_in_file": len(onnx.load(self.path).graph.node),
+            "nodes_by_provider": {name: kinds.total() for name, kinds in session.placement().items()},
+            "on_the_cpu": fallback_line(self.path, session._session),
+        }
+
+    def parity(self) -> dict[str, Any]:
+        """Largest difference from float32 on the CPU, over the largest output: float32, TF32, half precision.
+
+        Half precision is also judged by a reconstruction, as `ptychonnx export --precision fp16` judges it.
+        """
+        inputs = self._inputs(_COMPARED)
+        expected = self._on_cpu.predict(*inputs)
+        variants = {"fp32": (self.path, self.provider)}
+        if self.on_cuda:
+            variants["fp32, TF32"] = (self.path, "cuda:tf32")
+        if self.provider == "openvino":
+            variants["bfloat16"] = (self.path, "openvino:bfloat16")
+        gate = PrecisionGate(self.scan)
+        result: dict[str, Any] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            half = Path(folder) / self.path.name
+            # All layers are reduced; what that costs is judged where it runs.
+            anything = PrecisionGate(self.scan, AllowedDecrease(2.0, 2.0, 1.0))
+            try:
+                reduce_artifact(self.path, half, "fp16", self.scan, anything)
+                variants["fp16"] = (half, self.provider)
+            except PtychonnxError as error:
+                result["fp16"] = {"error": str(error)}
+            for name, (path, provider) in variants.items():
+                try:
+                    session = Session(path, provider)
+                    result[name] = {"relative_error": _relative_error(session.predict(*inputs), expected)}
+                    if name in ("fp16", "bfloat16"):
+                        result[name]["verdict"] = _verdict(gate, self.path, session)
+                except PtychonnxError as error:
+                    result[name] = {"error": str(error)}
+        return result
+
+    def rates(self) -> dict[str, Any]:
+        """Patterns per second over batches: with copies to and from the device, without, and in a fixed batch.
+
+        A fixed batch is replayed as a CUDA graph where there is CUDA. A batch that does not fit into the memory, or
+        that would take too long, ends the series.
+        """
+        session = Session(self.path, self.provider, bound=None if self.on_cuda else self.provider == "cpu")
+        rows: list[dict[str, Any]] = []
+        ended = None
+        slowest = 0.0
+        for batch in self.batches:
+            if rows:
+                slowest = max(1 / rate for rate in rows[-1]["patterns_per_second"].values())
+            if time.monotonic() + 2 * _ROUNDS * 4 * slowest * batch > self.deadline:
+                ended = f"batch {batch} and larger: time"
+                break
+            row = self._rate(session, batch)
+            rows.append(row)
+            if session.largest_batch is not None:
+                ended = f"batch {batch}: memory holds {session.largest_batch}"
+                break
+        return {"batches": rows, "ended": ended}
+
+    def _rate(self, session: Session, batch: int) -> dict[str, Any]:
+        inputs = self._inputs(batch)
+        variants = {"with copies": partial(timed, partial(session.predict, *inputs))}
+        session.predict(*inputs)
+        if session.repeat(batch):
+            variants["without copies"] = partial(timed, partial(session.repeat, batch))
+        row: dict[str, Any] = {"batch": batch}
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                fixed = self._fixed(Path(folder), batch)
+                fixed.predict(*inputs)
+                name = "CUDA graph" if self.on_cuda else "fixed batch"
+                variants[f"{name}, with copies"] = partial(timed, partial(fixed.predict, *inputs))
+                if fixed.repeat(batch):
+                    variants[f"{name}, without copies"] = partial(timed, partial(fixed.repeat, batch))
+            except PtychonnxError as error:
+                row["fixed_batch_error"] = str(error)
+            times = interleaved_times(variants, _ROUNDS, rest=0.0)
+        row["patterns_per_second"] = {
+            name: batch / float(np.median(seconds)) for name, seconds in times.items()
+        }
+        row["memory_mb"] = memory_used(self.on_cuda)
+        return row
+
+    def _fixed(self, folder: Path, batch: int) -> Session:
+        """The artifact for one size of batch, which a CUDA graph needs."""
+        contract = self._on_cpu.contract
+        cleared = dict.fromkeys(("graph_sha256", "parity", "weights", "reference"))
+        path = folder / self.path.name
+        path.write_bytes(
+            stamped_bytes(
+                fix_batch(onnx.load(self.path), batch),
+                contract.model_copy(update={"batch": batch, **cleared}),
+            )
+        )
+        provider = "cuda-graph" if self.on_cuda else self.provider
+        return Session(path, provider, bound=None if self.on_cuda else self.provider == "cpu")
+
+    def end_to_end(self, batch: int) -> dict[str, Any]:
+        """Seconds and patterns per second from a scan file to the file of the object, after one run that warms up."""
+        options = RunOptions(inference=InferenceOptions(provider=self.provider, batch=batch))
+        seconds = []
+        with tempfile.TemporaryDirectory() as folder, Networks(self.path, options.inference) as networks:
+            source, out = Path(folder) / "scan.npz", Path(folder) / "object.h5"
+            write_scan(source, self.scan)
+            for _ in range(3):
+                began = time.perf_counter()
+                run = reconstruct_scan(networks, options.read(source), options, out)
+                seconds.append(time.perf_counter() - began)
+        best = min(seconds[1:])
+        return {
+            "batch": batch,
+            "patterns": run.result.patterns,
+            "seconds": best,
+            "patterns_per_second": run.result.patterns / best,
+            "misfit": None if run.result.misfit is None else str(run.result.misfit),
+        }
+
+    def native(self, batch: int) -> dict[str, Any]:
+        """Patterns per second of the network in its own framework, eager and compiled, next to the artifact's."""
+        assert self.run is not None
+        session = Session(self.path, self.provider)
+        inputs = self._inputs(batch)
+        device = "cuda" if self.on_cuda else "cpu"
+        load = partial(
+            load_native, self.run, inputs, available_cores(), session.contract.conversion.final_steps, device
+        )
+        with MeasuringProcess(load, available_cores()) as process:
+            variants: dict[str, Callable[[], float]] = {
+                name: partial(process.time, name) for name in process.outputs
+            }
+            variants["artifact"] = partial(timed, partial(session.predict, *inputs))
+            times = interleaved_times(variants, _ROUNDS)
+        rates = {name: batch / float(np.median(seconds)) for name, seconds in times.items()}
+        return {"batch": batch, "device": device, "patterns_per_second": rates}
+
+    def kernels(self, batch: int) -> dict[str, Any]:
+        """Nodes that onnxruntime started in one batch, and the ten that took longest, by its own profiler."""
+        with tempfile.TemporaryDirectory() as folder:
+            request = ProviderRequest.parse(self.provider)
+            session = open_session(self.path, request, profile=Path(folder) / "profile")
+            inputs = self._inputs(batch)
+            feed = dict(zip((value.name for value in session.get_inputs()), inputs, strict=True))
+            for _ in range(2):
+                session.run(None, feed)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        runs = [event for event in events if event.get("name") == "model_run"]
+        started = max(event["ts"] for event in runs)
+        nodes = [
+            event
+            for event in events
+            if event.get("cat") == "Node"
+            and event["name"].endswith("_kernel_time")
+            and event["ts"] >= started
+        ]
+        total = sum(event["dur"] for event in nodes) or 1
+        largest = sorted(nodes, key=lambda event: -event["dur"])[:_LARGEST_NODES]
+        return {
+            "batch": batch,
+            "launches": len(nodes),
+            "milliseconds": total / 1e3,
+            "largest": [
+                {
+                    "node": event["name"].removesuffix("_kernel_time"),
+                    "operator": event["args"]["op_name"],
+                    "provider": event["args"].get("provider", CPU),
+                    "share": event["dur"] / total,
+                }
+                for event in largest
+            ],
+        }
+
+    def _inputs(self, batch: int) -> tuple[NDArray, ...]:
+        groups = nearest_groups(self.scan.positions, self._on_cpu.contract.channels)
+        return self._on_cpu.inputs(self.scan, groups.take(range(batch), axis=0, mode="wrap"))
+
+
+def _relative_error(output: NDArray, expected: NDArray) -> float:
+    return float(np.abs(output - expected).max() / np.abs(expected).max())
+
+
+def _verdict(gate: PrecisionGate, parent: Path, session: Session) -> str:
+    try:
+        gate.judge(parent, session)
+    except PtychonnxError as error:
+        return f"refused: {error}"
+    return "accepted"
