@@ -110,10 +110,15 @@ def check_device(
 def _steps(checks: dict[str, NetworkCheck], results: dict[str, Any]) -> Iterator[tuple[str, Step]]:
     """All steps by name, those first without which the others mean nothing."""
 
-    def best_batch(name: str) -> int:
-        rows = results.get(f"{name}/rates", {}).get("batches", [])
-        rate = {row["batch"]: row["patterns_per_second"]["with copies"] for row in rows}
-        return max(rate, key=lambda batch: rate[batch], default=16)
+    def at_best_batch(name: str, measure: Callable[[int], dict[str, Any]]) -> Step:
+        """The step in the batch of the highest rate, which an earlier step has found."""
+
+        def step() -> dict[str, Any]:
+            rows = results.get(f"{name}/rates", {}).get("batches", [])
+            rate = {row["batch"]: row["patterns_per_second"]["with copies"] for row in rows}
+            return measure(max(rate, key=lambda batch: rate[batch], default=16))
+
+        return step
 
     for name, check in checks.items():
         yield f"{name}/nodes", check.nodes
@@ -122,12 +127,12 @@ def _steps(checks: dict[str, NetworkCheck], results: dict[str, Any]) -> Iterator
     for name, check in checks.items():
         yield f"{name}/rates", check.rates
     for name, check in checks.items():
-        yield f"{name}/end to end", lambda name=name, check=check: check.end_to_end(best_batch(name))
+        yield f"{name}/end to end", at_best_batch(name, check.end_to_end)
     for name, check in checks.items():
         if check.run is not None:
-            yield f"{name}/native", lambda name=name, check=check: check.native(best_batch(name))
+            yield f"{name}/native", at_best_batch(name, check.native)
     for name, check in checks.items():
-        yield f"{name}/kernels", lambda name=name, check=check: check.kernels(best_batch(name))
+        yield f"{name}/kernels", at_best_batch(name, check.kernels)
 
 
 def _remaining(steps: dict[str, Step], record: dict[str, Any]) -> list[str]:

@@ -49,7 +49,8 @@ class OpenVinoRun:
             raise DeviceError("openvino:bfloat16: this processor has no bfloat16, expected provider openvino")
         self._data, self._defaults = _without_defaults(data)
         self._precision, self._threads = "bf16" if bfloat16 else "f32", threads
-        self._compiled: dict[int, Callable[..., NDArray[np.float32]]] = {}
+        # By the shapes of the inputs without a batch, and by the size of the batch.
+        self._compiled: dict[tuple[tuple[int, ...], ...], dict[int, Callable[..., NDArray[np.float32]]]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
@@ -63,21 +64,24 @@ class OpenVinoRun:
         count = len(inputs[0])
         shared = {**self._defaults, **beam}
         with self._lock:
+            compiled = self._compiled.setdefault(tuple(array.shape for array in shared.values()), {})
             size = count
-            if count not in self._compiled and len(self._compiled) >= _COMPILED_SIZES:
-                size = min((known for known in self._compiled if known > count), default=count)
-            filled = (
-                [array.take(range(size), axis=0, mode="clip") for array in inputs] if size > count else inputs
-            )
-            if size not in self._compiled:
-                self._compiled[size] = compile_openvino(
-                    self._data, self._precision, self._threads, filled, shared
-                )
-            return self._compiled[size](*filled, beam=shared)[:count]
+            if count not in compiled and len(compiled) >= _COMPILED_SIZES:
+                size = min((known for known in compiled if known > count), default=count)
+            filled = inputs
+            if size > count:
+                filled = tuple(array.take(range(size), axis=0, mode="clip") for array in inputs)
+            if size not in compiled:
+                compiled[size] = compile_openvino(self._data, self._precision, self._threads, filled, shared)
+            return compiled[size](*filled, beam=shared)[:count]
 
 
 def compile_openvino(
-    data: bytes, precision: str, threads: int, inputs: Sequence[NDArray], shared: Beam = MappingProxyType({})
+    data: bytes,
+    precision: str,
+    threads: int,
+    inputs: Sequence[NDArray],
+    without_batch: Beam = MappingProxyType({}),
 ) -> Callable[..., NDArray[np.float32]]:
     """Compile a graph for batches of the size of these inputs.
 
@@ -87,7 +91,7 @@ def compile_openvino(
     ----------
     precision
         ``f32`` or ``bf16``.
-    shared
+    without_batch
         Inputs without a batch, by name.
 
     Returns
@@ -98,9 +102,10 @@ def compile_openvino(
     core, patterns = import_openvino().Core(), len(inputs[0])
     streams = threads if is_worth_splitting(patterns, threads) and patterns % threads == 0 else 1
     model = core.read_model(data)
-    batched = [node for node in model.inputs if node.any_name not in shared]
-    model.reshape({node.any_name: [patterns // streams, *node.partial_shape[1:]] for node in batched})
+    batched = [node for node in model.inputs if node.any_name not in without_batch]
     names = [node.any_name for node in batched]
+    shapes = {node.any_name: [patterns // streams, *node.partial_shape[1:]] for node in batched}
+    model.reshape(shapes | {name: list(array.shape) for name, array in without_batch.items()})
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
@@ -110,10 +115,13 @@ def compile_openvino(
     requests = [compiled.create_infer_request() for _ in range(streams)]
 
     def run(*inputs: NDArray, beam: Mapping[str, NDArray] = MappingProxyType({})) -> NDArray[np.float32]:
-        parts = zip(*(np.split(np.ascontiguousarray(array), streams) for array in inputs), strict=True)
+        # OpenVINO shares no memory that is read-only.
+        writable = (np.require(array, requirements="CW") for array in inputs)
+        shared = {name: np.require(array, requirements="CW") for name, array in beam.items()}
+        parts = zip(*(np.split(array, streams) for array in writable), strict=True)
         # Each request keeps its input and output until it is started again.
         for request, part in zip(requests, parts, strict=True):
-            request.start_async({**dict(zip(names, part, strict=True)), **beam}, share_inputs=True)
+            request.start_async({**dict(zip(names, part, strict=True)), **shared}, share_inputs=True)
         for request in requests:
             request.wait()
         return np.concatenate([request.get_output_tensor().data for request in requests])

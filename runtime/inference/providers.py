@@ -200,6 +200,8 @@ def provider_list(requested: str | ProviderRequest, device: int = 0) -> list[tup
 def plugin_devices(name: str, library: Path) -> list[Any]:
     """Devices of a plugin provider, whose library is registered with onnxruntime under its name.
 
+    onnxruntime lets a provider whose name ends in ``.virtual`` offer a device where the system lists none.
+
     Raises
     ------
     InputError
@@ -209,19 +211,19 @@ def plugin_devices(name: str, library: Path) -> list[Any]:
     """
     if not library.is_file():
         raise InputError(f"{library}: no such file, expected the library of the plugin provider {name}")
+    path = str(library.resolve())
     try:
-        ort.register_execution_provider_library(name, str(library.resolve()))
+        ort.register_execution_provider_library(name, path)
     except Exception as error:  # onnxruntime raises a dozen types of its own
         if "already registered" not in str(error):
             raise InputError(
                 f"{library}: is no plugin provider of onnxruntime ({first_line(error)})"
             ) from error
-    devices = [device for device in ort.get_ep_devices() if name in (device.ep_name, _registered(device))]
+    devices = [
+        device
+        for device in ort.get_ep_devices()
+        if device.ep_metadata.get("library_path") == path or device.ep_name == name
+    ]
     if not devices:
         raise DeviceError(f"{library}: the plugin provider {name} finds no device on this machine")
     return devices
-
-
-def _registered(device: Any) -> str:
-    """Name under which the library of a device's provider was registered."""
-    return device.ep_metadata.get("library_registration_name", "")
