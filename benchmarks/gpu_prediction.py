@@ -19,7 +19,6 @@ from pathlib import Path
 import onnx
 
 from ptychonnx.export.graph.operation_count import multiply_adds
-from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.artifact_path import zoo_names, zoo_path
 
 # Operators that only change the view of a tensor, and start no kernel.
@@ -84,11 +83,9 @@ def predict(path: Path) -> dict[str, object]:
                 }
                 bound = max(bounds, key=lambda kind: bounds[kind])
                 rates.setdefault(name, {}).setdefault(way, {})[batch] = [round(batch / bounds[bound]), bound]
-    fused = sum((kinds for kinds in Session(path, "cpu").placement().values()), Counter())
     return {
         "nodes": len(model.graph.node),
         "kernels": kernels,
-        "nodes_after_fusion_on_the_cpu": fused.total(),
         "most_frequent": dict(Counter(node.op_type for node in model.graph.node).most_common(12)),
         "mb_per_pattern": moved / 1e6,
         "mflop_per_pattern": operations / 1e6,

