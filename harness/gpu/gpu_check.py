@@ -157,6 +157,6 @@ def _write(out: Path, record: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / _JSON, json.dumps(record, indent=1, allow_nan=False) + "\n")
     write_text(out / _TEXT, "\n".join(as_text(record)) + "\n")
-    if any(name.endswith("/rates") for name in record["results"]):
+    if any(result.get("batches") for name, result in record["results"].items() if name.endswith("/rates")):
         with atomic_path(out / _PICTURE) as partial:
             partial.write_bytes(rates_figure(record))

@@ -16,7 +16,8 @@ def as_text(record: Mapping[str, Any]) -> Iterator[str]:
     for number, card in enumerate(device["devices"]):
         yield f"device {number}: {', '.join(f'{name} {value}' for name, value in card.items())}"
     cuda = device["cuda"]
-    yield f"CUDA: {cuda['problem'] or 'driver ' + str(cuda['driver']) + ' runs CUDA ' + str(cuda['driver_supports'])}"
+    working = f"driver {cuda['driver']} runs CUDA up to {cuda['driver_supports']}"
+    yield f"CUDA: {cuda['problem'] or working}"
     for name, path in cuda["libraries"].items():
         yield f"  {name}: {path or 'missing'}"
     yield f"processor: {device['processor']}, {device['threads']} threads"
@@ -49,8 +50,8 @@ def _parity(result: Mapping[str, Any]) -> Iterator[str]:
 
 def _rates(result: Mapping[str, Any]) -> Iterator[str]:
     for row in result["batches"]:
-        rates = ", ".join(f"{rate:,.0f} {name}" for name, rate in row["patterns_per_second"].items())
-        yield f"batch {row['batch']}: patterns/s {rates}; {row['memory_mb']:.0f} MB"
+        rates = "; ".join(f"{name} {rate:,.0f}" for name, rate in row["patterns_per_second"].items())
+        yield f"batch {row['batch']}, patterns/s: {rates}; memory {row['memory_mb']:.0f} MB"
         if "fixed_batch_error" in row:
             yield f"  {row['fixed_batch_error']}"
     if result["ended"]:
@@ -65,8 +66,8 @@ def _end_to_end(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _native(result: Mapping[str, Any]) -> Iterator[str]:
-    rates = ", ".join(f"{rate:,.0f} {name}" for name, rate in result["patterns_per_second"].items())
-    yield f"frameworks on {result['device']}, batch {result['batch']}: patterns/s {rates}"
+    rates = "; ".join(f"{name} {rate:,.0f}" for name, rate in result["patterns_per_second"].items())
+    yield f"frameworks on {result['device']}, batch {result['batch']}, patterns/s: {rates}"
 
 
 def _kernels(result: Mapping[str, Any]) -> Iterator[str]:
@@ -86,22 +87,23 @@ _LINES = {
 
 
 def rates_figure(record: Mapping[str, Any]) -> bytes:
-    """PNG with a panel for each network: patterns per second against the batch, a line for each way to run."""
+    """PNG with a panel for each network that was measured: patterns per second against the batch, by way to run."""
+    from matplotlib.ticker import LogLocator
+
     panels = {
         name.partition("/")[0]: result["batches"]
         for name, result in record["results"].items()
         if name.endswith("/rates") and result["batches"]
     }
-    columns = min(3, len(panels)) or 1
-    rows = -(-len(panels) // columns) or 1
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
     figure = blank_figure(3.4 * columns + 0.6, 2.9 * rows + 0.6, "constrained")
     lines: dict[str, Any] = {}
-    names = list(
-        dict.fromkeys(name for rows in panels.values() for row in rows for name in row["patterns_per_second"])
-    )
+    every = [row["patterns_per_second"] for points in panels.values() for row in points]
+    ways = dict.fromkeys(way for rates in every for way in rates)
     for number, (network, measured) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
-        for style, name in enumerate(names):
+        for style, name in enumerate(ways):
             points = [(row["batch"], row["patterns_per_second"].get(name)) for row in measured]
             points = [point for point in points if point[1] is not None]
             if points:
@@ -110,8 +112,9 @@ def rates_figure(record: Mapping[str, Any]) -> bytes:
                 )
         axes.set(title=network, xlabel="batch", ylabel="patterns per second", xscale="log", yscale="log")
         axes.set_xticks([row["batch"] for row in measured], [str(row["batch"]) for row in measured])
-        axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
     legend_below(figure, lines, 2)
     return as_png(figure)

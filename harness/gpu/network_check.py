@@ -31,7 +31,7 @@ from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
-from ptychonnx.runtime.inference.onnxruntime_session import CPU, fallback_line, open_session
+from ptychonnx.runtime.inference.onnxruntime_session import fallback_line, open_session
 from ptychonnx.runtime.inference.providers import ProviderRequest
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import nearest_groups
@@ -227,38 +227,31 @@ class NetworkCheck:
         return {"batch": batch, "device": device, "patterns_per_second": rates}
 
     def kernels(self, batch: int) -> dict[str, Any]:
-        """Nodes that onnxruntime started in one batch, and the ten that took longest, by its own profiler."""
+        """Nodes that onnxruntime starts for a batch, and the ten that take longest (medians), by its own profiler."""
         with tempfile.TemporaryDirectory() as folder:
             request = ProviderRequest.parse(self.provider)
             session = open_session(self.path, request, profile=Path(folder) / "profile")
             inputs = self._inputs(batch)
             feed = dict(zip((value.name for value in session.get_inputs()), inputs, strict=True))
-            for _ in range(2):
+            for _ in range(_ROUNDS):
                 session.run(None, feed)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        runs = [event for event in events if event.get("name") == "model_run"]
-        started = max(event["ts"] for event in runs)
-        nodes = [
-            event
-            for event in events
-            if event.get("cat") == "Node"
-            and event["name"].endswith("_kernel_time")
-            and event["ts"] >= started
-        ]
-        total = sum(event["dur"] for event in nodes) or 1
-        largest = sorted(nodes, key=lambda event: -event["dur"])[:_LARGEST_NODES]
+        first = min(event["ts"] + event["dur"] for event in events if event.get("name") == "model_run")
+        times: dict[tuple[str, str], list[float]] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= first:
+                name = event["name"].removesuffix("_kernel_time")
+                times.setdefault((name, event["args"]["op_name"]), []).append(event["dur"] / 1e3)
+        milliseconds = {node: float(np.median(spent)) for node, spent in times.items()}
+        total = sum(milliseconds.values()) or 1.0
+        largest = sorted(milliseconds, key=lambda node: -milliseconds[node])[:_LARGEST_NODES]
         return {
             "batch": batch,
-            "launches": len(nodes),
-            "milliseconds": total / 1e3,
+            "launches": len(milliseconds),
+            "milliseconds": total,
             "largest": [
-                {
-                    "node": event["name"].removesuffix("_kernel_time"),
-                    "operator": event["args"]["op_name"],
-                    "provider": event["args"].get("provider", CPU),
-                    "share": event["dur"] / total,
-                }
-                for event in largest
+                {"node": node[0], "operator": node[1], "share": milliseconds[node] / total}
+                for node in largest
             ],
         }
 

@@ -59,7 +59,7 @@ def test_everything_is_measured_written_and_said(network, tmp_path, run, patient
     assert 0 < sum(entry["share"] for entry in kernels["largest"]) <= 1
     assert any(entry["operator"].endswith("Conv") for entry in kernels["largest"])
     assert (out / "gpu_check.txt").read_text().strip() in text
-    assert "batch 3: patterns/s" in text
+    assert "batch 3, patterns/s: with copies" in text
     assert (out / "gpu_check.png").read_bytes().startswith(b"\x89PNG")
 
 
