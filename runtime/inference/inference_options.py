@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH
-from ptychonnx.runtime.inference.providers import PROVIDER_FORMS, Provider
+from ptychonnx.runtime.inference.providers import Provider
 
 __all__ = ["InferenceOptions"]
 
@@ -31,7 +31,7 @@ class InferenceOptions(BaseModel):
 
     provider: Provider = Field(
         default="auto",
-        description=f"Where networks run: {PROVIDER_FORMS}; auto takes the best device",
+        description="Device: auto, cpu, cuda, openvino, or another of docs/how-to/gpu.md",
         json_schema_extra={"metavar": "PROVIDER"},
     )
     batch: Annotated[int | None, BeforeValidator(_batch)] = Field(
