@@ -20,6 +20,7 @@ import onnx
 
 from ptychonnx.export.graph.operation_count import multiply_adds
 from ptychonnx.runtime.inference.artifact_path import zoo_names, zoo_path
+from ptychonnx.runtime.inference.graph_shapes import inferred_graph
 
 # Operators that only change the view of a tensor, and start no kernel.
 VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Shape", "Constant"}
@@ -45,13 +46,7 @@ CARDS = {
 
 def traffic(model: onnx.ModelProto) -> tuple[int, int, int]:
     """Kernels, bytes that each pattern moves through the memory, and bytes of constants that each batch reads."""
-    alone = onnx.ModelProto()
-    alone.CopyFrom(model)
-    del alone.graph.value_info[:]
-    for value in alone.graph.input:
-        for axis in value.type.tensor_type.shape.dim:
-            axis.dim_value = axis.dim_value or 1
-    graph = onnx.shape_inference.infer_shapes(alone, data_prop=True).graph
+    graph = inferred_graph(model)
     constants = {tensor.name: 4 * math.prod(tensor.dims) for tensor in graph.initializer}
     sizes = {
         value.name: 4 * math.prod(axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim)

@@ -6,6 +6,8 @@ import math
 
 import onnx
 
+from ptychonnx.runtime.inference.graph_shapes import inferred_graph
+
 __all__ = ["multiply_adds"]
 
 
@@ -15,14 +17,7 @@ def multiply_adds(model: onnx.ModelProto) -> int:
     Each comes with an addition, so there are twice as many floating-point operations. Elementwise operators and the
     zeros that pad an image are not counted. Unknown sizes of inputs, such as the batch, count as one.
     """
-    alone = onnx.ModelProto()
-    alone.CopyFrom(model)
-    # In shapes that the exporter noted, sizes that depend on the batch are names.
-    del alone.graph.value_info[:]
-    for value in alone.graph.input:
-        for axis in value.type.tensor_type.shape.dim:
-            axis.dim_value = axis.dim_value or 1
-    graph = onnx.shape_inference.infer_shapes(alone, data_prop=True).graph
+    graph = inferred_graph(model)
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.output, *graph.value_info):
         shapes[value.name] = [axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim]

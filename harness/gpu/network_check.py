@@ -21,9 +21,9 @@ from ptychonnx.export.artifact.stamp import stamped_bytes
 from ptychonnx.harness.bench.interleaved import interleaved_times, timed
 from ptychonnx.harness.bench.measuring_process import MeasuringProcess
 from ptychonnx.harness.bench.native_variants import load_native
+from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.harness.evaluation.precision_gate import PrecisionGate
 from ptychonnx.harness.gpu.device import memory_used
-from ptychonnx.harness.reconstruction.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.runtime.contract import Quality
 from ptychonnx.runtime.contract.integrity import graph_sha256
 from ptychonnx.runtime.errors import PtychonnxError

@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from ptychonnx.runtime.errors import DeviceError, InputError, first_line
 from ptychonnx.runtime.inference.cuda_libraries import cuda_state
+from ptychonnx.runtime.inference.graph_shapes import inferred_graph
 from ptychonnx.runtime.inference.providers import (
     ProviderRequest,
     plugin_devices,
@@ -139,12 +140,7 @@ def fallback_line(path: Path, session: ort.InferenceSession) -> str | None:
 
 def _bytes_around(path: Path, names: Iterable[str]) -> int:
     """Bytes of the inputs and outputs of some nodes for one pattern, constants left out."""
-    model = onnx.load(path)
-    del model.graph.value_info[:]
-    for value in model.graph.input:
-        for axis in value.type.tensor_type.shape.dim:
-            axis.dim_value = axis.dim_value or 1
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    graph = inferred_graph(onnx.load(path))
     constants = {tensor.name for tensor in graph.initializer}
     sizes = {
         value.name: math.prod(axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim)
