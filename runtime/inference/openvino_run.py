@@ -116,8 +116,8 @@ def compile_openvino(
 
     def run(*inputs: NDArray, beam: Mapping[str, NDArray] = MappingProxyType({})) -> NDArray[np.float32]:
         # OpenVINO shares no memory that is read-only.
-        writable = (np.require(array, requirements="CW") for array in inputs)
-        shared = {name: np.require(array, requirements="CW") for name, array in beam.items()}
+        writable = (np.require(array, requirements=("C", "W")) for array in inputs)
+        shared = {name: np.require(array, requirements=("C", "W")) for name, array in beam.items()}
         parts = zip(*(np.split(array, streams) for array in writable), strict=True)
         # Each request keeps its input and output until it is started again.
         for request, part in zip(requests, parts, strict=True):
