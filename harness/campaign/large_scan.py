@@ -68,12 +68,8 @@ class LargeScan:
     def __call__(self, network: Predictor, scan: Scan, batch: int, progress: Progress) -> Reconstruction:
         """Reconstruct the scan; the object is that of one process bit for bit, see `runtime.sharding`.
 
-        Raises
-        ------
-        InputError
-            If the network is on a server, or there are more parts than segments of the scan.
-        EnvironmentFailure
-            If the workers of a part died in every attempt.
+        Raises InputError if the network is on a server, or there are more parts than segments of the scan. Raises
+        EnvironmentFailure if the workers of a part died in every attempt.
         """
         if not isinstance(network, Session):
             raise InputError(f"{network.name}: runs on a server, expected an artifact with --executor")
@@ -118,13 +114,8 @@ class LargeScan:
 def check_shards(network: Predictor, scan: Scan, shards: int, options: RunOptions) -> None:
     """Refuse a division into parts that every part would refuse, before any of them is started.
 
-    Raises
-    ------
-    InputError
-        If the scan does not fit the network, has fewer segments than there are parts, or the batch is to be found by
-        trials.
-    UnsupportedError
-        If patches are to be synchronised.
+    Raises InputError if the scan does not fit the network, has fewer segments than there are parts, or the batch is to
+    be found by trials. Raises UnsupportedError if patches are to be synchronised.
     """
     batch = options.inference.batch
     if batch is None:
@@ -141,10 +132,7 @@ def _segments(network: Predictor, scan: Scan, batch: int) -> int:
 def run_part(task: PartTask) -> None:
     """Reconstruct one part in a worker.
 
-    Raises
-    ------
-    PtychonnxError
-        With the name of the machine, since others may work.
+    Raises PtychonnxError with the name of the machine, since others may work.
     """
     try:
         scan = task.options.read(task.scan)
