@@ -217,7 +217,7 @@ def plugin_devices(name: str, library: Path) -> list[Any]:
     except Exception as error:  # onnxruntime raises a dozen types of its own
         if "already registered" not in str(error):
             raise InputError(
-                f"{library}: is no plugin provider of onnxruntime ({first_line(error)})"
+                f"{library}: onnxruntime does not take it as a plugin provider ({first_line(error)})"
             ) from error
     devices = [
         device
