@@ -72,6 +72,11 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return filled.replace("(../../zoo/README.md)", f"({up}results/zoo.md)")
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep the dashes of an option on the line of its name."""
+    return re.sub(r"<code>(--[\w-]+)</code>", r'<code class="option">\1</code>', html)
+
+
 def _moved(source: str, folder: str, target: str) -> str:
     """A Markdown file of the repository as a page of the site: relative links lead to the pages that they name.
 
