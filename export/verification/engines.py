@@ -37,10 +37,7 @@ class Engine(Protocol):
     def __call__(self, *inputs: NDArray) -> NDArray:
         """Output for a batch of all inputs, in the order of the graph.
 
-        Raises
-        ------
-        VerificationError
-            If the engine cannot run the graph.
+        Raises VerificationError if the engine cannot run the graph.
         """
         ...
 
@@ -104,12 +101,7 @@ def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
 def open_openvino(data: bytes) -> Engine:
     """Load a graph in OpenVINO on the CPU, in float32.
 
-    Raises
-    ------
-    InputError
-        If OpenVINO is not installed.
-    VerificationError
-        If the graph cannot be loaded.
+    Raises InputError if OpenVINO is not installed. Raises VerificationError if the graph cannot be loaded.
     """
     openvino = import_openvino()
 
@@ -127,10 +119,7 @@ def open_openvino(data: bytes) -> Engine:
 def open_reference(data: bytes) -> Engine:
     """Load a graph in the reference evaluator of the ONNX project, which follows the standard exactly and is slow.
 
-    Raises
-    ------
-    VerificationError
-        If the graph cannot be loaded.
+    Raises VerificationError if the graph cannot be loaded.
     """
 
     def load() -> Callable[..., Sequence[NDArray]]:

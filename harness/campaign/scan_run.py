@@ -149,10 +149,7 @@ class Networks:
     def in_batches(self, network: Predictor, scan: Scan) -> tuple[Predictor, int]:
         """The network, with its best number of threads if the batch is to be found by trials, and the batch.
 
-        Raises
-        ------
-        InputError
-            If the batch is to be found for a network on a server.
+        Raises InputError if the batch is to be found for a network on a server.
         """
         batch = self._inference.batch
         if batch is not None:

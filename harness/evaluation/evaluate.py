@@ -222,10 +222,7 @@ def _reconstructions(
 ) -> dict[str, Reconstruction]:
     """The reconstruction of each method by label; a method whose result is refused goes to `failures` instead.
 
-    Raises
-    ------
-    VerificationError
-        If no method is left.
+    Raises VerificationError if no method is left.
     """
     reconstructions: dict[str, Reconstruction] = {}
     last = None

@@ -84,10 +84,7 @@ def open_object(label: str, path: StrPath, scan: Scan) -> ObjectMethod:
     pixel is removed, since a probe that was refined together with the object leaves it undetermined. An object without
     geometry (TIFF, NPY) is placed where it correlates best with the reference. One of other pixels is resampled.
 
-    Raises
-    ------
-    InputError
-        If the file holds no object, the size of its pixels is not plausible, or it lies elsewhere.
+    Raises InputError if the file holds no object, the size of its pixels is not plausible, or it lies elsewhere.
     """
     path = Path(path)
     resampling = ""

@@ -72,10 +72,7 @@ class Iterations:
 def check_iterative(scan: Scan, alpha: float = ALPHA) -> None:
     """Check the requirements of `iterate` before any work is done.
 
-    Raises
-    ------
-    InputError
-        If the package is not installed, the probe is unknown, or `alpha` is not in (0, 1].
+    Raises InputError if the package is not installed, the probe is unknown, or `alpha` is not in (0, 1].
     """
     check_installed()
     if scan.probe is None:
@@ -90,10 +87,7 @@ def check_iterative(scan: Scan, alpha: float = ALPHA) -> None:
 def check_installed() -> None:
     """Check that the package for iterations is installed.
 
-    Raises
-    ------
-    InputError
-        If it is not.
+    Raises InputError if it is not.
     """
     try:
         import cdtools  # noqa: F401

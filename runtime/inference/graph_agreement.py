@@ -18,10 +18,7 @@ _TYPES = {"float32": "float", "uint16": "uint16"}
 def check_agreement(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
     """Compare names, shapes and types of the graph's inputs and outputs with the contract.
 
-    Raises
-    ------
-    InputError
-        If they differ.
+    Raises InputError if they differ.
     """
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}

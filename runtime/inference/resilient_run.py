@@ -55,10 +55,7 @@ class ResilientRun:
     def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
         """Run one batch; may be called from any thread.
 
-        Raises
-        ------
-        DeviceError
-            If the provider fails in its first batch, or if the CPU fails.
+        Raises DeviceError if the provider fails in its first batch, or if the CPU fails.
         """
         count, run = len(inputs[0]), self._run
         if (most := self.largest) is not None and count > most:

@@ -42,10 +42,7 @@ _PTYPY = "content/probe"
 def read_probe(path: StrPath) -> NDArray[np.complex64]:
     """Read a probe, complex64 [modes, N, N].
 
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, or holds no probe.
+    Raises InputError if the file is missing, damaged, or holds no probe.
     """
     path = Path(path)
     with damage_refused(path):

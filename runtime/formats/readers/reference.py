@@ -76,10 +76,7 @@ class OtherPixels(InputError):
 def read_reference(path: StrPath, scan: Scan) -> Reference:
     """Read an object and find where it lies on the canvas of a scan.
 
-    Raises
-    ------
-    InputError
-        If the file is of another kind, or its window corners do not fit the positions of the scan.
+    Raises InputError if the file is of another kind, or its window corners do not fit the positions of the scan.
     """
     path = Path(path)
     if not path.is_file():
