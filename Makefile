@@ -12,6 +12,7 @@ TRITON ?= .triton
 MLSERVER ?= .mlserver
 KSERVE ?= .kserve
 PTYCHODUS ?= .ptychodus
+LIVE ?= .live
 REPOSITORY ?= repo
 BUNDLE ?= build/bundle
 EXTRAS ?=
@@ -21,7 +22,7 @@ JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench bench-live exporters test hostile licences coverage package bundle resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus \
+.PHONY: demo bench bench-live exporters test hostile licences coverage package bundle resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus test-live \
 	lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
@@ -34,8 +35,11 @@ bench: $(STAMP)  ## speed of the networks of the demo against their frameworks: 
 	$(BIN)/ptychonnx bench $(wildcard $(DEMO)/models/*.onnx) $(addprefix --run ,$(wildcard $(DEMO)/runs/*)) \
 		--judge-on $(DEMO)/data/test.npz $(if $(wildcard $(PIPELINE)),--pipeline $(PIPELINE)) --json benchmarks/results/bench.json
 
+# Further artifacts for bench-live, of other sizes for example.
+LIVE_NETWORKS ?= zoo:any_64
+
 bench-live: $(STAMP)  ## rate, latency and memory of a live reconstruction: benchmarks/results/live.json
-	$(BIN)/python benchmarks/live.py zoo:pinn_hybrid --scan $(DEMO)/data/test.npz --out benchmarks/results/live.json
+	$(BIN)/python benchmarks/live.py zoo:pinn_hybrid $(LIVE_NETWORKS) --out benchmarks/results/live.json
 
 exporters: $(STAMP)  ## our exporter next to others; continues where it stopped: benchmarks/results/exporters.json
 	$(BIN)/python -m benchmarks.exporters
@@ -90,6 +94,9 @@ test-ptychodus: $(PTYCHODUS)/installed  ## files that we write, opened by ptycho
 	$(PTYCHODUS)/bin/python -m pytest tests/runtime/test_products.py tests/runtime/test_formats_ptychodus.py \
 		tests/harness/test_ptychodus_folder.py
 
+test-live: $(STAMP) $(LIVE)/installed  ## `live` with simulators of detectors that are not ours, on this machine's loopback
+	PTYCHONNX_LIVE=$(abspath $(LIVE)) $(BIN)/python -m pytest -m live tests/harness/test_live_peers.py
+
 lint: $(STAMP)  ## format, style, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -131,6 +138,11 @@ $(KSERVE)/installed: tests/export/kserve.txt
 $(PTYCHODUS)/installed: tests/runtime/ptychodus.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(PTYCHODUS)
 	$(PTYCHODUS)/bin/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -r tests/runtime/ptychodus.txt -e .
+	touch $@
+
+$(LIVE)/installed: tests/harness/live_peers.txt
+	$(PYTHON) -m venv $(LIVE)
+	$(LIVE)/bin/python -m pip install --quiet $(PIP_FLAGS) -r tests/harness/live_peers.txt
 	touch $@
 
 clean:

@@ -69,7 +69,8 @@ def live(
         str,
         typer.Option(
             metavar="URL|FILE",
-            help="Encoders: zmq:// or zmq+sub://host:port, JSON messages; or a .csv file that grows.",
+            help="Encoders: zmq:// or zmq+sub://host:port, JSON messages; pva://host:port/PV, a table; "
+            "swmr+file:///FILE?x=PATH&y=PATH or a .csv file that grows; raster://ROWSxCOLUMNS?step=STEP, a plan.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="File for the object: .h5 (ptychodus product) or .cxi.")],
@@ -145,8 +146,14 @@ def live(
             served = stack.enter_context(PageServer(view, page))
             print_lines(f"{served.url} shows the object")
 
+        written: set[Path] = set()
+
         def finished(series: FinishedSeries) -> None:
             path = out if streams.series == 1 else out.with_stem(f"{out.stem}-{series.series}")
+            if path in written:
+                # The detector has started again and counts its series anew.
+                path = out.with_stem(f"{path.stem}-again-{len(written)}")
+            written.add(path)
             write_reconstruction(path, series.reconstruction, series.scan, network.contract)
             _report(path, series, network, settings.batch)
 
@@ -197,6 +204,10 @@ def _report(path: Path, series: FinishedSeries, network: Predictor, batch: int) 
         _logger.warning("%s", line)
     if series.reconstruction.skipped:
         print_lines(series.reconstruction.skipped_text)
+    if (misfit := series.reconstruction.misfit) is None or misfit.verdict != "good":
+        _logger.warning("%s", misfit or "forward misfit unknown: it needs a probe, and an object in memory")
+    else:
+        print_lines(str(misfit))
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.live.live_reconstruction import LiveReconstruction
 from ptychonnx.runtime.live.live_report import number_ranges
 
-__all__ = ["LiveView"]
+__all__ = ["PICTURES", "LiveView"]
+
+PICTURES = ("amplitude", "phase", "positions", "pattern", "prediction")
 
 # Copies are made at most this often, and only while somebody looks.
 _SECONDS_PER_COPY = 0.2
@@ -23,6 +25,8 @@ _LOOKING_SECONDS = 3.0
 _LAST_LOOK_SECONDS = 1.0
 # Longest side of a picture, in pixels.
 _LARGEST_SIDE = 1024
+# Dots along the longer side of the map of positions.
+_DOTS_ACROSS = 192
 _RATE_SECONDS = 2.0
 
 
@@ -33,6 +37,8 @@ class LiveView:
         self._lock = threading.Lock()
         self._object: NDArray[np.complex64] | None = None
         self._pattern: NDArray[np.float32] | None = None
+        self._prediction: NDArray[np.float32] | None = None
+        self._centres = np.empty((0, 2))
         self._pictures: dict[str, tuple[int, bytes]] = {}
         self._state: dict[str, Any] = {"phase": "waiting", "source": source, "version": 0}
         self._asked = self._copied = 0.0
@@ -67,12 +73,12 @@ class LiveView:
             "left_out": number_ranges(report.left_out) if report.left_out else "",
             "photons": checks.photons,
             "misfit": checks.misfit,
-            "warnings": (["The beam seems lost."] if checks.beam_lost else [])
-            + (report.warnings() if final else []),
+            "warnings": checks.warnings + (report.warnings() if final else list(report.beam.values())),
         }
         with self._lock:
             self._object = None if stitched is None else np.where(stitched.covered, stitched.object, np.nan)
             self._pattern = None if current.last_pattern is None else current.last_pattern[1]
+            self._prediction, self._centres = checks.predicted, current.object.centres()
             self._state = state
 
     def wait_for_browsers(self) -> None:
@@ -87,19 +93,21 @@ class LiveView:
             return dict(self._state)
 
     def picture(self, name: str) -> bytes | None:
-        """PNG of `amplitude`, `phase` or `pattern`; None before there is one."""
+        """PNG by one of the names in `PICTURES`; None before there is one."""
         self._asked = time.monotonic()
         with self._lock:
-            version, whole, pattern = self._state["version"], self._object, self._pattern
-            drawn = self._pictures.get(name)
+            version, whole = self._state["version"], self._object
+            patterns = {"pattern": self._pattern, "prediction": self._prediction}
+            centres, drawn = self._centres, self._pictures.get(name)
         if drawn is not None and drawn[0] == version:
             return drawn[1]
-        if name == "pattern":
-            if pattern is None:
-                return None
-            content = _png(np.log1p(pattern), "magma", None)
+        if name in patterns:
+            pattern = patterns[name]
+            content = None if pattern is None else _png(np.log1p(pattern), "magma", None)
         elif whole is None:
             return None
+        elif name == "positions":
+            content = _png(_map(centres, whole.shape), "viridis", None)
         else:
             step = -(-max(whole.shape) // _LARGEST_SIDE)
             part = whole[::step, ::step]
@@ -108,9 +116,19 @@ class LiveView:
                 if name == "amplitude"
                 else _png(np.angle(part), "twilight", (-np.pi, np.pi))
             )
-        with self._lock:
-            self._pictures[name] = version, content
+        if content is not None:
+            with self._lock:
+                self._pictures[name] = version, content
         return content
+
+
+def _map(centres: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """An image of a canvas with the order of arrival at the centres of the patches, NaN elsewhere; dots are visible."""
+    step = -(-max(shape) // _DOTS_ACROSS)
+    image = np.full([-(-side // step) for side in shape], np.nan)
+    rows, columns = (centres // step).astype(np.intp).T
+    image[rows, columns] = np.arange(len(centres))
+    return image
 
 
 def _png(image: NDArray, colours: str, limits: tuple[float, float] | None) -> bytes:

@@ -13,16 +13,18 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, urlsplit
 
-from ptychonnx.harness.view.live_view import LiveView
+from ptychonnx.harness.view.live_view import PICTURES, LiveView
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["PageServer"]
 
-_PICTURES = {f"/{name}.png": name for name in ("amplitude", "phase", "pattern")}
+_PICTURES = {f"/{name}.png": name for name in PICTURES}
 _POLICY = (
     "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'"
 )
+# Connections at the same time; a browser opens six.
+_CONNECTIONS = 64
 # A browser that reads slower than this is dropped, in seconds.
 _SLOWEST = 10.0
 
@@ -30,6 +32,23 @@ _SLOWEST = 10.0
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 32
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._free = threading.BoundedSemaphore(_CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Refuse further connections while many are open: files of the reconstruction need descriptors too."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away is no error."""
@@ -86,7 +105,8 @@ def _handler(view: LiveView, token: str, local: bool) -> type[BaseHTTPRequestHan
 
     class Handler(BaseHTTPRequestHandler):
         timeout = _SLOWEST
-        protocol_version = "HTTP/1.1"
+        # Without connections that stay open: they would outlive the server, and take the places of other browsers.
+        protocol_version = "HTTP/1.0"
         server_version, sys_version = "ptychonnx", ""
         types: ClassVar[dict[str, str]] = {"/": "text/html; charset=utf-8", "/state": "application/json"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import bitshuffle
@@ -13,7 +14,7 @@ from ptychonnx.runtime.errors import InputError
 
 __all__ = ["CODECS", "decoded"]
 
-CODECS = ("none", "lz4", "bslz4", "bszstd")
+CODECS = ("none", "lz4", "bslz4", "bszstd", "blosc", "jpeg")
 # Bytes of uncompressed data, big-endian, and of one block: the header of HDF5's filters, which detectors use.
 _HEADER = struct.Struct(">QI")
 _LARGEST_FRAME = 2**25
@@ -26,7 +27,7 @@ def decoded(data: bytes, codec: str, shape: tuple[int, int], dtype: np.dtype, wh
     ----------
     codec
         One of `CODECS`: raw bytes; LZ4, as one block or with the header of the HDF5 filter; bitshuffle with LZ4 or
-        Zstandard, with the header of the HDF5 filter.
+        Zstandard, with the header of the HDF5 filter; Blosc; JPEG of 8 bits.
     shape
         (rows, columns).
     dtype
@@ -48,7 +49,7 @@ def decoded(data: bytes, codec: str, shape: tuple[int, int], dtype: np.dtype, wh
         raise InputError(f"{where}: {rows} x {columns} pixels, expected at most {_LARGEST_FRAME} pixels")
     size = rows * columns * dtype.itemsize
     try:
-        values = _decompressed(data, codec, rows * columns, dtype, where)
+        values = _decompressed(data, codec, shape, dtype, where)
     except InputError:
         raise
     except Exception as error:  # the codecs raise types of their own
@@ -58,7 +59,8 @@ def decoded(data: bytes, codec: str, shape: tuple[int, int], dtype: np.dtype, wh
     return np.ascontiguousarray(values.view(dtype).reshape(shape), dtype=dtype.newbyteorder("="))
 
 
-def _decompressed(data: bytes, codec: str, pixels: int, dtype: np.dtype, where: str) -> NDArray:
+def _decompressed(data: bytes, codec: str, shape: tuple[int, int], dtype: np.dtype, where: str) -> NDArray:
+    pixels = shape[0] * shape[1]
     size = pixels * dtype.itemsize
     if codec == "none":
         return np.frombuffer(data, np.uint8)
@@ -67,6 +69,10 @@ def _decompressed(data: bytes, codec: str, pixels: int, dtype: np.dtype, where: 
         if declared == size:
             return np.frombuffer(_lz4_blocks(data, size, block), np.uint8)
         return np.frombuffer(lz4.block.decompress(data, uncompressed_size=size), np.uint8)
+    if codec == "blosc":
+        return _blosc(data, size)
+    if codec == "jpeg":
+        return _jpeg(data, shape)
     if codec not in CODECS:
         raise InputError(f"{where}: compressed with {codec}, expected one of {', '.join(CODECS)}")
     # Some senders leave the header empty: the shape states the size.
@@ -78,6 +84,26 @@ def _decompressed(data: bytes, codec: str, pixels: int, dtype: np.dtype, where: 
     decompress = bitshuffle.decompress_lz4 if codec == "bslz4" else bitshuffle.decompress_zstd
     payload = np.frombuffer(data, np.uint8, offset=_HEADER.size)
     return decompress(payload, (pixels,), dtype, block // dtype.itemsize).view(np.uint8)
+
+
+def _blosc(data: bytes, size: int) -> NDArray:
+    """Decompress Blosc, whose header states the size of the result and of the data."""
+    import blosc  # few detectors need it
+
+    declared, length = struct.unpack_from("<I4xI", data, 4)
+    if (declared, length) != (size, len(data)):
+        raise ValueError(f"declares {declared} bytes in {length}, there are {len(data)}")
+    return np.frombuffer(blosc.decompress(data), np.uint8)
+
+
+def _jpeg(data: bytes, shape: tuple[int, int]) -> NDArray:
+    """Decompress a grey JPEG; its header states the size before anything is decoded."""
+    from PIL import Image  # slow to import
+
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        if image.mode != "L" or (image.height, image.width) != shape:
+            raise ValueError(f"{image.width} x {image.height} pixels of mode {image.mode}")
+        return np.asarray(image).reshape(-1)
 
 
 def _default_block(dtype: np.dtype) -> int:

@@ -37,6 +37,7 @@ class GrowingObject:
         self._size = weight.shape[0]
         self._canvas = Canvas(0, 0)
         self._low = np.zeros(2, np.intp)
+        self._centres: list[NDArray[np.float64]] = []
         self.version = 0
 
     def add(self, patches: NDArray[np.complex64], positions: NDArray[np.float64]) -> None:
@@ -59,7 +60,15 @@ class GrowingObject:
             np.ascontiguousarray(patches, np.complex64), corners, exact - whole, interpolate=True
         )
         self._canvas.add(placed, self._weight)
+        self._centres.append(np.asarray(positions))
         self.version += 1
+
+    def centres(self) -> NDArray[np.float64]:
+        """Centres [m, 2] of the patches so far, in pixels of the canvas of `stitched`, in order of their arrival."""
+        if not self._centres:
+            return np.empty((0, 2))
+        self._centres = [np.concatenate(self._centres)]
+        return self._centres[0] - self._low
 
     def window(self, place: NDArray[np.float64]) -> NDArray[np.complex64]:
         """The object [N, N] around a position that has a patch, to the nearest pixel."""

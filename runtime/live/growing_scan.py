@@ -23,6 +23,8 @@ __all__ = ["GrowingScan"]
 
 # Patterns that are read together.
 _BLOCK = 64
+# Patterns from which the brightness is estimated while the scan runs.
+_SAMPLE = 256
 
 
 class GrowingScan:
@@ -57,7 +59,21 @@ class GrowingScan:
 
     def batch(self, patterns: NDArray[np.float32]) -> Scan:
         """Patterns [m, N, N] whose positions are not known yet, as a scan, for the network."""
-        return _with_probe(Scan(patterns, np.zeros((len(patterns), 2)), name=self._name), self._probe)
+        places = np.zeros((len(patterns), 2))
+        scan = Scan(
+            patterns,
+            places,
+            mask=self.conversion.mask,
+            pixel_size=self._options.pixel_size,
+            wavelength=self._options.wavelength,
+            name=self._name,
+        )
+        return _with_probe(scan, self._probe)
+
+    def sample(self, count: int) -> Scan:
+        """At most 256 of the first `count` stored patterns, evenly spread, as a scan without positions."""
+        rows = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.intp))
+        return self.batch(self._file.read(rows))
 
     def in_pixels(self, positions: NDArray[np.float64], conventions: Conventions) -> NDArray[np.float64]:
         """Positions [m, 2] of the source in object pixels (row, column), for the growing object."""

@@ -5,6 +5,9 @@ predicted when frames arrive and stored; each is placed when its position is set
 
 At the end the object is stitched by `reconstruct` from the stored patches in order of their numbers, as from a finished
 file: in what order frames and positions came changes no bit of the result.
+
+A general network takes the brightness of the whole scan, which is known at the end. While the scan runs it takes that
+of the patterns so far; at the end `reconstruct` runs it once more.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.read_options import Convention, Conventions
 from ptychonnx.runtime.inference import Predictor
+from ptychonnx.runtime.inference.predictor import Beam
 from ptychonnx.runtime.live.events import Frame, UnreadableFrame
 from ptychonnx.runtime.live.frame_conversion import FrameConversion
 from ptychonnx.runtime.live.growing_object import GrowingObject
@@ -32,6 +36,7 @@ from ptychonnx.runtime.live.running_checks import RunningChecks
 from ptychonnx.runtime.live.stored_patches import StoredPatches
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.reconstruction.stitching import patch_weight
+from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["FinishedSeries", "LiveReconstruction", "warm_up"]
@@ -39,6 +44,8 @@ __all__ = ["FinishedSeries", "LiveReconstruction", "warm_up"]
 _logger = logging.getLogger("ptychonnx.runtime.live")
 # If none of this many frames can be used, the settings are wrong.
 _HOPELESS = 64
+# Frames were lost if their numbers span more than this many times their count.
+_SPARSE = 1.5
 
 
 @dataclass(frozen=True)
@@ -53,15 +60,16 @@ class FinishedSeries:
 
 def warm_up(network: Predictor, settings: LiveSettings) -> None:
     """Run the network and the stitching kernel once, so that the first frames do not wait for what loads late."""
-    if network.contract.general:
-        raise InputError(
-            f"{network.name}: is general, and a stream has no beam to measure beforehand: make an artifact for it with "
-            "`ptychonnx specialise`"
-        )
     n = network.contract.n
     scan = Scan(np.ones((settings.batch, n, n), np.float32), np.zeros((settings.batch, 2)), settings.probe)
-    patches = network.predict(*network.inputs(scan, np.arange(settings.batch)[:, None]))
-    GrowingObject(np.ones((n, n)), synchronise=False).add(patches[:, 0], scan.positions)
+    patches = _predicted(network, scan, network.beam(scan))
+    GrowingObject(np.ones((n, n)), synchronise=False).add(patches, scan.positions)
+
+
+def _predicted(network: Predictor, scan: Scan, beam: Beam) -> NDArray[np.complex64]:
+    """Patches [m, N, N] of a scan that is one batch."""
+    groups = np.arange(len(scan))[:, None]
+    return np.concatenate([patches[:, 0] for _, patches in network.batches(scan, groups, len(scan), beam)])
 
 
 class LiveReconstruction:
@@ -93,13 +101,17 @@ class LiveReconstruction:
         stitching = settings.stitching.resolved(contract)
         weight = patch_weight(stitching.weighting, contract.n, settings.probe, stitching.window)
         self.object = GrowingObject(weight, synchronise=stitching.synchronise)
-        self.report, self.checks = LiveReport(), RunningChecks()
+        self.report, self.checks = LiveReport(), RunningChecks(settings.probe)
         self.finished = False
         self.last_pattern: tuple[int, NDArray[np.float32]] | None = None
         self._unit: str | None = settings.reading.positions_unit
         self._scan: GrowingScan | None = None
         self._patches = RecordFile((contract.n, contract.n), np.complex64, "the patches of the scan")
+        self._beam: Beam = {}
+        # The beam is estimated again when so many patterns have arrived.
+        self._estimate_at = 1
         self._seen: set[int] = set()
+        self._gaps_said = False
         self._waiting: set[int] = set()
         self._received: dict[int, float] = {}
         self._first, self._last, self._seconds = 0.0, 0.0, 0.0
@@ -130,6 +142,8 @@ class LiveReconstruction:
         for event in events:
             if event.number in self._seen:
                 report.duplicates += 1
+                if report.duplicates == 1:
+                    _logger.warning("frame %d of %s came again: the first counts", event.number, self._name)
                 continue
             self._seen.add(event.number)
             report.frames += 1
@@ -140,6 +154,7 @@ class LiveReconstruction:
         if frames:
             self._first = self._first or frames[0].received
             self._predict(frames)
+        self._look_for_gaps()
         if report.frames >= _HOPELESS and len(report.left_out) == report.frames:
             reason = report.left_out[min(report.left_out)]
             raise InputError(f"none of the first {report.frames} frames can be used: {reason}")
@@ -160,13 +175,16 @@ class LiveReconstruction:
         for start in range(0, len(numbers), step):
             self._place(numbers[start : start + step])
 
-    def finish(self, announced: int | None = None) -> FinishedSeries:
+    def finish(self, announced: int | None = None, *, again: bool = True) -> FinishedSeries:
         """Stitch the object from everything that has a position.
 
         Parameters
         ----------
         announced
             Number of frames that the detector announced, if the series is complete.
+        again
+            Run a general network once more with the brightness of the whole scan, as for a finished file. It takes as
+            long as `reconstruct`, which an interruption has no time for.
 
         Raises
         ------
@@ -189,10 +207,13 @@ class LiveReconstruction:
         places = dict(zip(own := [n for n in numbers if n in table], table.positions(own), strict=True))
         positions = np.array([places[n] if n in places else interpolated[n] for n in numbers])
         scan = self._scan.scan(numbers, positions, self._conventions(), _logger.info)
-        self._predict_tail(scan, numbers)
-        patches = StoredPatches(self._network, self._patches, self._scan.rows(numbers))
-        reconstruction = reconstruct(patches, scan, self._settings.stitching, self._settings.batch)
+        network = self._network
+        if not (network.contract.general and again):
+            self._predict_tail(scan, numbers)
+            network = StoredPatches(network, self._patches, self._scan.rows(numbers))
+        reconstruction = reconstruct(network, scan, self._settings.stitching, self._settings.batch)
         report.seconds = self._last - self._first
+        report.beam = {line.partition(":")[0]: line for line in reconstruction.warnings}
         return FinishedSeries(
             self.series, replace(reconstruction, inference_seconds=self._seconds), scan, report
         )
@@ -209,19 +230,43 @@ class LiveReconstruction:
         padded = converted.patterns.take(range(batch), axis=0, mode="clip")
         one = scan.batch(padded)
         self._network.check_scan(one)
-        inputs = self._network.inputs(one, np.arange(batch)[:, None])
-        patches = self._network.predict(*inputs)[:count, 0]
         numbers = [frame.number for frame in converted.frames]
         first = scan.append(converted.patterns)
-        self._patches.write(first, patches)
+        if first + count >= self._estimate_at:
+            self._look_at_beam(scan.sample(first + count))
+            self._estimate_at = 2 * (first + count)
+        self._patches.write(first, _predicted(self._network, one, self._beam)[:count])
         # From here on the frames count, also if the user interrupts.
         scan.records.update(zip(numbers, range(first, first + count), strict=True))
         self._waiting.update(numbers)
         self._received.update((frame.number, frame.received) for frame in converted.frames)
         self.last_pattern = numbers[-1], converted.patterns[-1]
-        self.checks.add_patterns(numbers[0], converted.patterns)
+        self.checks.add_patterns(numbers[0], converted.patterns, scan.conversion.mask)
         self._last = time.monotonic()
         self._seconds += self._last - start
+
+    def _look_for_gaps(self) -> None:
+        """Say once that many numbers do not come: a PUSH socket deals its messages out to all receivers in turn."""
+        seen = self._seen
+        if self._gaps_said or len(seen) < _HOPELESS:
+            return
+        span = max(seen) - min(seen) + 1
+        if span > _SPARSE * len(seen):
+            self._gaps_said = True
+            _logger.warning(
+                "%s: %d of %d frames did not come: does the detector drop them, or is another receiver connected to "
+                "the same socket?",
+                self._name,
+                span - len(seen),
+                span,
+            )
+
+    def _look_at_beam(self, sample: Scan) -> None:
+        """The beam for a general network, and what the network does not know about it, each kind said once."""
+        self._beam = self._network.beam(sample)
+        for line in beam_warnings(sample, self._network.contract):
+            if self.report.beam.setdefault(line.partition(":")[0], line) is line:
+                _logger.warning("%s", line)
 
     def _begin(self, frames: list[Frame]) -> GrowingScan:
         """Decide how frames are converted, from the first of them."""
@@ -265,9 +310,7 @@ class LiveReconstruction:
         if self._settings.probe is None or self._scan is None:
             return
         pattern = self._scan.patterns([number])[0]
-        self.checks.add_misfit(
-            pattern, self.object.window(place), self._settings.probe, self._scan.conversion.mask
-        )
+        self.checks.add_misfit(number, pattern, self.object.window(place), self._scan.conversion.mask)
 
     def _leave_out(self, reasons: dict[int, str]) -> None:
         for number, reason in reasons.items():
@@ -282,7 +325,7 @@ class LiveReconstruction:
         if not tail:
             return
         groups = np.arange(len(numbers) - tail, len(numbers))[:, None]
-        for index, patches in self._network.batches(scan, groups, self._settings.batch):
+        for index, patches in self._network.batches(scan, groups, self._settings.batch, self._beam):
             rows = self._scan.rows([numbers[row] for row in index[:, 0].tolist()])
             for row, patch in zip(rows.tolist(), patches[:, 0], strict=True):
                 self._patches.write(row, patch[None])

@@ -30,6 +30,8 @@ class LiveReport:
         Numbers that remained unmatched.
     interpolated
         Frames whose position was interpolated.
+    beam
+        What the network does not know about the scan, by its kind; see `ptychonnx.runtime.reconstruction.trust`.
     seconds
         From the first frame to the last patch.
     latencies
@@ -43,6 +45,7 @@ class LiveReport:
     without_position: list[int] = field(default_factory=list)
     without_frame: list[int] = field(default_factory=list)
     interpolated: list[int] = field(default_factory=list)
+    beam: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
 
@@ -60,7 +63,7 @@ class LiveReport:
 
     def warnings(self) -> list[str]:
         """One line for each kind of loss."""
-        lines = []
+        lines = list(self.beam.values())
         if self.missing:
             lines.append(f"frames that never came: {number_ranges(self.missing)}")
         if self.left_out:

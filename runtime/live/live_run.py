@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from types import TracebackType
 from typing import Self
@@ -180,7 +181,7 @@ class LiveRun:
             or quiet > self._options.positions_timeout
         )
 
-    def _finish(self) -> None:
+    def _finish(self, *, again: bool = True) -> None:
         """Pass the current series on, and prepare for the next; an interruption leaves it to be passed on again."""
         assert self._current is not None
         try:
@@ -189,7 +190,8 @@ class LiveRun:
             self._current.place(self._positions.unit)
             self._current.finished = True
             self._observe(self._current, len(self._frame_inbox))
-            self._finished(self._current.finish(None if self._ended is None else self._announced))
+            announced = None if self._ended is None else self._announced
+            self._finished(self._current.finish(announced, again=again))
         except PtychonnxError:
             self._current = None
             raise
@@ -205,7 +207,7 @@ class LiveRun:
         if self._current is None or not self._current.report.frames:
             return
         # What ends the run is the error to report, not that of the rescue.
-        for step in (self._take_the_rest, self._finish):
+        for step in (self._take_the_rest, partial(self._finish, again=False)):
             try:
                 step()
             except PtychonnxError as error:

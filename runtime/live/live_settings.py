@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.errors import UnsupportedError
+from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
@@ -56,7 +56,7 @@ def check_network(network: Predictor, settings: LiveSettings) -> None:
     UnsupportedError
         If the network takes groups of neighbouring patterns, which are known only at the end.
     InputError
-        If the weighting needs a probe and there is none.
+        If the network or the weighting needs a probe and there is none.
     """
     contract = network.contract
     if contract.gridsize != 1:
@@ -64,5 +64,7 @@ def check_network(network: Predictor, settings: LiveSettings) -> None:
             f"{network.name}: takes groups of {contract.channels} neighbouring patterns, which are known only when the "
             "scan is complete, expected a network of gridsize 1"
         )
+    if contract.general and settings.probe is None:
+        raise InputError(f"{network.name}: is general and needs the probe of the beam, expected --probe FILE")
     stitching = settings.stitching.resolved(contract)
     patch_weight(stitching.weighting, contract.n, settings.probe, stitching.window)

@@ -27,6 +27,9 @@ POSITION_SOURCES = {
     "zmq": "positions.json_messages:JsonMessages",
     "zmq+sub": "positions.json_messages:JsonMessages",
     "csv": "positions.growing_table:open_table",
+    "swmr+file": "positions.growing_datasets:GrowingDatasets",
+    "pva": "positions.pv_table:PVTable",
+    "raster": "positions.planned_raster:PlannedRaster",
 }
 _FILES = {".csv": "csv", ".txt": "csv", ".dat": "csv"}
 

@@ -65,16 +65,19 @@ class Experiment:
 
 @dataclass
 class Script:
-    """A source that reports what it was given, and then nothing."""
+    """A source that reports what it was given, and then nothing; from `stop_at` on, when the gate is open."""
 
     events: list
     unit: str | None = None
     delay: float = 0.0
+    gate: threading.Event | None = None
+    stop_at: int = 0
     received: int = 0
     closed: bool = field(default=False)
 
     def receive(self, timeout: float) -> FrameEvent | PositionEvent | None:
-        if self.received == len(self.events):
+        held = self.gate is not None and self.received >= self.stop_at and not self.gate.is_set()
+        if held or self.received == len(self.events):
             time.sleep(min(timeout, 0.01))
             return None
         time.sleep(self.delay)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.live.events import (
     Frame,
+    PositionSamples,
     PositionsBegin,
     PositionsEnd,
     SeriesBegin,
@@ -23,7 +27,9 @@ from ptychonnx.runtime.live.events import (
 from ptychonnx.runtime.live.live_reconstruction import FinishedSeries
 from ptychonnx.runtime.live.live_run import LiveRun
 from ptychonnx.runtime.live.live_settings import check_network
+from ptychonnx.runtime.live.running_checks import RunningChecks
 from ptychonnx.runtime.reconstruction import reconstruct
+from ptychonnx.runtime.scan.forward_model import forward
 
 from .live_streams import (
     FAST,
@@ -36,6 +42,26 @@ from .live_streams import (
 )
 
 pytest.importorskip("bitshuffle")
+
+# Patterns of 16 x 16 pixels and a limit of 20 kB for every file, by which writing fails as on a full disk.
+FULL_DISK = """
+import resource, signal, sys
+from ptychonnx.harness.cli import main
+from ptychonnx.harness.replay.detectors import open_detector, open_encoders
+from ptychonnx.harness.replay.replay import replay
+from ptychonnx.harness.replay.replay_options import ReplayOptions
+from ptychonnx.runtime.formats import read_scan
+import threading
+artifact, scan, out, frames, positions = sys.argv[1:]
+options = ReplayOptions(rate=5000)
+detector, encoders = open_detector("zmq", frames, options, 20), open_encoders(positions, options, 20)
+threading.Thread(target=replay, args=(read_scan(scan), detector, encoders, options), daemon=True).start()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.argv = ["ptychonnx", "live", artifact, "--frames", f"zmq://{frames}", "--positions", f"zmq://{positions}"]
+sys.argv += ["--positions-unit", "px", "--pixel-size", "1e-8", "--probe", scan, "--out", out]
+main()
+"""
 
 
 def test_frames_wait_for_positions_that_come_after_the_last_of_them(experiment: Experiment) -> None:
@@ -117,6 +143,66 @@ def test_a_new_series_makes_a_new_object_even_if_the_one_before_did_not_end(expe
     # What was not measured is not missing.
     assert first.report.missing == []
     assert second.reconstruction.object.tobytes() == experiment.offline.tobytes()
+
+
+def test_a_detector_that_starts_again_begins_a_new_object(experiment: Experiment) -> None:
+    """Also with the number of the series before."""
+    scan = experiment.scan
+    half = list(range(32))
+    frames = [SeriesBegin(1, 64), *frames_of(scan, half), SeriesBegin(1, 64), *frames_of(scan), SeriesEnd(1)]
+    positions = [PositionsBegin(), samples_of(scan, half), PositionsEnd()]
+    positions += [PositionsBegin(), samples_of(scan), PositionsEnd()]
+    first, second = live(experiment, frames, positions, FAST.model_copy(update={"series": 2}))
+    assert (len(first.scan), second.report.duplicates) == (32, 0)
+    assert second.reconstruction.object.tobytes() == experiment.offline.tobytes()
+
+
+def test_numbers_that_go_back_are_frames_that_came_twice(
+    experiment: Experiment, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = frames_of(experiment.scan, [*range(40), *range(20), *range(40, 64)])
+    (series,) = live(experiment, [*frames, SeriesEnd(1)], [samples_of(experiment.scan), PositionsEnd()])
+    assert caplog.text.count("frame 0 of series 1 came again: the first counts") == 1
+    assert series.report.duplicates == 20
+    assert series.reconstruction.object.tobytes() == experiment.offline.tobytes()
+
+
+def test_a_clock_that_jumps_changes_nothing(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    jumps = cycle([2e9, 0.0, 1e12, -5.0])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    positions = Script([samples_of(experiment.scan), PositionsEnd()], delay=0.2)
+    done: list[FinishedSeries] = []
+    frames = Script([*frames_of(experiment.scan), SeriesEnd(1)])
+    with LiveRun(experiment.network, frames, positions, experiment.settings, FAST, done.append) as run:
+        run.run()
+    assert done[0].reconstruction.object.tobytes() == experiment.offline.tobytes()
+    assert 0 <= done[0].report.seconds < 60
+
+
+def test_a_second_receiver_on_the_same_socket_is_suspected(
+    experiment: Experiment, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A PUSH socket deals messages out in turn: one receiver gets the odd frames, another the even ones."""
+    numbers = [2 * n for n in range(64)]
+    images = frames_of(experiment.scan)
+    frames = [Frame(1, number, images[number // 2].image) for number in numbers]
+    table = PositionSamples(np.array(numbers), experiment.scan.positions)
+    (series,) = live(experiment, [*frames, SeriesEnd(1)], [table, PositionsEnd()])
+    assert "63 of 127 frames did not come" in caplog.text
+    assert "is another receiver connected to the same socket?" in caplog.text
+    assert series.report.missing == list(range(1, 127, 2))
+
+
+def test_a_full_disk_is_said_in_one_line(experiment: Experiment, tmp_path: Path) -> None:
+    """The patterns do not fit into the folder for temporary files."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    arguments = [experiment.network.path, experiment.path, tmp_path / "o.h5", *addresses]
+    command = [sys.executable, "-c", FULL_DISK, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 3, result.stderr
+    assert "cannot hold the pat" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_late_receiver_says_what_it_missed(experiment: Experiment) -> None:
@@ -212,3 +298,28 @@ def test_positions_without_a_unit_are_refused(experiment: Experiment) -> None:
             [samples_of(experiment.scan), PositionsEnd()],
             reading=ReadOptions(),
         )
+
+
+def test_checks_notice_a_lost_beam_another_probe_and_an_empty_beam() -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[-16:16, -16:16]
+    probe = np.exp(-(rows**2 + columns**2) / 40 + 0.01j * (rows**2 + columns**2)).astype(np.complex64)[None]
+    other = np.roll(probe * np.exp(0.3j * rows), 5, axis=2)
+    windows = np.exp(1j * rng.uniform(-1, 1, (200, 32, 32))).astype(np.complex64)
+    checks = RunningChecks(1000 * probe)
+
+    def look(first: int, beam: np.ndarray, objects: np.ndarray, light: float = 1000) -> list[str]:
+        for number, window in enumerate(objects, first):
+            measured = np.sqrt(rng.poisson((light * forward(window, beam)) ** 2)).astype(np.float32)
+            checks.add_patterns(number, measured[None])
+            checks.add_misfit(number, measured, window, None)
+        return [line.partition(": ")[2] for line in checks.warnings]
+
+    assert look(0, probe, windows[:80]) == []
+    assert "did the beam change" in look(80, other, windows[:40])[0]
+    assert look(120, probe, windows[:80]) == []
+    assert "is the sample out of the beam?" in look(200, probe, np.ones_like(windows[:40]))[0]
+    assert look(240, probe, windows[:80]) == []
+    (line,) = look(320, probe, windows[:1], light=100)
+    assert line.endswith("is the beam lost?")
+    assert look(321, probe, windows[:80]) == []

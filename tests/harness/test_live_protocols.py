@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from ptychonnx.harness.replay.detectors import open_detector
+from ptychonnx.harness.replay.replay_options import ReplayOptions
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.live.events import SeriesBegin, SeriesEnd
+from ptychonnx.runtime.live.sources import open_frames
 
-from .live_streams import received, received_all
+from .live_streams import free_port, received, received_all
 
 pytest.importorskip("bitshuffle")
 
@@ -106,3 +116,86 @@ def test_stream2_with_zstandard_and_without_compression_is_read() -> None:
     assert "expected at most" in event.reason
     with pytest.raises(InputError, match="expected Stream2"):
         received(b"\xff\xff", scheme="stream2")
+
+
+def test_every_codec_of_pv_access_is_read_and_others_are_refused_by_name() -> None:
+    """p4p's own server; it does not compress, so the test does."""
+    import bitshuffle
+    import blosc
+    import lz4.block
+    from p4p.nt import NTNDArray
+    from p4p.server import Server
+    from p4p.server.thread import SharedPV
+
+    image = np.random.default_rng(0).integers(0, 250, (12, 20)).astype(np.uint16)
+    small, jpeg = np.full((12, 20), 77, np.uint8), io.BytesIO()
+    Image.fromarray(small).save(jpeg, "JPEG")
+    packed = blosc.compress(image.tobytes(), typesize=2)
+    bomb = packed[:4] + (2**31 - 1).to_bytes(4, "little") + packed[8:]
+    sent = [
+        ("", 0, b""),
+        ("lz4", 6, lz4.block.compress(image.tobytes(), store_size=False)),
+        ("bslz4", 6, bitshuffle.compress_lz4(image.reshape(-1)).tobytes()),
+        ("blosc", 6, packed),
+        ("jpeg", 5, jpeg.getvalue()),
+        ("blosc", 6, bomb),
+        ("jpeg", 5, jpeg.getvalue()[:300]),
+        ("zfp", 6, b"1234"),
+    ]
+    connected = threading.Event()
+
+    class Connected:
+        def onFirstConnect(self, pv: SharedPV) -> None:
+            connected.set()
+
+    kind, port = NTNDArray(), free_port()
+    pv = SharedPV(handler=Connected(), initial=kind.wrap(image))
+    settings = {"EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1", "EPICS_PVAS_SERVER_PORT": str(port)}
+    settings["EPICS_PVAS_AUTO_BEACON_ADDR_LIST"] = "NO"
+    with Server(providers=[{"image": pv}], conf=settings, useenv=False):
+        source = open_frames(f"pva://127.0.0.1:{port}/image?first=1")
+        assert connected.wait(30)
+        assert source.receive(0.5) is None
+        for number, (codec, parameter, data) in enumerate(sent, 1):
+            value = kind.wrap(image)
+            value["uniqueId"] = number
+            if codec:
+                value["value"] = ("ubyteValue", np.frombuffer(data, np.uint8))
+                value["codec"] = {"name": codec, "parameters": parameter}
+            pv.post(value)
+        events = [source.receive(10) for _ in range(len(sent) + 1)]
+        source.close()
+    assert events[0] == SeriesBegin(1, None)
+    for event in events[1:5]:
+        np.testing.assert_array_equal(event.image, image)
+    np.testing.assert_array_equal(events[5].image, small)
+    assert "damaged blosc data (declares 2147483647 bytes" in events[6].reason
+    assert "damaged jpeg data" in events[7].reason
+    assert "compressed with zfp" in events[8].reason
+    assert "expected lz4, bslz4, blosc, jpeg" in events[8].reason
+
+
+def test_silx_reads_the_file_that_grows(tmp_path: Path) -> None:
+    """A reader that is not ours, while the replay writes."""
+    h5py_utils = pytest.importorskip("silx.io.h5py_utils")
+    image = np.random.default_rng(0).integers(0, 60000, (12, 20)).astype(np.uint16)
+    writer = open_detector("swmr", str(tmp_path / "grows.h5"), ReplayOptions(), 1)
+    for number in range(3):
+        writer.send(number, image + number)
+        # silx takes a process of its own: HDF5 shares open files inside one.
+        seen = subprocess.run(
+            [sys.executable, "-c", SILX, tmp_path / "grows.h5"], capture_output=True, text=True, check=True
+        ).stdout.split()
+        assert seen == [str(number + 1), str(int((image + number).sum()))]
+    assert h5py_utils is not None
+    writer.close()
+
+
+SILX = """
+import sys
+import hdf5plugin
+from silx.io.h5py_utils import File
+with File(sys.argv[1], mode="r", swmr=True, libver="latest") as file:
+    data = file["/entry/data/data"]
+    print(len(data), int(data[-1].sum()))
+"""

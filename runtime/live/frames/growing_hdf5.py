@@ -13,10 +13,10 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h5py
-import hdf5plugin  # noqa: F401  (registers the compression filters of detectors)
 
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd
+from ptychonnx.runtime.live.swmr import open_growing
 
 __all__ = ["GrowingHDF5"]
 
@@ -140,7 +140,7 @@ class GrowingHDF5:
             if path in self._done or not path.is_file():
                 continue
             try:
-                self._file = _opened(path)
+                self._file = open_growing(path)
                 dataset = self._file[self._key]
             except (OSError, KeyError):
                 # Not complete yet: the writer has created it and is about to write.
@@ -151,11 +151,3 @@ class GrowingHDF5:
             self._dataset = dataset
             return True
         return False
-
-
-def _opened(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r", libver="latest", swmr=True)
-    except OSError:
-        # Files that were not written for a reader at the same time, and are complete.
-        return h5py.File(path, "r")

@@ -17,16 +17,15 @@ import json
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.live.events import PositionEvent, PositionSamples, PositionsBegin, PositionsEnd
+from ptychonnx.runtime.live.positions.sample_columns import known_unit, pairs, position_samples
 from ptychonnx.runtime.live.zeromq import ZeroMQSource
 
 __all__ = ["JsonMessages"]
 
 _CHANNELS = {"x": "/INENC2.VAL.Value", "y": "/INENC3.VAL.Value"}
-_UNITS = ("px", "m", "mm", "um", "nm")
 
 
 class JsonMessages(ZeroMQSource):
@@ -40,9 +39,7 @@ class JsonMessages(ZeroMQSource):
         if not samples.isdigit() or samples.strip("0") == "":
             raise InputError(f"{url}: samples={samples}, expected the number of samples for each frame")
         self._samples = int(samples)
-        self.unit = query.get("unit")
-        if self.unit is not None and self.unit not in _UNITS:
-            raise InputError(f"{url}: unit={self.unit}, expected one of {', '.join(_UNITS)}")
+        self.unit = known_unit(query.get("unit"), url)
         self._next = 0
 
     def _event(self, parts: list[bytes]) -> PositionEvent:
@@ -66,10 +63,7 @@ class JsonMessages(ZeroMQSource):
 
     def _samples_of(self, message: dict[str, Any]) -> PositionSamples:
         if "datasets" not in message:
-            numbers = np.atleast_1d(np.asarray(message["frame"]))
-            if numbers.dtype.kind not in "iu":
-                raise ValueError("frame holds no whole numbers")
-            return PositionSamples(numbers.astype(np.int64), _pairs(message["y"], message["x"], len(numbers)))
+            return position_samples(message["frame"], message["y"], message["x"], self._url)
         sets = [message["datasets"][self._channels[axis]] for axis in ("y", "x")]
         starts = {int(one.get("starting_sample_number", self._next)) for one in sets}
         if len(starts) > 1:
@@ -77,11 +71,4 @@ class JsonMessages(ZeroMQSource):
         start, count = starts.pop(), len(sets[0]["data"])
         self._next = start + count
         numbers = np.arange(start, start + count, dtype=np.int64) // self._samples
-        return PositionSamples(numbers, _pairs(sets[0]["data"], sets[1]["data"], count))
-
-
-def _pairs(rows: Any, columns: Any, count: int) -> NDArray[np.float64]:
-    pair = [np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in (rows, columns)]
-    if {axis.shape for axis in pair} != {(count,)}:
-        raise ValueError(f"x and y differ in length, expected {count} each")
-    return np.stack(pair, axis=1)
+        return PositionSamples(numbers, pairs(sets[0]["data"], sets[1]["data"], count))

@@ -1,0 +1,48 @@
+"""Positions from a PV of EPICS PV Access whose updates hold the number of the frame with x and y.
+
+`pva://host:port/NAME?x=x&y=y&frame=frame&unit=um` names the fields: columns of an NTTable, or members of a group of
+QSRV; each is one number or an array. x is the column, y the row. Separate PVs for x and y have no number in common, by
+which positions are joined with frames, and cannot be used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.live.events import PositionSamples
+from ptychonnx.runtime.live.positions.sample_columns import known_unit, position_samples
+from ptychonnx.runtime.live.pva import PVMonitor
+
+__all__ = ["PVTable"]
+
+
+class PVTable(PVMonitor):
+    """A PV of a motion controller, see `ptychonnx.runtime.live.events.PositionSource`."""
+
+    _example = "pva://host:port/NAME?x=x&y=y&frame=frame&unit=um"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, "x", "y", "frame", "unit")
+        try:
+            self.unit = known_unit(self._query.get("unit"), url)
+        except InputError:
+            self.close()
+            raise
+
+    def _events(self, update: Any) -> list[PositionSamples]:
+        columns = {name: self._column(update, self._query.get(name, name)) for name in ("frame", "y", "x")}
+        return [position_samples(columns["frame"], columns["y"], columns["x"], self._url)]
+
+    def _column(self, update: Any, name: str) -> Any:
+        try:
+            # An NTTable has its columns in `value`; a group has members with a `value` each.
+            table = update.get("value", update)
+            column = table[name]
+            return np.atleast_1d(column["value"] if hasattr(column, "keys") else column)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self._url}: has no field {name} ({first_line(error)}), expected {self._example}"
+            ) from error

@@ -1,0 +1,141 @@
+"""Live reconstruction with a network that takes the beam of the scan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.formats.readers.native import write_scan
+from ptychonnx.runtime.formats.readers.probe import read_probe
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.live.events import PositionsEnd, SeriesEnd
+from ptychonnx.runtime.live.live_reconstruction import FinishedSeries, warm_up
+from ptychonnx.runtime.live.live_run import LiveRun
+from ptychonnx.runtime.live.live_settings import LiveSettings, check_network
+from ptychonnx.runtime.reconstruction import reconstruct
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
+from ptychonnx.runtime.scan import Scan
+
+from .live_streams import BATCH, FAST, Experiment, Script, counted, frames_of, samples_of
+
+pytest.importorskip("bitshuffle")
+
+
+@pytest.fixture(scope="module")
+def general(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """Twenty patterns of 64 x 64 pixels, three of them bad, for the general network of the zoo."""
+    import ptychonnx
+
+    folder = tmp_path_factory.mktemp("general")
+    scan = counted(ptychonnx.simulate_lines(grid=5, photons=1e5))
+    mask = np.ones((64, 64), dtype=bool)
+    mask[20, 30:33] = False
+    # As a reader of detector files leaves them: bad pixels hold nothing.
+    scan = replace(scan, diffraction=scan.diffraction[:20] * mask, positions=scan.positions[:20], mask=mask)
+    path = folder / "scan.npz"
+    write_scan(path, scan)
+    network = Session("zoo:any_64", "cpu")
+    settings = LiveSettings(
+        reading=ReadOptions(positions_unit="px"),
+        stitching=ReconstructOptions(),
+        probe=read_probe(path),
+        mask=mask,
+        batch=BATCH,
+        source="the test",
+    )
+    offline = reconstruct(network, read_scan(path, probe=path, estimate_probe=True), batch=BATCH).object
+    return Experiment(scan, path, network, offline, settings)
+
+
+def run_of(
+    experiment: Experiment, frames: list, done: list[FinishedSeries], observe: Callable = lambda *_: None
+) -> LiveRun:
+    sources = Script(frames), Script([samples_of(experiment.scan), PositionsEnd()])
+    return LiveRun(experiment.network, *sources, experiment.settings, FAST, done.append, observe)
+
+
+def test_the_object_of_a_general_network_is_that_of_the_file(general: Experiment) -> None:
+    """The brightness of a scan is known at its end, so the first batches were predicted with another one."""
+    done: list[FinishedSeries] = []
+    growing = []
+    warm_up(general.network, general.settings)
+    with run_of(
+        general,
+        [*frames_of(general.scan), SeriesEnd(1)],
+        done,
+        lambda current, waiting: growing.append(current.object.stitched()),
+    ) as run:
+        run.run()
+    assert done[0].reconstruction.object.tobytes() == general.offline.tobytes()
+    # What grows on the screen is nearly that: the same network, with the beam of the patterns so far.
+    last = growing[-1]
+    rows, columns = np.minimum(general.offline.shape, last.shape)
+    seen, known = last.object[:rows, :columns], general.offline[:rows, :columns]
+    covered = last.covered[:rows, :columns]
+    assert np.corrcoef(np.abs(seen[covered]), np.abs(known[covered]))[0, 1] > 0.9
+
+
+def test_an_interruption_keeps_what_was_predicted(general: Experiment) -> None:
+    """There may be no time to run the network again."""
+    done: list[FinishedSeries] = []
+
+    class Counting(Session):
+        calls = 0
+
+        def predict(self, *inputs: np.ndarray, **beam: object) -> np.ndarray:
+            self.calls += 1
+            return super().predict(*inputs, **beam)
+
+    network = Counting("zoo:any_64", "cpu")
+
+    before = []
+
+    def interrupt(current: object, waiting: int) -> None:
+        if current.placed == 16 and not before:
+            before.append(network.calls)
+            raise KeyboardInterrupt
+
+    with (
+        run_of(replace(general, network=network), frames_of(general.scan)[:16], done, interrupt) as run,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run.run()
+    assert len(done[0].scan) == 16
+    assert [network.calls] == before
+
+
+def test_another_beam_is_said_while_the_scan_runs(
+    general: Experiment, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sixteen times fewer photons."""
+    frames = [replace(frame, image=frame.image // 16) for frame in frames_of(general.scan)]
+    done: list[FinishedSeries] = []
+    said = []
+
+    def observe(current: object, waiting: int) -> None:
+        said.append(current.report.beam.get("photons"))
+
+    with caplog.at_level(logging.WARNING), run_of(general, [*frames, SeriesEnd(1)], done, observe) as run:
+        run.run()
+    assert "fewer than the network was trained for" in said[0]
+    assert caplog.text.count("fewer than the network was trained for") == 1
+    assert any(line.startswith("photons:") for line in done[0].report.warnings())
+
+
+def test_a_general_network_needs_a_probe(general: Experiment) -> None:
+    with pytest.raises(InputError, match="needs the probe of the beam, expected --probe FILE"):
+        check_network(general.network, replace(general.settings, probe=None))
+
+
+def test_a_scan_of_the_beam_of_a_specialised_network_has_nothing_to_say(experiment: Experiment) -> None:
+    done: list[FinishedSeries] = []
+    with run_of(experiment, [*frames_of(experiment.scan), SeriesEnd(1)], done) as run:
+        run.run()
+    assert isinstance(done[0].scan, Scan)
+    assert "photons" not in done[0].report.beam
