@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -212,13 +213,7 @@ def plugin_devices(name: str, library: Path) -> list[Any]:
     if not library.is_file():
         raise InputError(f"{library}: no such file, expected the library of the plugin provider {name}")
     path = str(library.resolve())
-    try:
-        ort.register_execution_provider_library(name, path)
-    except Exception as error:  # onnxruntime raises a dozen types of its own
-        if "already registered" not in str(error):
-            raise InputError(
-                f"{library}: onnxruntime does not take it as a plugin provider ({first_line(error)})"
-            ) from error
+    _register(name, path)
     devices = [
         device
         for device in ort.get_ep_devices()
@@ -227,3 +222,14 @@ def plugin_devices(name: str, library: Path) -> list[Any]:
     if not devices:
         raise DeviceError(f"{library}: the plugin provider {name} finds no device on this machine")
     return devices
+
+
+@cache
+def _register(name: str, path: str) -> None:
+    # Only once in a process: a second attempt frees what the first has created.
+    try:
+        ort.register_execution_provider_library(name, path)
+    except Exception as error:  # onnxruntime raises a dozen types of its own
+        raise InputError(
+            f"{path}: onnxruntime does not take it as a plugin provider ({first_line(error)})"
+        ) from error

@@ -164,6 +164,24 @@ def test_a_plugin_that_is_none_is_refused(tmp_path):
         Session(artifact, f"plugin:Web={library}")
 
 
+def test_a_plugin_is_registered_once_and_found_by_its_library(tmp_path, monkeypatch):
+    # A second registration of onnxruntime-ep-webgpu 0.4 ended the process.
+    library = tmp_path / "web.so"
+    library.touch()
+    registered = []
+    monkeypatch.setattr(
+        onnxruntime, "register_execution_provider_library", lambda *given: registered.append(given)
+    )
+    device = SimpleNamespace(ep_name="WebExecutionProvider", ep_metadata={"library_path": str(library)})
+    other = SimpleNamespace(ep_name="CPUExecutionProvider", ep_metadata={})
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [other, device])
+    assert plugin_devices("web", library) == plugin_devices("web", library) == [device]
+    assert registered == [("web", str(library))]
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [other])
+    with pytest.raises(DeviceError, match=r"web.so: the plugin provider web finds no device"):
+        plugin_devices("web", library)
+
+
 def test_nodes_that_fall_back_to_the_cpu_are_named_with_their_cost(tmp_path):
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
