@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
+import weakref
 from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +16,7 @@ from ptychonnx.runtime.contract.integrity import check_model_file, stored_contra
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.cuda_libraries import cuda_state
-from ptychonnx.runtime.inference.data_parallel import (
-    DataParallelRun,
-    SharedRun,
-    available_cores,
-    is_worth_splitting,
-)
+from ptychonnx.runtime.inference.data_parallel import SharedRun, available_cores
 from ptychonnx.runtime.inference.graph_agreement import check_agreement
 from ptychonnx.runtime.inference.io_binding import BoundRun, check_capture
 from ptychonnx.runtime.inference.onnxruntime_session import (
@@ -29,12 +24,12 @@ from ptychonnx.runtime.inference.onnxruntime_session import (
     assigned_nodes,
     fallback_line,
     open_session,
-    session_options,
 )
 from ptychonnx.runtime.inference.openvino_run import OpenVinoRun
 from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH, Batches, Beam, Predictor, complex_patches
 from ptychonnx.runtime.inference.providers import ProviderRequest
 from ptychonnx.runtime.inference.resilient_run import ResilientRun, Run
+from ptychonnx.runtime.inference.session_run import SessionRun
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.beam_arrays import beam_arrays
@@ -123,11 +118,12 @@ class Session(Predictor):
             raise InputError(
                 f"{path}: takes batches of {self.contract.batch}, several devices need any batch"
             )
-        self._parallel: DataParallelRun | None = None
-        self._loading = threading.Lock()
+        self._plain: SessionRun | None = None
         self._left = ""
         run = self._start(sessions, bound)
-        on_cpu = None if self.provider == CPU else self._take_over
+        # A run that held the session would keep its threads alive.
+        take_over = weakref.WeakMethod(self._take_over)
+        on_cpu = None if self.provider == CPU else lambda: take_over()()  # type: ignore[misc]
         self._resilient = ResilientRun(
             str(self.path), self.provider, run, self.contract.batch is None, on_cpu
         )
@@ -135,9 +131,8 @@ class Session(Predictor):
 
     def _start(self, sessions: Sequence[ort.InferenceSession], bound: bool | None) -> Run:
         """Choose how batches run."""
-        request, self._bound = self._request, None
+        request, self._bound, self._in_flight = self._request, None, 1
         on_cpu = self._session.get_providers()[0] == CPU
-        self._parts, self._in_flight = 1, 1
         if request.kind == "openvino":
             return OpenVinoRun(self.path.read_bytes(), request.bfloat16, self.threads or available_cores())
         if bound or (bound is None and not on_cpu and request.plugin is None):
@@ -149,9 +144,11 @@ class Session(Predictor):
             ]
             self._bound = runs[0]
             return SharedRun(runs) if len(runs) > 1 else runs[0]
-        if on_cpu:
-            self._parts = self.threads or available_cores()
-        return self._run_session
+        return self._run_plain((self.threads or available_cores()) if on_cpu else 1)
+
+    def _run_plain(self, threads: int) -> SessionRun:
+        self._plain = SessionRun(self.path, self._session, self.contract, threads)
+        return self._plain
 
     def _say_where(self) -> None:
         if line := fallback_line(self.path, self._session):
@@ -248,24 +245,7 @@ class Session(Predictor):
         session = open_session(self.path, ProviderRequest("cpu"), self.threads)
         self._left = f"{self.provider}, then "
         self._session, self._bound, self._in_flight = session, None, 1
-        self._parts = self.threads or available_cores()
-        return self._run_session
-
-    def _run_session(self, *inputs: NDArray, beam: Beam) -> NDArray[np.float32]:
-        if self.contract.batch is None and is_worth_splitting(len(inputs[0]), self._parts):
-            return self._data_parallel()(*inputs, beam=beam)
-        names = (tensor.name for tensor in self.contract.inputs)
-        feed = dict(zip(names, map(np.ascontiguousarray, inputs), strict=True)) | dict(beam)
-        (output,) = self._session.run([self.contract.output.name], feed)
-        return output
-
-    def _data_parallel(self) -> DataParallelRun:
-        """Load the artifact a second time, with one thread per operator, when it is first needed."""
-        with self._loading:
-            if self._parallel is None:
-                session = ort.InferenceSession(str(self.path), session_options(1), providers=[CPU])
-                self._parallel = DataParallelRun(session, self._parts)
-            return self._parallel
+        return self._run_plain(self.threads or available_cores())
 
     def _run_padded(self, inputs: Sequence[NDArray], batch: int, beam: Beam) -> NDArray[np.float32]:
         """Run in batches of a fixed size; the last is padded with its last group, whose output is dropped."""
@@ -309,10 +289,8 @@ class Session(Predictor):
 
     def close(self) -> None:
         """End the threads that split batches; onnxruntime frees its session with the last reference."""
-        with self._loading:
-            if self._parallel is not None:
-                self._parallel.close()
-                self._parallel = None
+        if self._plain is not None:
+            self._plain.close()
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
