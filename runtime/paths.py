@@ -1,17 +1,42 @@
-"""Paths as callers write them, and the hash of a file."""
+"""Paths as callers write them; the text and the hash of a regular file."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["StrPath", "file_sha256"]
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["StrPath", "file_sha256", "read_text"]
 
 StrPath = str | os.PathLike[str]
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of the bytes of a file, in hexadecimal digits."""
+    """SHA-256 of the bytes of a file, in hexadecimal digits; OSError if it is no regular file."""
+    _check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_text(path: Path) -> str:
+    """Text of a small file; OSError if it is no regular file.
+
+    Raises
+    ------
+    InputError
+        If it is not UTF-8.
+    """
+    _check_regular(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8, expected text") from error
+
+
+def _check_regular(path: Path) -> None:
+    # A FIFO waits for a writer, and a device may never end.
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))

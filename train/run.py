@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.paths import read_text
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.initial_retrieval import RetrievalConstants, constants_for_network
@@ -235,7 +236,7 @@ def read_run(folder: Path) -> RunRecord:
     if not path.is_file():
         raise InputError(f"{folder}: no {CONFIG_NAME} inside, expected a folder written by `ptychonnx train`")
     try:
-        return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        return RunRecord.model_validate_json(read_text(path))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the document"
@@ -254,7 +255,7 @@ def read_family(folder: Path) -> Family | None:
     if not path.is_file():
         return None
     try:
-        return Family.model_validate_json(path.read_text(encoding="utf-8"))
+        return Family.model_validate_json(read_text(path))
     except ValidationError as error:
         raise InputError(f"{path}: is damaged, expected the manifest of a simulated family") from error
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.paths import read_text
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.run import RunRecord
 
@@ -80,6 +81,6 @@ def read_plan(folder: Path) -> TrainingPlan:
     """
     path = folder / PLAN_NAME
     try:
-        return TrainingPlan.model_validate_json(path.read_text(encoding="utf-8"))
+        return TrainingPlan.model_validate_json(read_text(path))
     except (OSError, ValidationError) as error:
         raise InputError(f"{path}: cannot be read, expected the plan of an interrupted training") from error

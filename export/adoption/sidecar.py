@@ -22,6 +22,7 @@ from pydantic.json_schema import SkipJsonSchema
 from ptychonnx.export.adoption.preprocessing import STEPS, Argument
 from ptychonnx.runtime.contract import Weighting
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.npz import is_npy, load_npy
 from ptychonnx.runtime.scan.orientation import Orientation
 from ptychonnx.runtime.yaml_files import read_yaml_mapping
 
@@ -250,13 +251,11 @@ class Specification(_SpecificationPart):
             If the file holds something else.
         """
         path = self.folder / file
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: cannot be read, expected a .npy file ({error})") from error
-        if not isinstance(array, np.ndarray) or array.shape != shape:
-            shown = getattr(array, "shape", type(array).__name__)
-            raise InputError(f"{path}: is {shown}, expected an array {shape}")
+        if not path.is_file() or not is_npy(path):
+            raise InputError(f"{path}: cannot be read, expected a .npy file")
+        array = load_npy(path, f"an array {shape}")
+        if array.shape != shape or array.dtype.kind not in ("biufc" if kind is np.complex64 else "biuf"):
+            raise InputError(f"{path}: is {array.dtype} {array.shape}, expected an array {shape}")
         if not np.isfinite(array).all():
             raise InputError(f"{path}: holds NaN or infinity, expected finite values")
         return array.astype(kind)

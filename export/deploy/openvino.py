@@ -12,6 +12,7 @@ from ptychonnx.export.deploy.deployable import Deployable
 from ptychonnx.export.deploy.versioned_folder import Plan
 from ptychonnx.export.deploy.versions import plan_model, plan_versions
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.paths import read_text
 
 __all__ = ["CONFIG_FILE", "plan_openvino"]
 
@@ -69,10 +70,10 @@ def _document(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {_LIST: []}
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
         for entry in document[_LIST]:
             entry["config"]["name"].lower()
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise InputError(
             f"{path}: expected a configuration of OpenVINO Model Server with {_LIST} ({type(error).__name__}: {error})"
         ) from error

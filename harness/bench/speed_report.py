@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.paths import read_text
 
 __all__ = ["ArtifactSpeed", "SpeedReport", "VariantSpeed", "write_report"]
 
@@ -131,10 +132,10 @@ def write_report(report: SpeedReport, path: Path, pipeline: Path | None = None) 
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected the result of benchmarks/end_to_end.py") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: is not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, expected a JSON object")

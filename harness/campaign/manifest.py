@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
-from ptychonnx.runtime.paths import file_sha256
+from ptychonnx.runtime.paths import file_sha256, read_text
+from ptychonnx.runtime.reconstruction.misfit import Verdict
 
 __all__ = ["MANIFEST", "VERSION", "FileState", "Manifest", "ScanRecord"]
 
@@ -61,7 +62,7 @@ class ScanRecord(BaseModel):
         default=None, description="of the scan file; null if it could not be read"
     )
     settings: dict[str, Any] = Field(description="network and options that are not defaults")
-    result: str = Field(description="name of the object's file in the folder of the manifest")
+    result: str = Field(pattern=r"^[^/]+$", description="name of the object's file in the folder of the manifest")
     version: str = Field(description="of ptychonnx")
     finished: str = Field(description="ISO 8601, UTC")
     seconds: float = 0.0
@@ -69,7 +70,7 @@ class ScanRecord(BaseModel):
     patterns: int | None = None
     shape: tuple[int, int] | None = Field(default=None, description="rows and columns of the object")
     misfit: float | None = None
-    verdict: str | None = None
+    verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
     error: str | None = None
 
@@ -90,10 +91,10 @@ class Manifest:
         self.records: dict[str, ScanRecord] = {}
         self._complete = True
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = read_text(self.path)
         except FileNotFoundError:
             return
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise InputError(f"{self.path}: cannot be read as a manifest ({error})") from error
         self._complete = text.endswith("\n") or not text
         for number, line in enumerate(text.splitlines(), 1):

@@ -124,7 +124,8 @@ def write_slurm_scripts(
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     files = [str(path.absolute()) for path in (artifact, scan) if path is not None]
     values = {
-        "scan": scan.name,
+        # A line break in the name would end the comment.
+        "scan": "".join(letter if letter.isprintable() else "?" for letter in scan.name),
         "name": re.sub(r"[^\w.-]", "_", scan.stem),
         "version": VERSION,
         "shards": shards,

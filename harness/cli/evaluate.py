@@ -25,6 +25,7 @@ from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
+from ptychonnx.runtime.paths import read_text
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 
 __all__ = ["evaluate"]
@@ -203,7 +204,7 @@ def _commands(recipe: Path | None) -> list[str]:
     if recipe is None:
         return [shlex.join(["ptychonnx", *sys.argv[1:]])]
     try:
-        lines = recipe.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(recipe).splitlines()
+    except OSError as error:
         raise InputError(f"{recipe}: cannot be read as a shell script ({error})") from error
     return [line for line in lines if line.startswith("ptychonnx ")]

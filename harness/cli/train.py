@@ -19,6 +19,7 @@ from ptychonnx.harness.simulate.family import FamilyConfig, simulate_member
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.inference.artifact_path import run_path
+from ptychonnx.runtime.paths import read_text
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.validation import checked
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
@@ -159,7 +160,7 @@ def _manifest_of_family(data: list[Path]) -> dict[str, str]:
     manifest = data[0] / "manifest.json"
     if len(data) > 1 or (data[0] / "train.npz").is_file() or not manifest.is_file():
         return {}
-    return {FAMILY_NAME: manifest.read_text(encoding="utf-8")}
+    return {FAMILY_NAME: read_text(manifest)}
 
 
 def _new_scans(data: list[Path]) -> Callable[[int], list[Scan]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from ptychonnx.harness.report.page_images import ImageStrip, image_strip
 from ptychonnx.harness.report.page_template import render
 from ptychonnx.harness.report.quantity_images import Panel, quantity_images
 from ptychonnx.runtime.errors import first_line
-from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, GOOD
+from ptychonnx.runtime.formats.containers.hdf5_links import open_hdf5
+from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, GOOD, VERDICTS
 
 __all__ = ["ScanRow", "render_scans", "scan_row", "thumbnail"]
 
@@ -47,7 +49,7 @@ class ScanRow:
     @property
     def rank(self) -> int:
         """Place in the order of verdicts, the best first."""
-        return ("good", "doubtful", "wrong").index(self.record.verdict) if self.record.verdict else 3
+        return VERDICTS.index(self.record.verdict) if self.record.verdict else len(VERDICTS)
 
 
 def scan_row(folder: Path, record: ScanRecord) -> ScanRow:
@@ -55,9 +57,9 @@ def scan_row(folder: Path, record: ScanRecord) -> ScanRow:
     if record.error is not None:
         return ScanRow(record, (), record.error)
     try:
-        with h5py.File(folder / record.result) as file:
-            image = thumbnail(file)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        with ExitStack() as stack:
+            image = thumbnail(open_hdf5(folder / record.result, stack))
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, MemoryError) as error:
         return ScanRow(record, (), f"{record.result} cannot be read ({first_line(error)})")
     region = np.isfinite(image)
     quantities = quantity_images(None, region, [Panel(record.result, np.where(region, image, 0))])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ptychonnx.runtime.atomic import write_text
-from ptychonnx.runtime.paths import file_sha256
+from ptychonnx.runtime.paths import file_sha256, read_text
 
 __all__ = ["is_current", "write_manifest"]
 
@@ -16,13 +16,13 @@ __all__ = ["is_current", "write_manifest"]
 def is_current(manifest: Path, content: dict[str, Any], files: Sequence[Path]) -> bool:
     """Whether a manifest has this content, and all files are still as it says."""
     try:
-        recorded = json.loads(manifest.read_text(encoding="utf-8"))
+        recorded = json.loads(read_text(manifest))
         hashes = recorded.pop("sha256")
         # Tuples become lists in a file.
         return recorded == json.loads(json.dumps(content)) and all(
             hashes[path.name] == file_sha256(path) for path in files
         )
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return False
 
 

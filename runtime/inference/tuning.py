@@ -26,6 +26,7 @@ from ptychonnx.runtime.errors import PtychonnxError
 from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.machine import processor
+from ptychonnx.runtime.paths import read_text
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours
 
@@ -130,14 +131,14 @@ def _key(session: Session) -> dict[str, str]:
 def _cached(path: Path, key: dict[str, str], log: Callable[[str], None]) -> Tuning | None:
     """The cached result for this key, or None."""
     try:
-        tuning = Tuning.model_validate_json(path.read_text(encoding="utf-8"))
+        tuning = Tuning.model_validate_json(read_text(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
         first = error.errors()[0]
         log(f"warning: {path}: not a cached tuning ({first['msg']}), tuning again")
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, InputError) as error:
         log(f"warning: {path}: cannot be read ({error}), tuning again")
         return None
     if tuning.key != key:

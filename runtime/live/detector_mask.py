@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.formats.containers.npz import is_npy, load_npy
 from ptychonnx.runtime.paths import StrPath
 
@@ -30,8 +30,8 @@ def read_mask(path: StrPath) -> NDArray[np.bool_]:
 
         try:
             mask = tifffile.imread(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: damaged or unreadable ({error}), expected {expected}") from error
+        except Exception as error:  # image libraries raise types of their own
+            raise InputError(f"{path}: damaged or unreadable ({first_line(error)}), expected {expected}") from error
     else:
         raise InputError(f"{path}: no NPY or TIFF file, expected {expected}")
     if mask.ndim != 2 or mask.dtype.kind not in "biuf":

@@ -213,10 +213,11 @@ class LiveReconstruction:
             network = StoredPatches(network, self._patches, self._scan.rows(numbers))
         reconstruction = reconstruct(network, scan, self._settings.stitching, self._settings.batch)
         report.seconds = self._last - self._first
-        report.beam = {line.partition(":")[0]: line for line in reconstruction.warnings}
-        return FinishedSeries(
-            self.series, replace(reconstruction, inference_seconds=self._seconds), scan, report
-        )
+        # The brightness of the whole scan is unknown when its first pattern is predicted.
+        warnings = tuple(beam_warnings(scan, self._network.contract, scaled=False))
+        report.beam = {line.partition(":")[0]: line for line in warnings}
+        reconstruction = replace(reconstruction, inference_seconds=self._seconds, warnings=warnings)
+        return FinishedSeries(self.series, reconstruction, scan, report)
 
     def _predict(self, frames: list[Frame]) -> None:
         scan = self._scan or self._begin(frames)

@@ -15,8 +15,9 @@ from ptychonnx.runtime.inference import Predictor
 from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction.background import BackgroundReader, BackgroundWorker
 from ptychonnx.runtime.reconstruction.stitching import Stitcher
+from ptychonnx.runtime.reconstruction.trust import brightness_factor
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, ScaledAmplitudes
 
 __all__ = ["SegmentRun", "run_segments", "segments"]
 
@@ -117,12 +118,14 @@ def run_segments(
             keep(rows, patches)
         stitching.submit(patches, scan.positions[rows], part, last)
 
-    # Needs patterns in any order, so before they are read ahead.
-    beam = session.beam(scan)
+    # These need patterns in any order, so before they are read ahead.
+    beam, factor = session.beam(scan), brightness_factor(scan, session.contract)
     with ExitStack() as stages:
         stitching = stages.enter_context(BackgroundWorker(add, "stitch"))
         if isinstance(scan.diffraction, LazyAmplitudes):
             scan = replace(scan, diffraction=stages.enter_context(BackgroundReader(scan.diffraction, groups)))
+        if factor != 1:
+            scan = replace(scan, diffraction=ScaledAmplitudes(scan.diffraction, factor))
         mark = time.perf_counter()
         for index, patches in session.batches(scan, groups, batch, beam):
             inference_seconds += time.perf_counter() - mark

@@ -12,7 +12,7 @@ from ptychonnx.runtime.scan.beam_arrays import sampled_flux
 from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance, probe_of_thumbnail
 from ptychonnx.runtime.scan.probe_geometry import IN_FOCUS, defocus, fresnel_number, probe_diameter
 
-__all__ = ["beam_warnings", "overlap_of"]
+__all__ = ["beam_warnings", "brightness_factor", "overlap_of"]
 
 # An artifact with a fixed scale gives an object whose amplitude is off by the square root of the ratio of the photons.
 _BRIGHTNESS = 1.25
@@ -24,14 +24,20 @@ _OUTSIDE = 2.0
 _DEFOCUSED = 1.5
 
 
-def beam_warnings(scan: Scan, contract: Contract) -> list[str]:
-    """One line for each property of the scan that the artifact does not know; empty if it knows all of them."""
+def beam_warnings(scan: Scan, contract: Contract, *, scaled: bool = True) -> list[str]:
+    """One line for each property of the scan that the artifact does not know; empty if it knows all of them.
+
+    Parameters
+    ----------
+    scaled
+        Whether the network receives the patterns times `brightness_factor`.
+    """
     return [
         line
         for line in (
             _probe(scan, contract),
             _size(contract),
-            _photons(scan, contract),
+            _photons(scan, contract, scaled),
             _overlap(scan, contract),
             _oversampling(scan, contract),
             _defocus(scan, contract),
@@ -73,13 +79,15 @@ def _size(contract: Contract) -> str:
     )
 
 
-def _photons(scan: Scan, contract: Contract) -> str:
+def _photons(scan: Scan, contract: Contract, scaled: bool) -> str:
     flux = sampled_flux(scan)
     if not contract.general:
         trained = contract.probe.flux
         if trained / _BRIGHTNESS <= flux <= trained * _BRIGHTNESS:
             return ""
-        return f"photons: {flux:.3g} in a pattern, the artifact has a fixed scale for {trained:.3g}: amplitudes are off"
+        text = f"photons: {flux:.3g} in a pattern, the artifact has a fixed scale for {trained:.3g}: "
+        factor = brightness_factor(scan, contract) if scaled else 1
+        return text + ("amplitudes are off" if factor == 1 else f"patterns are multiplied by {factor:.3g} for it")
     known = contract.trained_for
     if known is None or known.photons is None:
         return ""
@@ -88,6 +96,19 @@ def _photons(scan: Scan, contract: Contract) -> str:
         return ""
     words = "fewer" if flux < low else "more"
     return f"photons: {flux:.3g} in a pattern, {words} than the network was trained for ({_range(known.photons)})"
+
+
+def brightness_factor(scan: Scan, contract: Contract) -> float:
+    """Factor that brings the amplitudes of a scan to the photons for which an artifact has a fixed scale.
+
+    It is 1 if the photons are about as many. It is 1 too for artifacts that take counts, which are whole numbers, and
+    for foreign networks, whose number of photons nobody verified.
+    """
+    if contract.general or contract.input.domain == "counts" or contract.provenance.framework == "foreign":
+        return 1.0
+    flux = sampled_flux(scan)
+    ratio = contract.probe.flux / flux if flux else 1.0
+    return 1.0 if 1 / _BRIGHTNESS <= ratio <= _BRIGHTNESS else float(np.sqrt(ratio))
 
 
 def _overlap(scan: Scan, contract: Contract) -> str:

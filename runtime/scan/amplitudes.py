@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["Amplitudes", "LazyAmplitudes", "check_amplitudes", "photons"]
+__all__ = ["Amplitudes", "LazyAmplitudes", "ScaledAmplitudes", "check_amplitudes", "photons"]
 
 # Size of the patterns whose statistics are computed at once, in bytes of float64.
 _BLOCK_BYTES = 2**23
@@ -147,6 +147,25 @@ class LazyAmplitudes:
         check_amplitudes(patterns, self._name, start)
         self._photons[start:stop] = photons(patterns)
         return patterns
+
+
+class ScaledAmplitudes:
+    """Amplitudes times a factor, which is applied on access."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, amplitudes: Amplitudes, factor: float) -> None:
+        self.shape = amplitudes.shape
+        self._amplitudes, self._factor = amplitudes, np.float32(factor)
+
+    def __len__(self) -> int:
+        return len(self._amplitudes)
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        return self._amplitudes[index] * self._factor
+
+    def __array__(self) -> NDArray:
+        return self[:]
 
 
 def photons(amplitudes: Amplitudes) -> NDArray[np.float64]:

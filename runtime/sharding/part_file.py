@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import h5py
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ptychonnx.runtime.contract import Placement
 from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.formats.containers.hdf5_links import open_hdf5
 from ptychonnx.runtime.reconstruction.stitching import Stitcher, Sums
 from ptychonnx.runtime.scan import Scan
 
@@ -138,9 +139,9 @@ def opened_part(path: Path) -> Iterator[PartReader]:
     InputError
         If the file is missing, cut short, or not a part.
     """
-    with _readable(path):
-        file = h5py.File(path, "r")
-    with file:
+    with ExitStack() as stack:
+        with _readable(path):
+            file = open_hdf5(path, stack)
         yield PartReader(path, file)
 
 

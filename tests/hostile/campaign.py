@@ -39,12 +39,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.machine import processor, software_versions
 from ptychonnx.runtime.reconstruction.stitching import Stitcher
 from tests.hostile.mutations import ORDERS, damage
+from tests.hostile.result_subjects import result_subjects
 from tests.hostile.subjects import Subject, all_subjects
 from tests.runtime.conftest import SIZE
 
@@ -59,6 +61,7 @@ _LAZY = (
     "ptychonnx.harness.evaluation.evaluate",
     "ptychonnx.runtime.reconstruction.stitching.kernel",
     "ptychonnx.export.adoption.adopt",
+    "ptychonnx.export.artifact.specialise",
     "ptychonnx.export.deploy.triton",
     "ptychonnx.harness.evaluation.write",
     "matplotlib.backends.backend_agg",
@@ -94,7 +97,7 @@ def run_campaign(count: int, seed: int = SEED, report: bool = False) -> list[Cas
     with tempfile.TemporaryDirectory() as folder:
         root, work = Path(folder) / "whole", Path(folder) / "work"
         root.mkdir()
-        subjects = all_subjects(root)
+        subjects = all_subjects(root) + result_subjects(root)
         expected = {subject.name: _run(subject, root, work, "") for subject in subjects}
         for subject in subjects:
             if (run := expected[subject.name]).code:
@@ -242,6 +245,9 @@ def _result(folder: Path, subject: Subject) -> object:
         rows = csv.DictReader(io.StringIO(path.read_text()))
         timed = re.compile(r"ms|seconds|per_pattern|file|scan")
         return [{key: value for key, value in row.items() if not timed.search(key)} for row in rows]
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            return {key: np.asarray(file[key]) for key in ("object", "weight")}
     with np.load(path, allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files if archive[key].dtype.kind in "fciub"}
 

@@ -126,6 +126,7 @@ class _Trial:
         self.faults: list[str] = []
         code, text, old, now = self.once(lambda: None)
         self.new = {file: written for file, written in now.items() if old.get(file) != written}
+        self._refusals = {1, 2, 3} if writer.journal else {2, 3}
         if code or not self.new:
             raise RuntimeError(f"{name}: {text[-1000:]}")
 
@@ -138,7 +139,18 @@ class _Trial:
             (self.folder / file).write_text("old")
         old = content(self.folder, self.writer)
         code, text = run(self.folder, self.writer.line, before)
+        if journal := self.writer.journal:
+            self._check_journal(self.folder / journal)
         return code, text, old, content(self.folder, self.writer)
+
+    def _check_journal(self, path: Path) -> None:
+        """Every line of a journal is whole, except a last one that was cut short."""
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        try:
+            for line in lines[: -1 if lines and not lines[-1].endswith("\n") else None]:
+                json.loads(line)
+        except ValueError:
+            self.faults.append(f"{self.name}: {path.name} has the line {line[:100]}")
 
     def interrupt(self) -> int:
         """Disturb each rename in each way; the number of disturbances."""
@@ -150,7 +162,7 @@ class _Trial:
                     break
                 count += 1
                 case = f"{self.name} {action} {number}"
-                if action == "fail" and (code not in {2, 3} or "Traceback" in text):
+                if action == "fail" and (code not in self._refusals or "Traceback" in text):
                     self.faults.append(f"{case}: exit code {code}: {text[-200:]}")
                 if now != old and not self._is_whole(now, old):
                     self.faults.append(f"{case}: {sorted(now)}, neither the old ones nor the new ones")
@@ -164,7 +176,7 @@ class _Trial:
         for limit in (0, 4000, max(map(len, self.new.values())) // 2):
             code, text, old, now = self.once(lambda limit=limit: fill(limit))
             codes.append(code)
-            if code and (code not in {2, 3} or "Traceback" in text or now != old):
+            if code and (code not in self._refusals or "Traceback" in text or now != old):
                 self.faults.append(f"{self.name} limit {limit}: {code} {text[-200:]}")
         return codes
 

@@ -6,7 +6,12 @@ import json
 import random
 from pathlib import Path
 
-from tests.hostile.subjects import Subject, publish
+import onnx
+from onnx import helper
+
+from ptychonnx.runtime.contract import CONTRACT_KEY
+from ptychonnx.runtime.contract.integrity import CONTRACT_HASH_KEY, contract_sha256
+from tests.hostile.subjects import Subject
 from tests.runtime.test_formats_damaged import damage_arrays, damage_bytes, damage_datasets
 
 __all__ = ["ORDERS", "damage"]
@@ -67,6 +72,8 @@ def damage(subject: Subject, folder: Path, chance: random.Random) -> str:
         kinds += [damage_datasets] * 2
     elif path.suffix in {".yaml", ".csv"}:
         kinds += [damage_text] * 3
+    elif path.suffix == ".jsonl":
+        kinds += [damage_journal] * 3
     kind = chance.choice(kinds)
     kind(path, chance)
     return f"{name}: {kind.__name__.removeprefix('damage_')}"
@@ -95,19 +102,34 @@ def damage_text(path: Path, chance: random.Random) -> None:
 
 def damage_contract(path: Path, chance: random.Random) -> str:
     """Another value in the contract of an artifact, whose hash is right."""
-    place = ""
+    model = onnx.load(path)
+    (text,) = (entry.value for entry in model.metadata_props if entry.key == CONTRACT_KEY)
+    text, place = damage_json(text, chance)
+    helper.set_model_props(model, {CONTRACT_KEY: text, CONTRACT_HASH_KEY: contract_sha256(text)})
+    onnx.save(model, path)
+    return f"contract, {place}"
 
-    def change(text: str) -> str:
-        nonlocal place
-        content = json.loads(text)
-        parent, key = content, chance.choice(sorted(content))
-        while isinstance(parent[key], dict) and parent[key] and chance.random() < 0.8:
-            parent = parent[key]
-            key = chance.choice(sorted(parent))
-        value = chance.choice(_VALUES)
-        place = f"contract, {key} = {json.dumps(value)[:30]}"
-        parent[key] = value
-        return json.dumps(content)
 
-    publish(path, change)
-    return place
+def damage_journal(path: Path, chance: random.Random) -> None:
+    """Another value in a line of JSON, a line that is cut short, or another line before it."""
+    line = path.read_text().splitlines()[0]
+    kind = chance.choice(["value", "value", "value", "cut", "line"])
+    if kind == "value":
+        line, _ = damage_json(line, chance)
+    elif kind == "cut":
+        line = line[: chance.randrange(len(line))]
+    else:
+        line = chance.choice([*_TEXTS, "[" * 100_000, "{}"]) + "\n" + line
+    path.write_text(line + chance.choice(["\n", ""]))
+
+
+def damage_json(text: str, chance: random.Random) -> tuple[str, str]:
+    """JSON of an object with another value in one place, and the place."""
+    content = json.loads(text)
+    parent, key = content, chance.choice(sorted(content))
+    while isinstance(parent[key], dict) and parent[key] and chance.random() < 0.8:
+        parent = parent[key]
+        key = chance.choice(sorted(parent))
+    value = chance.choice(_VALUES)
+    parent[key] = value
+    return json.dumps(content), f"{key} = {json.dumps(value)[:30]}"

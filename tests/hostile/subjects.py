@@ -20,7 +20,7 @@ from tests.runtime import test_formats_damaged as formats
 from tests.runtime.conftest import SIZE, asymmetric_object, gaussian_probe
 from tests.runtime.test_session import contract, write_identity
 
-__all__ = ["Subject", "all_subjects"]
+__all__ = ["Subject", "all_subjects", "publish", "stamp"]
 
 PIXEL = 2e-8
 
@@ -67,12 +67,18 @@ def known_scan() -> Scan:
 def publish(path: Path, changes: Callable[[str], str] = str) -> None:
     """An artifact with both hashes, as the exporter stamps it; `changes` are made to the text of the contract."""
     write_identity(path, None)
-    model = onnx.load(path)
+    stamp(onnx.load(path), path, changes)
+
+
+def stamp(model: onnx.ModelProto, path: Path, changes: Callable[[str], str] = str, **parts: object) -> None:
+    """Write a model with a contract, parts of it as given, and both hashes."""
+    del model.metadata_props[:]
     text = changes(
         contract(
             graph_sha256=graph_sha256(model),
             stitching={"weighting": "probe"},
             probe={"sha256": None, "modes": 1, "flux": 1e5},
+            **parts,
         ).to_json()
     )
     helper.set_model_props(model, {CONTRACT_KEY: text, CONTRACT_HASH_KEY: contract_sha256(text)})

@@ -36,12 +36,15 @@ class Writer:
         Files of these that are there before, with the content "old".
     as_one
         Whether the outputs change together: a file, or a folder that takes the place of another.
+    journal
+        File to which lines are only appended. Scans that failed have a line, so the exit code may be 1.
     """
 
     line: str
     outputs: tuple[str, ...]
     earlier: tuple[str, ...] = ()
     as_one: bool = True
+    journal: str = ""
 
 
 def writers(frameworks: bool) -> dict[str, Writer]:
@@ -69,7 +72,47 @@ def writers(frameworks: bool) -> dict[str, Writer]:
         ),
         "adopt": Writer("adopt f.onnx --contract f.yaml --out out.onnx", report, report, as_one=False),
         "sign": Writer("sign a.onnx --key key.pem", ("a.onnx.sig",), ("a.onnx.sig",)),
-        "deploy": Writer("deploy triton m.onnx --repository out", ("out/**/*",), as_one=False),
+        "many scans": Writer(
+            "reconstruct m.onnx s.npz other.npz --provider cpu --out night",
+            ("night/*.h5",),
+            as_one=False,
+            journal="night/manifest.jsonl",
+        ),
+        "summary": Writer("summary evening", ("evening/*.html",), ("evening/summary.html",)),
+        "shard": Writer(
+            "reconstruct m.onnx s.npz --provider cpu --shard 1/1 --out out.h5", ("out.h5",), ("out.h5",)
+        ),
+        "picture and patches": Writer(
+            "reconstruct m.onnx s.npz --provider cpu --out out.tif --picture out.png --patches out.h5",
+            ("out*",),
+            ("out.png", "out.h5"),
+            as_one=False,
+        ),
+        "tables": Writer(
+            "evaluate m.onnx --scan s.npz --provider cpu --json out.json --csv out.csv --markdown out.md",
+            ("out.*",),
+            ("out.json", "out.csv"),
+            as_one=False,
+        ),
+        "slurm": Writer(
+            "slurm reconstruct m.onnx s.npz --out big.h5 --shards 1 --folder jobs --partition short --time 30",
+            ("jobs/*.sh",),
+            ("jobs/submit.sh",),
+            as_one=False,
+        ),
+        "simulate family": Writer(
+            "simulate family --n 16 --scans 2 --grid 3 --object smooth --out out", ("out/*",), as_one=False
+        ),
+    } | {
+        f"deploy {server}": Writer(
+            f"deploy {server} m.onnx --repository out{options}", ("out/**/*",), as_one=False
+        )
+        for server, options in (
+            ("triton", ""),
+            ("mlserver", ""),
+            ("kserve", " --storage-uri s3://bucket/models"),
+        )
+    } | {
         "simulate": Writer(
             "simulate lines --n 16 --train-grid 3 --test-grid 2 --out out", ("out/*",), as_one=False
         ),
@@ -79,6 +122,8 @@ def writers(frameworks: bool) -> dict[str, Writer]:
     return table | {
         "train": Writer(f"train hybrid --data train.npz --out out {_SMALL}", ("out/**/*",)),
         "export": Writer("export run --out out.onnx", report, report, as_one=False),
+        "export general": Writer("export run --general --out out.onnx", report, report, as_one=False),
+        "bench": Writer("bench m.onnx --rounds 1 --no-reduced --json out.json", ("out.json",), ("out.json",)),
         "specialise": Writer(
             "specialise general.onnx --scan train.npz --out out.onnx", report, report, as_one=False
         ),
@@ -96,6 +141,7 @@ def prepare(folder: Path, frameworks: bool) -> list[str]:
     all_subjects(subjects)
     shutil.copytree(subjects / "artifact_reconstruct", folder)
     shutil.copytree(subjects / "contract_adopt", folder, dirs_exist_ok=True)
+    shutil.copy(folder / "s.npz", folder / "other.npz")
     np.savez(folder / "p.npz", probe=scan.probe)
     with h5py.File(folder / "frames.h5", "w", libver="latest") as file:
         counts = np.rint(scan.diffraction[:15] ** 2).astype(np.uint32)
@@ -110,6 +156,7 @@ def prepare(folder: Path, frameworks: bool) -> list[str]:
     lines = [
         "adopt f.onnx --contract f.yaml --out a.onnx",
         "reconstruct m.onnx s.npz --provider cpu --shard 1/1 --out part.h5",
+        "reconstruct m.onnx s.npz other.npz --provider cpu --out evening",
     ]
     if frameworks:
         lines += [

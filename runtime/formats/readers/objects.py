@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 from ptychonnx.runtime.formats.containers.npz import (
     Archive,
@@ -35,6 +36,7 @@ from ptychonnx.runtime.formats.containers.npz import (
     open_archive,
     real_array,
 )
+from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.paths import StrPath
 
@@ -87,13 +89,8 @@ def read_object(path: StrPath) -> ReadObject:
     if is_npy(path):
         return _checked(path, load_npy(path, "complex [rows, columns]"), None)
     if h5py.is_hdf5(path):
-        try:
-            with ExitStack() as stack:
-                return _from_hdf5(HDF5File.open(path, ReadOptions(), stack))
-        except OSError as error:
-            raise InputError(
-                f"{path}: truncated or damaged HDF5 ({first_line(error)}), expected a complete file"
-            ) from error
+        with damage_refused(path), ExitStack() as stack:
+            return _from_hdf5(HDF5File.open(path, ReadOptions(), stack))
     raise InputError(f"{path}: neither HDF5, NPZ, NPY nor TIFF, expected an object of one of these formats")
 
 
@@ -151,7 +148,12 @@ def _from_tiff(path: Path) -> NDArray[np.complex128]:
         image = path.with_name(f"{stem}_{part}{path.suffix}")
         if not image.is_file():
             raise InputError(f"{image}: no such file, expected the {part} that belongs to {path.name}")
-        images[part] = np.asarray(imread(image), dtype=np.float64)
+        try:
+            images[part] = np.asarray(imread(image), dtype=np.float64)
+        except Exception as error:  # image libraries raise types of their own
+            raise InputError(
+                f"{image}: damaged or unreadable ({first_line(error)}), expected an image"
+            ) from error
     if images["amplitude"].shape != images["phase"].shape:
         raise InputError(
             f"{path}: amplitude {images['amplitude'].shape} and phase {images['phase'].shape}, expected one shape"
@@ -166,4 +168,4 @@ def _checked(path: Path, values: NDArray, pixel_size: float | None) -> ReadObjec
         raise InputError(
             f"{path}: the object is {values.dtype} {values.shape}, expected complex [rows, columns] of one layer"
         )
-    return ReadObject(values.astype(np.complex64), pixel_size)
+    return ReadObject(in_single_precision(values, f"{path}: the object"), pixel_size)
