@@ -81,10 +81,9 @@ class FrameConversion:
         self.notes: list[str] = []
         stack = np.stack([frame.image for frame in first if self._fits(frame)])
         self.plan = FramePlan.of(stack.shape, conventions.dc.value == "corner", options, where)
-        marks = stuck_marks(stack, where)
-        if marks.any():
-            self.notes.append(f"bad pixels: {np.count_nonzero(marks)} that hold 65535 in all frames: masked")
-            mask = ~marks if mask is None else mask & ~marks
+        for mark, stuck in stuck_marks(stack, where).items():
+            self.notes.append(f"bad pixels: {np.count_nonzero(stuck)} that hold {mark} in all frames: masked")
+            mask = ~stuck if mask is None else mask & ~stuck
         self._mask = mask
         beam = estimate_direct_beam(stack, mask, where)
         if options.dc is None and options.crop_centre is None and beam.place not in (None, "centre"):

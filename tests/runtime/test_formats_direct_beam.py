@@ -116,22 +116,33 @@ def test_rows_of_metadata_outside_the_crop_decide_nothing(tmp_path):
     assert back.diffraction[0].max() < 100
 
 
+@pytest.mark.parametrize("mark", [2**16 - 1, 2**15 - 1])
 @pytest.mark.parametrize("dtype", [np.uint32, np.int64, np.float32, np.float64])
-def test_a_mark_of_16_bits_in_a_wider_type_is_a_bad_pixel(tmp_path, dtype):
+def test_a_mark_of_16_bits_in_a_wider_type_is_a_bad_pixel(tmp_path, dtype, mark):
     frames = disc().astype(dtype)
-    frames[:, 17] = 65535
+    frames[:, 17] = mark
     lines = []
     back = read_scan(write(tmp_path / "s.npz", frames), options=options(), log=lines.append)
     assert np.argwhere(~back.mask)[:, 0].tolist() == [17] * N
     assert (back.diffraction[:, 17] == 0).all()
-    assert "bad pixels: 32 that hold 65535 in all frames, a detector's mark of 16 bits: masked" in lines
+    assert f"bad pixels: 32 that hold {mark} in all frames, a detector's mark of 16 bits: masked" in lines
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.float32, np.float64])
-@pytest.mark.parametrize("mark", [2**32 - 1, -1, -2])
-def test_marks_of_32_bits_in_a_wider_type_are_no_counts(tmp_path, dtype, mark):
-    if mark < 0 and dtype == np.uint64:
-        pytest.skip("no negative numbers")
+@pytest.mark.parametrize(
+    ("dtype", "mark"),
+    [
+        *((dtype, mark) for dtype in (np.int64, np.float32, np.float64) for mark in (-1, -2)),
+        *(
+            (dtype, mark)
+            for dtype in (np.int64, np.uint64, np.float32, np.float64)
+            for mark in (2**31 - 1, 2**32 - 2, 2**32 - 1)
+        ),
+        (np.uint32, 2**32 - 2),
+        (np.int32, 2**31 - 1),
+        (np.int16, 2**15 - 1),
+    ],
+)
+def test_marks_of_detectors_are_no_counts_also_in_a_wider_type(tmp_path, dtype, mark):
     frames = disc().astype(dtype)
     frames[:, 5, 7] = mark
     path = write(tmp_path / "s.npz", frames)

@@ -54,12 +54,11 @@ def assemble(
         log(note)
     _check(raw, options, where)
     raw = _without(raw, unwritten_patterns(raw.patterns), "never written", where, log)
-    marks = stuck_marks(raw.patterns, where)
-    if marks.any():
+    for mark, stuck in stuck_marks(raw.patterns, where).items():
         log(
-            f"bad pixels: {np.count_nonzero(marks)} that hold 65535 in all frames, a detector's mark of 16 bits: masked"
+            f"bad pixels: {np.count_nonzero(stuck)} that hold {mark} in all frames, a detector's mark of 16 bits: masked"
         )
-        raw = replace(raw, mask=~marks if raw.mask is None else raw.mask & ~marks)
+        raw = replace(raw, mask=~stuck if raw.mask is None else raw.mask & ~stuck)
     height, width = raw.patterns.shape[1:]
     beam = estimate_direct_beam(raw.patterns, raw.mask, where, *_searched(raw, options))
     conventions = _with_direct_beam(raw, options, beam)

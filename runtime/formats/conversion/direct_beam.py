@@ -17,7 +17,7 @@ __all__ = ["DirectBeamEstimate", "estimate_direct_beam", "stuck_marks"]
 # Number of patterns whose mean shows where the direct beam is.
 _SAMPLE = 16
 _LARGEST_SIDE = 512
-_MARK_16 = 2**16 - 1
+_MARKS_16 = (2**16 - 1, 2**15 - 1)
 # A pixel counts up to this multiple of its brightest neighbour: hot pixels have no bright neighbours.
 _HOT = 4.0
 _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
@@ -60,17 +60,21 @@ class DirectBeamEstimate:
         return f"the mean pattern is centred at [{row}, {column}]"
 
 
-def stuck_marks(stack: Stack, where: str) -> NDArray[np.bool_]:
-    """Pixels [rows, columns] that hold 65535 in every frame of a sample: a mark of 16 bits in a wider type."""
+def stuck_marks(stack: Stack, where: str) -> dict[int, NDArray[np.bool_]]:
+    """Pixels [rows, columns] that hold a mark of 16 bits in every frame of a sample, in a wider type, by the mark."""
     n, height, width = stack.shape
     if n < 3 or (stack.dtype.kind in "iu" and stack.dtype.itemsize <= 2) or stack.dtype.kind not in "iuf":
-        return np.zeros((height, width), dtype=bool)
-    stuck = np.ones((height, width), dtype=bool)
+        return {}
+    stuck = {mark: np.ones((height, width), dtype=bool) for mark in _MARKS_16}
     for index in np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)):
         frame = np.asarray(stack[slice(index, index + 1), slice(None), slice(None)])[0]
-        stuck &= frame == _MARK_16
-        if not stuck.any() or (frame[valid_values(frame, where)] > _MARK_16).any():
-            return np.zeros((height, width), dtype=bool)
+        valid = valid_values(frame, where) & ~np.isin(frame, _MARKS_16)
+        brightest = frame[valid].max(initial=0)
+        stuck = {
+            mark: both
+            for mark, pixels in stuck.items()
+            if brightest <= mark and (both := pixels & (frame == mark)).any()
+        }
     return stuck
 
 

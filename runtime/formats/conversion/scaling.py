@@ -15,8 +15,9 @@ __all__ = ["probe_with_power", "root_of_counts", "sample_of", "sampled_flux", "s
 # float32 holds all whole numbers up to this one.
 _EXACT_IN_FLOAT32 = 2**24
 _SAMPLE = 32
-# The mark of a detector of 32 bits, also after a cast to a wider type.
-_MARK_32 = 2**32 - 1
+# Marks of detectors of 32 bits, also after a cast to a wider type: the largest unsigned numbers (-1 and -2), and the
+# largest signed one.
+_MARKS_32 = (2**32 - 1, 2**32 - 2, 2**31 - 1)
 
 
 def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
@@ -27,18 +28,18 @@ def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
     InputError
         If the values are not real numbers; `where` (file and key) begins the message.
     """
-    if values.dtype.kind == "f":
-        valid = np.isfinite(values) & (values >= 0)
-        return valid if values.dtype.itemsize < 4 else valid & (values != values.dtype.type(_MARK_32))
-    if values.dtype.kind == "i":
-        return (values >= 0) & (values != _MARK_32) if values.dtype.itemsize == 8 else values >= 0
-    if values.dtype.kind != "u":
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind not in "fiu":
         raise InputError(f"{where} is {values.dtype}, expected photon counts, integers or floats")
-    # Detectors mark dead and saturated pixels with the largest value of their 16 or 32 bits.
-    if values.dtype.itemsize == 1:
-        return np.ones(values.shape, dtype=bool)
-    valid = values != np.iinfo(values.dtype).max
-    return valid & (values != _MARK_32) if values.dtype.itemsize == 8 else valid
+    valid = np.isfinite(values) if kind == "f" else np.ones(values.shape, dtype=bool)
+    if kind != "u":
+        valid &= values >= 0
+    # Detectors mark dead and saturated pixels with the largest values of their 16 or 32 bits.
+    highest = np.finfo(values.dtype).max if kind == "f" else np.iinfo(values.dtype).max
+    marks = {values.dtype.type(mark) for mark in _MARKS_32 if size >= 4 and mark <= highest}
+    for mark in marks | ({values.dtype.type(highest)} if kind != "f" and size > 1 else set()):
+        valid &= values != mark
+    return valid
 
 
 def root_of_counts(counts: NDArray) -> NDArray[np.float32]:
