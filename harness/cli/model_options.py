@@ -13,9 +13,11 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import os
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -33,6 +35,8 @@ __all__ = ["Command", "Omit", "TypedOnly", "as_arguments", "derive_options"]
 # A longer list of choices leaves no room for the help text next to it, and is written into the text.
 _LONGEST_CHOICES = 13
 _PAGE = "ptychonnx.help_page"
+# Parameters of commands that name a file to write.
+_OUTPUTS = ("out", "picture", "patches", "json", "csv", "markdown")
 
 
 class Omit:
@@ -142,7 +146,12 @@ def derive_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class Command(TyperCommand):
-    """A command whose page of help leaves out the panels that have pages of their own."""
+    """A command that overwrites no file that it reads, and whose help leaves out panels with pages of their own."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        _check_outputs(ctx.params)
+        return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the page of help, or the one of the panel that was asked for."""
@@ -156,6 +165,24 @@ class Command(TyperCommand):
         super().format_help(ctx, formatter)
         for parameter, before in zip(parameters, hidden, strict=True):
             parameter.hidden = before
+
+
+def _check_outputs(values: Mapping[str, Any]) -> None:
+    """Refuse an output that is one of the files to read, before it is replaced."""
+    read = [
+        path
+        for name, value in values.items()
+        if name not in _OUTPUTS
+        for path in (value if isinstance(value, list) else [value])
+        if isinstance(path, Path) and path.is_file()
+    ]
+    for name in _OUTPUTS:
+        out = values.get(name)
+        if not out or not os.path.isfile(out):
+            continue
+        for path in read:
+            if os.path.samefile(out, path):
+                raise InputError(f"--{name} {out}: is a file that the command reads, expected another name")
 
 
 def as_arguments(model: BaseModel) -> list[str]:

@@ -129,5 +129,6 @@ class ReconstructRequest:
                 yield "--batch auto: may differ between the parts of a scan, expected a number with --shard"
         if self.patches is not None and options.positions.correct_positions:
             yield "--patches: are those at the recorded positions, expected no --correct-positions with it"
-        if self.patches is not None and self.patches.resolve() == self.out.resolve():
-            yield f"--patches {self.patches}: is the file of the object too, expected another name"
+        for option, path in (("--patches", self.patches), ("--picture", self.picture)):
+            if path is not None and path.resolve() == self.out.resolve():
+                yield f"{option} {path}: is the file of the object too, expected another name"

@@ -14,6 +14,8 @@ from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.harness.simulate.probes import PIXEL_SIZE, WAVELENGTH, disk_probe, zone_plate_probe
 from ptychonnx.runtime.contract import BeamInputs, Contract, TrainedBeams
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
 from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
@@ -24,6 +26,8 @@ from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance, probe_of_
 from ptychonnx.runtime.scan.probe_geometry import IN_FOCUS, defocus, fresnel_number, probe_diameter
 from tests.export.small_network import contract_of
 from tests.hostile.subjects import known_scan
+from tests.runtime.test_session import contract as identity_contract
+from tests.runtime.test_session import write_identity
 
 N = 32
 
@@ -174,6 +178,28 @@ def test_another_beam_than_the_artifact_holds_is_named(scan):
     assert "no copy to measure" in line
     (line,) = beam_warnings(scan, contract(probe=own | {"flux": scan.flux / 4}))
     assert "fixed scale" in line
+
+
+def test_patterns_reach_the_brightness_of_a_fixed_scale(tmp_path):
+    scan = known_scan()
+
+    def reconstruction(photons: float, framework: str = "torch") -> Reconstruction:
+        base = identity_contract(probe={"sha256": None, "modes": 1, "flux": photons})
+        provenance = base.provenance.model_copy(update={"framework": framework})
+        path = write_identity(tmp_path / "i.onnx", base.model_copy(update={"provenance": provenance}))
+        return reconstruct(Session(path, "cpu"), scan, batch=7)
+
+    trained_alike = reconstruction(scan.flux)
+    assert not any(line.startswith("photons") for line in trained_alike.warnings)
+    brighter = reconstruction(9 * scan.flux)
+    assert np.allclose(brighter.object, 3 * trained_alike.object)
+    (line,) = (line for line in brighter.warnings if line.startswith("photons"))
+    assert line.endswith("patterns are multiplied by 3 for it")
+    # Nobody verified for how many photons a foreign network was trained.
+    foreign = reconstruction(9 * scan.flux, "foreign")
+    assert np.array_equal(foreign.object, trained_alike.object)
+    (line,) = (line for line in foreign.warnings if line.startswith("photons"))
+    assert line.endswith("amplitudes are off")
 
 
 def test_a_general_artifact_warns_of_what_it_was_not_trained_for(scan):
