@@ -123,20 +123,27 @@ def main() -> None:
     try:
         with command.make_context("ptychonnx", _renamed(sys.argv[1:])) as context:
             command.invoke(context)
-        sys.stdout.flush()
     except typer.Exit as error:
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         errors.print("Interrupted; nothing half-written was left behind.")
         code = 130
-    except BrokenPipeError:
-        # Python would complain once more when it flushes the output at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
     except Exception as error:
         code = _report(error)
+    code = _flushed(code)
     if code:
         sys.exit(code)
+
+
+def _flushed(code: int) -> int:
+    """The exit code once what is left of the output has been written."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or _report(error)
+        # Python would complain once more when it flushes the output at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def _renamed(arguments: list[str]) -> list[str]:
@@ -158,6 +165,8 @@ def _report(error: Exception) -> int:
         return _refuse(str(error), error.exit_code)
     if isinstance(error, MemoryError):
         return _refuse("out of memory", 3)
+    if isinstance(error, BrokenPipeError):
+        return 141
     if isinstance(error, OSError):
         place = "" if error.filename is None else f"{error.filename}: "
         return _refuse(f"{place}{error.strerror or error}", 2 if isinstance(error, _ERRORS_OF_PATHS) else 3)

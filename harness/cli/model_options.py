@@ -17,7 +17,6 @@ import os
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -27,6 +26,7 @@ from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 from ptychonnx.harness.cli.config_file import ConfigFile
+from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.validation import checked
 
@@ -36,7 +36,7 @@ __all__ = ["Command", "Omit", "TypedOnly", "as_arguments", "derive_options"]
 _LONGEST_CHOICES = 13
 _PAGE = "ptychonnx.help_page"
 # Parameters of commands that name a file to write.
-_OUTPUTS = ("out", "picture", "patches", "json", "csv", "markdown")
+_OUTPUTS = ("out", "picture", "patches", "json", "csv", "markdown", "repository")
 
 
 class Omit:
@@ -146,7 +146,7 @@ def derive_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class Command(TyperCommand):
-    """A command that overwrites no file that it reads, and whose help leaves out panels with pages of their own."""
+    """A command that tries its outputs before any work, and whose help leaves out panels with pages of their own."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -168,21 +168,22 @@ class Command(TyperCommand):
 
 
 def _check_outputs(values: Mapping[str, Any]) -> None:
-    """Refuse an output that is one of the files to read, before it is replaced."""
+    """Refuse an output that cannot be written, or is one of the files to read and would be lost."""
     read = [
         path
         for name, value in values.items()
         if name not in _OUTPUTS
-        for path in (value if isinstance(value, list) else [value])
-        if isinstance(path, Path) and path.is_file()
+        for path in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(path, str | os.PathLike) and os.path.isfile(path)
     ]
     for name in _OUTPUTS:
         out = values.get(name)
-        if not out or not os.path.isfile(out):
+        if not isinstance(out, str | os.PathLike) or out == "-":
             continue
         for path in read:
-            if os.path.samefile(out, path):
+            if os.path.isfile(out) and os.path.samefile(out, path):
                 raise InputError(f"--{name} {out}: is a file that the command reads, expected another name")
+        check_output(out)
 
 
 def as_arguments(model: BaseModel) -> list[str]:

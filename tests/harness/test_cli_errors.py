@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ptychonnx.runtime.errors import DeviceError, EnvironmentFailure, InputError, InternalError, ServerError
+from ptychonnx.runtime.formats import write_scan
 
 
 @pytest.fixture
@@ -124,3 +125,37 @@ def test_a_reader_that_goes_away_is_no_fault(tmp_path):
     )
     assert done.returncode in (0, 141)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "reconstruct {network} scan.npz --out scan.npz",
+        "reconstruct {network} scan.npz --out o.h5 --picture scan.npz",
+        "reconstruct {network} scan.npz --out o.npz --probe p.npz --patches p.npz",
+        "evaluate {network} --scan scan.npz --csv scan.npz",
+        "evaluate {network} --scan scan.npz --json linked.npz",
+        "merge scan.npz --out scan.npz",
+        "specialise {network} --scan scan.npz --out linked.npz",
+    ],
+)
+def test_a_file_that_is_read_is_not_overwritten(run, four_artifacts, lines_scan, tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    write_scan(Path("scan.npz"), lines_scan)
+    Path("linked.npz").symlink_to("scan.npz")
+    Path("p.npz").write_bytes(Path("scan.npz").read_bytes())
+    before = Path("scan.npz").read_bytes()
+    code, _, err = run(*line.format(network=four_artifacts[0]).split())
+    assert code == 2
+    assert err.splitlines()[-1].endswith("is a file that the command reads, expected another name")
+    assert Path("scan.npz").read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("line", ["inspect --schema", "info", "--help"])
+def test_output_to_a_full_disk_is_one_line(line):
+    command = f"{sys.executable} -m ptychonnx {line} > /dev/full"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert (done.returncode, done.stderr) == (3, "Error: No space left on device\n")
