@@ -62,7 +62,9 @@ class ScanRecord(BaseModel):
         default=None, description="of the scan file; null if it could not be read"
     )
     settings: dict[str, Any] = Field(description="network and options that are not defaults")
-    result: str = Field(pattern=r"^[^/]+$", description="name of the object's file in the folder of the manifest")
+    result: str = Field(
+        pattern=r"^[^/]+$", description="name of the object's file in the folder of the manifest"
+    )
     version: str = Field(description="of ptychonnx")
     finished: str = Field(description="ISO 8601, UTC")
     seconds: float = 0.0

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import os
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 from ptychonnx.harness.cli.config_file import ConfigFile
-from ptychonnx.runtime.atomic import check_output
+from ptychonnx.harness.cli.output_check import check_outputs
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.validation import checked
 
@@ -35,8 +34,6 @@ __all__ = ["Command", "Omit", "TypedOnly", "as_arguments", "derive_options"]
 # A longer list of choices leaves no room for the help text next to it, and is written into the text.
 _LONGEST_CHOICES = 13
 _PAGE = "ptychonnx.help_page"
-# Parameters of commands that name a file to write.
-_OUTPUTS = ("out", "picture", "patches", "json", "csv", "markdown", "repository")
 
 
 class Omit:
@@ -150,7 +147,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        _check_outputs(ctx.params)
+        check_outputs(ctx.params)
         return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -165,25 +162,6 @@ class Command(TyperCommand):
         super().format_help(ctx, formatter)
         for parameter, before in zip(parameters, hidden, strict=True):
             parameter.hidden = before
-
-
-def _check_outputs(values: Mapping[str, Any]) -> None:
-    """Refuse an output that cannot be written, or is one of the files to read and would be lost."""
-    read = [
-        path
-        for name, value in values.items()
-        if name not in _OUTPUTS
-        for path in (value if isinstance(value, list | tuple) else [value])
-        if isinstance(path, str | os.PathLike) and os.path.isfile(path)
-    ]
-    for name in _OUTPUTS:
-        out = values.get(name)
-        if not isinstance(out, str | os.PathLike) or out == "-":
-            continue
-        for path in read:
-            if os.path.isfile(out) and os.path.samefile(out, path):
-                raise InputError(f"--{name} {out}: is a file that the command reads, expected another name")
-        check_output(out)
 
 
 def as_arguments(model: BaseModel) -> list[str]:

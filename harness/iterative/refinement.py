@@ -66,16 +66,20 @@ def refine(
         watch=lambda epoch, image: progress.update(epoch),
         until=lambda misfits: until(misfits) or (automatic and has_settled(misfits)),
     )
+    misfit = forward_misfit(
+        replace(scan, probe=iterations.probe, probe_estimated=False) if refine_probe else scan,
+        iterations.stitched,
+    )
+    if misfit is not None and start.misfit is not None:
+        # The positions are the same; iterations have no patches of their own.
+        misfit = replace(misfit, agreement=start.misfit.agreement)
     return replace(
         start,
         stitched=iterations.stitched,
         inference_seconds=start.inference_seconds + sum(iterations.seconds),
         refinement=f"{iterations.text}, from {origin}; relative misfit of the amplitudes {iterations.misfit[-1]:.2g}",
         probe=iterations.probe if refine_probe else None,
-        misfit=forward_misfit(
-            replace(scan, probe=iterations.probe, probe_estimated=False) if refine_probe else scan,
-            iterations.stitched,
-        ),
+        misfit=misfit,
     )
 
 

@@ -22,7 +22,7 @@ import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychonnx.runtime.atomic import write_text
-from ptychonnx.runtime.errors import PtychonnxError
+from ptychonnx.runtime.errors import InputError, PtychonnxError
 from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.machine import processor

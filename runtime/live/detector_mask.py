@@ -31,7 +31,9 @@ def read_mask(path: StrPath) -> NDArray[np.bool_]:
         try:
             mask = tifffile.imread(path)
         except Exception as error:  # image libraries raise types of their own
-            raise InputError(f"{path}: damaged or unreadable ({first_line(error)}), expected {expected}") from error
+            raise InputError(
+                f"{path}: damaged or unreadable ({first_line(error)}), expected {expected}"
+            ) from error
     else:
         raise InputError(f"{path}: no NPY or TIFF file, expected {expected}")
     if mask.ndim != 2 or mask.dtype.kind not in "biuf":

@@ -15,18 +15,20 @@ reaches do not count, and a probe that is wrong can be compensated by the object
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.runtime.reconstruction.neighbour_agreement import NeighbourAgreement
 from ptychonnx.runtime.reconstruction.stitching import Stitched
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import forward, window_corners
 
-__all__ = ["DOUBTFUL", "GOOD", "Misfit", "Verdict", "forward_misfit", "object_windows"]
+__all__ = ["DOUBTFUL", "GOOD", "VERDICTS", "Misfit", "Verdict", "forward_misfit", "object_windows"]
 
-Verdict = Literal["good", "doubtful", "wrong"]
+Verdict = Literal["good", "doubtful", "unknown", "wrong"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 # Up to GOOD the object explains the patterns; above DOUBTFUL it does not. How these follow from simulated scans is in
 # docs/explanation/beams.md.
@@ -57,6 +59,8 @@ class Misfit:
         Misfit of each.
     positions : float64 [m, 2]
         Their positions (row, column) in pixels: with `per_pattern` a map over the scan.
+    agreement : NeighbourAgreement or None
+        Whether the patches of neighbours agree, see `neighbour_agreement`; None for objects without patches.
     """
 
     value: float
@@ -64,12 +68,23 @@ class Misfit:
     patterns: NDArray[np.intp]
     per_pattern: NDArray[np.float64]
     positions: NDArray[np.float64]
+    agreement: NeighbourAgreement | None = None
 
     @property
     def verdict(self) -> Verdict:
         """``good`` up to `GOOD`, ``wrong`` above `DOUBTFUL`, ``doubtful`` between; one step worse if the object
-        explains less than half of what an empty one leaves.
+        explains less than half of what an empty one leaves. ``wrong`` too if neighbouring patches agree better with
+        other positions, and ``unknown`` instead of good if they have too little in common to tell.
         """
+        verdict = self._explained
+        if self.agreement is None:
+            return verdict
+        if self.agreement.better is not None:
+            return "wrong"
+        return verdict if self.agreement.tells or verdict != "good" else "unknown"
+
+    @property
+    def _explained(self) -> Verdict:
         if not np.isfinite(self.value) or self.value > DOUBTFUL:
             return "wrong"
         explains = self.value**2 <= (1 - _SHARE) * self.vacuum**2
@@ -81,11 +96,16 @@ class Misfit:
         means = {
             "good": "the object explains the patterns",
             "doubtful": "the object explains the patterns in part: compare with a few iterations (--refine)",
+            "unknown": "cannot be judged",
             "wrong": "the object does not explain the patterns: do not use it",
         }
+        text = means[self.verdict]
+        if self.agreement is not None and (reason := self.agreement.reason):
+            wrong = self.verdict == "wrong" and self._explained != "wrong"
+            text = f"{'do not use the object' if wrong else text}: {reason}"
         worst = int(self.patterns[int(np.argmax(self.per_pattern))])
         return (
-            f"forward misfit {self.value:.3f}: {self.verdict}, {means[self.verdict]} (an empty object has "
+            f"forward misfit {self.value:.3f}: {self.verdict}, {text} (an empty object has "
             f"{self.vacuum:.3f}; worst pattern {worst}: {self.per_pattern.max():.3f})"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, RequestStatistics
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
+from ptychonnx.runtime.reconstruction.neighbour_agreement import neighbour_agreement, neighbour_pairs
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.segment_run import run_segments, segments
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
@@ -175,6 +176,19 @@ def reconstruct(
     def add_segment(part: int, segment: Stitcher) -> None:
         stitcher.add_sums(segment.sums())
 
+    pairs = np.empty((0, 2), dtype=np.intp) if scan.probe is None else neighbour_pairs(scan)
+    compared = set(pairs.ravel().tolist())
+    patches: dict[int, NDArray[np.complex64]] = {}
+
+    def keep_compared(numbers: NDArray[np.intp], predicted: NDArray[np.complex64]) -> None:
+        patches.update(
+            (number, patch.copy())
+            for number, patch in zip(numbers.tolist(), predicted, strict=True)
+            if number in compared
+        )
+        if keep is not None:
+            keep(numbers, predicted)
+
     whole = len(parts) == 1
     run = run_segments(
         session,
@@ -185,20 +199,24 @@ def reconstruct(
         stitcher=(lambda part: stitcher) if whole else segment_stitcher,
         finished=(lambda part, segment: None) if whole else add_segment,
         skip_invalid=options.skip_invalid,
-        keep=keep,
+        keep=keep_compared,
     )
     mark = time.perf_counter()
     stitched = stitcher.result()
+    stitching_seconds = run.stitching_seconds + time.perf_counter() - mark
+    misfit = forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None
+    if misfit is not None:
+        misfit = replace(misfit, agreement=neighbour_agreement(scan, pairs, patches))
     return Reconstruction(
         stitched,
         chosen.weighting,
         patterns=len(scan),
         inference_seconds=run.inference_seconds,
-        stitching_seconds=run.stitching_seconds + time.perf_counter() - mark,
+        stitching_seconds=stitching_seconds,
         requests=session.requests,
         placement=chosen.placement,
         synchronised=chosen.synchronise,
         skipped=tuple(sorted(run.skipped)),
-        misfit=forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None,
+        misfit=misfit,
         warnings=tuple(beam_warnings(scan, session.contract)),
     )

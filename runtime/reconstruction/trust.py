@@ -87,7 +87,9 @@ def _photons(scan: Scan, contract: Contract, scaled: bool) -> str:
             return ""
         text = f"photons: {flux:.3g} in a pattern, the artifact has a fixed scale for {trained:.3g}: "
         factor = brightness_factor(scan, contract) if scaled else 1
-        return text + ("amplitudes are off" if factor == 1 else f"patterns are multiplied by {factor:.3g} for it")
+        return text + (
+            "amplitudes are off" if factor == 1 else f"patterns are multiplied by {factor:.3g} for it"
+        )
     known = contract.trained_for
     if known is None or known.photons is None:
         return ""

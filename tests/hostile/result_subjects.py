@@ -100,9 +100,7 @@ def _general(root: Path, scan: Scan) -> list[Subject]:
     }
     for name in commands:
         _folder(root, name, scan, publish_general)
-    return [
-        Subject(name, files, arguments, result) for name, (files, arguments, result) in commands.items()
-    ]
+    return [Subject(name, files, arguments, result) for name, (files, arguments, result) in commands.items()]
 
 
 def _objects(root: Path, scan: Scan, result: Reconstruction) -> list[Subject]:
@@ -168,7 +166,9 @@ def _many(root: Path, scan: Scan, result: Reconstruction) -> list[Subject]:
         subjects.append(Subject(name, files, arguments, output))
     folder = _folder(root, "part", scan)
     line = "reconstruct m.onnx s.npz --provider cpu --shard 1/1 --out part.h5"
-    subprocess.run([sys.executable, "-m", "ptychonnx", *line.split()], cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "ptychonnx", *line.split()], cwd=folder, check=True, capture_output=True
+    )
     subjects.append(Subject("part", ("part.h5",), ("merge", "part.h5", "--out", "o.npz")))
     return subjects
 
@@ -187,7 +187,16 @@ def _others(root: Path, scan: Scan) -> list[Subject]:
     (live / "p.csv").write_text(f"row_px,column_px\n{rows}\n# end\n")
     frames = f"swmr+file://frames.h5?data=/d&frames={len(scan)}"
     arguments = ("live", "m.onnx", "--frames", frames, "--positions", "p.csv", "--probe", "p.npz")
-    arguments += ("--pixel-size", str(PIXEL), "--provider", "cpu", "--silence", "3", "--positions-timeout", "1")
+    arguments += (
+        "--pixel-size",
+        str(PIXEL),
+        "--provider",
+        "cpu",
+        "--silence",
+        "3",
+        "--positions-timeout",
+        "1",
+    )
     assert check.is_dir()
     return [
         Subject("check", ("s.npz",), ("check", "s.npz", "--json"), ""),

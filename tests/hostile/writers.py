@@ -50,73 +50,80 @@ class Writer:
 def writers(frameworks: bool) -> dict[str, Writer]:
     """The commands by name; those that need a training framework take minutes."""
     report = tuple(f"out.{ending}" for ending in ("onnx", "verification.json", "verification.txt"))
-    table = {
-        f"reconstruct {ending}": Writer(
-            f"reconstruct m.onnx s.npz --provider cpu --out out.{ending}",
-            (f"out.{ending}",),
-            (f"out.{ending}",),
-        )
-        for ending in ("npz", "h5", "cxi")
-    } | {
-        "merge": Writer("merge part.h5 --out out.h5", ("out.h5",), ("out.h5",)),
-        "live": Writer(
-            "live m.onnx --frames swmr+file://frames.h5?data=/d&frames=15 --positions p.csv --probe p.npz "
-            f"--pixel-size {PIXEL} --provider cpu --out out.h5",
-            ("out.h5",),
-            ("out.h5",),
-        ),
-        "evaluate": Writer(
-            "evaluate m.onnx --scan s.npz --provider cpu --out out",
-            ("out/*",),
-            ("out/metrics.json", "out/report.html", "out/notes.txt"),
-        ),
-        "adopt": Writer("adopt f.onnx --contract f.yaml --out out.onnx", report, report, as_one=False),
-        "sign": Writer("sign a.onnx --key key.pem", ("a.onnx.sig",), ("a.onnx.sig",)),
-        "many scans": Writer(
-            "reconstruct m.onnx s.npz other.npz --provider cpu --out night",
-            ("night/*.h5",),
-            as_one=False,
-            journal="night/manifest.jsonl",
-        ),
-        "summary": Writer("summary evening", ("evening/*.html",), ("evening/summary.html",)),
-        "shard": Writer(
-            "reconstruct m.onnx s.npz --provider cpu --shard 1/1 --out out.h5", ("out.h5",), ("out.h5",)
-        ),
-        "picture and patches": Writer(
-            "reconstruct m.onnx s.npz --provider cpu --out out.tif --picture out.png --patches out.h5",
-            ("out*",),
-            ("out.png", "out.h5"),
-            as_one=False,
-        ),
-        "tables": Writer(
-            "evaluate m.onnx --scan s.npz --provider cpu --json out.json --csv out.csv --markdown out.md",
-            ("out.*",),
-            ("out.json", "out.csv"),
-            as_one=False,
-        ),
-        "slurm": Writer(
-            "slurm reconstruct m.onnx s.npz --out big.h5 --shards 1 --folder jobs --partition short --time 30",
-            ("jobs/*.sh",),
-            ("jobs/submit.sh",),
-            as_one=False,
-        ),
-        "simulate family": Writer(
-            "simulate family --n 16 --scans 2 --grid 3 --object smooth --out out", ("out/*",), as_one=False
-        ),
-    } | {
-        f"deploy {server}": Writer(
-            f"deploy {server} m.onnx --repository out{options}", ("out/**/*",), as_one=False
-        )
-        for server, options in (
-            ("triton", ""),
-            ("mlserver", ""),
-            ("kserve", " --storage-uri s3://bucket/models"),
-        )
-    } | {
-        "simulate": Writer(
-            "simulate lines --n 16 --train-grid 3 --test-grid 2 --out out", ("out/*",), as_one=False
-        ),
-    }
+    table = (
+        {
+            f"reconstruct {ending}": Writer(
+                f"reconstruct m.onnx s.npz --provider cpu --out out.{ending}",
+                (f"out.{ending}",),
+                (f"out.{ending}",),
+            )
+            for ending in ("npz", "h5", "cxi")
+        }
+        | {
+            "merge": Writer("merge part.h5 --out out.h5", ("out.h5",), ("out.h5",)),
+            "live": Writer(
+                "live m.onnx --frames swmr+file://frames.h5?data=/d&frames=15 --positions p.csv --probe p.npz "
+                f"--pixel-size {PIXEL} --provider cpu --out out.h5",
+                ("out.h5",),
+                ("out.h5",),
+            ),
+            "evaluate": Writer(
+                "evaluate m.onnx --scan s.npz --provider cpu --out out",
+                ("out/*",),
+                ("out/metrics.json", "out/report.html", "out/notes.txt"),
+            ),
+            "adopt": Writer("adopt f.onnx --contract f.yaml --out out.onnx", report, report, as_one=False),
+            "sign": Writer("sign a.onnx --key key.pem", ("a.onnx.sig",), ("a.onnx.sig",)),
+            "many scans": Writer(
+                "reconstruct m.onnx s.npz other.npz --provider cpu --out night",
+                ("night/*.h5",),
+                as_one=False,
+                journal="night/manifest.jsonl",
+            ),
+            "summary": Writer("summary evening", ("evening/*.html",), ("evening/summary.html",)),
+            "shard": Writer(
+                "reconstruct m.onnx s.npz --provider cpu --shard 1/1 --out out.h5", ("out.h5",), ("out.h5",)
+            ),
+            "picture and patches": Writer(
+                "reconstruct m.onnx s.npz --provider cpu --out out.tif --picture out.png --patches out.h5",
+                ("out*",),
+                ("out.png", "out.h5"),
+                as_one=False,
+            ),
+            "tables": Writer(
+                "evaluate m.onnx --scan s.npz --provider cpu --json out.json --csv out.csv --markdown out.md",
+                ("out.*",),
+                ("out.json", "out.csv"),
+                as_one=False,
+            ),
+            "slurm": Writer(
+                "slurm reconstruct m.onnx s.npz --out big.h5 --shards 1 --folder jobs --partition short --time 30",
+                ("jobs/*.sh",),
+                ("jobs/submit.sh",),
+                as_one=False,
+            ),
+            "simulate family": Writer(
+                "simulate family --n 16 --scans 2 --grid 3 --object smooth --out out",
+                ("out/*",),
+                as_one=False,
+            ),
+        }
+        | {
+            f"deploy {server}": Writer(
+                f"deploy {server} m.onnx --repository out{options}", ("out/**/*",), as_one=False
+            )
+            for server, options in (
+                ("triton", ""),
+                ("mlserver", ""),
+                ("kserve", " --storage-uri s3://bucket/models"),
+            )
+        }
+        | {
+            "simulate": Writer(
+                "simulate lines --n 16 --train-grid 3 --test-grid 2 --out out", ("out/*",), as_one=False
+            ),
+        }
+    )
     if not frameworks:
         return table
     return table | {

@@ -47,7 +47,7 @@ def test_a_fifo_is_no_part_no_configuration_and_no_manifest(fifo, tmp_path):
 def test_text_that_is_not_utf8_is_refused(tmp_path):
     for name, reader in ((CONFIG_NAME, read_run), (PLAN_NAME, read_plan)):
         (tmp_path / name).write_bytes(b'{"a": "\xff"}')
-        with pytest.raises(InputError, match="byte 7 is not UTF-8|cannot be read"):
+        with pytest.raises(InputError, match=r"byte 7 is not UTF-8|cannot be read"):
             reader(tmp_path)
 
 
@@ -60,7 +60,8 @@ def test_json_of_any_depth_is_refused(tmp_path):
 
 
 def test_a_damaged_line_of_a_manifest_is_skipped(tmp_path, caplog):
-    record = '{"scan": "s", "settings": {}, "result": "%s", "version": "1", "finished": "", "host": "", "verdict": %s}\n'
+    record = '{"scan": "s", "settings": {}, "result": "%s", "version": "1", "finished": "", "host": ""'
+    record += ', "verdict": %s}\n'
     lines = [record % ("s.h5", '"good"'), record % ("s.h5", '"better"'), record % ("../s.h5", '"good"')]
     (tmp_path / MANIFEST).write_text("".join(lines) + "[" * 100_000)
     records = Manifest(tmp_path).records

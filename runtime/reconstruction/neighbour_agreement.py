@@ -1,0 +1,167 @@
+"""Do the patches of neighbouring patterns agree about the object that both see, and would they elsewhere?
+
+An object explains the patterns although positions are wrong if little of a patch overlaps with others, or if the object
+is weak. Patches tell more: where two of them overlap they show the same object, and only if their distance is right.
+Their correlation is compared with that at the opposite distance, at which they have nothing in common but smoothness,
+and with that at changed positions: reversed and exchanged axes, and another length of the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import illumination
+from ptychonnx.runtime.scan.probe_geometry import probe_diameter
+
+__all__ = ["NeighbourAgreement", "neighbour_agreement", "neighbour_pairs"]
+
+# Distances of these parts of the probe's diameter show errors of the step best.
+_DISTANCE = 0.4
+# Patterns with whose neighbours patches are compared, at most, and pixels of their patches.
+_MOST, _LEAST, _PIXELS = 64, 16, 2**20
+_STEPS = (0.8, 0.9, 1.1, 1.25)
+_AXES = {
+    "rows reversed": ((-1, 0), (0, 1)),
+    "columns reversed": ((1, 0), (0, -1)),
+    "rows and columns reversed": ((-1, 0), (0, -1)),
+    "rows and columns exchanged": ((0, 1), (1, 0)),
+    "rows and columns exchanged and reversed": ((0, -1), (-1, 0)),
+    "rows and columns exchanged, rows reversed": ((0, -1), (1, 0)),
+    "rows and columns exchanged, columns reversed": ((0, 1), (-1, 0)),
+}
+# Correlation above that at the opposite distance, below which patches have nothing in common, and by which changed
+# positions are better: measured on simulated scans, docs/explanation/beams.md.
+_NOTHING, _BETTER, _CLEARLY = 0.1, 1.2, 0.05
+# Share of the light of a pattern that falls where a neighbour has light.
+_LITTLE = 0.01
+
+
+@dataclass(frozen=True)
+class NeighbourAgreement:
+    """Correlations of the patches of neighbours, less those at the opposite distance.
+
+    Attributes
+    ----------
+    value : float
+        With the positions of the scan: 1 if patches agree, about 0 if they have nothing in common.
+    changed : dict
+        With changed positions, by the change.
+    shared : float
+        Mean share of the light of a pattern that falls where the neighbour has light.
+    """
+
+    value: float
+    changed: Mapping[str, float]
+    shared: float
+
+    @property
+    def better(self) -> str | None:
+        """The change of the positions with which patches agree clearly better; None if there is none."""
+        name = max(self.changed, key=lambda change: self.changed[change])
+        enough = max(2 * _NOTHING, _BETTER * self.value + _CLEARLY)
+        return name if self.changed[name] > enough else None
+
+    @property
+    def tells(self) -> bool:
+        """Whether patches have anything in common by which positions could be judged."""
+        return self.shared >= _LITTLE and self.value >= _NOTHING
+
+    @property
+    def reason(self) -> str:
+        """Why the positions are wrong, or cannot be judged; empty if neither."""
+        if (name := self.better) is not None:
+            return (
+                f"neighbouring patches agree better with {name} ({self.changed[name]:.2f} instead of "
+                f"{self.value:.2f}): are the positions right (--positions-axes, --positions-sign, --pixel-size)?"
+            )
+        if self.shared < _LITTLE:
+            return "neighbouring patches overlap too little"
+        return (
+            ""
+            if self.tells
+            else f"neighbouring patches do not agree ({self.value:.2f}): are the positions right?"
+        )
+
+
+def neighbour_pairs(scan: Scan) -> NDArray[np.intp]:
+    """Pairs [m, 2] of neighbouring patterns, evenly spread over a scan that has a probe; empty without neighbours."""
+    assert scan.probe is not None
+    if len(scan) < 2:
+        return np.empty((0, 2), dtype=np.intp)
+    tree = KDTree(scan.positions)
+    step = float(np.median(tree.query(scan.positions, 2)[0][:, 1]))
+    distance = max(_DISTANCE * probe_diameter(scan.probe), step)
+    count = min(len(scan), _MOST, max(_LEAST, _PIXELS // scan.size**2))
+    pairs = []
+    for first in np.unique(np.linspace(0, len(scan) - 1, count).astype(np.intp)):
+        others = np.array(tree.query_ball_point(scan.positions[first], 1.3 * distance), dtype=np.intp)
+        offsets = np.abs(scan.positions[others] - scan.positions[first])
+        lengths = np.hypot(*offsets.T)
+        for axis in (0, 1):
+            # The neighbour that lies most nearly along the axis, at about that distance.
+            off = np.abs(lengths - distance) + 2 * offsets[:, 1 - axis]
+            off[lengths == 0] = np.inf
+            if np.isfinite(off).any():
+                pairs.append((first, others[int(np.argmin(off))]))
+    return np.array(pairs, dtype=np.intp).reshape(-1, 2)
+
+
+def neighbour_agreement(
+    scan: Scan, pairs: NDArray[np.intp], patches: Mapping[int, NDArray[np.complex64]]
+) -> NeighbourAgreement | None:
+    """Agreement of patches [N, N] by the number of their pattern; None if no pair of them is known."""
+    assert scan.probe is not None
+    pairs = np.array([pair for pair in pairs.tolist() if all(number in patches for number in pair)])
+    if not len(pairs):
+        return None
+    light = illumination(scan.probe).astype(np.float64)
+    offsets = scan.positions[pairs[:, 1]] - scan.positions[pairs[:, 0]]
+
+    def excess(matrix: NDArray[np.float64]) -> float:
+        here, opposite = (
+            _correlation(patches, pairs, sign * offsets @ matrix.T, light)[0] for sign in (1, -1)
+        )
+        return here - opposite
+
+    identity = np.eye(2)
+    changes = {name: np.array(matrix, dtype=np.float64) for name, matrix in _AXES.items()}
+    changes |= {f"steps {factor:g} times as long": factor * identity for factor in _STEPS}
+    shared = _correlation(patches, pairs, offsets, light)[1]
+    return NeighbourAgreement(
+        excess(identity), {name: excess(matrix) for name, matrix in changes.items()}, shared
+    )
+
+
+def _correlation(
+    patches: Mapping[int, NDArray[np.complex64]],
+    pairs: NDArray[np.intp],
+    offsets: NDArray[np.float64],
+    light: NDArray[np.float64],
+) -> tuple[float, float]:
+    """Correlation of pairs of patches at offsets [m, 2] in pixels, whatever their phases, and share of the light."""
+    size, total = len(light), light.sum()
+    product = norm = share = 0.0
+    for (first, second), (row, column) in zip(
+        pairs.tolist(), np.rint(offsets).astype(int).tolist(), strict=True
+    ):
+        if max(abs(row), abs(column)) >= size:
+            continue
+        here = slice(max(row, 0), size + min(row, 0)), slice(max(column, 0), size + min(column, 0))
+        there = slice(max(-row, 0), size + min(-row, 0)), slice(max(-column, 0), size + min(-column, 0))
+        weight = np.minimum(light[here], light[there])
+        lit = float(weight.sum())
+        share += lit / total
+        if not lit:
+            continue
+        one, other = (
+            patch - np.sum(weight * patch) / lit for patch in (patches[first][here], patches[second][there])
+        )
+        product += float(np.abs(np.sum(weight * one * other.conj())))
+        norm += float(np.sqrt(np.sum(weight * np.abs(one) ** 2) * np.sum(weight * np.abs(other) ** 2)))
+    return (product / norm if norm else 0.0), share / len(pairs)
