@@ -17,6 +17,11 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
+from ptychonnx.runtime.reconstruction.neighbour_agreement import (
+    NeighbourAgreement,
+    neighbour_agreement,
+    neighbour_pairs,
+)
 from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
@@ -236,3 +241,56 @@ def test_the_defocus_of_a_probe_is_the_distance_from_focus_or_aperture():
     behind = defocused(aperture, 50e-6, PIXEL_SIZE, WAVELENGTH)
     assert defocus(behind) * square == pytest.approx(50e-6, rel=0.1)
     assert fresnel_number(behind) == pytest.approx((probe_diameter(behind) / 2) ** 2 / 62, rel=0.1)
+
+
+def agreement_of(scan: Scan, matrix: np.ndarray) -> NeighbourAgreement:
+    """Of the windows of the true object, at changed positions."""
+    patches = cut_windows(scan.reference.object, scan.positions, scan.size, scan.reference.origin)
+    moved = replace(scan, positions=scan.positions @ matrix.T, reference=None)
+    return neighbour_agreement(moved, neighbour_pairs(moved), dict(enumerate(patches)))
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        (np.diag([-1, 1]), "rows reversed"),
+        (np.diag([1, -1]), "columns reversed"),
+        (np.diag([-1, -1]), "rows and columns reversed"),
+        (np.array([[0, 1], [1, 0]]), "rows and columns exchanged"),
+        (0.8 * np.eye(2), "steps 1.25 times as long"),
+        (1.25 * np.eye(2), "steps 0.8 times as long"),
+    ],
+)
+def test_neighbouring_patches_tell_wrong_positions_and_what_mends_them(change, remedy):
+    scan = simulate_lines(grid=6)
+    right = agreement_of(scan, np.eye(2))
+    assert right.better is None
+    assert right.tells
+    assert right.reason == ""
+    wrong = agreement_of(scan, change)
+    assert wrong.better == remedy
+    assert f"agree better with {remedy}" in wrong.reason
+
+
+def test_patches_without_a_common_place_are_not_called_good(scan):
+    misfit = forward_misfit(scan, stitched_truth(scan))
+    far = agreement_of(scan, 8 * np.eye(2))
+    assert far.reason == "neighbouring patches overlap too little"
+    far_misfit = replace(misfit, agreement=far)
+    assert far_misfit.verdict == "unknown"
+    assert "unknown, cannot be judged: neighbouring patches overlap too little (an empty" in str(far_misfit)
+    near = agreement_of(scan, np.eye(2))
+    assert replace(misfit, agreement=near).verdict == "good"
+    reversed_ = replace(misfit, agreement=agreement_of(scan, -np.eye(2)))
+    assert reversed_.verdict == "wrong"
+    assert "wrong, do not use the object: neighbouring patches agree better with rows and columns" in str(reversed_)
+
+
+def test_a_reconstruction_at_reversed_positions_is_wrong_however_good_its_misfit():
+    scan = simulate_lines(grid=7)
+    session = Session("zoo:pinn_hybrid", "cpu")
+    assert reconstruct(session, scan).misfit.verdict == "good"
+    positions = np.ascontiguousarray(scan.positions[:, ::-1])
+    misfit = reconstruct(session, replace(scan, positions=positions, reference=None)).misfit
+    assert misfit.verdict == "wrong"
+    assert misfit.agreement.better == "rows and columns exchanged"
