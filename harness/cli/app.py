@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
@@ -42,7 +43,7 @@ from ptychonnx.harness.cli import (
     summary,
     train,
 )
-from ptychonnx.harness.cli.console import errors, set_verbosity
+from ptychonnx.harness.cli.console import errors, one_line, set_verbosity
 from ptychonnx.harness.cli.model_options import Command
 from ptychonnx.runtime.errors import InternalError, PtychonnxError, VerificationError
 from ptychonnx.runtime.inference.tuning import cache_folder
@@ -169,7 +170,10 @@ def _report(error: Exception) -> int:
         return 141
     if isinstance(error, OSError):
         place = "" if error.filename is None else f"{error.filename}: "
-        return _refuse(f"{place}{error.strerror or error}", 2 if isinstance(error, _ERRORS_OF_PATHS) else 3)
+        return _refuse(
+            f"{place}{error.strerror or error}",
+            2 if isinstance(error, _ERRORS_OF_PATHS) or error.errno == errno.ENAMETOOLONG else 3,
+        )
     return _refuse(
         f"{type(error).__name__}: {error}. This is a fault in ptychonnx; please report it with {_write_log()}",
         InternalError.exit_code,
@@ -178,7 +182,7 @@ def _report(error: Exception) -> int:
 
 
 def _refuse(message: str, code: int, title: str = "Error:") -> int:
-    line = " ".join(message.split())
+    line = one_line(message)
     if len(line) > _LONGEST_LINE:
         line = f"{line[: _LONGEST_LINE - 300]} ... {line[-290:]}"
     if line:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from ptychonnx.runtime.progress import SILENT, Progress
 
-__all__ = ["errors", "output", "print_lines", "print_result", "report_progress", "set_verbosity"]
+__all__ = ["errors", "one_line", "output", "print_lines", "print_result", "report_progress", "set_verbosity"]
 
 # Width of tables in a file or a pipe, which have none of their own.
 _FILE_WIDTH = 120
@@ -42,11 +42,16 @@ errors = _Console(
 )
 
 
+def one_line(text: str) -> str:
+    """Text in one line; characters that a terminal would obey, as a name of a file may hold, become ?."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
 class _LogLines(logging.Handler):
     """Log records as dim lines on standard error, warnings in yellow."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = " ".join(record.getMessage().split())
+        line = one_line(record.getMessage())
         if record.levelno >= logging.WARNING:
             errors.print(Text(f"Warning: {line}", style="yellow"), soft_wrap=True)
         elif record.levelno >= logging.INFO:

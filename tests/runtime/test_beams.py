@@ -283,7 +283,9 @@ def test_patches_without_a_common_place_are_not_called_good(scan):
     assert replace(misfit, agreement=near).verdict == "good"
     reversed_ = replace(misfit, agreement=agreement_of(scan, -np.eye(2)))
     assert reversed_.verdict == "wrong"
-    assert "wrong, do not use the object: neighbouring patches agree better with rows and columns" in str(reversed_)
+    assert "wrong, do not use the object: neighbouring patches agree better with rows and columns" in str(
+        reversed_
+    )
 
 
 def test_a_reconstruction_at_reversed_positions_is_wrong_however_good_its_misfit():
