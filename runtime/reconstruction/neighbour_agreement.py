@@ -38,8 +38,8 @@ _AXES = {
 # Correlation above that at the opposite distance, below which patches have nothing in common, and by which changed
 # positions are better: measured on simulated scans, docs/explanation/beams.md.
 _NOTHING, _BETTER, _CLEARLY = 0.1, 1.2, 0.05
-# Share of the light of a pattern that falls where a neighbour has light.
-_LITTLE = 0.01
+# Share of the light of a pattern that falls where a neighbour has light, below which nobody can expect agreement.
+_LITTLE = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class NeighbourAgreement:
     @property
     def tells(self) -> bool:
         """Whether patches have anything in common by which positions could be judged."""
-        return self.shared >= _LITTLE and self.value >= _NOTHING
+        return self.value >= _NOTHING
 
     @property
     def reason(self) -> str:
@@ -80,13 +80,11 @@ class NeighbourAgreement:
                 f"neighbouring patches agree better with {name} ({self.changed[name]:.2f} instead of "
                 f"{self.value:.2f}): are the positions right (--positions-axes, --positions-sign, --pixel-size)?"
             )
+        if self.tells:
+            return ""
         if self.shared < _LITTLE:
             return "neighbouring patches overlap too little"
-        return (
-            ""
-            if self.tells
-            else f"neighbouring patches do not agree ({self.value:.2f}): are the positions right?"
-        )
+        return f"neighbouring patches do not agree ({self.value:.2f}): are the positions right?"
 
 
 def neighbour_pairs(scan: Scan) -> NDArray[np.intp]:
