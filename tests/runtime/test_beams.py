@@ -274,7 +274,7 @@ def test_neighbouring_patches_tell_wrong_positions_and_what_mends_them(change, r
 
 def test_patches_without_a_common_place_are_not_called_good(scan):
     misfit = forward_misfit(scan, stitched_truth(scan))
-    far = agreement_of(scan, 8 * np.eye(2))
+    far = agreement_of(scan, 12 * np.eye(2))
     assert far.reason == "neighbouring patches overlap too little"
     far_misfit = replace(misfit, agreement=far)
     assert far_misfit.verdict == "unknown"
