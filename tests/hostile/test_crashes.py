@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ptychonnx.runtime.formats import write_scan
+from tests.hostile.subjects import known_scan
+
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed, extra [serve]")
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,3 +26,14 @@ def test_outputs_are_old_or_new_after_a_kill_a_failed_rename_or_a_full_disk():
     assert report["faults"] == []
     assert all(report["interruptions"].values())
     assert {name: codes[0] for name, codes in report["full_disk"].items() if codes[0] != 3} == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits of file sizes")
+def test_a_detector_for_the_desk_ends_on_a_full_disk(tmp_path):
+    write_scan(tmp_path / "s.npz", known_scan())
+    command = (
+        f"ulimit -f 2; {sys.executable} -m ptychonnx replay s.npz --as swmr --frames f.h5 --positions p.csv"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.endswith("\nError: f.h5: cannot be written (File too large)\n")
