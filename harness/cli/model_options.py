@@ -25,7 +25,7 @@ from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 from ptychonnx.harness.cli.config_file import ConfigFile
-from ptychonnx.harness.cli.output_check import check_outputs
+from ptychonnx.harness.cli.file_check import check_files
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.validation import checked
 
@@ -143,11 +143,11 @@ def derive_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class Command(TyperCommand):
-    """A command that tries its outputs before any work, and whose help leaves out panels with pages of their own."""
+    """A command that looks at its files before any work, and whose help leaves out panels with pages of their own."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        check_outputs(ctx.params)
+        check_files(ctx.params)
         return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

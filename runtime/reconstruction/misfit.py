@@ -102,7 +102,14 @@ class Misfit:
         text = means[self.verdict]
         if self.agreement is not None and (reason := self.agreement.reason):
             wrong = self.verdict == "wrong" and self._explained != "wrong"
-            text = f"{'do not use the object' if wrong else text}: {reason}"
+            unknown = self.verdict == "unknown"
+            text = (
+                f"do not use the object: {reason}"
+                if wrong
+                else f"{text}: {reason}"
+                if unknown
+                else f"{text}; {reason}"
+            )
         worst = int(self.patterns[int(np.argmax(self.per_pattern))])
         return (
             f"forward misfit {self.value:.3f}: {self.verdict}, {text} (an empty object has "

@@ -56,6 +56,9 @@ class GrowingTable:
 
     def _read(self) -> PositionSamples | None:
         try:
+            # A FIFO would wait for a writer.
+            if self._path.exists() and not self._path.is_file():
+                raise InputError(f"{self._path}: not a regular file, expected a text file that grows")
             with self._path.open("rb") as file:
                 file.seek(0, 2)
                 if file.tell() < self._place:

@@ -1,0 +1,62 @@
+"""Files that a command is to read and write, looked at before any work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ptychonnx.runtime.atomic import check_output
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["check_files"]
+
+# Parameters of commands that name a file or a folder to write.
+_OUTPUTS = ("out", "picture", "patches", "json", "csv", "markdown", "repository")
+
+
+# A secret may come from another program, through a pipe.
+_MAY_BE_PIPE = "token_file"
+
+
+def check_files(values: Mapping[str, Any]) -> None:
+    """Refuse an input that is no regular file, and an output that cannot be written or is one of the inputs.
+
+    Parameters
+    ----------
+    values
+        Of all parameters of the command, by their names.
+
+    Raises
+    ------
+    InputError
+        With the file.
+    EnvironmentFailure
+        If the disk is full.
+    """
+    others = (value for name, value in values.items() if name not in (*_OUTPUTS, _MAY_BE_PIPE))
+    read = [path for value in others for path in _existing(value) if not path.is_dir()]
+    for path in read:
+        if not path.is_file():
+            # Reading a FIFO may wait for ever, and a device may never end.
+            raise InputError(f"{path}: not a regular file, expected one")
+    for name in _OUTPUTS:
+        out = values.get(name)
+        if not isinstance(out, str | os.PathLike) or out == "-":
+            continue
+        if any(written.samefile(file) for written in _existing(out) for file in read):
+            raise InputError(f"--{name} {out}: is a file that the command reads, expected another name")
+        check_output(out)
+
+
+def _existing(value: Any) -> list[Path]:
+    """The paths that exist among the values of a parameter."""
+    paths = []
+    for one in value if isinstance(value, list | tuple) else [value]:
+        try:
+            if isinstance(one, str | os.PathLike) and Path(one).exists():
+                paths.append(Path(one))
+        except (OSError, ValueError):  # no name of a file, but a text
+            continue
+    return paths
