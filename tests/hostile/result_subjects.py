@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from onnx import helper, numpy_helper
 
-from ptychonnx.harness.reconstruction.manifest import MANIFEST, VERSION, FileState, ScanRecord
+from ptychonnx.harness.campaign.manifest import MANIFEST, VERSION, FileState, ScanRecord
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.formats.writers.reconstruction_file import write_reconstruction
 from ptychonnx.runtime.reconstruction import Reconstruction

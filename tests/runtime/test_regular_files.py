@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ptychonnx.export.deploy.openvino import _document
-from ptychonnx.harness.reconstruction.manifest import MANIFEST, FileState, Manifest
+from ptychonnx.harness.campaign.manifest import MANIFEST, FileState, Manifest
 from ptychonnx.harness.simulate.manifest import is_current
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.paths import file_sha256, read_text
