@@ -69,6 +69,40 @@ def test_units_of_the_file_or_given_are_taken(scan, explains, tmp_path, unit, sc
     explains(read_scan(path, options=options(pixel_size=PIXEL)))
 
 
+@pytest.mark.parametrize(("unit", "scale"), [("micron", 1e-6), ("meters", 1), ("µm", 1e-6)])
+def test_units_have_many_names(scan, explains, tmp_path, unit, scale):
+    path = write(tmp_path / "s.h5", scan, **{"entry/pos": scan.positions * PIXEL / scale})
+    with h5py.File(path, "a") as file:
+        file["entry/pos"].attrs["units"] = unit
+    explains(read_scan(path, options=options(pixel_size=PIXEL)))
+    with h5py.File(path, "a") as file:
+        file["entry/pos"].attrs["units"] = "steps"
+    with pytest.raises(
+        InputError, match=r"entry/pos: its units are 'steps', expected m, mm, .*--positions-unit"
+    ):
+        read_scan(path, options=options(pixel_size=PIXEL))
+    known = {1e-6: "um", 1: "m"}[scale]
+    explains(read_scan(path, options=options(pixel_size=PIXEL, positions_unit=known)))
+
+
+@pytest.mark.parametrize("names", ["y [mm],x [mm]", "y (mm);x (mm)", "y/mm,x/mm", "y_mm,x_mm"])
+def test_units_in_the_names_of_columns_are_taken(scan, explains, tmp_path, names):
+    separator = ";" if ";" in names else ","
+    lines = [separator.join(f"{value * PIXEL * 1e3!r}" for value in row) for row in scan.positions.tolist()]
+    (tmp_path / "p.csv").write_text("\n".join([names, *lines]))
+    np.savez(tmp_path / "s.npz", d=scan.diffraction.astype(np.float64) ** 2)
+    mapping = "patterns=d positions=p.csv"
+    back = read_scan(tmp_path / "s.npz", options=options(mapping, pixel_size=PIXEL))
+    np.testing.assert_allclose(np.diff(back.positions, axis=0), np.diff(scan.positions, axis=0))
+
+
+def test_positions_that_are_all_the_same_are_named(scan, tmp_path):
+    lines = []
+    path = write(tmp_path / "s.h5", scan, **{"entry/pos": np.ones_like(scan.positions)})
+    read_scan(path, options=options(), log=lines.append)
+    assert f"positions: all {len(scan)} are the same: expected a scan" in lines
+
+
 @pytest.mark.parametrize("axes", ["row,column", "column,row"])
 @pytest.mark.parametrize(
     ("sign", "signs"),

@@ -56,8 +56,8 @@ def assemble(
     raw = _without(raw, unwritten_patterns(raw.patterns), "never written", where, log)
     for mark, stuck in stuck_marks(raw.patterns, where).items():
         log(
-            f"bad pixels: {np.count_nonzero(stuck)} that hold {mark} in all frames, a detector's mark of 16 bits: "
-            "masked"
+            f"bad pixels: {np.count_nonzero(stuck)} that hold {mark} in all frames, a detector's mark of "
+            f"{mark.bit_length() + 7 & ~7} bits: masked"
         )
         raw = replace(raw, mask=~stuck if raw.mask is None else raw.mask & ~stuck)
     height, width = raw.patterns.shape[1:]

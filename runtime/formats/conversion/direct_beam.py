@@ -17,7 +17,8 @@ __all__ = ["DirectBeamEstimate", "estimate_direct_beam", "stuck_marks"]
 # Number of patterns whose mean shows where the direct beam is.
 _SAMPLE = 16
 _LARGEST_SIDE = 512
-_MARKS_16 = (2**16 - 1, 2**15 - 1)
+_MARKS_16: tuple[int, ...] = (2**16 - 1, 2**15 - 1)
+_MARKS_8: tuple[int, ...] = (2**8 - 1,)
 # A pixel counts up to this multiple of its brightest neighbour: hot pixels have no bright neighbours.
 _HOT = 4.0
 _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
@@ -61,14 +62,19 @@ class DirectBeamEstimate:
 
 
 def stuck_marks(stack: Stack, where: str) -> dict[int, NDArray[np.bool_]]:
-    """Pixels [rows, columns] that hold a mark of 16 bits in every frame of a sample, in a wider type, by the mark."""
+    """Pixels [rows, columns] that hold a mark of 16 bits in a wider type, or of 8 bits, in every frame of a sample.
+
+    By the mark.
+    """
     n, height, width = stack.shape
-    if n < 3 or (stack.dtype.kind in "iu" and stack.dtype.itemsize <= 2) or stack.dtype.kind not in "iuf":
+    kind, size = stack.dtype.kind, stack.dtype.itemsize
+    marks = _MARKS_16 if kind == "f" or size > 2 else _MARKS_8 if kind == "u" and size == 1 else ()
+    if n < 3 or kind not in "iuf" or not marks:
         return {}
-    stuck = {mark: np.ones((height, width), dtype=bool) for mark in _MARKS_16}
+    stuck = {mark: np.ones((height, width), dtype=bool) for mark in marks}
     for index in np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)):
         frame = np.asarray(stack[slice(index, index + 1), slice(None), slice(None)])[0]
-        valid = valid_values(frame, where) & ~np.isin(frame, _MARKS_16)
+        valid = valid_values(frame, where) & ~np.isin(frame, marks)
         brightest = frame[valid].max(initial=0)
         stuck = {
             mark: both

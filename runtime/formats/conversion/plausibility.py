@@ -56,11 +56,13 @@ def check_plausible(
 
 
 def line_scan_note(positions: NDArray[np.float64]) -> str:
-    """A line for the user if all positions lie on a row or a column, as when an axis is missing; otherwise empty."""
+    """A line for the user if all positions are one, or lie on a row or a column as when an axis is missing."""
     if len(positions) < 3 or not np.isfinite(positions).all():
         return ""
     spans = np.ptp(positions, axis=0)
-    if spans.all() or not spans.any():
+    if not spans.any():
+        return f"positions: all {len(positions)} are the same: expected a scan"
+    if spans.all():
         return ""
     return f"positions: all have the same {'row' if spans[0] == 0 else 'column'}: is an axis missing?"
 

@@ -52,8 +52,11 @@ __all__ = ["KEYS", "read"]
 KEYS = ("patterns", "positions", "x", "y", "probe", "mask", "bad", "pixel_size", "wavelength")
 # No stage scans further than this many metres, and no scan on a canvas of pixels spans as little.
 _LARGEST_SPAN_M = 0.05
-# Endings of names that state a unit, such as lambda_nm.
-UNIT_SUFFIX = re.compile(r"_(m|mm|um|nm|px)$")
+# Units of positions by every name that files use.
+_UNITS = {name: unit for name, metres in LENGTH_UNITS.items() for unit in METRES if METRES[unit] == metres}
+_UNITS |= {"px": "px", "pixel": "px", "pixels": "px"}
+# Endings of names that state a unit, such as lambda_nm, y [mm] and x (um).
+UNIT_SUFFIX = re.compile(rf"(?:_|[\s(\[/]+)({'|'.join(map(re.escape, _UNITS))})[)\]\s]*$")
 
 
 def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
@@ -142,11 +145,11 @@ def _positions(
         values, axes = np.stack([x, y], axis=1), Convention("column,row", "x and y are mapped")
     else:
         values = raster_positions(options, n, str(arrays.path))
-        return values, _unit(None, (), values), Convention("row,column", "raster convention")
+        return values, _unit(None, (), values, "", options), Convention("row,column", "raster convention")
     names = (*arrays.names_of(key), arrays.names[key])
     return (
         _one_for_each(arrays, options, values, n),
-        _unit(arrays.find(key, "positions"), names, values),
+        _unit(arrays.find(key, "positions"), names, values, f"{arrays.where(key)}: its units are", options),
         axes,
     )
 
@@ -177,13 +180,17 @@ def _one_for_each(
     return values.reshape(n, several, -1).mean(axis=1)
 
 
-def _unit(array: Any, names: tuple[str, ...], values: NDArray[np.float64]) -> Convention:
+def _unit(
+    array: Any, names: tuple[str, ...], values: NDArray[np.float64], where: str, options: ReadOptions
+) -> Convention:
     name = attribute_text(array, "units") if isinstance(array, h5py.Dataset) else ""
-    if name in METRES or name == "px":
-        return Convention(name, "from the units of the file")
+    if name in _UNITS:
+        return Convention(_UNITS[name], "from the units of the file")
+    if name and options.positions_unit is None:
+        raise InputError(f"{where} {name!r}, expected {', '.join(METRES)} or px: --positions-unit says which")
     suffix = next((match for one in names if (match := UNIT_SUFFIX.search(one.lower()))), None)
     if suffix:
-        return Convention(suffix[1], f"by the name {suffix.string}")
+        return Convention(_UNITS[suffix[1]], f"by the name {suffix.string}")
     span = float(np.ptp(values, axis=0).max()) if values.size and np.isfinite(values).all() else np.inf
     if span == 0:
         return Convention("px", "assumed")
@@ -225,4 +232,4 @@ def _metres(arrays: MappedArrays, key: str) -> float | None:
     number = positive_number(arrays.load(key, stored), arrays.where(key), "one positive number of metres")
     unit = attribute_text(stored, "units") if isinstance(stored, h5py.Dataset) else ""
     suffix = UNIT_SUFFIX.search(arrays.names[key].lower())
-    return number * LENGTH_UNITS.get(unit, METRES.get(suffix[1], 1.0) if suffix else 1.0)
+    return number * LENGTH_UNITS.get(unit, METRES.get(_UNITS[suffix[1]], 1.0) if suffix else 1.0)
