@@ -22,7 +22,7 @@ from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 __all__ = ["NeighbourAgreement", "neighbour_agreement", "neighbour_pairs"]
 
 # Distances of these parts of the probe's diameter show errors of the step best.
-_DISTANCE = 0.6
+_DISTANCE = 0.4
 # Patterns with whose neighbours patches are compared, at most, and pixels of their patches.
 _MOST, _LEAST, _PIXELS = 64, 16, 2**19
 _STEPS = (0.8, 0.9, 1.1, 1.25)

@@ -99,9 +99,8 @@ def run_campaign(count: int, seed: int = SEED, report: bool = False) -> list[Cas
         root.mkdir()
         subjects = all_subjects(root) + result_subjects(root)
         expected = {subject.name: _run(subject, root, work, "") for subject in subjects}
-        for subject in subjects:
-            if (run := expected[subject.name]).code:
-                raise RuntimeError(f"{subject.name}: {run.lines}")
+        if failed := {name: run.lines for name, run in expected.items() if run.code}:
+            raise RuntimeError(f"undamaged inputs are refused: {failed}")
         for number in range(count):
             subject = subjects[number % len(subjects)]
             chance = random.Random(f"{seed} {number}")

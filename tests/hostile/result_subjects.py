@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from onnx import helper, numpy_helper
 
+from ptychonnx import simulate_lines
 from ptychonnx.harness.campaign.manifest import MANIFEST, VERSION, FileState, ScanRecord
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.formats.writers.reconstruction_file import write_reconstruction
@@ -150,7 +151,7 @@ def _many(root: Path, scan: Scan, result: Reconstruction) -> list[Subject]:
         if not output:
             write_reconstruction(folder / "night/s.h5", result, scan, contract())
         record = ScanRecord(
-            scan="s.npz",
+            scan="/gone/s.npz",
             state=FileState.of(folder / "s.npz"),
             settings={},
             result="s.h5",
@@ -197,7 +198,8 @@ def _others(root: Path, scan: Scan) -> list[Subject]:
         "--positions-timeout",
         "1",
     )
-    assert check.is_dir()
+    # The overlap of the known scan is wrong.
+    write_scan(check / "s.npz", simulate_lines(grid=4))
     return [
         Subject("check", ("s.npz",), ("check", "s.npz", "--json"), ""),
         Subject("key", ("key.pem",), ("sign", "m.onnx", "--key", "key.pem"), ""),
