@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hostile import campaign
-from tests.hostile.writers import Writer, prepare, writers
+from tests.hostile.writers import Writer, framework_writers, more_writers, prepare, quick_writers
 
 __all__ = ["check_crashes"]
 
@@ -97,7 +97,7 @@ def content(folder: Path, writer: Writer) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(files)}
 
 
-def check_crashes(frameworks: bool = False) -> dict[str, Any]:
+def check_crashes(writers: dict[str, Writer], frameworks: bool = False) -> dict[str, Any]:
     """Number of interruptions of each command, exit codes on a full disk, and faults."""
     campaign._load()
     for name in _FRAMEWORKS if frameworks else ():
@@ -109,7 +109,7 @@ def check_crashes(frameworks: bool = False) -> dict[str, Any]:
             code, text = run(whole, line)
             if code:
                 raise RuntimeError(f"{line}: {text[-1000:]}")
-        for name, writer in writers(frameworks).items():
+        for name, writer in writers.items():
             trial = _Trial(whole, Path(temporary) / "work", writer, name)
             report["interruptions"][name] = trial.interrupt()
             report["full_disk"][name] = trial.fill_disk()
@@ -194,8 +194,12 @@ class _Trial:
 def main() -> None:
     """Print the table as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frameworks", action="store_true", help="also the commands that need torch")
-    report = check_crashes(parser.parse_args().frameworks)
+    parser.add_argument("--more", action="store_true", help="other commands that need no training framework")
+    parser.add_argument("--frameworks", action="store_true", help="the commands that need torch")
+    arguments = parser.parse_args()
+    writers = more_writers() if arguments.more else {}
+    writers |= framework_writers() if arguments.frameworks else {}
+    report = check_crashes(writers or quick_writers(), arguments.frameworks)
     print(json.dumps(report))
     sys.exit(1 if report["faults"] else 0)
 

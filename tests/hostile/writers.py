@@ -13,13 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.hostile.subjects import PIXEL, all_subjects, known_scan
 
-__all__ = ["Writer", "prepare", "writers"]
+__all__ = ["Writer", "framework_writers", "more_writers", "prepare", "quick_writers"]
 
 # So small that a training and an export take seconds.
 _SMALL = (
     "--epochs 2 --learning-rate 0.02 --width 4 --blocks 2 --modes 8 --first-steps 3 --final-steps 2 --batch 4 "
     "--overlap 1"
 )
+
+REPORT = ("out.onnx", "out.verification.json", "out.verification.txt")
 
 
 @dataclass(frozen=True)
@@ -47,95 +49,92 @@ class Writer:
     journal: str = ""
 
 
-def writers(frameworks: bool) -> dict[str, Writer]:
-    """The commands by name; those that need a training framework take minutes."""
-    report = tuple(f"out.{ending}" for ending in ("onnx", "verification.json", "verification.txt"))
-    table = (
-        {
-            f"reconstruct {ending}": Writer(
-                f"reconstruct m.onnx s.npz --provider cpu --out out.{ending}",
-                (f"out.{ending}",),
-                (f"out.{ending}",),
-            )
-            for ending in ("npz", "h5", "cxi")
-        }
-        | {
-            "merge": Writer("merge part.h5 --out out.h5", ("out.h5",), ("out.h5",)),
-            "live": Writer(
-                "live m.onnx --frames swmr+file://frames.h5?data=/d&frames=15 --positions p.csv --probe p.npz "
-                f"--pixel-size {PIXEL} --provider cpu --out out.h5",
-                ("out.h5",),
-                ("out.h5",),
-            ),
-            "evaluate": Writer(
-                "evaluate m.onnx --scan s.npz --provider cpu --out out",
-                ("out/*",),
-                ("out/metrics.json", "out/report.html", "out/notes.txt"),
-            ),
-            "adopt": Writer("adopt f.onnx --contract f.yaml --out out.onnx", report, report, as_one=False),
-            "sign": Writer("sign a.onnx --key key.pem", ("a.onnx.sig",), ("a.onnx.sig",)),
-            "many scans": Writer(
-                "reconstruct m.onnx s.npz other.npz --provider cpu --out night",
-                ("night/*.h5",),
-                as_one=False,
-                journal="night/manifest.jsonl",
-            ),
-            "summary": Writer("summary evening", ("evening/*.html",), ("evening/summary.html",)),
-            "shard": Writer(
-                "reconstruct m.onnx s.npz --provider cpu --shard 1/1 --out out.h5", ("out.h5",), ("out.h5",)
-            ),
-            "picture and patches": Writer(
-                "reconstruct m.onnx s.npz --provider cpu --out out.tif --picture out.png --patches out.h5",
-                ("out*",),
-                ("out.png", "out.h5"),
-                as_one=False,
-            ),
-            "tables": Writer(
-                "evaluate m.onnx --scan s.npz --provider cpu --json out.json --csv out.csv --markdown out.md",
-                ("out.*",),
-                ("out.json", "out.csv"),
-                as_one=False,
-            ),
-            "slurm": Writer(
-                "slurm reconstruct m.onnx s.npz --out big.h5 --shards 1 --folder jobs --partition short --time 30",
-                ("jobs/*.sh",),
-                ("jobs/submit.sh",),
-                as_one=False,
-            ),
-            "simulate family": Writer(
-                "simulate family --n 16 --scans 2 --grid 3 --object smooth --out out",
-                ("out/*",),
-                as_one=False,
-            ),
-        }
-        | {
-            f"deploy {server}": Writer(
-                f"deploy {server} m.onnx --repository out{options}", ("out/**/*",), as_one=False
-            )
-            for server, options in (
-                ("triton", ""),
-                ("mlserver", ""),
-                ("kserve", " --storage-uri s3://bucket/models"),
-            )
-        }
-        | {
-            "simulate": Writer(
-                "simulate lines --n 16 --train-grid 3 --test-grid 2 --out out", ("out/*",), as_one=False
-            ),
-        }
-    )
-    if not frameworks:
-        return table
-    return table | {
-        "train": Writer(f"train hybrid --data train.npz --out out {_SMALL}", ("out/**/*",)),
-        "export": Writer("export run --out out.onnx", report, report, as_one=False),
-        "export general": Writer("export run --general --out out.onnx", report, report, as_one=False),
+def quick_writers() -> dict[str, Writer]:
+    """Commands by name that the tests disturb."""
+    return {
+        f"reconstruct {ending}": Writer(
+            f"reconstruct m.onnx s.npz --provider cpu --out out.{ending}",
+            (f"out.{ending}",),
+            (f"out.{ending}",),
+        )
+        for ending in ("npz", "h5", "cxi")
+    } | {
+        "merge": Writer("merge part.h5 --out out.h5", ("out.h5",), ("out.h5",)),
+        "live": Writer(
+            "live m.onnx --frames swmr+file://frames.h5?data=/d&frames=15 --positions p.csv --probe p.npz "
+            f"--pixel-size {PIXEL} --provider cpu --out out.h5",
+            ("out.h5",),
+            ("out.h5",),
+        ),
+        "evaluate": Writer(
+            "evaluate m.onnx --scan s.npz --provider cpu --out out",
+            ("out/*",),
+            ("out/metrics.json", "out/report.html", "out/notes.txt"),
+        ),
+        "adopt": Writer("adopt f.onnx --contract f.yaml --out out.onnx", REPORT, REPORT, as_one=False),
+        "sign": Writer("sign a.onnx --key key.pem", ("a.onnx.sig",), ("a.onnx.sig",)),
+        "deploy": Writer("deploy triton m.onnx --repository out", ("out/**/*",), as_one=False),
+        "simulate": Writer(
+            "simulate lines --n 16 --train-grid 3 --test-grid 2 --out out", ("out/*",), as_one=False
+        ),
+    }
+
+
+def more_writers() -> dict[str, Writer]:
+    """Other commands that need no training framework."""
+    return {
+        "many scans": Writer(
+            "reconstruct m.onnx s.npz other.npz --provider cpu --out night",
+            ("night/*.h5",),
+            as_one=False,
+            journal="night/manifest.jsonl",
+        ),
+        "summary": Writer("summary evening", ("evening/*.html",), ("evening/summary.html",)),
+        "shard": Writer(
+            "reconstruct m.onnx s.npz --provider cpu --shard 1/1 --out out.h5", ("out.h5",), ("out.h5",)
+        ),
+        "picture and patches": Writer(
+            "reconstruct m.onnx s.npz --provider cpu --out out.tif --picture out.png --patches out.h5",
+            ("out*",),
+            ("out.png", "out.h5"),
+            as_one=False,
+        ),
+        "tables": Writer(
+            "evaluate m.onnx --scan s.npz --provider cpu --json out.json --csv out.csv --markdown out.md",
+            ("out.*",),
+            ("out.json", "out.csv"),
+            as_one=False,
+        ),
+        "slurm": Writer(
+            "slurm reconstruct m.onnx s.npz --out big.h5 --shards 1 --folder jobs --partition short --time 30",
+            ("jobs/*.sh",),
+            ("jobs/submit.sh",),
+            as_one=False,
+        ),
+        "simulate family": Writer(
+            "simulate family --n 16 --scans 2 --grid 3 --object smooth --out out", ("out/*",), as_one=False
+        ),
+        "deploy mlserver": Writer("deploy mlserver m.onnx --repository out", ("out/**/*",), as_one=False),
+        "deploy kserve": Writer(
+            "deploy kserve m.onnx --repository out --storage-uri s3://bucket/models",
+            ("out/**/*",),
+            as_one=False,
+        ),
         "bench": Writer("bench m.onnx --rounds 1 --no-reduced --json out.json", ("out.json",), ("out.json",)),
+    }
+
+
+def framework_writers() -> dict[str, Writer]:
+    """Commands that need torch, and take minutes."""
+    return {
+        "train": Writer(f"train hybrid --data train.npz --out out {_SMALL}", ("out/**/*",)),
+        "export": Writer("export run --out out.onnx", REPORT, REPORT, as_one=False),
+        "export general": Writer("export run --general --out out.onnx", REPORT, REPORT, as_one=False),
         "specialise": Writer(
-            "specialise general.onnx --scan train.npz --out out.onnx", report, report, as_one=False
+            "specialise general.onnx --scan train.npz --out out.onnx", REPORT, REPORT, as_one=False
         ),
         "export-module": Writer(
-            "export-module net.py:build --shape 3 --out out.onnx", report, report, as_one=False
+            "export-module net.py:build --shape 3 --out out.onnx", REPORT, REPORT, as_one=False
         ),
     }
 
