@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -96,17 +97,8 @@ def adopt(
             module = load_source(network, arguments)
             for note in [] if weights is None else load_weights(module, weights):
                 _log.info("%s: %s", weights, note)
-            result = adopt_module(
-                module,
-                specification,
-                out,
-                source=Path(network).name,
-                scan=judged_on,
-                tolerance=tolerance,
-                progress=progress,
-            )
+            adoption = partial(adopt_module, module, source=Path(network).name)
         else:
-            result = adopt_network(
-                Path(network), specification, out, scan=judged_on, tolerance=tolerance, progress=progress
-            )
+            adoption = partial(adopt_network, Path(network))
+        result = adoption(specification, out, scan=judged_on, tolerance=tolerance, progress=progress)
     print_result(out, result.verdict())
