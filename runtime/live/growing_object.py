@@ -43,10 +43,7 @@ class GrowingObject:
     def add(self, patches: NDArray[np.complex64], positions: NDArray[np.float64]) -> None:
         """Add patches complex64 [m, N, N] centred at positions float64 [m, 2], in pixels.
 
-        Raises
-        ------
-        InputError
-            If the positions span too large a canvas.
+        Raises InputError if the positions span too large a canvas.
         """
         if not len(patches):
             return

@@ -95,10 +95,7 @@ class GrowingScan:
     ) -> Scan:
         """The scan of frames by number, at positions [n, 2] of the source, as if read from a finished file.
 
-        Raises
-        ------
-        InputError
-            If the positions are implausible.
+        Raises InputError if the positions are implausible.
         """
         rows, size = self.rows(numbers), self.conversion.plan.size
         amplitudes = LazyAmplitudes(

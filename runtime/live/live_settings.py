@@ -51,12 +51,8 @@ class LiveSettings:
 def check_network(network: Predictor, settings: LiveSettings) -> None:
     """Refuse networks and settings that cannot work, before anything is received.
 
-    Raises
-    ------
-    UnsupportedError
-        If the network takes groups of neighbouring patterns, which are known only at the end.
-    InputError
-        If the network or the weighting needs a probe and there is none.
+    Raises UnsupportedError if the network takes groups of neighbouring patterns, which are known only at the end.
+    Raises InputError if the network or the weighting needs a probe and there is none.
     """
     contract = network.contract
     if contract.gridsize != 1:

@@ -37,10 +37,7 @@ _FILES = {".csv": "csv", ".txt": "csv", ".dat": "csv"}
 def open_frames(url: str) -> FrameSource:
     """Connect to the frames at a URL.
 
-    Raises
-    ------
-    InputError
-        If the URL has no known scheme, or the source cannot be opened.
+    Raises InputError if the URL has no known scheme, or the source cannot be opened.
     """
     return _open(url, urlsplit(url).scheme, FRAME_SOURCES, "ptychonnx.live.frames", "--frames")
 
@@ -48,10 +45,7 @@ def open_frames(url: str) -> FrameSource:
 def open_positions(url: str) -> PositionSource:
     """Connect to the positions at a URL, or in a file.
 
-    Raises
-    ------
-    InputError
-        If the URL has no known scheme, or the source cannot be opened.
+    Raises InputError if the URL has no known scheme, or the source cannot be opened.
     """
     scheme = urlsplit(url).scheme
     if "://" not in url:

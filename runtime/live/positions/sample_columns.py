@@ -17,10 +17,7 @@ __all__ = ["known_unit", "pairs", "position_samples"]
 def known_unit(unit: str | None, where: str) -> str | None:
     """The unit of positions, None if it is not stated.
 
-    Raises
-    ------
-    InputError
-        If it is unknown.
+    Raises InputError if it is unknown.
     """
     known = get_args(Unit)
     if unit is not None and unit not in known:
@@ -31,10 +28,7 @@ def known_unit(unit: str | None, where: str) -> str | None:
 def position_samples(numbers: Any, rows: Any, columns: Any, where: str) -> PositionSamples:
     """Samples from the number of the frame, the row and the column of each.
 
-    Raises
-    ------
-    InputError
-        If they differ in length or are no numbers.
+    Raises InputError if they differ in length or are no numbers.
     """
     try:
         numbers = np.atleast_1d(np.asarray(numbers))
