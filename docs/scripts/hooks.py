@@ -74,7 +74,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 def on_page_content(html: str, **_: Any) -> str:
     """Keep the dashes of an option on the line of its name."""
-    return re.sub(r"<code>(--[\w-]+)</code>", r'<code class="option">\1</code>', html)
+    return re.sub(r"<code>(--[\w-]+(?: \w+)?)</code>", r'<code class="option">\1</code>', html)
 
 
 def _moved(source: str, folder: str, target: str) -> str:
