@@ -16,13 +16,12 @@ LIVE ?= .live
 REPOSITORY ?= repo
 BUNDLE ?= build/bundle
 EXTRAS ?=
-ALSO ?=
 # Processes that run tests, each with one thread; a worker needs about 2.5 GB.
 JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench bench-live exporters test hostile licences coverage package bundle resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus test-live \
+.PHONY: demo bench bench-live bench-scale exporters test hostile licences coverage package bundle resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus test-live \
 	lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
@@ -40,6 +39,9 @@ LIVE_NETWORKS ?= zoo:any_64
 
 bench-live: $(STAMP)  ## rate, latency and memory of a live reconstruction: benchmarks/results/live.json
 	$(BIN)/python benchmarks/live.py zoo:pinn_hybrid $(LIVE_NETWORKS) --out benchmarks/results/live.json
+
+bench-scale: $(STAMP)  ## a scan of 262,144 patterns in parts, a night with faults, a cluster's faults: benchmarks/results/scale.json
+	$(BIN)/python -m benchmarks.scale
 
 exporters: $(STAMP)  ## our exporter next to others; continues where it stopped: benchmarks/results/exporters.json
 	$(BIN)/python -m benchmarks.exporters
@@ -62,12 +64,12 @@ coverage: $(STAMP)  ## all tests, and the lines that they ran
 package: $(STAMP)  ## sdist and wheel: dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
 
-# EXTRAS=cuda adds the CUDA libraries, ALSO=nxrt-ep-cuda==0.1.0.dev6 a plugin provider; BUNDLE is a new folder.
+# EXTRAS=cuda adds the CUDA libraries; BUNDLE is a new folder.
 bundle: $(STAMP)  ## a folder that installs ptychonnx without internet and checks the GPU: build/bundle/install.sh
 	rm -rf build/wheel
 	$(BIN)/python -m build --no-isolation --wheel --outdir build/wheel
 	$(BIN)/python -m ptychonnx.harness.gpu.bundle build/wheel/*.whl --out $(BUNDLE) --constraints constraints.txt \
-		$(addprefix --extra ,$(EXTRAS)) $(addprefix --also ,$(ALSO))
+		$(addprefix --extra ,$(EXTRAS))
 
 # torch-harmonics has no wheels; mkdocs-material needs Python 3.11.5.
 resolve: $(STAMP)  ## whether the dependencies have a common solution for each Python, with all extras; installs nothing

@@ -16,6 +16,7 @@ from typing import Any
 
 import architecture  # next to this file, where MkDocs looks for modules of a hook
 import exporters as exporter_tables
+import scale as scale_tables
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -146,12 +147,8 @@ def _command(name: str, command: Any, context: Any) -> Iterable[str]:
 
 def _cell(text: str) -> str:
     """Text for a cell of a table: one line, without HTML outside of code."""
-    parts = " ".join(text.split()).split("`")
-    # A bar inside of code ends no cell, and a backslash there would be shown.
-    return "`".join(
-        part if index % 2 else part.replace("<", "&lt;").replace("|", "\\|")
-        for index, part in enumerate(parts)
-    )
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")
+    return "`".join(part if index % 2 else part.replace("<", "&lt;") for index, part in enumerate(parts))
 
 
 def exit_codes() -> str:
@@ -276,6 +273,12 @@ def exporters(part: str) -> str:
     return exporter_tables.table(part)
 
 
+def scale(part: str) -> str:
+    """A table of large scans, nights and faults."""
+    heads, *rows = scale_tables.rows(part)
+    return _table(heads, rows)
+
+
 def unseen_beams(part: str) -> str:
     """The table of a general network on beams, kinds of object or raster steps, and its medians."""
     rows = _results("unseen_beams")[part]
@@ -381,6 +384,7 @@ _GENERATORS = {
         robustness,
         neuraloperator,
         exporters,
+        scale,
         unseen_beams,
         fine_tuned_beams,
         probe_modes,

@@ -26,8 +26,8 @@ class DivisionOptions(BaseModel):
     )
     executor: str | None = Field(
         default=None,
-        description="Workers for many scans, or for the parts of one: local[:WORKERS], dask[:WORKERS] or "
-        "dask://HOST:PORT",
+        description="Workers for many scans, or for the parts of one: local[:WORKERS], dask[:WORKERS], "
+        "dask://HOST:PORT, or a YAML file for workers that Slurm starts",
         json_schema_extra={"metavar": "ENGINE"},
     )
     shards: int | None = Field(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ptychonnx.harness.campaign.engines import Engine
 from ptychonnx.harness.campaign.scan_run import RunOptions
-from ptychonnx.harness.campaign.worker_network import WorkerNetwork
+from ptychonnx.harness.campaign.worker_network import WorkerNetwork, check_shared_folder
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError
 from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.progress import Progress
@@ -22,7 +22,7 @@ from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import covering_groups
 from ptychonnx.runtime.sharding import Shard, merge_parts, reconstruct_shard
-from ptychonnx.runtime.sharding.shard import check_divisible
+from ptychonnx.runtime.sharding.part_file import opened_part
 
 __all__ = ["LargeScan", "check_shards"]
 
@@ -68,8 +68,12 @@ class LargeScan:
     def __call__(self, network: Predictor, scan: Scan, batch: int, progress: Progress) -> Reconstruction:
         """Reconstruct the scan; the object is that of one process bit for bit, see `runtime.sharding`.
 
-        Raises InputError if the network is on a server, or there are more parts than segments of the scan. Raises
-        EnvironmentFailure if the workers of a part died in every attempt.
+        Raises
+        ------
+        InputError
+            If the network is on a server, or there are more parts than segments of the scan.
+        EnvironmentFailure
+            If the workers of a part died in every attempt.
         """
         if not isinstance(network, Session):
             raise InputError(f"{network.name}: runs on a server, expected an artifact with --executor")
@@ -93,6 +97,7 @@ class LargeScan:
             for done, (task, outcome) in enumerate(self.engine.run(run_part, tasks), 1):
                 if isinstance(outcome, Exception):
                     raise self._failure(task, outcome) from outcome
+                _check_part(task, outcome)
                 progress.update(done)
             merged = merge_parts(
                 [task.out for task in tasks], progress, canvas_memory=self.options.stitching.canvas_bytes
@@ -114,14 +119,16 @@ class LargeScan:
 def check_shards(network: Predictor, scan: Scan, shards: int, options: RunOptions) -> None:
     """Refuse a division into parts that every part would refuse, before any of them is started.
 
-    Raises InputError if the scan does not fit the network, has fewer segments than there are parts, or the batch is to
-    be found by trials. Raises UnsupportedError if patches are to be synchronised.
+    Raises
+    ------
+    InputError
+        If the scan does not fit the network, has fewer segments than there are parts, or the batch is to be found by
+        trials.
     """
     batch = options.inference.batch
     if batch is None:
         raise InputError("--batch auto: may differ between the parts of a scan, expected a number")
     network.check_scan(scan)
-    check_divisible(options.stitching.resolved(network.contract))
     Shard(1, shards).of(_segments(network, scan, batch))
 
 
@@ -129,16 +136,38 @@ def _segments(network: Predictor, scan: Scan, batch: int) -> int:
     return len(segments(covering_groups(scan.positions, network.contract.gridsize), batch))
 
 
-def run_part(task: PartTask) -> None:
-    """Reconstruct one part in a worker.
+def _check_part(task: PartTask, host: str) -> None:
+    """Open a part here, so that a fault is known when the worker has just finished, with its name.
 
-    Raises PtychonnxError with the name of the machine, since others may work.
+    Raises
+    ------
+    InputError
+        If the file is not where the worker wrote it, or is cut short.
     """
     try:
+        with opened_part(task.out):
+            pass
+    except InputError as error:
+        raise InputError(
+            f"{task}: {host} wrote it, and here {error}; do both see the same folder?"
+        ) from error
+
+
+def run_part(task: PartTask) -> str:
+    """Reconstruct one part in a worker, whose name is returned.
+
+    Raises
+    ------
+    PtychonnxError
+        With the name of the machine, since others may work.
+    """
+    try:
+        check_shared_folder(task.out.parent)
         scan = task.options.read(task.scan)
         network = task.network.open().for_scan(scan)
         batch = task.network.inference.batch
         assert batch is not None
         reconstruct_shard(network, scan, task.shard, task.out, task.options.stitching, batch)
+        return platform.node()
     except PtychonnxError as error:
         raise type(error)(f"{error} (on {platform.node()})") from error

@@ -1,7 +1,7 @@
-"""Manifest of a folder of objects: one line of JSON per attempt, from which an interrupted command continues.
+"""Manifest of a folder of results: one line of JSON per attempt, from which an interrupted command continues.
 
-Lines are only ever appended; the last line of an object counts. A line that was cut short is skipped, so its scan is
-reconstructed again.
+Lines are only ever appended; the last line of a result counts. A line that was cut short is skipped, so its scan is
+processed again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FileState(BaseModel):
 
 
 class ScanRecord(BaseModel):
-    """One attempt to reconstruct a scan."""
+    """One attempt to reconstruct or evaluate a scan."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,7 +63,8 @@ class ScanRecord(BaseModel):
     )
     settings: dict[str, Any] = Field(description="network and options that are not defaults")
     result: str = Field(
-        pattern=r"^[^/]+$", description="name of the object's file in the folder of the manifest"
+        pattern=r"^[^/]+$",
+        description="name of the object's file, or of the folder of the report, next to the manifest",
     )
     version: str = Field(description="of ptychonnx")
     finished: str = Field(description="ISO 8601, UTC")
@@ -73,6 +74,9 @@ class ScanRecord(BaseModel):
     shape: tuple[int, int] | None = Field(default=None, description="rows and columns of the object")
     misfit: float | None = None
     verdict: Verdict | None = None
+    ssim: dict[str, tuple[float | None, float | None]] = Field(
+        default_factory=dict, description="of amplitude and phase, for each row of an evaluation, by label"
+    )
     warnings: tuple[str, ...] = ()
     error: str | None = None
 
@@ -85,7 +89,7 @@ class Manifest:
     path
         The file.
     records
-        The last record of each object, by the name of its file.
+        The last record of each result, by its name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -125,13 +129,13 @@ class Manifest:
         self.records[record.result] = record
 
     def is_done(self, scan: Path, result: Path, settings: Mapping[str, Any]) -> bool:
-        """Whether an object was reconstructed from this content of its scan, with these settings."""
+        """Whether a result was computed from this content of its scan, with these settings."""
         record = self.records.get(result.name)
         return (
             record is not None
             and record.error is None
             and record.settings == settings
-            and result.is_file()
+            and result.exists()
             and record.state is not None
             and record.state.holds(scan)
         )

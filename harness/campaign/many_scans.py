@@ -1,4 +1,4 @@
-"""Reconstruction of many scans, each to its own file in one folder, with a manifest of what was done."""
+"""Many scans, each to its own result in one folder, with a manifest of what was done."""
 
 from __future__ import annotations
 
@@ -6,34 +6,49 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ptychonnx.harness.campaign.engines import Engine
 from ptychonnx.harness.campaign.manifest import VERSION, FileState, Manifest, ScanRecord
 from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, reconstruct_scan
-from ptychonnx.harness.campaign.worker_network import WorkerNetwork
+from ptychonnx.harness.campaign.worker_network import WorkerNetwork, check_shared_folder
 from ptychonnx.runtime.errors import InputError, PtychonnxError
 from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.inference.artifact_path import artifact_path
+from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.paths import file_sha256
 from ptychonnx.runtime.progress import SILENT, Progress
 
-__all__ = ["ScanOutcome", "reconstruct_scans"]
+__all__ = [
+    "ScanOutcome",
+    "ScanWork",
+    "network_sha256",
+    "process_scans",
+    "reconstruct_scans",
+    "stored_settings",
+    "worker_network",
+]
+
+
+class ScanWork(Protocol):
+    """What is done with each of many scans. Workers receive a pickled copy."""
+
+    def __call__(self, scan: Path, out: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+        """Process a scan, write its result to `out`, and return values of its record."""
 
 
 @dataclass(frozen=True)
 class ScanTask:
-    """One scan to reconstruct."""
+    """One scan to process."""
 
     scan: Path
     out: Path
-    options: RunOptions
     settings: dict[str, Any]
-    network: WorkerNetwork | None
+    work: ScanWork
 
     def __str__(self) -> str:
         return self.scan.name
@@ -47,6 +62,28 @@ class ScanOutcome:
     is_earlier: bool
 
 
+@dataclass(frozen=True)
+class _Reconstruct:
+    """Reconstructs scans with a network of this process, or with that of the worker."""
+
+    options: RunOptions
+    network: Networks | WorkerNetwork
+
+    def __call__(self, scan: Path, out: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+        read = self.options.read(scan)
+        networks = self.network.open() if isinstance(self.network, WorkerNetwork) else self.network
+        run = reconstruct_scan(networks, read, self.options, out, warn=warn)
+        result = run.result
+        if result.skipped:
+            warn(result.skipped_text)
+        if run.positions is not None:
+            warn(str(run.positions))
+        values: dict[str, Any] = {"patterns": result.patterns, "shape": result.stitched.shape}
+        if result.misfit is not None:
+            values |= {"misfit": round(result.misfit.value, 5), "verdict": result.misfit.verdict}
+        return values
+
+
 def reconstruct_scans(
     networks: Networks,
     scans: Sequence[Path],
@@ -56,17 +93,52 @@ def reconstruct_scans(
     *,
     engine: Engine | None = None,
 ) -> list[ScanOutcome]:
-    """Reconstruct each scan to ``<folder>/<name of the scan>.h5``.
+    """Reconstruct each scan to ``<folder>/<name of the scan>.h5``; see `process_scans`.
 
-    A scan that fails does not stop the others: its record says why. A scan whose object was written by an earlier call,
-    from the same content, network and options, is not reconstructed again; one that failed or changed is.
+    Raises
+    ------
+    InputError
+        Also if workers cannot use the network, since it is on a server.
+    """
+    options = options or RunOptions()
+    settings = stored_settings(
+        {
+            "network": network_sha256(networks.model),
+            "options": options.model_dump(mode="json", exclude_defaults=True),
+        },
+        {"probe": options.probe, "companion": options.reading.companion},
+    )
+    network = networks if engine is None else worker_network(networks.model, options.inference, engine)
+    work = _Reconstruct(options.absolute(), network)
+    return process_scans(work, settings, scans, folder, ".h5", "Reconstructing", progress, engine=engine)
+
+
+def process_scans(
+    work: ScanWork,
+    settings: dict[str, Any],
+    scans: Sequence[Path],
+    folder: Path,
+    ending: str,
+    stage: str,
+    progress: Progress = SILENT,
+    *,
+    engine: Engine | None = None,
+) -> list[ScanOutcome]:
+    """Process each scan to ``<folder>/<name of the scan><ending>``.
+
+    A scan that fails does not stop the others: its record says why. A scan whose result was written by an earlier call,
+    from the same content and settings, is not processed again; one that failed or changed is.
 
     Parameters
     ----------
+    settings
+        What determines a result besides its scan, from `stored_settings`.
+    stage
+        What is done, for the progress.
     progress
         Receives the number of scans done.
     engine
-        Where the scans are reconstructed, each by one worker; one after another in this process if None.
+        Where the scans are processed, each by one worker; one after another in this process if None.
 
     Returns
     -------
@@ -75,24 +147,20 @@ def reconstruct_scans(
     Raises
     ------
     InputError
-        If workers cannot use the network, since it is on a server; if two scans have the same name; or if
-        the folder has the object of another scan under this name.
+        If two scans have the same name, or the folder has the result of another scan under this name.
     """
-    options = options or RunOptions()
     folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(folder)
-    results = _results(scans, folder, manifest)
-    settings = _settings(networks.model, options)
-    network = None if engine is None else _worker_network(networks.model, options, engine)
+    results = _results(scans, folder, ending, manifest)
     tasks = [
-        ScanTask(scan.absolute(), out.absolute(), options.absolute(), settings, network)
+        ScanTask(scan.absolute(), out.absolute(), settings, work)
         for scan, out in results.items()
         if not manifest.is_done(scan, out, settings)
     ]
     done = len(results) - len(tasks)
-    progress.stage(f"Reconstructing {len(results)} scans", len(results), "scans")
+    progress.stage(f"{stage} {len(results)} scans", len(results), "scans")
     progress.update(done)
-    for record in _records(networks, tasks, engine):
+    for record in _records(tasks, engine):
         manifest.append(record)
         done += 1
         progress.update(done)
@@ -100,37 +168,31 @@ def reconstruct_scans(
     return [ScanOutcome(manifest.records[out.name], out.name not in pending) for out in results.values()]
 
 
-def _records(networks: Networks, tasks: Sequence[ScanTask], engine: Engine | None) -> Iterator[ScanRecord]:
+def _records(tasks: Sequence[ScanTask], engine: Engine | None) -> Iterator[ScanRecord]:
     if engine is None:
-        for task in tasks:
-            yield run_task(task, networks)
+        yield from map(run_task, tasks)
         return
     for task, outcome in engine.run(run_task, tasks):
         if isinstance(outcome, Exception):
             yield _record(task, error=engine.reason(outcome))
+        # Listing the folder makes a network file system look again.
+        elif outcome.error is None and task.out not in task.out.parent.iterdir():
+            message = f"{outcome.host} wrote {task.out}, which is not here: do both see the same folder?"
+            yield outcome.model_copy(update={"error": message})
         else:
             yield outcome
 
 
-def run_task(task: ScanTask, networks: Networks | None = None) -> ScanRecord:
-    """Reconstruct one scan, with the network of the worker if None is given. Whatever goes wrong is in the record."""
+def run_task(task: ScanTask) -> ScanRecord:
+    """Process one scan. Whatever goes wrong is in the record."""
     start = time.perf_counter()
     warnings: list[str] = []
     values: dict[str, Any] = {}
     state = None
     try:
+        check_shared_folder(task.out.parent)
         state = FileState.of(task.scan)
-        scan = task.options.read(task.scan)
-        if networks is None:
-            assert task.network is not None
-            networks = task.network.open()
-        run = reconstruct_scan(networks, scan, task.options, task.out, warn=warnings.append)
-        result = run.result
-        values = {"patterns": result.patterns, "shape": result.stitched.shape}
-        if result.misfit is not None:
-            values |= {"misfit": round(result.misfit.value, 5), "verdict": result.misfit.verdict}
-        warnings += [result.skipped_text] if result.skipped else []
-        warnings += [] if run.positions is None else [str(run.positions)]
+        values = task.work(task.scan, task.out, warnings.append)
     except (PtychonnxError, MemoryError, OSError) as error:
         values["error"] = _message(error)
     except Exception as error:  # a fault in ptychonnx must not cost the other scans of a night
@@ -155,40 +217,49 @@ def _message(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _results(scans: Sequence[Path], folder: Path, manifest: Manifest) -> dict[Path, Path]:
-    """The file for the object of each scan; a scan that is named twice counts once."""
+def _results(scans: Sequence[Path], folder: Path, ending: str, manifest: Manifest) -> dict[Path, Path]:
+    """Where the result of each scan goes; a scan that is named twice counts once."""
     results: dict[Path, Path] = {}
     sources: dict[Path, Path] = {}
     for scan in scans:
-        out = folder / f"{scan.stem}.h5"
+        out = folder / f"{scan.stem}{ending}"
         first = sources.setdefault(out, scan)
         if first.absolute() != scan.absolute():
-            raise InputError(f"{first} and {scan}: both objects would be {out}, expected names that differ")
+            raise InputError(f"{first} and {scan}: both results would be {out}, expected names that differ")
         record = manifest.records.get(out.name)
         if record is not None and record.scan != str(scan.absolute()) and Path(record.scan).exists():
-            raise InputError(f"{out}: is the object of {record.scan}, expected another folder for {scan}")
+            raise InputError(f"{out}: is the result of {record.scan}, expected another folder for {scan}")
         results[first] = out
     return results
 
 
-def _worker_network(model: Predictor | Path | None, options: RunOptions, engine: Engine) -> WorkerNetwork:
+def worker_network(
+    model: Predictor | Path | None, inference: InferenceOptions, engine: Engine
+) -> WorkerNetwork:
+    """The description of a network by which workers open it.
+
+    Raises
+    ------
+    InputError
+        If it is on a server.
+    """
     if isinstance(model, Session):
         model = model.path
     if isinstance(model, Predictor):
         raise InputError(f"{model.name}: runs on a server, expected an artifact with an executor")
-    return WorkerNetwork.of(model, options.inference, engine.threads)
+    return WorkerNetwork.of(model, inference, engine.threads)
 
 
-def _settings(model: Predictor | Path | None, options: RunOptions) -> dict[str, Any]:
-    """What determines an object besides its scan."""
+def network_sha256(model: Predictor | Path | None) -> str:
+    """Hash by which a network is recognised; the version of the zoo if it is chosen for each scan."""
     if model is None:
-        network = f"zoo of ptychonnx {VERSION}"
-    elif isinstance(model, Path | Session):
-        network = file_sha256(model.path if isinstance(model, Session) else artifact_path(model))
-    else:
-        network = hashlib.sha256(model.contract.to_json().encode()).hexdigest()
-    settings = options.model_dump(mode="json", exclude_defaults=True)
-    beside = {"probe": options.probe, "companion": options.reading.companion}
-    files = {name: file_sha256(path) for name, path in beside.items() if path is not None}
-    # As it is read back from the manifest.
-    return json.loads(json.dumps({"network": network, "options": settings, "files": files}))
+        return f"zoo of ptychonnx {VERSION}"
+    if isinstance(model, Path | Session):
+        return file_sha256(model.path if isinstance(model, Session) else artifact_path(model))
+    return hashlib.sha256(model.contract.to_json().encode()).hexdigest()
+
+
+def stored_settings(values: Mapping[str, Any], files: Mapping[str, Path | None]) -> dict[str, Any]:
+    """Settings as they are read back from a manifest, with the hashes of files that they name."""
+    hashes = {name: file_sha256(path) for name, path in files.items() if path is not None}
+    return json.loads(json.dumps({**values, "files": hashes}))

@@ -14,7 +14,7 @@ from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.paths import file_sha256
 
-__all__ = ["WorkerNetwork"]
+__all__ = ["WorkerNetwork", "check_shared_folder"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,30 @@ class WorkerNetwork:
     def open(self) -> Networks:
         """Open the network; once in a process, which keeps it.
 
-        Raises InputError if this machine has another version of ptychonnx, or no such file or another one at the path.
+        Raises
+        ------
+        InputError
+            If this machine has another version of ptychonnx, or no such file or another one at the path.
         """
         return _opened(self)
 
 
-@functools.lru_cache(maxsize=1)
+def check_shared_folder(folder: Path) -> None:
+    """Refuse a folder that the command has created and this machine does not see.
+
+    Raises
+    ------
+    InputError
+        With the name of the machine.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"{platform.node()}: does not see {folder}, expected a folder that all workers share"
+        )
+
+
+# An evaluation compares several networks.
+@functools.lru_cache(maxsize=16)
 def _opened(network: WorkerNetwork) -> Networks:
     host = platform.node()
     if network.version != VERSION:

@@ -6,16 +6,21 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ptychonnx.harness.campaign.division_options import DivisionOptions
+from ptychonnx.harness.campaign.engines import open_engine
 from ptychonnx.harness.cli.console import errors, output, report_progress
+from ptychonnx.harness.cli.many_scans import conclude
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import OptionalArtifacts, Probe, ServerUrls, check_batch
 from ptychonnx.harness.evaluation.evaluate import evaluate as run_evaluation
 from ptychonnx.harness.evaluation.evaluate_options import EvaluateOptions
+from ptychonnx.harness.evaluation.many_scans import evaluate_scans
 from ptychonnx.harness.evaluation.results import Evaluation
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.report import comparison_table
@@ -23,6 +28,7 @@ from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
+from ptychonnx.runtime.inference import Predictor
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.remote.server_options import ServerOptions, remote_sessions
 from ptychonnx.runtime.paths import read_text
@@ -37,7 +43,17 @@ _MACHINES = "Tables for other programs (- is standard output)"
 
 @derive_options
 def evaluate(
-    scan: Annotated[list[Path], typer.Option(help="Scan to evaluate on; may be given several times.")],
+    scan: Annotated[
+        list[Path] | None, typer.Option(help="Scan to evaluate on; may be given several times.")
+    ] = None,
+    scans: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Many scans by their names, such as 'night/*.cxi': each gets a report of its own in the folder of "
+            "--out, with a manifest by which an interrupted command goes on.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -82,6 +98,7 @@ def evaluate(
     iterations: Annotated[IterationOptions, Omit("refine_probe")],
     connection: ServerOptions,
     reading: ReadOptions,
+    division: Annotated[DivisionOptions, Omit("watch", "shards", "shard")],
 ) -> None:
     """Reconstruct, compare with the known object, and write **one report** for all networks.
 
@@ -90,43 +107,92 @@ def evaluate(
     For a README: `ptychonnx evaluate models/*.onnx --scan test.npz --markdown - >> README.md`
 
     On a server: `ptychonnx evaluate --server grpc://127.0.0.1:8001/pinn_fno --scan test.npz --out report/`
+
+    Many scans: `ptychonnx evaluate models/*.onnx --scans 'night/*.cxi' --out reports/`
     """
     exports = _exports(json, csv, markdown)
     if out is None and not exports:
         raise InputError("got nothing to write, expected --out, --json, --csv or --markdown")
+    if bool(scan) == bool(scans):
+        raise InputError("evaluate: expected --scan FILE, or --scans PATTERN for many scans")
+    scan = scan or []
     if reference and len(reference) != len(scan):
         raise InputError(f"got {len(reference)} references for {len(scan)} scans, expected one for each")
     check_batch(inference, server)
-    labelled = _labelled(objects or [])
-    references: list[Path | None] = [*reference] if reference else [None] * len(scan)
-    scans = [
-        read_scan(path, reference=known, probe=probe, options=reading)
-        for path, known in zip(scan, references, strict=True)
-    ]
-    with remote_sessions(server or [], connection) as remote, report_progress() as progress:
-        evaluation = run_evaluation(
-            [*(artifacts or []), *remote],
-            scans,
-            out,
-            provider=inference.provider,
-            weighting=stitching.weighting,
-            placement=stitching.placement,
-            synchronise=stitching.synchronise,
-            skip_invalid=stitching.skip_invalid,
-            strict=stitching.strict,
-            batch=inference.batch,
-            iterations=iterations.iterations,
-            refine=iterations.refine,
-            alpha=iterations.alpha,
-            objects=labelled,
-            plane=options.plane,
-            register=options.register,
-            ptychopinn=options.ptychopinn,
-            halves=options.halves,
-            commands=_commands(recipe),
-            progress=progress,
-        )
+    labelled, commands = _labelled(objects or []), _commands(recipe)
+    keywords: dict[str, Any] = {
+        "weighting": stitching.weighting,
+        "placement": stitching.placement,
+        "synchronise": stitching.synchronise,
+        "skip_invalid": stitching.skip_invalid,
+        "strict": stitching.strict,
+        "iterations": iterations.iterations,
+        "refine": iterations.refine,
+        "alpha": iterations.alpha,
+        "plane": options.plane,
+        "register": options.register,
+        "ptychopinn": options.ptychopinn,
+        "halves": options.halves,
+    }
+    with remote_sessions(server or [], connection) as remote, ExitStack() as stack:
+        networks: list[Path | Predictor] = [*(artifacts or []), *remote]
+        if scans:
+            paths, folder = _many(scans, out, {**exports, **labelled})
+            engine = None
+            if division.executor:
+                engine = stack.enter_context(open_engine(division.executor, inference.provider))
+            with report_progress() as progress:
+                outcomes = evaluate_scans(
+                    networks,
+                    paths,
+                    folder,
+                    inference=inference,
+                    probe=probe,
+                    reading=reading,
+                    options=keywords,
+                    commands=commands,
+                    progress=progress,
+                    engine=engine,
+                )
+            conclude(outcomes, folder)
+            return
+        if division.executor:
+            raise InputError("--executor: is for many scans, expected --scans PATTERN with it")
+        references: list[Path | None] = [*reference] if reference else [None] * len(scan)
+        loaded = [
+            read_scan(path, reference=known, probe=probe, options=reading)
+            for path, known in zip(scan, references, strict=True)
+        ]
+        with report_progress() as progress:
+            evaluation = run_evaluation(
+                networks,
+                loaded,
+                out,
+                provider=inference.provider,
+                batch=inference.batch,
+                objects=labelled,
+                commands=commands,
+                progress=progress,
+                **keywords,
+            )
     _print_and_write(evaluation, exports, out)
+
+
+def _many(patterns: list[str], out: Path | None, others: Mapping[str, object]) -> tuple[list[Path], Path]:
+    """The scans that patterns of names match, and the folder for their reports."""
+    if out is None or others:
+        option = next(iter(others), "no --out")
+        raise InputError(
+            f"--scans: got {option}, expected --out FOLDER alone, where each scan has its metrics.json"
+        )
+    paths = []
+    for pattern in patterns:
+        anchor = Path(pattern).anchor
+        matching = sorted(Path(anchor).glob(str(Path(pattern).relative_to(anchor))))
+        if not matching:
+            raise InputError(f"--scans {pattern}: matches no file, expected scans such as 'night/*.cxi'")
+        paths += matching
+    return paths, out
 
 
 def _print_and_write(

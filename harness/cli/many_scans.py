@@ -1,4 +1,4 @@
-"""The part of `ptychonnx reconstruct` that takes several scans."""
+"""The parts of `ptychonnx reconstruct` and `ptychonnx evaluate` that take many scans."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ptychonnx.harness.campaign.watch import complete_scans
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.runtime.errors import InputError, VerificationError
 
-__all__ = ["reconstruct_folder", "reconstruct_watched"]
+__all__ = ["conclude", "reconstruct_folder", "reconstruct_watched"]
 
 _logger = logging.getLogger("ptychonnx.harness.reconstruct")
 
@@ -38,7 +38,7 @@ def reconstruct_folder(
     """
     with report_progress() as progress:
         outcomes = reconstruct_scans(networks, scans, out, options, progress, engine=engine)
-    _conclude(outcomes, out)
+    conclude(outcomes, out)
 
 
 def reconstruct_watched(
@@ -70,10 +70,17 @@ def reconstruct_watched(
                 name = Path(outcome.record.scan).name
                 output.print(f"{name}: {_verdict(outcome)}", soft_wrap=True, markup=False)
     except KeyboardInterrupt:
-        _conclude(list(outcomes.values()), out)
+        conclude(list(outcomes.values()), out)
 
 
-def _conclude(outcomes: Sequence[ScanOutcome], out: Path) -> None:
+def conclude(outcomes: Sequence[ScanOutcome], out: Path) -> None:
+    """Print a table of many scans.
+
+    Raises
+    ------
+    VerificationError
+        If some failed.
+    """
     output.print(_table(outcomes))
     failed = sum(outcome.record.error is not None for outcome in outcomes)
     if failed:
@@ -106,8 +113,13 @@ def _verdict(outcome: ScanOutcome) -> str:
         return f"failed: {record.error}"
     parts = ["done before"] if outcome.is_earlier else []
     parts += [record.verdict] if record.verdict else ["misfit unknown"]
+    parts += [f"{label} SSIM {_number(a)} / {_number(p)}" for label, (a, p) in record.ssim.items()]
     if record.warnings:
         parts.append(
             f"{len(record.warnings)} warning{'s' * (len(record.warnings) > 1)}: {record.warnings[0]}"
         )
     return ", ".join(parts)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

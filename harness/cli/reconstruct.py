@@ -120,7 +120,9 @@ def reconstruct(
     )
     request.check(options)
     with remote_sessions([server] if server else [], connection) as remote, ExitStack() as stack:
-        engine = stack.enter_context(open_engine(division.executor)) if division.executor else None
+        engine = None
+        if division.executor:
+            engine = stack.enter_context(open_engine(division.executor, inference.provider))
         networks = stack.enter_context(Networks(remote[0] if remote else artifact, inference))
         if request.many:
             reconstruct_all = reconstruct_watched if division.watch else reconstruct_folder

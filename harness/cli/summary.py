@@ -1,4 +1,4 @@
-"""`ptychonnx summary`: a page of the objects of many scans."""
+"""`ptychonnx summary`: a page of the objects or reports of many scans."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ __all__ = ["summary"]
 
 def summary(
     folder: Annotated[
-        Path, typer.Argument(help="Folder that `reconstruct` wrote for several scans.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Folder that `reconstruct` or `evaluate` wrote for several scans.", show_default=False
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="HTML file. Default: summary.html in the folder.", show_default=False)
     ] = None,
 ) -> None:
-    """Write **one page** with thumbnails and misfits of the objects of many scans, which sorts by any column.
+    """Write **one page** with thumbnails and misfits of many scans, or their figures, which sorts by any column.
 
     Example: `ptychonnx summary objects/`
     """
     manifest = Manifest(folder)
     if not manifest.records:
-        raise InputError(f"{folder / MANIFEST}: has no scans, expected a folder that `reconstruct` wrote")
+        raise InputError(
+            f"{folder / MANIFEST}: has no scans, expected a folder that `reconstruct` or `evaluate` wrote"
+        )
     path = out or folder / "summary.html"
     rows = []
     with report_progress() as progress:

@@ -1,4 +1,4 @@
-"""Page of many scans: a table of thumbnails of their objects, with the forward misfit of each."""
+"""Page of many scans: a table of their objects or reports, with the forward misfit of each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import h5py
 import numpy as np
@@ -40,11 +41,14 @@ class ScanRow:
         Thumbnails of amplitude and phase; empty if there is no object.
     error
         Why there is none; empty otherwise.
+    report
+        Address of the report of an evaluation, relative to the page; empty otherwise.
     """
 
     record: ScanRecord
     images: tuple[ImageStrip, ...]
     error: str
+    report: str = ""
 
     @property
     def rank(self) -> int:
@@ -56,6 +60,8 @@ def scan_row(folder: Path, record: ScanRecord) -> ScanRow:
     """The row of one scan; its object is read in bands, whatever its size."""
     if record.error is not None:
         return ScanRow(record, (), record.error)
+    if (folder / record.result).is_dir():
+        return ScanRow(record, (), "", f"{quote(record.result)}/report.html")
     try:
         with ExitStack() as stack:
             image = thumbnail(open_hdf5(folder / record.result, stack))
@@ -68,7 +74,9 @@ def scan_row(folder: Path, record: ScanRecord) -> ScanRow:
 
 def render_scans(rows: Iterable[ScanRow], title: str) -> str:
     """HTML of the page; rows in the order of the table."""
-    return render("scans.html.j2", {}, rows=list(rows), title=title, good=GOOD, doubtful=DOUBTFUL)
+    rows = list(rows)
+    labels = sorted({label for row in rows for label in row.record.ssim})
+    return render("scans.html.j2", {}, rows=rows, labels=labels, title=title, good=GOOD, doubtful=DOUBTFUL)
 
 
 def thumbnail(file: h5py.File) -> NDArray[np.complex128]:

@@ -8,6 +8,8 @@ asks for CUDA on a machine without a GPU runs on the CPU without an error. Devic
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +26,7 @@ from ptychonnx.runtime.inference.cuda_libraries import cuda_state
 
 __all__ = [
     "PROVIDER_FORMS",
+    "VISIBLE_DEVICES",
     "Provider",
     "ProviderRequest",
     "available",
@@ -31,9 +34,13 @@ __all__ = [
     "preload_cuda",
     "probe_providers",
     "provider_list",
+    "visible_devices",
 ]
 
 PROVIDER_FORMS = "auto, cpu, cuda, cuda-graph, tensorrt, openvino, openvino:bfloat16 or plugin:NAME=PATH"
+
+# By which CUDA learns the devices that a process may use.
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 _NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -111,6 +118,17 @@ def available() -> list[str]:
         with_device.add(_NAMES["tensorrt"])  # runs on the same devices, but does not list them
     usable = with_device.intersection(ort.get_available_providers())
     return [short for short, name in _NAMES.items() if name in usable]
+
+
+def visible_devices() -> list[str]:
+    """GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; all of the machine if it is not set."""
+    count = sum(device.ep_name == _NAMES["cuda"] for device in ort.get_ep_devices())
+    listed = os.environ.get(VISIBLE_DEVICES)
+    if not count or listed is None:
+        return [str(number) for number in range(count)]
+    # CUDA ignores what follows an entry that is no device.
+    names = map(str.strip, listed.split(","))
+    return list(itertools.takewhile(lambda name: name not in {"", "-1"}, names))
 
 
 def probe_providers() -> dict[str, str]:

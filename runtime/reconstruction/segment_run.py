@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +15,26 @@ from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.runtime.inference import Predictor
 from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction.background import BackgroundReader, BackgroundWorker
-from ptychonnx.runtime.reconstruction.stitching import Stitcher
 from ptychonnx.runtime.reconstruction.trust import brightness_factor
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, ScaledAmplitudes
 
-__all__ = ["SegmentRun", "run_segments", "segments"]
+__all__ = ["PatchSink", "SegmentRun", "run_segments", "segments"]
 
 # Groups in a segment, at least, and segments of a scan, at most: so few that adding the sums of segments takes little
 # time, even where consecutive patterns lie far apart and the sums of each segment cover the whole canvas.
 _SHORTEST = 1024
 _MOST = 64
+
+
+class PatchSink(Protocol):
+    """Takes the patches of a segment: a `Stitcher`, or what keeps them for later."""
+
+    def add(self, patches: NDArray[np.complex64], positions: NDArray[np.float64]) -> None:
+        """Take patches [m, N, N] at positions [m, 2], in the order of the scan."""
+
+
+Sink = TypeVar("Sink", bound=PatchSink)
 
 
 def segments(groups: NDArray[np.intp], batch: int) -> list[NDArray[np.intp]]:
@@ -63,8 +73,8 @@ def run_segments(
     batch: int,
     progress: Progress,
     *,
-    stitcher: Callable[[int], Stitcher],
-    finished: Callable[[int, Stitcher], None],
+    stitcher: Callable[[int], Sink],
+    finished: Callable[[int, Sink], None],
     skip_invalid: bool = False,
     keep: Callable[[NDArray[np.intp], NDArray[np.complex64]], None] | None = None,
 ) -> SegmentRun:
@@ -95,7 +105,7 @@ def run_segments(
     ends = np.cumsum([len(part) for part in parts]).tolist()
     skipped: set[int] = set()
     inference_seconds, done, current = 0.0, 0, 0
-    sums: list[Stitcher] = []
+    sums: list[Sink] = []
 
     def add(patches: NDArray[np.complex64], positions: NDArray[np.float64], part: int, last: bool) -> None:
         if not sums:

@@ -49,15 +49,15 @@ class MergedParts:
 def merge_parts(
     paths: Sequence[StrPath], progress: Progress = SILENT, *, canvas_memory: int | None = None
 ) -> MergedParts:
-    """Add the sums of all parts of a scan, in any order of the files.
+    """Add the sums of all parts of a scan, in any order of the files; or synchronise and add their patches.
 
     Parameters
     ----------
     paths
         Part files that `reconstruct_shard` wrote, of all shards.
     canvas_memory
-        Largest canvas in memory, in bytes, see `Stitcher`. Of the parts, one rectangle of a segment is in memory at a
-        time.
+        Largest canvas in memory, in bytes, see `Stitcher`. Of the parts, one rectangle of a segment, or 256 patches,
+        are in memory at a time.
 
     Raises
     ------
@@ -76,10 +76,16 @@ def merge_parts(
         scan = _scan(readers, first)
         contract = Contract.from_json(first.contract, str(paths[0]))
         weight = patch_weight(first.weighting, scan.size, scan.probe, contract.stitching.window)
-        stitcher = Stitcher(scan.positions, weight, first.placement, memory=canvas_memory)
+        stitcher = Stitcher(
+            scan.positions, weight, first.placement, synchronise=first.synchronise, memory=canvas_memory
+        )
         progress.stage(f"Merging {scan.name}", len(sources), "segments")
         for number, reader in enumerate(sources):
-            stitcher.add_sums(reader.sums(number))
+            if first.synchronise:
+                for patches, positions in reader.patches(number):
+                    stitcher.add(patches, positions)
+            else:
+                stitcher.add_sums(reader.sums(number))
             progress.update(number + 1, len(sources))
         skipped = {int(row) for reader in readers for row in _array(reader, "skipped")}
         reconstruction = Reconstruction(
@@ -89,6 +95,7 @@ def merge_parts(
             inference_seconds=0.0,
             stitching_seconds=time.perf_counter() - start,
             placement=first.placement,
+            synchronised=first.synchronise,
             skipped=tuple(sorted(skipped)),
         )
     return MergedParts(reconstruction, scan, contract)
@@ -103,7 +110,7 @@ def _sources(readers: Sequence[PartReader]) -> list[PartReader]:
         for number in reader.description.segments:
             if number in sources:
                 raise InputError(
-                    f"{reader.path}: segment {number} is also in {sources[number].path}, expected each part once"
+                    f"{reader}: segment {number} is also in {sources[number]}, expected each part once"
                 )
             sources[number] = reader
     missing = sorted(set(range(first.description.segments_in_all)) - set(sources))
@@ -117,7 +124,8 @@ def _sources(readers: Sequence[PartReader]) -> list[PartReader]:
 
 
 def _require_same(first: PartReader, other: PartReader) -> None:
-    expected, actual = (reader.description.model_dump(exclude={"segments"}) for reader in (first, other))
+    own = {"segments", "shard", "host"}
+    expected, actual = (reader.description.model_dump(exclude=own) for reader in (first, other))
     for name, value in expected.items():
         if actual[name] != value:
             reason = (
@@ -125,7 +133,7 @@ def _require_same(first: PartReader, other: PartReader) -> None:
                 if name in {"contract", "scan_sha256"}
                 else f"{name.replace('_', ' ')} is {actual[name]}, expected {value}"
             )
-            raise InputError(f"{other.path}: not a part of the same reconstruction as {first.path}: {reason}")
+            raise InputError(f"{other}: not a part of the same reconstruction as {first}: {reason}")
 
 
 def _scan(readers: Sequence[PartReader], description: PartDescription) -> Scan:

@@ -1,9 +1,11 @@
-"""Part files: the sums of some segments of a scan, in HDF5.
+"""Part files: the sums of some segments of a scan, or their patches, in HDF5.
 
 Attribute `part` is JSON, see `PartDescription`. `positions` float64 [n, 2], `photons` float64 [n] (NaN for patterns of
 other parts), `skipped` int [k] and, if known, `probe` complex64 [modes, N, N] and `mask` bool [N, N] describe the whole
 scan. `segments/<number>` has one group for each rectangle of the segment's sums: `values` complex128 [h, w], `weights`
-float64 [h, w], and `corner` [2], the (row, column) of its first pixel in the coordinates of the scan.
+float64 [h, w], and `corner` [2], the (row, column) of its first pixel in the coordinates of the scan. If patches are to
+be synchronised, it has `patches` complex64 [m, N, N] as the network predicted them and their `positions` float64 [m, 2]
+instead, since the phases follow from all patches together.
 """
 
 from __future__ import annotations
@@ -24,14 +26,24 @@ from ptychonnx.runtime.formats.containers.hdf5_links import open_hdf5
 from ptychonnx.runtime.reconstruction.stitching import Stitcher, Sums
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["PartDescription", "PartReader", "opened_part", "scan_sha256", "write_scan_data", "write_segment"]
+__all__ = [
+    "PartDescription",
+    "PartReader",
+    "PatchWriter",
+    "opened_part",
+    "scan_sha256",
+    "write_scan_data",
+    "write_segment",
+]
 
 # Patterns whose content identifies a scan next to its positions.
 _SAMPLED = 3
+# Patches in a chunk of the file, and in memory while parts are merged.
+_CHUNK, _READ = 16, 256
 
 
 class PartDescription(BaseModel):
-    """What a part belongs to. All parts of one object agree in everything but `segments`."""
+    """What a part belongs to. All parts of one object agree in everything but `segments`, `shard` and `host`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,10 +53,13 @@ class PartDescription(BaseModel):
     contract: str
     weighting: str
     placement: Placement
+    synchronise: bool = False
     batch: int
     skip_invalid: bool
     segments_in_all: int
     segments: tuple[int, ...]
+    shard: str = ""
+    host: str = ""
     size: int
     pixel_size: float | None
     wavelength: float | None
@@ -71,6 +86,31 @@ def write_segment(file: h5py.File, number: int, stitcher: Stitcher) -> None:
         for name, values in (("values", sums.values), ("weights", sums.weights)):
             # Damage is noticed by the checksum, and most of the canvas of a scattered segment is zero.
             rectangle.create_dataset(name, data=values, compression="lzf", fletcher32=True)
+
+
+class PatchWriter:
+    """Keeps the patches of a segment in a part file."""
+
+    def __init__(self, file: h5py.File, number: int, size: int) -> None:
+        """Create the datasets of segment `number`, for patches of N = `size` pixels."""
+        group = file.create_group(f"segments/{number}")
+        kinds: dict[str, tuple[tuple[int, ...], type]] = {
+            "patches": ((size, size), np.complex64),
+            "positions": ((2,), np.float64),
+        }
+        self._datasets = [
+            group.create_dataset(
+                name, (0, *shape), kind, maxshape=(None, *shape), chunks=(_CHUNK, *shape), fletcher32=True
+            )
+            for name, (shape, kind) in kinds.items()
+        ]
+
+    def add(self, patches: NDArray[np.complex64], positions: NDArray[np.float64]) -> None:
+        """Append patches [m, N, N] and their positions [m, 2]."""
+        start = self._datasets[0].shape[0]
+        for dataset, values in zip(self._datasets, (patches, positions), strict=True):
+            dataset.resize(start + len(patches), axis=0)
+            dataset[start:] = values
 
 
 def write_scan_data(
@@ -115,6 +155,12 @@ class PartReader:
                 f"{path}: the description of the part is damaged: {first_line(error)}"
             ) from error
 
+    def __str__(self) -> str:
+        """The file, and which part it is where it is known."""
+        if not self.description.shard:
+            return str(self.path)
+        return f"{self.path} (part {self.description.shard}, written on {self.description.host})"
+
     def sums(self, number: int) -> Iterator[Sums]:
         """Sums of a segment, rectangle by rectangle."""
         with _readable(self.path):
@@ -123,6 +169,14 @@ class PartReader:
                 rectangle = group[str(index)]
                 row, column = rectangle["corner"][:].tolist()
                 yield Sums((row, column), rectangle["values"][:], rectangle["weights"][:])
+
+    def patches(self, number: int) -> Iterator[tuple[NDArray[np.complex64], NDArray[np.float64]]]:
+        """Patches [m, N, N] of a segment and their positions [m, 2], some at a time."""
+        with _readable(self.path):
+            group = self._file[f"segments/{number}"]
+            for start in range(0, len(group["positions"]), _READ):
+                part = slice(start, start + _READ)
+                yield group["patches"][part], group["positions"][part]
 
     def array(self, name: str) -> NDArray | None:
         """One of the arrays that describe the scan; None if it is unknown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from dataclasses import dataclass
 
@@ -9,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.atomic import atomic_path
-from ptychonnx.runtime.contract import Stitching
-from ptychonnx.runtime.errors import InputError, UnsupportedError
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.writers.new_hdf5 import new_hdf5
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.paths import StrPath
@@ -21,9 +21,15 @@ from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, photons
 from ptychonnx.runtime.scan.grouping import covering_groups
-from ptychonnx.runtime.sharding.part_file import PartDescription, scan_sha256, write_scan_data, write_segment
+from ptychonnx.runtime.sharding.part_file import (
+    PartDescription,
+    PatchWriter,
+    scan_sha256,
+    write_scan_data,
+    write_segment,
+)
 
-__all__ = ["Shard", "check_divisible", "reconstruct_shard"]
+__all__ = ["Shard", "reconstruct_shard"]
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,11 @@ def reconstruct_shard(
     Parameters
     ----------
     out
-        The part file, HDF5. One segment is in memory at a time.
+        The part file, HDF5. One segment is in memory at a time. If patches are to be synchronised, the file holds all
+        of them, 8 bytes per pixel.
 
     Raises
     ------
-    UnsupportedError
-        If patches are to be synchronised, which needs all of them at once.
     InputError
         If the scan does not fit the contract or the weighting, or has fewer segments than there are shards.
     VerificationError
@@ -98,7 +103,6 @@ def reconstruct_shard(
     session.check_scan(scan)
     options = stitching or ReconstructOptions()
     chosen = options.resolved(session.contract)
-    check_divisible(chosen)
     weight = patch_weight(chosen.weighting, scan.size, scan.probe, chosen.window)
     groups = covering_groups(scan.positions, session.contract.gridsize)
     every = segments(groups, batch)
@@ -110,10 +114,13 @@ def reconstruct_shard(
         contract=session.contract.to_json(),
         weighting=chosen.weighting,
         placement=chosen.placement,
+        synchronise=chosen.synchronise,
         batch=batch,
         skip_invalid=options.skip_invalid,
         segments_in_all=len(every),
         segments=tuple(numbers),
+        shard=f"{shard.number}/{shard.count}",
+        host=platform.node(),
         size=scan.size,
         pixel_size=scan.pixel_size,
         wavelength=scan.wavelength,
@@ -121,9 +128,15 @@ def reconstruct_shard(
     )
     with atomic_path(out) as partial, new_hdf5(partial) as file:
 
-        def stitcher(part: int) -> Stitcher:
+        def stitcher(part: int) -> Stitcher | PatchWriter:
+            if chosen.synchronise:
+                return PatchWriter(file, numbers[part], scan.size)
             positions = scan.positions[parts[part].reshape(-1)]
             return Stitcher(positions, weight, chosen.placement, memory=options.canvas_bytes)
+
+        def finished(part: int, sums: Stitcher | PatchWriter) -> None:
+            if isinstance(sums, Stitcher):
+                write_segment(file, numbers[part], sums)
 
         run = run_segments(
             session,
@@ -132,19 +145,11 @@ def reconstruct_shard(
             batch,
             progress,
             stitcher=stitcher,
-            finished=lambda part, sums: write_segment(file, numbers[part], sums),
+            finished=finished,
             skip_invalid=options.skip_invalid,
         )
         write_scan_data(file, scan, _photons(scan), run.skipped, description)
     return run
-
-
-def check_divisible(stitching: Stitching) -> None:
-    """Raise UnsupportedError if patches are to be synchronised, which needs all of them at once."""
-    if stitching.synchronise:
-        raise UnsupportedError(
-            "--shard: patches cannot be synchronised in parts, since that needs all of them; expected --no-synchronise"
-        )
 
 
 def _photons(scan: Scan) -> NDArray[np.float64]:

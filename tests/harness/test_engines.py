@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import re
+import signal
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
 from ptychonnx.harness.campaign import engines, many_scans
-from ptychonnx.harness.campaign.engines import Engine, open_engine
+from ptychonnx.harness.campaign.engines import Engine, LocalExecutor, open_engine
+from ptychonnx.harness.campaign.large_scan import LargeScan, PartTask, run_part
 from ptychonnx.harness.campaign.many_scans import reconstruct_scans
-from ptychonnx.harness.campaign.scan_run import Networks
+from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.harness.campaign.worker_network import WorkerNetwork
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from ptychonnx.runtime.formats.readers.native import write_scan
+from ptychonnx.runtime.inference import providers
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
+from ptychonnx.runtime.sharding import Shard
 
 from . import worker_tasks
 
@@ -95,8 +104,8 @@ def test_a_dask_cluster_reconstructs_scans(run, four_artifacts, lines_scan, tmp_
 
 
 def test_a_scheduler_that_is_not_there_is_named(run, four_artifacts, lines_scan, tmp_path, monkeypatch):
-    pytest.importorskip("distributed")
-    monkeypatch.setattr(engines, "_CONNECT_SECONDS", 0.5)
+    dask_clusters = pytest.importorskip("ptychonnx.harness.campaign.dask_clusters")
+    monkeypatch.setattr(dask_clusters, "_CONNECT_SECONDS", 0.5)
     write_scan(tmp_path / "one.npz", lines_scan)
     arguments = [four_artifacts[0], tmp_path / "one.npz", "--out", tmp_path / "objects"]
     code, _, error = run("reconstruct", *arguments, "--executor", "dask://127.0.0.1:9")
@@ -110,6 +119,112 @@ def test_a_scheduler_that_is_not_there_is_named(run, four_artifacts, lines_scan,
 def test_an_engine_that_is_none_is_refused(text):
     with pytest.raises(InputError, match="--executor"), open_engine(text):
         pass
+
+
+def test_each_worker_sees_one_device_and_so_does_the_one_that_replaces_it(tmp_path):
+    with LocalExecutor(2, ["5", "3"]) as executor:
+        pairs = list(executor.map(worker_tasks.device_of_one_of_two, [tmp_path] * 2))
+        assert sorted(device for device, _ in pairs) == ["3", "5"]
+        for _, process in pairs:
+            os.kill(process, signal.SIGKILL)
+        # Both tasks may meet a dead process, one of them twice.
+        outcomes = Engine(executor, 2).run(worker_tasks.device_of_one_of_two, [tmp_path / "again"] * 2)
+        again = [outcome for _, outcome in outcomes]
+    assert sorted(device for device, _ in again) == ["3", "5"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "devices"),
+    [
+        (None, ["0", "1", "2"]),
+        ("2,0", ["2", "0"]),
+        ("GPU-1b, 1", ["GPU-1b", "1"]),
+        ("1,-1,2", ["1"]),
+        ("", []),
+    ],
+)
+def test_devices_are_those_that_cuda_sees(monkeypatch, variable, devices):
+    names = [*["CUDAExecutionProvider"] * 3, "CPUExecutionProvider"]
+    monkeypatch.setattr(
+        providers.ort, "get_ep_devices", lambda: [SimpleNamespace(ep_name=name) for name in names]
+    )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert providers.visible_devices() == devices
+    with open_engine("local") as engine:
+        assert engine.workers == (len(devices) or engines.available_cores())
+    with open_engine("local", "cpu") as engine:
+        assert engine.workers == engines.available_cores()
+
+
+def test_without_a_device_none_is_assigned(monkeypatch):
+    monkeypatch.setattr(providers.ort, "get_ep_devices", list)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert providers.visible_devices() == []
+
+
+def test_workers_share_the_cores(monkeypatch):
+    monkeypatch.setattr(engines, "available_cores", lambda: 12)
+    for text, workers, threads in (
+        ("local", 12, 1),
+        ("local:3", 3, 4),
+        ("local:5", 5, 2),
+        ("local:24", 24, 1),
+    ):
+        with open_engine(text, "cpu") as engine:
+            assert (engine.workers, engine.threads) == (workers, threads)
+
+
+class Elsewhere(ThreadPoolExecutor):
+    """Workers whose results do not arrive as they were written."""
+
+    def __init__(self, harm):
+        super().__init__(1)
+        self._harm = harm
+
+    def submit(self, function, /, task):
+        def run(task):
+            result = function(task)
+            self._harm(task.out)
+            return result
+
+        return super().submit(run, task)
+
+
+def test_what_workers_wrote_where_nobody_sees_it_is_named(run, oracle, scan_of, tmp_path):
+    scan = scan_of(grid=34, step=1)
+    write_scan(tmp_path / "scan.npz", scan)
+    model = oracle(tmp_path / "m.onnx", scan, "pinn_cnn")
+    options = RunOptions()
+    for harm, message in (
+        (Path.unlink, "no such file, expected a part"),
+        (lambda path: os.truncate(path, 3000), "the part is damaged or cut short"),
+    ):
+        with Elsewhere(harm) as executor, Networks(model) as networks:
+            large = LargeScan(tmp_path / "scan.npz", options, Engine(executor), tmp_path, 2)
+            with pytest.raises(InputError) as caught:
+                reconstruct_scan(networks, scan, options, tmp_path / "o.h5", stitch=large)
+        assert re.match(
+            rf"part 1 of 2 of scan\.npz: {re.escape(platform.node())} wrote it, and here .*1\.h5: {message}",
+            str(caught.value),
+        )
+    with Elsewhere(Path.unlink) as executor, Networks(model) as networks:
+        (outcome,) = reconstruct_scans(
+            networks, [tmp_path / "scan.npz"], tmp_path / "objects", engine=Engine(executor)
+        )
+    assert re.search(r"scan\.h5, which is not here: do both see the same folder\?", outcome.record.error)
+    assert records(tmp_path / "objects")["scan.h5"]["error"] == outcome.record.error
+
+
+def test_a_worker_refuses_a_folder_that_it_does_not_see(four_artifacts, lines_scan, tmp_path):
+    write_scan(tmp_path / "scan.npz", lines_scan)
+    shard, options = Shard(1, 1), RunOptions()
+    worker = WorkerNetwork.of(four_artifacts[0], InferenceOptions(), 1)
+    task = PartTask(tmp_path / "scan.npz", shard, tmp_path / "none" / "1.h5", options, worker)
+    with pytest.raises(InputError, match=r"does not see .*none, expected a folder that all workers share"):
+        run_part(task)
+    assert not (tmp_path / "none").exists()
 
 
 def test_errors_on_purpose_are_final_and_others_are_tried_again():

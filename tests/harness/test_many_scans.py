@@ -148,7 +148,7 @@ def test_names_that_collide_are_refused_before_any_work(run, four_artifacts, nig
     assert run("reconstruct", four_artifacts[0], *night, "--out", objects)[0] == 0
     code, _, error = run("reconstruct", four_artifacts[0], other / "one.npz", "--out", objects)
     assert code == 2
-    assert f"is the object of {night[0]}, expected another folder" in error
+    assert f"is the result of {night[0]}, expected another folder" in error
 
 
 @pytest.mark.parametrize(
@@ -237,4 +237,4 @@ def test_the_page_sorts_by_misfit(run, four_artifacts, night, tmp_path):
 def test_a_folder_without_a_manifest_is_no_night(run, tmp_path):
     code, _, error = run("summary", tmp_path)
     assert code == 2
-    assert "manifest.jsonl: has no scans, expected a folder that `reconstruct` wrote" in error
+    assert "manifest.jsonl: has no scans, expected a folder that `reconstruct` or `evaluate` wrote" in error

@@ -132,7 +132,6 @@ def test_the_merge_waits_for_all_parts(write, large, tmp_path, monkeypatch):
         (["--shards", "2", "--partition", "a\nb"], "--partition a b: expected text of the form"),
         (["--shards", "2", "--time", "soon"], "--time soon: expected text of the form"),
         (["--shards", "2", "--batch", "auto"], "--batch auto: may differ between the parts"),
-        (["--shards", "2", "--synchronise"], "cannot be synchronised in parts"),
         (["--shards", "2", "--folder", "a b"], "expected a folder for Slurm of letters"),
         (["--shards", "2", "--submit"], "--submit: this machine has no sbatch"),
     ],

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ptychonnx.runtime.errors import InputError, UnsupportedError
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_reference, read_scan, write_scan
 from ptychonnx.runtime.formats.writers.reconstruction_file import write_reconstruction
 from ptychonnx.runtime.inference import Session
@@ -18,7 +18,7 @@ from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOpti
 from ptychonnx.runtime.reconstruction.segment_run import segments
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
-from ptychonnx.runtime.sharding import Shard, merge_parts, reconstruct_shard
+from ptychonnx.runtime.sharding import Shard, merge_parts, part_file, reconstruct_shard
 from tests.runtime.conftest import SIZE, gaussian_probe
 from tests.runtime.test_session import contract, write_identity
 
@@ -111,6 +111,36 @@ def test_parts_of_a_network_of_central_windows_give_its_object(scan_file, tmp_pa
     np.testing.assert_array_equal(merged.stitched.weight, whole.stitched.weight)
 
 
+class Rotating(Session):
+    """Patches get a phase that depends on their pattern, as those of single patterns do."""
+
+    def predict(self, *inputs, **beam):
+        patches = super().predict(*inputs, **beam)
+        return (patches * np.exp(40j * np.abs(patches).mean(axis=(1, 2), keepdims=True))).astype(np.complex64)
+
+
+@pytest.mark.parametrize("memory", [None, 1], ids=["in memory", "in tiles"])
+@pytest.mark.parametrize("placement", ["bilinear", "fourier"])
+def test_synchronised_parts_give_the_object_of_one_process(
+    session, scan_file, tmp_path, monkeypatch, memory, placement
+):
+    monkeypatch.setattr(part_file, "_READ", 7)
+    rotating = Rotating(session.source, "cpu", 1)
+    stitching = ReconstructOptions(placement=placement, synchronise=True)
+    whole = reconstruct(rotating, read_scan(scan_file), stitching, BATCH)
+    plain = reconstruct(rotating, read_scan(scan_file), ReconstructOptions(placement=placement), BATCH)
+    assert not np.allclose(whole.object, plain.object, rtol=0.1)
+    paths = [tmp_path / f"{number}.h5" for number in range(1, SHARDS + 1)]
+    for number, path in enumerate(paths, 1):
+        reconstruct_shard(rotating, read_scan(scan_file), Shard(number, SHARDS), path, stitching, BATCH)
+    merged = merge_parts(paths[::-1], canvas_memory=memory)
+    assert merged.reconstruction.synchronised
+    write_reconstruction(tmp_path / "merged.h5", merged.reconstruction, merged.scan, merged.contract)
+    with h5py.File(tmp_path / "merged.h5") as file:
+        np.testing.assert_array_equal(file["object"][()], whole.object)
+        np.testing.assert_array_equal(file["weight"][()], whole.stitched.weight.astype(np.float32))
+
+
 def test_the_sum_of_segments_is_the_object_of_all_patterns_at_once(session, scan_file, monkeypatch):
     scan = read_scan(scan_file)
     groups = np.arange(PATTERNS)[:, None]
@@ -162,7 +192,9 @@ def test_patterns_left_out_are_listed_after_the_merge(session, scan_file, tmp_pa
 def test_missing_and_doubled_parts_are_named(parts):
     with pytest.raises(InputError, match=r"2 of 6 segments of scan.npz are in none of the 3 parts: 0, 1"):
         merge_parts(parts[1:])
-    with pytest.raises(InputError, match=r"again\.h5: segment 0 is also in .*1\.h5"):
+    with pytest.raises(
+        InputError, match=r"again\.h5 \(part 1/4, written on .*\): segment 0 is also in .*1\.h5"
+    ):
         merge_parts([*parts, shutil.copy(parts[0], parts[0].with_name("again.h5"))])
     with pytest.raises(InputError, match="no part is named"):
         merge_parts([])
@@ -174,6 +206,7 @@ def test_missing_and_doubled_parts_are_named(parts):
         ({"weighting": "probe"}, "weighting is probe, expected uniform"),
         ({"placement": "fourier"}, "placement is fourier, expected bilinear"),
         ({"batch": 16}, "batch is 16, expected 8"),
+        ({"synchronise": True}, "synchronise is True, expected False"),
     ],
 )
 def test_a_part_with_other_options_is_refused(session, scan_file, parts, change, message):
@@ -181,7 +214,8 @@ def test_a_part_with_other_options_is_refused(session, scan_file, parts, change,
     stitching = ReconstructOptions(**change)
     reconstruct_shard(session, read_scan(scan_file), Shard(4, SHARDS), parts[3], stitching, batch)
     with pytest.raises(
-        InputError, match=rf"4\.h5: not a part of the same reconstruction as .*1\.h5: {message}"
+        InputError,
+        match=rf"4\.h5 \(part 4/4, .*\): not a part of the same reconstruction as .*1\.h5 \(.*\): {message}",
     ):
         merge_parts(parts)
 
@@ -191,7 +225,8 @@ def test_a_part_of_another_scan_on_the_same_positions_is_refused(session, scan_f
     other = replace(scan, diffraction=np.asarray(scan.diffraction)[::-1].copy())
     reconstruct_shard(session, other, Shard(2, SHARDS), parts[1], batch=BATCH)
     with pytest.raises(
-        InputError, match=r"2\.h5: not a part of the same reconstruction .*: scan sha256 differs"
+        InputError,
+        match=r"2\.h5 \(part 2/4, .*\): not a part of the same reconstruction .*: scan sha256 differs",
     ):
         merge_parts(parts)
 
@@ -220,10 +255,6 @@ def test_what_cannot_be_divided_is_refused(session, scan_file, tmp_path):
     scan = read_scan(scan_file)
     with pytest.raises(InputError, match=r"has 6 segments, expected at most 6 shards"):
         reconstruct_shard(session, scan, Shard(1, 7), tmp_path / "part.h5", batch=BATCH)
-    with pytest.raises(UnsupportedError, match="cannot be synchronised in parts"):
-        reconstruct_shard(
-            session, scan, Shard(1, 2), tmp_path / "part.h5", ReconstructOptions(synchronise=True), BATCH
-        )
     assert not list(tmp_path.iterdir())
 
 

@@ -147,8 +147,8 @@ def reconstruct_scans(
         Folder for the objects, created if missing.
     executor
         Where scans are reconstructed: any `concurrent.futures.Executor` whose workers see the files; or ``local:4`` for
-        processes that are replaced if they die, ``dask:4``, or ``dask://host:port``. One scan after another in this
-        process if None.
+        processes that are replaced if they die, ``dask:4``, ``dask://host:port``, or a YAML file for workers that
+        Slurm starts. One scan after another in this process if None.
     progress
         Receives the number of scans done.
     **options
@@ -176,12 +176,12 @@ def reconstruct_scans(
     [('scan_1.h5', 'good'), ('scan_2.h5', 'good')]
     """
     with ExitStack() as stack:
+        chosen = _run_options(**options)
         engine: Engine | None = None
         if isinstance(executor, str):
-            engine = stack.enter_context(open_engine(executor))
+            engine = stack.enter_context(open_engine(executor, chosen.inference.provider))
         elif executor is not None:
             engine = Engine(executor)
-        chosen = _run_options(**options)
         network = Path(model) if isinstance(model, str | os.PathLike) else model
         networks = stack.enter_context(Networks(network, chosen.inference))
         paths = [Path(scan) for scan in scans]
