@@ -40,7 +40,7 @@ EXTRAS = {
     "openvino": ("openvino",),
     "serve": ("tritonclient", "grpcio", "packaging"),
     "signing": ("model-signing", "pyopenssl"),
-    "live": ("pyzmq", "lz4", "bitshuffle", "cbor2", "p4p"),
+    "live": ("pyzmq", "lz4", "bitshuffle", "blosc", "cbor2", "p4p"),
     "cluster": ("distributed",),
     "iterative": ("cdtools-py", "torch"),
 }

@@ -31,11 +31,11 @@ class InferenceOptions(BaseModel):
 
     provider: Provider = Field(
         default="auto",
-        description="Device: auto, cpu, cuda, openvino, or another of docs/how-to/gpu.md",
+        description="Device, see docs/how-to/gpu.md",
         json_schema_extra={"metavar": "PROVIDER"},
     )
     batch: Annotated[int | None, BeforeValidator(_batch)] = Field(
         default=DEFAULT_BATCH,
-        description="Patterns per run of the network; auto tries and remembers the fastest",
+        description="Patterns per run; auto tries and remembers the fastest",
         json_schema_extra={"metavar": "N|auto"},
     )
