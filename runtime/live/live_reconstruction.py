@@ -265,7 +265,7 @@ class LiveReconstruction:
     def _look_at_beam(self, sample: Scan) -> None:
         """The beam for a general network, and what the network does not know about it, each kind said once."""
         self._beam = self._network.beam(sample)
-        for line in beam_warnings(sample, self._network.contract):
+        for line in beam_warnings(sample, self._network.contract, scaled=False):
             if self.report.beam.setdefault(line.partition(":")[0], line) is line:
                 _logger.warning("%s", line)
 
