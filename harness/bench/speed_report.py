@@ -13,7 +13,7 @@ from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.paths import read_text
 
-__all__ = ["ArtifactSpeed", "SpeedReport", "VariantSpeed", "write_report"]
+__all__ = ["ArtifactSpeed", "SpeedReport", "VariantSpeed", "check_earlier", "write_report"]
 
 
 class _Frozen(BaseModel):
@@ -99,6 +99,13 @@ class SpeedReport(_Frozen):
     )
     versions: dict[str, str]
     artifacts: dict[str, ArtifactSpeed]
+
+
+def check_earlier(path: Path, pipeline: Path | None = None) -> None:
+    """Refuse, before anything is measured, the files that `write_report` would refuse."""
+    for earlier in (path if path.exists() else None, pipeline):
+        if earlier is not None:
+            _read(earlier)
 
 
 def write_report(report: SpeedReport, path: Path, pipeline: Path | None = None) -> None:

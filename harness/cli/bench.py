@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ptychonnx.harness.bench.speed import measure_speed
-from ptychonnx.harness.bench.speed_report import SpeedReport, write_report
+from ptychonnx.harness.bench.speed_report import SpeedReport, check_earlier, write_report
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
 from ptychonnx.harness.cli.shared_options import Artifacts, read_if_set
@@ -64,6 +64,8 @@ def bench(
     Example: `ptychonnx bench models/*.onnx --run runs/pinn_cnn --run runs/pinn_fno --json bench.json`
     """
     judged_on = read_if_set(judge_on, reading, "--judge-on")
+    if out is not None:
+        check_earlier(out, pipeline)
     with report_progress() as progress:
         report = measure_speed(
             artifacts,

@@ -159,3 +159,34 @@ def test_output_to_a_full_disk_is_one_line(line):
         ["bash", "-c", command], capture_output=True, text=True, cwd=Path(__file__).parents[2]
     )
     assert (done.returncode, done.stderr) == (3, "Error: No space left on device\n")
+
+
+def test_an_earlier_file_that_bench_cannot_continue_is_refused_before_it_measures(
+    run, four_artifacts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "ptychonnx.harness.cli.bench.measure_speed", lambda *values, **options: pytest.fail("measured")
+    )
+    (tmp_path / "out.json").write_text("no JSON")
+    code, _, err = run("bench", four_artifacts[0], "--json", tmp_path / "out.json")
+    assert code == 2
+    assert "out.json: is not valid JSON" in err
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "check fifo",
+        "merge fifo --out o.h5",
+        "sign fifo --key fifo",
+        "reconstruct a.onnx b.npz --out o.h5 --config fifo",
+    ],
+)
+def test_an_input_that_is_no_regular_file_is_not_waited_for(run, tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    code, _, err = run(*line.split())
+    assert code == 2
+    assert len(err.splitlines()) == 1

@@ -120,7 +120,7 @@ def more_writers() -> dict[str, Writer]:
             ("out/**/*",),
             as_one=False,
         ),
-        "bench": Writer("bench m.onnx --rounds 1 --no-reduced --json out.json", ("out.json",), ("out.json",)),
+        "bench": Writer("bench m.onnx --rounds 1 --no-reduced --json out.json", ("out.json",)),
     }
 
 
