@@ -21,7 +21,7 @@ JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench bench-live bench-scale exporters test hostile licences coverage package bundle resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus test-live \
+.PHONY: demo bench bench-live bench-scale regimes exporters test hostile licences coverage package bundle resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus test-live \
 	lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
@@ -42,6 +42,9 @@ bench-live: $(STAMP)  ## rate, latency and memory of a live reconstruction: benc
 
 bench-scale: $(STAMP)  ## a scan of 262,144 patterns in parts, a night with faults, a cluster's faults: benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.scale
+
+regimes: $(STAMP)  ## when a network pays: kinds of scan and seconds, for hours; continues where it stopped
+	$(BIN)/python -m benchmarks.regimes --out docs/results/regimes.json --picture docs/images/regimes.png
 
 exporters: $(STAMP)  ## our exporter next to others; continues where it stopped: benchmarks/results/exporters.json
 	$(BIN)/python -m benchmarks.exporters

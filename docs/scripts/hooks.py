@@ -325,6 +325,34 @@ def probe_modes() -> str:
     return _table(["batch", *names], lines)
 
 
+def regimes() -> str:
+    """The table of methods over kinds of scan: SSIM of amplitude and phase after the last epoch, means of the seeds."""
+    groups: dict[tuple[str, float, int], list[Any]] = {}
+    for scan in _results("regimes")["scans"]:
+        groups.setdefault((scan["object"], scan["photons"], scan["step"]), []).append(scan["methods"])
+    names = list(dict.fromkeys(name for scans in groups.values() for name in scans[0]))
+    names.sort(key=lambda name: (name in ("rPIE", "ePIE"), name))
+    lines = []
+    for (kind, photons, step), scans in sorted(groups.items(), key=lambda group: (group[0][0], -group[0][1])):
+        cells = {}
+        for name in names:
+            last = [scan[name][-1] for scan in scans]
+            cells[name] = {
+                f"{part}_ssim": statistics.mean(point[part] for point in last)
+                for part in ("amplitude", "phase")
+            }
+        best = max(cells, key=lambda name: sum(cells[name].values()))
+        quality = [
+            f"**{_quality(cells[name])}**" if name == best else _quality(cells[name]) for name in names
+        ]
+        lines.append([kind, f"{photons:.0e}".replace("e+0", "e"), str(step), *quality])
+    heads = []
+    for name in names:
+        points = next(iter(groups.values()))[0][name]
+        heads.append(f"{name} {points[-1]['epochs']}" if points[-1]["epochs"] else name)
+    return _table(["object", "photons", "step", *heads], lines)
+
+
 def _quality(figures: Mapping[str, Any]) -> str:
     """Amplitude and phase SSIM."""
     return _whole(
@@ -388,6 +416,7 @@ _GENERATORS = {
         unseen_beams,
         fine_tuned_beams,
         probe_modes,
+        regimes,
         decisions,
     )
 }
