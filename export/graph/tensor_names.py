@@ -1,6 +1,12 @@
-"""Names of the inputs and the output of every graph of this project."""
+"""Names of the inputs and the outputs of every graph of this project."""
 
-__all__ = ["BEAM_NAMES", "INPUT_NAME", "OFFSETS_NAME", "OUTPUT_NAME"]
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+__all__ = ["BEAM_NAMES", "INPUT_NAME", "OFFSETS_NAME", "OUTPUT_NAME", "name_outputs"]
 
 INPUT_NAME = "diffraction"
 OFFSETS_NAME = "offsets"
@@ -8,3 +14,17 @@ OUTPUT_NAME = "object"
 
 # Inputs of a general artifact that have defaults, see `ptychonnx.runtime.contract.BeamInputs`.
 BEAM_NAMES = ("probe", "mask", "scale")
+
+
+def name_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+    """Give each output of a graph its name again: exporters and passes merge outputs that are equal into one name.
+
+    Parameters
+    ----------
+    names
+        Unique, in order.
+    """
+    for value, name in zip(graph.output, names, strict=True):
+        if value.name != name:
+            graph.node.append(onnx.helper.make_node("Identity", [value.name], [name], name=f"copy_to_{name}"))
+            value.name = name

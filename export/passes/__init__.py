@@ -17,6 +17,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
+from ptychonnx.export.graph.tensor_names import name_outputs
 from ptychonnx.export.passes.affine_folding import AffineFoldingPass
 from ptychonnx.export.passes.bias_merging import BiasMergingPass, InvalidBiasPass
 from ptychonnx.export.passes.canonical_order import CanonicalOrderPass
@@ -100,4 +101,6 @@ def clean(model: onnx.ModelProto) -> Cleaned:
         graph = result.model
         if result.modified:
             names.append(type(step).__name__.removesuffix("Pass"))
-    return Cleaned(ir.to_proto(graph), list(dict.fromkeys(names)))
+    cleaned = ir.to_proto(graph)
+    name_outputs(cleaned.graph, [value.name for value in model.graph.output])
+    return Cleaned(cleaned, list(dict.fromkeys(names)))

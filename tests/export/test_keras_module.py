@@ -144,6 +144,19 @@ def test_operations_that_onnx_lacks_are_refused_by_name(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+class Filtered(layers.Layer):
+    def call(self, x):
+        return tf.signal.irfft(tf.signal.rfft(x) * (1 + 2j))
+
+
+def test_complex_numbers_of_tensorflow_are_refused_with_a_way_out(tmp_path):
+    inputs = keras.Input((8,))
+    with pytest.raises(
+        UnsupportedError, match=r"cannot convert IRFFT, RFFT.*such as those of keras\.ops\.rfft"
+    ):
+        export_module(keras.Model(inputs, Filtered()(inputs)), [], tmp_path / "net.onnx")
+
+
 def test_a_keras_file_is_read_in_safe_mode(tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     model.save(tmp_path / "plain.keras")

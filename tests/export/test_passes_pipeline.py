@@ -76,3 +76,14 @@ def test_a_clean_graph_is_left_as_it_is(claim):
     assert clean(once).model.SerializeToString(deterministic=True) == once.SerializeToString(
         deterministic=True
     )
+
+
+def test_equal_outputs_are_computed_once_and_keep_their_names():
+    nodes = [helper.make_node("Abs", ["x"], ["p"]), helper.make_node("Abs", ["x"], ["q"])]
+    outputs = [(name, ["batch", 4]) for name in ("p", "q")]
+    model = model_of(nodes, [("x", ["batch", 4])], outputs)
+    after = clean(model).model
+    assert [value.name for value in after.graph.output] == ["p", "q"]
+    assert kinds(after) == ["Abs", "Identity"]
+    for value in run(after, x=X):
+        np.testing.assert_array_equal(value, np.abs(X))

@@ -92,6 +92,21 @@ def test_several_inputs_and_outputs_keep_their_names_and_are_compared_one_by_one
     assert all(check.passed for check in check_artifact(tmp_path / "pair.onnx"))
 
 
+def test_a_tensor_that_is_returned_twice_has_two_names(tmp_path):
+    class Twice(nn.Module):
+        def forward(self, x):
+            y = torch.fft.fft(x).abs()
+            return y, y, x, torch.fft.fft(x).abs()
+
+    export_module(Twice(), [ModuleInput((6,))], tmp_path / "twice.onnx")
+    names = [value.name for value in onnx.load(tmp_path / "twice.onnx").graph.output]
+    assert names == [f"output_{number}" for number in range(4)]
+    x = noise(3, 6)
+    expected = np.abs(np.fft.fft(x))
+    for value, wanted in zip(run(tmp_path / "twice.onnx", x), (expected, expected, x, expected), strict=True):
+        np.testing.assert_allclose(value, wanted, atol=1e-5)
+
+
 def test_a_network_with_an_uncertainty_is_exported(tmp_path):
     export_module(UQNO(some_fno()), [IMAGE], tmp_path / "uq.onnx")
     assert [len(value) for value in run(tmp_path / "uq.onnx", noise(3, 1, 16, 17))] == [3, 3]

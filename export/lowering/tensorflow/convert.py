@@ -112,8 +112,10 @@ def convert_function(
     # tf2onnx copies unknown operations to the graph, and only logs them.
     unknown = {node.op_type for node in proto.graph.node if not _is_standard(node)}
     if unknown:
+        is_fourier = any("FFT" in name for name in unknown)
+        way_out = "; write it with pairs of real numbers, such as those of keras.ops.rfft" * is_fourier
         raise UnsupportedError(
-            f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator"
+            f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator{way_out}"
         )
     _restore_order(proto.graph, [spec.name for spec in signature], outputs)
     # Some reshapes that change nothing appear only for some orders in which it traverses a set of names.

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
-from ptychonnx.export.graph.tensor_names import BEAM_NAMES, INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
+from ptychonnx.export.graph.tensor_names import (
+    BEAM_NAMES,
+    INPUT_NAME,
+    OFFSETS_NAME,
+    OUTPUT_NAME,
+    name_outputs,
+)
 from ptychonnx.export.lowering.converted_graph import Converted, captured_output
 from ptychonnx.export.lowering.torch.batch_dependence import transform_along_batch
 from ptychonnx.export.lowering.torch.complex_arithmetic.real_form import (
@@ -166,6 +172,7 @@ def convert_lowered(
         raise UnsupportedError(
             f"the module returns {len(model.graph.output)} outputs, expected {len(outputs)}"
         )
+    name_outputs(model.graph, outputs)
     exporter = f"torch.onnx {version('torch').split('+')[0]}"
     return Converted(model, exporter, " and ".join(kinds) or "none", lowering.layers, lowering.notes)
 
