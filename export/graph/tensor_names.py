@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx
 
-__all__ = ["BEAM_NAMES", "INPUT_NAME", "OFFSETS_NAME", "OUTPUT_NAME", "name_outputs"]
+__all__ = ["BEAM_NAMES", "INPUT_NAME", "OFFSETS_NAME", "OUTPUT_NAME", "name_inputs", "name_outputs"]
 
 INPUT_NAME = "diffraction"
 OFFSETS_NAME = "offsets"
@@ -14,6 +14,17 @@ OUTPUT_NAME = "object"
 
 # Inputs of a general artifact that have defaults, see `ptychonnx.runtime.contract.BeamInputs`.
 BEAM_NAMES = ("probe", "mask", "scale")
+
+
+def name_inputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+    """Give each input of a graph its name again: exporters rename an input that the module returns as an output."""
+    for value, name in zip(graph.input, names, strict=True):
+        if value.name == name:
+            continue
+        for node in graph.node:
+            node.input[:] = [name if one == value.name else one for one in node.input]
+        graph.node.append(onnx.helper.make_node("Identity", [name], [value.name], name=f"copy_of_{name}"))
+        value.name = name
 
 
 def name_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:

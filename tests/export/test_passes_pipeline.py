@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
+from ptychonnx.export.graph.tensor_names import name_inputs, name_outputs
 from ptychonnx.export.passes import clean
 from tests.export.graphs import kinds, model_of, run
 
@@ -87,3 +88,21 @@ def test_equal_outputs_are_computed_once_and_keep_their_names():
     assert kinds(after) == ["Abs", "Identity"]
     for value in run(after, x=X):
         np.testing.assert_array_equal(value, np.abs(X))
+
+
+def test_an_input_that_is_an_output_has_both_names():
+    outputs = [(name, ["batch", 4]) for name in ("b", "b", "c")]
+    graph = helper.make_graph(
+        [helper.make_node("Abs", ["c"], ["b"])],
+        "as torch's exporter names it",
+        [helper.make_tensor_value_info("c", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs],
+    )
+    name_inputs(graph, ["x"])
+    name_outputs(graph, ["a", "b", "c"])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    after = clean(model).model
+    assert [value.name for value in after.graph.input] == ["x"]
+    assert [value.name for value in after.graph.output] == ["a", "b", "c"]
+    for value, expected in zip(run(after, x=X), (np.abs(X), np.abs(X), X), strict=True):
+        np.testing.assert_array_equal(value, expected)

@@ -96,11 +96,11 @@ def test_a_tensor_that_is_returned_twice_has_two_names(tmp_path):
     class Twice(nn.Module):
         def forward(self, x):
             y = torch.fft.fft(x).abs()
-            return y, y, x, torch.fft.fft(x).abs()
+            return y, y, torch.fft.fft(x).abs()
 
     export_module(Twice(), [ModuleInput((6,))], tmp_path / "twice.onnx")
     names = [value.name for value in onnx.load(tmp_path / "twice.onnx").graph.output]
-    assert names == [f"output_{number}" for number in range(4)]
+    assert names == [f"output_{number}" for number in range(3)]
     x = noise(3, 6)
     expected = np.abs(np.fft.fft(x))
     for value, wanted in zip(run(tmp_path / "twice.onnx", x), (expected, expected, x, expected), strict=True):

@@ -22,6 +22,7 @@ from ptychonnx.export.graph.tensor_names import (
     INPUT_NAME,
     OFFSETS_NAME,
     OUTPUT_NAME,
+    name_inputs,
     name_outputs,
 )
 from ptychonnx.export.lowering.converted_graph import Converted, captured_output
@@ -172,6 +173,7 @@ def convert_lowered(
         raise UnsupportedError(
             f"the module returns {len(model.graph.output)} outputs, expected {len(outputs)}"
         )
+    name_inputs(model.graph, inputs)
     name_outputs(model.graph, outputs)
     exporter = f"torch.onnx {version('torch').split('+')[0]}"
     return Converted(model, exporter, " and ".join(kinds) or "none", lowering.layers, lowering.notes)
