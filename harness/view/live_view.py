@@ -107,19 +107,22 @@ class LiveView:
         elif whole is None:
             return None
         elif name == "positions":
-            content = _png(_map(centres, whole.shape), "viridis", None)
+            content = _png(_map(centres, whole.shape), "cool", None)
         else:
             step = -(-max(whole.shape) // _LARGEST_SIDE)
             part = whole[::step, ::step]
-            content = (
-                _png(np.abs(part), "gray", None)
-                if name == "amplitude"
-                else _png(np.angle(part), "twilight", (-np.pi, np.pi))
-            )
+            content = _png(np.abs(part), "gray", None) if name == "amplitude" else _phase(part)
         if content is not None:
             with self._lock:
                 self._pictures[name] = version, content
         return content
+
+
+def _phase(part: NDArray[np.complex64]) -> bytes:
+    """The phase relative to that of the mean; in cyclic colours if it spans more than half of the circle."""
+    phase = np.angle(part * np.exp(-1j * np.angle(np.nanmean(part))))
+    low, high = np.nanquantile(phase, (0.01, 0.99))
+    return _png(phase, "gray", None) if high - low < np.pi else _png(phase, "twilight", (-np.pi, np.pi))
 
 
 def _map(centres: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -23,6 +24,7 @@ from ptychonnx.runtime.live.sources import open_frames
 from .live_streams import FAST, Experiment, Script, frames_of, free_port, samples_of
 
 pytest.importorskip("bitshuffle")
+LISTENS = re.compile(r"RustedReplay listening on tcp://127\.0\.0\.1:(\d+)")
 PEERS = Path(os.environ.get("PTYCHONNX_LIVE", "/nonexistent")) / "bin"
 
 pytestmark = [
@@ -32,10 +34,12 @@ pytestmark = [
 
 
 @contextmanager
-def running(*command: object) -> Iterator[None]:
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+def running(*command: object) -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(30)
@@ -90,7 +94,7 @@ def test_the_simulator_of_libertem_live_is_a_detector(experiment: Experiment, tm
         for line in lines:
             content = line if isinstance(line, bytes) else json.dumps(line).encode()
             file.write(np.int64(len(content)).tobytes() + content)
-    api, port = free_port(), free_port()
+    api = free_port()
     arm = urllib.request.Request(
         f"http://127.0.0.1:{api}/detector/api/1.8.0/command/arm", data=b"{}", method="PUT"
     )
@@ -103,8 +107,10 @@ def test_the_simulator_of_libertem_live_is_a_detector(experiment: Experiment, tm
                 armed.set()
             time.sleep(0.2)
 
-    command = [PEERS / "libertem-live-dectris-sim", "--port", api, "--zmqport", port, tmp_path / "recording"]
-    with running(*command):
+    # Version 0.3.0 opens a port that is given several times, and so fails: it chooses one and says which.
+    command = [PEERS / "libertem-live-dectris-sim", "--port", api, "--zmqport", 0, tmp_path / "recording"]
+    with running(*command) as simulator:
+        port = next(match[1] for line in simulator.stderr if (match := LISTENS.search(line)))
         thread = threading.Thread(target=start)
         thread.start()
         try:
@@ -124,7 +130,7 @@ def test_the_simulator_of_pvapy_is_a_detector(
     np.save(tmp_path / "frames.npy", np.stack([frame.image for frame in frames_of(experiment.scan)]))
     port = free_port()
     for name, value in {
-        "EPICS_PVA_SERVER_PORT": str(port),
+        "EPICS_PVAS_SERVER_PORT": str(port),
         "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
         "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
     }.items():
