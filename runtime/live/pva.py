@@ -26,7 +26,8 @@ _PORT = 5075
 class PVMonitor:
     """A source of events, see `ptychonnx.runtime.live.events`, from the updates of one PV.
 
-    `pva:///NAME` asks the servers that the EPICS environment variables name.
+    `pva:///NAME` asks the servers that the EPICS environment variables name; without a port, those of the host that
+    answer over UDP too.
     """
 
     _example = "pva://host:port/NAME"
@@ -52,17 +53,18 @@ class PVMonitor:
         if not name:
             raise InputError(f"{url}: no name of a PV, expected {self._example}")
         try:
-            address = f"{parts.hostname}:{parts.port or _PORT}" if parts.hostname else None
+            host, port = parts.hostname, parts.port
         except ValueError as error:
             raise InputError(f"{url}: {error}, expected {self._example}") from error
         self._updates: queue.Queue[Any] = queue.Queue(_UPDATES_AHEAD)
         self._pending: deque[Any] = deque()
         self._stale = True
         self._heard = time.monotonic()
-        own = {"EPICS_PVA_NAME_SERVERS": address, "EPICS_PVA_AUTO_ADDR_LIST": "NO"}
-        self._context = (
-            Context("pva", conf=own, useenv=False, nt=False) if address else Context("pva", nt=False)
-        )
+        own = {"EPICS_PVA_NAME_SERVERS": f"{host}:{port or _PORT}", "EPICS_PVA_AUTO_ADDR_LIST": "NO"}
+        if port is None and host:
+            # Servers of pvAccessCPP are found by UDP only.
+            own["EPICS_PVA_ADDR_LIST"] = host
+        self._context = Context("pva", conf=own, useenv=False, nt=False) if host else Context("pva", nt=False)
         self._monitor = self._context.monitor(
             name,
             self._updates.put,

@@ -36,7 +36,11 @@ pytestmark = [
 @contextmanager
 def running(*command: object) -> Iterator[subprocess.Popen]:
     process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     try:
         yield process
@@ -110,7 +114,7 @@ def test_the_simulator_of_libertem_live_is_a_detector(experiment: Experiment, tm
     # Version 0.3.0 opens a port that is given several times, and so fails: it chooses one and says which.
     command = [PEERS / "libertem-live-dectris-sim", "--port", api, "--zmqport", 0, tmp_path / "recording"]
     with running(*command) as simulator:
-        port = next(match[1] for line in simulator.stderr if (match := LISTENS.search(line)))
+        port = next(match[1] for line in simulator.stdout if (match := LISTENS.search(line)))
         thread = threading.Thread(target=start)
         thread.start()
         try:
@@ -128,15 +132,12 @@ def test_the_simulator_of_pvapy_is_a_detector(
 ) -> None:
     """It numbers frames from 1, and repeats them until it is ended."""
     np.save(tmp_path / "frames.npy", np.stack([frame.image for frame in frames_of(experiment.scan)]))
-    port = free_port()
-    for name, value in {
-        "EPICS_PVAS_SERVER_PORT": str(port),
-        "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
-        "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
-    }.items():
-        monkeypatch.setenv(name, value)
+    # It is found by UDP only, so it has the usual port.
+    monkeypatch.setenv("EPICS_PVAS_INTF_ADDR_LIST", "127.0.0.1")
     command = [PEERS / "pvapy-ad-sim-server", "-cn", "sim:image", "-if", tmp_path / "frames.npy", "-dc"]
-    with running(*command, "-fps", 50, "-nf", 64, "-rt", 30, "-std", 8, "-shd", 1):
-        done = object_of(experiment, f"pva://127.0.0.1:{port}/sim:image?first=1&frames=64")
+    with running(*command, "-fps", 50, "-nf", 64, "-rt", 60, "-std", 15, "-shd", 1) as simulator:
+        # It is ready, and begins to send 15 seconds later.
+        assert any("producer is done" in line for line in simulator.stdout)
+        done = object_of(experiment, "pva://127.0.0.1/sim:image?first=1&frames=64")
     assert done.report.missing == []
     assert done.reconstruction.object.tobytes() == experiment.offline.tobytes()
