@@ -16,6 +16,8 @@ __all__ = ["GrowingObject"]
 _MARGIN = 0.25
 # A preview of more pixels than this would take the memory that the network needs.
 _LARGEST_PREVIEW = min(MAX_CANVAS_PIXELS, 2**26)
+# Whole pixels up to here, and their products, are exact.
+_FARTHEST = 2**30
 
 
 class GrowingObject:
@@ -48,6 +50,11 @@ class GrowingObject:
         if not len(patches):
             return
         exact = window_corners(positions, self._size)
+        if not (np.abs(exact) < _FARTHEST).all():
+            raise InputError(
+                f"positions lie up to {np.abs(exact).max():.3g} pixels from the origin, expected at most {_FARTHEST}: "
+                "are unit and pixel size right?"
+            )
         whole = np.floor(exact).astype(np.intp)
         self._enlarge(whole.min(axis=0), whole.max(axis=0) + self._size)
         corners = whole - self._low

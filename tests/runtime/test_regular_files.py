@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 from ptychonnx.export.deploy.openvino import _document
 from ptychonnx.harness.campaign.manifest import MANIFEST, FileState, Manifest
 from ptychonnx.harness.simulate.manifest import is_current
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.live.growing_object import GrowingObject
 from ptychonnx.runtime.paths import file_sha256, read_text
 from ptychonnx.runtime.sharding.part_file import opened_part
 from ptychonnx.train.run import CONFIG_NAME, read_run
@@ -67,3 +69,10 @@ def test_a_damaged_line_of_a_manifest_is_skipped(tmp_path, caplog):
     records = Manifest(tmp_path).records
     assert [record.verdict for record in records.values()] == ["good"]
     assert caplog.text.count("is damaged and was skipped") == 3
+
+
+@pytest.mark.parametrize("place", [1e20, -1e300, np.nan])
+def test_a_position_beyond_any_canvas_does_not_overflow(place):
+    growing = GrowingObject(np.ones((4, 4)), synchronise=False)
+    with pytest.raises(InputError, match="are unit and pixel size right"):
+        growing.add(np.ones((1, 4, 4), np.complex64), np.array([[0.0, place]]))
