@@ -20,14 +20,13 @@ __all__ = ["PVMonitor"]
 
 # Updates that wait, in memory, before PV Access drops some.
 _UPDATES_AHEAD = 256
-_PORT = 5075
 
 
 class PVMonitor:
     """A source of events, see `ptychonnx.runtime.live.events`, from the updates of one PV.
 
-    `pva:///NAME` asks the servers that the EPICS environment variables name; without a port, those of the host that
-    answer over UDP too.
+    `pva:///NAME` asks the servers that the EPICS environment variables name; with a port the server
+    is searched over TCP, without one over UDP.
     """
 
     _example = "pva://host:port/NAME"
@@ -60,10 +59,9 @@ class PVMonitor:
         self._pending: deque[Any] = deque()
         self._stale = True
         self._heard = time.monotonic()
-        own = {"EPICS_PVA_NAME_SERVERS": f"{host}:{port or _PORT}", "EPICS_PVA_AUTO_ADDR_LIST": "NO"}
-        if port is None and host:
-            # Servers of pvAccessCPP are found by UDP only.
-            own["EPICS_PVA_ADDR_LIST"] = host
+        # Servers of pvAccessCPP do not answer searches over TCP.
+        search = {"EPICS_PVA_NAME_SERVERS": f"{host}:{port}"} if port else {"EPICS_PVA_ADDR_LIST": host}
+        own = {**search, "EPICS_PVA_AUTO_ADDR_LIST": "NO"}
         self._context = Context("pva", conf=own, useenv=False, nt=False) if host else Context("pva", nt=False)
         self._monitor = self._context.monitor(
             name,
