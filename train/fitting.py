@@ -57,10 +57,7 @@ def settings_for(
 ) -> tuple[NetworkConfig, TrainingConfig]:
     """Combine a user's values with the defaults of the architecture and the general defaults, in this order.
 
-    Raises
-    ------
-    InputError
-        If a setting is unknown or out of range.
+    Raises InputError if a setting is unknown or out of range.
     """
     merged = {**architecture.defaults, **values}
     names = {field.name for field in fields(TrainingConfig)}

@@ -75,10 +75,7 @@ class Architecture:
     def load_builder(self) -> Callable[..., Any]:
         """Import the builder, and with it the framework.
 
-        Raises
-        ------
-        InputError
-            If the framework is not installed, or the function does not exist.
+        Raises InputError if the framework is not installed, or the function does not exist.
         """
         module, _, function = self.builder.partition(":")
         builder = getattr(import_framework_module(module, self.framework), function, None)
@@ -93,10 +90,8 @@ class Architecture:
 def import_framework_module(module: str, framework: str) -> ModuleType:
     """Import a module that needs a framework.
 
-    Raises
-    ------
-    InputError
-        If the module does not exist, or a package that it needs is not installed; the message names the extra.
+    Raises InputError if the module does not exist, or a package that it needs is not installed; the message names the
+    extra.
     """
     try:
         return importlib.import_module(module)
@@ -184,10 +179,7 @@ _BUILT_IN = (
 def architectures() -> dict[str, Architecture]:
     """All architectures by name: the built-in ones, then those of installed packages.
 
-    Raises
-    ------
-    InputError
-        If a package registers another object, or a name that is taken.
+    Raises InputError if a package registers another object, or a name that is taken.
     """
     registered = {architecture.name: architecture for architecture in _BUILT_IN}
     for point in entry_points(group=ENTRY_POINT_GROUP):
@@ -200,10 +192,8 @@ def architectures() -> dict[str, Architecture]:
 def get_architecture(name: str) -> Architecture:
     """The architecture of that name; a package that cannot be loaded affects its own architectures only.
 
-    Raises
-    ------
-    InputError
-        If the name is unknown; the message lists all names. If a package registers another object under that name.
+    Raises InputError if the name is unknown; the message lists all names. If a package registers another object under
+    that name.
     """
     built_in = {architecture.name: architecture for architecture in _BUILT_IN}
     if name in built_in:

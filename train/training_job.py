@@ -60,10 +60,7 @@ class TrainingJob:
     def require_equal_shares(self) -> None:
         """Refuse a step that the devices cannot share equally.
 
-        Raises
-        ------
-        InputError
-            If the number of its groups is not a multiple of the number of devices.
+        Raises InputError if the number of its groups is not a multiple of the number of devices.
         """
         groups, devices = self.data.groups_in_step(self.training), self.training.devices
         if groups % devices:
@@ -79,10 +76,7 @@ class TrainingJob:
     def tensorboard(self) -> bool:
         """Whether to write logs for TensorBoard.
 
-        Raises
-        ------
-        InputError
-            If they are required and TensorBoard is not installed.
+        Raises InputError if they are required and TensorBoard is not installed.
         """
         required = self.training.tensorboard
         installed = find_spec("tensorboard") is not None

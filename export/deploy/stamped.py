@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from numpy.typing import NDArray
 
@@ -13,48 +12,6 @@ from ptychonnx.export.verification.reference_pair import contract_reference
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract, Parity
 
 __all__ = ["Stamped", "StampedContract", "StampedModule"]
-
-
-class Stamped(Protocol):
-    """A stamp and its text in the artifact.
-
-    Servers publish the text as it is: serialised again, it would have the fields of this version of ptychonnx, which
-    an older client may refuse although it accepts the artifact.
-    """
-
-    @property
-    def text(self) -> str:
-        """The text in the artifact."""
-        ...
-
-    @property
-    def key(self) -> str:
-        """Key of the text in the metadata of the artifact."""
-        ...
-
-    @property
-    def interface(self) -> Interface:
-        """Inputs and outputs."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """``fp32``, ``fp16`` or ``int8``."""
-        ...
-
-    @property
-    def graph_sha256(self) -> str | None:
-        """Hash of the graph."""
-        ...
-
-    @property
-    def reference(self) -> list[NDArray]:
-        """The reference input: an array for each input, with the batch."""
-        ...
-
-    def rows(self) -> dict[str, str]:
-        """Rows of the README, by name."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -126,6 +83,14 @@ class StampedModule:
         }
         notes = "; ".join(self.description.notes)
         return rows | ({"notes": notes} if notes else {})
+
+
+Stamped = StampedContract | StampedModule
+"""A stamp and its text in the artifact.
+
+Servers publish the text as it is: serialised again, it would have the fields of this version of ptychonnx, which an
+older client may refuse although it accepts the artifact.
+"""
 
 
 def _parity(parity: Parity | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -41,14 +42,18 @@ broken=$(sha256sum --check JOINED 2> /dev/null | grep -v ': OK$' | cut -d : -f 1
 [ -z "$broken" ] || fail "$broken was not joined correctly: is the disk full?"
 "$PYTHON" -m venv "$VENV"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-index \\
-    --find-links wheels --find-links joined '{requirement}'
+    --find-links wheels --find-links joined {requirements}
 "$VENV/bin/ptychonnx" info
 exec "$VENV/bin/ptychonnx" gpu-check --out check "$@"
 """
 
 
 def make_bundle(
-    wheel: Path, out: Path, extras: Sequence[str] = (), constraints: Path | None = None
+    wheel: Path,
+    out: Path,
+    extras: Sequence[str] = (),
+    also: Sequence[str] = (),
+    constraints: Path | None = None,
 ) -> list[Path]:
     """Collect wheels, a simulated scan, checksums and `install.sh` in a folder.
 
@@ -60,6 +65,8 @@ def make_bundle(
         New or empty folder.
     extras
         Such as ``cuda``.
+    also
+        Further packages to install, such as a plugin provider.
     constraints
         File with the versions to take.
 
@@ -81,7 +88,8 @@ def make_bundle(
         raise InputError(f"{out}: is not empty, expected a new folder")
     wheels = out / "wheels"
     wheels.mkdir(parents=True)
-    requirement = f"{wheel.resolve()}[{','.join(extras)}]" if extras else str(wheel.resolve())
+    extra = ",".join(extras)
+    requirement = f"{wheel.resolve()}[{extra}]" if extra else str(wheel.resolve())
     command = [
         sys.executable,
         "-m",
@@ -94,7 +102,7 @@ def make_bundle(
         str(wheels),
     ]
     command += [] if constraints is None else ["--constraint", str(constraints)]
-    answer = subprocess.run([*command, requirement], stderr=subprocess.PIPE, text=True, check=False)
+    answer = subprocess.run([*command, requirement, *also], stderr=subprocess.PIPE, text=True, check=False)
     if answer.returncode:
         raise EnvironmentFailure(
             f"{out}: pip cannot download the wheels: {answer.stderr.strip().splitlines()[-1]}"
@@ -105,7 +113,7 @@ def make_bundle(
     (out / "install.sh").write_text(
         _INSTALL.format(
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
-            requirement=f"{name}[{','.join(extras)}]=={version}" if extras else f"{name}=={version}",
+            requirements=shlex.join([f"{name}{f'[{extra}]' if extra else ''}=={version}", *also]),
         )
     )
     (out / "install.sh").chmod(0o755)
@@ -141,10 +149,15 @@ def _main() -> None:
     parser.add_argument(
         "--extra", action="append", default=[], help="extra to include, such as cuda; repeatable"
     )
+    parser.add_argument(
+        "--also", action="append", default=[], help="further package, such as a plugin provider"
+    )
     parser.add_argument("--constraints", type=Path, help="file with the versions to take")
     arguments = parser.parse_args()
     try:
-        files = make_bundle(arguments.wheel, arguments.out, arguments.extra, arguments.constraints)
+        files = make_bundle(
+            arguments.wheel, arguments.out, arguments.extra, arguments.also, arguments.constraints
+        )
     except (InputError, EnvironmentFailure) as error:
         sys.exit(f"Error: {error}")
     total, largest = sum(path.stat().st_size for path in files), max(path.stat().st_size for path in files)

@@ -347,10 +347,7 @@ class Contract(_Part):
     def from_json(cls, text: str, where: str) -> Contract:
         """Parse a contract; `where` names the artifact in the error.
 
-        Raises
-        ------
-        InputError
-            If the text is not a contract of a known version.
+        Raises InputError if the text is not a contract of a known version.
         """
         try:
             return cls.model_validate_json(text)

@@ -19,10 +19,7 @@ def artifact_path(artifact: StrPath) -> Path:
 
     The prefix keeps a misspelt file name from being taken for a network, and a network from hiding a file.
 
-    Raises
-    ------
-    InputError
-        If the zoo has no network of that name.
+    Raises InputError if the zoo has no network of that name.
     """
     text = str(artifact)
     return zoo_path(text.removeprefix(_PREFIX)) if text.startswith(_PREFIX) else Path(artifact)
@@ -31,10 +28,7 @@ def artifact_path(artifact: StrPath) -> Path:
 def run_path(run: StrPath) -> Path:
     """Resolve ``zoo:NAME`` to the run folder of that network; return any other path unchanged.
 
-    Raises
-    ------
-    InputError
-        If the zoo has no run of that name.
+    Raises InputError if the zoo has no run of that name.
     """
     text = str(run)
     if not text.startswith(_PREFIX):

@@ -48,7 +48,7 @@ class BoundRun:
         self._session = session
         self._contract = contract
         self._device = device, number
-        self._pinned = _pinned_memory(session) if device != "cpu" else None
+        self._pinned = _pinned_memory(session, device, number) if device != "cpu" else None
         self._sets: SimpleQueue[dict[tuple[int, bool], _Buffers]] = SimpleQueue()
         for _ in range(sets):
             self._sets.put({})
@@ -146,16 +146,23 @@ class _Buffers:
     output: _Buffer
 
 
-def _pinned_memory(session: ort.InferenceSession) -> Any:
-    """Pinned memory of the host that the provider of a session allocates; None if it offers none to Python."""
+def _pinned_memory(session: ort.InferenceSession, name: str, number: int) -> Any:
+    """Pinned memory of the host that the provider of a session allocates and copies from; None if there is none."""
     try:
         for device in ort.get_ep_devices():
             memory = device.memory_info(ort.OrtDeviceMemoryType.HOST_ACCESSIBLE)
             if device.ep_name == session.get_providers()[0] and memory is not None:
-                trial = ort.OrtValue.ortvalue_from_shape_and_type([4], np.float32, memory_info=memory)
-                trial.numpy()[:] = 1
-                # Writes must reach the memory itself, not a copy.
-                return memory if trial.numpy().sum() == 4 else None
+                create = ort.OrtValue.ortvalue_from_shape_and_type
+                host, other = (
+                    create([4], np.float32, memory_info=memory),
+                    create([4], np.float32, name, number),
+                )
+                # Writes must reach the memory itself, not a copy, and arrive on the device.
+                host.numpy()[:] = 1
+                ort.copy_tensors([host], [other])
+                host.numpy()[:] = 0
+                ort.copy_tensors([other], [host])
+                return memory if host.numpy().sum() == 4 else None
     except Exception as error:  # onnxruntime raises a dozen types of its own
         _logger.debug("no pinned memory: %s", error)
     return None

@@ -50,10 +50,7 @@ def beam_arrays(scan: Scan, modes: int | None = None) -> dict[str, NDArray[np.fl
 def check_probe_known(scan: Scan) -> None:
     """Refuse a scan without a probe for a general network.
 
-    Raises
-    ------
-    InputError
-        If the scan has no probe.
+    Raises InputError if the scan has no probe.
     """
     if scan.probe is None:
         raise InputError(
@@ -79,10 +76,8 @@ def probe_arrays(
 ) -> dict[str, NDArray[np.float32]]:
     """`beam_arrays` of a probe complex [modes, N, N] and the mean photons in a pattern; `name` is for messages.
 
-    Raises
-    ------
-    InputError
-        If the probe is not finite or zero, or the mask leaves under half of the counts of the probe's own pattern.
+    Raises InputError if the probe is not finite or zero, or the mask leaves under half of the counts of the probe's own
+    pattern.
     """
     if not np.isfinite(probe).all():
         raise InputError(

@@ -207,14 +207,8 @@ class Reporter(Callback):
 def fit(job: TrainingJob) -> FitResult:
     """Train a network, and write the checkpoint of its best epoch and logs into the run folder.
 
-    Raises
-    ------
-    InputError
-        If the settings do not fit the devices.
-    VerificationError
-        If a loss or a weight is not finite.
-    EnvironmentFailure
-        If a checkpoint cannot be written.
+    Raises InputError if the settings do not fit the devices. Raises VerificationError if a loss or a weight is not
+    finite. Raises EnvironmentFailure if a checkpoint cannot be written.
     """
     training, data, checkpoints = job.training, job.data, job.checkpoints
     job.require_equal_shares()
