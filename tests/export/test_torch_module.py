@@ -103,8 +103,8 @@ def test_a_tensor_that_is_returned_twice_has_two_names(tmp_path):
     assert names == [f"output_{number}" for number in range(3)]
     x = noise(3, 6)
     expected = np.abs(np.fft.fft(x))
-    for value, wanted in zip(run(tmp_path / "twice.onnx", x), (expected, expected, x, expected), strict=True):
-        np.testing.assert_allclose(value, wanted, atol=1e-5)
+    for value in run(tmp_path / "twice.onnx", x):
+        np.testing.assert_allclose(value, expected, atol=1e-5)
 
 
 def test_a_network_with_an_uncertainty_is_exported(tmp_path):
