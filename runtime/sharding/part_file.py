@@ -181,7 +181,12 @@ class PartReader:
     def array(self, name: str) -> NDArray | None:
         """One of the arrays that describe the scan; None if it is unknown."""
         with _readable(self.path):
-            return self._file[name][()] if name in self._file else None
+            values = np.asarray(self._file[name][()]) if name in self._file else None
+            if values is not None and values.dtype.kind not in "biufc":
+                raise InputError(
+                    f"{self.path}: {name} is {values.dtype}, expected numbers as --shard wrote them"
+                )
+            return values
 
 
 @contextmanager
