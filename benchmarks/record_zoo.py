@@ -35,6 +35,8 @@ FILES = {
     "baseline": "baseline",
     "pinn_hybrid_any": "any_64",
     "pinn_hybrid_any_128": "any_128",
+    "pinn_hybrid_grid2_any": "any_64_grid2",
+    "pinn_hybrid_grid2_any_128": "any_128_grid2",
 }
 # Training scans, by their folder in the recipe.
 TRAINING = {
@@ -42,14 +44,15 @@ TRAINING = {
     "data_large": LinesConfig(train_grid=128),
     "family": FamilyConfig(scans=192, grid=12, max_modes=2),
 }
-TRAINED_ON = dict.fromkeys(FILES, "data_large") | {
-    "pinn_hybrid_grid2": "data",
-    "pinn_hybrid_any": "family",
-    "pinn_hybrid_any_128": "family",
-}
+TRAINED_ON = {name: "family" if file.startswith("any_") else "data_large" for name, file in FILES.items()}
+TRAINED_ON["pinn_hybrid_grid2"] = "data"
 # The same weights serve patterns of another size.
-RUNS = FILES | {"pinn_hybrid_any_128": "any_64"}
-EXPORT_OPTIONS = {"pinn_hybrid_any": " --general", "pinn_hybrid_any_128": " --n 128 --general"}
+RUNS = {name: file.replace("_128", "_64") for name, file in FILES.items()}
+EXPORT_OPTIONS = {
+    name: (" --n 128" if file.startswith("any_128") else "") + " --general"
+    for name, file in FILES.items()
+    if file.startswith("any_")
+}
 RUN_FIELDS = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
     "test": LinesConfig(train_grid=2),

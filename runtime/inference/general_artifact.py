@@ -13,11 +13,13 @@ from ptychonnx.runtime.scan import Scan
 
 __all__ = ["general_artifact"]
 
-_NAME = re.compile(r"any_(\d+)")
+_NAME = re.compile(r"any_(\d+)(?:_grid(\d))?")
 
 
 def general_artifact(scan: Scan, *, any_size: bool = False) -> Path:
     """Path of the general network of the zoo for patterns of the scan's size.
+
+    Networks of several neighbouring patterns reconstruct better than those of one, and are taken if the scan has as many.
 
     Parameters
     ----------
@@ -29,7 +31,10 @@ def general_artifact(scan: Scan, *, any_size: bool = False) -> Path:
     InputError
         If the zoo has none of this size, unless `any_size`, or no general network at all.
     """
-    sizes = {int(match[1]): name for name in zoo_names() if (match := _NAME.fullmatch(name))}
+    matches = [match for name in zoo_names() if (match := _NAME.fullmatch(name))]
+    members = {match[0]: int(match[2] or 1) ** 2 for match in matches}
+    fitting = [match for match in matches if members[match[0]] <= len(scan.positions)]
+    sizes = {int(match[1]): match[0] for match in sorted(fitting, key=lambda match: members[match[0]])}
     if not sizes:
         raise InputError(
             f"{scan.name}: no artifact is named, and this zoo has no general network to take instead: name one, "

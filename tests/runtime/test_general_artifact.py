@@ -11,8 +11,9 @@ from ptychonnx.runtime.inference.general_artifact import general_artifact
 from ptychonnx.runtime.scan import Scan
 
 
-def scan_of(size: int) -> Scan:
-    return Scan(np.ones((2, size, size), np.float32), np.array([[0.0, 0.0], [0.0, 4.0]]), name="mine")
+def scan_of(size: int, patterns: int = 2) -> Scan:
+    positions = np.stack([np.zeros(patterns), 4.0 * np.arange(patterns)], axis=1)
+    return Scan(np.ones((patterns, size, size), np.float32), positions, name="mine")
 
 
 def test_the_network_for_patterns_of_the_size_of_the_scan_is_taken(monkeypatch):
@@ -23,6 +24,13 @@ def test_the_network_for_patterns_of_the_size_of_the_scan_is_taken(monkeypatch):
         InputError, match=r"mine: patterns are 32 x 32 pixels.*for 64 x 64 and 128 x 128: name an"
     ):
         general_artifact(scan_of(32))
+
+
+@pytest.mark.parametrize(("patterns", "name"), [(3, "any_64"), (4, "any_64_grid2")])
+def test_a_network_of_four_neighbours_is_taken_if_the_scan_has_four_patterns(monkeypatch, patterns, name):
+    monkeypatch.setattr(module, "zoo_names", lambda: ["any_64", "any_64_grid2", "pinn_hybrid_grid2"])
+    monkeypatch.setattr(module, "zoo_path", lambda name: name)
+    assert general_artifact(scan_of(64, patterns)) == name
 
 
 def test_without_a_general_network_one_must_be_named(monkeypatch):
