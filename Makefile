@@ -16,6 +16,7 @@ LIVE ?= .live
 REPOSITORY ?= repo
 BUNDLE ?= build/bundle
 EXTRAS ?=
+ALSO ?=
 # Processes that run tests, each with one thread; a worker needs about 2.5 GB.
 JOBS ?= 2
 
@@ -67,12 +68,12 @@ coverage: $(STAMP)  ## all tests, and the lines that they ran
 package: $(STAMP)  ## sdist and wheel: dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
 
-# EXTRAS=cuda adds the CUDA libraries; BUNDLE is a new folder.
+# EXTRAS=cuda adds the CUDA libraries, ALSO=nxrt-ep-cuda==0.1.0.dev6 a plugin provider; BUNDLE is a new folder.
 bundle: $(STAMP)  ## a folder that installs ptychonnx without internet and checks the GPU: build/bundle/install.sh
 	rm -rf build/wheel
 	$(BIN)/python -m build --no-isolation --wheel --outdir build/wheel
 	$(BIN)/python -m ptychonnx.harness.gpu.bundle build/wheel/*.whl --out $(BUNDLE) --constraints constraints.txt \
-		$(addprefix --extra ,$(EXTRAS))
+		$(addprefix --extra ,$(EXTRAS)) $(addprefix --also ,$(ALSO))
 
 # torch-harmonics has no wheels; mkdocs-material needs Python 3.11.5.
 resolve: $(STAMP)  ## whether the dependencies have a common solution for each Python, with all extras; installs nothing

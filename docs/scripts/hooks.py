@@ -147,8 +147,12 @@ def _command(name: str, command: Any, context: Any) -> Iterable[str]:
 
 def _cell(text: str) -> str:
     """Text for a cell of a table: one line, without HTML outside of code."""
-    parts = " ".join(text.split()).replace("|", "\\|").split("`")
-    return "`".join(part if index % 2 else part.replace("<", "&lt;") for index, part in enumerate(parts))
+    parts = " ".join(text.split()).split("`")
+    # A bar inside of code ends no cell, and a backslash there would be shown.
+    return "`".join(
+        part if index % 2 else part.replace("<", "&lt;").replace("|", "\\|")
+        for index, part in enumerate(parts)
+    )
 
 
 def exit_codes() -> str:

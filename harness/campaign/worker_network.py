@@ -46,10 +46,7 @@ class WorkerNetwork:
     def open(self) -> Networks:
         """Open the network; once in a process, which keeps it.
 
-        Raises
-        ------
-        InputError
-            If this machine has another version of ptychonnx, or no such file or another one at the path.
+        Raises InputError if this machine has another version of ptychonnx, or no such file or another one at the path.
         """
         return _opened(self)
 

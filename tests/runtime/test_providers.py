@@ -160,7 +160,7 @@ def test_a_plugin_that_is_none_is_refused(tmp_path):
     library = tmp_path / "text.so"
     library.write_text("text")
     artifact = write_identity(tmp_path / "identity.onnx", contract())
-    with pytest.raises(InputError, match=r"text.so: is no plugin provider of onnxruntime \("):
+    with pytest.raises(InputError, match=r"text.so: onnxruntime does not take it as a plugin provider \("):
         Session(artifact, f"plugin:Web={library}")
 
 
