@@ -100,7 +100,10 @@ def test_the_general_network_of_the_zoo_is_fine_tuned_on_one_scan(run, tmp_path)
     assert record.init_sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert record.initial_tensors == read_run(checkpoint.parent).trained_tensors != record.trained_tensors
     code, _, err = run(*command, "zoo:pinn_fno")
-    assert (code, err) == (2, "Error: zoo: no run is named 'pinn_fno', expected one of any_64, any_64_grid2\n")
+    assert (code, err) == (
+        2,
+        "Error: zoo: no run is named 'pinn_fno', expected one of any_64, any_64_grid2\n",
+    )
 
 
 def test_a_settings_file_that_is_not_there_is_named(run, tmp_path):
