@@ -46,8 +46,8 @@ def zoo_names() -> list[str]:
     Examples
     --------
     >>> import ptychonnx
-    >>> ptychonnx.zoo.names()
-    ['any_128', 'any_128_grid2', 'any_64', 'any_64_grid2', 'baseline', 'pinn_cnn', 'pinn_fno', 'pinn_hybrid', 'pinn_hybrid_grid2']
+    >>> ptychonnx.zoo.names()[:4]
+    ['any_128', 'any_128_grid2', 'any_64', 'any_64_grid2']
     """
     return sorted(path.stem for path in _ZOO.glob("*.onnx"))
 

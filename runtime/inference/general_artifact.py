@@ -19,7 +19,8 @@ _NAME = re.compile(r"any_(\d+)(?:_grid(\d))?")
 def general_artifact(scan: Scan, *, any_size: bool = False) -> Path:
     """Path of the general network of the zoo for patterns of the scan's size.
 
-    Networks of several neighbouring patterns reconstruct better than those of one, and are taken if the scan has as many.
+    Networks of several neighbouring patterns reconstruct better than those of one, and are taken if the scan has
+    as many.
 
     Parameters
     ----------
