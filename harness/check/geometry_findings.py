@@ -9,8 +9,8 @@ from scipy.spatial import KDTree
 
 from ptychonnx.harness.check.finding import Finding, FindingVerdict
 from ptychonnx.harness.check.pattern_statistics import PatternStatistics
-from ptychonnx.runtime.reconstruction.trust import overlap_of
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.overlap import overlap_of
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
 __all__ = ["geometry_findings"]

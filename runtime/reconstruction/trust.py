@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.contract.contract import Range
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.beam_arrays import sampled_flux
+from ptychonnx.runtime.scan.overlap import overlap_of
 from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance, probe_of_thumbnail
 from ptychonnx.runtime.scan.probe_geometry import IN_FOCUS, defocus, fresnel_number, probe_diameter
 
-__all__ = ["beam_warnings", "brightness_factor", "overlap_of"]
+__all__ = ["beam_warnings", "brightness_factor"]
 
 # An artifact with a fixed scale gives an object whose amplitude is off by the square root of the ratio of the photons.
 _BRIGHTNESS = 1.25
@@ -154,14 +154,6 @@ def _defocus(scan: Scan, contract: Contract) -> str:
         place += f" ({1e6 * abs(defocus(scan.probe)) * scan.pixel_size**2 / scan.wavelength:.3g} µm)"
     trained = _range(known.fresnel_number)
     return f"defocus: the beam is {place}, the network was trained for Fresnel numbers of {trained}"
-
-
-def overlap_of(scan: Scan) -> float | None:
-    """``1 - distance of neighbouring positions / diameter of the probe``, at least 0; None without a probe."""
-    if scan.probe is None or len(scan) < 2:
-        return None
-    distance = float(np.median(KDTree(scan.positions).query(scan.positions, 2)[0][:, 1]))
-    return max(0.0, 1 - distance / probe_diameter(scan.probe))
 
 
 def _range(values: Range) -> str:
