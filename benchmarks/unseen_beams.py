@@ -1,4 +1,4 @@
-"""A general network on beams and objects that training never saw, next to rPIE.
+"""General networks on beams and objects that training never saw, next to rPIE.
 
 Three tables over simulated scans: beams of a seed that training never used, the last quarter of them from families that
 it never saw, with objects of unseen kinds; the kinds of object that it learned and that it did not; and large raster
@@ -14,7 +14,6 @@ rPIE, and of rPIE from vacuum; times are those of one run each.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +34,7 @@ from ptychonnx.harness.simulate.probes import make_probe
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.machine import processor
+from ptychonnx.runtime.paths import file_sha256
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.scan import Reference, Scan
 
@@ -105,30 +105,32 @@ def quality(image: NDArray[np.complex64], scan: Scan, made: Reconstruction) -> R
     }
 
 
-def methods(session: Session, scan: Scan, epochs: int) -> Row:
-    """Quality and seconds of each method on a scan."""
+def network_methods(name: str, session: Session, scan: Scan) -> Row:
+    """Quality and seconds of a network on a scan, alone and as the start of rPIE."""
     started = time.perf_counter()
-    network = reconstruct(session, scan)
-    network_seconds = time.perf_counter() - started
-    refined = iterate(scan, REFINEMENT, network.stitched)
-    alone = iterate(scan, epochs, vacuum(scan))
-
-    def row(image: NDArray[np.complex64], seconds: float) -> Row:
-        return {**quality(image, scan, network), "seconds": round(seconds, 2)}
-
-    misfit = None if network.misfit is None else network.misfit.value
+    made = reconstruct(session, scan)
+    seconds = time.perf_counter() - started
+    refined = iterate(scan, REFINEMENT, made.stitched)
+    misfit = None if made.misfit is None else made.misfit.value
     return {
-        "network": {**row(network.stitched.object, network_seconds), "misfit": misfit},
-        f"network, then {REFINEMENT} epochs": row(
-            refined.stitched.object, network_seconds + sum(refined.seconds)
-        ),
-        f"rPIE, {epochs} epochs": row(alone.stitched.object, sum(alone.seconds)),
+        name: {**quality(made.stitched.object, scan, made), "seconds": round(seconds, 2), "misfit": misfit},
+        f"{name}, then {REFINEMENT} epochs": {
+            **quality(refined.stitched.object, scan, made),
+            "seconds": round(seconds + sum(refined.seconds), 2),
+        },
     }
+
+
+def rpie_method(epochs: int, session: Session, scan: Scan) -> Row:
+    """Quality and seconds of rPIE from vacuum, on the region that the network's patches cover."""
+    alone = iterate(scan, epochs, vacuum(scan))
+    figures = quality(alone.stitched.object, scan, reconstruct(session, scan))
+    return {f"rPIE, {epochs} epochs": {**figures, "seconds": round(sum(alone.seconds), 2)}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("artifact", type=Path)
+    parser.add_argument("artifacts", type=Path, nargs="+")
     parser.add_argument("--scans", type=int, default=20)
     parser.add_argument("--grid", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=300, help="of rPIE from vacuum")
@@ -137,31 +139,38 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    session = Session(arguments.artifact, "cpu", arguments.threads)
-    n, grid, seed = session.contract.n, arguments.grid, arguments.seed
+    sessions = {path.stem: Session(path, "cpu", arguments.threads) for path in arguments.artifacts}
+    first = next(iter(sessions.values()))
+    n, grid, seed = first.contract.n, arguments.grid, arguments.seed
     tables: dict[str, Callable[[], Iterator[tuple[Row, Scan]]]] = {
         "beams": lambda: family_scans(n, arguments.scans, grid, seed),
         "objects": lambda: kinds_of_object(n, grid, seed),
         "steps": lambda: large_steps(n, grid, seed),
     }
     conditions = {
-        "artifact": arguments.artifact.name,
-        "sha256": hashlib.sha256(arguments.artifact.read_bytes()).hexdigest(),
+        "artifacts": {path.stem: file_sha256(path) for path in arguments.artifacts},
         "seed": seed,
         "patterns": grid**2,
         "epochs": arguments.epochs,
         "processor": processor(),
         "threads": arguments.threads,
     }
-    for name in arguments.only or tables:
-        rows = []
-        for row, scan in tables[name]():
-            rows.append({**row, "methods": methods(session, scan, arguments.epochs)})
-            print(rows[-1], flush=True)
-        before = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
-        kept = before if before.get("conditions") == conditions else {}
-        document = {**kept, "conditions": conditions, name: rows}
-        write_text(arguments.out, json.dumps(document, indent=1) + "\n")
+    document = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
+    if document.get("conditions") != conditions:
+        document = {"conditions": conditions}
+    for table in arguments.only or tables:
+        rows = document.setdefault(table, [])
+        for number, (row, scan) in enumerate(tables[table]()):
+            if number == len(rows):
+                rows.append({**row, "methods": {}})
+            known = rows[number]["methods"]
+            for name, session in sessions.items():
+                if name not in known:
+                    known.update(network_methods(name, session, scan))
+            if f"rPIE, {arguments.epochs} epochs" not in known:
+                known.update(rpie_method(arguments.epochs, first, scan))
+            write_text(arguments.out, json.dumps(document, indent=1) + "\n")
+            print(table, number, flush=True)
 
 
 if __name__ == "__main__":
