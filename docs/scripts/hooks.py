@@ -284,10 +284,10 @@ def scale(part: str) -> str:
 
 
 def unseen_beams(part: str) -> str:
-    """The table of a general network on beams, kinds of object or raster steps, and its medians."""
+    """The table of general networks on beams, kinds of object or raster steps, and its medians."""
     rows = _results("unseen_beams")[part]
     names = [name for name in rows[0] if name in _UNSEEN_COLUMNS]
-    methods = list(rows[0]["methods"])
+    methods = sorted(rows[0]["methods"], key=lambda method: method.startswith("rPIE"))
     lines = [
         [
             *(_condition(row[name]) for name in names),

@@ -16,8 +16,8 @@ from ptychonnx.runtime.scan.overlap import overlap_of
 __all__ = ["general_artifact"]
 
 _NAME = re.compile(r"any_(\d+)(?:_grid(\d))?")
-# On six kinds of object four neighbours were better in 12 of 12 figures at 28 % and in 10 at 9 %; without overlap in 7,
-# with large losses in the others.
+# On six kinds of object four neighbours were better in 12 of 12 figures at 28 % and in 11 at 9 %; without overlap in 8,
+# and the amplitude of four kinds was worse (docs/results/beams.md).
 _LEAST_OVERLAP = 0.05
 
 
