@@ -17,22 +17,24 @@ from ptychonnx.harness.report.metric_cells import (
 
 __all__ = ["comparison_table"]
 
-# Headings of the columns after the names, and whether a narrow terminal shows them.
-_COLUMNS = (
-    ("parity", True),
-    ("A\nSSIM", True),
-    ("A\nr", True),
-    ("A\nMAE", False),
-    ("A\nPSNR", False),
-    ("P\nSSIM", True),
-    ("P\nr", True),
-    ("P\nMAE", False),
-    ("A FRC\n0.5/1/7", False),
-    ("P FRC\n0.5/1/7", False),
-    ("misfit", True),
-    ("ms per\npattern", True),
-)
 _FULL_WIDTH = 100
+_SHORT_NAME = 19
+# Headings of the columns after the names, and the width from which on they are shown. Longer names take the place of
+# columns, since a name in two lines is hard to read.
+_COLUMNS = (
+    ("parity", 0),
+    ("A\nSSIM", 0),
+    ("A\nr", 0),
+    ("A\nMAE", _FULL_WIDTH + 20),
+    ("A\nPSNR", _FULL_WIDTH),
+    ("P\nSSIM", 0),
+    ("P\nr", 0),
+    ("P\nMAE", _FULL_WIDTH + 20),
+    ("A FRC\n0.5/1/7", _FULL_WIDTH),
+    ("P FRC\n0.5/1/7", _FULL_WIDTH),
+    ("misfit", 0),
+    ("ms per\npattern", 0),
+)
 
 
 def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
@@ -54,7 +56,9 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
     table.add_column("artifact", overflow="fold", min_width=12)
     if several:
         table.add_column("scan", overflow="fold", min_width=9, max_width=14)
-    kept = [index for index, (_, essential) in enumerate(_COLUMNS) if full or essential]
+    longest = max((len(row.label) for row in evaluation.rows), default=0)
+    room = width - max(0, longest - _SHORT_NAME)
+    kept = [index for index, (_, least) in enumerate(_COLUMNS) if room >= least]
     for index in kept:
         table.add_column(_COLUMNS[index][0], justify="right", no_wrap=True)
     for row in evaluation.rows:
