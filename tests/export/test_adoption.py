@@ -312,7 +312,7 @@ def test_an_incomplete_specification_is_refused(content, reason, tmp_path):
         ({"input": {"steps": [{"divide": "nan.npy"}]}}, r"nan.npy: holds NaN"),
         (
             {"input": {"steps": [{"divide": "small.npy"}]}},
-            r"small.npy: is \(2, 2\), expected an array \(16, 16\)",
+            r"small.npy: is float64 \(2, 2\), expected an array \(16, 16\)",
         ),
         ({"input": {"steps": [{"crop": 17}]}}, r"step crop: 17 does not fit patterns of 16 pixels"),
         ({"input": {"steps": [{"rebin_mean": 3}]}}, r"step rebin_mean: 3 does not fit"),
