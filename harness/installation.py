@@ -41,7 +41,7 @@ EXTRAS = {
     "serve": ("tritonclient", "grpcio", "packaging"),
     "signing": ("model-signing", "pyopenssl"),
     "live": ("pyzmq", "lz4", "bitshuffle", "blosc", "cbor2", "p4p"),
-    "cluster": ("distributed",),
+    "cluster": ("distributed", "dask-jobqueue"),
     "iterative": ("cdtools-py", "torch"),
 }
 _VARIABLES = (

@@ -50,8 +50,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Many scans by their names, such as 'night/*.cxi': each gets a report of its own in the folder of "
-            "--out, with a manifest by which an interrupted command goes on.",
+            help="Many scans, such as 'night/*.cxi': a report each in the folder of --out, and a manifest by which "
+            "an interrupted command goes on.",
         ),
     ] = None,
     out: Annotated[
@@ -70,14 +70,13 @@ def evaluate(
         typer.Option(
             "--object",
             metavar="LABEL=FILE",
-            help="Object that another program reconstructed from the scan, as a row of the report; "
-            "may be given several times.",
+            help="Object of another program, as a row; several times too.",
         ),
     ] = None,
     probe: Probe = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="Shell script whose commands the report lists instead of this command."),
+        typer.Option(help="Shell script that the report lists instead of this command."),
     ] = None,
     json: Annotated[
         str | None, typer.Option(metavar="FILE", rich_help_panel=_MACHINES, help="Content of metrics.json.")
@@ -106,7 +105,7 @@ def evaluate(
 
     For a README: `ptychonnx evaluate models/*.onnx --scan test.npz --markdown - >> README.md`
 
-    On a server: `ptychonnx evaluate --server grpc://127.0.0.1:8001/pinn_fno --scan test.npz --out report/`
+    On a server: `ptychonnx evaluate --server grpc://HOST:8001/pinn_fno --scan test.npz --out report/`
 
     Many scans: `ptychonnx evaluate models/*.onnx --scans 'night/*.cxi' --out reports/`
     """

@@ -55,13 +55,11 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Continue an interrupted training of this run folder, if there is one."
-        ),
+        typer.Option("--resume", help="Continue an interrupted training of this folder, if any."),
     ] = False,
     init_from: Annotated[
         Path | None,
-        typer.Option(help="Run folder with the weights to start from, for fine-tuning, or zoo:any_64."),
+        typer.Option(help="Run folder whose weights are the start, or zoo:any_64."),
     ] = None,
     probe: Probe = None,
     list_architectures: Annotated[
@@ -78,13 +76,11 @@ def train(
     option, and the held-out patterns that export verifies with. While it trains, the folder is `RUN.unfinished`; after
     an interruption the same command with `--resume` continues, to the same result.
 
-    Trained on **several scans**, a Torch network learns to reconstruct any beam like theirs: each step mixes scans, and
-    the physics takes the probe, the mask and the brightness of each.
+    Trained on **several scans**, a Torch network learns any beam like theirs: each step mixes scans and their beams.
 
     Example: `ptychonnx train fno --data data/lines --out runs/pinn_fno`
 
-    The general network of the zoo, fine-tuned on a scan: `ptychonnx train --init-from zoo:any_64 --data scan.cxi --out
-    runs/mine --epochs 20 --overlap 4 --learning-rate 5e-4`
+    To fine-tune: `ptychonnx train --init-from zoo:any_64 --data scan.cxi --out runs/mine --epochs 20`
     """
     if list_architectures:
         _list()

@@ -172,7 +172,6 @@ def test_parts_are_merged_into_the_object_of_one_command(
             ["--shard", "1/1", "--out", "p.h5", "--batch", "auto"],
             "--batch auto: may differ between the parts",
         ),
-        (["--shard", "1/1", "--out", "p.h5", "--synchronise"], "cannot be synchronised in parts"),
     ],
 )
 def test_a_shard_that_cannot_be_made_is_refused(

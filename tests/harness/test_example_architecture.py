@@ -38,7 +38,7 @@ def test_an_installed_architecture_trains_exports_and_is_judged(installed, run, 
     pytest.importorskip("lightning")
     code, text, _ = run("train", "--list")
     assert code == 0
-    assert "residual" not in text
+    assert "pinn_residual" not in text
 
     monkeypatch.syspath_prepend(installed)
     code, text, _ = run("train", "--list")
