@@ -25,6 +25,8 @@ def update(self, done, total=None):
         os.killpg(0, signal.SIGINT)
 
 console._Lines.update = update
+# Background jobs of a shell inherit that it is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 app.main()
 """
 SMALL = {"epochs": 50, "width": 4, "blocks": 2, "modes": 4, "batch": 4, "overlap": 1}

@@ -125,7 +125,7 @@ def test_a_browser_sees_the_object_grow(experiment: Experiment, tmp_path: Path) 
     placed = "document.querySelector('#figures')?.innerText.match(/in the object\\s+(\\d+)/)?.[1]"
     drawn = "[...document.images].map(image => image.naturalWidth > 0).join()"
     zoom = "[...document.images].map(image => new DOMMatrix(getComputedStyle(image).transform).a > 1).join()"
-    phase = "document.querySelector('#phase').textContent"
+    phase = "document.querySelector('#phase')?.textContent"
     with run, PageServer("127.0.0.1:0", view) as server, chromium(tmp_path / "profile") as page:
         thread = threading.Thread(target=run.run)
         thread.start()
@@ -153,7 +153,7 @@ def test_a_browser_sees_the_object_grow(experiment: Experiment, tmp_path: Path) 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_a_browser_says_that_its_server_is_lost(tmp_path: Path) -> None:
-    phase = "document.querySelector('#phase').textContent"
+    phase = "document.querySelector('#phase')?.textContent"
     with chromium(tmp_path / "profile") as page:
         with PageServer("127.0.0.1:0", LiveView("zmq://x:1")) as server:
             page.call("Page.navigate", url=server.url)
