@@ -27,7 +27,7 @@ dask_clusters = pytest.importorskip("ptychonnx.harness.campaign.dask_clusters")
 SBATCH = """\
 #!/bin/bash
 cp "${@: -1}" FOLDER/job.sh
-setsid bash "${@: -1}" > FOLDER/job.log 2>&1 &
+setsid bash FOLDER/job.sh > FOLDER/job.log 2>&1 &
 echo $! > FOLDER/job.pid
 echo "Submitted batch job 42"
 """
