@@ -17,10 +17,18 @@ from ptychonnx.runtime.inference import Session
 ZOO = Path(__file__).parents[2] / "zoo"
 RECORD = json.loads((ZOO / "zoo.json").read_text(encoding="utf-8"))
 ARTIFACTS = RECORD["artifacts"]
-WITHOUT_FRAMEWORKS = (
-    "import sys; sys.modules.update(dict.fromkeys(('torch', 'tensorflow', 'keras', 'neuralop')));"
-    "from ptychonnx.harness.cli import main; main()"
-)
+WITHOUT_FRAMEWORKS = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "tensorflow", "keras", "neuralop"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Missing())
+from ptychonnx.harness.cli import main
+main()
+"""
 
 
 @pytest.fixture(scope="module", params=sorted({entry["n"] for entry in ARTIFACTS.values()}))
