@@ -9,35 +9,26 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import architecture  # next to this file, where MkDocs looks for modules of a hook
+import beam_tables
 import exporters as exporter_tables
 import scale as scale_tables
+from markdown_tables import ROOT, results, whole
+from markdown_tables import table as markdown_table
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-ROOT = Path(__file__).resolve().parents[2]
 _FIGURES = {
     "amplitude_ssim": "amplitude SSIM",
     "amplitude_pearson": "amplitude Pearson",
     "phase_ssim": "phase SSIM",
     "phase_pearson": "phase Pearson",
     "phase_ssim_synchronised": "phase SSIM, synchronised",
-}
-# Conditions of the scans of `results/unseen_beams.json` that a table shows.
-_UNSEEN_COLUMNS = {
-    "beam": "beam",
-    "family_seen": "family seen in training",
-    "object": "object",
-    "object_seen": "kind seen in training",
-    "modes": "modes",
-    "photons": "photons",
-    "step": "step (px)",
 }
 
 
@@ -211,7 +202,7 @@ def options(model: str) -> str:
         default = field.get_default(call_default_factory=True)
         shown = "–" if default in (None, {}) else f"`{default}`"
         rows.append([f"`{name}`", shown, _cell(field.description or "")])
-    return _table(["setting", "default", "meaning"], rows)
+    return markdown_table(["setting", "default", "meaning"], rows)
 
 
 def settings(network: str = "") -> str:
@@ -240,9 +231,9 @@ def _figures(part: str, names: Mapping[str, str], figures: Mapping[str, str]) ->
             "–" if row[key] is None else f"{row[key]:.1f}" if "minutes" in key else f"{row[key]:.3f}"
             for key in figures
         ]
-        for row in _results("quality")[part]
+        for row in results("quality")[part]
     ]
-    return _table([*names.values(), *figures.values()], rows)
+    return markdown_table([*names.values(), *figures.values()], rows)
 
 
 def rooms(part: str) -> str:
@@ -252,23 +243,23 @@ def rooms(part: str) -> str:
 
 def table(part: str) -> str:
     """A table that a benchmark wrote."""
-    return "\n".join(_results("tables")[part])
+    return "\n".join(results("tables")[part])
 
 
 def robustness() -> str:
     """The tables of robustness, one for each axis."""
     parts = []
-    for axis, content in _results("robustness").items():
-        rows = [[f"`{network}`", *map(_whole, cells)] for network, cells in content["networks"].items()]
-        parts += [f"**{axis}**: {content['meaning']}", _table(["network", *content["levels"]], rows)]
+    for axis, content in results("robustness").items():
+        rows = [[f"`{network}`", *map(whole, cells)] for network, cells in content["networks"].items()]
+        parts += [f"**{axis}**: {content['meaning']}", markdown_table(["network", *content["levels"]], rows)]
     return "\n\n".join(parts)
 
 
 def neuraloperator() -> str:
     """The table of layers and models of neuraloperator."""
-    rows = _results("neuraloperator")
-    return _table(
-        list(rows[0]), [[*list(row.values())[:3], _whole(row["error"]), row["file"]] for row in rows]
+    rows = results("neuraloperator")
+    return markdown_table(
+        list(rows[0]), [[*list(row.values())[:3], whole(row["error"]), row["file"]] for row in rows]
     )
 
 
@@ -280,97 +271,7 @@ def exporters(part: str) -> str:
 def scale(part: str) -> str:
     """A table of large scans, nights and faults."""
     heads, *rows = scale_tables.rows(part)
-    return _table(heads, rows)
-
-
-def unseen_beams(part: str) -> str:
-    """The table of general networks on beams, kinds of object or raster steps, and its medians."""
-    rows = _results("unseen_beams")[part]
-    names = [name for name in rows[0] if name in _UNSEEN_COLUMNS]
-    methods = sorted(rows[0]["methods"], key=lambda method: method.startswith("rPIE"))
-    lines = [
-        [
-            *(_condition(row[name]) for name in names),
-            *(_quality(row["methods"][method]) for method in methods),
-        ]
-        for row in rows
-    ]
-    medians = []
-    for method in methods:
-        median = {
-            key: statistics.median(row["methods"][method][key] or 0 for row in rows)
-            for key in ("amplitude_ssim", "phase_ssim", "seconds")
-        }
-        medians.append(f"{_quality(median)}, {median['seconds']:.1f}\u00a0s")
-    lines.append(["**median**", *[""] * (len(names) - 1), *medians])
-    return _table([*(_UNSEEN_COLUMNS[name] for name in names), *methods], lines)
-
-
-def fine_tuned_beams() -> str:
-    """The general network of the zoo and its fine-tuned copies on some of the unseen beams."""
-    rows = _results("fine_tuned_beams")["beams"]
-    names = ("beam", "family_seen", "object", "modes", "photons", "step")
-    methods = list(rows[0]["methods"])
-    lines = []
-    for row in sorted(rows, key=lambda row: int(row["place"])):
-        cells = [
-            f"{_quality(row['methods'][method])}, {row['methods'][method]['seconds']:.0f}\u00a0s"
-            for method in methods
-        ]
-        lines.append([*(_condition(row[name]) for name in names), *cells])
-    return _table([*(_UNSEEN_COLUMNS[name] for name in names), *methods], lines)
-
-
-def probe_modes() -> str:
-    """Time of a pattern over that of `pinn_hybrid`, by batch and number of modes."""
-    rows = _results("probe_modes")["rows"]
-    *names, fixed = [name for name in rows[0] if name != "batch"]
-    lines = [[str(row["batch"]), *(f"{row[name] / row[fixed]:.2f}" for name in names)] for row in rows]
-    return _table(["batch", *names], lines)
-
-
-def regimes() -> str:
-    """The table of methods over kinds of scan: SSIM of amplitude and phase after the last epoch, means of the seeds."""
-    groups: dict[tuple[str, float, int], list[Any]] = {}
-    for scan in _results("regimes")["scans"]:
-        groups.setdefault((scan["object"], scan["photons"], scan["step"]), []).append(scan["methods"])
-    names = list(dict.fromkeys(name for scans in groups.values() for name in scans[0]))
-    names.sort(key=lambda name: (name in ("rPIE", "ePIE"), name))
-    lines = []
-    for (kind, photons, step), scans in sorted(groups.items(), key=lambda group: (group[0][0], -group[0][1])):
-        cells = {}
-        for name in names:
-            last = [scan[name][-1] for scan in scans]
-            cells[name] = {
-                f"{part}_ssim": statistics.mean(point[part] for point in last)
-                for part in ("amplitude", "phase")
-            }
-        best = max(cells, key=lambda name: sum(cells[name].values()))
-        quality = [
-            f"**{_quality(cells[name])}**" if name == best else _quality(cells[name]) for name in names
-        ]
-        lines.append([kind, f"{photons:.0e}".replace("e+0", "e"), str(step), *quality])
-    heads = []
-    for name in names:
-        points = next(iter(groups.values()))[0][name]
-        heads.append(f"{name} {points[-1]['epochs']}" if points[-1]["epochs"] else name)
-    return _table(["object", "photons", "step", *heads], lines)
-
-
-def _quality(figures: Mapping[str, Any]) -> str:
-    """Amplitude and phase SSIM."""
-    return _whole(
-        " / ".join(
-            "–" if figures[name] is None else f"{figures[name]:.3f}"
-            for name in ("amplitude_ssim", "phase_ssim")
-        )
-    )
-
-
-def _condition(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.0e}" if isinstance(value, float) else str(value)
+    return markdown_table(heads, rows)
 
 
 def decisions() -> str:
@@ -381,25 +282,11 @@ def decisions() -> str:
             page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").partition(". ")
         )
         rows.append([number, f"[{title}]({page.name})"])
-    return _table(["", "decision"], rows)
+    return markdown_table(["", "decision"], rows)
 
 
 def _decisions() -> list[Path]:
     return sorted((ROOT / "docs/decisions").glob("0*.md"))
-
-
-def _whole(figure: str) -> str:
-    """A figure that is not broken over two lines."""
-    return figure.replace(" ", "\u00a0").replace("-", "\u2011") if len(figure) < 20 else figure
-
-
-def _results(name: str) -> Any:
-    return json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 _GENERATORS = {
@@ -417,10 +304,10 @@ _GENERATORS = {
         neuraloperator,
         exporters,
         scale,
-        unseen_beams,
-        fine_tuned_beams,
-        probe_modes,
-        regimes,
+        beam_tables.unseen_beams,
+        beam_tables.fine_tuned_beams,
+        beam_tables.probe_modes,
+        beam_tables.regimes,
         decisions,
     )
 }

@@ -1,0 +1,110 @@
+"""Tables of networks and iterations on simulated beams, objects and steps."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from markdown_tables import results, table, whole
+
+# Conditions of the scans of `results/unseen_beams.json` that a table shows.
+_UNSEEN_COLUMNS = {
+    "beam": "beam",
+    "family_seen": "family seen in training",
+    "object": "object",
+    "object_seen": "kind seen in training",
+    "modes": "modes",
+    "photons": "photons",
+    "step": "step (px)",
+}
+
+
+def unseen_beams(part: str) -> str:
+    """The table of general networks on beams, kinds of object or raster steps, and its medians."""
+    rows = results("unseen_beams")[part]
+    names = [name for name in rows[0] if name in _UNSEEN_COLUMNS]
+    methods = sorted(rows[0]["methods"], key=lambda method: method.startswith("rPIE"))
+    lines = [
+        [
+            *(_condition(row[name]) for name in names),
+            *(_quality(row["methods"][method]) for method in methods),
+        ]
+        for row in rows
+    ]
+    medians = []
+    for method in methods:
+        median = {
+            key: statistics.median(row["methods"][method][key] or 0 for row in rows)
+            for key in ("amplitude_ssim", "phase_ssim", "seconds")
+        }
+        medians.append(f"{_quality(median)}, {median['seconds']:.1f}\u00a0s")
+    lines.append(["**median**", *[""] * (len(names) - 1), *medians])
+    return table([*(_UNSEEN_COLUMNS[name] for name in names), *methods], lines)
+
+
+def fine_tuned_beams() -> str:
+    """The general network of the zoo and its fine-tuned copies on some of the unseen beams."""
+    rows = results("fine_tuned_beams")["beams"]
+    names = ("beam", "family_seen", "object", "modes", "photons", "step")
+    methods = list(rows[0]["methods"])
+    lines = []
+    for row in sorted(rows, key=lambda row: int(row["place"])):
+        cells = [
+            f"{_quality(row['methods'][method])}, {row['methods'][method]['seconds']:.0f}\u00a0s"
+            for method in methods
+        ]
+        lines.append([*(_condition(row[name]) for name in names), *cells])
+    return table([*(_UNSEEN_COLUMNS[name] for name in names), *methods], lines)
+
+
+def probe_modes() -> str:
+    """Time of a pattern over that of `pinn_hybrid`, by batch and number of modes."""
+    rows = results("probe_modes")["rows"]
+    *names, fixed = [name for name in rows[0] if name != "batch"]
+    lines = [[str(row["batch"]), *(f"{row[name] / row[fixed]:.2f}" for name in names)] for row in rows]
+    return table(["batch", *names], lines)
+
+
+def regimes() -> str:
+    """The table of methods over kinds of scan: SSIM of amplitude and phase after the last epoch, means of the seeds."""
+    groups: dict[tuple[str, float, int], list[Any]] = {}
+    for scan in results("regimes")["scans"]:
+        groups.setdefault((scan["object"], scan["photons"], scan["step"]), []).append(scan["methods"])
+    names = list(dict.fromkeys(name for scans in groups.values() for name in scans[0]))
+    names.sort(key=lambda name: (name in ("rPIE", "ePIE"), name))
+    lines = []
+    for (kind, photons, step), scans in sorted(groups.items(), key=lambda group: (group[0][0], -group[0][1])):
+        cells = {}
+        for name in names:
+            last = [scan[name][-1] for scan in scans]
+            cells[name] = {
+                f"{part}_ssim": statistics.mean(point[part] for point in last)
+                for part in ("amplitude", "phase")
+            }
+        best = max(cells, key=lambda name: sum(cells[name].values()))
+        quality = [
+            f"**{_quality(cells[name])}**" if name == best else _quality(cells[name]) for name in names
+        ]
+        lines.append([kind, f"{photons:.0e}".replace("e+0", "e"), str(step), *quality])
+    heads = []
+    for name in names:
+        points = next(iter(groups.values()))[0][name]
+        heads.append(f"{name} {points[-1]['epochs']}" if points[-1]["epochs"] else name)
+    return table(["object", "photons", "step", *heads], lines)
+
+
+def _quality(figures: Mapping[str, Any]) -> str:
+    """Amplitude and phase SSIM."""
+    return whole(
+        " / ".join(
+            "–" if figures[name] is None else f"{figures[name]:.3f}"
+            for name in ("amplitude_ssim", "phase_ssim")
+        )
+    )
+
+
+def _condition(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.0e}" if isinstance(value, float) else str(value)
