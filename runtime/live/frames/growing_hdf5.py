@@ -16,13 +16,12 @@ import h5py
 
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd
-from ptychonnx.runtime.live.swmr import open_growing
+from ptychonnx.runtime.live.swmr import open_growing, poll
 
 __all__ = ["GrowingHDF5"]
 
 _DATA = "/entry/data/data"
 _IDLE_SECONDS = 10.0
-_POLL_SECONDS = 0.02
 
 
 class GrowingHDF5:
@@ -52,16 +51,12 @@ class GrowingHDF5:
         self._grew = time.monotonic()
 
     def receive(self, timeout: float) -> FrameEvent | None:
-        deadline = time.monotonic() + timeout
-        while self._state != "ended":
-            if (event := self._next()) is not None:
-                self._grew = time.monotonic()
-                return event
-            if time.monotonic() >= deadline:
-                return None
-            time.sleep(_POLL_SECONDS)
-        time.sleep(timeout)
-        return None
+        if self._state == "ended":
+            time.sleep(timeout)
+            return None
+        if (event := poll(self._next, timeout)) is not None:
+            self._grew = time.monotonic()
+        return event
 
     def close(self) -> None:
         if self._file is not None:

@@ -18,11 +18,9 @@ import numpy as np
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.events import PositionEvent, PositionsEnd
 from ptychonnx.runtime.live.positions.sample_columns import known_unit, position_samples
-from ptychonnx.runtime.live.swmr import open_growing
+from ptychonnx.runtime.live.swmr import open_growing, poll
 
 __all__ = ["GrowingDatasets"]
-
-_POLL_SECONDS = 0.05
 
 
 class GrowingDatasets:
@@ -49,13 +47,8 @@ class GrowingDatasets:
         self._done, self._ended = 0, False
 
     def receive(self, timeout: float) -> PositionEvent | None:
-        deadline = time.monotonic() + timeout
-        while not self._ended:
-            if (event := self._next()) is not None:
-                return event
-            if time.monotonic() >= deadline:
-                return None
-            time.sleep(_POLL_SECONDS)
+        if not self._ended:
+            return poll(self._next, timeout)
         time.sleep(timeout)
         return None
 
