@@ -97,8 +97,9 @@ test-mlserver: $(STAMP) $(MLSERVER)/installed  ## networks on MLServer, on this 
 test-kserve: $(STAMP) $(KSERVE)/installed $(TRITON)/installed  ## KServe's own parts on what `deploy kserve` writes, on this machine's loopback
 	PTYCHONNX_KSERVE=$(abspath $(KSERVE)) PTYCHONNX_TRITON=$(abspath $(TRITON)) $(BIN)/python -m pytest -m kserve tests/guides tests/export/test_deploy_kserve.py
 
-test-ptychodus: $(PTYCHODUS)/installed  ## files that we write, opened by ptychodus, and the other way round
-	$(PTYCHODUS)/bin/python -m pytest tests/runtime/test_products.py tests/runtime/test_formats_ptychodus.py \
+test-ptychodus: $(STAMP) $(PTYCHODUS)/installed  ## our reconstructor and file plugins in ptychodus, without a screen; files exchanged with it
+	PTYCHONNX_TRAINING_PYTHON=$(abspath $(BIN))/python QT_QPA_PLATFORM=offscreen $(PTYCHODUS)/bin/python -m pytest \
+		tests/integrations/test_ptychodus.py tests/runtime/test_products.py tests/runtime/test_formats_ptychodus.py \
 		tests/harness/test_ptychodus_folder.py
 
 test-live: $(STAMP) $(LIVE)/installed  ## `live` with simulators of detectors that are not ours, on this machine's loopback
@@ -142,9 +143,12 @@ $(KSERVE)/installed: tests/export/kserve.txt
 	$(KSERVE)/bin/python -m pip install --quiet $(PIP_FLAGS) -r tests/export/kserve.txt
 	touch $@
 
-$(PTYCHODUS)/installed: tests/runtime/ptychodus.txt constraints.txt pyproject.toml
+# Left out of the constraints: what the dependencies of ptychodus exclude.
+$(PTYCHODUS)/installed: tests/integrations/ptychodus.txt constraints.txt pyproject.toml $(wildcard integrations/ptychodus/*.toml integrations/ptychodus/*/*.py)
 	$(PYTHON) -m venv $(PTYCHODUS)
-	$(PTYCHODUS)/bin/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -r tests/runtime/ptychodus.txt -e .
+	grep -vE '^(importlib-metadata|opentelemetry|packaging|protobuf)' constraints.txt > $(PTYCHODUS)/constraints.txt
+	$(PTYCHODUS)/bin/python -m pip install --quiet $(PIP_FLAGS) -c $(PTYCHODUS)/constraints.txt \
+		-r tests/integrations/ptychodus.txt -e . ./integrations/ptychodus
 	touch $@
 
 $(LIVE)/installed: tests/harness/live_peers.txt

@@ -29,11 +29,11 @@ PAGES = sorted(
     for path in (
         *ROOT.glob("docs/**/*.md"),
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
-        *(ROOT / folder / "README.md" for folder in ("examples", "train", "zoo")),
+        *(ROOT / folder / "README.md" for folder in ("examples", "train", "zoo", "integrations/ptychodus")),
     )
 )
 RUN_ELSEWHERE = {"docs/how-to/deploy.md": "tests/guides/test_deploy.py"}
-LANGUAGES = {"sh", "python", "shell", "yaml", "toml", "text", "json"}
+LANGUAGES = {"ini", "sh", "python", "shell", "yaml", "toml", "text", "json"}
 _FENCE = re.compile(
     r"(?P<reason><!-- not run: [^\n]+ -->\n\n?)?^(?P<indent> *)```(?P<language>\w*)(?P<title>[^\n]*)\n"
     r"(?P<code>.*?)^(?P=indent)```$(?P<after>\n<!-- not run: [^\n]+ -->)?",
