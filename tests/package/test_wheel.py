@@ -75,6 +75,7 @@ def test_the_sdist_contains_what_is_tested_and_documented(dist: Path) -> None:
         "tests/package/test_wheel.py",
         "docs/reference/formats.md",
         "examples/fno.py",
+        "integrations/ptychodus/pyproject.toml",
         "LICENSE",
         "Makefile",
     ):
