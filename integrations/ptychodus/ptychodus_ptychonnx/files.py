@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from ptychodus.api.constants import wavelength_m_to_energy_eV
+from ptychodus.api.constants import energy_eV_to_wavelength_m, wavelength_m_to_energy_eV
 from ptychodus.api.diffraction import (
     DiffractionDataset,
     DiffractionDatasetLayoutNode,
@@ -31,6 +32,10 @@ __all__ = ["FILE_TYPE", "ScanPatterns", "ScanProduct", "register_plugins"]
 
 # Name of the plugins, as ptychodus' `file_type`.
 FILE_TYPE = "ptychonnx"
+# Stands for an unknown pixel of the detector: the object's pixels depend on its ratio to the distance alone.
+_NOMINAL_DETECTOR_PIXEL = 75e-6
+_COMMENT = "Read by ptychonnx; unknown parameters of the experiment are 0."
+_NOMINAL = "The distance is not in the file: it is that of a detector with pixels of 75 um."
 
 
 class ScanPatterns(DiffractionFileReader):
@@ -39,12 +44,15 @@ class ScanPatterns(DiffractionFileReader):
     def read(self, file_path: Path) -> DiffractionDataset:
         """Read all patterns. Raises `ptychonnx.InputError` if the file cannot be read as a scan."""
         scan = ptychonnx.read_scan(file_path)
+        geometry = _Geometry.of(scan, file_path)
         counts = np.square(np.asarray(scan.diffraction, dtype=np.float32))
         metadata = DiffractionMetadata(
             num_patterns_per_array=[len(scan)],
             pattern_dtype=counts.dtype,
             detector_extent=ImageExtent(width_px=scan.size, height_px=scan.size),
-            photon_energy_eV=_energy(scan),
+            detector_distance_m=geometry.distance,
+            detector_pixel_geometry=PixelGeometry(geometry.detector_pixel, geometry.detector_pixel),
+            photon_energy_eV=geometry.energy,
             file_path=file_path,
         )
         tree = DiffractionDatasetLayoutNode.create_root()
@@ -75,16 +83,11 @@ class ScanProduct(ProductFileReader, ProductFileWriter):
                 is_placed = "probe_position_x_m" in file
             if is_reconstruction:
                 if not is_placed:
-                    raise _no_pixel_size(file_path)
+                    raise _unknown(file_path, "pixel size")
                 losses = [] if misfit is None else [LossValue(1, float(misfit))]
-                product = load_product(file_path)
-                return Product(
-                    product.metadata, product.probe_positions, product.probes, product.object_, losses
-                )
+                return replace(_with_distance(load_product(file_path)), losses=losses)
         scan = ptychonnx.read_scan(file_path, estimate_probe=True)
-        if scan.pixel_size is None:
-            raise _no_pixel_size(file_path)
-        return _product(scan, scan.pixel_size)
+        return _product(scan, _Geometry.of(scan, file_path))
 
     def write(self, file_path: Path, product: Product) -> None:
         """Write a product of ptychodus, and plots of the product of its layers."""
@@ -126,17 +129,55 @@ def register_plugins(registry: PluginRegistry) -> None:
     )
 
 
-def _product(scan: ptychonnx.Scan, pixel_size: float) -> Product:
+@dataclass(frozen=True)
+class _Geometry:
+    """From which ptychodus computes the pixels of the object; in metres and electron volts."""
+
+    pixel_size: float
+    energy: float
+    distance: float
+    detector_pixel: float
+
+    @classmethod
+    def of(cls, scan: ptychonnx.Scan, path: Path) -> _Geometry:
+        """That of a scan; a nominal detector at the distance that fits, if the distance is unknown."""
+        if scan.pixel_size is None:
+            raise _unknown(path, "pixel size")
+        if scan.wavelength is None:
+            raise _unknown(path, "wavelength")
+        nominal = _nominal_distance(scan.pixel_size, scan.size, scan.wavelength)
+        distance = scan.distance or nominal
+        detector_pixel = _NOMINAL_DETECTOR_PIXEL * distance / nominal
+        return cls(scan.pixel_size, wavelength_m_to_energy_eV(scan.wavelength), distance, detector_pixel)
+
+
+def _nominal_distance(pixel_size: float, size: int, wavelength: float) -> float:
+    return pixel_size * size * _NOMINAL_DETECTOR_PIXEL / wavelength
+
+
+def _with_distance(product: Product) -> Product:
+    """A product at the nominal distance, if its own is unknown: ptychodus shows no object of one without."""
+    known, width = product.metadata, product.probes.width_px
+    if known.detector_distance_m or not known.photon_energy_eV or not width:
+        return product
+    pixel_size = product.object_.get_pixel_geometry().width_m
+    distance = _nominal_distance(pixel_size, width, energy_eV_to_wavelength_m(known.photon_energy_eV))
+    comments = f"{known.comments} {_NOMINAL}"
+    return replace(product, metadata=replace(known, detector_distance_m=distance, comments=comments))
+
+
+def _product(scan: ptychonnx.Scan, geometry: _Geometry) -> Product:
     """A product with the known object of the scan, or vacuum."""
+    pixel_size = geometry.pixel_size
     middles = scan.positions - (0.5 if scan.size % 2 == 0 else 0.0)
     whole, centre = _object(scan, middles)
     square = PixelGeometry(pixel_size, pixel_size)
     probe = np.zeros((1, 1, 0, 0), dtype=np.complex64) if scan.probe is None else scan.probe[None]
     metadata = ProductMetadata(
         name=scan.name,
-        comments="Read by ptychonnx; unknown parameters of the experiment are 0.",
-        detector_distance_m=0.0,
-        photon_energy_eV=_energy(scan) or 0.0,
+        comments=_COMMENT if scan.distance else f"{_COMMENT} {_NOMINAL}",
+        detector_distance_m=geometry.distance,
+        photon_energy_eV=geometry.energy,
         probe_photon_count=float(np.sum(np.abs(probe) ** 2)),
         exposure_time_s=0.0,
         mass_attenuation_m2_per_kg=0.0,
@@ -162,17 +203,16 @@ def _object(
     if scan.reference is not None:
         whole = scan.reference.object
         return whole, np.array(scan.reference.origin) + (np.array(whole.shape) - 1) / 2
-    first, last = middles.min(axis=0), middles.max(axis=0)
-    rows, columns = np.ceil(last - first).astype(int) + scan.size
-    return np.ones((rows, columns), dtype=np.complex64), (first + last) / 2
+    # On whole pixels of the scan, so that its own object has the same pixels.
+    first, last = np.floor(scan.positions.min(axis=0)), np.ceil(scan.positions.max(axis=0))
+    rows, columns = (last - first).astype(int) + scan.size
+    return np.ones((rows, columns), dtype=np.complex64), first - scan.size // 2 + np.array(
+        [rows - 1, columns - 1]
+    ) / 2
 
 
-def _energy(scan: ptychonnx.Scan) -> float | None:
-    return None if scan.wavelength is None else wavelength_m_to_energy_eV(scan.wavelength)
-
-
-def _no_pixel_size(path: Path) -> ptychonnx.InputError:
+def _unknown(path: Path, what: str) -> ptychonnx.InputError:
     return ptychonnx.InputError(
-        f"{path}: the file has no pixel size, expected one: ptychonnx.ReadOptions(pixel_size=...) sets it, and "
-        "ptychonnx.write_scan writes it"
+        f"{path}: the {what} is unknown, expected pixel size and wavelength in metres: ptychodus computes one from the "
+        "other"
     )

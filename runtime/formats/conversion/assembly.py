@@ -28,6 +28,8 @@ __all__ = ["assemble", "positions_in_pixels", "scan_of_frames"]
 
 # Pixels of a frame; the largest detectors have 18 million.
 _LARGEST_FRAME = 2**25
+# Decimals of positions in pixels that were lengths in the file.
+_DECIMALS = 6
 _SIGNS = {"as-is": (1, 1), "flip-row": (-1, 1), "flip-column": (1, -1), "flip-both": (-1, -1)}
 
 
@@ -278,7 +280,8 @@ def positions_in_pixels(
         raise InputError(
             f"{where} is in {unit} and the file has no pixel size, expected --pixel-size in metres"
         )
-    return positions * METRES[unit] / pixel
+    # Metres hold no whole pixels, and the last digits would choose among neighbours that are equally far.
+    return np.round(positions * METRES[unit] / pixel, _DECIMALS)
 
 
 def _offset(place: str, size: int) -> float:

@@ -9,7 +9,7 @@ Product (`product.h5`, as `save_product`)
     possibly incomplete on either side; `probe` complex [coherent, modes, N, N], whose first coherent part is used;
     `object` complex [layers, rows, columns] or [rows, columns], whose layers are multiplied, with attributes
     `pixel_width_m`, `pixel_height_m`, `center_x_m`, `center_y_m`; the attribute `photon_energy_eV`
-    (older: `probe_energy_eV`).
+    (older: `probe_energy_eV`), and `detector_object_distance_m`, 0 if unknown.
     PtychoPINN writes products with the patterns inside: `raw_data/diffraction` (amplitudes), `raw_data/xcoords` and
     `raw_data/ycoords` in pixels of the object.
 Training data (as `save_training_data`)
@@ -103,6 +103,7 @@ def read(file: HDF5File) -> RawScan:
         known_object=known_object,
         pixel_size=pixel_size,
         wavelength=_wavelength(product, energy),
+        distance=_distance(product),
     )
 
 
@@ -246,6 +247,13 @@ def _mask(file: HDF5File) -> NDArray[np.bool_] | None:
             f"{file.path}: bad_pixels is {bad.dtype} of shape {bad.shape}, expected bool [rows, columns]"
         )
     return ~file.load(bad)
+
+
+def _distance(product: HDF5File) -> float | None:
+    """From the sample to the detector, in metres; ptychodus writes 0 if it is unknown."""
+    value = np.asarray(product.root.attrs.get("detector_object_distance_m", 0.0))
+    known = value.size == 1 and value.dtype.kind in "fiu" and 0 < value.item() < np.inf
+    return float(value.item()) if known else None
 
 
 def _wavelength(file: HDF5File, electron_volts: Any) -> float | None:

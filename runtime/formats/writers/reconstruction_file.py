@@ -175,10 +175,10 @@ def _write_hdf5(path: Path, product: Product) -> None:
         file["probe_position_y_m"], file["probe_position_x_m"] = positions.T
         file["object_layer_spacing_m"] = np.zeros(0)
         file["loss_epochs"], file["loss_values"] = np.zeros(0, dtype=np.int64), np.zeros(0)
-        unknown = ("detector_object_distance_m", "exposure_time_s", "mass_attenuation_m2_per_kg")
-        numbers = dict.fromkeys(
-            (*unknown, "tomography_angle_deg", "focus_object_distance_m", "tilt_angle_deg"), 0.0
-        )
+        unknown = ("exposure_time_s", "mass_attenuation_m2_per_kg", "tomography_angle_deg")
+        numbers = dict.fromkeys((*unknown, "focus_object_distance_m", "tilt_angle_deg"), 0.0)
+        # ptychodus shows no object of a product whose pixel size does not follow from the distance.
+        numbers["detector_object_distance_m"] = scan.distance or 0.0
         numbers["photon_energy_eV"] = (
             0.0 if scan.wavelength is None else energy_of_wavelength(scan.wavelength) / ENERGY_UNITS["eV"]
         )
