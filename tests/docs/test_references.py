@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("benchmarks", "docs", "examples", "export", "harness", "integrations", "runtime", "tests", "train", "zoo")
+FOLDERS = (
+    "benchmarks",
+    "docs",
+    "examples",
+    "export",
+    "harness",
+    "integrations",
+    "runtime",
+    "tests",
+    "train",
+    "zoo",
+)
 PAGES = sorted((*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"))
 _FILE = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*\w)`")
 _PAGE = re.compile(r"\bdocs/[\w./-]+\.(?:md|json|yaml|svg|png)\b")
