@@ -125,6 +125,15 @@ class TrainingData:
         return self.beam.flux
 
     @property
+    def padded_probes(self) -> tuple[NDArray[np.complex64], NDArray[np.intp]]:
+        """Probes of all beams [beams, modes, N, N], filled up with dark modes, and the number of modes of each."""
+        modes = np.array([len(beam.probe) for beam in self.beams])
+        table = np.zeros((len(modes), modes.max(), *self.beam.probe.shape[1:]), dtype=np.complex64)
+        for row, beam in zip(table, self.beams, strict=True):
+            row[: len(beam.probe)] = beam.probe
+        return table, modes
+
+    @property
     def scored(self) -> NDArray[np.intp]:
         """Rows of `held_out` whose loss is measured after every epoch: all of one scan, a few of each of many."""
         if len(self.beams) == 1:

@@ -119,6 +119,8 @@ def train(
     _check_several(scans, architecture, labels)
     if training.fresh_scans and (fresh is None or len(scans) == 1):
         raise InputError("fresh_scans: expected several scans of one simulated family to draw new ones from")
+    if training.fresh_scans and architecture.framework != "torch":
+        raise InputError(f"fresh_scans: {architecture.name} is trained in Keras, expected a network in Torch")
     scans = [
         without_dark_patterns(scan if labels is None else replace(scan, labels=labels)) for scan in scans
     ]
@@ -220,10 +222,10 @@ def _check_several(
         return
     if labels is not None:
         raise InputError(f"labels: {len(scans)} scans to learn them for, expected one")
-    if architecture.framework != "torch" or architecture.supervised:
+    if architecture.supervised:
         raise InputError(
             f"{architecture.name}: has its beam built in and cannot learn {len(scans)} scans, expected one scan or a "
-            "physics-informed network in Torch such as hybrid"
+            "physics-informed network such as hybrid"
         )
 
 

@@ -18,6 +18,7 @@ from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import Family, LayerOutput, NativeNetwork, RunRecord, resized_probe
 
 if TYPE_CHECKING:
+    from ptychonnx.train.tensorflow.network import KerasNetwork
     from ptychonnx.train.torch.network import TorchNetwork
 
 __all__ = ["RunSource", "WithDefaults", "check_size", "resized"]
@@ -94,12 +95,8 @@ class RunSource:
 
     def general(self, beam: dict[str, NDArray[np.float32]]) -> RunSource:
         """The same run, whose networks take the beam as inputs with defaults."""
-        if self.record.framework != "torch":
-            raise InputError(
-                f"--general: {self.record.label} is a {self.record.framework} network, expected one of torch"
-            )
         network, initial = (
-            WithDefaults(cast("TorchNetwork", network).general(), beam)
+            WithDefaults(cast("TorchNetwork | KerasNetwork", network).general(), beam)
             for network in (self.network, self.initial)
         )
         return replace(self, network=network, initial=initial)
@@ -118,7 +115,7 @@ class RunSource:
 class WithDefaults:
     """A general network that falls back to one beam, as the artifact does."""
 
-    def __init__(self, network: TorchNetwork, beam: dict[str, NDArray[np.float32]]) -> None:
+    def __init__(self, network: NativeNetwork, beam: dict[str, NDArray[np.float32]]) -> None:
         self.network, self.beam = network, beam
 
     def predict(self, *inputs: NDArray) -> NDArray[np.float32]:

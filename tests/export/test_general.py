@@ -336,6 +336,24 @@ def test_a_wrong_beam_is_refused_by_the_session(artifact, other):
         session.predict(patterns, beam=beam | {"mask": beam["mask"].astype(np.float64)})
 
 
+def test_a_keras_network_takes_the_beam_of_the_scan(other, tmp_path):
+    pytest.importorskip("tensorflow")
+    config = NetworkConfig(n=N, width=4, blocks=1, first_steps=2, final_steps=1)
+    training = TrainingConfig(epochs=1, batch=8, overlap=1)
+    train(scan_with("zone-plate"), get_architecture("cnn"), config, training, tmp_path / "run")
+    contract = export_run(tmp_path / "run", tmp_path / "cnn.onnx", ExportOptions(general=True)).contract
+    assert (contract.general, contract.beam.modes) == (True, None)
+    darker = other.probe * (np.arange(N) / N) ** np.arange(2)[:, None, None]
+    session = Session(tmp_path / "cnn.onnx", "cpu")
+    network = load_network(tmp_path / "run", read_run(tmp_path / "run")).general()
+    for scan in (other, replace(other, probe=darker.astype(np.complex64))):
+        beam, patterns = session.beam(scan), other.diffraction[:5, None]
+        parts = network.predict(patterns, *beam_arrays(scan).values())
+        expected = np.moveaxis(parts[..., 0] + 1j * parts[..., 1], -1, 1)
+        assert np.abs(session.predict(patterns, beam=beam) - expected).max() < 1e-4
+        assert np.abs(session.predict(patterns) - expected).max() > 0.01
+
+
 def test_counts_with_the_mask_as_an_input(run, other, tmp_path, caplog):
     out = tmp_path / "counts.onnx"
     export_run(run, out, ExportOptions(general=True, input="counts", batch=4))

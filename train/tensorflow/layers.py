@@ -10,6 +10,7 @@ import tensorflow as tf
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.initial_retrieval import AMPLITUDE_GAIN, CONTRAST_GAIN, RetrievalConstants
+from ptychonnx.train.tensorflow.beam import beam_of_call
 from ptychonnx.train.tensorflow.retrieval import Retrieval
 
 __all__ = [
@@ -48,22 +49,21 @@ class Features(ExactLayer):
 
     def __init__(self, constants: RetrievalConstants, **options: object) -> None:
         super().__init__(trainable=False, **options)
-        self.scale = constants.scale
         self.steps = constants.steps
         self.retrieval = Retrieval(constants)
-        self.light = tf.constant(constants.light[..., None])
 
     def call(self, inputs: Inputs) -> tf.Tensor:
         diffraction, offsets = _split(inputs)
-        amplitude = diffraction * self.scale
-        retrieved = self.retrieval(amplitude, self.steps, offsets)
+        beam = beam_of_call() or self.retrieval.beam
+        amplitude = diffraction * beam.scale
+        retrieved = self.retrieval(amplitude, self.steps, offsets, beam=beam)
         images = (retrieved[:, :, :, 0], retrieved[:, :, :, 1], amplitude)
         real, imaginary, amplitude = (tf.transpose(image, [0, 2, 3, 1]) for image in images)
         features = [
             (real - 1) * CONTRAST_GAIN,
             imaginary * CONTRAST_GAIN,
             tf.math.log1p(amplitude) * AMPLITUDE_GAIN,
-            amplitude[..., :1] * 0 + self.light,
+            amplitude[..., :1] * 0 + beam.light[..., None],
         ]
         return tf.concat(features, axis=-1)
 
@@ -86,7 +86,6 @@ class Refinement(ExactLayer):
 
     def __init__(self, constants: RetrievalConstants, **options: object) -> None:
         super().__init__(trainable=False, **options)
-        self.scale = constants.scale
         self.final_steps, self.training_steps = constants.final_steps, constants.training_steps
         self.retrieval = Retrieval(constants)
 
@@ -94,7 +93,8 @@ class Refinement(ExactLayer):
         diffraction, offsets = _split(inputs)
         steps = self.training_steps if training else self.final_steps
         images = tf.transpose(parts, [0, 3, 1, 4, 2])
-        better = self.retrieval(diffraction * self.scale, steps, offsets, images)
+        beam = beam_of_call() or self.retrieval.beam
+        better = self.retrieval(diffraction * beam.scale, steps, offsets, images, beam)
         return tf.transpose(better, [0, 2, 4, 1, 3])
 
 

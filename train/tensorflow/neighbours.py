@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE, RetrievalConstants
+from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE
+from ptychonnx.train.tensorflow.beam import Beam
 
 __all__ = ["Neighbours"]
 
@@ -19,9 +20,9 @@ __all__ = ["Neighbours"]
 class Neighbours:
     """Windows of groups of patterns at known offsets."""
 
-    def __init__(self, constants: RetrievalConstants, offsets: tf.Tensor) -> None:
-        """For offsets [B, C, 2] (row, column) in pixels, from any origin."""
-        size = len(constants.light)
+    def __init__(self, offsets: tf.Tensor, beam: Beam) -> None:
+        """For offsets [B, C, 2] (row, column) in pixels, from any origin, and a beam for all groups or for each."""
+        size = beam.light.shape[-1]
         self._shape = (-1, offsets.shape[1], size)
         axis = np.arange(size, dtype=np.float32)
         distance = axis[:, None] - axis
@@ -33,12 +34,15 @@ class Neighbours:
         self._columns = columns - distance
         self._covariance = self._carriers(_gaussian)
         self._values = self._carriers(_triangle)
-        self._density = tf.constant(np.square(constants.light) + np.float32(DARKEST))[:, None]
+        # [N, 1, N], or [B, 1, N, 1, N] with a beam for each group.
+        density = tf.square(beam.light) + DARKEST
+        self._density = density[:, None] if density.shape.rank == 2 else density[:, None, :, None]
         every = offsets[:, :, :1, None, None] * 0 + self._density
         self._total = self._carry(every, self._values)
         brightest = tf.reduce_max(self._total, axis=[1, 2, 3, 4], keepdims=True)
         self._spread = 1 / tf.sqrt(tf.sqrt(self._total / brightest + FAINT))
-        self._step = constants.step / brightest
+        step = beam.step if isinstance(beam.step, float) else tf.reshape(beam.step, [-1, 1, 1, 1, 1])
+        self._step = step / brightest
 
     def merge(self, parts: tf.Tensor) -> tf.Tensor:
         """Merge patches [B, C, N, 2, N] where they overlap: means weighted by the illumination."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError, first_line
@@ -15,10 +17,11 @@ from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.registry import Architecture
 from ptychonnx.train.run import LayerOutput
-from ptychonnx.train.tensorflow.layers import refined
+from ptychonnx.train.tensorflow.beam import BeamPreparation, lit_by
+from ptychonnx.train.tensorflow.layers import Features, Inputs, Refinement, refined
 from ptychonnx.train.trained_network import check_output
 
-__all__ = ["CHECKPOINT_NAME", "KerasNetwork", "build_network", "save_weights"]
+__all__ = ["CHECKPOINT_NAME", "GeneralKerasNetwork", "KerasNetwork", "build_network", "save_weights"]
 
 CHECKPOINT_NAME = "checkpoint.weights.h5"
 
@@ -30,9 +33,15 @@ class KerasNetwork:
         self.model = model
 
     def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        arrays = [np.ascontiguousarray(values) for values in inputs]
-        parts = self.model(arrays if len(arrays) > 1 else arrays[0], training=False)
+        parts = self.model(_joined(inputs), training=False)
         return np.asarray(parts, dtype=np.float32)
+
+    def general(self) -> GeneralKerasNetwork:
+        """The network with three more inputs, shared by the whole batch: probe, mask and scale, see `tensorflow.beam`.
+
+        Raises InputError if the network cannot take a beam.
+        """
+        return GeneralKerasNetwork(self.model)
 
     def tensors(self) -> dict[str, NDArray]:
         return {variable.path: variable.numpy() for variable in self.model.trainable_variables}
@@ -40,7 +49,7 @@ class KerasNetwork:
     def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
         inside = [layer for layer in self.model.layers if not isinstance(layer, keras.layers.InputLayer)]
         every = keras.Model(self.model.inputs, [layer.output for layer in inside])
-        outputs = every([np.ascontiguousarray(each) for each in inputs], training=False)
+        outputs = every(_joined(inputs), training=False)
         return [
             LayerOutput(layer.name, np.asarray(part), _read_from(layer))
             for layer, output in zip(inside, outputs, strict=True)
@@ -67,6 +76,43 @@ class KerasNetwork:
             self.model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path}: not the weights of this network ({first_line(error)})") from error
+
+
+class GeneralKerasNetwork(KerasNetwork):
+    """The network of a `KerasNetwork`, with the same weights, whose last three inputs are probe, mask and scale."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(model)
+        kinds = [type(layer) for layer in model.layers]
+        if Features not in kinds or Refinement not in kinds:
+            raise InputError(
+                "--general: this network takes no beam, expected a physics-informed one with the layer "
+                "ptychonnx.train.tensorflow.layers.Features"
+            )
+        (last,) = (layer for layer in model.layers if isinstance(layer, Refinement))
+        self.preparation = BeamPreparation(last.retrieval.constants)
+
+    def call(
+        self, inputs: Sequence[tf.Tensor], beam: Sequence[tf.Tensor], training: bool = False
+    ) -> tf.Tensor:
+        """Object parts for the inputs of the network and probe, mask and scale, with shapes as in `tensorflow.beam`."""
+        with lit_by(self.preparation(*beam)):
+            return self.model(_joined(inputs), training=training)
+
+    def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        *patterns, probe, mask, scale = map(tf.constant, inputs)
+        return np.asarray(self.call(patterns, (probe, mask, scale)), dtype=np.float32)
+
+    def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
+        *patterns, probe, mask, scale = map(tf.constant, inputs)
+        with lit_by(self.preparation(probe, mask, scale)):
+            return super().layers(*patterns)
+
+
+def _joined(inputs: Sequence[NDArray | tf.Tensor]) -> Inputs:
+    """What a Keras model with that many inputs takes."""
+    tensors = [tf.convert_to_tensor(values) for values in inputs]
+    return tensors if len(tensors) > 1 else tensors[0]
 
 
 def save_weights(model: keras.Model, path: Path, *others: keras.Variable) -> None:

@@ -19,8 +19,13 @@ _FLOOR = 1e-8
 
 
 def forward_intensity(patches: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
-    """Far-field intensity [..., N, N] of object patches [..., N, N] lit by a probe [modes, N, N], both complex."""
+    """Far-field intensity [..., N, N] of object patches [..., N, N] lit by a probe [modes, N, N], both complex.
+
+    Patches [groups, members, N, N] may also have a probe for each group, [groups, modes, N, N].
+    """
     size = patches.shape[-1]
+    if probe.shape.rank == 4:
+        probe = probe[:, None]
     far_field = tf.signal.fft2d(patches[..., None, :, :] * probe) / size  # norm="ortho"
     intensity = tf.reduce_sum(
         tf.square(tf.math.real(far_field)) + tf.square(tf.math.imag(far_field)), axis=-3
@@ -38,7 +43,7 @@ def merge_patches(patches: tf.Tensor, offsets: tf.Tensor, weight: tf.Tensor) -> 
     offsets
         int64 [groups, members, 2], (row, column) of each window in its group, at least 0.
     weight
-        real [N, N], positive.
+        real [N, N], or [groups, N, N], positive.
 
     Returns
     -------
@@ -55,7 +60,7 @@ def merge_patches(patches: tf.Tensor, offsets: tf.Tensor, weight: tf.Tensor) -> 
     columns = offsets[..., 1, None, None] + axis[None, :]
     canvas = tf.range(shape[0])[:, None, None, None] * (height * width)
     index = tf.reshape(canvas + rows * width + columns, [-1])
-    weights = tf.broadcast_to(weight, shape)
+    weights = tf.broadcast_to(weight if weight.shape.rank == 2 else weight[:, None], shape)
     parts = [weights * tf.math.real(patches), weights * tf.math.imag(patches), weights]
     terms = tf.reshape(tf.stack(parts, axis=-1), [-1, 3])
     total = tf.gather(tf.math.unsorted_segment_sum(terms, index, shape[0] * height * width), index)
@@ -63,13 +68,21 @@ def merge_patches(patches: tf.Tensor, offsets: tf.Tensor, weight: tf.Tensor) -> 
     return tf.reshape(tf.complex(merged[:, 0], merged[:, 1]), shape)
 
 
-def amplitude_mae(intensity: tf.Tensor, amplitude: tf.Tensor, mask: tf.Tensor, scale: float) -> tf.Tensor:
-    """Mean absolute error of the amplitude over valid pixels, in units of the scaled (RMS 1) amplitude."""
+def amplitude_mae(
+    intensity: tf.Tensor, amplitude: tf.Tensor, mask: tf.Tensor, scale: tf.Tensor | float
+) -> tf.Tensor:
+    """Mean absolute error of the amplitude over valid pixels, in units of the scaled (RMS 1) amplitude.
+
+    Mask [N, N] and scale [] are those of all patterns [groups, members, N, N], or [groups, N, N] and [groups] those of
+    each group; so they are for `poisson_deviance`.
+    """
     error = tf.abs(tf.sqrt(intensity + _FLOOR) - amplitude)
-    return scale * _valid_mean(error, mask)
+    return tf.reduce_mean(scale * _mean_over_valid(error, mask))
 
 
-def poisson_deviance(intensity: tf.Tensor, amplitude: tf.Tensor, mask: tf.Tensor, scale: float) -> tf.Tensor:
+def poisson_deviance(
+    intensity: tf.Tensor, amplitude: tf.Tensor, mask: tf.Tensor, scale: tf.Tensor | float
+) -> tf.Tensor:
     """Poisson negative log-likelihood of the counts, less its minimum, over the mean counts in a pixel.
 
     Rates are in photons, never normalised: likelihoods of normalised amplitudes are those of a fraction of a photon,
@@ -78,7 +91,7 @@ def poisson_deviance(intensity: tf.Tensor, amplitude: tf.Tensor, mask: tf.Tensor
     counts = tf.square(amplitude)
     rate = intensity + _FLOOR
     deviance = rate - counts + tf.math.xlogy(counts, counts) - counts * tf.math.log(rate)
-    return scale**2 * _valid_mean(deviance, mask)
+    return tf.reduce_mean(scale**2 * _mean_over_valid(deviance, mask))
 
 
 LOSSES = {"mae": amplitude_mae, "poisson": poisson_deviance}
@@ -92,10 +105,12 @@ def physics_loss(
     probe: tf.Tensor,
     weight: tf.Tensor,
     mask: tf.Tensor,
-    scale: float,
+    scale: tf.Tensor | float,
     loss: str,
 ) -> tf.Tensor:
     """Loss of the merged patches of each group with respect to its patterns.
+
+    Probe, weight, mask and scale are those of all groups or, with an axis of groups first, those of each.
 
     Parameters
     ----------
@@ -121,6 +136,10 @@ def supervised_loss(patches: tf.Tensor, labels: tf.Tensor, weight: tf.Tensor) ->
     return tf.reduce_mean(light * distance) / tf.reduce_mean(light)
 
 
-def _valid_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def _mean_over_valid(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Means [groups] over the valid pixels of all patterns of a group; [] for one mask of all."""
     valid = tf.cast(mask, values.dtype)
-    return tf.reduce_mean(values * valid) / tf.reduce_mean(valid)
+    if mask.shape.rank == 2:
+        return tf.reduce_mean(values * valid) / tf.reduce_mean(valid)
+    own = tf.reduce_mean(values * valid[:, None], axis=(1, 2, 3))
+    return own / tf.reduce_mean(valid, axis=(1, 2))

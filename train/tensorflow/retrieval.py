@@ -8,6 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from ptychonnx.train.initial_retrieval import INTENSITY_FLOOR, MOMENTUM, RetrievalConstants
+from ptychonnx.train.tensorflow.beam import Beam, constant_beam
 from ptychonnx.train.tensorflow.neighbours import Neighbours
 
 __all__ = ["Retrieval"]
@@ -18,16 +19,12 @@ class Retrieval:
 
     def __init__(self, constants: RetrievalConstants) -> None:
         self.constants = constants
-        self.probe = tf.constant(constants.probe)
-        self.lit = tf.constant(constants.lit)
-        self.back = tf.constant(constants.back)
+        self.beam = constant_beam(constants)
         self.rows_to_detector = tf.constant(constants.rows_to_detector.T)
         self.columns_to_detector = tf.constant(constants.columns_to_detector)
         self.columns_to_object = tf.constant(constants.columns_to_object)
         self.rows_to_object = tf.constant(constants.rows_to_object.T)
         self.smoothing = tf.constant(constants.smoothing)
-        self.spread = tf.constant(constants.spread)
-        self.valid = tf.constant(constants.valid)
 
     def __call__(
         self,
@@ -35,6 +32,7 @@ class Retrieval:
         steps: int,
         offsets: tf.Tensor | None = None,
         parts: tf.Tensor | None = None,
+        beam: Beam | None = None,
     ) -> tf.Tensor:
         """That many steps, with momentum.
 
@@ -45,8 +43,12 @@ class Retrieval:
             each pattern has an object of its own.
         parts
             Initial object, whose patches are merged first; an empty object if None.
+        beam
+            Shared by all patterns or one for each object; that of the constants if None.
         """
-        neighbours = None if offsets is None else Neighbours(self.constants, offsets)
+        beam = beam or self.beam
+        neighbours = None if offsets is None else Neighbours(offsets, beam)
+        beam = beam.repeated(self.constants.members)
         if parts is None:
             nothing = amplitude * 0  # zeros_like would leave shape arithmetic in the graph
             parts = tf.stack([nothing + 1, nothing], axis=3)
@@ -55,33 +57,35 @@ class Retrieval:
         if not steps:
             return parts
         size = parts.shape[-1]
-        start = _product(tf.reshape(parts, [-1, 1, size, 2, size]), self.probe)
-        wanted = self.valid * tf.reshape(amplitude, [-1, size, size])
+        start = _product(tf.reshape(parts, [-1, 1, size, 2, size]), beam.probe)
+        wanted = beam.valid * tf.reshape(amplitude, [-1, size, size])
         # Sums of gradients; the object changes by their smoothed values.
-        change = velocity = self._gradient(start, wanted)
+        change = velocity = self._gradient(start, wanted, beam)
         for _ in range(steps - 1):
             velocity = MOMENTUM * velocity
             change = change + velocity
-            waves = start + _product(tf.expand_dims(self._smooth(change, neighbours), 1), self.lit)
-            gradient = self._gradient(waves, wanted)
+            waves = start + _product(tf.expand_dims(self._smooth(change, neighbours), 1), beam.lit)
+            gradient = self._gradient(waves, wanted, beam)
             velocity, change = velocity + gradient, change + gradient
         smooth = self._smooth(change, neighbours)
         if neighbours is None:
-            smooth = tf.expand_dims(self.spread, 1) * smooth
+            smooth = tf.expand_dims(beam.spread, -2) * smooth
         return parts + tf.reshape(smooth, [-1, *parts.shape[1:]])
 
-    def _gradient(self, waves: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+    def _gradient(self, waves: tf.Tensor, wanted: tf.Tensor, beam: Beam) -> tf.Tensor:
         """Direction [B C, N, 2, N] in which exit waves [B C, modes, N, 2, N] explain the valid amplitudes better."""
-        modes, size = waves.shape[1], waves.shape[-1]
+        size = waves.shape[-1]
+        # The modes of a training batch are counted when it is computed.
+        shape = tf.shape(waves) if waves.shape[1] is None else [-1, *waves.shape[1:]]
         lines = _times_rows(tf.reshape(waves, [-1, 2 * size, size]), self.rows_to_detector)
         far = tf.reshape(lines, [-1, 2 * size]) @ self.columns_to_detector
-        far = tf.reshape(far, [-1, modes, size, 2, size])
+        far = tf.reshape(far, shape)
         real, imaginary = tf.unstack(far, axis=3)
         intensity = tf.reduce_sum(real * real + imaginary * imaginary, axis=1) + INTENSITY_FLOOR
-        factor = tf.reshape(wanted / tf.sqrt(intensity) - self.valid, [-1, 1, size, 1, size])
+        factor = tf.reshape(wanted / tf.sqrt(intensity) - beam.valid, [-1, 1, size, 1, size])
         lines = tf.reshape(far * factor, [-1, 2 * size]) @ self.columns_to_object
         change = _times_rows(tf.reshape(lines, [-1, 2 * size, size]), self.rows_to_object)
-        return tf.reduce_sum(_product(tf.reshape(change, [-1, modes, size, 2, size]), self.back), axis=1)
+        return tf.reduce_sum(_product(tf.reshape(change, shape), beam.back), axis=1)
 
     def _smooth(self, parts: tf.Tensor, neighbours: Neighbours | None) -> tf.Tensor:
         """Smoothed change of the object, [B C, N, 2, N]; without neighbours, `spread` is still to be applied."""

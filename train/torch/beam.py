@@ -14,19 +14,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ptychonnx.train.initial_retrieval import FAINT, JOINT_STEP, NEGLIGIBLE, STEP, RetrievalConstants
+from ptychonnx.train.initial_retrieval import (
+    CAUTION,
+    CHEBYSHEV_ITERATIONS,
+    DAMPED,
+    FAINT,
+    FIRST_ITERATIONS,
+    JOINT_STEP,
+    NEGLIGIBLE,
+    STEP,
+    RetrievalConstants,
+)
 
 __all__ = ["Beam", "BeamPreparation"]
-
-# Relative increase of the estimated curvature, so that a step is never longer than that of the definition by more than
-# the estimate is wrong: at most 5e-4 for the probes of microscopes, and 1 % for speckles whose bright spots are equal.
-# The definition itself stays 2 % below the largest stable step.
-_CAUTION = 5e-4
-
-_POWER_ITERATIONS = 2
-_CHEBYSHEV_ITERATIONS = 16
-# Eigenvalues below this fraction of a first estimate of the largest one are damped.
-_DAMPED = 0.96
 
 
 @dataclass(frozen=True)
@@ -134,17 +134,17 @@ class BeamPreparation(nn.Module):
             return weight * (self.smoothing @ (amplitude * image) @ self.smoothing)
 
         image = amplitude
-        for _ in range(_POWER_ITERATIONS):
+        for _ in range(FIRST_ITERATIONS):
             image = apply(image, amplitude)
             image = image / image.amax(dim=(-2, -1), keepdim=True)
         applied = apply(image, amplitude)
-        damped = _DAMPED * _sum(image * applied) / _sum(image * image)
+        damped = DAMPED * _sum(image * applied) / _sum(image * image)
         weight = amplitude * (4 / damped)
         before, image = image, applied * (2 / damped) - image
-        for _ in range(_CHEBYSHEV_ITERATIONS - 1):
+        for _ in range(CHEBYSHEV_ITERATIONS - 1):
             before, image = image, apply(image, weight) - (2 * image + before)
         largest = _sum(image * apply(image, amplitude)) / _sum(image * image)
-        return (1 + _CAUTION) * largest[..., 0, 0]
+        return (1 + CAUTION) * largest[..., 0, 0]
 
 
 def _without_negligible(values: Tensor) -> Tensor:

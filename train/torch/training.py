@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class ScanTables(nn.Module):
         super().__init__()
         self.data = data
         self.labels = None if data.labels is None else torch.from_numpy(data.labels)
-        probes, self.modes = _padded([beam.probe for beam in data.beams])
+        probes, self.modes = data.padded_probes
         tables = {
             "probes": probes,
             "weights": np.stack([beam.weight for beam in data.beams]),
@@ -303,15 +303,6 @@ def _compute_exactly(module: nn.Module) -> None:
             )
 
     module.forward = exact
-
-
-def _padded(probes: Sequence[NDArray[np.complex64]]) -> tuple[NDArray[np.complex64], NDArray[np.intp]]:
-    """Probes in one array [scans, modes, N, N], filled up with dark modes, and the number of modes of each."""
-    modes = np.array([len(probe) for probe in probes])
-    table = np.zeros((len(probes), modes.max(), *probes[0].shape[1:]), dtype=np.complex64)
-    for row, probe in zip(table, probes, strict=True):
-        row[: len(probe)] = probe
-    return table, modes
 
 
 def _loggers(job: TrainingJob) -> list[Logger]:

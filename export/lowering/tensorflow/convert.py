@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import numpy as np
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from tf2onnx.graph import Graph, Node
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
-from ptychonnx.export.graph.tensor_names import INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
+from ptychonnx.export.graph.tensor_names import BEAM_NAMES, INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
 from ptychonnx.export.lowering.converted_graph import Converted, captured_output
 from ptychonnx.export.passes.reshape_merging import ReshapeEliminationPass
 from ptychonnx.runtime.errors import UnsupportedError, first_line
 
 if TYPE_CHECKING:
-    from ptychonnx.train.tensorflow.network import KerasNetwork
+    from ptychonnx.train.tensorflow.network import GeneralKerasNetwork, KerasNetwork
 
 __all__ = ["OPSET", "convert_function", "convert_model", "convert_network"]
 
@@ -33,13 +33,29 @@ OPSET = 18
 
 
 def convert_network(
-    network: KerasNetwork, *examples: NDArray[np.float32], opset: int = DEFAULT_OPSET
+    network: KerasNetwork,
+    *examples: NDArray[np.float32],
+    opset: int = DEFAULT_OPSET,
+    beam: Sequence[NDArray[np.float32]] = (),
 ) -> Converted:
-    """`convert_model` for a network of `ptychonnx.train.tensorflow`, whose sizes are known without examples.
+    """`convert_model` for a network of `ptychonnx.train.tensorflow`; with a beam, for `KerasNetwork.general`.
 
     The graph is written in `OPSET`; convert it further with `ptychonnx.export.graph.opset.to_opset`.
     """
-    return convert_model(network.model, (INPUT_NAME, OFFSETS_NAME)[: len(network.model.inputs)])
+    names = (INPUT_NAME, OFFSETS_NAME)[: len(examples)]
+    if not beam:
+        return convert_model(network.model, names)
+    shapes = [[None, *example.shape[1:]] for example in examples] + [values.shape for values in beam]
+    signature = [
+        tf.TensorSpec(shape, tf.float32, name=name)
+        for name, shape in zip((*names, *BEAM_NAMES), shapes, strict=True)
+    ]
+
+    def call(*arguments: tf.Tensor) -> list[tf.Tensor]:
+        general = cast("GeneralKerasNetwork", network)
+        return [general.call(arguments[: len(examples)], arguments[len(examples) :])]
+
+    return convert_function(call, signature, [OUTPUT_NAME])
 
 
 def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> Converted:
