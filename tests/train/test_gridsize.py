@@ -21,6 +21,7 @@ pytest.importorskip("lightning")
 tf = pytest.importorskip("tensorflow")
 
 from ptychonnx.train.tensorflow import training as tensorflow_training  # noqa: E402
+from ptychonnx.train.tensorflow.network import KerasNetwork  # noqa: E402
 from ptychonnx.train.torch import training as torch_training  # noqa: E402
 
 NETWORK, TRAINING = NetworkConfig(n=32, gridsize=2, first_steps=3, final_steps=2), TrainingConfig(overlap=1)
@@ -56,17 +57,18 @@ def by_torch(data: TrainingData, groups: NDArray[np.intp], answer: Patches) -> f
 
 
 def by_tensorflow(data: TrainingData, groups: NDArray[np.intp], answer: Patches) -> float:
-    def oracle(given):
-        diffraction, offsets = given
+    def oracle(inputs, beam):
+        diffraction, offsets = inputs
         assert np.array_equal(diffraction, data.diffraction[groups])
         assert np.array_equal(offsets, group_offsets(data.positions, groups))
         return tf.constant(parts_of(answer))
 
-    task = tensorflow_training.ReconstructionTask(oracle, data, TRAINING)
+    task = tensorflow_training.ReconstructionTask(KerasNetwork(oracle), data, TRAINING)
     batch = {
         "amplitude": tf.constant(data.diffraction[groups]),
         "offsets": tf.constant(data.offsets(groups)),
         "places": tf.constant(group_offsets(data.positions, groups)),
+        "beam": tf.zeros(len(groups), dtype=tf.int64),
     }
     return float(task.score(batch, oracle))
 
