@@ -32,9 +32,14 @@ class KerasNetwork:
     def __init__(self, model: keras.Model) -> None:
         self.model = model
 
+    def call(
+        self, inputs: Sequence[tf.Tensor], beam: Sequence[tf.Tensor] = (), training: bool = False
+    ) -> tf.Tensor:
+        """Object parts for the inputs of the network; only `general` networks take a beam."""
+        return self.model(_joined(inputs), training=training)
+
     def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = self.model(_joined(inputs), training=False)
-        return np.asarray(parts, dtype=np.float32)
+        return np.asarray(self.call(inputs), dtype=np.float32)
 
     def general(self) -> GeneralKerasNetwork:
         """The network with three more inputs, shared by the whole batch: probe, mask and scale, see `tensorflow.beam`.
@@ -93,7 +98,7 @@ class GeneralKerasNetwork(KerasNetwork):
         self.preparation = BeamPreparation(last.retrieval.constants)
 
     def call(
-        self, inputs: Sequence[tf.Tensor], beam: Sequence[tf.Tensor], training: bool = False
+        self, inputs: Sequence[tf.Tensor], beam: Sequence[tf.Tensor] = (), training: bool = False
     ) -> tf.Tensor:
         """Object parts for the inputs of the network and probe, mask and scale, with shapes as in `tensorflow.beam`."""
         with lit_by(self.preparation(*beam)):

@@ -86,9 +86,7 @@ class ReconstructionTask(keras.Model):
         self, inputs: Sequence[tf.Tensor], beam: Sequence[tf.Tensor], training: bool = False
     ) -> tf.Tensor:
         """Object parts of the network, with a beam for each of its inputs, or with its own if there is none."""
-        if beam:
-            return self.network.call(inputs, beam, training)
-        return self.model(inputs if len(inputs) > 1 else inputs[0], training=training)
+        return self.network.call(inputs, beam, training)
 
     @cached_property
     def infer(self) -> Predict:

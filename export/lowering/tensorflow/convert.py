@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ from ptychonnx.export.passes.reshape_merging import ReshapeEliminationPass
 from ptychonnx.runtime.errors import UnsupportedError, first_line
 
 if TYPE_CHECKING:
-    from ptychonnx.train.tensorflow.network import GeneralKerasNetwork, KerasNetwork
+    from ptychonnx.train.tensorflow.network import KerasNetwork
 
 __all__ = ["OPSET", "convert_function", "convert_model", "convert_network"]
 
@@ -52,8 +52,7 @@ def convert_network(
     ]
 
     def call(*arguments: tf.Tensor) -> list[tf.Tensor]:
-        general = cast("GeneralKerasNetwork", network)
-        return [general.call(arguments[: len(examples)], arguments[len(examples) :])]
+        return [network.call(arguments[: len(examples)], arguments[len(examples) :])]
 
     return convert_function(call, signature, [OUTPUT_NAME])
 
