@@ -41,19 +41,23 @@ from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.scan import Reference, Scan
 
-STEPS = (6, 12, 18, 24, 30, 36)
-PHOTONS = (1e9, 1e6, 1e4)
-OBJECTS = ("lines", "cells", "star")
+STEPS = (6, 12, 24, 32, 40)
+# Raster steps by photons: all of them where photons do not limit.
+PHOTONS = {1e9: STEPS, 1e6: (12, 24, 32), 1e4: (12, 24, 32)}
+# The first is a kind that general networks were trained on.
+OBJECTS = ("lines", "star", "photographs")
 # Epochs after which objects are judged.
 JUDGED = (1, 2, 3, 5, 10, 20, 30, 60, 100, 300)
 # Times allowed, in epochs of rPIE: a ratio within one run, which depends less on other work than seconds do.
-TIMES = (1, 3, 10, 30)
+TIMES = (1, 3, 10, 30, 60)
 EPIE = 1.0
 _COLOURS = {
-    "any_64": "#0072b2",
-    "pinn_hybrid": "#56b4e9",
-    "any_64 + rPIE": "#009e73",
-    "pinn_hybrid + rPIE": "#8fd6b8",
+    "any_64": "#56b4e9",
+    "any_64_grid2": "#0072b2",
+    "pinn_hybrid": "#cc79a7",
+    "any_64 + rPIE": "#8fd6b8",
+    "any_64_grid2 + rPIE": "#009e73",
+    "pinn_hybrid + rPIE": "#e7b8d2",
     "rPIE": "#d55e00",
     "ePIE": "#e69f00",
 }
@@ -114,7 +118,7 @@ def iterated(
 
 
 def measured(
-    scan: Scan, sessions: dict[str, Session], epochs: int, refinement: int, seed: int
+    scan: Scan, sessions: dict[str, Session], epochs: int, refinement: int, epie: int, seed: int
 ) -> dict[str, list[Row]]:
     """Scores of every method on a scan."""
     judge, rows = Judge(scan), {}
@@ -126,11 +130,11 @@ def measured(
         rows[name] = [judge.row(result.object, 0, seconds)]
         rows[f"{name} + rPIE"] = iterated(scan, judge, refinement, result.stitched, seconds, ALPHA)
 
-    def from_vacuum(name: str, alpha: float) -> None:
-        rows[name] = iterated(scan, judge, epochs, None, 0.0, alpha)
+    def from_vacuum(name: str, count: int, alpha: float) -> None:
+        rows[name] = iterated(scan, judge, count, None, 0.0, alpha)
 
     runs: list[Callable[[], None]] = [lambda name=name: network(name) for name in sessions]
-    runs += [lambda: from_vacuum("rPIE", ALPHA), lambda: from_vacuum("ePIE", EPIE)]
+    runs += [lambda: from_vacuum("rPIE", epochs, ALPHA), lambda: from_vacuum("ePIE", epie, EPIE)]
     for index in range(len(runs)):
         runs[(index + seed) % len(runs)]()
     return rows
@@ -188,7 +192,9 @@ def draw(document: Row, path: Path) -> None:
             name = max(scores, key=lambda name: scores[name][0])
             used.add(name)
             panel[row, place] = to_rgb(_COLOURS.get(name, "#999999"))
-            axis.text(place, row, f"{scores[name][0]:.2f}", ha="center", va="center", fontsize=8)
+            mean, spread = scores[name]
+            text = f"{mean:.2f}" + (f"\n±{spread:.2f}" if len(cell) > 1 else "")
+            axis.text(place, row, text, ha="center", va="center", fontsize=7)
         axis.imshow(panel, origin="lower", aspect="auto")
         axis.set_xticks(range(len(steps)), [str(step) for step in steps])
         axis.set_yticks(range(len(TIMES)), [f"{epochs:g}" for epochs in TIMES])
@@ -206,13 +212,14 @@ def draw(document: Row, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", action="append", help="default: zoo:any_64 and zoo:pinn_hybrid")
-    parser.add_argument("--step", type=int, action="append", help=f"default: {STEPS}")
-    parser.add_argument("--photons", type=float, action="append", help=f"default: {PHOTONS}")
+    parser.add_argument("--network", action="append", help="default: zoo:any_64 and zoo:any_64_grid2")
+    parser.add_argument("--step", type=int, action="append", help="default: those of the photons")
+    parser.add_argument("--photons", type=float, action="append", help=f"default: {tuple(PHOTONS)}")
     parser.add_argument("--object", choices=OBJECTS, action="append")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--grid", type=int, default=8, help="side of each scan, in positions")
-    parser.add_argument("--epochs", type=int, default=30, help="from vacuum")
+    parser.add_argument("--grid", type=int, default=5, help="side of each scan, in positions")
+    parser.add_argument("--epochs", type=int, default=60, help="of rPIE from vacuum")
+    parser.add_argument("--epie", type=int, default=10, help="epochs of ePIE from vacuum")
     parser.add_argument("--refinement", type=int, default=10, help="epochs from the object of a network")
     parser.add_argument(
         "--alone", action="store_true", help="nothing else runs on the machine: times are its own"
@@ -233,12 +240,13 @@ def run(arguments: argparse.Namespace, before: Row) -> Row:
     """Measure what the file lacks and write it after each scan."""
     paths = {
         Path(str(name).removeprefix("zoo:")).stem: artifact_path(name)
-        for name in arguments.network or ["zoo:any_64", "zoo:pinn_hybrid"]
+        for name in arguments.network or ["zoo:any_64", "zoo:any_64_grid2"]
     }
     conditions = {
         "networks": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()},
         "patterns": arguments.grid**2,
         "epochs": arguments.epochs,
+        "epie": arguments.epie,
         "refinement": arguments.refinement,
         "processor": processor(),
         "threads": 1,
@@ -250,22 +258,22 @@ def run(arguments: argparse.Namespace, before: Row) -> Row:
     n = next(iter(sessions.values())).contract.n
     done = {(scan["object"], scan["step"], scan["photons"], scan["seed"]) for scan in kept}
     # Seeds come last, so that an interrupted run has every kind of scan once.
-    grid = itertools.product(
-        range(arguments.seeds),
-        arguments.photons or PHOTONS,
-        arguments.object or OBJECTS,
-        arguments.step or STEPS,
-    )
-    missing = [(kind, step, photons, seed) for seed, photons, kind, step in grid]
-    missing = [key for key in missing if key not in done][: arguments.most]
+    grid = [
+        (kind, step, photons, seed)
+        for seed in range(arguments.seeds)
+        for photons in arguments.photons or PHOTONS
+        for kind in arguments.object or OBJECTS
+        for step in arguments.step or PHOTONS.get(photons, STEPS)
+    ]
+    missing = [key for key in grid if key not in done][: arguments.most]
     if missing:
         # Code is compiled in the first run.
-        warm = simulate(OBJECTS[0], STEPS[0], PHOTONS[0], 0, n, 3)
+        warm = simulate(OBJECTS[0], STEPS[0], max(PHOTONS), 0, n, 3)
         for session in sessions.values():
             iterate(warm, 1, reconstruct(session, warm).stitched)
     for kind, step, photons, seed in missing:
         scan = simulate(kind, step, photons, seed, n, arguments.grid)
-        methods = measured(scan, sessions, arguments.epochs, arguments.refinement, seed)
+        methods = measured(scan, sessions, arguments.epochs, arguments.refinement, arguments.epie, seed)
         row = {"object": kind, "step": step, "photons": photons, "seed": seed, "methods": methods}
         document["scans"].append(row)
         write_text(arguments.out, json.dumps(document) + "\n")

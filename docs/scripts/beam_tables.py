@@ -94,6 +94,34 @@ def regimes() -> str:
     return table(["object", "photons", "step", *heads], lines)
 
 
+_CALIBRATION_PARTS = {
+    "unseen_beams": "beams that the calibration did not see",
+    "unseen_objects": "kinds of object that it did not see",
+    "installed": "all beams and objects, by the installed calibration",
+    "trained_to_untrained_beams": "calibrated on beams of the network's training alone, tested on others",
+}
+
+
+def calibration() -> str:
+    """Coverage of the intervals of `reconstruct --uncertainty`: mean over scans, and range over kinds."""
+    lines, names = [], []
+    for network, document in results("calibration").items():
+        for part, words in _CALIBRATION_PARTS.items():
+            coverage = document[part]["coverage"]
+            names = list(coverage)
+            kinds = document[part]["kinds"].values()
+            cells = [
+                whole(
+                    f"{100 * coverage[name]:.1f} ({100 * min(kind[name] for kind in kinds):.0f} to "
+                    f"{100 * max(kind[name] for kind in kinds):.0f})"
+                )
+                for name in names
+            ]
+            lines.append([network, words, *cells])
+    heads = [f"{name.split()[0]}, {100 * float(name.split()[1]):.0f} %" for name in names]
+    return table(["network", "tested on", *heads], lines)
+
+
 def _quality(figures: Mapping[str, Any]) -> str:
     """Amplitude and phase SSIM."""
     return whole(

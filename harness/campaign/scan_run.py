@@ -13,6 +13,8 @@ from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
 from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, refine
 from ptychonnx.harness.iterative.rpie import check_iterative
+from ptychonnx.harness.uncertainty.estimate import with_uncertainty
+from ptychonnx.harness.uncertainty.spread import symmetries_of
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.formats.conversion.other_size import with_pattern_size
@@ -52,6 +54,7 @@ class RunOptions(BaseModel):
     probe: Path | None = None
     estimate_probe: bool = False
     fit_patterns: bool = False
+    uncertainty: bool = False
 
     def absolute(self) -> RunOptions:
         """The same options with absolute paths, for processes in other folders."""
@@ -233,6 +236,7 @@ def reconstruct_scan(
     stitching, iterations = options.stitching, options.iterations
     consumers = [*whole, *(["--refine"] if iterations.refine else [])]
     consumers += ["--correct-positions"] if options.positions.correct_positions else []
+    consumers += ["--uncertainty"] if options.uncertainty else []
     if out is not None:
         consumers += [] if out.suffix in ENDINGS_OF_TILES else [str(out)]
         check_product(out, whole_shape(scan.positions, scan.size, stitching.canvas_bytes))
@@ -241,6 +245,7 @@ def reconstruct_scan(
     if iterations.refine:
         check_iterative(scan, iterations.alpha)
     check_beam(network, scan, stitching, warn)
+    symmetries = symmetries_of(network, scan) if options.uncertainty else ()
     network, batch = networks.in_batches(network, scan)
     correction, model = None, options.positions.correct_positions
     if stitch is not None:
@@ -254,6 +259,8 @@ def reconstruct_scan(
             scan, stitched, correction = reconstruct_with_positions(
                 network, scan, stitching, batch, progress, model=model, bound=bound
             )
+    if symmetries:
+        stitched = with_uncertainty(network, scan, stitched, symmetries, stitching, batch, progress)
     refined = None
     if iterations.refine:
         epochs = MOST_EPOCHS if iterations.refine == "auto" else iterations.refine

@@ -29,7 +29,7 @@ from ptychonnx.harness.cli.shared_options import READING, EstimateProbe, Probe, 
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
 from ptychonnx.harness.report.object_figure import object_figure
-from ptychonnx.harness.report.quantity_images import Panel, quantity_images
+from ptychonnx.harness.report.quantity_images import Panel, quantity_images, uncertainty_images
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.formats.writers.patches_file import patches_file
@@ -86,6 +86,13 @@ def reconstruct(
             "invalid pixels, and say so.",
         ),
     ] = False,
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty",
+            help="Reconstruct under the symmetries of the far field; write their mean, and its standard deviations.",
+        ),
+    ] = False,
     server: ServerUrl = None,
     *,
     inference: InferenceOptions,
@@ -117,6 +124,7 @@ def reconstruct(
         probe=probe,
         estimate_probe=estimate_probe,
         fit_patterns=fit_patterns,
+        uncertainty=uncertainty,
     )
     request.check(options)
     with remote_sessions([server] if server else [], connection) as remote, ExitStack() as stack:
@@ -202,6 +210,8 @@ def _print_run(run: ScanRun) -> None:
         _print(f"{result.refinement}, {result.inference_seconds - stitched.inference_seconds:.1f} s")
     if result.skipped:
         _print(result.skipped_text)
+    if result.uncertainty is not None:
+        _print(str(result.uncertainty))
     if result.requests is not None:
         _print(str(result.requests))
     if result.misfit is None:
@@ -215,5 +225,7 @@ def _print_run(run: ScanRun) -> None:
 def _draw(picture: Path, label: str, scan: Scan, result: Reconstruction) -> None:
     region, _ = declare_region(scan, result.stitched.covered, result.stitched.origin, RegionRule())
     with atomic_path(picture) as partial:
-        panels = [Panel(label, result.stitched.object)]
-        partial.write_bytes(object_figure(quantity_images(None, region, panels)))
+        quantities = quantity_images(None, region, [Panel(label, result.stitched.object)])
+        if result.uncertainty is not None:
+            quantities += uncertainty_images(result.uncertainty, region)
+        partial.write_bytes(object_figure(quantities))

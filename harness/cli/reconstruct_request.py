@@ -72,6 +72,10 @@ class ReconstructRequest:
             either = "a scan, or an artifact (or --server URL) and a scan"
             expected = "scans alone with --server" if self.server else either
             raise InputError(f"reconstruct: got {count} files, expected {expected}")
+        if options.uncertainty and iterations.refine:
+            raise InputError(
+                "--uncertainty: is that of the object of the network, expected no --refine with it"
+            )
         check_batch(inference, [self.server] if self.server else None)
         for reason in self._contradictions(options):
             raise InputError(reason)
@@ -91,6 +95,7 @@ class ReconstructRequest:
                 ("--estimate-probe", options.estimate_probe),
                 ("--fit-patterns", options.fit_patterns),
                 ("--correct-positions", options.positions.correct_positions is not None),
+                ("--uncertainty", options.uncertainty),
             ):
                 if is_set:
                     yield f"{option}: is for a scan that one process reconstructs, expected no parts of it"

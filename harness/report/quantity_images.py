@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from ptychonnx.harness.metrics.comparison import Comparison, MetricSet
 from ptychonnx.harness.metrics.image_similarity import wrap
 from ptychonnx.harness.metrics.region import bounding_rectangle
+from ptychonnx.runtime.reconstruction.uncertainty import Uncertainty
 
-__all__ = ["OUTSIDE", "Panel", "QuantityImages", "quantity_images"]
+__all__ = ["OUTSIDE", "Panel", "QuantityImages", "quantity_images", "uncertainty_images"]
 
 # Perceptually uniform colour maps.
 AMPLITUDE_MAP, PHASE_MAP, ERROR_MAP = "viridis", "cividis", "magma"
@@ -101,6 +102,19 @@ def quantity_images(
         *quantities,
         of_errors("|amplitude error|", "amplitude", amplitude_errors),
         of_errors("|phase error| (rad)", "phase", phase_errors),
+    ]
+
+
+def uncertainty_images(uncertainty: Uncertainty, region: NDArray[np.bool_]) -> list[QuantityImages]:
+    """Standard deviations of amplitude and phase of one object, with a scale each."""
+    return [
+        QuantityImages(
+            name, ERROR_MAP, [("", "")], [_cropped(image, region)], (0.0, _limits([image[region]])[1])
+        )
+        for name, image in (
+            ("amplitude, std. dev.", uncertainty.amplitude),
+            ("phase, std. dev. (rad)", uncertainty.phase),
+        )
     ]
 
 

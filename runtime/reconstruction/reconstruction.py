@@ -17,6 +17,7 @@ from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOpti
 from ptychonnx.runtime.reconstruction.segment_run import run_segments, segments
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
+from ptychonnx.runtime.reconstruction.uncertainty import Uncertainty
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import covering_groups
 
@@ -59,6 +60,8 @@ class Reconstruction:
         or if the object is kept in tiles.
     warnings : tuple of str
         What the network does not know about the scan, see `ptychonnx.runtime.reconstruction.trust`.
+    uncertainty : Uncertainty or None
+        How far the object may be from the true one, see `ptychonnx.harness.uncertainty`; None unless it was asked for.
 
     Examples
     --------
@@ -83,6 +86,7 @@ class Reconstruction:
     skipped: tuple[int, ...] = ()
     misfit: Misfit | None = None
     warnings: tuple[str, ...] = ()
+    uncertainty: Uncertainty | None = None
 
     @property
     def object(self) -> NDArray[np.complex64]:

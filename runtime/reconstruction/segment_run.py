@@ -17,7 +17,7 @@ from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction.background import BackgroundReader, BackgroundWorker
 from ptychonnx.runtime.reconstruction.trust import brightness_factor
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, ScaledAmplitudes
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, MappedAmplitudes
 
 __all__ = ["PatchSink", "SegmentRun", "run_segments", "segments"]
 
@@ -135,7 +135,9 @@ def run_segments(
         if isinstance(scan.diffraction, LazyAmplitudes):
             scan = replace(scan, diffraction=stages.enter_context(BackgroundReader(scan.diffraction, groups)))
         if factor != 1:
-            scan = replace(scan, diffraction=ScaledAmplitudes(scan.diffraction, factor))
+            scale = np.float32(factor)
+            scaled = MappedAmplitudes(scan.diffraction, lambda patterns: patterns * scale)
+            scan = replace(scan, diffraction=scaled)
         mark = time.perf_counter()
         for index, patches in session.batches(scan, groups, batch, beam):
             inference_seconds += time.perf_counter() - mark

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["Amplitudes", "LazyAmplitudes", "ScaledAmplitudes", "check_amplitudes", "photons"]
+__all__ = ["Amplitudes", "LazyAmplitudes", "MappedAmplitudes", "check_amplitudes", "photons"]
 
 # Size of the patterns whose statistics are computed at once, in bytes of float64.
 _BLOCK_BYTES = 2**23
@@ -149,20 +149,22 @@ class LazyAmplitudes:
         return patterns
 
 
-class ScaledAmplitudes:
-    """Amplitudes times a factor, which is applied on access."""
+class MappedAmplitudes:
+    """Amplitudes that a function changes on access; it takes and returns patterns [..., N, N]."""
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, amplitudes: Amplitudes, factor: float) -> None:
+    def __init__(
+        self, amplitudes: Amplitudes, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    ) -> None:
         self.shape = amplitudes.shape
-        self._amplitudes, self._factor = amplitudes, np.float32(factor)
+        self._amplitudes, self._function = amplitudes, function
 
     def __len__(self) -> int:
         return len(self._amplitudes)
 
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
-        return self._amplitudes[index] * self._factor
+        return np.ascontiguousarray(self._function(self._amplitudes[index]))
 
     def __array__(self) -> NDArray:
         return self[:]

@@ -6,9 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from ptychonnx.harness.check.orientation_test import orientation_finding
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.scan.orientation import ORIENTATIONS, orient_pattern
 
 DATA = Path(os.environ.get("PTYCHONNX_DATA", Path(__file__).parents[3] / "shared" / "data"))
 STAR, REFERENCE = DATA / "siemens-star-small.npz.bz2", DATA / "siemens_reference.npz"
@@ -41,3 +47,14 @@ def test_the_siemens_star_trains_exports_and_is_recognised(tmp_path):
     assert row["parity"]["max_relative_error"] < 1e-4
     assert row["phase"]["pearson"] > 0.6  # a canvas that is shifted or flipped gives about 0
     assert not row["phase"]["collapsed"]
+
+
+def test_every_orientation_of_the_siemens_star_is_recognised():
+    star = read_scan(STAR, probe=REFERENCE)
+    patterns = np.asarray(star.diffraction)
+    for wrong in ORIENTATIONS:
+        inverse = {"rot90": "rot270", "rot270": "rot90"}.get(wrong, wrong)
+        scan = replace(star, diffraction=np.ascontiguousarray(orient_pattern(patterns, inverse)))
+        found = orientation_finding(scan)
+        assert found.values["best"] == wrong
+        assert found.verdict == ("good" if wrong == "identity" else "wrong")

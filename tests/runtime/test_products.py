@@ -20,6 +20,7 @@ from ptychonnx.runtime.formats.writers.reconstruction_file import (
 )
 from ptychonnx.runtime.reconstruction.misfit import Misfit
 from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher, patch_weight
+from ptychonnx.runtime.reconstruction.uncertainty import Uncertainty
 from ptychonnx.runtime.scan.forward_model import cut_windows
 
 ORIGIN = (3.0, 5.0)
@@ -56,6 +57,27 @@ def test_a_product_holds_what_ptychodus_asks_for(product, scan, probe, tmp_path)
         assert file.attrs["detector_object_distance_m"] == 0
         assert file.attrs["contract"] == product.contract
         assert {"probe_position_indexes", "object_layer_spacing_m", "loss_epochs", "loss_values"} <= set(file)
+
+
+def test_the_uncertainty_is_in_every_format(product, tmp_path):
+    shape = product.stitched.shape
+    amplitude, phase, wide, wider = (np.full(shape, value, np.float32) for value in (0.1, 0.2, 0.3, 0.5))
+    amplitude[0] = np.nan
+    known = replace(product, uncertainty=Uncertainty(amplitude, phase, wide, wider, members=4))
+    for name, place in (("o.h5", "entry/uncertainty"), ("o.cxi", "entry_1/uncertainty")):
+        write_product(tmp_path / name, known)
+        with h5py.File(tmp_path / name) as file:
+            assert file[place].attrs["members"] == 4
+            np.testing.assert_array_equal(file[place]["amplitude/amplitude"], amplitude)
+            np.testing.assert_array_equal(file[place]["phase/half_width_95"], wider)
+            assert file[place]["phase/phase"].attrs["units"] == "rad"
+    write_product(tmp_path / "o.npz", known)
+    with np.load(tmp_path / "o.npz") as file:
+        np.testing.assert_array_equal(file["uncertainty_phase"], phase)
+        np.testing.assert_array_equal(file["uncertainty_amplitude_95"], wide)
+    files = write_product(tmp_path / "o.tif", known)
+    assert files[2:] == [tmp_path / f"o_{name}_uncertainty.tif" for name in ("amplitude", "phase")]
+    np.testing.assert_array_equal(tifffile.imread(files[2]), amplitude)
 
 
 @pytest.mark.parametrize("pixel_size", [None, 2e-8])

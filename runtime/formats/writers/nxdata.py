@@ -1,4 +1,4 @@
-"""NeXus plots of an object and of its misfit: NXdata groups, which silx and h5web show on opening."""
+"""NeXus plots of an object, of its misfit and its uncertainty: NXdata groups, which silx and h5web show on opening."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.reconstruction.misfit import Misfit
+from ptychonnx.runtime.reconstruction.uncertainty import Uncertainty
 
-__all__ = ["ObjectPlots", "write_misfit"]
+__all__ = ["ObjectPlots", "write_misfit", "write_uncertainty"]
 
 
 class ObjectPlots:
@@ -44,15 +45,10 @@ class ObjectPlots:
         entry.parent.attrs["default"] = entry.name.removeprefix("/")
         entry.attrs["NX_class"] = "NXentry"
         entry.attrs["default"] = "phase"
-        scale, unit = _unit(pixel_size)
         self._images = {}
         for name, image_unit in (("amplitude", ""), ("phase", "rad")):
             group = entry.create_group(name)
-            group.attrs.update({"NX_class": "NXdata", "signal": name, "axes": ["y", "x"]})
-            group["title"] = f"{name.capitalize()} of {title}"
-            for axis, first, length in zip("yx", origin, shape, strict=True):
-                group[axis] = (first + np.arange(length)) * scale
-                group[axis].attrs["units"] = unit
+            _describe_image(group, name, f"{name.capitalize()} of {title}", origin, shape, pixel_size)
             image = group.create_dataset(
                 name, shape, np.float32, chunks=chunks, compression="gzip", fillvalue=np.nan
             )
@@ -79,6 +75,50 @@ def write_misfit(entry: h5py.Group, misfit: Misfit, pixel_size: float | None, ti
     group["misfit"], group["pattern"] = misfit.per_pattern, misfit.patterns
     for axis, values in zip("yx", misfit.positions.T, strict=True):
         group[axis] = values * scale
+        group[axis].attrs["units"] = unit
+
+
+def write_uncertainty(
+    entry: h5py.Group,
+    uncertainty: Uncertainty,
+    origin: tuple[float, float],
+    pixel_size: float | None,
+    title: str,
+) -> None:
+    """NXdata groups `amplitude` and `phase` in a group `uncertainty`: half-widths of intervals about the object.
+
+    The signal of each is the standard deviation (68 %); `half_width_95` is the half-width for 95 %. Both are NaN where
+    there is too little light.
+    """
+    outer = entry.create_group("uncertainty")
+    outer.attrs.update({"NX_class": "NXcollection", "members": uncertainty.members})
+    for name, deviation, wide, unit in (
+        ("amplitude", uncertainty.amplitude, uncertainty.amplitude_95, ""),
+        ("phase", uncertainty.phase, uncertainty.phase_95, "rad"),
+    ):
+        group = outer.create_group(name)
+        _describe_image(
+            group, name, f"Standard deviation of the {name} of {title}", origin, deviation.shape, pixel_size
+        )
+        for dataset, values in ((name, deviation), ("half_width_95", wide)):
+            image = group.create_dataset(dataset, data=values, compression="gzip")
+            image.attrs.update({"interpretation": "image", "units": unit})
+
+
+def _describe_image(
+    group: h5py.Group,
+    signal: str,
+    title: str,
+    origin: tuple[float, float],
+    shape: tuple[int, ...],
+    pixel_size: float | None,
+) -> None:
+    """Make a group an NXdata of an image, with axes in the coordinates of the scan."""
+    scale, unit = _unit(pixel_size)
+    group.attrs.update({"NX_class": "NXdata", "signal": signal, "axes": ["y", "x"]})
+    group["title"] = title
+    for axis, first, length in zip("yx", origin, shape, strict=True):
+        group[axis] = (first + np.arange(length)) * scale
         group[axis].attrs["units"] = unit
 
 

@@ -7,17 +7,19 @@ HDF5
     coordinates of the scan; attributes `scan`, `weighting`, `contract` and, if iterations followed the network,
     `refinement`. If the pixel size is known, the file is also a ptychodus product: positions in metres, x = column,
     y = row, of the geometric middle of a window; the probe [1, modes, N, N]; unknown parameters of the experiment are
-    0, as in ptychodus. `entry` plots amplitude, phase and misfit, see `ptychonnx.runtime.formats.writers.nxdata`.
+    0, as in ptychodus. `entry` plots amplitude, phase, misfit and, if it was asked for, uncertainty, see
+    `ptychonnx.runtime.formats.writers.nxdata`.
 CXI
     `entry_1/image_1` the probe, `entry_1/image_2` the object, `sample_1/geometry_1/translation` in metres, laid out as
     ptychodus expects; `entry_1/ptychonnx` has `origin_px`, `weight`, and the same attributes. `entry_1/amplitude`,
-    `entry_1/phase` and `entry_1/misfit` are plots.
+    `entry_1/phase`, `entry_1/misfit` and `entry_1/uncertainty` are plots.
 NPZ
     `object`, `weight`, `origin` [2], `positions` [n, 2] (row, column) in pixels, `probe`, `pixel_size`, `wavelength`,
-    `contract`, `weighting`, `scan`, `refinement`; if it is known, `misfit` of the patterns `misfit_pattern`.
+    `contract`, `weighting`, `scan`, `refinement`; if they are known, `misfit` of the patterns `misfit_pattern`, and
+    `uncertainty_amplitude`, `uncertainty_phase`, `uncertainty_amplitude_95` and `uncertainty_phase_95`.
 TIFF
     `<name>_amplitude.tif` and `<name>_phase.tif`, float32, phase in radians in (-pi, pi], with the resolution in pixels
-    per centimetre.
+    per centimetre; `<name>_amplitude_uncertainty.tif` and `<name>_phase_uncertainty.tif` if it was asked for.
 
 `read_reference` reads all but TIFF. Pixels that no patch reached are 0, and NaN in the plots.
 """
@@ -37,12 +39,13 @@ from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, energy_of_wavelength
 from ptychonnx.runtime.formats.writers.new_hdf5 import new_hdf5
-from ptychonnx.runtime.formats.writers.nxdata import ObjectPlots, write_misfit
+from ptychonnx.runtime.formats.writers.nxdata import ObjectPlots, write_misfit, write_uncertainty
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.misfit import Misfit
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.reconstruction.stitching.canvas import TILE
+from ptychonnx.runtime.reconstruction.uncertainty import Uncertainty
 from ptychonnx.runtime.scan import Scan
 
 __all__ = [
@@ -78,6 +81,8 @@ class Product:
         Description of the iterations after the network; empty if there were none.
     misfit
         How well the object explains the patterns, if that is known.
+    uncertainty
+        How far the object may be from the true one, if that was asked for.
     """
 
     stitched: Stitched | StitchedTiles
@@ -86,6 +91,7 @@ class Product:
     contract: str
     refinement: str = ""
     misfit: Misfit | None = None
+    uncertainty: Uncertainty | None = None
 
     def metres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Middles of the windows [n, 2] and of the object [2], (row, column) in metres, if the pixel size is known."""
@@ -153,6 +159,7 @@ def write_reconstruction(
         contract.to_json(),
         reconstruction.refinement,
         reconstruction.misfit,
+        reconstruction.uncertainty,
     )
     return write_product(Path(path), product)
 
@@ -238,6 +245,9 @@ def _write_npz(path: Path, product: Product) -> None:
     }
     if product.misfit is not None:
         known |= {"misfit": product.misfit.per_pattern, "misfit_pattern": product.misfit.patterns}
+    if product.uncertainty is not None:
+        maps = ("amplitude", "phase", "amplitude_95", "phase_95")
+        known |= {f"uncertainty_{name}": getattr(product.uncertainty, name) for name in maps}
     np.savez_compressed(
         path,
         allow_pickle=False,
@@ -261,7 +271,10 @@ def _write_tiff(path: Path, product: Product) -> list[Path]:
     resolution = None if pixel is None else (1e-2 / pixel, 1e-2 / pixel)
     written = []
     whole = product.stitched.object
-    for name, image in (("amplitude", np.abs(whole)), ("phase", np.angle(whole))):
+    images = {"amplitude": np.abs(whole), "phase": np.angle(whole)}
+    if (uncertainty := product.uncertainty) is not None:
+        images |= {"amplitude_uncertainty": uncertainty.amplitude, "phase_uncertainty": uncertainty.phase}
+    for name, image in images.items():
         one = path.with_name(f"{path.stem}_{name}{path.suffix}")
         with atomic_path(one) as partial:
             tifffile.imwrite(
@@ -295,6 +308,8 @@ def _write_object(
         plots.write(block.rows, block.columns, block.object, block.weight)
     if product.misfit is not None:
         write_misfit(entry, product.misfit, scan.pixel_size, scan.name)
+    if product.uncertainty is not None:
+        write_uncertainty(entry, product.uncertainty, stitched.origin, scan.pixel_size, scan.name)
     return stored
 
 

@@ -1,0 +1,1 @@
+"""How far a network's object may be from the true one."""

@@ -1,0 +1,73 @@
+"""Uncertainty of a reconstruction: the spread under symmetries, turned into intervals by a calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ptychonnx.harness.uncertainty.calibration import half_widths
+from ptychonnx.harness.uncertainty.spread import members, spread_of
+from ptychonnx.harness.uncertainty.symmetry import Symmetry
+from ptychonnx.runtime.inference import Predictor
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction.misfit import forward_misfit
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
+from ptychonnx.runtime.reconstruction.stitching import Stitched
+from ptychonnx.runtime.reconstruction.uncertainty import Uncertainty
+from ptychonnx.runtime.scan import Scan
+
+__all__ = ["with_uncertainty"]
+
+
+def with_uncertainty(
+    network: Predictor,
+    scan: Scan,
+    first: Reconstruction,
+    symmetries: Sequence[Symmetry],
+    stitching: ReconstructOptions,
+    batch: int,
+    progress: Progress = SILENT,
+) -> Reconstruction:
+    """Reconstruct a scan under symmetries of the far field: their mean object, with its uncertainty.
+
+    Parameters
+    ----------
+    network, scan, stitching, batch
+        As for `ptychonnx.runtime.reconstruction.reconstruct`.
+    first
+        Reconstruction of the scan as it is, which is kept in memory.
+    symmetries
+        From `symmetries_of`; the first is the identity.
+    progress
+        Receives a stage for each further symmetry.
+
+    Returns
+    -------
+    Reconstruction
+        That of `first` with the mean object, its misfit and its uncertainty.
+
+    Raises
+    ------
+    InputError, VerificationError, ServerError, DeviceError
+        As for `reconstruct`.
+    """
+    objects = members(network, scan, first, symmetries, stitching, batch, progress)
+    spread = spread_of(objects, scan, first)
+    stitched = Stitched(spread.object, first.stitched.weight, first.stitched.origin)
+    misfit = forward_misfit(scan, stitched)
+    assert misfit is not None
+    if first.misfit is not None:
+        misfit = replace(misfit, agreement=first.misfit.agreement)
+    maps = {
+        name: np.where(spread.region, values, np.nan).astype(np.float32)
+        for name, values in half_widths(spread, misfit.value).items()
+    }
+    return replace(
+        first,
+        stitched=stitched,
+        misfit=misfit,
+        uncertainty=Uncertainty(**maps, members=len(symmetries)),
+    )
