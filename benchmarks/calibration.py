@@ -47,7 +47,7 @@ PIXELS = 1000
 # Of the calibration and of the test.
 SEEDS = (1, 2)
 _PARTS = 4
-_ROUNDS = 200
+_ROUNDS = 60
 Row = dict[str, Any]
 
 
@@ -106,17 +106,15 @@ def quantile_regression(values: NDArray, targets: NDArray, level: float) -> NDAr
 
 
 def fitted(rows: Sequence[Row]) -> dict[str, dict[str, list[float]]]:
-    """Coefficients for each quantity and level: slopes from the even scans, the factor from the odd ones."""
+    """Coefficients for each quantity and level, which hold that share of the errors of these scans."""
     result: dict[str, dict[str, list[float]]] = {}
     for place, quantity in enumerate(QUANTITIES):
+        values = np.concatenate([row["values"][place] for row in rows], axis=1)
+        targets = np.log(np.concatenate([row["errors"][place] for row in rows]) + 1e-9)
         result[quantity] = {}
         for level in LEVELS:
-            parts = []
-            for half in (rows[::2], rows[1::2]):
-                values = np.concatenate([row["values"][place] for row in half], axis=1)
-                parts.append((values, np.log(np.concatenate([row["errors"][place] for row in half]) + 1e-9)))
-            coefficients = quantile_regression(*parts[0], level)
-            values, targets = parts[1]
+            coefficients = quantile_regression(values, targets, level)
+            # What the iterations leave of the first, a factor.
             coefficients[0] += np.quantile(targets - coefficients @ values, level)
             result[quantity][f"{level:g}"] = [round(float(value), 4) for value in coefficients]
     return result

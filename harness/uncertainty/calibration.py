@@ -3,9 +3,8 @@
 A spread alone is no standard deviation: what the network adds to every object is in all members. The half-width of the
 interval that holds the share q of the errors is modelled as ``exp(c . x)`` with the `features` x of a pixel, among them
 the spread. The coefficients c minimise the pinball loss of ``log |error|`` over pixels of simulated scans (quantile
-regression: Koenker and Bassett, Econometrica 46, 33, 1978); then the first, a factor, is chosen such that the intervals
-hold q of the errors of other scans (split conformal prediction on quantiles: Romano, Patterson and Candès, NeurIPS
-2019). `benchmarks/calibration.py` writes the coefficients to `calibration.json`, and measures the coverage.
+regression: Koenker and Bassett, Econometrica 46, 33, 1978). `benchmarks/calibration.py` writes them to
+`calibration.json`, and measures the coverage on other scans, of beams and objects that are left out.
 """
 
 from __future__ import annotations
