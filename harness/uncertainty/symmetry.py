@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.reconstruction.stitching import Stitched
+from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.amplitudes import MappedAmplitudes
 from ptychonnx.runtime.scan.orientation import ORIENTATIONS, orient_image, orient_pattern
@@ -54,7 +54,7 @@ class Symmetry:
         turned = np.ascontiguousarray(orient_pattern(probe, self.orientation))
         return turned.conj() if self.conjugate else turned
 
-    def back(self, stitched: Stitched) -> Reference:
+    def back(self, stitched: Stitched | StitchedTiles) -> Reference:
         """The object of the turned scan as it lies in the scan."""
         image = np.ascontiguousarray(orient_image(stitched.object, _INVERSE[self.orientation]))
         first = np.asarray(stitched.origin)
