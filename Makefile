@@ -57,7 +57,7 @@ licences: $(STAMP)  ## the page of the licences of all dependencies: docs/refere
 	$(BIN)/python docs/scripts/licences.py
 
 hostile: $(STAMP)  ## 1,620 damaged inputs under limits of memory and time, in minutes: benchmarks/results/hostile.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.campaign --results --out benchmarks/results/hostile.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.campaign --all --out benchmarks/results/hostile.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.crashes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.crashes --more --frameworks
 

@@ -16,6 +16,7 @@ from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.misfit import forward_misfit
+from ptychonnx.runtime.reconstruction.reconstruction import sampled_agreement
 from ptychonnx.runtime.reconstruction.segment_run import segments
 from ptychonnx.runtime.reconstruction.stitching import Stitched
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
@@ -103,10 +104,13 @@ class LargeScan:
                 [task.out for task in tasks], progress, canvas_memory=self.options.stitching.canvas_bytes
             )
         stitched = merged.reconstruction.stitched
+        misfit = forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None
+        if misfit is not None:
+            misfit = replace(misfit, agreement=sampled_agreement(network, scan, batch))
         return replace(
             merged.reconstruction,
             inference_seconds=time.perf_counter() - start,
-            misfit=forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None,
+            misfit=misfit,
             warnings=tuple(beam_warnings(scan, network.contract)),
         )
 

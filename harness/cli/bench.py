@@ -115,16 +115,16 @@ def _table(report: SpeedReport) -> Table:
             low, high = speed.over_artifact_spread
             notes = {"artifact": gemm, **artifact.judged}
             table.add_row(
-                "" if number else name,
-                form,
+                "" if number else escape(name),
+                escape(form),
                 f"{speed.milliseconds:.2f}",
                 f"{speed.over_artifact:.2f} ({low:.2f}, {high:.2f})",
                 "" if speed.speedup_compiled is None else f"{speed.speedup_compiled:.2f}",
                 f"{speed.relative_error:.0e}",
-                notes.get(form, "wrong" if speed.right is False else ""),
+                escape(notes.get(form, "wrong" if speed.right is False else "")),
             )
         for form, verdict in artifact.judged.items():
             if form not in artifact.forms:
-                table.add_row("", form, "", "", "", "", verdict)
+                table.add_row("", escape(form), "", "", "", "", escape(verdict))
         table.add_section()
     return table

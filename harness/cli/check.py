@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -61,6 +62,6 @@ def _show(result: ScanCheck) -> None:
         table.add_column(heading, overflow="fold")
     for finding in result.findings:
         verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
-        table.add_row(Text(finding.subject), verdict, Text(finding.text))
+        table.add_row(escape(finding.subject), verdict, escape(finding.text))
     output.print(table)
     output.print(Text(f"The scan is {result.verdict}.", style=_STYLES[result.verdict]))

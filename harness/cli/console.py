@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.segment import Segment
 from rich.text import Text
 
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -32,6 +34,16 @@ _SECONDS_PER_LINE = 30.0
 
 
 class _Console(Console):
+    """Prints names and labels of files as data: a terminal obeys nothing in them."""
+
+    # Texts in tables are measured before they are rendered.
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(_visible(text, keep="\n\t"), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else _visible(text, keep="\n\t"), style, control)
+
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
@@ -44,7 +56,13 @@ errors = _Console(
 
 def one_line(text: str) -> str:
     """Text in one line; characters that a terminal would obey, as a name of a file may hold, become ?."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return _visible(" ".join(text.split()))
+
+
+def _visible(text: str, keep: str = "") -> str:
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in keep else "?" for letter in text)
 
 
 class _LogLines(logging.Handler):

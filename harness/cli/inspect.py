@@ -208,5 +208,7 @@ def _operator_table(
         numbers = [str(counts[operator] or "") for counts in columns.values()]
         kinds = [row for row in targets.operators if row.name == operator]
         lacks = [any((kind, target.name) in targets.missing for kind in kinds) for target in targets.targets]
-        table.add_row(operator, *numbers, *(("no" if lack else "yes") if kinds else "" for lack in lacks))
+        table.add_row(
+            escape(operator), *numbers, *(("no" if lack else "yes") if kinds else "" for lack in lacks)
+        )
     return table

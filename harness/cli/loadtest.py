@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from ptychonnx.harness.bench.load_figure import load_figure
@@ -105,7 +106,7 @@ def _table(points: list[LoadPoint]) -> Table:
         table.add_row(
             str(point.concurrency),
             "" if point.offered is None else f"{point.offered:g}",
-            point.network,
+            escape(point.network),
             str(point.requests),
             *(f"{value:.1f}" for value in times),
             f"{point.patterns_per_second:.0f}",

@@ -98,7 +98,12 @@ def open_object(label: str, path: StrPath, scan: Scan) -> ObjectMethod:
             raise InputError(
                 f"{error}: without a place in the file, an object needs a scan with a reference"
             ) from error
-        found = _by_correlation(read_object(path).values, scan.reference)
+        values = read_object(path).values
+        # Programs leave NaN, like 0, where they know nothing.
+        image = np.where(np.isfinite(values), values, 0)
+        if not image.any():
+            raise InputError(f"{path}: the object is empty, expected values other than 0") from error
+        found = _by_correlation(image, scan.reference)
         place = "without geometry: placed where it correlates best with the reference"
     origin, shape = canvas_layout(scan.positions, scan.size)
     probe = None if resampling else _own_probe(path, scan.size)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from ptychonnx.harness.evaluation.results import Evaluation, ScanResult
 from ptychonnx.harness.report.metric_cells import (
@@ -73,9 +73,9 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
                 *_cells(result, " " if full and not several else "\n"),
             ]
             style = "red" if result.collapsed else ""
-            table.add_row(*map(Text, head), *(cells[index] for index in kept), style=style)
+            table.add_row(*map(escape, head), *(cells[index] for index in kept), style=style)
     for label in evaluation.failures:
-        table.add_row(Text(f"{label}\nFAILED"), style="red")
+        table.add_row(escape(f"{label}\nFAILED"), style="red")
     return table
 
 

@@ -12,16 +12,21 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, RequestStatistics
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
-from ptychonnx.runtime.reconstruction.neighbour_agreement import neighbour_agreement, neighbour_pairs
+from ptychonnx.runtime.reconstruction.neighbour_agreement import (
+    NeighbourAgreement,
+    neighbour_agreement,
+    neighbour_pairs,
+)
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.segment_run import run_segments, segments
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
-from ptychonnx.runtime.reconstruction.trust import beam_warnings
+from ptychonnx.runtime.reconstruction.trust import beam_warnings, brightness_factor
 from ptychonnx.runtime.reconstruction.uncertainty import Uncertainty
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import ScaledAmplitudes
 from ptychonnx.runtime.scan.grouping import covering_groups
 
-__all__ = ["Reconstruction", "reconstruct"]
+__all__ = ["Reconstruction", "reconstruct", "sampled_agreement"]
 
 # Patterns that are listed by number in a message.
 _NAMED = 10
@@ -224,3 +229,25 @@ def reconstruct(
         misfit=misfit,
         warnings=tuple(beam_warnings(scan, session.contract)),
     )
+
+
+def sampled_agreement(
+    session: Predictor, scan: Scan, batch: int = DEFAULT_BATCH
+) -> NeighbourAgreement | None:
+    """Agreement of neighbouring patches of a scan that was reconstructed elsewhere; a sample of them is predicted.
+
+    Returns None if the scan has no probe or no neighbours, or the patches of the sample are not finite.
+    """
+    if scan.probe is None:
+        return None
+    pairs = neighbour_pairs(scan)
+    groups = covering_groups(scan.positions, session.contract.gridsize)
+    groups = groups[np.isin(groups, pairs).any(axis=1)]
+    patches: dict[int, NDArray[np.complex64]] = {}
+    factor = brightness_factor(scan, session.contract)
+    bright = replace(scan, diffraction=ScaledAmplitudes(scan.diffraction, factor)) if factor != 1 else scan
+    for index, predicted in session.batches(bright, groups, batch, session.beam(scan)):
+        for number, patch in zip(index.ravel(), predicted.reshape(-1, scan.size, scan.size), strict=True):
+            if np.isfinite(patch).all():
+                patches[int(number)] = patch
+    return neighbour_agreement(scan, pairs, patches)

@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
+from ptychonnx.harness.cli import console
 from ptychonnx.runtime.errors import DeviceError, EnvironmentFailure, InputError, InternalError, ServerError
 from ptychonnx.runtime.formats import write_scan
 
@@ -61,6 +64,23 @@ def test_a_value_of_any_length_is_not_printed_whole(failing):
     assert lines[-1].startswith("Error: provider = xxx")
     assert lines[-1].endswith("xxx, expected one of auto, cpu")
     assert len(lines[-1]) < 1600
+
+
+def test_a_terminal_obeys_nothing_in_a_name(capsys):
+    name = "night\x1b[2J\u202e \udc80.cxi"
+    shown = "night?[2J? ?.cxi"
+    table = Table(name, box=None)
+    table.add_row(name)
+    console.output.print(table)
+    console.output.print(Text(name, style="bold"))
+    console.print_lines(f"{name}: 2 patterns")
+    console.set_verbosity(0)
+    with console.report_progress() as progress:
+        progress.stage(name)
+    written = capsys.readouterr()
+    text = written.out + written.err
+    assert text.count(shown) == 5
+    assert {letter for letter in text if not letter.isprintable()} == {"\n"}
 
 
 @pytest.mark.parametrize("error", [ValueError("a [red] surprise\nin two lines"), InternalError("impossible")])

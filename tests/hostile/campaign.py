@@ -26,6 +26,7 @@ import csv
 import importlib
 import io
 import json
+import math
 import os
 import random
 import re
@@ -45,8 +46,8 @@ import numpy as np
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.machine import processor, software_versions
 from ptychonnx.runtime.reconstruction.stitching import Stitcher
+from tests.hostile.more_subjects import every_other_subject
 from tests.hostile.mutations import ORDERS, damage
-from tests.hostile.result_subjects import result_subjects
 from tests.hostile.subjects import Subject, all_subjects
 from tests.runtime.conftest import SIZE
 
@@ -68,6 +69,7 @@ _LAZY = (
     "skimage.metrics",
     "hdf5plugin",
 )
+_FRAMEWORKS = ("torch", "lightning", "onnx_ir", "onnxscript", "neuralop")
 _SERVERS: list[object] = []
 
 
@@ -90,30 +92,58 @@ class _Run:
     seconds: float
 
 
-def run_campaign(count: int, seed: int = SEED, report: bool = False, results: bool = False) -> list[Case]:
-    """Damage `count` inputs, the subjects in turn, and judge what each command makes of it."""
-    _load()
-    cases = []
+def run_campaign(
+    count: int,
+    seed: int = SEED,
+    *,
+    every: bool = False,
+    minutes: float = math.inf,
+    journal: Path | None = None,
+) -> list[Case]:
+    """Damage `count` inputs, the subjects in turn, and judge what each command makes of it.
+
+    With a `journal`, to which each case is appended, a campaign that ended after some `minutes` goes on.
+    """
+    _load(every)
+    cases = _earlier(journal, seed)
+    if len(cases) >= count:
+        return cases[:count]
+    end = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as folder:
         root, work = Path(folder) / "whole", Path(folder) / "work"
         root.mkdir()
-        subjects = all_subjects(root) + (result_subjects(root) if results else [])
+        subjects = all_subjects(root) + (every_other_subject(root) if every else [])
         expected = {subject.name: _run(subject, root, work, "") for subject in subjects}
         if failed := {name: run.lines for name, run in expected.items() if run.code}:
             raise RuntimeError(f"undamaged inputs are refused: {failed}")
-        for number in range(count):
+        for number in range(len(cases), count):
+            if time.monotonic() > end:
+                break
             subject = subjects[number % len(subjects)]
             chance = random.Random(f"{seed} {number}")
             case = _case(subject, root, work, chance, expected[subject.name])
             cases.append(case)
-            if report and case.outcome in {"fault", "changed"}:
-                print(f"{number}: {case}", flush=True)
+            if journal is not None:
+                with journal.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"seed": seed, **asdict(case)}) + "\n")
+                if case.outcome in {"fault", "changed"}:
+                    print(f"{number}: {case}", flush=True)
     return cases
 
 
-def _load() -> None:
+def _earlier(journal: Path | None, seed: int) -> list[Case]:
+    """The cases of an earlier run of the same campaign."""
+    if journal is None or not journal.exists():
+        return []
+    rows = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    if any(row.pop("seed") != seed for row in rows):
+        raise RuntimeError(f"{journal}: of another seed, expected {seed}")
+    return [Case(**row) for row in rows]
+
+
+def _load(frameworks: bool = False) -> None:
     """Load and compile in this process what the commands need, without starting a thread."""
-    for name in _LAZY:
+    for name in _LAZY + _FRAMEWORKS * frameworks:
         importlib.import_module(name)
     for placement in ("bilinear", "fourier"):
         stitcher = Stitcher(np.zeros((1, 2)), np.ones((SIZE, SIZE)), placement)
@@ -126,10 +156,10 @@ def _case(subject: Subject, root: Path, work: Path, chance: random.Random, expec
     folder = work / "damaged"
     shutil.copytree(root / subject.name.replace("/", "_"), folder)
     how = damage(subject, folder, chance)
-    order = how.removeprefix("answer: ") if subject.served else ""
+    order = how.partition(": ")[2] if subject.served else ""
     run = _run(subject, root, work, order, prepared=folder)
     outcome, message = _judged(run, expected)
-    if outcome == "changed" and subject.served:
+    if outcome == "changed" and how.startswith("answer"):
         outcome = "fault"
     left = [
         path.name
@@ -138,7 +168,7 @@ def _case(subject: Subject, root: Path, work: Path, chance: random.Random, expec
     ]
     if left:
         outcome, message = "fault", f"left {left}"
-    return Case(subject.name, how, outcome, message, round(run.seconds, 2))
+    return Case(subject.name, how[:200], outcome, message, round(run.seconds, 2))
 
 
 def _judged(run: _Run, expected: _Run) -> tuple[str, str]:
@@ -218,7 +248,11 @@ def _served(subject: Subject, order: str) -> str:
 
     kind = FailingHttpServer if subject.served == "http" else FailingGrpcServer
     server = kind(contract().to_json(), SIZE)
-    server.script.orders.extend(["", order] if order else [])
+    if order and subject.name == "server/description":
+        place, _, text = order.partition(" ")
+        server.script.descriptions[place] = text
+    elif order:
+        server.script.orders.extend(["", order])
     _SERVERS.append(server)  # a gRPC server ends with its last reference
     return f"{server.scheme}://127.0.0.1:{server.port}/network"
 
@@ -267,18 +301,24 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1620)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--results", action="store_true", help="also results of programs, which take longer")
+    parser.add_argument("--all", action="store_true", help="also kinds of input that take longer, with torch")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="end after these; the same command goes on"
+    )
     arguments = parser.parse_args()
-    start = time.monotonic()
-    cases = run_campaign(arguments.count, arguments.seed, report=True, results=arguments.results)
+    journal = None if arguments.out is None else arguments.out.with_suffix(".unfinished.jsonl")
+    cases = run_campaign(
+        arguments.count, arguments.seed, every=arguments.all, minutes=arguments.minutes, journal=journal
+    )
     counts = Counter(case.outcome for case in cases)
-    print(f"{len(cases)} inputs in {time.monotonic() - start:.0f} s: {dict(counts)}")
-    if arguments.out is not None:
+    seconds = sum(case.seconds for case in cases)
+    print(f"{len(cases)} inputs in {seconds:.0f} s: {dict(counts)}")
+    if arguments.out is not None and len(cases) == arguments.count:
         subjects = sorted({case.subject for case in cases})
         document = {
             "inputs": len(cases),
             "seed": arguments.seed,
-            "minutes": round((time.monotonic() - start) / 60, 1),
+            "minutes": round(seconds / 60, 1),
             "limits": {"memory_gib": _MEMORY / 2**30, "seconds": SECONDS},
             "processor": processor(),
             "software": software_versions(),
@@ -293,6 +333,7 @@ def main() -> None:
             "faults": [asdict(case) for case in cases if case.outcome == "fault"],
         }
         write_text(arguments.out, json.dumps(document, indent=1) + "\n")
+        journal.unlink()
     sys.exit(1 if counts["fault"] else 0)
 
 

@@ -1,4 +1,5 @@
-"""Every rename of every command that writes is killed or failed in turn, and every command meets a full disk.
+"""Every rename of every command that writes is killed or failed in turn; every command meets a full disk, and another
+process that writes the same output.
 
 Afterwards an output is the old one or the new one, and the next run removes what was left behind. The tests run the
 commands that need no training framework; `make hostile` runs all.
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib
 import json
 import os
 import resource
@@ -17,19 +17,20 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ptychonnx.runtime.atomic import working_folder
 from tests.hostile import campaign
 from tests.hostile.writers import Writer, framework_writers, more_writers, prepare, quick_writers
 
 __all__ = ["check_crashes"]
 
-_FRAMEWORKS = ("torch", "lightning", "onnx_ir", "onnxscript", "neuralop")
 # An export takes a minute on a loaded machine.
 _SECONDS = 300.0
-# Renames of one run that are disturbed at most.
-_MOST = 20
+# Renames of one run that are disturbed at most, and outputs that are written by another process.
+_MOST, _MOST_OCCUPIED = 20, 3
 
 
 def run(folder: Path, line: str, before: Callable[[], object] = lambda: None) -> tuple[int, str]:
@@ -94,15 +95,17 @@ def fill(limit: int) -> None:
 def content(folder: Path, writer: Writer) -> dict[str, bytes]:
     """The outputs of a command, by name."""
     files = {file for pattern in writer.outputs for file in folder.glob(pattern) if file.is_file()}
+    # Locks of processes that write.
+    files = {file for file in files if not file.parent.name.endswith(".writing")}
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(files)}
 
 
 def check_crashes(writers: dict[str, Writer], frameworks: bool = False) -> dict[str, Any]:
-    """Number of interruptions of each command, exit codes on a full disk, and faults."""
-    campaign._load()
-    for name in _FRAMEWORKS if frameworks else ():
-        importlib.import_module(name)
-    report: dict[str, Any] = {"interruptions": {}, "full_disk": {}, "faults": []}
+    """Number of interruptions of each command, exit codes on a full disk and while another process writes the same
+    output, and faults.
+    """
+    campaign._load(frameworks)
+    report: dict[str, Any] = {"interruptions": {}, "full_disk": {}, "occupied": {}, "faults": []}
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary) / "whole"
         for line in prepare(whole, frameworks):
@@ -113,8 +116,12 @@ def check_crashes(writers: dict[str, Writer], frameworks: bool = False) -> dict[
             trial = _Trial(whole, Path(temporary) / "work", writer, name)
             report["interruptions"][name] = trial.interrupt()
             report["full_disk"][name] = trial.fill_disk()
+            report["occupied"][name] = trial.occupy()
             report["faults"] += trial.faults
-            print(f"{name}: {report['interruptions'][name]}, {report['full_disk'][name]}", file=sys.stderr)
+            row = ", ".join(
+                str(report[column][name]) for column in ("interruptions", "full_disk", "occupied")
+            )
+            print(f"{name}: {row}", file=sys.stderr)
     return report
 
 
@@ -130,14 +137,17 @@ class _Trial:
         if code or not self.new:
             raise RuntimeError(f"{name}: {text[-1000:]}")
 
-    def once(self, before: Callable[[], object]) -> tuple[int, str, dict[str, bytes], dict[str, bytes]]:
-        """Exit code, messages, and the outputs before and after."""
+    def once(
+        self, before: Callable[[], object], here: Callable[[], object] = lambda: None
+    ) -> tuple[int, str, dict[str, bytes], dict[str, bytes]]:
+        """Exit code, messages, and the outputs before and after; `here` is called in this process before."""
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.whole, self.folder)
         for file in self.writer.earlier:
             (self.folder / file).parent.mkdir(exist_ok=True)
             (self.folder / file).write_text("old")
         old = content(self.folder, self.writer)
+        here()
         code, text = run(self.folder, self.writer.line, before)
         if journal := self.writer.journal:
             self._check_journal(self.folder / journal)
@@ -178,6 +188,22 @@ class _Trial:
             codes.append(code)
             if code and (code not in self._refusals or "Traceback" in text or now != old):
                 self.faults.append(f"{self.name} limit {limit}: {code} {text[-200:]}")
+        return codes
+
+    def occupy(self) -> list[int]:
+        """Let another process write each output in turn; the exit codes."""
+        codes = []
+        places = {name if not self.writer.as_one else name.partition("/")[0] for name in self.new}
+        for place in sorted(places)[:_MOST_OCCUPIED]:
+            with ExitStack() as stack:
+                # The lock of this process, which the forked one does not have.
+                code, text, old, now = self.once(
+                    lambda: None, lambda place=place: stack.enter_context(working_folder(self.folder / place))
+                )
+            codes.append(code)
+            told = "another process is writing it" in text
+            if code not in self._refusals or not told or "Traceback" in text or now != old:
+                self.faults.append(f"{self.name} while {place} is written: {code} {text[-200:]}")
         return codes
 
     def _is_whole(self, now: dict[str, bytes], old: dict[str, bytes]) -> bool:

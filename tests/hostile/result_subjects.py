@@ -25,7 +25,7 @@ from tests.hostile.subjects import PIXEL, Subject, known_scan, publish, stamp
 from tests.runtime.conftest import SIZE, asymmetric_object
 from tests.runtime.test_session import contract
 
-__all__ = ["result_subjects"]
+__all__ = ["publish_general", "result_subjects", "subject_folder"]
 
 _EVALUATE = ("evaluate", "--scan", "s.npz", "--csv", "o.csv")
 
@@ -80,7 +80,8 @@ def _reconstruction(scan: Scan) -> Reconstruction:
     return Reconstruction(stitched, "probe", len(scan), 0.0, 0.0)
 
 
-def _folder(root: Path, name: str, scan: Scan, artifact: Callable[[Path], None] = publish) -> Path:
+def subject_folder(root: Path, name: str, scan: Scan, artifact: Callable[[Path], None] = publish) -> Path:
+    """The folder of a subject, with an artifact and a scan."""
     folder = root / name.replace("/", "_")
     folder.mkdir()
     artifact(folder / "m.onnx")
@@ -100,14 +101,14 @@ def _general(root: Path, scan: Scan) -> list[Subject]:
         ),
     }
     for name in commands:
-        _folder(root, name, scan, publish_general)
+        subject_folder(root, name, scan, publish_general)
     return [Subject(name, files, arguments, result) for name, (files, arguments, result) in commands.items()]
 
 
 def _objects(root: Path, scan: Scan, result: Reconstruction) -> list[Subject]:
     subjects = []
     for kind in ("h5", "cxi", "npz", "tif", "ptyr", "mat"):
-        folder = _folder(root, f"object/{kind}", scan)
+        folder = subject_folder(root, f"object/{kind}", scan)
         truth = result.stitched.object
         if kind == "ptyr":
             with h5py.File(folder / "o.ptyr", "w") as file:
@@ -128,7 +129,7 @@ def _objects(root: Path, scan: Scan, result: Reconstruction) -> list[Subject]:
         files = ("o_amplitude.tif", "o_phase.tif") if kind == "tif" else (f"o.{kind}",)
         arguments = (*_EVALUATE, "--object", f"theirs={files[0]}")
         subjects.append(Subject(f"object/{kind}", files, arguments, "o.csv"))
-    folder = _folder(root, "metrics", scan)
+    folder = subject_folder(root, "metrics", scan)
     write_reconstruction(folder / "o.h5", result, scan, contract())
     np.savez(folder / "r.npz", object=result.stitched.object, pixel_size=PIXEL)
     subjects.append(Subject("metrics", ("o.h5", "r.npz"), ("metrics", "o.h5", "r.npz"), ""))
@@ -146,7 +147,7 @@ def _many(root: Path, scan: Scan, result: Reconstruction) -> list[Subject]:
         "manifest/summary": ((f"night/{MANIFEST}", "night/s.h5"), ("summary", "night"), ""),
     }
     for name, (files, arguments, output) in commands.items():
-        folder = _folder(root, name, scan)
+        folder = subject_folder(root, name, scan)
         (folder / "night").mkdir()
         if not output:
             write_reconstruction(folder / "night/s.h5", result, scan, contract())
@@ -165,7 +166,7 @@ def _many(root: Path, scan: Scan, result: Reconstruction) -> list[Subject]:
         )
         (folder / files[0]).write_text(record.model_dump_json() + "\n")
         subjects.append(Subject(name, files, arguments, output))
-    folder = _folder(root, "part", scan)
+    folder = subject_folder(root, "part", scan)
     line = "reconstruct m.onnx s.npz --provider cpu --shard 1/1 --out part.h5"
     subprocess.run(
         [sys.executable, "-m", "ptychonnx", *line.split()], cwd=folder, check=True, capture_output=True
@@ -175,7 +176,7 @@ def _many(root: Path, scan: Scan, result: Reconstruction) -> list[Subject]:
 
 
 def _others(root: Path, scan: Scan) -> list[Subject]:
-    check, sign, live = (_folder(root, name, scan) for name in ("check", "key", "live"))
+    check, sign, live = (subject_folder(root, name, scan) for name in ("check", "key", "live"))
     key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -1,4 +1,4 @@
-"""Interrupted commands, and commands on a full disk, leave the old output or the new one."""
+"""Interrupted commands, commands on a full disk and two commands at once leave the old output or the new one."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def test_outputs_are_old_or_new_after_a_kill_a_failed_rename_or_a_full_disk():
     assert report["faults"] == []
     assert all(report["interruptions"].values())
     assert {name: codes[0] for name, codes in report["full_disk"].items() if codes[0] != 3} == {}
+    assert {name: codes for name, codes in report["occupied"].items() if set(codes) != {2}} == {}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs limits of file sizes")

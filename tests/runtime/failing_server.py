@@ -33,11 +33,22 @@ GRPC_CODES = {
     "404": grpc.StatusCode.NOT_FOUND,
 }
 
+# Orders that hold for an answer of any kind.
+ANYWHERE = {"garbage", "deep", "gzip", "long", "endless", "reset", "drip", "drip head"}
+
 
 def identity(values: np.ndarray) -> np.ndarray:
     """[m, C, N, N] to [m, N, N, C, 2]."""
     last = np.moveaxis(values, 1, -1).astype(np.float32)
     return np.stack([last, 0.5 * last], axis=-1)
+
+
+def answered(order: str, values: np.ndarray) -> np.ndarray:
+    """The output of the network, or another one as told."""
+    parts = identity(values)[:, :-1] if order == "shape" else identity(values)
+    if order == "nan":
+        parts[-1, 0, 0, 0, 0] = np.nan
+    return parts
 
 
 class Script:
@@ -47,13 +58,17 @@ class Script:
     ``shape`` and ``name`` (another output), ``garbage``, ``newer`` (version 2 answers), ``gzip`` (a compressed answer),
     ``long`` (a gigabyte is announced), ``endless`` (never ends), ``drip`` and ``drip head`` (a byte every 0.1 s),
     ``bytes`` (an output of strings), ``deep`` (a description of 100,000 levels), ``less`` (fewer values than its shape
-    has).
+    has), ``nan`` (one value is no number), ``nothing`` (no output).
     Without an order the answer is right.
+
+    `descriptions` replaces what is answered over HTTP, by the last part of the path: ``ready``, ``config``, ``v2``, or
+    the name of the model; by an order or a text.
     """
 
     def __init__(self, contract: str | None, side: int, batch: int) -> None:
         self.contract, self.side, self.batch = contract, side, batch
         self.orders: deque[str] = deque()
+        self.descriptions: dict[str, str] = {}
         self.seen: list[int] = []
         self.tokens: set[str | None] = set()
         self.together = self.most_together = 0
@@ -122,7 +137,14 @@ class FailingHttpServer:
             wbufsize = -1
 
             def do_GET(self) -> None:
-                if self.path.endswith("/ready"):
+                place = self.path.rpartition("/")[2]
+                if place in script.descriptions:
+                    order = script.descriptions[place]
+                    if order.isdigit() or order in ANYWHERE:
+                        self.infer(order, np.zeros((1, 1, 1, 1), np.float32))
+                    else:
+                        self.answer(200, order.encode())
+                elif self.path.endswith("/ready"):
                     self.answer(200, b"")
                 elif self.path.endswith("/config"):
                     known = script.contract is not None
@@ -165,7 +187,7 @@ class FailingHttpServer:
                 if order == "reset":
                     self.drop()
                     return
-                parts = identity(values)[:, :-1] if order == "shape" else identity(values)
+                parts = answered(order, values)
                 name = "other" if order == "name" else "object"
                 datatype = "BYTES" if order == "bytes" else "FP32"
                 shape = (10**6, *parts.shape[1:]) if order == "less" else parts.shape
@@ -175,8 +197,9 @@ class FailingHttpServer:
                 else:
                     output["data"] = parts.ravel().tolist()
                 version = "2" if order == "newer" else "1"
+                outputs = [] if order == "nothing" else [output]
                 head = json.dumps(
-                    {"model_name": "network", "model_version": version, "outputs": [output]}
+                    {"model_name": "network", "model_version": version, "outputs": outputs}
                 ).encode()
                 if binary:
                     extra = {"Inference-Header-Content-Length": str(len(head))}
@@ -291,16 +314,22 @@ class FailingGrpcServer:
                     script.done()
                 if order in GRPC_CODES:
                     context.abort(GRPC_CODES[order], f"as told: {order}")
-                parts = identity(values)[:, :-1] if order == "shape" else identity(values)
+                parts = answered(order, values)
                 datatype = "BYTES" if order == "bytes" else "FP32"
                 answer = service_pb2.ModelInferResponse(
                     model_name="network", model_version="2" if order == "newer" else "1"
                 )
+                if order == "nothing":
+                    return answer
+                if order == "gzip":
+                    context.set_compression(grpc.Compression.Gzip)
                 answer.outputs.add(
                     name="other" if order == "name" else "object", datatype=datatype, shape=parts.shape
                 )
                 content = np.ascontiguousarray(parts).tobytes()
-                answer.raw_output_contents.append(content + bytes(2 * 10**7 if order == "long" else 0))
+                answer.raw_output_contents.append(
+                    content + bytes(2 * 10**7 if order in {"long", "gzip"} else 0)
+                )
                 return answer
 
         self._server = grpc.server(futures.ThreadPoolExecutor(16))

@@ -22,6 +22,7 @@ from ptychonnx.runtime.reconstruction.neighbour_agreement import (
     neighbour_agreement,
     neighbour_pairs,
 )
+from ptychonnx.runtime.reconstruction.reconstruction import sampled_agreement
 from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
@@ -296,3 +297,8 @@ def test_a_reconstruction_at_reversed_positions_is_wrong_however_good_its_misfit
     misfit = reconstruct(session, replace(scan, positions=positions, reference=None)).misfit
     assert misfit.verdict == "wrong"
     assert misfit.agreement.better == "rows and columns exchanged"
+    # Where other processes reconstruct, a sample is predicted again.
+    sample = sampled_agreement(session, replace(scan, positions=positions, reference=None))
+    assert sample.better == "rows and columns exchanged"
+    assert sample.value == pytest.approx(misfit.agreement.value, abs=1e-3)
+    assert sampled_agreement(session, scan.subset(np.arange(1))) is None

@@ -76,13 +76,14 @@ def test_tables_of_positions(scan, explains, tmp_path, separator, decimal, heade
     explains(read_scan(tmp_path / "s.npz", options=by_mapping()), tolerance=5e-3)
 
 
-def test_names_of_columns_state_their_order_and_unit(scan, explains, tmp_path):
+@pytest.mark.parametrize("names", ["x_um,y_um", "stage x_um,stage y_um", "X (um),Y (um)"])
+def test_names_of_columns_state_their_order_and_unit(scan, explains, tmp_path, names):
     np.savez(tmp_path / "s.npz", d=counts(scan))
-    table(tmp_path / "p.csv", scan.positions[:, ::-1] * PIXEL * 1e6, header="x_um,y_um")
+    table(tmp_path / "p.csv", scan.positions[:, ::-1] * PIXEL * 1e6, header=names)
     lines = []
     explains(read_scan(tmp_path / "s.npz", options=by_mapping(), log=lines.append), tolerance=5e-3)
-    assert "unit: um (by the name x_um)" in lines
-    assert "axes: column,row (by the names x_um, y_um)" in lines
+    assert f"axes: column,row (by the names {names.replace(',', ', ')})" in lines
+    assert f"unit: um (by the name {names.lower().partition(',')[0]})" in lines
 
 
 def test_a_table_with_a_hole_is_refused(scan, tmp_path):
@@ -103,6 +104,41 @@ def test_encoder_samples_are_averaged_on_request(scan, explains, tmp_path):
     with pytest.raises(InputError, match=r"p\.csv has shape \(60, 2\).*--average-positions averages 3"):
         read_scan(tmp_path / "s.npz", options=by_mapping())
     explains(read_scan(tmp_path / "s.npz", options=by_mapping(average_positions=True)), tolerance=5e-3)
+
+
+def test_a_column_of_frames_states_the_order_and_what_is_averaged(scan, explains, tmp_path):
+    np.savez(tmp_path / "s.npz", d=counts(scan))
+    shuffled = np.random.default_rng(4).permutation(20)
+    metres = scan.positions * PIXEL
+    rows = np.column_stack([shuffled, metres[shuffled, 1], metres[shuffled, 0], np.ones(20)])
+    table(tmp_path / "p.csv", rows, header="frame,x (m),y (m),current_mA")
+    lines = []
+    explains(read_scan(tmp_path / "s.npz", options=by_mapping(), log=lines.append), tolerance=5e-3)
+    assert "positions: sorted by frame" in lines
+    assert "axes: column,row (by the names x (m), y (m))" in lines
+    # One to three samples for each frame, whose mean is its position.
+    several = np.arange(20) % 3 + 1
+    parts = [
+        np.column_stack(
+            [np.full(count, number), *(metres[number, axis] + PIXEL * offsets for axis in (0, 1))]
+        )
+        for number, count in enumerate(several.tolist())
+        for offsets in [np.linspace(-1, 1, count) if count > 1 else np.zeros(1)]
+    ]
+    table(tmp_path / "p.csv", np.concatenate(parts), header="frame,row_m,column_m")
+    with pytest.raises(InputError, match=r"p\.csv has 39 rows for 20 values of frame.*--average-positions"):
+        read_scan(tmp_path / "s.npz", options=by_mapping())
+    explains(read_scan(tmp_path / "s.npz", options=by_mapping(average_positions=True)), tolerance=5e-3)
+
+
+@pytest.mark.parametrize("header", ["frame,a,b", "frame,x,x", "x,y,y_set"])
+def test_a_table_whose_columns_are_unclear_is_refused(scan, tmp_path, header):
+    np.savez(tmp_path / "s.npz", d=counts(scan))
+    table(tmp_path / "p.csv", np.column_stack([np.arange(20), scan.positions]), header=header)
+    with pytest.raises(
+        InputError, match=rf"has the columns {header.replace(',', ', ')}, expected one named x"
+    ):
+        read_scan(tmp_path / "s.npz", options=by_mapping())
 
 
 def test_more_positions_than_patterns_are_ignored_on_request(scan, explains, tmp_path):
@@ -247,11 +283,19 @@ def test_probes_of_other_programs(probe, tmp_path, name):
 
 
 def test_files_without_a_probe_are_refused(tmp_path):
+    np.save(tmp_path / "text.npy", np.full((1, 8, 8), b"1", "S8"))
+    fields = np.zeros((1, 8, 8), dtype=[("real", "<f8"), ("imag", "<f8")])
+    fields["imag"] = np.inf
+    hdf5(tmp_path / "infinite.mat", probe=fields)
+    hdf5(tmp_path / "text.mat", probe=fields.astype([("real", "S3"), ("imag", "<f8")]))
     hdf5(tmp_path / "none.h5", other=np.zeros(3))
     hdf5(tmp_path / "real.h5", probe=np.zeros((8, 8)))
     (tmp_path / "old.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
     for name, message in (
         ("none.h5", "no dataset probe"),
+        ("text.npy", r"text\.npy is \|S8, expected complex numbers"),
+        ("infinite.mat", "holds NaN or infinity"),
+        ("text.mat", r"/probe: real is \|S3, expected complex numbers"),
         ("real.h5", "expected a probe, complex"),
         ("old.mat", r"no NPZ file, NPY or HDF5 \(MATLAB: save with -v7\.3\)"),
     ):

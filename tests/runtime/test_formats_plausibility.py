@@ -116,14 +116,14 @@ def test_near_field_scans_are_recognised_by_their_fresnel_number(scan, tmp_path)
         read_scan(near_field(tmp_path, scan))
 
 
-def rotated(tmp_path, scan, angle, *, ordered=True, mount="angle"):
-    """x and y stages of which x is carried by a rotation about the vertical."""
+def rotated(tmp_path, scan, angle, *, ordered=True, mount="angle", length=1.0):
+    """x and y stages of which x is carried by a rotation about the vertical, whose vector has a length."""
     row, column = scan.positions.T * PIXEL
     chain = {"sx": mount, "angle": "sy", "sy": "."} if ordered else {}
     axes = {
         "sx": (column, [1.0, 0, 0], {}),
         "sy": (row, [0, 1.0, 0], {}),
-        "angle": (angle, [0, 1.0, 0], {"transformation_type": "rotation", "units": "deg"}),
+        "angle": (angle, [0, length, 0], {"transformation_type": "rotation", "units": "deg"}),
     }
     changes = [
         (
@@ -142,6 +142,13 @@ def test_a_rotated_stage_moves_the_sample_by_its_projection(scan, tmp_path):
     np.testing.assert_allclose(
         np.ptp(read_scan(rotated(tmp_path, scan, 0.0)).positions, axis=0), np.ptp(scan.positions, axis=0)
     )
+
+
+def test_an_axis_is_a_direction_whatever_its_length(scan, tmp_path):
+    back = read_scan(rotated(tmp_path, scan, 60.0, length=2.0))
+    np.testing.assert_allclose(np.ptp(back.positions, axis=0), np.ptp(scan.positions, axis=0) * [1, 0.5])
+    with pytest.raises(InputError, match=r"angle has shape \(\) and vector \[0\.0, 0\.0, 0\.0\], expected"):
+        read_scan(rotated(tmp_path, scan, 61.0, length=0.0))
 
 
 def test_a_rotated_stage_of_unknown_order_is_refused(scan, tmp_path):

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.inference.remote import authentication
 from ptychonnx.runtime.inference.remote.address import Address
 from ptychonnx.runtime.inference.remote.authentication import TOKEN_VARIABLE, Credentials, read_token
 from tests.certificates import make_certificates
@@ -91,3 +95,19 @@ def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
         read_token(file)
     with pytest.raises(InputError, match="cannot be read as a token"):
         read_token(tmp_path / "absent")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+def test_a_token_comes_through_a_pipe_or_is_not_waited_for(tmp_path, monkeypatch):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # The reader is there before the writer, as with a program that takes its time.
+    writer = threading.Timer(0.3, lambda: pipe.write_text("from-pipe\n"))
+    writer.start()
+    assert read_token(pipe) == "from-pipe"
+    writer.join()
+    monkeypatch.setattr(authentication, "_PATIENCE", 0.2)
+    with pytest.raises(InputError, match=r"nothing was written into it for 0\.2 s, expected a token"):
+        read_token(pipe)
+    with pytest.raises(InputError, match="longer than 65536 bytes, expected a token"):
+        read_token("/dev/zero")

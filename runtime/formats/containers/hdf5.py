@@ -21,7 +21,7 @@ from ptychonnx.runtime.formats.containers.hdf5_links import (
 )
 from ptychonnx.runtime.formats.containers.hdf5_storage import unwritten
 from ptychonnx.runtime.formats.containers.memory import check_memory
-from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
+from ptychonnx.runtime.formats.containers.single_precision import in_single_precision, of_two_fields
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, LENGTH_UNITS, positive_number
 from ptychonnx.runtime.formats.read_options import ReadOptions
 
@@ -129,8 +129,7 @@ class HDF5File:
         if dataset.dtype.names is not None and set(dataset.dtype.names) == {"real", "imag"}:
             # MATLAB's complex numbers; its arrays are column-major, so that images come out transposed.
             values = self.load(dataset, complete=False)
-            numbers = values["real"] + 1j * values["imag"]
-            return in_single_precision(numbers, f"{self.path}: {dataset.name}").swapaxes(-1, -2)
+            return of_two_fields(values, f"{self.path}: {dataset.name}").swapaxes(-1, -2)
         return in_single_precision(self._array(expected, names, "c"), f"{self.path}: {dataset.name}")
 
     def vectors(self, expected: str, *names: str) -> tuple[NDArray[np.float64], ...]:

@@ -55,6 +55,12 @@ _LARGEST_SPAN_M = 0.05
 # Units of positions by every name that files use.
 _UNITS = {name: unit for name, metres in LENGTH_UNITS.items() for unit in METRES if METRES[unit] == metres}
 _UNITS |= {"px": "px", "pixel": "px", "pixels": "px"}
+_INITIALS = ("xy", "xr", "cy", "cr")
+# Names of the columns of a table: row, column, and number of the frame.
+_COLUMNS = tuple(
+    re.compile(rf"(?:^|[\W_])(?:{names})(?:$|[\W_\d])", re.IGNORECASE)
+    for names in ("y|rows?", "x|col(?:umn)?s?", "frames?|index|patterns?|triggers?|points?")
+)
 # Endings of names that state a unit, such as lambda_nm, y [mm] and x (um).
 UNIT_SUFFIX = re.compile(rf"(?:_|[\s(\[/]+)({'|'.join(map(re.escape, _UNITS))})[)\]\s]*$")
 
@@ -133,7 +139,9 @@ def _positions(
         elif values.ndim == 2 and len(values) == 2 and values.shape[1] != 2:
             values = values.T
         names = arrays.names_of(key)
-        if len(names) == 2 and names[0][:1].lower() in "xc" and names[1][:1].lower() in "yr":
+        if len(names) > 2:
+            values, names = _named_columns(arrays, options, values, names, n)
+        if len(names) == 2 and (_named_x_y(*names) or (names[0][:1] + names[1][:1]).lower() in _INITIALS):
             axes = Convention("column,row", f"by the names {names[0]}, {names[1]}")
         elif len(names) == 2:
             axes = Convention("row,column", f"assumed, named {names[0]}, {names[1]}")
@@ -146,12 +154,57 @@ def _positions(
     else:
         values = raster_positions(options, n, str(arrays.path))
         return values, _unit(None, (), values, "", options), Convention("row,column", "raster convention")
-    names = (*arrays.names_of(key), arrays.names[key])
+    of_columns = names if key == "positions" else ()
     return (
         _one_for_each(arrays, options, values, n),
-        _unit(arrays.find(key, "positions"), names, values, f"{arrays.where(key)}: its units are", options),
+        _unit(
+            arrays.find(key, "positions"),
+            (*of_columns, arrays.names[key]),
+            values,
+            f"{arrays.where(key)}: its units are",
+            options,
+        ),
         axes,
     )
+
+
+def _named_x_y(first: str, second: str) -> bool:
+    row, column, _ = _COLUMNS
+    return bool(column.search(first) and row.search(second))
+
+
+def _named_columns(
+    arrays: MappedArrays,
+    options: ReadOptions,
+    values: NDArray[np.float64],
+    names: tuple[str, ...],
+    n: int,
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Row and column of a table with more columns, and their names; a column of frames states the order."""
+    where = arrays.where("positions")
+    matching = [[index for index, name in enumerate(names) if kind.search(name)] for kind in _COLUMNS]
+    rows, columns, frames = matching
+    if len(rows) != 1 or len(columns) != 1 or len(frames) > 1:
+        raise InputError(f"{where} has the columns {', '.join(names)}, expected one named x and one named y")
+    chosen = sorted([*rows, *columns])
+    picked, kept = values[:, chosen], tuple(names[index] for index in chosen)
+    arrays.notes.append(f"positions: the columns {kept[0]} and {kept[1]} of {', '.join(names)}")
+    if not frames:
+        return picked, kept
+    name = names[frames[0]]
+    unique, frame = np.unique(values[:, frames[0]], return_inverse=True)
+    samples = np.bincount(frame)
+    if len(unique) == len(values):
+        if (np.diff(frame) < 0).any():
+            arrays.notes.append(f"positions: sorted by {name}")
+        return picked[np.argsort(frame)], kept
+    if not options.average_positions:
+        raise InputError(
+            f"{where} has {len(values)} rows for {len(unique)} values of {name}, expected {n} of each: "
+            f"--average-positions averages the rows of each {name}"
+        )
+    arrays.notes.append(f"positions: mean of {samples.min()} to {samples.max()} rows of each {name} (given)")
+    return np.stack([np.bincount(frame, part) / samples for part in picked.T], axis=1), kept
 
 
 def _one_for_each(

@@ -176,6 +176,8 @@ def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
         rotation = attribute_text(axis, "transformation_type") == "rotation"
         values = _values(file, axis, n, rotation=rotation)
         vector = np.asarray(axis.attrs["vector"], dtype=np.float64)
+        # Files that are not normalised would turn by another angle.
+        vector = vector / np.linalg.norm(vector)
         moving += values.size == n and not rotation
         if not rotation:
             position = position + values[:, None] * vector
@@ -213,7 +215,9 @@ def _chain(axes: list[h5py.Dataset]) -> tuple[list[h5py.Dataset], bool]:
 def _values(file: HDF5File, axis: h5py.Dataset, n: int, *, rotation: bool) -> NDArray[np.float64]:
     """Values in metres or radians, [n] or [1]."""
     vector = np.asarray(axis.attrs["vector"])
-    shaped = vector.shape == (3,) and vector.dtype.kind in "fiu" and np.isfinite(vector).all()
+    shaped = (
+        vector.shape == (3,) and vector.dtype.kind in "fiu" and np.isfinite(vector).all() and vector.any()
+    )
     if axis.size not in (1, n) or not shaped or axis.dtype.kind not in "fiu":
         raise InputError(
             f"{file.path}: {axis.name} has shape {axis.shape} and vector {vector.tolist()}, expected {n} values "

@@ -36,7 +36,7 @@ from ptychonnx.runtime.formats.containers.npz import (
     open_archive,
     real_array,
 )
-from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
+from ptychonnx.runtime.formats.containers.single_precision import in_single_precision, of_two_fields
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.paths import StrPath
 
@@ -133,7 +133,7 @@ def _from_hdf5(file: HDF5File) -> ReadObject:
     values = file.load(dataset, complete=False)
     if values.dtype.names and {"real", "imag"} <= set(values.dtype.names):
         # MATLAB stores columns first.
-        values = (values["real"] + 1j * values["imag"]).T
+        values = of_two_fields(values, f"{file.path}: {dataset.name}").T
     return _checked(file.path, values, size)
 
 
@@ -158,7 +158,9 @@ def _from_tiff(path: Path) -> NDArray[np.complex128]:
         raise InputError(
             f"{path}: amplitude {images['amplitude'].shape} and phase {images['phase'].shape}, expected one shape"
         )
-    return images["amplitude"] * np.exp(1j * images["phase"])
+    # Values that are not finite are refused later.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return images["amplitude"] * np.exp(1j * images["phase"])
 
 
 def _checked(path: Path, values: NDArray, pixel_size: float | None) -> ReadObject:

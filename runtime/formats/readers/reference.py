@@ -44,6 +44,7 @@ from ptychonnx.runtime.formats.containers.npz import (
     open_archive,
     real_array,
 )
+from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.formats.readers.objects import SAME_PIXELS, archive_pixel_size, hdf5_pixel_size
 from ptychonnx.runtime.formats.readers.ptychodus import placed_object
@@ -258,11 +259,12 @@ def _origin_from_corners(path: Path, corners: NDArray[np.float64], scan: Scan) -
 def _reference(path: Path, reference_object: NDArray, origin: NDArray) -> Reference:
     if reference_object.ndim != 2 or reference_object.size == 0:
         raise InputError(f"{path}: 'object' has shape {reference_object.shape}, expected [rows, columns]")
-    if not np.isfinite(reference_object).all():
+    whole = in_single_precision(reference_object, f"{path}: 'object'")
+    if not np.isfinite(whole).all():
         raise InputError(f"{path}: 'object' holds NaN or infinity, expected finite values")
     if np.shape(origin) != (2,) or origin.dtype.kind not in "fiu" or not np.isfinite(origin).all():
         values = reprlib.repr(np.ravel(origin).tolist())
         raise InputError(
             f"{path}: origin is {values} of shape {np.shape(origin)}, expected finite (row, column)"
         )
-    return Reference(reference_object.astype(np.complex64), (float(origin[0]), float(origin[1])))
+    return Reference(whole, (float(origin[0]), float(origin[1])))

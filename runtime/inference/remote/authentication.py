@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import ssl
+import stat
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +17,10 @@ from ptychonnx.runtime.inference.remote.address import Address
 __all__ = ["TOKEN_VARIABLE", "Credentials", "read_token"]
 
 TOKEN_VARIABLE = "PTYCHONNX_SERVER_TOKEN"
+# Tokens have some kilobytes at most.
+_LONGEST = 2**16
+# Seconds to wait for the program that writes a token into a pipe.
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -78,11 +86,14 @@ def _no_password() -> str:
 def read_token(file: str | Path | None = None) -> str | None:
     """Read the token from a file, or else from the variable ``PTYCHONNX_SERVER_TOKEN``; None without either.
 
-    Raises InputError if the file cannot be read or does not contain a token. The message does not repeat its content.
+    The file may be a pipe, into which another program writes the token.
+
+    Raises InputError if the file cannot be read or does not contain a token, or if nobody writes into the pipe. The
+    message does not repeat its content.
     """
     if file is not None:
         try:
-            text, where = Path(file).read_text(encoding="ascii"), str(file)
+            text, where = _content(Path(file)).decode("ascii"), str(file)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{file}: cannot be read as a token ({type(error).__name__})") from None
     elif TOKEN_VARIABLE in os.environ:
@@ -93,3 +104,25 @@ def read_token(file: str | Path | None = None) -> str | None:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise InputError(f"{where}: contains no token, expected one word of printable characters")
     return token
+
+
+def _content(path: Path) -> bytes:
+    """Bytes of a file or a pipe, which end within a time and a size."""
+    # Opening a pipe waits for a program that writes into it, unless it is opened like this.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    content, deadline = b"", time.monotonic() + _PATIENCE
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        while len(content) <= _LONGEST:
+            left = max(0.0, deadline - time.monotonic())
+            if _is_pipe(file) and not select.select([file], [], [], left)[0]:
+                if content:
+                    return content
+                raise InputError(f"{path}: nothing was written into it for {_PATIENCE:g} s, expected a token")
+            if not (block := file.read(_LONGEST)):
+                return content
+            content += block
+    raise InputError(f"{path}: longer than {_LONGEST} bytes, expected a token")
+
+
+def _is_pipe(file: io.FileIO) -> bool:
+    return stat.S_ISFIFO(os.fstat(file.fileno()).st_mode)
