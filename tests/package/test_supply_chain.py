@@ -74,16 +74,21 @@ def test_the_page_of_licences_lists_every_pinned_package():
     assert sorted(pins().keys() - listed) == []
 
 
-def test_commands_run_without_a_network(tmp_path):
-    unshare = shutil.which("unshare")
+def test_commands_run_without_a_network_and_look_for_none(tmp_path):
+    unshare, strace = shutil.which("unshare"), shutil.which("strace")
     if unshare is None or subprocess.run([unshare, "-rn", "true"], capture_output=True).returncode:
         pytest.skip("no network namespaces here")
     command = [unshare, "-rn", sys.executable, "-m", "ptychonnx.harness.cli"]
+    trace = tmp_path / "connections"
+    traced = [strace, "-f", "-qq", "-e", "trace=connect,sendto", "-o", trace]
+    if strace is not None and not subprocess.run([*traced, "true"], capture_output=True).returncode:
+        command = [*traced, *command]
     scan = tmp_path / "data" / "test.npz"
     for arguments in (
         ("simulate", "lines", "--train-grid", "3", "--test-grid", "3", "--out", tmp_path / "data"),
         ("info",),
         ("inspect", "zoo:baseline"),
+        ("check", scan),
         ("reconstruct", "zoo:baseline", scan, "--out", tmp_path / "o.h5"),
         ("evaluate", "zoo:baseline", "--scan", scan, "--out", tmp_path / "report"),
         ("deploy", "triton", ROOT / "zoo" / "baseline.onnx", "--repository", tmp_path / "repo"),
@@ -93,6 +98,7 @@ def test_commands_run_without_a_network(tmp_path):
             [*command, *map(str, arguments)], capture_output=True, text=True, timeout=200, env=environment
         )
         assert child.returncode == 0, child.stderr[-500:]
+        assert not trace.exists() or "AF_INET" not in trace.read_text()
 
 
 def test_openvino_is_imported_without_its_telemetry():

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["in_single_precision", "of_two_fields"]
+__all__ = ["in_single_precision", "of_polar", "of_two_fields"]
 
 
 def in_single_precision(values: NDArray, where: str) -> NDArray[np.complex64]:
@@ -36,3 +36,12 @@ def of_two_fields(values: NDArray, where: str) -> NDArray[np.complex64]:
     numbers = np.empty(values.shape, np.complex64)
     numbers.real, numbers.imag = parts["real"], parts["imag"]
     return numbers
+
+
+def of_polar(amplitude: NDArray, phase: NDArray, where: str) -> NDArray[np.complex64]:
+    """Complex numbers from amplitude and phase in rad; those of an infinite phase are NaN.
+
+    Raises InputError as `in_single_precision`.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        return in_single_precision(amplitude * np.exp(1j * phase), where)

@@ -36,7 +36,7 @@ from ptychonnx.runtime.formats.containers.npz import (
     open_archive,
     real_array,
 )
-from ptychonnx.runtime.formats.containers.single_precision import in_single_precision, of_two_fields
+from ptychonnx.runtime.formats.containers.single_precision import in_single_precision, of_polar, of_two_fields
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.paths import StrPath
 
@@ -137,7 +137,7 @@ def _from_hdf5(file: HDF5File) -> ReadObject:
     return _checked(file.path, values, size)
 
 
-def _from_tiff(path: Path) -> NDArray[np.complex128]:
+def _from_tiff(path: Path) -> NDArray[np.complex64]:
     from skimage.io import imread
 
     stem, _, kind = path.stem.rpartition("_")
@@ -158,9 +158,7 @@ def _from_tiff(path: Path) -> NDArray[np.complex128]:
         raise InputError(
             f"{path}: amplitude {images['amplitude'].shape} and phase {images['phase'].shape}, expected one shape"
         )
-    # Values that are not finite are refused later.
-    with np.errstate(invalid="ignore", over="ignore"):
-        return images["amplitude"] * np.exp(1j * images["phase"])
+    return of_polar(images["amplitude"], images["phase"], f"{path}: the object")
 
 
 def _checked(path: Path, values: NDArray, pixel_size: float | None) -> ReadObject:

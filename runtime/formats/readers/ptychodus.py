@@ -155,7 +155,9 @@ def read_training(file: HDF5File) -> RawScan:
 def combined_layers(file: HDF5File) -> NDArray[np.complex64]:
     """`object` [rows, columns]; layers along the beam are multiplied."""
     layers = file.complex("complex [layers, rows, columns]", "object")
-    whole = np.prod(layers, axis=0) if layers.ndim == 3 else layers
+    # A product beyond the range of float32 is refused like an infinite value.
+    with np.errstate(invalid="ignore", over="ignore"):
+        whole = np.prod(layers, axis=0) if layers.ndim == 3 else layers
     if whole.ndim != 2 or whole.size == 0:
         raise InputError(f"{file.path}: object has shape {layers.shape}, expected [layers, rows, columns]")
     return whole

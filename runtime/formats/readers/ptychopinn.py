@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.npz import Archive, complex_array, real_array
+from ptychonnx.runtime.formats.containers.single_precision import of_polar
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, scaled_probe, valid_values
 from ptychonnx.runtime.formats.read_options import Conventions
@@ -219,10 +220,10 @@ def _labels(archive: Archive, coordinates: tuple[int, ...], scan: Scan) -> NDArr
         phase = real_array(archive, "Y_phi", "phases in rad [n, N, N]")
         if amplitude.shape != phase.shape:
             raise InputError(f"{archive.path}: 'Y_phi' has shape {phase.shape}, expected {amplitude.shape}")
-        labels = _flat_patterns(archive, "Y_I", amplitude * np.exp(1j * phase), coordinates)
+        whole = of_polar(amplitude, phase, f"{archive.path}: 'Y_I' and 'Y_phi'")
+        labels = _flat_patterns(archive, "Y_I", whole, coordinates)
     else:
         return None
-    labels = labels.astype(np.complex64)
     if labels.shape != scan.diffraction.shape:
         raise InputError(
             f"{archive.path}: labels have shape {labels.shape}, expected {scan.diffraction.shape}"

@@ -51,8 +51,10 @@ def _behind_probe(
     sample = sample_of(len(labels))
     measured = diffraction[sample].ravel()
     phase_only = np.exp(1j * np.angle(probe))
-    as_object = np.corrcoef(forward(labels[sample], probe).ravel(), measured)[0, 1]
-    as_lit = np.corrcoef(forward(labels[sample], phase_only).ravel(), measured)[0, 1]
+    # Labels that are all the same correlate with nothing.
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        as_object = np.corrcoef(forward(labels[sample], probe).ravel(), measured)[0, 1]
+        as_lit = np.corrcoef(forward(labels[sample], phase_only).ravel(), measured)[0, 1]
     return bool(as_lit > as_object)
 
 
