@@ -11,6 +11,8 @@ The names below are the public interface; each is loaded when it is first used.
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
     from ptychonnx.runtime.scan import Reference, Scan
 
 __version__ = "0.2.0"
+
+# Since version 1.29 onnxruntime sends the names, hashes and run times of models to Microsoft, and keeps a number of the
+# device, unless this is set when it is loaded. A value that the user set stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if "onnxruntime" in sys.modules:
+    sys.modules["onnxruntime"].disable_telemetry_events()
 
 __all__ = [
     "Contract",

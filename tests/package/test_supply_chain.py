@@ -94,11 +94,30 @@ def test_commands_run_without_a_network_and_look_for_none(tmp_path):
         ("deploy", "triton", ROOT / "zoo" / "baseline.onnx", "--repository", tmp_path / "repo"),
     ):
         environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+        # In CI, onnxruntime itself sends nothing.
+        for name in ("CI", "ORT_DISABLE_TELEMETRY"):
+            environment.pop(name, None)
         child = subprocess.run(
             [*command, *map(str, arguments)], capture_output=True, text=True, timeout=200, env=environment
         )
         assert child.returncode == 0, child.stderr[-500:]
         assert not trace.exists() or "AF_INET" not in trace.read_text()
+    # Where onnxruntime would keep a number of the device, and what it has not sent yet.
+    assert not [path for path in (tmp_path / "cache").rglob("*") if "onnxruntime" in path.name]
+
+
+def test_onnxruntime_reports_nothing_unless_the_user_wants_it():
+    program = "import ptychonnx, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    for before, after in ({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0"):
+        environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+        child = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            env=environment | before,
+            check=True,
+        )
+        assert child.stdout == f"{after}\n"
 
 
 def test_openvino_is_imported_without_its_telemetry():
