@@ -32,6 +32,7 @@ def test_an_energy_without_units_is_in_electron_volts(scan, explains, tmp_path, 
         (f"{DETECTOR}/distance", 2000.0, "mm"),
         (f"{DETECTOR}/x_pixel_size", 75.0, "um"),
         (TRANSLATION, None, "um"),
+        (TRANSLATION, None, "micrometer"),
     ],
 )
 def test_cxi_quantities_are_read_by_their_units(scan, explains, tmp_path, name, value, unit):
