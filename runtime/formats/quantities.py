@@ -13,7 +13,8 @@ __all__ = ["ENERGY_UNITS", "LENGTH_UNITS", "energy_of_wavelength", "positive_num
 # Names as they occur in `units` attributes, in metres and joules.
 LENGTH_UNITS = METRES | {
     "meter": 1.0, "metre": 1.0, "meters": 1.0, "metres": 1.0, "micron": 1e-6, "microns": 1e-6, "µm": 1e-6,
-    "μm": 1e-6, "millimeter": 1e-3, "micrometer": 1e-6, "nanometer": 1e-9, "angstrom": constants.angstrom, "Å": constants.angstrom, "A": constants.angstrom, "pm": 1e-12,
+    "μm": 1e-6, "millimeter": 1e-3, "micrometer": 1e-6, "nanometer": 1e-9,
+    "angstrom": constants.angstrom, "Å": constants.angstrom, "A": constants.angstrom, "pm": 1e-12,
 }  # fmt: skip
 ENERGY_UNITS = {
     "J": 1.0, "joule": 1.0, "joules": 1.0, "eV": constants.eV, "ev": constants.eV, "keV": 1e3 * constants.eV,
