@@ -23,7 +23,7 @@ from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, 
 from ptychonnx.runtime.reconstruction.trust import beam_warnings, brightness_factor
 from ptychonnx.runtime.reconstruction.uncertainty import Uncertainty
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import ScaledAmplitudes
+from ptychonnx.runtime.scan.amplitudes import MappedAmplitudes
 from ptychonnx.runtime.scan.grouping import covering_groups
 
 __all__ = ["Reconstruction", "reconstruct", "sampled_agreement"]
@@ -244,8 +244,8 @@ def sampled_agreement(
     groups = covering_groups(scan.positions, session.contract.gridsize)
     groups = groups[np.isin(groups, pairs).any(axis=1)]
     patches: dict[int, NDArray[np.complex64]] = {}
-    factor = brightness_factor(scan, session.contract)
-    bright = replace(scan, diffraction=ScaledAmplitudes(scan.diffraction, factor)) if factor != 1 else scan
+    scale = np.float32(brightness_factor(scan, session.contract))
+    bright = replace(scan, diffraction=MappedAmplitudes(scan.diffraction, lambda patterns: patterns * scale))
     for index, predicted in session.batches(bright, groups, batch, session.beam(scan)):
         for number, patch in zip(index.ravel(), predicted.reshape(-1, scan.size, scan.size), strict=True):
             if np.isfinite(patch).all():
