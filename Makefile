@@ -22,7 +22,7 @@ JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo bench bench-live bench-scale regimes exporters test hostile licences coverage package bundle resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus test-live \
+.PHONY: demo bench bench-live bench-scale regimes exporters test hostile licences coverage package bundle resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus test-slurm test-live \
 	lint types docs serve-docs install clean
 
 demo: $(STAMP)  ## simulate, train four networks, export them, evaluate them: a report in demo/
@@ -101,6 +101,10 @@ test-ptychodus: $(STAMP) $(PTYCHODUS)/installed  ## our reconstructor and file p
 	PTYCHONNX_TRAINING_PYTHON=$(abspath $(BIN))/python QT_QPA_PLATFORM=offscreen $(PTYCHODUS)/bin/python -m pytest \
 		tests/integrations/test_ptychodus.py tests/runtime/test_products.py tests/runtime/test_formats_ptychodus.py \
 		tests/harness/test_ptychodus_folder.py
+
+# apt-get install munge slurmctld slurmd slurm-client
+test-slurm: $(STAMP)  ## scripts and workers on a real Slurm, whose daemons run on this machine; as root
+	PTYCHONNX_SLURM=1 $(BIN)/python -m pytest -m slurm tests/harness/test_slurm_daemons.py
 
 test-live: $(STAMP) $(LIVE)/installed  ## `live` with simulators of detectors that are not ours, on this machine's loopback
 	PTYCHONNX_LIVE=$(abspath $(LIVE)) $(BIN)/python -m pytest -m live tests/harness/test_live_peers.py

@@ -1,4 +1,4 @@
-"""Tables of large scans, faults and the model of cost, from `benchmarks/results/scale.json`."""
+"""Tables of large scans, nights, orders of positions, faults and costs, from `benchmarks/results/scale.json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows(part: str) -> list[list[str]]:
-    """Heads and rows of a table: ``large``, ``faults`` or ``model``."""
+    """Heads and rows of a table: ``large``, ``night``, ``orders``, ``reading``, ``faults`` or ``model``."""
     results = json.loads((ROOT / "benchmarks/results/scale.json").read_text(encoding="utf-8"))
     return _TABLES[part](results)
 
@@ -65,4 +65,61 @@ def _model(results: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-_TABLES = {"large": _large, "faults": _faults, "model": _model}
+def _night(results: Mapping[str, Any]) -> list[list[str]]:
+    lines = [["", *(f"`--executor {engine}:2`" for engine in results["night"])]]
+    for name, text in (
+        ("scans", "scans"),
+        ("corrupt", "of which corrupt"),
+        ("killed_by_process_id", "workers killed by their process id"),
+        ("objects", "objects"),
+        ("equal_to_single_runs", "objects equal to those of single runs, bit for bit"),
+        ("lines_of_the_manifest", "lines of the manifest"),
+    ):
+        lines.append([text, *(str(night[name]) for night in results["night"].values())])
+    return lines
+
+
+def _orders(results: Mapping[str, Any]) -> list[list[str]]:
+    heads = [
+        "order of the positions",
+        "covered, MB",
+        "memory, MB",
+        "in tiles",
+        "stitching, ms per pattern",
+        "in tiles",
+    ]
+    lines = [heads]
+    for name, order in results["orders"]["orders"].items():
+        whole, tiles = order["whole_canvas"], order["tiles"]
+        memory, stitching = (
+            [form[key] for form in (whole, tiles)] for key in ("memory_mb", "stitch_ms_per_pattern")
+        )
+        in_tiles = [f"{memory[1]:.0f}", f"{stitching[1]:.2f}"] if tiles["in_tiles"] else ["–", "–"]
+        lines.append(
+            [
+                name,
+                f"{order['covered_mb']:.0f}",
+                f"{memory[0]:.0f}",
+                in_tiles[0],
+                f"{stitching[0]:.2f}",
+                in_tiles[1],
+            ]
+        )
+    return lines
+
+
+def _reading(results: Mapping[str, Any]) -> list[list[str]]:
+    lines = [["file", "in its order, ms per pattern", "in strips, ms per pattern"]]
+    for name, times in results["orders"]["reading"].items():
+        lines.append([name, f"{times['in_file_order_ms']:.3f}", f"{times['in_strips_ms']:.3f}"])
+    return lines
+
+
+_TABLES = {
+    "large": _large,
+    "night": _night,
+    "orders": _orders,
+    "reading": _reading,
+    "faults": _faults,
+    "model": _model,
+}

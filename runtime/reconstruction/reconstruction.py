@@ -180,7 +180,7 @@ def reconstruct(
 
     def segment_stitcher(part: int) -> Stitcher:
         positions = scan.positions[parts[part].reshape(-1)]
-        return Stitcher(positions, weight, chosen.placement, memory=memory)
+        return Stitcher(positions, weight, chosen.placement, memory=memory, sparse=True)
 
     def add_segment(part: int, segment: Stitcher) -> None:
         stitcher.add_sums(segment.sums())

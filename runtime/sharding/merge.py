@@ -115,12 +115,26 @@ def _sources(readers: Sequence[PartReader]) -> list[PartReader]:
             sources[number] = reader
     missing = sorted(set(range(first.description.segments_in_all)) - set(sources))
     if missing:
-        named = ", ".join(map(str, missing[:_NAMED])) + ", ..." * (len(missing) > _NAMED)
         raise InputError(
             f"{first.path}: {len(missing)} of {first.description.segments_in_all} segments of {first.description.scan} "
-            f"are in none of the {len(readers)} parts: {named}"
+            f"are in none of the {len(readers)} parts: {_first_of(missing)}{_missing_shards(readers)}"
         )
     return [sources[number] for number in range(first.description.segments_in_all)]
+
+
+def _missing_shards(readers: Sequence[PartReader]) -> str:
+    """The shards that are in no file, if the parts say of how many they are."""
+    shards = {reader.description.shard for reader in readers}
+    counts = {shard.partition("/")[2] for shard in shards}
+    if len(counts) > 1 or not (count := counts.pop()).isdecimal():
+        return ""
+    most = min(int(count), readers[0].description.segments_in_all)
+    missing = [name for name in (f"{number}/{count}" for number in range(1, most + 1)) if name not in shards]
+    return f"; expected part {_first_of(missing)} too" if missing else ""
+
+
+def _first_of(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items[:_NAMED])) + ", ..." * (len(items) > _NAMED)
 
 
 def _require_same(first: PartReader, other: PartReader) -> None:

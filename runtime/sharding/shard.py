@@ -132,7 +132,7 @@ def reconstruct_shard(
             if chosen.synchronise:
                 return PatchWriter(file, numbers[part], scan.size)
             positions = scan.positions[parts[part].reshape(-1)]
-            return Stitcher(positions, weight, chosen.placement, memory=options.canvas_bytes)
+            return Stitcher(positions, weight, chosen.placement, memory=options.canvas_bytes, sparse=True)
 
         def finished(part: int, sums: Stitcher | PatchWriter) -> None:
             if isinstance(sums, Stitcher):

@@ -151,7 +151,7 @@ def test_parts_are_merged_into_the_object_of_one_command(
         assert f"part {number} of 3" in text
     code, _, error = run("merge", *parts[:2], "--out", tmp_path / "merged.h5")
     assert code == 2
-    assert "1 of 4 segments of scan.npz are in none of the 2 parts: 3" in error
+    assert "1 of 4 segments of scan.npz are in none of the 2 parts: 3; expected part 3/3 too" in error
     assert not (tmp_path / "merged.h5").exists()
     code, text, error = run("merge", *parts[::-1], "--out", tmp_path / "merged.h5")
     assert code == 0, error

@@ -1,7 +1,7 @@
 """Dask: workers that die are replaced, workers of other versions refuse, and Slurm starts workers from a YAML file.
 
-No Slurm runs in the tests: `sbatch` is a script that starts the script of the job on this machine, which dask-jobqueue
-wrote.
+No Slurm runs here: `sbatch` is a script that starts the script of the job on this machine, which dask-jobqueue wrote.
+`test_slurm_daemons` lets Slurm itself start the workers.
 """
 
 from __future__ import annotations

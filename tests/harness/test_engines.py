@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ptychonnx.harness.campaign import engines, many_scans
+from ptychonnx.harness.campaign import engines, large_scan, many_scans
 from ptychonnx.harness.campaign.engines import Engine, LocalExecutor, open_engine
 from ptychonnx.harness.campaign.large_scan import LargeScan, PartTask, run_part
 from ptychonnx.harness.campaign.many_scans import reconstruct_scans
@@ -84,6 +84,27 @@ def test_parts_of_a_large_scan_give_the_object_of_one_process(run, oracle, scan_
     assert "part 1 of 3 of scan.npz: " in error
     assert "has 2 segments, expected at most 2 shards (on " in error
     assert {path.name for path in tmp_path.iterdir()} == {"scan.npz", "m.onnx", "one.h5", "parts.h5"}
+
+
+def test_a_killed_part_is_done_again_and_three_deaths_end_the_command(
+    run, oracle, scan_of, tmp_path, monkeypatch
+):
+    scan = scan_of(grid=34, step=1)
+    model = oracle(tmp_path / "m.onnx", scan, "pinn_cnn")
+    for name in ("once", "always"):
+        write_scan(tmp_path / f"{name}.npz", scan)
+    assert run("reconstruct", model, tmp_path / "once.npz", "--out", tmp_path / "one.h5")[0] == 0
+    monkeypatch.setattr(large_scan, "run_part", worker_tasks.mortal_part)
+    out = tmp_path / "parts.h5"
+    engine = ["--executor", "local:2"]
+    code, _, error = run("reconstruct", model, tmp_path / "once.npz", "--out", out, *engine)
+    assert code == 0, error
+    assert "Warning: part 2 of 2 of once.npz: attempt 1 failed, once more: " in error
+    np.testing.assert_array_equal(object_of(out), object_of(tmp_path / "one.h5"))
+    code, _, error = run("reconstruct", model, tmp_path / "always.npz", "--out", tmp_path / "no.h5", *engine)
+    assert code == 3
+    assert "part 2 of 2 of always.npz: failed in 3 attempts, last with BrokenProcessPool" in error
+    assert not (tmp_path / "no.h5").exists()
 
 
 def test_a_dask_cluster_reconstructs_scans(run, four_artifacts, lines_scan, tmp_path):

@@ -1,7 +1,7 @@
 """Scripts for Slurm: what they say, that bash accepts them, and that their commands give the object of one process.
 
-No Slurm runs in the tests: the tasks of the array are run by hand, and `sbatch` is a script that writes its arguments
-down. By hand, the scripts were submitted to Slurm 22.05 (slurmctld and slurmd on one machine) with the same result.
+No Slurm runs here: the tasks of the array are run by hand, and `sbatch` is a script that writes its arguments down.
+`test_slurm_daemons` submits the scripts to Slurm itself.
 """
 
 from __future__ import annotations

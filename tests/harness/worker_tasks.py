@@ -6,19 +6,29 @@ import os
 import signal
 import time
 
-from ptychonnx.harness.campaign import many_scans
+from ptychonnx.harness.campaign import large_scan, many_scans
 
-run_task = many_scans.run_task
+run_task, run_part = many_scans.run_task, large_scan.run_part
 
 
 def mortal_task(task):
     """Reconstruct a scan; the worker of `once` is killed at the first attempt, that of `always` at each."""
-    attempts = task.out.with_suffix(".attempts")
+    _attempt(task.scan, task.out.with_suffix(".attempts"))
+    return run_task(task)
+
+
+def mortal_part(task):
+    """Reconstruct a part; the worker of part 2 is killed as for a whole scan."""
+    if task.shard.number == 2:
+        _attempt(task.scan, task.scan.with_suffix(".attempts"))
+    return run_part(task)
+
+
+def _attempt(scan, attempts):
     with attempts.open("a") as file:
         file.write(".")
-    if task.scan.stem == "always" or (task.scan.stem == "once" and attempts.read_text() == "."):
+    if scan.stem == "always" or (scan.stem == "once" and attempts.read_text() == "."):
         os.kill(os.getpid(), signal.SIGKILL)
-    return run_task(task)
 
 
 def device_of_one_of_two(folder):

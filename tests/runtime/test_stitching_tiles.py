@@ -21,7 +21,13 @@ from ptychonnx.runtime.reconstruction.stitching import (
     canvas_memory,
     check_whole,
 )
-from ptychonnx.runtime.reconstruction.stitching.canvas import BYTES_PER_PIXEL, PlacedPatches, TiledCanvas
+from ptychonnx.runtime.reconstruction.stitching import stitcher as stitcher_module
+from ptychonnx.runtime.reconstruction.stitching.canvas import (
+    BYTES_PER_PIXEL,
+    Canvas,
+    PlacedPatches,
+    TiledCanvas,
+)
 
 SIZE = 32
 
@@ -68,6 +74,27 @@ def test_tiles_come_back_from_the_disk_whatever_the_order():
     for attribute in ("object", "weight", "covered"):
         with pytest.raises(InputError, match="kept in tiles"):
             getattr(found, attribute)
+
+
+def test_sums_of_a_ring_take_the_tiles_that_it_reaches(monkeypatch):
+    monkeypatch.setattr(stitcher_module, "_SMALL", 0)
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 2 * np.pi, 400)
+    ring = 600 * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+    weight, patches = rng.random((SIZE, SIZE)), rng.normal(size=(400, SIZE, 2 * SIZE)).view(complex)
+    objects = []
+    for sparse, kind in ((False, Canvas), (True, TiledCanvas)):
+        segment, whole = Stitcher(ring, weight, sparse=sparse, tile=32), Stitcher(ring, weight)
+        assert isinstance(segment._canvas, kind)
+        segment.add(patches, ring)
+        whole.add_sums(segment.sums())
+        objects.append(whole.result().object.tobytes())
+    assert objects[0] == objects[1]
+    # In memory, since that was allowed, and less than a third of the canvas.
+    assert segment._canvas.disk_bytes == 0
+    assert 3 * segment._canvas.all_bytes < BYTES_PER_PIXEL * np.prod(whole.result().object.shape)
+    disc = ring * np.sqrt(np.linspace(0, 1, len(ring)))[:, None]
+    assert isinstance(Stitcher(disc, weight, sparse=True, tile=32)._canvas, Canvas)
 
 
 def test_a_patch_outside_the_canvas_is_refused():

@@ -120,7 +120,7 @@ class Canvas:
 
 
 class TiledCanvas:
-    """Sums in square tiles, in a temporary file that is mapped to memory.
+    """Sums in square tiles, in memory if they fit there, and else in a temporary file that is mapped to memory.
 
     Only tiles that a patch reaches take space. Mapped pages are released when they exceed the memory limit; the file
     keeps them. It has no name and disappears with this object, however the process ends. Each pixel receives the same
@@ -154,6 +154,8 @@ class TiledCanvas:
         self._tile_bytes = BYTES_PER_PIXEL * side**2
         self._capacity = max(1, memory // self._tile_bytes)
         self._slots = {key: slot for slot, key in enumerate(self._covering(corners, corners + shape))}
+        self._all_bytes = len(self._slots) * self._tile_bytes
+        self._in_memory = self._all_bytes <= memory
         self._resident: set[int] = set()
         self._map: mmap.mmap | None = None
 
@@ -163,9 +165,14 @@ class TiledCanvas:
         return self._shape
 
     @property
-    def disk_bytes(self) -> int:
+    def all_bytes(self) -> int:
         """Size of all tiles."""
-        return len(self._slots) * self._tile_bytes
+        return self._all_bytes
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of the temporary file; 0 if there is none."""
+        return 0 if self._in_memory else self._all_bytes
 
     def add(self, placed: PlacedPatches, weight: NDArray[np.float64]) -> None:
         """Add patches with a weight [h, w], tile by tile; see `Canvas.add`.
@@ -235,10 +242,13 @@ class TiledCanvas:
         return Canvas(self._side, self._side, cells)
 
     def _allocate(self) -> mmap.mmap:
-        """Reserve the disk space of all tiles: without it, writing to a map on a full disk would kill the process."""
+        """Memory for all tiles, or a file of their size."""
+        if self._in_memory:
+            return mmap.mmap(-1, self._all_bytes)
+        # Reserve the space of all tiles: without it, writing to a map on a full disk would kill the process.
         with disk_errors(_CONTENT), tempfile.TemporaryFile(prefix="ptychonnx-canvas-") as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, self.disk_bytes)
+                os.posix_fallocate(file.fileno(), 0, self._all_bytes)
             else:
-                file.truncate(self.disk_bytes)
-            return mmap.mmap(file.fileno(), self.disk_bytes)
+                file.truncate(self._all_bytes)
+            return mmap.mmap(file.fileno(), self._all_bytes)

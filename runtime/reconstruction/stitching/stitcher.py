@@ -51,6 +51,8 @@ class Sums:
     weights: NDArray[np.float64]
 
 
+# Canvases that are not worth tiles, in bytes.
+_SMALL = 2**26
 # Patches that are shifted, read or added at once: enough to hide the cost of a call, few enough for the caches.
 _CHUNK_BYTES = 2**20
 
@@ -84,6 +86,7 @@ class Stitcher:
         synchronise: bool = False,
         memory: int | None = None,
         tile: int = TILE,
+        sparse: bool = False,
     ) -> None:
         """Create a canvas that contains every window.
 
@@ -101,6 +104,8 @@ class Stitcher:
             Limit for the sums in memory, in bytes; a larger canvas is kept in tiles. None: `canvas_memory()`.
         tile
             Side of a tile in pixels.
+        sparse
+            Keep a large canvas in tiles, also if it fits in memory, where the patches reach less than half of them.
 
         Raises
         ------
@@ -120,6 +125,7 @@ class Stitcher:
         low, self._shape = canvas_layout(positions, self._size)
         self._low = np.asarray(low)
         self._memory, self._tile = canvas_memory() if memory is None else memory, tile
+        self._sparse = sparse
         self._corners = np.unique(self._place(positions)[0], axis=0)
         self._canvas = self._empty_canvas()
         self._store = PatchStore(self._weight.shape) if synchronise else None
@@ -189,9 +195,11 @@ class Stitcher:
 
     def _empty_canvas(self) -> Canvas | TiledCanvas:
         rows, columns = self._shape
-        if rows * columns * BYTES_PER_PIXEL <= self._memory:
+        whole = rows * columns * BYTES_PER_PIXEL
+        if whole <= self._memory and not (self._sparse and whole > _SMALL):
             return Canvas(rows, columns)
-        return TiledCanvas(rows, columns, self._memory, self._corners, self._weight.shape, self._tile)
+        tiles = TiledCanvas(rows, columns, self._memory, self._corners, self._weight.shape, self._tile)
+        return tiles if whole > self._memory or 2 * tiles.all_bytes < whole else Canvas(rows, columns)
 
     def _chunks(self, count: int) -> Iterator[slice]:
         """Slices of `count` patches that are processed at once."""
