@@ -175,9 +175,13 @@ def sections(
 ) -> Iterator[tuple[str, Callable[[dict[str, Any]], Any]]]:
     """The measurements by name."""
     compared = options.compared or options.patterns
-    yield "large", lambda results: large(options.artifact, options.patterns, folder, compared)
+    network = [options.artifact, "--provider", options.provider]
+    yield (
+        "large",
+        lambda results: large(network, options.patterns, folder, compared) | {"provider": options.provider},
+    )
     if compared < options.patterns:
-        yield "whole", lambda results: whole(options.artifact, options.patterns, folder)
+        yield "whole", lambda results: whole(network, options.patterns, folder)
     yield (
         "night",
         lambda results: {
@@ -199,6 +203,7 @@ def main() -> None:
     )
     parser.add_argument("sections", nargs="*", help="all if none is named")
     parser.add_argument("--artifact", default=str(ROOT / "zoo/baseline.onnx"))
+    parser.add_argument("--provider", default="cpu", help="of the network of the large scan")
     parser.add_argument("--patterns", type=int, default=262_144, help="a square number")
     parser.add_argument(
         "--compared", type=int, help="first patterns of the scan that one process takes; all if left out"

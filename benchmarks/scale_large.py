@@ -10,7 +10,7 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,11 @@ def write_large_scan(path: Path, grid: int, seed: int = 0) -> None:
                 counts[start : start + grid] = values
 
 
-def large(artifact: str, patterns: int, folder: Path, compared: int) -> Section:
-    """16 parts on Dask against one process that takes the first patterns alone or all, both at the same time."""
+def large(network: Sequence[str], patterns: int, folder: Path, compared: int) -> Section:
+    """16 parts on Dask against one process that takes the first patterns alone or all, both at the same time.
+
+    `network` is the artifact, and options of how it runs.
+    """
     grid = math.isqrt(patterns)
     scan = folder / f"scan_{grid}.cxi"
     first = scan if compared == grid**2 else folder / f"scan_{grid}_first.cxi"
@@ -78,7 +81,7 @@ def large(artifact: str, patterns: int, folder: Path, compared: int) -> Section:
     simulated = steps("simulated", lambda: _simulate(scan, grid))
     if not first.exists():
         _copy_first(scan, first, compared)
-    runs = steps("runs", lambda: _runs(artifact, scan, first, parts, folder))
+    runs = steps("runs", lambda: _runs(network, scan, first, parts, folder))
     files = sorted(parts.glob("*.h5"), key=lambda path: int(path.stem))
     assert len(files) == SHARDS, files
     whole = folder / "dask.h5"
@@ -103,7 +106,7 @@ def large(artifact: str, patterns: int, folder: Path, compared: int) -> Section:
 
     def segment(name: str, options: list[Any]) -> Section:
         out = ["--out", folder / f"{name}.h5", "--shard", f"1/{min(64, grid**2 // 1024)}", *options]
-        return checked(Command(["--quiet", "reconstruct", artifact, scan, *out], folder).finish())
+        return checked(Command(["--quiet", "reconstruct", *network, scan, *out], folder).finish())
 
     for name, measure, options in (
         ("merge", merge, []),
@@ -138,11 +141,11 @@ def _copy_first(scan: Path, first: Path, count: int) -> None:
             copied[part] = counts[part]
 
 
-def _runs(artifact: str, scan: Path, first: Path, parts: Path, folder: Path) -> Section:
+def _runs(network: Sequence[str], scan: Path, first: Path, parts: Path, folder: Path) -> Section:
     """The commands, and `same_bits` of their objects if both took the whole scan; the parts are kept in a folder."""
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
-    reconstruct = ["--quiet", "reconstruct", artifact]
+    reconstruct = ["--quiet", "reconstruct", *network]
     executor = ["--executor", f"dask:{WORKERS}", "--shards", SHARDS]
     commands = {
         "one_process": Command([*reconstruct, first, "--out", folder / "one.h5"], folder),
@@ -163,10 +166,10 @@ def _runs(artifact: str, scan: Path, first: Path, parts: Path, folder: Path) -> 
     return section
 
 
-def whole(artifact: str, patterns: int, folder: Path) -> Section:
+def whole(network: Sequence[str], patterns: int, folder: Path) -> Section:
     """One process on the whole scan alone, if `large` compared a part of it: whether the object has the same bits."""
     scan, out = folder / f"scan_{math.isqrt(patterns)}.cxi", folder / "whole.h5"
-    section = checked(Command(["--quiet", "reconstruct", artifact, scan, "--out", out], folder).finish())
+    section = checked(Command(["--quiet", "reconstruct", *network, scan, "--out", out], folder).finish())
     return section | {"same_bits": same_objects(out, folder / "dask.h5")}
 
 
