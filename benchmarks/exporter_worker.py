@@ -15,8 +15,10 @@ and three.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -79,6 +81,25 @@ def open_openvino(path: Path, threads: int = 1) -> Run:
     def run(feed: dict[str, NDArray]) -> dict[str, NDArray]:
         results = compiled(list(_matching(inputs, feed).values()))
         return {f"output_{number}": np.array(results[number]) for number in range(len(results))}
+
+    return run
+
+
+def open_iree(path: Path) -> Run:
+    """Load what IREE compiled, in its runtime with one thread."""
+    import iree.runtime
+
+    config = iree.runtime.Config("local-sync")
+    module: Any = iree.runtime.VmModule.mmap(config.vm_instance, str(path))
+    context = iree.runtime.SystemContext(config=config)
+    context.add_vm_module(module)
+    (name,) = (one for one in module.function_names if "$" not in one and not one.startswith("__"))
+    function = context.modules[module.name][name]
+
+    def run(feed: dict[str, NDArray]) -> dict[str, NDArray]:
+        results = function(*map(np.ascontiguousarray, feed.values()))
+        results = results if isinstance(results, list | tuple) else [results]
+        return {f"output_{number}": np.asarray(one) for number, one in enumerate(results)}
 
     return run
 
@@ -214,6 +235,37 @@ def by_openvino(case: Case, native: Any, batch: int | None, path: Path) -> None:
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
+def by_iree(case: Case, native: Any, batch: int | None, path: Path) -> None:
+    """Compile the file of torch's exporter for this processor."""
+    source = path.with_name(f"{case.name}.torch.onnx")
+    if not source.exists():
+        raise FileNotFoundError("torch's exporter writes no file, which IREE takes")
+    compiled_by_iree(source, path)
+
+
+def compiled_by_iree(source: Path, path: Path) -> None:
+    """Import an ONNX file into IREE, as `iree-import-onnx` does, and compile it."""
+    from iree.compiler import tools
+
+    imported = path.with_suffix(".mlir")
+    importer = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(source), "-o", str(imported)]
+    result = subprocess.run(importer, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(result.stderr.strip().rpartition("\n")[2])
+    tools.compile_file(
+        str(imported),
+        output_file=str(path),
+        target_backends=["llvm-cpu"],
+        input_type="onnx",
+        extra_args=["--iree-llvmcpu-target-cpu=host"],
+    )
+
+
+def has_iree() -> bool:
+    """Whether IREE's compiler is installed (`iree-base-compiler` and `iree-base-runtime`)."""
+    return importlib.util.find_spec("iree") is not None
+
+
 def slimmed(source: Path, path: Path) -> None:
     """What onnxslim makes of a file."""
     import onnxslim
@@ -226,11 +278,12 @@ EXPORTERS: dict[str, tuple[Callable, str, Callable[[Path], Run]]] = {
     "torch": (by_torch, "onnx", open_onnx),
     "tf2onnx": (by_tf2onnx, "onnx", open_onnx),
     "openvino": (by_openvino, "xml", open_openvino),
+    "iree": (by_iree, "vmfb", open_iree),
 }
-
+OPENERS = {".onnx": open_onnx, ".xml": open_openvino, ".vmfb": open_iree}
 
 JOBS = {
-    "torch": ("ptychonnx", "torch", "openvino", "time"),
+    "torch": ("ptychonnx", "torch", "openvino", *(["iree"] if has_iree() else []), "time"),
     "tensorflow": ("ptychonnx", "tf2onnx", "openvino", "time"),
 }
 
@@ -254,13 +307,21 @@ def export(exporter: str, case: Case, folder: Path) -> Iterator[dict[str, Any]]:
         # The same file in OpenVINO, next to what its own converter writes.
         record = {"case": case.name, "exporter": "ptychonnx_openvino"}
         yield record | judge(path, native_of(case), case.tolerance, open_openvino)
+    if exporter == "ptychonnx" and path.exists() and native_of(case).framework == "torch" and has_iree():
+        compiled = folder / f"{case.name}.ptychonnx_iree.vmfb"
+        record = {"case": case.name, "exporter": "ptychonnx_iree"}
+        try:
+            compiled_by_iree(path, compiled)
+            yield record | judge(compiled, native_of(case), case.tolerance, open_iree)
+        except Exception as error:  # whatever it raises
+            yield record | {"status": "no export", "message": _message(error)}
 
 
 def _first_right(by: Callable, case: Case, path: Path, opener: Callable) -> dict[str, Any]:
     """With a dynamic batch, or a fixed one if that fails."""
     record: dict[str, Any] = {}
-    # OpenVINO's converter takes no batch.
-    for batch in (None, BATCH) if by is not by_openvino else (None,):
+    # OpenVINO's converter takes no batch, and IREE takes torch's file.
+    for batch in (None, BATCH) if by not in (by_openvino, by_iree) else (None,):
         path.unlink(missing_ok=True)
         start = time.perf_counter()
         try:
@@ -292,11 +353,11 @@ def timed(case: Case, folder: Path) -> dict[str, Any]:
     runs: dict[str, Callable[[], Any]] = {"native": lambda: native.predict(*arrays)}
     for path in sorted(folder.glob(f"{case.name}.*")):
         exporter = path.name.split(".")[1]
-        openers = {"": open_openvino if path.suffix == ".xml" else open_onnx}
+        if path.suffix not in OPENERS:
+            continue
+        openers = {"": OPENERS[path.suffix]}
         if exporter == "ptychonnx":
             openers["_openvino"] = open_openvino
-        if path.suffix not in (".onnx", ".xml"):
-            continue
         for suffix, opener in openers.items():
             with contextlib.suppress(Exception):  # what does not run has no time
                 run = opener(path)

@@ -1,9 +1,9 @@
 """Our exporter next to others, on modules written for this comparison: `benchmarks/results/exporters.json`.
 
 Every module of `benchmarks.exporter_cases` goes through ours, torch's exporter or tf2onnx (both with and without
-onnxslim), and OpenVINO's own converter, in a worker process with a time limit for each, which is started again if it
-crashes; see `benchmarks.exporter_worker`. A run continues where the last one stopped, and every result is kept at once.
-Then all files of the module are timed in turn, with one thread.
+onnxslim), OpenVINO's own converter, and IREE where it is installed, in a worker process with a time limit for each,
+which is started again if it crashes; see `benchmarks.exporter_worker`. A run continues where the last one stopped, and
+every result is kept at once. Then all files of the module are timed in turn, with one thread.
 
     python -m benchmarks.exporters --stop-after 250
     python -m benchmarks.exporters --again ptychonnx time --only FNO2d
@@ -31,6 +31,7 @@ from ptychonnx.runtime.machine import processor
 RESULTS = Path("benchmarks/results/exporters.json")
 PACKAGES = (
     "torch", "onnxscript", "onnxslim", "tensorflow", "keras", "tf2onnx", "openvino", "onnxruntime-gpu",
+    "iree-base-compiler",
 )  # fmt: skip
 # Whether an offer of a worker is taken, and what happens with its records.
 Chosen = Callable[[dict[str, Any]], bool]

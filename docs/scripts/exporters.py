@@ -17,7 +17,11 @@ NAMES = {
     "tf2onnx": "tf2onnx",
     "tf2onnx_onnxslim": "tf2onnx + onnxslim",
     "openvino": "OpenVINO's converter",
+    "ptychonnx_iree": "ptychonnx, in IREE",
+    "iree": "IREE, of torch's file",
 }
+# The same engine for our file as for that of another exporter.
+OURS = {"openvino": "ptychonnx_openvino", "iree": "ptychonnx_iree"}
 RIGHT = ("right", "fixed batch")
 # Times that differ by less count as equal.
 MARGIN = 1.1
@@ -33,7 +37,7 @@ def read_results() -> dict[str, Any]:
 def time_ratio(module: Mapping[str, Any], exporter: str) -> float | None:
     """Time of a file that is right over that of ours in the same engine."""
     times = module.get("milliseconds", {})
-    ours = "ptychonnx_openvino" if exporter == "openvino" else "ptychonnx"
+    ours = OURS.get(exporter, "ptychonnx")
     is_right = all(module["exporters"].get(name, {}).get("status") in RIGHT for name in (exporter, ours))
     return times[exporter] / times[ours] if is_right and {exporter, ours} <= set(times) else None
 
@@ -77,7 +81,7 @@ def summary(results: Mapping[str, Any]) -> list[list[str]]:
 def modules(results: Mapping[str, Any], framework: str) -> list[list[str]]:
     """One row for each module of a framework."""
     names = {
-        "torch": ("torch", "torch_onnxslim", "openvino"),
+        "torch": ("torch", "torch_onnxslim", "openvino", "iree"),
         "tensorflow": ("tf2onnx", "tf2onnx_onnxslim", "openvino"),
     }
     others = names[framework]

@@ -27,7 +27,7 @@ from ptychonnx.export.verification.inputs import VerificationInputs, module_inpu
 from ptychonnx.export.verification.report_files import with_report
 from ptychonnx.export.verification.verdict import report_lines
 from ptychonnx.export.verification.verification_report import VerificationReport
-from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError
+from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError, first_line
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.train.registry import import_framework_module
 from ptychonnx.train.run import LayerOutput
@@ -201,7 +201,18 @@ def _verification_inputs(
     described = list(native.inputs.values())
     kinds = module_inputs(described, options.seed)
     batch = options.batch or 2
-    finite = {kind.kind: _finite_share(native, kind, batch) for kind in kinds}
+    finite, remarks = {}, []
+    for kind in list(kinds):
+        try:
+            finite[kind.kind] = _finite_share(native, kind, batch)
+        except Exception as error:  # the module may raise anything
+            if kind is kinds[0]:
+                raise InputError(
+                    f"the module fails on {kind.kind} inputs: {first_line(error)}; expected example inputs that it "
+                    "takes, see --example"
+                ) from error
+            kinds.remove(kind)
+            remarks.append(f"not verified on {kind.kind} inputs, on which it fails: {first_line(error)}")
     if finite[kinds[0].kind] < 0.9:
         positive = positive_inputs(described, options.seed)
         finite = {positive.kind: _finite_share(native, positive, batch), **finite}
@@ -211,7 +222,6 @@ def _verification_inputs(
                 "compared; expected example inputs for which it returns numbers, see --example"
             )
         kinds.insert(0, positive)
-    remarks = []
     if without := [kind for kind, share in finite.items() if share < 1]:
         remarks.append(
             f"returns NaN or infinity for {', '.join(without)} inputs, in the framework as in the file"

@@ -6,7 +6,7 @@ import logging
 
 import onnx_ir as ir
 
-from ptychonnx.export.graph.editing import GraphTape
+from ptychonnx.export.graph.editing import GraphTape, constant_array
 from ptychonnx.export.passes.node_rewriting import NodeRewritePass
 
 __all__ = ["ReshapeTargetPass"]
@@ -18,7 +18,8 @@ class ReshapeTargetPass(NodeRewritePass):
     """The computed target of a ``Reshape`` becomes constant, with -1 for the one unknown size.
 
     Exporters compute targets by ``Shape``, ``Gather``, ``Cast`` and ``Concat``, which GPU providers leave to the CPU.
-    Shape inference determines all sizes but the batch, which follows from the number of elements.
+    Shape inference determines all sizes but the batch, which follows from the number of elements. Where it does not
+    follow the arithmetic, as in tf2onnx's ``einsum``, the sizes are read from that.
     """
 
     def applies(self, graph: ir.Graph) -> bool:
@@ -37,10 +38,10 @@ def _has_computed_target(node: ir.Node) -> bool:
 
 def _replace(graph: ir.Graph, node: ir.Node) -> bool:
     shape = node.outputs[0].shape
-    if shape is None:
+    target = _sizes(node.inputs[1]) if shape is None else _known(shape)
+    if target is None:
         logger.debug("%s: the shape of its output is unknown", node.name)
         return False
-    target = [size if isinstance(size, int) else -1 for size in shape]
     # In a target, a size of 0 would stand for the size before.
     if target.count(-1) > 1 or 0 in target:
         logger.debug("%s: not determined by the number of elements: %s", node.name, shape)
@@ -48,3 +49,26 @@ def _replace(graph: ir.Graph, node: ir.Node) -> bool:
     tape = GraphTape(graph, node.outputs[0].name)
     node.replace_input_with(1, tape.integers(*target, name="target"))
     return True
+
+
+def _known(shape: ir.Shape) -> list[int]:
+    return [size if isinstance(size, int) else -1 for size in shape]
+
+
+def _sizes(value: ir.Value | None) -> list[int] | None:
+    """Sizes that are computed from shapes, -1 for an unknown one; None if they are computed otherwise."""
+    constant = constant_array(value)
+    if constant is not None:
+        return [int(size) for size in constant.reshape(-1)]
+    node = None if value is None else value.producer()
+    if node is None:
+        return None
+    if node.op_type == "Shape" and not node.attributes:
+        source = node.inputs[0]
+        return None if source is None or source.shape is None else _known(source.shape)
+    parts = [_sizes(one) for one in node.inputs]
+    if node.op_type == "Concat":
+        return None if None in parts else [size for part in parts if part is not None for size in part]
+    if node.op_type == "Gather" and parts[0] is not None and parts[1] is not None:
+        return [parts[0][index] for index in parts[1]]
+    return parts[0] if node.op_type in ("Cast", "Unsqueeze") else None

@@ -200,7 +200,8 @@ def _scaled(noise: NDArray, one: TensorValues, factor: float) -> NDArray:
     """Noise of another size: integers stay within their bounds."""
     if noise.dtype.kind == "f":
         # Without an axis, the product would be no array.
-        return np.asarray(noise * np.float32(factor)).astype(noise.dtype)
+        # Adding zero makes zeros of negative ones, for which torch has other angles than ONNX.
+        return np.asarray(noise * np.float32(factor) + np.float32(0)).astype(noise.dtype)
     low, high = (0, 1) if one.bounds is None else one.bounds
     if factor == 1:
         return noise

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.export.verification.conditioning import judge_conditioning
+from ptychonnx.export.verification.conditioning import judge_conditioning, rounded_otherwise
 from ptychonnx.export.verification.engines import Engine
 from ptychonnx.export.verification.inputs import VerificationInputs
 from ptychonnx.export.verification.verification_report import (
@@ -94,9 +94,8 @@ def verify(
                 )
                 if not case.passed and exact and output is not None and output.shape == expected[key].shape:
                     other_scale = None if kind is inputs[0] else first_scale
-                    case = judge_conditioning(
-                        case, output, expected[key], exact(*batch), tolerance, other_scale
-                    )
+                    natives = [expected[key], *(native(*one) for one in rounded_otherwise(batch))]
+                    case = judge_conditioning(case, output, natives, exact(*batch), tolerance, other_scale)
                 cases.append(case)
                 if not case.passed and difference is None and locate and case.worst:
                     difference = locate(short_name, *batch)

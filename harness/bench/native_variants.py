@@ -61,11 +61,18 @@ def load_native(
     return LoadedVariants(variants, exported)
 
 
-def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: int) -> LoadedVariants:
+def load_onnx(
+    graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: int, whole: bool = False
+) -> LoadedVariants:
     """Load graphs in the CPU provider of onnxruntime, and a large matrix product (``gemm``).
 
     Graphs run as in `ptychonnx.runtime.inference.session.Session`. ``session.run`` is the artifact with all threads
     inside each operator, as onnxruntime runs it by default.
+
+    Parameters
+    ----------
+    whole
+        Whether the batch is never split: not every input has one.
 
     Returns
     -------
@@ -74,10 +81,10 @@ def load_onnx(graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: i
     """
     # Before the first session, which flushes denormal numbers to zero in the whole process.
     computed = intermediate_denormals(
-        onnx.load_from_string(graphs["artifact"]), *(values[:1] for values in inputs)
+        onnx.load_from_string(graphs["artifact"]), *(values if whole else values[:1] for values in inputs)
     )
     variants: dict[str, Variant] = {}
-    is_shared = is_worth_splitting(len(inputs[0]), threads)
+    is_shared = not whole and is_worth_splitting(len(inputs[0]), threads)
     for name, data in graphs.items():
         variants[name] = (
             partial(DataParallelRun(_session(data, 1), threads), *inputs)

@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ptychonnx.export.deploy.deployable import read_stamp
+from ptychonnx.export.deploy.stamped import StampedModule
 from ptychonnx.export.graph.operation_count import multiply_adds
 from ptychonnx.export.verification.denormals import DenormalCount, constant_denormals
 from ptychonnx.harness.bench.interleaved import interleaved_times
@@ -73,7 +75,7 @@ def measure_speed(
     Parameters
     ----------
     artifacts
-        Float32 artifacts that take amplitudes in any batch.
+        Float32 artifacts that take amplitudes in any batch, and files of `ptychonnx export-module`.
     runs
         Run folders; each artifact is matched with its own by the hash of its weights.
     batch
@@ -102,7 +104,9 @@ def measure_speed(
     if min(batch, rounds, threads or 1) < 1:
         raise InputError("bench: batch, rounds and threads must be numbers above 0")
     settings = _Settings(batch, rounds, threads or len(os.sched_getaffinity(0)), reduced, judged_on)
-    sessions = [Session(path, "cpu", settings.threads) for path in artifacts]
+    stamps = {path: read_stamp(path) for path in artifacts}
+    modules = {path: stamp for path, stamp in stamps.items() if isinstance(stamp, StampedModule)}
+    sessions = [Session(path, "cpu", settings.threads) for path in artifacts if path not in modules]
     for session in sessions:
         if session.contract.batch is not None or session.contract.input.domain != "amplitude":
             raise InputError(
@@ -113,6 +117,7 @@ def measure_speed(
         session.path.stem: _measure_artifact(session, run_of.get(session.path), settings, progress)
         for session in sessions
     }
+    speeds |= {path.stem: _measure_module(path, stamp, settings, progress) for path, stamp in modules.items()}
     return SpeedReport(
         batch=batch,
         rounds=rounds,
@@ -121,7 +126,7 @@ def measure_speed(
         processor=processor(),
         vector_instructions=vector_instructions(),
         versions=installed_versions("onnxruntime-gpu", "onnxruntime", "torch", "tensorflow"),
-        artifacts=speeds,
+        artifacts={path.stem: speeds[path.stem] for path in artifacts},
     )
 
 
@@ -158,24 +163,61 @@ def _measure_artifact(
             judged[BFLOAT16] = judge_bfloat16(session.path, gate, threads)
     if not judged.get(BFLOAT16, "").startswith("accepted"):
         precisions = [precision for precision in precisions if precision != "bf16"]
+    framework = None
+    if run is not None:
+        framework = partial(load_native, run, inputs, threads, session.contract.conversion.final_steps)
+    onnx_graphs = partial(load_onnx, inputs=inputs, threads=threads)
+    openvino = partial(load_openvino, data, inputs, threads, precisions) if precisions else None
+    return _measure(name, graphs, judged, framework, onnx_graphs, openvino, settings, progress)
+
+
+def _measure_module(
+    path: Path, stamp: StampedModule, settings: _Settings, progress: Progress
+) -> ArtifactSpeed:
+    """Measure a file of `export-module`, on its reference inputs repeated."""
+    interface, data, threads = stamp.interface, path.read_bytes(), settings.threads
+    has_batch = [interface.batched or tensor.shape[:1] == (-1,) for tensor in interface.inputs]
+    size = interface.batch or (settings.batch if any(has_batch) else 1)
+    inputs = tuple(
+        values.take(range(size), axis=0, mode="wrap") if batched else values
+        for values, batched in zip(stamp.reference, has_batch, strict=True)
+    )
+    onnx_graphs = partial(load_onnx, inputs=inputs, threads=threads, whole=True)
+    # OpenVINO runs with fixed sizes, which need a batch in front of every tensor.
+    precisions = [one for one in openvino_precisions() if one != "bf16" and interface.batched]
+    openvino = partial(load_openvino, data, inputs, threads, precisions) if precisions else None
+    settings = replace(settings, batch=size)
+    return _measure(path.stem, {"artifact": data}, {}, None, onnx_graphs, openvino, settings, progress)
+
+
+def _measure(
+    name: str,
+    graphs: dict[str, bytes],
+    judged: dict[str, str],
+    framework: Callable[[], LoadedVariants] | None,
+    onnx_graphs: Callable[[Mapping[str, bytes]], LoadedVariants],
+    openvino: Callable[[], LoadedVariants] | None,
+    settings: _Settings,
+    progress: Progress,
+) -> ArtifactSpeed:
+    """Run all variants in turn, each kind in a process of its own."""
+    data = graphs["artifact"]
     with ExitStack() as stack:
         process_of: dict[str, MeasuringProcess] = {}
 
         def start(load: Callable[[], LoadedVariants]) -> MeasuringProcess:
-            process = stack.enter_context(MeasuringProcess(load, threads))
+            process = stack.enter_context(MeasuringProcess(load, settings.threads))
             process_of.update(dict.fromkeys(process.outputs, process))
             return process
 
         native: Mapping[str, NDArray[np.float32] | None] = {}
-        if run is not None:
+        if framework is not None:
             progress.stage(f"{name}: loading and compiling the network in its framework")
-            framework = start(
-                partial(load_native, run, inputs, threads, session.contract.conversion.final_steps)
-            )
-            native, graphs["as exported"] = framework.outputs, framework.notes
-        computed: DenormalCount = start(partial(load_onnx, graphs, inputs, threads)).notes
-        if precisions:
-            start(partial(load_openvino, data, inputs, threads, precisions))
+            process = start(framework)
+            native, graphs["as exported"] = process.outputs, process.notes
+        computed: DenormalCount = start(partial(onnx_graphs, graphs)).notes
+        if openvino is not None:
+            start(openvino)
         outputs = {variant: process.outputs[variant] for variant, process in process_of.items()}
         progress.stage(f"{name}: measuring {len(process_of)} variants", settings.rounds, "rounds")
         times = interleaved_times(
@@ -267,7 +309,8 @@ def _inputs(session: Session, scan: Scan | None, batch: int) -> tuple[NDArray, .
 def _relative_error(output: NDArray[np.float32] | None, expected: NDArray[np.float32] | None) -> float:
     assert output is not None
     assert expected is not None
-    return float(np.abs(output - expected).max() / np.abs(expected).max())
+    difference = np.abs(output.astype(np.float64) - expected)
+    return float(difference.max(initial=0) / (np.abs(expected).max(initial=0) or 1))
 
 
 def _variant_speed(

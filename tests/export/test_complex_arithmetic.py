@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import onnx
@@ -101,6 +102,11 @@ def arithmetic(z):
         torch.where(mask, z, w), torch.where(mask, z, x), z.masked_fill(mask, 2 - 1j), z.sum((1, 2)), z.mean(-1),
         z.cumsum(1), torch.linalg.vector_norm(z, dim=-1), (z == w).float() + (z == z).float(),
         z.to(torch.complex128), z.prod(1), torch.addcmul(z, z, w, value=2),
+        x + 1j, 2j - x, torch.pow(2.0, z), torch.pow(-1.5, z), torch.pow(0.5j, z), torch.log2(w), torch.log10(w),
+        torch.log1p(w), torch.log1p(1e-4 * z), torch.expm1(z), torch.expm1(1e-4 * z), torch.tan(w),
+        torch.logical_not(torch.where(mask, z, 0 * z)).float(),
+        torch.nan_to_num(torch.where(mask, z, math.nan)), z.view(torch.float32),
+        x.contiguous().flatten(-2).view(torch.complex64),
     )  # fmt: skip
 
 
@@ -299,7 +305,30 @@ class Convolutions(nn.Module):
 
 
 def test_complex_convolutions():
-    check(Convolutions(), pairs(3, 4, 9, 8))
+    lowered = check(Convolutions(), pairs(3, 4, 9, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.export.export(lowered, (pairs(2, 4, 9, 8),), dynamic_shapes=BATCH, strict=False)
+    assert str(traced.graph).count("aten.conv") == 3
+
+
+def test_a_convolution_with_a_kernel_that_depends_on_an_input():
+    def product(z):
+        kernel, bias = z[0, :, None, :3, :3], z[0, :, 0, 0]
+        return torch.conv2d(z, kernel, bias, 2, 1, groups=5), torch.conv_transpose2d(
+            z, kernel, None, groups=5
+        )
+
+    check(Pairs(product), pairs(3, 5, 12, 9), tolerance=5e-6)
+
+
+def test_a_product_with_a_constant_keeps_the_axis_of_the_parts():
+    turn = torch.polar(torch.ones(12, 9), torch.arange(108.0).reshape(12, 9))
+    lowered = check(Pairs(lambda z: (z * turn, turn[0] * (z * turn), (z * turn).abs())), pairs(3, 5, 12, 9))
+    model = convert_module(Pairs(lambda z: (z * turn,)), pairs(2, 5, 12, 9).numpy()).model
+    operators = [node.op_type for node in clean(model).model.graph.node]
+    assert sorted(operators) == ["Add", "Concat", "Mul", "Mul", "Mul", "Mul", "Slice", "Slice", "Sub"]
+    assert not computes_with_complex(lowered, [pairs(3, 5, 12, 9)])
 
 
 def test_the_imaginary_part_of_a_conjugate_has_no_view_left():
@@ -377,14 +406,16 @@ def test_larger_systems_are_refused_with_a_way_out():
         convert_module(Inverse(), np.eye(4, dtype=np.float32)[None])
 
 
-def test_a_transform_along_the_batch_is_refused_in_one_line():
+@pytest.mark.parametrize(
+    "function", [lambda x: fft.fft(fft.fft(x), dim=0).abs(), lambda x: fft.fftshift(fft.fft(x)).abs()]
+)
+def test_what_reaches_along_the_batch_is_refused_in_one_line(function):
     class AlongBatch(nn.Module):
         def forward(self, x):
-            return fft.fft(fft.fft(x), dim=0).abs()
+            return function(x)
 
     with pytest.raises(
-        UnsupportedError,
-        match=r"along the batch at test_complex_arithmetic.py:\d+ `return fft\.fft\(fft.*`; --batch N exports",
+        UnsupportedError, match=r"along the batch at test_complex_arithmetic.py:\d+ `.*`; --batch N exports"
     ) as error:
         convert_module(AlongBatch(), np.ones((1, 4), np.float32))
     assert "\n" not in str(error.value)

@@ -20,7 +20,7 @@ from ptychonnx.export.artifact.artifact_checks import check_artifact  # noqa: E4
 from ptychonnx.export.artifact.export_module import ModuleInput, ModuleOptions, export_module  # noqa: E402
 from ptychonnx.export.artifact.input_text import other_sizes, read_example, read_input  # noqa: E402
 from ptychonnx.export.lowering.torch.arguments import bind_arguments  # noqa: E402
-from ptychonnx.export.verification.conditioning import judge_conditioning  # noqa: E402
+from ptychonnx.export.verification.conditioning import judge_conditioning, rounded_otherwise  # noqa: E402
 from ptychonnx.export.verification.verify import compare  # noqa: E402
 from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError  # noqa: E402
 
@@ -214,9 +214,32 @@ def test_an_ill_conditioned_network_is_told_apart_from_a_wrong_graph(tmp_path):
         output = (exact + [error, 0]).astype(np.float32)
         case = compare(output, native, **settings)
         assert not case.passed
-        assert judge_conditioning(case, output, native, exact, 1e-4, None).passed == passed
-        well = judge_conditioning(case, output, exact.astype(np.float32), exact, 1e-4, None)
+        assert judge_conditioning(case, output, [native], exact, 1e-4, None).passed == passed
+        well = judge_conditioning(case, output, [exact.astype(np.float32)], exact, 1e-4, None)
         assert not well.ill_conditioned
+    # Rounded otherwise, the network itself may be farther away.
+    output = (exact + [5e-3, 0]).astype(np.float32)
+    case = compare(output, native, **settings)
+    assert not judge_conditioning(case, output, [native], exact, 1e-4, None).passed
+    other = (exact + [2e-3, 0]).astype(np.float32)
+    assert judge_conditioning(case, output, [native, other], exact, 1e-4, None).passed
+    inputs = [np.ones((2, 3), np.float32), np.arange(3)]
+    rounded = list(rounded_otherwise(inputs))
+    assert all(np.array_equal(integers, inputs[1]) for _, integers in rounded)
+    assert all(0 < np.abs(one - 1).max() <= 2.5e-7 and np.abs(one - 1).min() > 0 for one, _ in rounded)
+
+
+class Inverse(nn.Module):
+    """Has no value for zeros."""
+
+    def forward(self, x):
+        return torch.linalg.inv(torch.complex(x, x)).imag
+
+
+def test_inputs_that_a_module_fails_on_are_left_out_and_that_is_said(tmp_path):
+    result = export_module(Inverse(), [ModuleInput((2, 2))], tmp_path / "inverse.onnx")
+    assert {case.inputs for case in result.report.cases} == {"random", "small", "large"}
+    assert any("not verified on all-zero inputs, on which it fails: " in line for line in result.verdict())
 
 
 class Double(nn.Module):

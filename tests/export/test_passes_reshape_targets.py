@@ -48,3 +48,22 @@ def test_a_result_with_two_unknown_sizes_is_left_alone():
     after, modified = apply(before)
     assert not modified
     assert kinds(after) == kinds(before)
+
+
+def test_sizes_that_shape_inference_does_not_follow_are_read_from_their_arithmetic():
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "first"], ["some"]),
+        helper.make_node("Gather", ["sizes", "last"], ["others"]),
+        helper.make_node("Concat", ["some", "ones", "others"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["reshaped"]),
+        helper.make_node("Identity", ["reshaped"], ["y"]),
+    ]
+    constants = [("first", [0, 1]), ("ones", [1]), ("last", [2])]
+    arrays = [(name, np.array(values, np.int64)) for name, values in constants]
+    before = model_of(nodes, [("x", ["n", 4, 6])], [("y", ["n", 4, 1, 6])], arrays)
+    after, modified = apply(before)
+    assert modified
+    assert kinds(after) == ["Reshape", "Identity"]
+    x = np.random.default_rng(0).normal(size=(5, 4, 6)).astype(np.float32)
+    assert np.array_equal(run(after, x=x)[0], run(before, x=x)[0])

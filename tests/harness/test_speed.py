@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ptychonnx
 from ptychonnx.export.artifact.export_run import export_run
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, MeasuringProcess
 from ptychonnx.harness.bench.openvino_variants import load_openvino
@@ -187,6 +188,26 @@ def test_without_its_run_an_artifact_is_measured_against_a_matrix_product(four_a
     ) * 4
     assert found.gemm_fraction_executed > 0
     assert found.forms["artifact"].over_artifact == 1
+
+
+def test_files_of_export_module_are_measured_on_their_own_inputs(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Scaled(torch.nn.Module):
+        def forward(self, x, scale, grid):
+            return torch.fft.irfft(torch.fft.rfft(x) * grid, n=8) * scale[:, None], x.argmax(-1)
+
+    torch.manual_seed(0)
+    inputs = (torch.rand(2, 8), torch.rand(2), torch.rand(5))
+    path = tmp_path / "scaled.onnx"
+    ptychonnx.export_module(Scaled(), inputs, path, shared=["grid"])
+    report = measure_speed([path], batch=3, rounds=1, threads=1)
+    assert "artifact" in report.artifacts["scaled"].forms
+    assert report.artifacts["scaled"].forms["artifact"].relative_error == 0
+    plain = tmp_path / "plain.onnx"
+    ptychonnx.export_module(torch.nn.Linear(4, 3), torch.rand(2, 4), plain)
+    forms = measure_speed([plain], batch=4, rounds=1, threads=1).artifacts["plain"].forms
+    assert all(form.relative_error < 1e-5 for form in forms.values())
 
 
 def test_what_cannot_be_compared_is_refused(trained, four_artifacts, run):

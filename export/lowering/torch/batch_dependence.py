@@ -1,4 +1,4 @@
-"""Why a module cannot be exported for any batch: a Fourier transform along the batch, found by forward passes."""
+"""Why a module cannot be exported for any batch: it transforms or shifts along the batch, as forward passes show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["transform_along_batch"]
 
 
 class _Transforms(TorchDispatchMode):
-    """Notes the sizes of all transformed axes, and the author's line of each transform."""
+    """Notes the sizes of all axes that are transformed or shifted, and the author's line of each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,8 +22,10 @@ class _Transforms(TorchDispatchMode):
         self.lines: list[str] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function.overloadpacket.__name__.startswith("_fft_"):
-            self.sizes.append([args[0].shape[axis] for axis in args[1]])
+        name = function.overloadpacket.__name__
+        if name.startswith("_fft_") or (name == "roll" and len(args) > 2):
+            axes = args[2] if name == "roll" else args[1]
+            self.sizes.append([args[0].shape[axis] for axis in axes])
             # This file lies in a folder of that name too.
             frame = [frame for frame in traceback.extract_stack() if "/torch/" not in frame.filename][-1]
             self.lines.append(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} `{frame.line}`")
@@ -33,7 +35,7 @@ class _Transforms(TorchDispatchMode):
 def transform_along_batch(
     module: nn.Module, example: Sequence[Tensor], shared: Sequence[bool] = ()
 ) -> str | None:
-    """Place and text of the first line that transforms along the batch; None if none does.
+    """Place and text of the first line that transforms or shifts along the batch; None if none does.
 
     Parameters
     ----------
@@ -49,7 +51,10 @@ def transform_along_batch(
     seen = []
     for inputs in (example, larger):
         with _Transforms() as mode, torch.no_grad():
-            module(*inputs)
+            try:
+                module(*inputs)
+            except Exception:  # it takes no other batch
+                return None
         seen.append(mode)
     first, other = seen
     pairs = zip(first.sizes, other.sizes, first.lines, strict=False)

@@ -33,6 +33,7 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.real_form import (
     real_form,
 )
 from ptychonnx.export.lowering.torch.spectral import LOWERING, Lowering, lower_spectral
+from ptychonnx.export.lowering.torch.translations import TRANSLATIONS
 from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
 from ptychonnx.runtime.errors import UnsupportedError, first_line
 
@@ -147,6 +148,7 @@ def convert_lowered(
                 output_names=[*outputs],
                 dynamic_shapes=None if batch else dynamic_batch(module, len(example), shared),
                 opset_version=opset,
+                custom_translation_table=TRANSLATIONS,
                 dynamo=True,
                 external_data=False,
                 optimize=False,  # our passes fold the same constants, and a second time costs 10-20 % of an export
@@ -155,13 +157,15 @@ def convert_lowered(
         raise
     except Exception as error:  # the module and the exporter may raise anything
         logger.debug("%s", printed.getvalue())
-        if batch or "batch" not in str(error):
+        line = None if batch else transform_along_batch(lowering.module, example, shared)
+        if batch or (line is None and "batch" not in str(error)):
             raise UnsupportedError(
                 f"the torch exporter cannot convert this module: {reason(error)}"
             ) from error
-        line = transform_along_batch(module, example, shared)
         why = (
-            f"it transforms along the batch at {line}" if line else f"torch fixes its batch: {reason(error)}"
+            f"it transforms or shifts along the batch at {line}"
+            if line
+            else f"torch fixes its batch: {reason(error)}"
         )
         raise UnsupportedError(
             f"the torch exporter cannot convert this module for any batch: {why}; "

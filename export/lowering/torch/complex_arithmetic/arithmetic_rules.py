@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import itertools
 from functools import partial
 from typing import Any
@@ -38,7 +39,10 @@ def _add(context: Context, operator: Any, x: Any, y: Any, alpha: Any = 1) -> Any
     if d is None:
         return LinearValue.of_parts(real, b)
     if b is None:
-        return LinearValue.of_parts(real, d if sign == 1 else sign * d)
+        imaginary = d if sign == 1 else sign * d
+        return LinearValue.of_parts(
+            real, imaginary if isinstance(d, Tensor) else torch.full_like(real, imaginary)
+        )
     return LinearValue.of_parts(real, b + (d if sign == 1 else sign * d))
 
 
@@ -54,10 +58,30 @@ def _mul(context: Context, operator: Any, x: Any, y: Any) -> Any:
         x, y = y, x
     if is_complex(x) and not is_complex(y):
         return _times_real(context, x, context.real(y))
+    if (turned := _times_constant(context, x, y)) is not None:
+        return turned
     (a, b), (c, d) = context.parts(x), context.parts(y)
     if b is None:
         return operator(a, c) if d is None else LinearValue.of_parts(a * c, a * d)
     return LinearValue.of_parts(a * c - b * d, a * d + b * c)
+
+
+def _times_constant(context: Context, x: Any, y: Any) -> LinearValue | None:
+    """A product of parts that lie in one tensor and a constant: the parts keep their axis of one."""
+    x, y = (y, x) if isinstance(x, Constant) else (x, y)
+    if not isinstance(y, Constant) or not is_complex(x) or isinstance(x, Constant | complex):
+        return None
+    pair = context.pair(x)
+    if pair.gap is None or y.array.ndim > len(pair.shape):
+        return None
+    wide = y.array.reshape((1,) * (len(pair.shape) - y.array.ndim) + y.array.shape)
+    if any(size != other and size != 1 for size, other in zip(wide.shape, pair.shape, strict=True)):
+        return None
+    wide = np.expand_dims(wide, pair.gap)
+    c, d = (context.constants.tensor(part, pair.dtype) for part in (wide.real, wide.imag))
+    stacked = pair.stacked(pair.gap)
+    a, b = (stacked.narrow(pair.gap, part, 1) for part in (0, 1))
+    return LinearValue.of(Pair(a * c - b * d, a * d + b * c, gap=pair.gap))
 
 
 def _times_real(context: Context, x: Any, factor: Any) -> LinearValue:
@@ -148,9 +172,13 @@ def _pow(context: Context, operator: Any, x: Any, exponent: Any) -> LinearValue:
             for _ in range(abs(number) - 1):
                 power = _mul(context, torch.ops.aten.mul.Tensor, power, x)
             return power if number > 0 else _reciprocal(context, operator, power)
-    if not is_complex(x) and not isinstance(x, Tensor):
-        raise NotLowered("it raises a number to a complex power")
-    logarithm = RULES["log"](context, operator, x)
+    if isinstance(x, int | float | complex):
+        if x == 0:
+            raise NotLowered("it raises zero to a power")
+        logarithm: Any = cmath.log(x)
+        logarithm = logarithm if logarithm.imag else logarithm.real
+    else:
+        logarithm = RULES["log"](context, operator, x)
     return RULES["exp"](context, operator, _mul(context, torch.ops.aten.mul.Tensor, logarithm, exponent))
 
 

@@ -32,6 +32,11 @@ def _equal(context: Context, operator: Any, x: Any, y: Any) -> Tensor:
     return equal if operator.overloadpacket.__name__ == "eq" else ~equal
 
 
+@rule("logical_not")
+def _is_zero(context: Context, operator: Any, x: Any) -> Tensor:
+    return torch.logical_and(*(part == 0 for part in context.pair(x).parts))
+
+
 @rule("isnan", "isinf")
 def _either(context: Context, operator: Any, x: Any) -> Tensor:
     pair = context.pair(x)

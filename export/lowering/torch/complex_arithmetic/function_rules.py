@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,27 @@ def _log(context: Context, operator: Any, x: Any) -> LinearValue:
     )
 
 
+@rule("log2", "log10")
+def _log_of_base(context: Context, operator: Any, x: Any) -> LinearValue:
+    base = 2 if operator.overloadpacket.__name__ == "log2" else 10
+    return _product(context, _log(context, operator, x), 1 / math.log(base))
+
+
+@rule("log1p")
+def _log1p(context: Context, operator: Any, x: Any) -> LinearValue:
+    # The logarithm of the squared size of 1 + x, exact for small x too.
+    a, b = context.pair(x).parts
+    return LinearValue.of_parts(0.5 * torch.log1p(a * (2 + a) + b * b), torch.atan2(b, 1 + a))
+
+
+@rule("expm1")
+def _expm1(context: Context, operator: Any, x: Any) -> LinearValue:
+    # cos(b) - 1 = -2 sin(b / 2) ** 2, exact for small x too.
+    a, b = context.pair(x).parts
+    half = torch.sin(b / 2)
+    return LinearValue.of_parts(torch.expm1(a) - 2 * torch.exp(a) * half * half, torch.exp(a) * torch.sin(b))
+
+
 @rule("sqrt", "rsqrt")
 def _sqrt(context: Context, operator: Any, x: Any) -> LinearValue:
     real, imaginary = context.pair(x).parts
@@ -87,6 +109,14 @@ def _tanh(context: Context, operator: Any, x: Any) -> LinearValue:
     t, u = torch.tanh(pair.real), torch.tan(pair.imaginary)
     below = 1 + t * t * u * u
     return LinearValue.of_parts(t * (1 + u * u) / below, u * (1 - t * t) / below)
+
+
+@rule("tan")
+def _tan(context: Context, operator: Any, x: Any) -> LinearValue:
+    # -i tanh(i x)
+    a, b = context.pair(x).parts
+    turned = context.pair(_tanh(context, operator, LinearValue.of_parts(-b, a)))
+    return LinearValue.of_parts(turned.imaginary, -turned.real)
 
 
 @rule("sigmoid")

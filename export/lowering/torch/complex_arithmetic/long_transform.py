@@ -17,7 +17,7 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.tensor_views import resh
 __all__ = ["factors", "is_long", "long_transform"]
 
 # Up to this length one product is faster than two with twiddle factors between; see docs/decisions/0028.
-LONGEST_PRODUCT = 256
+LONGEST_PRODUCT = 255
 
 
 def is_long(one: AxisMap) -> bool:

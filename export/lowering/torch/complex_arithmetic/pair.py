@@ -16,10 +16,11 @@ class Pair:
     Parameters
     ----------
     real, imaginary
-        The parts, of equal shape.
-    stacked, gap
-        Instead of the parts: both in one tensor, along an axis of 2 in front of the axis `gap` of the complex tensor
-        (behind all axes if `gap` is their number).
+        The parts, of equal shape; with a `gap`, with an axis of 1 in front of the axis `gap` of the complex tensor.
+    stacked
+        Instead of the parts: both in one tensor, along an axis of 2 there.
+    gap
+        The axis (behind all axes if it is their number).
     """
 
     def __init__(
@@ -28,16 +29,21 @@ class Pair:
         imaginary: Tensor | None = None,
         *,
         stacked: Tensor | None = None,
-        gap: int = 0,
+        gap: int | None = None,
     ) -> None:
-        self._parts = None if real is None or imaginary is None else (real, imaginary)
+        parts = None if real is None or imaginary is None else (real, imaginary)
+        self._parts, self._kept = (parts, None) if gap is None else (None, parts)
         self._stacked = stacked
-        self.gap = gap if stacked is not None else None
+        self.gap = gap
 
     @property
     def parts(self) -> tuple[Tensor, Tensor]:
         """Real and imaginary part."""
-        if self._parts is None:
+        if self._parts is None and self._kept is not None:
+            assert self.gap is not None
+            real, imaginary = self._kept
+            self._parts = real.squeeze(self.gap), imaginary.squeeze(self.gap)
+        elif self._parts is None:
             assert self._stacked is not None
             assert self.gap is not None
             self._parts = self._stacked.select(self.gap, 0), self._stacked.select(self.gap, 1)
@@ -53,20 +59,24 @@ class Pair:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.real.dtype if self._stacked is None else self._stacked.dtype
+        tensor = self._kept[0] if self._kept is not None else self._stacked
+        return self.real.dtype if tensor is None else tensor.dtype
 
     @property
     def shape(self) -> tuple:
         if self._parts is not None:
             return tuple(self._parts[0].shape)
-        assert self._stacked is not None
+        tensor = self._kept[0] if self._kept is not None else self._stacked
+        assert tensor is not None
         assert self.gap is not None
-        shape = tuple(self._stacked.shape)
+        shape = tuple(tensor.shape)
         return (*shape[: self.gap], *shape[self.gap + 1 :])
 
     def stacked(self, gap: int) -> Tensor:
         """Both parts in one tensor, along an axis of 2 in front of the axis `gap`."""
-        if self._stacked is None:
+        if self._stacked is None and self._kept is not None and self.gap is not None:
+            self._stacked = torch.cat(self._kept, dim=self.gap)
+        elif self._stacked is None:
             self._stacked, self.gap = torch.stack(self.parts, dim=gap), gap
         assert self.gap is not None
         return self._stacked if self.gap == gap else self._stacked.movedim(self.gap, gap)

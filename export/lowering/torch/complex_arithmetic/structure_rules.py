@@ -13,7 +13,14 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue, Term
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
-from ptychonnx.export.lowering.torch.complex_arithmetic.rules import Context, by_parts, rule
+from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
+    REAL_TYPES,
+    Context,
+    NotLowered,
+    by_parts,
+    is_complex,
+    rule,
+)
 from ptychonnx.export.lowering.torch.complex_arithmetic.tensor_views import permuted
 
 __all__ = ["STRUCTURAL"]
@@ -27,7 +34,7 @@ rule(
     "unsqueeze", "squeeze", "repeat", "tile", "as_strided", "unfold", "gather", "diagonal", "take",
     "cumsum", "tril", "triu", "sum", "mean", "flatten", "unflatten", "neg", "index", "embedding",
     "masked_select", "narrow_copy", "diag_embed", "expand", "movedim", "swapaxes", "col2im", "im2col",
-    "nansum"
+    "nansum", "nan_to_num"
 )(by_parts)
 # fmt: on
 
@@ -76,7 +83,9 @@ def _permuted(source: Tensor | Pair, order: Sequence[int]) -> Tensor | Pair:
 
 
 @rule("view", "reshape", "_unsafe_view", "_reshape_alias")
-def _view(context: Context, operator: Any, x: Any, shape: Sequence, *args: Any) -> Any:
+def _view(context: Context, operator: Any, x: Any, shape: Any, *args: Any) -> Any:
+    if isinstance(shape, torch.dtype):
+        return _as_type(context, x, shape)
     pair = context.pair(x)
     if pair.gap is not None:
         old, new = list(pair.shape), list(shape)
@@ -88,6 +97,18 @@ def _view(context: Context, operator: Any, x: Any, shape: Sequence, *args: Any) 
             sizes = [*new[: pair.gap], 2, *new[pair.gap :]]
             return LinearValue.of(Pair(stacked=stacked.reshape(sizes), gap=pair.gap))
     return LinearValue.of(pair.each(lambda part: part.reshape(list(shape))))
+
+
+def _as_type(context: Context, x: Any, wanted: torch.dtype) -> Any:
+    """Complex numbers as pairs of numbers next to each other on the last axis, or the other way round."""
+    dtype = context.value(x).dtype
+    if is_complex(x) and wanted == dtype:
+        pair = context.pair(x)
+        return pair.stacked(len(pair.shape)).flatten(-2)
+    if not is_complex(x) and REAL_TYPES.get(wanted) == dtype:
+        apart = context.real(x).unflatten(-1, (-1, 2))
+        return LinearValue.of(Pair(stacked=apart, gap=apart.ndim - 1))
+    raise NotLowered(f"it reads the memory of numbers as {str(wanted).removeprefix('torch.')}")
 
 
 def _is_equal(left: Any, right: Any) -> bool:
