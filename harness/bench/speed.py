@@ -184,8 +184,8 @@ def _measure_module(
     )
     onnx_graphs = partial(load_onnx, inputs=inputs, threads=threads, whole=True)
     # OpenVINO runs with fixed sizes, which need a batch in front of every tensor.
-    precisions = [one for one in openvino_precisions() if one != "bf16" and interface.batched]
-    openvino = partial(load_openvino, data, inputs, threads, precisions) if precisions else None
+    has_openvino = interface.batched and "f32" in openvino_precisions()
+    openvino = partial(load_openvino, data, inputs, threads, ["f32"]) if has_openvino else None
     settings = replace(settings, batch=size)
     return _measure(path.stem, {"artifact": data}, {}, None, onnx_graphs, openvino, settings, progress)
 

@@ -32,7 +32,8 @@ class Pair:
         gap: int | None = None,
     ) -> None:
         parts = None if real is None or imaginary is None else (real, imaginary)
-        self._parts, self._kept = (parts, None) if gap is None else (None, parts)
+        self._parts = parts if gap is None else None
+        self._kept = None if gap is None else parts
         self._stacked = stacked
         self.gap = gap
 
