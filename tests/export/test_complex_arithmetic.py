@@ -312,7 +312,7 @@ def test_complex_convolutions():
     lowered = check(Convolutions(), pairs(3, 4, 9, 8))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.export.export(lowered, (pairs(2, 4, 9, 8),), dynamic_shapes=BATCH, strict=False)
+        traced = torch.export.export(lowered, (pairs(2, 4, 9, 8),), dynamic_shapes=(BATCH,), strict=False)
     assert str(traced.graph).count("aten.conv") == 3
 
 

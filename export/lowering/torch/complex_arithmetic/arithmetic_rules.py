@@ -36,14 +36,11 @@ def _add(context: Context, operator: Any, x: Any, y: Any, alpha: Any = 1) -> Any
         raise NotLowered("its factor alpha is complex")
     scaled = c if sign == 1 else sign * c
     real = a + scaled
-    if d is None:
-        return LinearValue.of_parts(real, b)
-    if b is None:
-        imaginary = d if sign == 1 else sign * d
-        return LinearValue.of_parts(
-            real, imaginary if isinstance(d, Tensor) else torch.full_like(real, imaginary)
-        )
-    return LinearValue.of_parts(real, b + (d if sign == 1 else sign * d))
+    turned = d if d is None or sign == 1 else sign * d
+    imaginary = b if turned is None else turned if b is None else b + turned
+    if not isinstance(imaginary, Tensor):
+        imaginary = torch.full_like(real, imaginary)
+    return LinearValue.of_parts(real, imaginary)
 
 
 @rule("mul")
