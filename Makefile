@@ -36,10 +36,10 @@ bench: $(STAMP)  ## speed of the networks of the demo against their frameworks: 
 		--judge-on $(DEMO)/data/test.npz $(if $(wildcard $(PIPELINE)),--pipeline $(PIPELINE)) --json benchmarks/results/bench.json
 
 # Further artifacts for bench-live, of other sizes for example.
-LIVE_NETWORKS ?= zoo:any_64
+LIVE_NETWORKS ?= zoo:any_64 zoo:any_128
 
 bench-live: $(STAMP)  ## rate, latency and memory of a live reconstruction: benchmarks/results/live.json
-	$(BIN)/python benchmarks/live.py zoo:pinn_hybrid $(LIVE_NETWORKS) --out benchmarks/results/live.json
+	$(BIN)/python -m benchmarks.live zoo:pinn_hybrid $(LIVE_NETWORKS) --out benchmarks/results/live.json
 
 bench-scale: $(STAMP)  ## a scan of 262,144 patterns in parts, a night with faults, a cluster's faults: benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.scale

@@ -1,21 +1,27 @@
 """Rate, latency and memory of `ptychonnx live` against `ptychonnx reconstruct`; `ptychonnx replay` is the detector.
 
 rate_ratio
-    Sustained patterns per second of `live`, while the detector sends as fast as it is taken, over those of
-    `reconstruct` on the same file (its stage of the network). Both run once in each round, alternately; the ratio is
-    the median of the ratios within a round. `late_ratio` is the same with positions 700 frames late, `watched_ratio`
-    with the page open in Chromium.
-latency
-    Median and 99th percentile from the arrival of a frame to the growing object, at 80 % of the sustained rate.
+    Processor time of the network per pattern in `reconstruct` over that of everything in `live`, from the first frame
+    to the last patch in the growing object, while the detector sends as fast as it is taken: what `live` reaches of
+    the offline rate on the same core. Processor time, since it hardly depends on what else the machine does; rates on
+    the clock are in the runs. Both run once in each round, alternately; the ratio is the median of the ratios within a
+    round. `late_ratio` is the same with positions 700 frames late, `watched_ratio` with the page open in Chromium.
+calm
+    The same at 80 % of the sustained rate, with the page open: median and 99th percentile from the arrival of a frame
+    to the growing object, and of the age of what is drawn in the browser. A frame is on the screen after at most the
+    sum of both and the time between two copies.
 memory_ratio
-    Peak memory of `live` over that of `reconstruct` on one long scan, each in a process of its own.
+    Peak memory of `live` over that of `reconstruct` on one long scan, each in a process of its own, with a network that
+    only recognises patterns: neither its weights nor its time hide what each frame leaves behind. 20 MB of frames may
+    wait (`--buffer 0.02`).
 bit_for_bit
     Whether the object of the live runs is that of the finished file, by source; all runs count.
 
-The measured processes share the cores that this one may use; `--detector-core` gives the detector and the browser
-another one, as they have at a beamline.
+`reconstruct` and `live` have the cores that this process may use, `--detector-core` gives the detector and the browser
+another one: at a beamline they are other machines. On one core, what `live` takes to receive, decompress, convert,
+place and show counts against it.
 
-    python benchmarks/live.py zoo:pinn_hybrid zoo:any_64 --out benchmarks/results/live.json
+    python -m benchmarks.live zoo:pinn_hybrid zoo:any_64 zoo:any_128 --out benchmarks/results/live.json
 """
 
 from __future__ import annotations
@@ -24,7 +30,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import socket
 import statistics
 import subprocess
@@ -45,19 +50,64 @@ import ptychonnx
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.machine import processor, software_versions
+from ptychonnx.runtime.scan import Scan
+from tests.harness.chromium import CHROMIUM, chromium
+from tests.harness.conftest import make_contract, write_oracle
 
 PTYCHONNX = [sys.executable, "-m", "ptychonnx"]
+# The command, and at its end the processor time of the network and of a live series until it is stitched.
+MEASURED = [
+    sys.executable,
+    "-c",
+    """
+import json, time
+from ptychonnx.harness.cli import main
+from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.live.live_reconstruction import LiveReconstruction
+
+def predict(self, *inputs, _predict=Session.predict, **beam):
+    start = time.process_time()
+    patches = _predict(self, *inputs, **beam)
+    calls.append((len(inputs[0]), time.process_time() - start))
+    return patches
+
+def add(self, events, _add=LiveReconstruction.add):
+    began.append(time.process_time())
+    _add(self, events)
+
+def finish(self, *args, _finish=LiveReconstruction.finish, **options):
+    streamed.append(time.process_time() - began[0])
+    return _finish(self, *args, **options)
+
+calls, began, streamed = [], [], []
+Session.predict, LiveReconstruction.add, LiveReconstruction.finish = predict, add, finish
+try:
+    main()
+finally:
+    # The first batch loads and allocates; the last may be smaller.
+    whole = [seconds / count for count, seconds in calls[1:] if count == calls[0][0]]
+    print("measured", json.dumps({"network_ms": 1e3 * sum(whole) / len(whole), "streamed_s": (streamed or [None])[0]}))
+""",
+]
 # A rate that no receiver reaches.
 UNLIMITED = 1e6
 LATE = 700
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AGES = (
+    "window.ages = []; new MutationObserver(() => ages.push(Number(document.body.dataset.age)))"
+    ".observe(document.body, {attributes: true})"
+)
 MAPPING = [part for key in ("patterns", "x", "y", "probe") for part in ("--map", f"{key}=/{key}")]
 MAPPING += ["--positions-unit", "px"]
 
 
-def write_scan(path: Path, size: int, frames: int) -> None:
+def simulated(size: int) -> Scan:
+    """A scan of 400 patterns."""
+    return ptychonnx.simulate_lines(grid=20, n=size, photons=1e7)
+
+
+def write_scan(path: Path, base: Scan, frames: int) -> None:
     """A scan of an Eiger, compressed counts in HDF5: copies of a simulated one, side by side."""
-    base = ptychonnx.simulate_lines(grid=20, n=size, photons=1e7)
+    size = base.size
     counts = np.rint(np.square(np.asarray(base.diffraction), dtype=np.float64)).astype(np.uint16)
     extent = np.ptp(base.positions, axis=0) + 6
     copies = np.arange(-(-frames // len(base)))
@@ -90,6 +140,11 @@ def finished(command: list[str]) -> tuple[str, float]:
     return text, usage.ru_maxrss / 1024
 
 
+def measured(text: str) -> dict[str, float]:
+    """What `MEASURED` printed."""
+    return json.loads(text.rpartition("measured ")[2].partition("\n")[0])
+
+
 def free_port() -> int:
     """A port of loopback that nobody uses."""
     with socket.socket() as probe:
@@ -101,6 +156,13 @@ def same_object(one: Path, other: Path) -> bool:
     """Whether two files hold the same object, bit for bit."""
     with h5py.File(one) as first, h5py.File(other) as second:
         return first["object"][()].tobytes() == second["object"][()].tobytes()
+
+
+def drawn(ages: list[float]) -> list[float]:
+    """How often a browser drew, and the median and the 99th percentile of the ages in milliseconds."""
+    if not ages:
+        return []
+    return [len(ages), *(1000 * float(np.quantile(ages, share)) for share in (0.5, 0.99))]
 
 
 @dataclass
@@ -117,15 +179,13 @@ class Bench:
     def offline(self) -> dict[str, float]:
         """Patterns per second of the network and memory of `reconstruct`."""
         options = ["--batch", str(self.batch), "--out", str(self.folder / "offline.h5")]
-        text, memory = finished(
-            [*PTYCHONNX, "reconstruct", self.artifact, str(self.scan), *MAPPING, *options]
-        )
+        text, memory = finished([*MEASURED, "reconstruct", self.artifact, str(self.scan), *MAPPING, *options])
         match = re.search(r"([\d.]+) ms per pattern", text)
         assert match is not None, text
-        return {"rate": 1000 / float(match[1]), "memory_mb": memory}
+        return {"rate": 1000 / float(match[1]), "memory_mb": memory, "cpu_ms": measured(text)["network_ms"]}
 
     def live(
-        self, rate: float, *, protocol: str = "zmq", late: int = 0, watched: bool = False
+        self, rate: float, *, protocol: str = "zmq", late: int = 0, watched: bool = False, buffer: float = 0.5
     ) -> dict[str, float]:
         """Patterns per second, latencies and memory of `live` while `replay` sends."""
         address, positions, page = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", free_port()
@@ -135,63 +195,76 @@ class Bench:
         elif protocol == "swmr":
             address = str(self.folder / f"growing-{page}.h5")
             url = f"swmr+file://{address}?frames={self.patterns}"
-        detector = self.start(
+        replay = self.running(
             [*PTYCHONNX, "--quiet", "replay", str(self.scan), *MAPPING, "--as", protocol, "--rate", str(rate)]
             + ["--positions-late", str(late), "--frames", address, "--positions", positions]
         )
         options = ["--frames", url, "--positions", f"zmq://{positions}", "--positions-unit", "px"]
         options += ["--probe", str(self.folder / "probe.npy"), "--batch", str(self.batch)]
-        options += ["--out", str(self.folder / "live.h5"), "--silence", "300"]
+        options += ["--out", str(self.folder / "live.h5"), "--silence", "300", "--buffer", str(buffer)]
         options += ["--view", f"127.0.0.1:{page}"] if watched else []
-        with self.browser(page) if watched else nullcontext():
-            text, memory = finished([*PTYCHONNX, "live", self.artifact, *options])
-        detector.wait()
-        match = re.search(r"(\d+) frames, (\d+) per second; .* (\d+) ms \(median\), (\d+) ms", text)
+        ages: list[float] = []
+        with replay as detector, self.browser(page, ages) if watched else nullcontext():
+            text, memory = finished([*MEASURED, "live", self.artifact, *options])
+            detector.wait(60)
+        match = re.search(r"(\d+) frames, ([\d.]+) per second; .* (\d+) ms \(median\), (\d+) ms", text)
         assert match is not None, text
-        count, per_second, median, last = map(int, match.groups())
+        count, per_second, median, last = map(float, match.groups())
         self.same.setdefault(protocol, []).append(
             same_object(self.folder / "live.h5", self.folder / "offline.h5")
         )
         return {
-            "frames": count,
+            "frames": int(count),
             "rate": per_second,
             "median_ms": median,
             "p99_ms": last,
             "memory_mb": memory,
+            "cpu_ms": 1000 * measured(text)["streamed_s"] / count,
+            "network_cpu_ms": measured(text)["network_ms"],
             "lost": text.count("never came"),
+            **dict(zip(("drawn", "drawn_median_ms", "drawn_p99_ms"), drawn(ages), strict=False)),
         }
 
     @contextmanager
-    def browser(self, port: int) -> Iterator[None]:
-        """Chromium on the page, from when it is served to the end."""
+    def browser(self, port: int, ages: list[float]) -> Iterator[None]:
+        """Chromium on the page, from when it is served to the end; ages of what it drew, in seconds."""
         if CHROMIUM is None:
             raise SystemExit("no Chromium, which looks at the page")
-        over, opened = threading.Event(), []
+        over = threading.Event()
 
-        def open_page() -> None:
-            while not over.wait(0.2):
-                with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
-                    flags.append(f"--user-data-dir={self.folder / f'profile-{port}'}")
-                    opened.append(self.start([CHROMIUM, *flags, f"http://127.0.0.1:{port}/"]))
-                    return
+        def look() -> None:
+            if self.detector_core is not None:
+                # Of this thread, and of the browser that it starts.
+                os.sched_setaffinity(0, {self.detector_core})
+            with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as page:
+                while not over.wait(0.2):
+                    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                        break
+                page.call("Page.navigate", url=f"http://127.0.0.1:{port}/")
+                page.wait_for("document.body !== null", value=True)
+                page.evaluate(AGES)
+                over.wait()
+                ages.extend(page.evaluate("ages"))
 
-        opener = threading.Thread(target=open_page)
-        opener.start()
+        viewer = threading.Thread(target=look)
+        viewer.start()
         try:
             yield
         finally:
             over.set()
-            opener.join()
-            for process in opened:
-                process.terminate()
-                process.wait()
+            viewer.join()
 
-    def start(self, command: list[str]) -> subprocess.Popen:
-        """Start a process on the detector's core, if it has one."""
+    @contextmanager
+    def running(self, command: list[str]) -> Iterator[subprocess.Popen]:
+        """A process on the detector's core, if it has one."""
         if self.detector_core is not None:
             command = ["taskset", "-c", str(self.detector_core), *command]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     @property
     def patterns(self) -> int:
@@ -209,25 +282,25 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
         for name, changes in kinds.items():
             runs[name].append(bench.live(UNLIMITED, **changes))
     sustained = statistics.median(run["rate"] for run in runs["live"])
-    calm = bench.live(0.8 * sustained)
+    calm = bench.live(0.8 * sustained, watched=True)
     for protocol in ("stream2", "pva", "swmr"):
         # PV Access cannot hold a sender back.
         bench.live(0.5 * sustained if protocol == "pva" else UNLIMITED, protocol=protocol)
     network = Session(bench.artifact, "cpu").contract
     return {
-        "artifact": Path(bench.artifact).name,
+        "artifact": Path(Session(bench.artifact, "cpu").path).name,
         "general": network.general,
         "n": network.n,
         "batch": bench.batch,
         "patterns": bench.patterns,
         **{
             "rate_ratio" if name == "live" else f"{name}_ratio": statistics.median(
-                run["rate"] / base["rate"] for run, base in zip(runs[name], runs["offline"], strict=True)
+                base["cpu_ms"] / run["cpu_ms"] for run, base in zip(runs[name], runs["offline"], strict=True)
             )
             for name in kinds
         },
         "patterns_per_second": sustained,
-        "latency_at_80_percent": calm,
+        "calm": calm,
         "bit_for_bit": {protocol: all(same) for protocol, same in bench.same.items()},
         "lost_frames": sum(run["lost"] for name in kinds for run in runs[name]),
         "runs": runs,
@@ -237,9 +310,9 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, and write the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("artifacts", nargs="+", help="The first is also that of the long scan.")
+    parser.add_argument("artifacts", nargs="*")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=2000)
+    parser.add_argument("--frames", type=int, default=2000, help="At N = 64; fewer of larger patterns.")
     parser.add_argument(
         "--long", type=int, default=50_000, help="Frames of the scan for the memory; 0: none."
     )
@@ -247,30 +320,42 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--detector-core", type=int)
     parser.add_argument("--note", default="", help="What else the machine was doing.")
+    parser.add_argument("--resume", action="store_true", help="Keep what --out has already.")
     arguments = parser.parse_args()
+    cores = {"live": sorted(os.sched_getaffinity(0)), "detector": arguments.detector_core}
     record: dict[str, Any] = {
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "note": arguments.note},
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "used": cores, "note": arguments.note},
         "versions": software_versions(),
         "artifacts": [],
     }
+    if arguments.resume and arguments.out.is_file():
+        record = json.loads(arguments.out.read_text(encoding="utf-8"))
+    known = {part["artifact"] for part in record["artifacts"]}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for artifact in arguments.artifacts:
+
+        def bench(artifact: str, base: Scan, frames: int) -> Bench:
             scan = folder / "scan.h5"
-            write_scan(scan, Session(artifact, "cpu").contract.n, arguments.frames)
-            bench = Bench(artifact, scan, arguments.batch, folder, arguments.detector_core)
-            record["artifacts"].append(measure(bench, arguments.rounds))
+            write_scan(scan, base, frames)
+            return Bench(artifact, scan, arguments.batch, folder, arguments.detector_core)
+
+        for artifact in arguments.artifacts:
+            network = Session(artifact, "cpu")
+            if Path(network.path).name in known:
+                continue
+            n = network.contract.n
+            frames = round(arguments.frames * (64 / n) ** 2)
+            record["artifacts"].append(measure(bench(artifact, simulated(n), frames), arguments.rounds))
             write_text(arguments.out, json.dumps(record, indent=2) + "\n")
-        if arguments.long:
-            artifact = arguments.artifacts[0]
-            write_scan(folder / "long.h5", Session(artifact, "cpu").contract.n, arguments.long)
-            bench = Bench(artifact, folder / "long.h5", arguments.batch, folder, arguments.detector_core)
-            offline, live = bench.offline(), bench.live(UNLIMITED)
+        if arguments.long and "long_scan" not in record:
+            base = simulated(64)
+            oracle = write_oracle(folder / "oracle.onnx", base, make_contract("pinn_fno", base))
+            long = bench(str(oracle), base, arguments.long)
+            offline, live = long.offline(), long.live(UNLIMITED, buffer=0.02)
             record["long_scan"] = {
-                "artifact": Path(artifact).name,
                 "patterns": arguments.long,
                 "memory_ratio": live["memory_mb"] / offline["memory_mb"],
-                "bit_for_bit": all(bench.same["zmq"]),
+                "bit_for_bit": all(long.same["zmq"]),
                 "offline": offline,
                 "live": live,
             }

@@ -40,7 +40,7 @@ EXTRAS = {
     "openvino": ("openvino",),
     "serve": ("tritonclient", "grpcio", "packaging"),
     "signing": ("model-signing", "pyopenssl"),
-    "live": ("pyzmq", "lz4", "bitshuffle", "blosc", "cbor2", "p4p"),
+    "live": ("pyzmq", "lz4", "bitshuffle", "blosc", "cbor2", "p4p", "websockets"),
     "cluster": ("distributed", "dask-jobqueue"),
     "iterative": ("cdtools-py", "torch"),
 }

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,6 @@ from ptychonnx.harness.cli.console import print_lines, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import ServerUrl, check_batch
 from ptychonnx.harness.view.live_view import LiveView
-from ptychonnx.harness.view.page_server import PageServer
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.formats.readers.probe import read_probe
@@ -38,6 +37,9 @@ from ptychonnx.runtime.live.live_settings import LiveSettings, check_network
 from ptychonnx.runtime.live.sources import open_frames, open_positions
 from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
+
+if TYPE_CHECKING:
+    from ptychonnx.harness.view.page_server import PageServer
 
 __all__ = ["live"]
 
@@ -143,8 +145,7 @@ def live(
         page = None
         if view is not None:
             page = LiveView(frames)
-            served = stack.enter_context(PageServer(view, page))
-            print_lines(f"{served.url} shows the object")
+            print_lines(f"{stack.enter_context(_page_server(view, page)).url} shows the object")
 
         written: set[Path] = set()
 
@@ -163,6 +164,16 @@ def live(
             run.run()
         if page is not None:
             page.wait_for_browsers()
+
+
+def _page_server(address: str, page: LiveView) -> PageServer:
+    try:
+        from ptychonnx.harness.view.page_server import PageServer
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--view: needs the package {error.name}, expected: pip install 'ptychonnx[live]'"
+        ) from error
+    return PageServer(address, page)
 
 
 def _open_sources(frames: str, positions: str) -> tuple[FrameSource, PositionSource]:

@@ -1,57 +1,62 @@
-"""A small HTTP server for one page: loopback without a token, other addresses with one."""
+"""A server for one page, over HTTP and a WebSocket: loopback without a token, other addresses with one."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
-import json
+import logging
 import secrets
+import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
-from ptychonnx.harness.view.live_view import PICTURES, LiveView
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+
+from ptychonnx.harness.view.live_view import SECONDS_PER_COPY, LiveView, Seen
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["PageServer"]
 
-_PICTURES = {f"/{name}.png": name for name in PICTURES}
 _POLICY = (
-    "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+    "img-src data: blob:"
 )
-# Connections at the same time; a browser opens six.
+# Connections at the same time, also those that say nothing.
 _CONNECTIONS = 64
-# A browser that reads slower than this is dropped, in seconds.
+# A browser that says nothing, or takes no message, for so long is dropped, in seconds.
 _SLOWEST = 10.0
+# Browsers have nothing to say but what the protocol needs.
+_LONGEST_MESSAGE = 1024
+_LAST_WORDS_SECONDS = 1.0
+# Requests that fail are no matter of the reconstruction.
+_silent = logging.getLogger("ptychonnx.harness.view.requests")
+_silent.setLevel(logging.CRITICAL + 1)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 32
+def _limited() -> type[ServerConnection]:
+    """Connections of one server, of which the last are refused while many are open: the reconstruction needs files."""
+    opened: set[ServerConnection] = set()
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(address, handler)
-        self._free = threading.BoundedSemaphore(_CONNECTIONS)
+    class Connection(ServerConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            opened.add(self)
+            if len(opened) > _CONNECTIONS:
+                self.transport.abort()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Refuse further connections while many are open: files of the reconstruction need descriptors too."""
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        def connection_lost(self, exc: Exception | None) -> None:
+            opened.discard(self)
+            super().connection_lost(exc)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away is no error."""
+    return Connection
 
 
 class PageServer:
@@ -80,13 +85,19 @@ class PageServer:
         host = host.strip("[]")
         try:
             local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-            self._token = "" if local else secrets.token_urlsafe(16)
-            self._server = _Server((host, int(port)), _handler(view, self._token, local))
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, int(port)), family=family)
         except (ValueError, OSError, OverflowError) as error:
             raise InputError(f"--view {address}: cannot be served ({error}), expected HOST:PORT") from error
+        self._view = view
+        self._page = files("ptychonnx.harness.view").joinpath("page.html").read_bytes()
+        self._token = "" if local else secrets.token_urlsafe(16)
         suffix = f"?token={self._token}" if self._token else ""
-        self.url = f"http://{address.rpartition(':')[0]}:{self._server.server_address[1]}/{suffix}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="ptychonnx-page", daemon=True)
+        self.url = f"http://{address.rpartition(':')[0]}:{self._socket.getsockname()[1]}/{suffix}"
+        self._over = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), name="ptychonnx-page", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -95,57 +106,72 @@ class PageServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._over.set()
         self._thread.join()
 
+    async def _serve(self) -> None:
+        async with serve(
+            self._follow,
+            sock=self._socket,
+            process_request=self._answer,
+            compression=None,
+            open_timeout=_SLOWEST,
+            ping_interval=_SLOWEST,
+            ping_timeout=_SLOWEST,
+            close_timeout=_LAST_WORDS_SECONDS,
+            max_size=_LONGEST_MESSAGE,
+            server_header="ptychonnx",
+            create_connection=_limited(),
+            logger=_silent,
+        ):
+            while not self._over.is_set():
+                await asyncio.sleep(SECONDS_PER_COPY)
 
-def _handler(view: LiveView, token: str, local: bool) -> type[BaseHTTPRequestHandler]:
-    page = files("ptychonnx.harness.view").joinpath("page.html").read_bytes()
+    async def _follow(self, connection: ServerConnection) -> None:
+        """Send what has changed; while a browser is slow, changes gather."""
+        seen = Seen()
+        try:
+            while connection.state is State.OPEN:
+                messages, seen = self._view.changes(seen)
+                for message in messages:
+                    async with asyncio.timeout(_SLOWEST):
+                        await connection.send(message)
+                await asyncio.sleep(SECONDS_PER_COPY)
+        except (ConnectionClosed, TimeoutError):
+            return
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _SLOWEST
-        # Without connections that stay open: they would outlive the server, and take the places of other browsers.
-        protocol_version = "HTTP/1.0"
-        server_version, sys_version = "ptychonnx", ""
-        types: ClassVar[dict[str, str]] = {"/": "text/html; charset=utf-8", "/state": "application/json"}
+    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        """The page, or a refusal; None lets a WebSocket open."""
+        path = urlsplit(request.path).path
+        if not self._is_allowed(request):
+            return _response(403, "text/plain", b"expected the address that ptychonnx live printed\n")
+        if path == "/":
+            return _response(200, "text/html; charset=utf-8", self._page)
+        return None if path == "/changes" else _response(404, "text/plain", b"not here\n")
 
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            if not self._is_allowed(parse_qs(parts.query)):
-                self._answer(403, "text/plain", b"expected the address that ptychonnx live printed\n")
-            elif parts.path == "/":
-                self._answer(200, self.types["/"], page)
-            elif parts.path == "/state":
-                self._answer(200, self.types["/state"], json.dumps(view.state()).encode())
-            elif parts.path in _PICTURES:
-                content = view.picture(_PICTURES[parts.path])
-                self._answer(204 if content is None else 200, "image/png", content or b"")
-            else:
-                self._answer(404, "text/plain", b"not here\n")
+    def _is_allowed(self, request: Request) -> bool:
+        hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
+        # A page from elsewhere may open a WebSocket to this one.
+        if len(hosts) != 1 or any(urlsplit(origin).netloc != hosts[0] for origin in origins):
+            return False
+        if self._token:
+            token = parse_qs(urlsplit(request.path).query).get("token", [""])[0]
+            return hmac.compare_digest(token.encode(), self._token.encode())
+        # Other names that lead to this machine may belong to a page that attacks it.
+        host = urlsplit(f"//{hosts[0]}").hostname or ""
+        return host == "localhost" or host == "::1" or host.startswith("127.")
 
-        def _is_allowed(self, query: dict[str, list[str]]) -> bool:
-            if token:
-                return hmac.compare_digest(query.get("token", [""])[0].encode(), token.encode())
-            # Other names that lead to this machine may belong to a page that attacks it.
-            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
-            return host == "localhost" or host == "::1" or host.startswith("127.")
 
-        def _answer(self, code: int, kind: str, content: bytes) -> None:
-            self.send_response(code)
-            for name, value in (
-                ("Content-Type", kind),
-                ("Content-Length", str(len(content))),
-                ("Cache-Control", "no-store"),
-                ("Content-Security-Policy", _POLICY),
-                ("X-Content-Type-Options", "nosniff"),
-                ("Referrer-Policy", "no-referrer"),
-            ):
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Log no requests, which would bury the messages of the reconstruction."""
-
-    return Handler
+def _response(code: int, kind: str, content: bytes) -> Response:
+    headers = Headers(
+        {
+            "Content-Type": kind,
+            "Content-Length": str(len(content)),
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": _POLICY,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Connection": "close",
+        }
+    )
+    return Response(code, {200: "OK", 403: "Forbidden", 404: "Not Found"}[code], headers, content)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.reconstruction.stitching.canvas import MAX_CANVAS_PIXELS, Canvas, PlacedPatches
-from ptychonnx.runtime.reconstruction.stitching.stitched_object import Stitched, weighted_mean
+from ptychonnx.runtime.reconstruction.stitching.stitched_object import weighted_mean
 from ptychonnx.runtime.scan.forward_model import window_corners
 
-__all__ = ["GrowingObject"]
+__all__ = ["TILE", "GrowingObject"]
+
+# Side of a tile, in pixels of the object.
+TILE = 64
 
 # The canvas grows by at least this fraction of its side, so that it is copied rarely.
 _MARGIN = 0.25
@@ -27,6 +32,9 @@ class GrowingObject:
     contract asks for synchronisation, each patch is rotated to agree with the object so far: a greedy substitute for
     `stitching.synchronisation`, which needs all patches.
 
+    It is seen in tiles of `TILE` x `TILE` pixels; tile (0, 0) begins at the origin of the positions, so that tiles stay
+    where they are when the canvas is enlarged.
+
     Attributes
     ----------
     version
@@ -40,6 +48,8 @@ class GrowingObject:
         self._canvas = Canvas(0, 0)
         self._low = np.zeros(2, np.intp)
         self._centres: list[NDArray[np.float64]] = []
+        # The version in which each tile (row, column) changed last.
+        self._tiles: dict[tuple[int, int], int] = {}
         self.version = 0
 
     def add(self, patches: NDArray[np.complex64], positions: NDArray[np.float64]) -> None:
@@ -66,28 +76,50 @@ class GrowingObject:
         self._canvas.add(placed, self._weight)
         self._centres.append(np.asarray(positions))
         self.version += 1
+        corners, ends = (whole // TILE).tolist(), ((whole + self._size - 1) // TILE).tolist()
+        for (top, left), (bottom, right) in zip(corners, ends, strict=True):
+            tiles = product(range(top, bottom + 1), range(left, right + 1))
+            self._tiles.update(dict.fromkeys(tiles, self.version))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns of the canvas, which is somewhat larger than what patches have reached."""
+        return self._canvas.weights.shape
 
     def centres(self) -> NDArray[np.float64]:
-        """Centres [m, 2] of the patches so far, in pixels of the canvas of `stitched`, in order of their arrival."""
+        """Centres [m, 2] of the patches so far, in pixels, in order of their arrival."""
         if not self._centres:
             return np.empty((0, 2))
         self._centres = [np.concatenate(self._centres)]
-        return self._centres[0] - self._low
+        return self._centres[0]
+
+    def changed(self, version: int) -> list[tuple[int, int]]:
+        """Row and column of the tiles that have changed since a version; -1: all that patches have reached."""
+        return [tile for tile, at in self._tiles.items() if at > version]
+
+    def tile(self, row: int, column: int, step: int = 1) -> NDArray[np.complex64]:
+        """Every `step`-th pixel of `step` x `step` tiles, [TILE, TILE]; NaN where no patch reaches.
+
+        `row` and `column` count tiles of that size.
+        """
+        pixels = np.full((TILE, TILE), np.nan, np.complex64)
+        first = np.array([row, column]) * TILE * step - self._low
+        # The first of the pixels that lie on the canvas, and those behind the last of them.
+        start = np.maximum(0, -(first // step))
+        stop = np.minimum(TILE, -((first - self._canvas.weights.shape) // step))
+        if (start < stop).all():
+            low, high = first + start * step, first + (stop - 1) * step + 1
+            part = slice(low[0], high[0], step), slice(low[1], high[1], step)
+            weights = self._canvas.weights[part]
+            mean = weighted_mean(self._canvas.values[part], weights)
+            pixels[start[0] : stop[0], start[1] : stop[1]] = np.where(weights > 0, mean, np.nan)
+        return pixels
 
     def window(self, place: NDArray[np.float64]) -> NDArray[np.complex64]:
         """The object [N, N] around a position that has a patch, to the nearest pixel."""
         corner = np.floor(window_corners(place[None], self._size)[0]).astype(np.intp) - self._low
         part = tuple(slice(start, start + self._size) for start in corner.tolist())
         return weighted_mean(self._canvas.values[part], self._canvas.weights[part])
-
-    def stitched(self) -> Stitched | None:
-        """The object so far; None before the first patch."""
-        if not self._canvas.weights.size:
-            return None
-        values, weights = self._canvas.values, self._canvas.weights
-        return Stitched(
-            weighted_mean(values, weights), weights.copy(), (float(self._low[0]), float(self._low[1]))
-        )
 
     def _enlarge(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> None:
         shape = np.array(self._canvas.weights.shape)
@@ -117,7 +149,7 @@ class GrowingObject:
         factors = np.ones(len(patches), np.complex64)
         for index, (patch, (row, column)) in enumerate(zip(patches, corners.tolist(), strict=True)):
             under = self._canvas.values[row : row + self._size, column : column + self._size]
-            product = complex(np.vdot(self._weight * patch, under))
-            if abs(product) > 0 and np.isfinite(product):
-                factors[index] = product / abs(product)
+            overlap = complex(np.vdot(self._weight * patch, under))
+            if abs(overlap) > 0 and np.isfinite(overlap):
+                factors[index] = overlap / abs(overlap)
         return factors

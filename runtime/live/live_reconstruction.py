@@ -13,6 +13,7 @@ of the patterns so far; at the end `reconstruct` runs it once more.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -82,7 +83,7 @@ class LiveReconstruction:
     positions
         Table to which the caller adds positions.
     object
-        The growing object.
+        The growing object; empty while the series is stitched at its end.
     report, checks
         Counts so far, and figures of the last patterns.
     finished
@@ -99,8 +100,8 @@ class LiveReconstruction:
         self._name = self.series_name = f"series {series}"
         contract = network.contract
         stitching = settings.stitching.resolved(contract)
-        weight = patch_weight(stitching.weighting, contract.n, settings.probe, stitching.window)
-        self.object = GrowingObject(weight, synchronise=stitching.synchronise)
+        self._weight = patch_weight(stitching.weighting, contract.n, settings.probe, stitching.window)
+        self.object = GrowingObject(self._weight, synchronise=stitching.synchronise)
         self.report, self.checks = LiveReport(), RunningChecks(settings.probe)
         self.finished = False
         self.last_pattern: tuple[int, NDArray[np.float32]] | None = None
@@ -111,6 +112,7 @@ class LiveReconstruction:
         # The beam is estimated again when so many patterns have arrived.
         self._estimate_at = 1
         self._seen: set[int] = set()
+        self._lowest, self._highest = sys.maxsize, -1
         self._gaps_said = False
         self._waiting: set[int] = set()
         self._received: dict[int, float] = {}
@@ -146,6 +148,7 @@ class LiveReconstruction:
                     _logger.warning("frame %d of %s came again: the first counts", event.number, self._name)
                 continue
             self._seen.add(event.number)
+            self._lowest, self._highest = min(self._lowest, event.number), max(self._highest, event.number)
             report.frames += 1
             if isinstance(event, UnreadableFrame):
                 self._leave_out({event.number: event.reason})
@@ -195,7 +198,7 @@ class LiveReconstruction:
         usable = set() if self._scan is None else set(self._scan.records) - set(report.left_out)
         interpolated = table.interpolated(sorted(usable)) if self._settings.interpolate else {}
         report.interpolated = sorted(interpolated)
-        report.missing = sorted(set(range(announced or max(self._seen, default=-1) + 1)) - self._seen)
+        report.missing = sorted(set(range(announced or self._highest + 1)) - self._seen)
         report.without_position = sorted(n for n in usable if n not in table and n not in interpolated)
         report.without_frame = sorted(set(table.numbers) - self._seen)
         numbers = sorted(n for n in usable if n in table or n in interpolated)
@@ -211,6 +214,8 @@ class LiveReconstruction:
         if not (network.contract.general and again):
             self._predict_tail(scan, numbers)
             network = StoredPatches(network, self._patches, self._scan.rows(numbers))
+        # The memory of its canvas is needed for the object that is stitched now.
+        self.object = GrowingObject(self._weight, synchronise=False)
         reconstruction = reconstruct(network, scan, self._settings.stitching, self._settings.batch)
         report.seconds = self._last - self._first
         # The brightness of the whole scan is unknown when its first pattern is predicted.
@@ -251,7 +256,7 @@ class LiveReconstruction:
         seen = self._seen
         if self._gaps_said or len(seen) < _HOPELESS:
             return
-        span = max(seen) - min(seen) + 1
+        span = self._highest - self._lowest + 1
         if span > _SPARSE * len(seen):
             self._gaps_said = True
             _logger.warning(

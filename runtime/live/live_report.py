@@ -56,7 +56,7 @@ class LiveReport:
             middle, last = (1e3 * np.quantile(self.latencies, q) for q in (0.5, 0.99))
             rate = self.frames / self.seconds if self.seconds else 0.0
             lines.append(
-                f"{self.frames} frames, {rate:.0f} per second; from arrival to the growing object {middle:.0f} ms "
+                f"{self.frames} frames, {rate:.1f} per second; from arrival to the growing object {middle:.0f} ms "
                 f"(median), {last:.0f} ms (99 %)"
             )
         return lines + self.warnings()

@@ -27,6 +27,7 @@ from ptychonnx.runtime.live.events import (
     PositionEvent,
     PositionSamples,
 )
+from ptychonnx.runtime.live.growing_object import TILE
 from ptychonnx.runtime.live.live_options import LiveOptions
 from ptychonnx.runtime.live.live_reconstruction import FinishedSeries
 from ptychonnx.runtime.live.live_run import LiveRun
@@ -166,6 +167,17 @@ def pieces_appear(scan: Scan, folder: Path) -> Iterator[None]:
     thread.start()
     yield
     thread.join()
+
+
+def mosaic(tiles: dict[tuple[int, int], np.ndarray], scan: Scan) -> np.ndarray:
+    """Tiles by row and column as one array that begins with the corner of the scan's object."""
+    low, high = np.min([*tiles], axis=0), np.max([*tiles], axis=0)
+    canvas = np.full(TILE * (1 + high - low), np.nan, np.complex64)
+    for tile, pixels in tiles.items():
+        top, left = TILE * (np.array(tile) - low)
+        canvas[top : top + TILE, left : left + TILE] = pixels
+    top, left = np.floor(scan.positions.min(axis=0)).astype(int) - scan.size // 2 - TILE * low
+    return canvas[top:, left:]
 
 
 def received(*parts: dict | bytes, scheme: str = "zmq") -> list:

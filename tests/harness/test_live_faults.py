@@ -221,12 +221,14 @@ def test_bad_frames_are_left_out_by_number(experiment: Experiment) -> None:
     frames[9] = Frame(1, 9, np.zeros_like(frames[9].image))
     frames[20] = Frame(1, 20, frames[20].image[:8])
     frames[33] = Frame(1, 33, np.full_like(frames[33].image, np.iinfo(frames[33].image.dtype).max))
+    frames[41] = Frame(1, 41, frames[41].image.astype(np.uint32))
     (series,) = live(experiment, [*frames, SeriesEnd(1)], [samples_of(experiment.scan), PositionsEnd()])
-    assert set(series.report.left_out) == {9, 20, 33}
+    assert set(series.report.left_out) == {9, 20, 33, 41}
     assert series.report.left_out[9] == "no photons"
     assert series.report.left_out[20].startswith("8 x 16")
     assert "saturated" in series.report.left_out[33]
-    assert len(series.scan) == 61
+    assert series.report.left_out[41] == "16 x 16 uint32, expected 16 x 16 uint16 like the first frame"
+    assert len(series.scan) == 60
 
 
 def test_silence_and_interruption_pass_on_the_object_so_far(experiment: Experiment) -> None:
@@ -316,9 +318,12 @@ def test_checks_notice_a_lost_beam_another_probe_and_an_empty_beam() -> None:
         return [line.partition(": ")[2] for line in checks.warnings]
 
     assert look(0, probe, windows[:80]) == []
-    assert "did the beam change" in look(80, other, windows[:40])[0]
+    # One pattern of each batch is compared, five batches a second at least: within a second.
+    assert "did the beam change" in look(80, other, windows[:5])[0]
+    assert look(85, other, windows[5:40])
     assert look(120, probe, windows[:80]) == []
-    assert "is the sample out of the beam?" in look(200, probe, np.ones_like(windows[:40]))[0]
+    assert "is the sample out of the beam?" in look(200, probe, np.ones_like(windows[:10]))[0]
+    assert look(210, probe, np.ones_like(windows[:30]))
     assert look(240, probe, windows[:80]) == []
     (line,) = look(320, probe, windows[:1], light=100)
     assert line.endswith("is the beam lost?")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,35 +23,41 @@ from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.scan import Scan
 
-from .live_streams import BATCH, FAST, Experiment, Script, counted, frames_of, samples_of
+from .live_streams import BATCH, FAST, Experiment, Script, counted, frames_of, mosaic, samples_of
 
 pytest.importorskip("bitshuffle")
 
 
-@pytest.fixture(scope="module")
-def general(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    """Twenty patterns of 64 x 64 pixels, three of them bad, for the general network of the zoo."""
+def general_experiment(folder: Path, n: int, patterns: int, batch: int) -> Experiment:
+    """Patterns of N x N pixels, three of which are bad, for a general network of the zoo."""
     import ptychonnx
 
-    folder = tmp_path_factory.mktemp("general")
-    scan = counted(ptychonnx.simulate_lines(grid=5, photons=1e5))
-    mask = np.ones((64, 64), dtype=bool)
+    scan = counted(ptychonnx.simulate_lines(grid=5, n=n, photons=1e5))
+    mask = np.ones((n, n), dtype=bool)
     mask[20, 30:33] = False
     # As a reader of detector files leaves them: bad pixels hold nothing.
-    scan = replace(scan, diffraction=scan.diffraction[:20] * mask, positions=scan.positions[:20], mask=mask)
-    path = folder / "scan.npz"
+    scan = replace(
+        scan, diffraction=scan.diffraction[:patterns] * mask, positions=scan.positions[:patterns], mask=mask
+    )
+    path = folder / f"scan_{n}.npz"
     write_scan(path, scan)
-    network = Session("zoo:any_64", "cpu")
+    network = Session(f"zoo:any_{n}", "cpu")
     settings = LiveSettings(
         reading=ReadOptions(positions_unit="px"),
         stitching=ReconstructOptions(),
         probe=read_probe(path),
         mask=mask,
-        batch=BATCH,
+        batch=batch,
         source="the test",
     )
-    offline = reconstruct(network, read_scan(path, probe=path, estimate_probe=True), batch=BATCH).object
+    offline = reconstruct(network, read_scan(path, probe=path, estimate_probe=True), batch=batch).object
     return Experiment(scan, path, network, offline, settings)
+
+
+@pytest.fixture(scope="module")
+def general(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """Twenty patterns at N = 64."""
+    return general_experiment(tmp_path_factory.mktemp("general"), 64, 20, BATCH)
 
 
 def run_of(
@@ -69,16 +76,24 @@ def test_the_object_of_a_general_network_is_that_of_the_file(general: Experiment
         general,
         [*frames_of(general.scan), SeriesEnd(1)],
         done,
-        lambda current, waiting: growing.append(current.object.stitched()),
+        lambda current, waiting: growing.append(current.object),
     ) as run:
         run.run()
     assert done[0].reconstruction.object.tobytes() == general.offline.tobytes()
     # What grows on the screen is nearly that: the same network, with the beam of the patterns so far.
-    last = growing[-1]
-    rows, columns = np.minimum(general.offline.shape, last.shape)
-    seen, known = last.object[:rows, :columns], general.offline[:rows, :columns]
-    covered = last.covered[:rows, :columns]
+    last, known = growing[-1], general.offline
+    rows, columns = known.shape
+    seen = mosaic({tile: last.tile(*tile) for tile in last.changed(-1)}, general.scan)[:rows, :columns]
+    covered = np.isfinite(seen)
     assert np.corrcoef(np.abs(seen[covered]), np.abs(known[covered]))[0, 1] > 0.9
+
+
+def test_patterns_of_128_pixels_are_reconstructed_live(tmp_path: Path) -> None:
+    large = general_experiment(tmp_path, 128, 7, 4)
+    done: list[FinishedSeries] = []
+    with run_of(large, [*frames_of(large.scan), SeriesEnd(1)], done) as run:
+        run.run()
+    assert done[0].reconstruction.object.tobytes() == large.offline.tobytes()
 
 
 def test_an_interruption_keeps_what_was_predicted(general: Experiment) -> None:

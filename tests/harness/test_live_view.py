@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import http.client
-import io
+import itertools
 import json
 import re
 import socket
+import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from ptychonnx.harness.view.live_view import LiveView
+from ptychonnx.harness.view import live_view
+from ptychonnx.harness.view.live_view import LiveView, Seen
 from ptychonnx.harness.view.page_server import PageServer
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.live.events import PositionsEnd, SeriesEnd
+from ptychonnx.runtime.live.growing_object import TILE
+from ptychonnx.runtime.live.live_reconstruction import LiveReconstruction
 from ptychonnx.runtime.live.live_run import LiveRun
+from ptychonnx.runtime.live.position_table import PositionTable
 
 from .chromium import CHROMIUM, chromium
-from .live_streams import FAST, Experiment, Script, frames_of, samples_of
+from .live_streams import FAST, Experiment, Script, frames_of, mosaic, samples_of
+
+pytest.importorskip("websockets")
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+# JavaScript: the number of colours of a canvas, and whether the amplitude has only greys.
+PIXELS = (
+    "new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer)"
+)
+COLOURS = f"canvas => new Set({PIXELS}).size"
+GREY = f"(canvas => {PIXELS}.every(pixel => (pixel & 255) === (pixel >> 16 & 255)))(amplitude.canvas)"
 
 
 @pytest.fixture
@@ -51,44 +70,177 @@ def get(url: str, path: str, **headers: str) -> tuple[int, bytes, http.client.HT
     return answer.status, answer.read(), answer.headers
 
 
+class Viewer:
+    """A browser's side of the WebSocket."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.tiles: dict[tuple[int, int], np.ndarray] = {}
+        self.positions, self.patterns, self.state = np.empty((0, 2)), {}, {}
+
+    def receive(self) -> Viewer:
+        """Take messages until the page would be drawn."""
+        while isinstance(message := self.socket.recv(30), bytes):
+            self.take(message)
+        self.state = json.loads(message)
+        return self
+
+    def take(self, message: bytes) -> None:
+        kind, _, first, second = struct.unpack_from("<4i", message)
+        if kind == 1:
+            new = np.frombuffer(message, "<f4", offset=16).reshape(-1, 2)
+            self.positions = np.concatenate([self.positions, new])
+            return
+        values = np.frombuffer(message, "<f2", offset=16).astype(np.float32)
+        if kind == 0:
+            self.tiles[first, second] = values.view(np.complex64).reshape(TILE, TILE)
+        else:
+            self.patterns[kind] = values.reshape(first, first)
+
+
+@contextmanager
+def viewer(url: str, **headers: str) -> Iterator[Viewer]:
+    host, query = re.match(r"http://([^/]+)/(.*)", url).groups()
+    address = f"ws://{host}/changes{query}"
+    with connect(address, max_size=None, compression=None, additional_headers=headers) as socket:
+        yield Viewer(socket)
+
+
+def look(url: str, **headers: str) -> Viewer:
+    """What a browser sees first."""
+    with viewer(url, **headers) as browser:
+        return browser.receive()
+
+
 def test_the_page_has_figures_and_pictures_of_the_object(view: LiveView, experiment: Experiment) -> None:
     with PageServer("127.0.0.1:0", view) as server:
-        state = json.loads(get(server.url, "/state")[1])
-        code, picture, headers = get(server.url, "/amplitude.png")
-        assert get(server.url, "/")[0] == get(server.url, "/pattern.png")[0] == 200
-        prediction = get(server.url, "/prediction.png")[1]
-        dots = np.asarray(Image.open(io.BytesIO(get(server.url, "/positions.png")[1])))
+        code, page, headers = get(server.url, "/")
         assert get(server.url, "/../etc/passwd")[0] == 404
-    assert (code, headers["Content-Type"]) == (200, "image/png")
+        first, second = look(server.url), look(server.url)
+    assert (code, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert b"</html>" in page
     assert "default-src 'none'" in headers["Content-Security-Policy"]
+    # A second browser, or a reload, sees the whole.
+    assert first.tiles.keys() == second.tiles.keys()
+    state = second.state
     assert (state["phase"], state["frames"], state["placed"], state["duplicates"]) == ("finished", 64, 64, 2)
     assert state["misfit"] < 0.2
-    pixels = np.asarray(Image.open(io.BytesIO(picture)))
-    # Grey where patches reach, transparent elsewhere; brighter where the object is.
-    rows, columns = np.minimum(experiment.offline.shape, pixels.shape[:2])
-    reached = pixels[:rows, :columns, 3] > 0
-    shown, known = pixels[:rows, :columns, 0][reached], np.abs(experiment.offline)[:rows, :columns][reached]
-    assert np.corrcoef(shown, known)[0, 1] > 0.95
-    # One dot for each position, and a pattern that the object predicts.
-    assert np.count_nonzero(dots[..., 3]) == 64
-    assert Image.open(io.BytesIO(prediction)).size == (experiment.scan.size,) * 2
+    rows, columns = experiment.offline.shape
+    seen = mosaic(second.tiles, experiment.scan)[:rows, :columns]
+    reached = np.isfinite(seen)
+    assert reached.mean() > 0.9
+    np.testing.assert_allclose(seen[reached], experiment.offline[reached], atol=2e-3)
+    # One dot for each position, a pattern, and the one that the object predicts.
+    np.testing.assert_allclose(second.positions, experiment.scan.positions, rtol=1e-6)
+    assert second.patterns[2].shape == second.patterns[3].shape == (experiment.scan.size,) * 2
+    np.testing.assert_allclose(second.patterns[2], np.log1p(experiment.scan.diffraction[-1]), rtol=1e-3)
+
+
+def test_a_browser_gets_only_the_tiles_that_have_changed(experiment: Experiment) -> None:
+    gate, view = threading.Event(), LiveView("zmq://x:1")
+    # Far apart: the first two rows of eight patterns are in other tiles than most of the next.
+    scan = replace(experiment.scan, positions=12 * experiment.scan.positions)
+    frames = Script([*frames_of(scan), SeriesEnd(1)], gate=gate, stop_at=16)
+    run = LiveRun(
+        experiment.network,
+        frames,
+        Script([samples_of(scan), PositionsEnd()]),
+        experiment.settings,
+        FAST,
+        lambda series: None,
+        lambda current, waiting: view.update(current, waiting, final=current.finished),
+    )
+    first, second, seen = {}, {}, Seen()
+
+    def follow(tiles: dict, placed: int) -> None:
+        nonlocal seen
+        end = time.monotonic() + 60
+        while seen.positions < placed and time.monotonic() < end:
+            messages, seen = view.changes(seen)
+            for message in messages:
+                if isinstance(message, bytes) and message[:4] == bytes(4):
+                    tiles[struct.unpack_from("<2i", message, 8)] = message
+            time.sleep(0.02)
+        assert seen.positions == placed
+
+    with run:
+        thread = threading.Thread(target=run.run)
+        thread.start()
+        follow(first, 16)
+        gate.set()
+        follow(second, 64)
+        thread.join()
+    corners = np.floor(scan.positions - scan.size // 2).astype(int)
+    ends = corners + scan.size - 1
+    for tiles, part in ((first, slice(16)), (second, slice(16, 64))):
+        assert set(tiles) == {
+            (row, column)
+            for low, high in zip(corners[part] // TILE, ends[part] // TILE, strict=True)
+            for row in range(low[0], high[0] + 1)
+            for column in range(low[1], high[1] + 1)
+        }
+    # No comparison of bytes, which a failure would print.
+    assert len(set(first) - set(second)) > 1
+
+
+def test_copies_are_made_eight_times_a_second_whatever_the_rate_of_frames(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that counts steps: one millisecond each."""
+    clock = itertools.count()
+    fake = SimpleNamespace(monotonic=lambda: next(clock) / 1000, time=time.time)
+    monkeypatch.setattr(live_view, "time", fake)
+    view, seen, drawn = LiveView("zmq://x:1"), Seen(), 0
+    current = LiveReconstruction(experiment.network, experiment.settings, 1, PositionTable())
+    while fake.monotonic() < 10:
+        view.update(current, 0)
+        messages, seen = view.changes(seen)
+        drawn += bool(messages)
+    assert 50 <= drawn <= 100
 
 
 def test_before_the_first_frame_there_is_a_page_without_pictures() -> None:
     with PageServer("127.0.0.1:0", LiveView("zmq://x:1")) as server:
-        assert json.loads(get(server.url, "/state")[1])["phase"] == "waiting"
-        assert get(server.url, "/phase.png")[:2] == (204, b"")
+        browser = look(server.url)
+    assert (browser.state["phase"], browser.tiles, browser.patterns) == ("waiting", {}, {})
 
 
 def test_other_names_for_this_machine_and_missing_tokens_are_refused(view: LiveView) -> None:
     with PageServer("127.0.0.1:0", view) as server:
-        assert get(server.url, "/state", Host="attacker.example")[0] == 403
+        assert get(server.url, "/", Host="attacker.example")[0] == 403
+        with pytest.raises(InvalidStatus, match="403"):
+            look(server.url, Origin="http://attacker.example")
+        own = re.match(r"(http://[^/]+)/", server.url)[1]
+        assert look(server.url, Origin=own).state["phase"] == "finished"
     with PageServer("0.0.0.0:0", view) as server:
         token = server.url.partition("?")[2]
         assert token.startswith("token=")
-        assert get(server.url, "/state")[0] == 403
-        assert get(server.url, "/state?token=guess")[0] == 403
-        assert get(server.url, f"/state?{token}")[0] == 200
+        assert get(server.url, "/")[0] == 403
+        assert get(server.url, "/?token=guess")[0] == 403
+        assert get(server.url, f"/?{token}")[0] == 200
+        with pytest.raises(InvalidStatus, match="403"):
+            look(server.url.partition("?")[0])
+        assert look(server.url).state["phase"] == "finished"
+
+
+def test_hostile_browsers_end_nothing(view: LiveView) -> None:
+    with PageServer("127.0.0.1:0", view) as server:
+        port = int(re.match(r"http://[^/]+:(\d+)/", server.url)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as rude:
+            rude.sendall(b"\x16\x03\x01 no HTTP at all\r\n\r\n")
+            assert b"200" not in rude.recv(1024)
+        with viewer(server.url) as talkative:
+            talkative.receive().socket.send(b"x" * 2000)
+            with pytest.raises(ConnectionClosedError, match="1009"):
+                talkative.receive()
+        # It asks for everything, and reads nothing.
+        deaf = socket.create_connection(("127.0.0.1", port), timeout=30)
+        deaf.sendall(
+            f"GET /changes HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
+        )
+        assert look(server.url).state["phase"] == "finished"
+    deaf.close()
 
 
 def test_an_address_that_cannot_be_served_is_refused(view: LiveView) -> None:
@@ -123,8 +275,11 @@ def test_a_browser_sees_the_object_grow(experiment: Experiment, tmp_path: Path) 
         lambda current, waiting: view.update(current, waiting, final=current.finished),
     )
     placed = "document.querySelector('#figures')?.innerText.match(/in the object\\s+(\\d+)/)?.[1]"
-    drawn = "[...document.images].map(image => image.naturalWidth > 0).join()"
-    zoom = "[...document.images].map(image => new DOMMatrix(getComputedStyle(image).transform).a > 1).join()"
+    drawn = f"[...document.querySelectorAll('canvas')].map({COLOURS}).map(colours => colours > 5).join()"
+    zoom = (
+        "[...document.querySelectorAll('canvas')]"
+        ".map(canvas => new DOMMatrix(getComputedStyle(canvas).transform).a > 1).join()"
+    )
     phase = "document.querySelector('#phase')?.textContent"
     with run, PageServer("127.0.0.1:0", view) as server, chromium(tmp_path / "profile") as page:
         thread = threading.Thread(target=run.run)
@@ -141,6 +296,24 @@ def test_a_browser_sees_the_object_grow(experiment: Experiment, tmp_path: Path) 
             "{deltaY: -400, clientX: 100, clientY: 300, bubbles: true, cancelable: true}))"
         )
         assert page.evaluate(zoom) == "true,true,true,false,false"
+        # Other colours and limits draw the object anew; what is saved is what is seen.
+        before = page.evaluate(f"({COLOURS})(document.querySelector('#amplitude'))")
+        page.evaluate(
+            "{ const [low, high] = amplitude.inputs; low.value = 0; high.value = 1e-9; low.oninput(); }"
+        )
+        assert page.evaluate(f"({COLOURS})(document.querySelector('#amplitude'))") <= 2 < before
+        page.evaluate("amplitude.inputs.forEach(input => { input.value = ''; input.oninput(); })")
+        page.evaluate("{ amplitude.select.value = 'viridis'; amplitude.select.onchange(); }")
+        assert page.evaluate(GREY) is False
+        page.evaluate(
+            "HTMLAnchorElement.prototype.click = function () { window.saved = [this.download, this.href]; };"
+            "document.querySelector('#amplitude').closest('figure').querySelector('button').click()"
+        )
+        page.wait_for("window.saved?.[0]", "amplitude.png")
+        size = (
+            "fetch(saved[1]).then(answer => answer.blob()).then(createImageBitmap).then(image => image.width)"
+        )
+        assert page.evaluate(size) == page.evaluate("document.querySelector('#amplitude').width")
         gate.set()
         page.wait_for(phase, "finished")
         page.wait_for(placed, "64")
@@ -172,7 +345,7 @@ def test_connections_that_say_nothing_leave_room_for_the_reconstruction(view: Li
         end = time.monotonic() + 30
         while True:
             try:
-                assert get(server.url, "/state")[0] == 200
+                assert get(server.url, "/")[0] == 200
                 break
             except (OSError, http.client.HTTPException):
                 assert time.monotonic() < end
