@@ -36,9 +36,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,25 @@ class Bench:
     batch: int
     folder: Path
     detector_core: int | None
+    keep: Path | None = None
     same: dict[str, list[bool]] = field(default_factory=dict)
+
+    def kept(self, name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What a run measured, now or before this process was stopped."""
+        known = {}
+        if self.keep is not None and self.keep.is_file():
+            known = json.loads(self.keep.read_text(encoding="utf-8"))
+        key = f"{Path(self.artifact).name}, {self.patterns} patterns: {name}"
+        if key not in known:
+            if not name.startswith("offline") and not (self.folder / "offline.h5").is_file():
+                self.offline()
+            known[key] = run()
+            print(key, json.dumps(known[key]), file=sys.stderr, flush=True)
+            if self.keep is not None:
+                write_text(self.keep, json.dumps(known, indent=2) + "\n")
+        if "same" in known[key]:
+            self.same.setdefault(known[key]["protocol"], []).append(known[key]["same"])
+        return known[key]
 
     def offline(self) -> dict[str, float]:
         """Patterns per second of the network and memory of `reconstruct`."""
@@ -186,7 +205,7 @@ class Bench:
 
     def live(
         self, rate: float, *, protocol: str = "zmq", late: int = 0, watched: bool = False, buffer: float = 0.5
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         """Patterns per second, latencies and memory of `live` while `replay` sends."""
         address, positions, page = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", free_port()
         url = f"{protocol}://{address}"
@@ -210,10 +229,9 @@ class Bench:
         match = re.search(r"(\d+) frames, ([\d.]+) per second; .* (\d+) ms \(median\), (\d+) ms", text)
         assert match is not None, text
         count, per_second, median, last = map(float, match.groups())
-        self.same.setdefault(protocol, []).append(
-            same_object(self.folder / "live.h5", self.folder / "offline.h5")
-        )
         return {
+            "protocol": protocol,
+            "same": same_object(self.folder / "live.h5", self.folder / "offline.h5"),
             "frames": int(count),
             "rate": per_second,
             "median_ms": median,
@@ -277,15 +295,16 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
     """Rates and latencies of one artifact; the four kinds of run alternate."""
     kinds = {"live": {}, "late": {"late": LATE}, "watched": {"watched": True}}
     runs: dict[str, list[dict[str, float]]] = {"offline": [], **{name: [] for name in kinds}}
-    for _ in range(rounds):
-        runs["offline"].append(bench.offline())
+    for index in range(rounds):
+        runs["offline"].append(bench.kept(f"offline {index}", bench.offline))
         for name, changes in kinds.items():
-            runs[name].append(bench.live(UNLIMITED, **changes))
+            runs[name].append(bench.kept(f"{name} {index}", partial(bench.live, UNLIMITED, **changes)))
     sustained = statistics.median(run["rate"] for run in runs["live"])
-    calm = bench.live(0.8 * sustained, watched=True)
+    calm = bench.kept("calm", partial(bench.live, 0.8 * sustained, watched=True))
     for protocol in ("stream2", "pva", "swmr"):
         # PV Access cannot hold a sender back.
-        bench.live(0.5 * sustained if protocol == "pva" else UNLIMITED, protocol=protocol)
+        rate = 0.5 * sustained if protocol == "pva" else UNLIMITED
+        bench.kept(protocol, partial(bench.live, rate, protocol=protocol))
     network = Session(bench.artifact, "cpu").contract
     return {
         "artifact": Path(Session(bench.artifact, "cpu").path).name,
@@ -320,7 +339,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--detector-core", type=int)
     parser.add_argument("--note", default="", help="What else the machine was doing.")
-    parser.add_argument("--resume", action="store_true", help="Keep what --out has already.")
+    parser.add_argument("--keep", type=Path, help="File with the runs so far: one that was stopped goes on.")
     arguments = parser.parse_args()
     cores = {"live": sorted(os.sched_getaffinity(0)), "detector": arguments.detector_core}
     record: dict[str, Any] = {
@@ -328,30 +347,26 @@ def main() -> None:
         "versions": software_versions(),
         "artifacts": [],
     }
-    if arguments.resume and arguments.out.is_file():
-        record = json.loads(arguments.out.read_text(encoding="utf-8"))
-    known = {part["artifact"] for part in record["artifacts"]}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
         def bench(artifact: str, base: Scan, frames: int) -> Bench:
             scan = folder / "scan.h5"
             write_scan(scan, base, frames)
-            return Bench(artifact, scan, arguments.batch, folder, arguments.detector_core)
+            (folder / "offline.h5").unlink(missing_ok=True)
+            return Bench(artifact, scan, arguments.batch, folder, arguments.detector_core, arguments.keep)
 
         for artifact in arguments.artifacts:
-            network = Session(artifact, "cpu")
-            if Path(network.path).name in known:
-                continue
-            n = network.contract.n
+            n = Session(artifact, "cpu").contract.n
             frames = round(arguments.frames * (64 / n) ** 2)
             record["artifacts"].append(measure(bench(artifact, simulated(n), frames), arguments.rounds))
             write_text(arguments.out, json.dumps(record, indent=2) + "\n")
-        if arguments.long and "long_scan" not in record:
+        if arguments.long:
             base = simulated(64)
             oracle = write_oracle(folder / "oracle.onnx", base, make_contract("pinn_fno", base))
             long = bench(str(oracle), base, arguments.long)
-            offline, live = long.offline(), long.live(UNLIMITED, buffer=0.02)
+            offline = long.kept("offline", long.offline)
+            live = long.kept("live", partial(long.live, UNLIMITED, buffer=0.02))
             record["long_scan"] = {
                 "patterns": arguments.long,
                 "memory_ratio": live["memory_mb"] / offline["memory_mb"],

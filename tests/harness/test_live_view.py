@@ -311,7 +311,8 @@ def test_a_browser_sees_the_object_grow(experiment: Experiment, tmp_path: Path) 
         )
         page.wait_for("window.saved?.[0]", "amplitude.png")
         size = (
-            "fetch(saved[1]).then(answer => answer.blob()).then(createImageBitmap).then(image => image.width)"
+            "new Promise(done => Object.assign(new Image(), "
+            "{onload: event => done(event.target.width), src: saved[1]}))"
         )
         assert page.evaluate(size) == page.evaluate("document.querySelector('#amplitude').width")
         gate.set()
