@@ -101,9 +101,9 @@ MAPPING = [part for key in ("patterns", "x", "y", "probe") for part in ("--map",
 MAPPING += ["--positions-unit", "px"]
 
 
-def simulated(size: int) -> Scan:
+def simulated(size: int, photons: float = 1e7) -> Scan:
     """A scan of 400 patterns."""
-    return ptychonnx.simulate_lines(grid=20, n=size, photons=1e7)
+    return ptychonnx.simulate_lines(grid=20, n=size, photons=photons)
 
 
 def write_scan(path: Path, base: Scan, frames: int) -> None:
@@ -197,7 +197,8 @@ class Bench:
 
     def offline(self) -> dict[str, float]:
         """Patterns per second of the network and memory of `reconstruct`."""
-        options = ["--batch", str(self.batch), "--out", str(self.folder / "offline.h5")]
+        options = ["--batch", str(self.batch), "--probe", str(self.folder / "probe.npy")]
+        options += ["--out", str(self.folder / "offline.h5")]
         text, memory = finished([*MEASURED, "reconstruct", self.artifact, str(self.scan), *MAPPING, *options])
         match = re.search(r"([\d.]+) ms per pattern", text)
         assert match is not None, text
@@ -357,12 +358,14 @@ def main() -> None:
             return Bench(artifact, scan, arguments.batch, folder, arguments.detector_core, arguments.keep)
 
         for artifact in arguments.artifacts:
-            n = Session(artifact, "cpu").contract.n
-            frames = round(arguments.frames * (64 / n) ** 2)
-            record["artifacts"].append(measure(bench(artifact, simulated(n), frames), arguments.rounds))
+            network = Session(artifact, "cpu").contract
+            frames = round(arguments.frames * (64 / network.n) ** 2)
+            # As bright as a network with a fixed scale knows it.
+            base = simulated(network.n, 1e7 if network.general else network.probe.flux)
+            record["artifacts"].append(measure(bench(artifact, base, frames), arguments.rounds))
             write_text(arguments.out, json.dumps(record, indent=2) + "\n")
         if arguments.long:
-            base = simulated(64)
+            base = simulated(64, 1e5)
             oracle = write_oracle(folder / "oracle.onnx", base, make_contract("pinn_fno", base))
             long = bench(str(oracle), base, arguments.long)
             offline = long.kept("offline", long.offline)

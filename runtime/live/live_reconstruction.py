@@ -6,8 +6,9 @@ predicted when frames arrive and stored; each is placed when its position is set
 At the end the object is stitched by `reconstruct` from the stored patches in order of their numbers, as from a finished
 file: in what order frames and positions came changes no bit of the result.
 
-A general network takes the brightness of the whole scan, which is known at the end. While the scan runs it takes that
-of the patterns so far; at the end `reconstruct` runs it once more.
+A general network takes the brightness of the whole scan, which is known at the end, and so do networks with a fixed
+scale if it is another one than they were trained with. While the scan runs they take that of the patterns so far; at
+the end `reconstruct` runs them once more.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ from ptychonnx.runtime.live.running_checks import RunningChecks
 from ptychonnx.runtime.live.stored_patches import StoredPatches
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.reconstruction.stitching import patch_weight
-from ptychonnx.runtime.reconstruction.trust import beam_warnings
+from ptychonnx.runtime.reconstruction.trust import beam_warnings, brightness_factor
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import ScaledAmplitudes
 
 __all__ = ["FinishedSeries", "LiveReconstruction", "warm_up"]
 
@@ -109,6 +111,8 @@ class LiveReconstruction:
         self._scan: GrowingScan | None = None
         self._patches = RecordFile((contract.n, contract.n), np.complex64, "the patches of the scan")
         self._beam: Beam = {}
+        # By which patterns are multiplied for a network with a fixed scale, and whether any were.
+        self._factor, self._scaled = 1.0, False
         # The beam is estimated again when so many patterns have arrived.
         self._estimate_at = 1
         self._seen: set[int] = set()
@@ -186,7 +190,7 @@ class LiveReconstruction:
         announced
             Number of frames that the detector announced, if the series is complete.
         again
-            Run a general network once more with the brightness of the whole scan, as for a finished file. It takes as
+            Run a network that takes the brightness of the whole scan once more, as for a finished file. It takes as
             long as `reconstruct`, which an interruption has no time for.
 
         Raises
@@ -211,15 +215,15 @@ class LiveReconstruction:
         positions = np.array([places[n] if n in places else interpolated[n] for n in numbers])
         scan = self._scan.scan(numbers, positions, self._conventions(), _logger.info)
         network = self._network
-        if not (network.contract.general and again):
+        provisional = self._scaled or brightness_factor(scan, network.contract) != 1
+        if not ((network.contract.general or provisional) and again):
             self._predict_tail(scan, numbers)
             network = StoredPatches(network, self._patches, self._scan.rows(numbers))
         # The memory of its canvas is needed for the object that is stitched now.
         self.object = GrowingObject(self._weight, synchronise=False)
         reconstruction = reconstruct(network, scan, self._settings.stitching, self._settings.batch)
         report.seconds = self._last - self._first
-        # The brightness of the whole scan is unknown when its first pattern is predicted.
-        warnings = tuple(beam_warnings(scan, self._network.contract, scaled=False))
+        warnings = tuple(beam_warnings(scan, self._network.contract, scaled=True))
         report.beam = {line.partition(":")[0]: line for line in warnings}
         reconstruction = replace(reconstruction, inference_seconds=self._seconds, warnings=warnings)
         return FinishedSeries(self.series, reconstruction, scan, report)
@@ -241,7 +245,7 @@ class LiveReconstruction:
         if first + count >= self._estimate_at:
             self._look_at_beam(scan.sample(first + count))
             self._estimate_at = 2 * (first + count)
-        self._patches.write(first, _predicted(self._network, one, self._beam)[:count])
+        self._patches.write(first, _predicted(self._network, self._bright(one), self._beam)[:count])
         # From here on the frames count, also if the user interrupts.
         scan.records.update(zip(numbers, range(first, first + count), strict=True))
         self._waiting.update(numbers)
@@ -250,6 +254,12 @@ class LiveReconstruction:
         self.checks.add_patterns(numbers[0], converted.patterns, scan.conversion.mask)
         self._last = time.monotonic()
         self._seconds += self._last - start
+
+    def _bright(self, scan: Scan) -> Scan:
+        """The scan with the brightness for which the network has a fixed scale."""
+        if self._factor == 1:
+            return scan
+        return replace(scan, diffraction=ScaledAmplitudes(scan.diffraction, self._factor))
 
     def _look_for_gaps(self) -> None:
         """Say once that many numbers do not come: a PUSH socket deals its messages out to all receivers in turn."""
@@ -270,7 +280,9 @@ class LiveReconstruction:
     def _look_at_beam(self, sample: Scan) -> None:
         """The beam for a general network, and what the network does not know about it, each kind said once."""
         self._beam = self._network.beam(sample)
-        for line in beam_warnings(sample, self._network.contract, scaled=False):
+        self._factor = brightness_factor(sample, self._network.contract)
+        self._scaled |= self._factor != 1
+        for line in beam_warnings(sample, self._network.contract, scaled=True):
             if self.report.beam.setdefault(line.partition(":")[0], line) is line:
                 _logger.warning("%s", line)
 
@@ -331,7 +343,9 @@ class LiveReconstruction:
         if not tail:
             return
         groups = np.arange(len(numbers) - tail, len(numbers))[:, None]
-        for index, patches in self._network.batches(scan, groups, self._settings.batch, self._beam):
+        for index, patches in self._network.batches(
+            self._bright(scan), groups, self._settings.batch, self._beam
+        ):
             rows = self._scan.rows([numbers[row] for row in index[:, 0].tolist()])
             for row, patch in zip(rows.tolist(), patches[:, 0], strict=True):
                 self._patches.write(row, patch[None])

@@ -143,6 +143,33 @@ def test_another_beam_is_said_while_the_scan_runs(
     assert any(line.startswith("photons:") for line in done[0].report.warnings())
 
 
+def test_a_fixed_scale_gets_the_brightness_of_the_whole_scan_too(experiment: Experiment) -> None:
+    """Sixteen times as bright as the network knows it."""
+    counts = [16 * frame.image.astype(np.uint32) for frame in frames_of(experiment.scan)]
+    frames = [
+        replace(frame, image=image) for frame, image in zip(frames_of(experiment.scan), counts, strict=True)
+    ]
+    done: list[FinishedSeries] = []
+    growing = []
+    with run_of(
+        experiment,
+        [*frames, SeriesEnd(1)],
+        done,
+        lambda current, waiting: growing.append(current.object),
+    ) as run:
+        run.run()
+    (line,) = [line for line in done[0].report.warnings() if line.startswith("photons:")]
+    assert "patterns are multiplied by 0.25 for it" in line
+    file = replace(done[0].scan, diffraction=np.sqrt(np.stack(counts)).astype(np.float32))
+    expected = reconstruct(experiment.network, file, batch=BATCH).object
+    assert done[0].reconstruction.object.tobytes() == expected.tobytes()
+    # What grew on the screen was right as well.
+    tiles = {tile: growing[0].tile(*tile) for tile in growing[0].changed(-1)}
+    seen = mosaic(tiles, experiment.scan)[: expected.shape[0], : expected.shape[1]]
+    reached = np.isfinite(seen)
+    np.testing.assert_allclose(seen[reached], experiment.offline[reached], atol=1e-3)
+
+
 def test_a_general_network_needs_a_probe(general: Experiment) -> None:
     with pytest.raises(InputError, match="needs the probe of the beam, expected --probe FILE"):
         check_network(general.network, replace(general.settings, probe=None))

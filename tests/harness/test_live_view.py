@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ptychonnx.harness.view import live_view
+from ptychonnx.harness.view import live_view, page_server
 from ptychonnx.harness.view.live_view import LiveView, Seen
 from ptychonnx.harness.view.page_server import PageServer
 from ptychonnx.runtime.errors import InputError
@@ -233,14 +233,35 @@ def test_hostile_browsers_end_nothing(view: LiveView) -> None:
             talkative.receive().socket.send(b"x" * 2000)
             with pytest.raises(ConnectionClosedError, match="1009"):
                 talkative.receive()
-        # It asks for everything, and reads nothing.
-        deaf = socket.create_connection(("127.0.0.1", port), timeout=30)
+        with deaf_browser(server.url):
+            assert look(server.url).state["phase"] == "finished"
+
+
+@contextmanager
+def deaf_browser(url: str) -> Iterator[socket.socket]:
+    """It asks for everything, and reads nothing."""
+    port = int(re.match(r"http://[^/]+:(\d+)/", url)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as deaf:
         deaf.sendall(
             f"GET /changes HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
         )
-        assert look(server.url).state["phase"] == "finished"
-    deaf.close()
+        yield deaf
+
+
+def test_a_browser_that_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Much(LiveView):
+        def changes(self, seen: Seen) -> tuple[list[bytes | str], Seen]:
+            return [bytes(10**7)], seen
+
+    monkeypatch.setattr(page_server, "_SLOWEST", 0.5)
+    with PageServer("127.0.0.1:0", Much("zmq://x:1")) as server, deaf_browser(server.url) as deaf:
+        end = time.monotonic() + 60
+        with suppress(ConnectionResetError, BrokenPipeError):
+            while True:
+                deaf.sendall(b"\x8a\x80\0\0\0\0")
+                assert time.monotonic() < end
+                time.sleep(0.05)
 
 
 def test_an_address_that_cannot_be_served_is_refused(view: LiveView) -> None:
