@@ -87,7 +87,9 @@ try:
 finally:
     # The first batch loads and allocates; the last may be smaller.
     whole = [seconds / count for count, seconds in calls[1:] if count == calls[0][0]]
-    print("measured", json.dumps({"network_ms": 1e3 * sum(whole) / len(whole), "streamed_s": (streamed or [None])[0]}))
+    if whole:
+        network = 1e3 * sum(whole) / len(whole)
+        print("measured", json.dumps({"network_ms": network, "streamed_s": (streamed or [None])[0]}))
 """,
 ]
 # A rate that no receiver reaches.
@@ -109,7 +111,9 @@ def simulated(size: int, photons: float = 1e7) -> Scan:
 def write_scan(path: Path, base: Scan, frames: int) -> None:
     """A scan of an Eiger, compressed counts in HDF5: copies of a simulated one, side by side."""
     size = base.size
-    counts = np.rint(np.square(np.asarray(base.diffraction), dtype=np.float64)).astype(np.uint16)
+    counts = np.rint(np.square(np.asarray(base.diffraction), dtype=np.float64))
+    # The largest value of a type marks bad pixels.
+    counts = counts.astype(np.uint16 if counts.max() < np.iinfo(np.uint16).max else np.uint32)
     extent = np.ptp(base.positions, axis=0) + 6
     copies = np.arange(-(-frames // len(base)))
     across = int(np.ceil(np.sqrt(len(copies))))
@@ -119,7 +123,7 @@ def write_scan(path: Path, base: Scan, frames: int) -> None:
         stored = file.create_dataset(
             "patterns",
             (frames, size, size),
-            np.uint16,
+            counts.dtype,
             chunks=(1, size, size),
             **hdf5plugin.Bitshuffle(cname="lz4"),
         )
