@@ -40,7 +40,7 @@ from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.reconstruction.stitching import patch_weight
 from ptychonnx.runtime.reconstruction.trust import beam_warnings, brightness_factor
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import ScaledAmplitudes
+from ptychonnx.runtime.scan.amplitudes import MappedAmplitudes
 
 __all__ = ["FinishedSeries", "LiveReconstruction", "warm_up"]
 
@@ -259,7 +259,10 @@ class LiveReconstruction:
         """The scan with the brightness for which the network has a fixed scale."""
         if self._factor == 1:
             return scan
-        return replace(scan, diffraction=ScaledAmplitudes(scan.diffraction, self._factor))
+        scale = np.float32(self._factor)
+        return replace(
+            scan, diffraction=MappedAmplitudes(scan.diffraction, lambda patterns: patterns * scale)
+        )
 
     def _look_for_gaps(self) -> None:
         """Say once that many numbers do not come: a PUSH socket deals its messages out to all receivers in turn."""
