@@ -49,7 +49,9 @@ OBJECTS = ("lines", "star", "photographs")
 # Epochs after which objects are judged.
 JUDGED = (1, 2, 3, 5, 10, 20, 30, 60, 100, 300)
 # Times allowed, in epochs of rPIE: a ratio within one run, which depends less on other work than seconds do.
-TIMES = (1, 3, 10, 30, 60)
+TIMES = (3, 10, 20, 100)
+# A method that iterates must have run for this part of a time, or the scan is left out of its row.
+_FILLED = 0.6
 EPIE = 1.0
 _COLOURS = {
     "any_64": "#56b4e9",
@@ -141,11 +143,16 @@ def measured(
 
 
 def best_within(rows: dict[str, list[Row]], epochs: float) -> dict[str, float]:
-    """The best score of each method in the time of some epochs of rPIE; methods without an object then are left out."""
-    scores = {}
+    """The best score of each method in the time of some epochs of rPIE; methods without an object then are left out.
+
+    None at all if a method that iterates was stopped long before.
+    """
+    scores: dict[str, float] = {}
     last = rows["rPIE"][-1]
     # The time of a sum of epochs is not exactly theirs.
     seconds = 1.05 * epochs * last["seconds"] / last["epochs"]
+    if any(points[-1]["seconds"] < _FILLED * seconds for name, points in rows.items() if "rPIE" in name):
+        return scores
     for name, points in rows.items():
         within = [
             (point["amplitude"] + point["phase"]) / 2 for point in points if point["seconds"] <= seconds
@@ -156,9 +163,9 @@ def best_within(rows: dict[str, list[Row]], epochs: float) -> dict[str, float]:
 
 
 def summary(scans: list[Row], epochs: float) -> dict[str, tuple[float, float]]:
-    """Mean score of each method over the seeds, and half of their range."""
-    of_seeds = [best_within(scan["methods"], epochs) for scan in scans]
-    names = set.intersection(*(set(scores) for scores in of_seeds))
+    """Mean score of each method over the seeds that ran so long, and half of their range."""
+    of_seeds = [scores for scan in scans if (scores := best_within(scan["methods"], epochs))]
+    names = set.intersection(*(set(scores) for scores in of_seeds)) if of_seeds else set()
     result = {}
     for name in sorted(names):
         values = [scores[name] for scores in of_seeds]
@@ -177,6 +184,8 @@ def draw(document: Row, path: Path) -> None:
     )
     axes = figure.subplots(len(brightness), len(objects), squeeze=False)
     used = set()
+    last = [scan["methods"]["rPIE"][-1] for scan in scans]
+    epoch = float(np.median([point["seconds"] / point["epochs"] for point in last]))
     for (line, photons), (column, kind) in itertools.product(enumerate(brightness), enumerate(objects)):
         panel = np.ones((len(TIMES), len(steps), 3))
         axis = axes[line, column]
@@ -193,11 +202,14 @@ def draw(document: Row, path: Path) -> None:
             used.add(name)
             panel[row, place] = to_rgb(_COLOURS.get(name, "#999999"))
             mean, spread = scores[name]
-            text = f"{mean:.2f}" + (f"\n±{spread:.2f}" if len(cell) > 1 else "")
+            text = f"{mean:.2f}" + (f"\n±{spread:.2f}" if spread else "")
             axis.text(place, row, text, ha="center", va="center", fontsize=7)
         axis.imshow(panel, origin="lower", aspect="auto")
         axis.set_xticks(range(len(steps)), [str(step) for step in steps])
-        axis.set_yticks(range(len(TIMES)), [f"{epochs:g}" for epochs in TIMES])
+        axis.set_yticks(
+            range(len(TIMES)),
+            [f"{epochs} ({epochs * epoch:.2g} s)" for epochs in TIMES] if column == 0 else [],
+        )
         axis.set_title(f"{kind}, {photons:.0e} photons".replace("e+0", "e"), fontsize=10)
         if column == 0:
             axis.set_ylabel("time allowed (epochs of rPIE)")
@@ -245,9 +257,6 @@ def run(arguments: argparse.Namespace, before: Row) -> Row:
     conditions = {
         "networks": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()},
         "patterns": arguments.grid**2,
-        "epochs": arguments.epochs,
-        "epie": arguments.epie,
-        "refinement": arguments.refinement,
         "processor": processor(),
         "threads": 1,
         "alone": arguments.alone,
@@ -256,7 +265,17 @@ def run(arguments: argparse.Namespace, before: Row) -> Row:
     document: Row = {"conditions": conditions, "scans": kept}
     sessions = {name: Session(path, "cpu", 1) for name, path in paths.items()}
     n = next(iter(sessions.values())).contract.n
-    done = {(scan["object"], scan["step"], scan["photons"], scan["seed"]) for scan in kept}
+    # Scans with fewer epochs than are wanted now are measured again.
+    rows = {(scan["object"], scan["step"], scan["photons"], scan["seed"]): scan for scan in kept}
+    done = {
+        key
+        for key, scan in rows.items()
+        if all(
+            points[-1]["epochs"] >= (arguments.epochs if name == "rPIE" else arguments.refinement)
+            for name, points in scan["methods"].items()
+            if "rPIE" in name
+        )
+    }
     # Seeds come last, so that an interrupted run has every kind of scan once.
     grid = [
         (kind, step, photons, seed)
@@ -275,9 +294,10 @@ def run(arguments: argparse.Namespace, before: Row) -> Row:
         scan = simulate(kind, step, photons, seed, n, arguments.grid)
         methods = measured(scan, sessions, arguments.epochs, arguments.refinement, arguments.epie, seed)
         row = {"object": kind, "step": step, "photons": photons, "seed": seed, "methods": methods}
-        document["scans"].append(row)
+        rows[kind, step, photons, seed] = row
+        document["scans"] = list(rows.values())
         write_text(arguments.out, json.dumps(document) + "\n")
-        scores = {name: round(mean, 3) for name, (mean, _) in summary([row], TIMES[-1]).items()}
+        scores = {name: round(mean, 3) for name, (mean, _) in summary([row], TIMES[2]).items()}
         print(kind, step, f"{photons:g}", seed, scores, flush=True)
     return document
 

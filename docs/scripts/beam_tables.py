@@ -67,17 +67,23 @@ def probe_modes() -> str:
 
 
 def regimes() -> str:
-    """The table of methods over kinds of scan: SSIM of amplitude and phase after the last epoch, means of the seeds."""
+    """The table of methods over kinds of scan: SSIM of amplitude and phase, means of the seeds.
+
+    Some scans ran for longer than others: each method is shown after as many epochs as in all of them.
+    """
     groups: dict[tuple[str, float, int], list[Any]] = {}
     for scan in results("regimes")["scans"]:
         groups.setdefault((scan["object"], scan["photons"], scan["step"]), []).append(scan["methods"])
     names = list(dict.fromkeys(name for scans in groups.values() for name in scans[0]))
     names.sort(key=lambda name: (name in ("rPIE", "ePIE"), name))
+    epochs = {
+        name: min(scan[name][-1]["epochs"] for scans in groups.values() for scan in scans) for name in names
+    }
     lines = []
     for (kind, photons, step), scans in sorted(groups.items(), key=lambda group: (group[0][0], -group[0][1])):
         cells = {}
         for name in names:
-            last = [scan[name][-1] for scan in scans]
+            last = [next(point for point in scan[name] if point["epochs"] == epochs[name]) for scan in scans]
             cells[name] = {
                 f"{part}_ssim": statistics.mean(point[part] for point in last)
                 for part in ("amplitude", "phase")
@@ -87,10 +93,7 @@ def regimes() -> str:
             f"**{_quality(cells[name])}**" if name == best else _quality(cells[name]) for name in names
         ]
         lines.append([kind, f"{photons:.0e}".replace("e+0", "e"), str(step), *quality])
-    heads = []
-    for name in names:
-        points = next(iter(groups.values()))[0][name]
-        heads.append(f"{name} {points[-1]['epochs']}" if points[-1]["epochs"] else name)
+    heads = [f"{name} {epochs[name]}" if epochs[name] else name for name in names]
     return table(["object", "photons", "step", *heads], lines)
 
 
