@@ -7,6 +7,8 @@ large
     `--compared`, one process takes the first patterns alone, and its time for the others is extrapolated. The parts are
     then merged once more in reversed order, and one segment is reconstructed alone, both with the canvas in memory and
     in tiles, for their memory.
+without_network
+    The same with a network that only copies its input: what the parts cost besides the network.
 whole
     With `--compared`: one process on the whole scan, alone, for the bits of its object.
 night
@@ -47,7 +49,7 @@ import psutil
 
 from benchmarks.scale_commands import Command, checked, same_objects
 from benchmarks.scale_faults import faults
-from benchmarks.scale_large import large, whole, write_large_scan
+from benchmarks.scale_large import identity, large, large_scan, whole, write_large_scan
 from benchmarks.scan_orders import scan_orders
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.machine import processor, software_versions
@@ -174,14 +176,23 @@ def sections(
     options: argparse.Namespace, folder: Path
 ) -> Iterator[tuple[str, Callable[[dict[str, Any]], Any]]]:
     """The measurements by name."""
-    compared = options.compared or options.patterns
     network = [options.artifact, "--provider", options.provider]
+
+    def scan() -> Path:
+        return large_scan(options.patterns, folder)
+
     yield (
         "large",
-        lambda results: large(network, options.patterns, folder, compared) | {"provider": options.provider},
+        lambda results: (
+            large(network, scan(), folder / "large", options.compared) | {"provider": options.provider}
+        ),
     )
-    if compared < options.patterns:
-        yield "whole", lambda results: whole(network, options.patterns, folder)
+    if options.compared:
+        yield "whole", lambda results: whole(network, scan(), folder / "large")
+    yield (
+        "without_network",
+        lambda results: large([str(identity(Path(options.artifact), folder))], scan(), folder / "identity"),
+    )
     yield (
         "night",
         lambda results: {

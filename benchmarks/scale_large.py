@@ -16,14 +16,17 @@ from typing import Any
 
 import h5py
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.scale_commands import Command, checked, same_objects
 from ptychonnx.harness.simulate.objects import lines_object
 from ptychonnx.harness.simulate.probes import PIXEL_SIZE, WAVELENGTH, make_probe
 from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
-__all__ = ["large", "whole", "write_large_scan"]
+__all__ = ["identity", "large", "large_scan", "whole", "write_large_scan"]
 
 SIZE, STEP, JITTER, PHOTONS = 64, 6, 1, 1e9
 DETECTOR_PIXEL = 75e-6
@@ -68,17 +71,51 @@ def write_large_scan(path: Path, grid: int, seed: int = 0) -> None:
                 counts[start : start + grid] = values
 
 
-def large(network: Sequence[str], patterns: int, folder: Path, compared: int) -> Section:
+def identity(artifact: Path, folder: Path) -> Path:
+    """A network that only copies its input, with the contract of an artifact."""
+    metadata = {entry.key: entry.value for entry in onnx.load(artifact).metadata_props}
+    contract = Contract.from_json(metadata[CONTRACT_KEY], str(artifact))
+    side = contract.n
+    nodes = [
+        helper.make_node("Transpose", ["diffraction"], ["last"], perm=[0, 2, 3, 1]),
+        helper.make_node("Unsqueeze", ["last", "axis"], ["real"]),
+        helper.make_node("Concat", ["real", "real"], ["object"], axis=4),
+    ]
+    shapes = {"diffraction": ["batch", 1, side, side], "object": ["batch", side, side, 1, 2]}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    axis = numpy_helper.from_array(np.array([4], np.int64), "axis")
+    graph = helper.make_graph(nodes, "identity", ends[:1], ends[1:], [axis])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
+    path = folder / "identity.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def large_scan(patterns: int, folder: Path) -> Path:
+    """The file of a scan, which is simulated if it is not there."""
+    grid = math.isqrt(patterns)
+    path = folder / f"scan_{grid}.cxi"
+    if not path.exists():
+        start, partial = time.perf_counter(), path.with_suffix(".partial")
+        write_large_scan(partial, grid)
+        partial.rename(path)
+        print(f"simulated in {time.perf_counter() - start:.0f} s", flush=True)
+    return path
+
+
+def large(network: Sequence[str], scan: Path, folder: Path, compared: int | None = None) -> Section:
     """16 parts on Dask against one process that takes the first patterns alone or all, both at the same time.
 
     `network` is the artifact, and options of how it runs.
     """
-    grid = math.isqrt(patterns)
-    scan = folder / f"scan_{grid}.cxi"
-    first = scan if compared == grid**2 else folder / f"scan_{grid}_first.cxi"
-    steps = _Steps(folder / f"large_{grid}.json")
+    folder.mkdir(exist_ok=True)
+    with h5py.File(scan) as file:
+        patterns = len(file["entry_1/data_1/data"])
+    compared = compared or patterns
+    first = scan if compared == patterns else folder / f"{scan.stem}_first.cxi"
+    steps = _Steps(folder / f"{scan.stem}.json")
     parts = folder / "parts"
-    simulated = steps("simulated", lambda: _simulate(scan, grid))
     if not first.exists():
         _copy_first(scan, first, compared)
     runs = steps("runs", lambda: _runs(network, scan, first, parts, folder))
@@ -88,13 +125,13 @@ def large(network: Sequence[str], patterns: int, folder: Path, compared: int) ->
     with h5py.File(whole) as file:
         shape = list(file["object"].shape)
     section: Section = {
-        "patterns": grid**2,
+        "patterns": patterns,
         "patterns_of_one_process": compared,
         "n": SIZE,
         "shards": SHARDS,
         "workers": WORKERS,
         "object": shape,
-        **simulated,
+        "scan_mb": round(scan.stat().st_size / 1e6),
         **runs,
         "part_mb": [round(path.stat().st_size / 1e6, 1) for path in files],
     }
@@ -105,7 +142,7 @@ def large(network: Sequence[str], patterns: int, folder: Path, compared: int) ->
         return checked(Command(arguments, folder).finish()) | {"same_bits": same_objects(whole, merged)}
 
     def segment(name: str, options: list[Any]) -> Section:
-        out = ["--out", folder / f"{name}.h5", "--shard", f"1/{min(64, grid**2 // 1024)}", *options]
+        out = ["--out", folder / f"{name}.h5", "--shard", f"1/{min(64, patterns // 1024)}", *options]
         return checked(Command(["--quiet", "reconstruct", *network, scan, *out], folder).finish())
 
     for name, measure, options in (
@@ -118,13 +155,6 @@ def large(network: Sequence[str], patterns: int, folder: Path, compared: int) ->
             name, lambda name=name, measure=measure, options=options: measure(name, options)
         )
     return section
-
-
-def _simulate(scan: Path, grid: int) -> Section:
-    start = time.perf_counter()
-    write_large_scan(scan, grid)
-    print(f"simulated in {time.perf_counter() - start:.0f} s", flush=True)
-    return {"scan_mb": round(scan.stat().st_size / 1e6)}
 
 
 def _copy_first(scan: Path, first: Path, count: int) -> None:
@@ -166,9 +196,9 @@ def _runs(network: Sequence[str], scan: Path, first: Path, parts: Path, folder: 
     return section
 
 
-def whole(network: Sequence[str], patterns: int, folder: Path) -> Section:
+def whole(network: Sequence[str], scan: Path, folder: Path) -> Section:
     """One process on the whole scan alone, if `large` compared a part of it: whether the object has the same bits."""
-    scan, out = folder / f"scan_{math.isqrt(patterns)}.cxi", folder / "whole.h5"
+    out = folder / "whole.h5"
     section = checked(Command(["--quiet", "reconstruct", *network, scan, "--out", out], folder).finish())
     return section | {"same_bits": same_objects(out, folder / "dask.h5")}
 
