@@ -200,7 +200,7 @@ def sections(
             for engine in ("dask:2", "local:2")
         },
     )
-    yield "synchronise", lambda results: synchronise(str(ROOT / "zoo/pinn_cnn.onnx"), folder)
+    yield "synchronise", lambda results: synchronise(options.artifact, folder)
     if os.geteuid() == 0:
         yield "faults", lambda results: faults(Path(options.artifact), folder)
     yield "orders", lambda results: scan_orders(folder)

@@ -11,13 +11,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows(part: str) -> list[list[str]]:
-    """Heads and rows of a table: ``large``, ``night``, ``orders``, ``reading``, ``faults`` or ``model``."""
+    """Heads and rows of a table: ``large``, ``frame``, ``night``, ``orders``, ``reading``, ``faults`` or ``model``."""
     results = json.loads((ROOT / "benchmarks/results/scale.json").read_text(encoding="utf-8"))
     return _TABLES[part](results)
 
 
-def _large(results: Mapping[str, Any]) -> list[list[str]]:
-    scan = results["large"]
+def _large(scan: Mapping[str, Any]) -> list[list[str]]:
     workers = f"{max(scan['dask']['worker_memory_mb'])} per worker"
     lines = [["", "processor time, s", "peak memory, MB"]]
     for name, text in (
@@ -116,7 +115,8 @@ def _reading(results: Mapping[str, Any]) -> list[list[str]]:
 
 
 _TABLES = {
-    "large": _large,
+    "large": lambda results: _large(results["large"]),
+    "frame": lambda results: _large(results["without_network"]),
     "night": _night,
     "orders": _orders,
     "reading": _reading,
