@@ -318,6 +318,6 @@ def test_the_measured_star_is_judged_as_our_own(model, tmp_path):
     output.save_product(tmp_path / "product.h5", file_type="HDF5")
     again = model.workflow_api.load_product(tmp_path / "product.h5", file_type="HDF5")
     assert again.get_product().metadata.name.startswith("star")
-    rows = figures(star, tmp_path / "product.h5", "zoo:any_128", references=[REFERENCE])
+    rows = figures(tmp_path / "star.npz", tmp_path / "product.h5", "zoo:any_128", references=[REFERENCE])
     assert rows["own"]["phase"]["pearson"] > 0.5
     assert_same_figures(rows)
