@@ -30,7 +30,7 @@ MEASURED = [name for name in CASES if tables.read_results()["modules"].get(name,
 
 @pytest.mark.parametrize("name", MEASURED[::8])
 def test_our_exporter_is_right_for_every_eighth_module_that_is_measured(name, tmp_path):
-    record, _ = export("ptychonnx", CASES[name], tmp_path)
+    record, *_ = export("ptychonnx", CASES[name], tmp_path)
     assert record["status"] == RIGHT, record
     assert record["dft"] == 0
 
