@@ -38,12 +38,11 @@ def _has_computed_target(node: ir.Node) -> bool:
 
 def _replace(graph: ir.Graph, node: ir.Node) -> bool:
     shape = node.outputs[0].shape
-    target = _sizes(node.inputs[1]) if shape is None else _known(shape)
-    if target is None:
-        logger.debug("%s: the shape of its output is unknown", node.name)
-        return False
-    # In a target, a size of 0 would stand for the size before.
-    if target.count(-1) > 1 or 0 in target:
+    target = None if shape is None else _known(shape)
+    # In a target, a size of 0 stands for the size before.
+    if target is None or target.count(-1) > 1 or 0 in target:
+        target = _computed(node)
+    if target is None or target.count(-1) > 1:
         logger.debug("%s: not determined by the number of elements: %s", node.name, shape)
         return False
     tape = GraphTape(graph, node.outputs[0].name)
@@ -55,8 +54,19 @@ def _known(shape: ir.Shape) -> list[int]:
     return [size if isinstance(size, int) else -1 for size in shape]
 
 
-def _sizes(value: ir.Value | None) -> list[int] | None:
-    """Sizes that are computed from shapes, -1 for an unknown one; None if they are computed otherwise."""
+def _computed(node: ir.Node) -> list[int] | None:
+    """The target that its arithmetic gives, with 0 for an unknown size that stays in its place."""
+    sizes = _sizes(node.inputs[1], node.inputs[0])
+    if sizes is None or 0 in sizes or "allowzero" in node.attributes:
+        return None
+    return [0 if size == -2 - place else max(size, -1) for place, size in enumerate(sizes)]
+
+
+def _sizes(value: ir.Value | None, data: ir.Value | None) -> list[int] | None:
+    """Sizes that are computed from shapes; None if they are computed otherwise.
+
+    Unknown ones are -1, or -2 less the axis if they are those of `data`.
+    """
     constant = constant_array(value)
     if constant is not None:
         return [int(size) for size in constant.reshape(-1)]
@@ -65,8 +75,11 @@ def _sizes(value: ir.Value | None) -> list[int] | None:
         return None
     if node.op_type == "Shape" and not node.attributes:
         source = node.inputs[0]
-        return None if source is None or source.shape is None else _known(source.shape)
-    parts = [_sizes(one) for one in node.inputs]
+        if source is None or source.shape is None:
+            return None
+        known = _known(source.shape)
+        return [-2 - axis if size < 0 and source is data else size for axis, size in enumerate(known)]
+    parts = [_sizes(one, data) for one in node.inputs]
     if node.op_type == "Concat":
         return None if None in parts else [size for part in parts if part is not None for size in part]
     if node.op_type == "Gather" and parts[0] is not None and parts[1] is not None:

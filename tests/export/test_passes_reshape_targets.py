@@ -50,7 +50,8 @@ def test_a_result_with_two_unknown_sizes_is_left_alone():
     assert kinds(after) == kinds(before)
 
 
-def test_sizes_that_shape_inference_does_not_follow_are_read_from_their_arithmetic():
+@pytest.mark.parametrize("ones", [1, -1])
+def test_sizes_that_shape_inference_does_not_follow_are_read_from_their_arithmetic(ones):
     nodes = [
         helper.make_node("Shape", ["x"], ["sizes"]),
         helper.make_node("Gather", ["sizes", "first"], ["some"]),
@@ -59,7 +60,7 @@ def test_sizes_that_shape_inference_does_not_follow_are_read_from_their_arithmet
         helper.make_node("Reshape", ["x", "target"], ["reshaped"]),
         helper.make_node("Identity", ["reshaped"], ["y"]),
     ]
-    constants = [("first", [0, 1]), ("ones", [1]), ("last", [2])]
+    constants = [("first", [0, 1]), ("ones", [ones]), ("last", [2])]
     arrays = [(name, np.array(values, np.int64)) for name, values in constants]
     before = model_of(nodes, [("x", ["n", 4, 6])], [("y", ["n", 4, 1, 6])], arrays)
     after, modified = apply(before)
@@ -67,3 +68,17 @@ def test_sizes_that_shape_inference_does_not_follow_are_read_from_their_arithmet
     assert kinds(after) == ["Reshape", "Identity"]
     x = np.random.default_rng(0).normal(size=(5, 4, 6)).astype(np.float32)
     assert np.array_equal(run(after, x=x)[0], run(before, x=x)[0])
+
+
+def test_an_unknown_size_of_another_place_is_not_copied():
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "second"], ["some"]),
+        helper.make_node("Concat", ["some", "rest"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    arrays = [("second", np.array([1], np.int64)), ("rest", np.array([-1], np.int64))]
+    before = model_of(nodes, [("x", ["n", "m"])], [("y", ["m", "n"])], arrays)
+    after, modified = apply(before)
+    assert not modified
+    assert kinds(after) == kinds(before)
