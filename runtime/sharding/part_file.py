@@ -167,8 +167,14 @@ class PartReader:
             group = self._file[f"segments/{number}"]
             for index in range(len(group)):
                 rectangle = group[str(index)]
-                row, column = rectangle["corner"][:].tolist()
-                yield Sums((row, column), rectangle["values"][:], rectangle["weights"][:])
+                row, column = self._numbers(rectangle["corner"], slice(None), "iu").tolist()
+                values = self._numbers(rectangle["values"], slice(None), "c")
+                weights = self._numbers(rectangle["weights"], slice(None), "f")
+                if values.ndim != 2 or values.shape != weights.shape:
+                    raise InputError(
+                        f"{self.path}: sums {values.shape} and weights {weights.shape}, expected one [rows, columns]"
+                    )
+                yield Sums((row, column), values, weights)
 
     def patches(self, number: int) -> Iterator[tuple[NDArray[np.complex64], NDArray[np.float64]]]:
         """Patches [m, N, N] of a segment and their positions [m, 2], some at a time."""
@@ -176,7 +182,19 @@ class PartReader:
             group = self._file[f"segments/{number}"]
             for start in range(0, len(group["positions"]), _READ):
                 part = slice(start, start + _READ)
-                yield group["patches"][part], group["positions"][part]
+                patches = self._numbers(group["patches"], part, "c")
+                yield patches, self._numbers(group["positions"], part, "f")
+
+    def _numbers(self, dataset: h5py.Dataset, part: slice, kinds: str) -> NDArray:
+        """Finite numbers of a kind that --shard writes."""
+        if dataset.dtype.kind not in kinds or not dataset.ndim:
+            raise InputError(
+                f"{self.path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected it as --shard wrote it"
+            )
+        values = np.asarray(dataset[part])
+        if not np.isfinite(values).all():
+            raise InputError(f"{self.path}: {dataset.name} holds NaN or infinity, expected finite values")
+        return values
 
     def array(self, name: str) -> NDArray | None:
         """One of the arrays that describe the scan; None if it is unknown."""

@@ -248,6 +248,30 @@ def test_damaged_parts_are_refused(parts, tmp_path):
         merge_parts([tmp_path / "none.h5"])
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "weights",
+            lambda values: values * 1j,
+            "weights is complex128 of shape .* expected it as --shard wrote it",
+        ),
+        ("values", lambda values: values * np.nan, "values holds NaN or infinity"),
+        ("weights", lambda values: values[1:], "expected one"),
+        ("corner", lambda values: values - 1, "sums lie outside the canvas"),
+        ("corner", lambda values: values + 10**6, "sums lie outside the canvas"),
+    ],
+)
+def test_sums_that_no_shard_writes_are_refused(parts, name, change, message):
+    with h5py.File(parts[0], "a") as file:
+        group = file["segments/0/0"]
+        values = change(group[name][()])
+        del group[name]
+        group[name] = values
+    with pytest.raises(InputError, match=message):
+        merge_parts(parts)
+
+
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "a/b", "1/0", "-1/3", "1/2/3"])
 def test_a_shard_that_is_none_is_refused(text):
     with pytest.raises(InputError, match="--shard"):

@@ -174,9 +174,15 @@ class Stitcher:
             yield Sums((int(self._low[0]) + row, int(self._low[1]) + column), values, weights)
 
     def add_sums(self, sums: Iterable[Sums]) -> None:
-        """Add the sums of a stitcher of the same kind whose patches are among those announced."""
+        """Add the sums of a stitcher of the same kind whose patches are among those announced.
+
+        Raises InputError if they lie outside the canvas.
+        """
         for part in sums:
-            row, column = np.subtract(part.corner, self._low).astype(np.intp).tolist()
+            corner = np.subtract(part.corner, self._low).astype(np.intp)
+            if (corner < 0).any() or (corner + part.weights.shape > self._shape).any():
+                raise InputError("sums lie outside the canvas: their place is not among those announced")
+            row, column = corner.tolist()
             self._canvas.add_sums(row, column, part.values, part.weights)
 
     def result(self) -> Stitched | StitchedTiles:
