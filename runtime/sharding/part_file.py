@@ -189,7 +189,7 @@ class PartReader:
         """Finite numbers of a kind that --shard writes."""
         if dataset.dtype.kind not in kinds or not dataset.ndim:
             raise InputError(
-                f"{self.path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected it as --shard wrote it"
+                f"{self.path}: {dataset.name} is {dataset.dtype} {dataset.shape}, expected what --shard writes"
             )
         values = np.asarray(dataset[part])
         if not np.isfinite(values).all():
