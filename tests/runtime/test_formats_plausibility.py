@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,31 @@ def test_an_outlier_is_named(scan, tmp_path):
     positions[9] += 3e-3
     with pytest.raises(InputError, match=r"p\[9\] is 1\.5e\+05 pixels away from the others.*outlier"):
         mapped(tmp_path, scan, positions, pixel_size=2e-8)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            lambda positions: positions * 3,
+            "neighbours are 24.* pixels apart, so that windows of 16 do not overlap",
+        ),
+        (
+            lambda positions: positions + 60 * (np.arange(20) == 9)[:, None],
+            "that of pattern 9 is .* an outlier",
+        ),
+        (lambda positions: positions, ""),
+    ],
+)
+def test_doubtful_positions_are_named(scan, tmp_path, change, line):
+    lines = []
+    regular = np.stack(np.meshgrid(np.arange(4) * 8.0, np.arange(5) * 8.0, indexing="ij"), axis=-1)
+    np.savez(tmp_path / "s.npz", d=scan.diffraction**2, p=change(regular.reshape(-1, 2)))
+    options = ReadOptions(mapping={"patterns": "d", "positions": "p"})
+    read_scan(tmp_path / "s.npz", options=options, log=lines.append)
+    doubts = [text for text in lines if text.startswith("positions:")]
+    assert len(doubts) == bool(line)
+    assert all(re.match(f"positions: {line}", text) for text in doubts)
 
 
 def test_a_pixel_or_a_wavelength_that_nobody_has_is_refused(scan, tmp_path):

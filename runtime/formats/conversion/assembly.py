@@ -17,7 +17,7 @@ from ptychonnx.runtime.formats.conversion.direct_beam import (
     stuck_marks,
 )
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, Frames, lazy_frames
-from ptychonnx.runtime.formats.conversion.plausibility import check_far_field, check_plausible, line_scan_note
+from ptychonnx.runtime.formats.conversion.plausibility import check_far_field, check_plausible, positions_note
 from ptychonnx.runtime.formats.conversion.probe_window import fitted_probe, probe_of_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
@@ -134,7 +134,7 @@ def scan_of_frames(
     positions = positions_in_pixels(raw.positions, conventions, pixel, coarser, where)
     positions = positions + _offset(raw.offset, plan.cut)
     check_plausible(raw.path, raw.positions_key, positions, raw.pixel_size, wavelength)
-    if note := line_scan_note(positions):
+    if note := positions_note(positions, plan.size):
         log(note)
     if options.pixel_size is None:
         check_far_field(raw.path, positions, pixel, raw.wavelength, raw.distance, plan.cut)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns, refuse_dark
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
-from ptychonnx.runtime.formats.conversion.plausibility import check_plausible, line_scan_note
+from ptychonnx.runtime.formats.conversion.plausibility import check_plausible, positions_note
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 
@@ -32,7 +32,7 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
     """
     where = f"{path}: the patterns"
     check_plausible(path, "positions", scan.positions, scan.pixel_size, scan.wavelength)
-    if note := line_scan_note(scan.positions):
+    if note := positions_note(scan.positions, scan.size):
         log(note)
     if scan.reference is not None:
         inside = scan.positions - np.array(scan.reference.origin)

@@ -11,12 +11,14 @@ from scipy.spatial import KDTree
 from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength
 
-__all__ = ["check_far_field", "check_plausible", "line_scan_note"]
+__all__ = ["check_far_field", "check_plausible", "positions_note"]
 
 # Object pixels from a tenth of an atom's radius to a millimetre.
 _PIXELS = (1e-12, 1e-3)
 # A position this many times farther from the median than nine tenths of the others is no part of the scan.
 _OUTLIER = 100.0
+# A nearest neighbour that is this many times farther than at other positions.
+_APART = 5.0
 
 
 def check_plausible(
@@ -55,16 +57,35 @@ def check_plausible(
         )
 
 
-def line_scan_note(positions: NDArray[np.float64]) -> str:
-    """A line for the user if all positions are one, or lie on a row or a column as when an axis is missing."""
+def positions_note(positions: NDArray[np.float64], size: int) -> str:
+    """A line for the user if positions are doubtful: all are one; they lie on a row or a column, as when an axis is
+    missing; their windows do not overlap; or one lies apart.
+
+    Parameters
+    ----------
+    size
+        N, pixels of a window.
+    """
     if len(positions) < 3 or not np.isfinite(positions).all():
         return ""
     spans = np.ptp(positions, axis=0)
     if not spans.any():
         return f"positions: all {len(positions)} are the same: expected a scan"
-    if spans.all():
-        return ""
-    return f"positions: all have the same {'row' if spans[0] == 0 else 'column'}: is an axis missing?"
+    if not spans.all():
+        return f"positions: all have the same {'row' if spans[0] == 0 else 'column'}: is an axis missing?"
+    nearest = KDTree(positions).query(positions, 2)[0][:, 1]
+    step, lone = float(np.median(nearest)), int(np.argmax(nearest))
+    if step > size:
+        return (
+            f"positions: neighbours are {step:.3g} pixels apart, so that windows of {size} do not overlap: are they in "
+            "another unit (--positions-unit, --pixel-size)?"
+        )
+    if step > 0 and nearest[lone] > max(_APART * step, size / 2):
+        return (
+            f"positions: that of pattern {lone} is {nearest[lone]:.3g} pixels from its nearest neighbour, expected "
+            f"about {step:.3g}: is it an outlier?"
+        )
+    return ""
 
 
 def check_far_field(
