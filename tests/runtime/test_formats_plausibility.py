@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import h5py
 import numpy as np
 import pytest
 
@@ -170,6 +171,21 @@ def test_a_rotated_stage_moves_the_sample_by_its_projection(scan, tmp_path):
     np.testing.assert_allclose(
         np.ptp(read_scan(rotated(tmp_path, scan, 0.0)).positions, axis=0), np.ptp(scan.positions, axis=0)
     )
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_stage_whose_carrier_is_missing_is_refused(scan, tmp_path, whole):
+    path = rotated(tmp_path, scan, 60.0)
+    with h5py.File(path, "a") as file:
+        (axis,) = [f"{entry}/sample_1/transformations/angle" for entry in file]
+        if whole:
+            del file[axis]
+        else:
+            del file[axis].attrs["vector"]
+    with pytest.raises(
+        InputError, match=r"sx depends_on 'angle', expected an axis in .*transformations with a v"
+    ):
+        read_scan(path)
 
 
 def test_an_axis_is_a_direction_whatever_its_length(scan, tmp_path):
