@@ -172,7 +172,7 @@ def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
     axes = [axis for axis in axes if "vector" in axis.attrs]
     known = {axis.name.rpartition("/")[2] for axis in axes}
     for axis in axes:
-        carrier = attribute_text(axis, "depends_on", ".")
+        carrier = attribute_text(axis, "depends_on") or "."
         if carrier.rpartition("/")[2] not in {*known, "."}:
             raise InputError(
                 f"{file.path}: {axis.name} depends_on {carrier!r}, expected an axis in {place} with a vector, or '.'"
