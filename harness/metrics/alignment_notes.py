@@ -37,11 +37,12 @@ def alignment_note(reconstruction: Image, reference: Image, region: NDArray[np.b
         bool [rows, columns].
     """
     rectangle = largest_rectangle(region).slices
-    image, fixed = reconstruction[rectangle], reference[rectangle]
+    # The squares of large values exceed single precision.
+    image, fixed = (whole[rectangle].astype(np.complex128) for whole in (reconstruction, reference))
     if not (np.ptp(np.abs(image)) > 0 and np.ptp(np.abs(fixed)) > 0):
         return None
     before = _error(image, fixed)
-    if before <= _SMALL_ERROR:
+    if not before > _SMALL_ERROR:
         return None
     whole = (slice(None), slice(None))
     errors = {}
@@ -49,6 +50,8 @@ def alignment_note(reconstruction: Image, reference: Image, region: NDArray[np.b
         unmoved = before if part == whole else _error(image[part], fixed[part])
         if unmoved > _SMALL_ERROR:
             errors[text] = (_error(candidate[part], fixed[part]), unmoved)
+    if not errors:
+        return None
     text = min(errors, key=lambda text: errors[text][0] / errors[text][1])
     after, before = errors[text]
     if after > _FALL * before:

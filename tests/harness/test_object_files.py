@@ -13,6 +13,7 @@ from skimage.io import imsave
 from typer.testing import CliRunner
 
 from ptychonnx.harness.cli.app import app
+from ptychonnx.harness.metrics.alignment_notes import alignment_note
 from ptychonnx.harness.metrics.object_files import compare_files
 from ptychonnx.harness.metrics.periodicity import periods_of
 from ptychonnx.runtime.errors import InputError
@@ -123,6 +124,15 @@ def test_noise_and_a_factor_are_no_reason_for_a_note(tmp_path):
     assert result.note is None
     assert result.comparison.alignment.scale == pytest.approx(1 / 3, rel=0.02)
     assert result.comparison.amplitude.mae == pytest.approx(0.05 * np.sqrt(2 / np.pi), rel=0.1)
+
+
+def test_a_pixel_beyond_the_squares_of_single_precision_is_judged():
+    broken = OBJECT.copy()
+    broken[5, 6] = 1e30
+    whole = np.ones(OBJECT.shape, bool)
+    with np.errstate(all="raise", under="ignore"):
+        assert alignment_note(OBJECT, broken, whole) is None
+        assert alignment_note(broken, OBJECT, whole) is None
 
 
 def test_other_shapes_and_pixel_sizes_are_refused(tmp_path):
