@@ -193,7 +193,9 @@ class _Trial:
     def occupy(self) -> list[int]:
         """Let another process write each output in turn; the exit codes."""
         codes = []
-        places = {name if not self.writer.as_one else name.partition("/")[0] for name in self.new}
+        # A folder that is written as one has one lock.
+        whole = self.writer.as_one or any("**" in pattern for pattern in self.writer.outputs)
+        places = {name.partition("/")[0] if whole else name for name in self.new}
         for place in sorted(places)[:_MOST_OCCUPIED]:
             with ExitStack() as stack:
                 # The lock of this process, which the forked one does not have.
@@ -202,7 +204,8 @@ class _Trial:
                 )
             codes.append(code)
             told = "another process is writing it" in text
-            if code not in self._refusals or not told or "Traceback" in text or now != old:
+            kept = now == old or self._is_whole(now, old)
+            if code not in self._refusals or not told or "Traceback" in text or not kept:
                 self.faults.append(f"{self.name} while {place} is written: {code} {text[-200:]}")
         return codes
 

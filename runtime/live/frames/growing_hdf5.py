@@ -137,7 +137,7 @@ class GrowingHDF5:
             try:
                 self._file = open_growing(path)
                 dataset = self._file[self._key]
-            except (OSError, KeyError):
+            except (OSError, KeyError, RuntimeError):
                 # Not complete yet: the writer has created it and is about to write.
                 self.close()
                 return False
