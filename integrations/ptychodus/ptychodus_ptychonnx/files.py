@@ -86,7 +86,7 @@ class ScanProduct(ProductFileReader, ProductFileWriter):
                     raise _unknown(file_path, "pixel size")
                 losses = [] if misfit is None else [LossValue(1, float(misfit))]
                 return replace(_with_distance(load_product(file_path)), losses=losses)
-        scan = ptychonnx.read_scan(file_path, estimate_probe=True)
+        scan = ptychonnx.read_scan(file_path)
         return _product(scan, _Geometry.of(scan, file_path))
 
     def write(self, file_path: Path, product: Product) -> None:

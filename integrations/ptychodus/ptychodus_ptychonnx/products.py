@@ -13,7 +13,12 @@ from ptychodus.api.object import Object, ObjectCenter
 from ptychodus.api.product import LossValue, Product
 from ptychodus.api.reconstruct import ReconstructInput
 
-__all__ = ["with_object", "write_input"]
+import ptychonnx
+
+__all__ = ["read_input", "with_object", "write_input"]
+
+# Share of a probe's photons that a mean pattern may hold, if the probe is in photons.
+_PASSED = (0.02, 1.05)
 
 
 def write_input(folder: Path, parameters: ReconstructInput) -> None:
@@ -28,6 +33,21 @@ def write_input(folder: Path, parameters: ReconstructInput) -> None:
     )
     save_diffraction_data(folder / StandardFileLayout.DIFFRACTION, data)
     save_product(folder / StandardFileLayout.PRODUCT, product)
+
+
+def read_input(folder: Path, parameters: ReconstructInput) -> ptychonnx.Scan:
+    """Read the input as a scan.
+
+    ptychodus scales probes to photons. Such a probe is kept; another one is scaled to the patterns behind the object.
+    """
+    scan = ptychonnx.read_scan(folder / StandardFileLayout.DIFFRACTION, estimate_probe=True)
+    if scan.probe is None:
+        return scan
+    probe = parameters.product.probes.get_probe_no_opr().get_array().astype(np.complex64)
+    least, most = _PASSED
+    if least < scan.flux / np.sum(np.abs(probe) ** 2) < most:
+        return replace(scan, probe=probe, probe_estimated=False)
+    return scan
 
 
 def with_object(product: Product, path: Path, misfit: float | None) -> Product:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ptychodus.api.io import StandardFileLayout, save_training_data
+from ptychodus.api.io import save_training_data
 from ptychodus.api.reconstruct import ReconstructInput, ReconstructOutput, TrainableReconstructor, TrainOutput
 
 import ptychonnx
-from ptychodus_ptychonnx.products import with_object, write_input
+from ptychodus_ptychonnx.products import read_input, with_object, write_input
 from ptychodus_ptychonnx.training import train_network
 from ptychonnx.runtime.progress import Callback, ProgressUpdate
 
@@ -68,7 +68,7 @@ class NetworkReconstructor(TrainableReconstructor):
             try:
                 result = ptychonnx.reconstruct(
                     self._session,
-                    folder / StandardFileLayout.DIFFRACTION,
+                    read_input(folder, parameters),
                     out=stitched,
                     provider=self._settings.provider.get_value(),
                     refine=self._settings.epochs.get_value(),
