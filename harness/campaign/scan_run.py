@@ -246,6 +246,10 @@ def reconstruct_scan(
         check_iterative(scan, iterations.alpha)
     check_beam(network, scan, stitching, warn)
     symmetries = symmetries_of(network, scan) if options.uncertainty else ()
+    if symmetries and not network.contract.general:
+        warn(
+            f"uncertainty: its intervals are calibrated on general networks, and {network.name} holds one beam"
+        )
     network, batch = networks.in_batches(network, scan)
     correction, model = None, options.positions.correct_positions
     if stitch is not None:

@@ -124,6 +124,15 @@ def test_the_command_maps_intervals_that_hold_the_errors(scan_file, tmp_path, ru
         assert np.mean(np.abs(error)[inside] < wide[name][inside]) > 0.85
 
 
+def test_a_network_that_holds_its_beam_is_said_to_be_outside_the_calibration(scan_file, tmp_path, run):
+    command = ("reconstruct", "zoo:pinn_fno", scan_file, "--out", tmp_path / "o.npz", "--uncertainty")
+    code, _, err = run(*command)
+    assert code == 0
+    assert "calibrated on general networks, and pinn_fno.onnx holds one beam" in err
+    with np.load(tmp_path / "o.npz") as file:
+        assert file["uncertainty_phase"].shape == file["object"].shape
+
+
 def test_contradictions_are_one_line(scan_file, tmp_path, run):
     command = ("reconstruct", "zoo:any_64", scan_file, "--out", tmp_path / "o.h5", "--uncertainty")
     for more, message in (
