@@ -1,14 +1,14 @@
 """Coverage of the intervals of `reconstruct --uncertainty` on beams and objects that their calibration did not see.
 
-Scans of `simulate family` of every family of beams and kind of object, with one seed for the calibration and another
-one for the test. Each is reconstructed under the symmetries of the far field; errors are those against the known object
-after the global complex factor. The families of beams are divided into four parts: each part of the test is judged by a
-calibration on the scans of the other families. The same with the kinds of object.
+Scans of `simulate family` of every family of beams and kind of object with two seeds; those of each seed are tested
+with a calibration on the other. Each is reconstructed under the symmetries of the far field; errors are those against
+the known object after the global complex factor. The families of beams are divided into four parts: each part of the
+test is judged by a calibration on the scans of the other families. The same with the kinds of object.
 
     python -m benchmarks.calibration --work FOLDER --out docs/results/calibration.json
 
 The folder keeps pixels of each scan, from which an interrupted run goes on. `--fit` with the path of the installed
-`harness/uncertainty/calibration.json` also writes the calibration on all scans of the first seed.
+`harness/uncertainty/calibration.json` also writes the calibration on all scans.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
 from ptychonnx.harness.simulate.beams import BeamFamily
 from ptychonnx.harness.simulate.family import FamilyConfig, draw_parameters, simulate_member
 from ptychonnx.harness.simulate.objects import ObjectKind
-from ptychonnx.harness.uncertainty.calibration import FEATURES, LEVELS, QUANTITIES, features, installed
+from ptychonnx.harness.uncertainty.calibration import FEATURES, LEVELS, QUANTITIES, features
 from ptychonnx.harness.uncertainty.spread import members, spread_of, symmetries_of
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.inference import Session
@@ -47,7 +47,7 @@ PIXELS = 1000
 # Of the calibration and of the test.
 SEEDS = (1, 2)
 _PARTS = 4
-_ROUNDS = 60
+_ROUNDS = 25
 Row = dict[str, Any]
 
 
@@ -164,14 +164,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="zoo:any_64")
     parser.add_argument("--work", type=Path, required=True, help="folder for the pixels of each scan")
-    parser.add_argument("--scans", type=int, default=36, help="of the calibration, and of the test")
+    parser.add_argument("--scans", type=int, default=36, help="of each seed")
     parser.add_argument("--grid", type=int, default=5, help="side of each scan, in positions")
     parser.add_argument("--fit", type=Path, help="file for the calibration")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     session = Session(artifact_path(arguments.network), "cpu", 1)
-    calibration, test = (
+    first, second = (
         collect(
             session,
             family(session.contract.n, arguments.grid, seed, arguments.scans),
@@ -181,23 +181,32 @@ def main() -> None:
         for seed in SEEDS
     )
     if arguments.fit is not None:
-        write_text(arguments.fit, json.dumps(fitted(calibration), indent=2) + "\n")
-    new = [row for row in test if row["member"]["beam"] in UNSEEN_BEAMS]
-    known = [row for row in calibration if row["member"]["beam"] not in UNSEEN_BEAMS]
-    document = {
+        write_text(arguments.fit, json.dumps(fitted([*first, *second]), indent=2) + "\n")
+    # Each seed is tested with a calibration on the other.
+    ways = ((first, second), (second, first))
+    document: Row = {
         "network": session.name,
         "scans": arguments.scans,
         "patterns": arguments.grid**2,
         "processor": processor(),
-        "unseen_beams": table(test, held_out(calibration, test, "beam"), "beam"),
-        "unseen_objects": table(test, held_out(calibration, test, "object"), "object"),
-        "installed": table(test, [coverage(row, installed()) for row in test], "beam"),
-        "trained_to_untrained_beams": table(new, [coverage(row, fitted(known)) for row in new], "beam"),
     }
+    for name, attribute in (("unseen_beams", "beam"), ("unseen_objects", "object")):
+        shares = [held_out(calibration, test, attribute) for calibration, test in ways]
+        document[name] = table([*second, *first], [*shares[0], *shares[1]], attribute)
+        document[name]["each_way"] = [
+            table(test, part, attribute)["coverage"] for (_, test), part in zip(ways, shares, strict=True)
+        ]
+    new, shares_of_new = [], []
+    for calibration, test in ways:
+        fit = fitted([row for row in calibration if row["member"]["beam"] not in UNSEEN_BEAMS])
+        rows = [row for row in test if row["member"]["beam"] in UNSEEN_BEAMS]
+        new += rows
+        shares_of_new += [coverage(row, fit) for row in rows]
+    document["trained_to_untrained_beams"] = table(new, shares_of_new, "beam")
     # One file has the coverage of several networks.
     before = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
     write_text(arguments.out, json.dumps(before | {Path(session.name).stem: document}, indent=1) + "\n")
-    for name in ("unseen_beams", "unseen_objects", "installed", "trained_to_untrained_beams"):
+    for name in ("unseen_beams", "unseen_objects", "trained_to_untrained_beams"):
         print(name, document[name]["coverage"], document[name]["deviation_over_scans"])
 
 

@@ -100,7 +100,6 @@ def regimes() -> str:
 _CALIBRATION_PARTS = {
     "unseen_beams": "beams that the calibration did not see",
     "unseen_objects": "kinds of object that it did not see",
-    "installed": "all beams and objects, by the installed calibration",
     "trained_to_untrained_beams": "calibrated on beams of the network's training alone, tested on others",
 }
 
