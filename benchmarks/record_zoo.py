@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 import tempfile
 from dataclasses import asdict, replace
@@ -35,8 +36,10 @@ FILES = {
     "baseline": "baseline",
     "pinn_hybrid_any": "any_64",
     "pinn_hybrid_any_128": "any_128",
+    "pinn_hybrid_any_256": "any_256",
     "pinn_hybrid_grid2_any": "any_64_grid2",
     "pinn_hybrid_grid2_any_128": "any_128_grid2",
+    "pinn_hybrid_grid2_any_256": "any_256_grid2",
 }
 # Training scans, by their folder in the recipe.
 TRAINING = {
@@ -47,11 +50,12 @@ TRAINING = {
 TRAINED_ON = {name: "family" if file.startswith("any_") else "data_large" for name, file in FILES.items()}
 TRAINED_ON["pinn_hybrid_grid2"] = "data"
 # The same weights serve patterns of another size.
-RUNS = {name: file.replace("_128", "_64") for name, file in FILES.items()}
+_SIZE = re.compile(r"(?<=any_)\d+")
+RUNS = {name: _SIZE.sub("64", file) for name, file in FILES.items()}
 EXPORT_OPTIONS = {
-    name: (" --n 128" if file.startswith("any_128") else "") + " --general"
+    name: {"64": "", "128": " --n 128", "256": " --n 256 --final-steps 12"}[size[0]] + " --general"
     for name, file in FILES.items()
-    if file.startswith("any_")
+    if (size := _SIZE.search(file))
 }
 RUN_FIELDS = ("architecture", "network", "training", "parameters", "minutes")
 SCANS = {
@@ -62,8 +66,9 @@ SCANS = {
 
 
 def at_size(config: LinesConfig, n: int) -> LinesConfig:
-    """The same scan for patterns of n pixels, with as much overlap."""
-    return replace(config, n=n, step=config.step * n // config.n)
+    """The same scan for patterns of n pixels, with as much overlap; a shorter one above 128 pixels."""
+    grid = config.test_grid if n <= 128 else max(4, config.test_grid // 4)
+    return replace(config, n=n, step=config.step * n // config.n, test_grid=grid)
 
 
 def metrics_on(config: LinesConfig, artifact: Path) -> dict[str, dict[str, Any]]:

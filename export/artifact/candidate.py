@@ -81,6 +81,8 @@ class Candidate(Generic[Stamp]):
         Outputs of the native network's layers, to name the first layer that differs.
     batch
         The only batch size that the graph takes; None if any.
+    batches
+        Batch sizes that are compared if it takes any.
     tolerance
         Largest relative error.
     passes
@@ -109,6 +111,7 @@ class Candidate(Generic[Stamp]):
     stamp: Callable[[VerifiedGraph], Stamp]
     layers: Callable[..., Sequence[LayerOutput]] = lambda *inputs: []
     batch: int | None = None
+    batches: Sequence[int] = BATCHES
     tolerance: float = TOLERANCE
     passes: bool = True
     variant: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model
@@ -188,7 +191,7 @@ def _clean(candidate: Candidate) -> tuple[onnx.ModelProto, list[str]]:
 def _verify(candidate: Candidate, data: bytes, progress: Progress) -> VerificationReport:
     """Compare every output separately, since outputs may differ in size."""
     progress.stage(f"Verifying {candidate.label}", len(candidate.native), "outputs")
-    batches = BATCHES if candidate.batch is None else (candidate.batch,)
+    batches = candidate.batches if candidate.batch is None else (candidate.batch,)
     several = len(candidate.native) > 1
     reports = []
     for output, native in candidate.native.items():

@@ -42,7 +42,7 @@ from ptychonnx.export.verification.report_files import with_report
 from ptychonnx.export.verification.trained_weights import prove_weights
 from ptychonnx.export.verification.verdict import verdict
 from ptychonnx.export.verification.verification_report import VerificationReport
-from ptychonnx.export.verification.verify import relative_difference
+from ptychonnx.export.verification.verify import BATCHES, relative_difference
 from ptychonnx.runtime.contract import (
     BeamInputs,
     Contract,
@@ -62,6 +62,9 @@ from ptychonnx.train.run import RunRecord, held_out_scans, read_family, read_run
 from ptychonnx.train.trained_network import initial_network, load_network
 
 __all__ = ["ExportResult", "export_run"]
+
+# The cost of a pattern grows with the cube of N: patterns of more pixels are not compared in the largest batch.
+_LARGE = 128
 
 
 def export_run(
@@ -159,6 +162,7 @@ def _candidate(source: RunSource, options: ExportOptions) -> Candidate[Contract]
         stamp=partial(_contract, source, converted, example, options),
         layers=source.layers,
         batch=options.batch,
+        batches=BATCHES if record.network.n <= _LARGE else BATCHES[:-1],
         tolerance=options.tolerance,
         variant=partial(_variant, options=options, mask=source.scan.mask, beam=beam),
         defaults=tuple(beam),
@@ -188,7 +192,13 @@ def _traced(beam: dict[str, NDArray[np.float32]], options: ExportOptions) -> dic
 def _with_beam(
     model: onnx.ModelProto, beam: dict[str, NDArray[np.float32]], options: ExportOptions
 ) -> onnx.ModelProto:
-    return with_defaults(any_modes(model, "probe") if beam and options.any_modes else model, beam)
+    if not beam:
+        return model
+    if options.any_modes:
+        model = any_modes(model, "probe")
+    # Needs onnxscript, which comes with the frameworks.
+    compression = importlib.import_module("ptychonnx.export.passes.constant_compression")
+    return with_defaults(compression.compress_constants(model), beam)
 
 
 def _verification_inputs(
@@ -247,7 +257,7 @@ def _contract(
             ir_version=verified.model.ir_version,
             lowering=converted.lowering_text(),
             final_steps=record.final_steps,
-            passes=verified.passes,
+            passes=[*verified.passes, *(["ConstantCompression"] if beam else [])],
             operators_before=dict(sorted(operators(converted.model).items())),
         ),
         parity=verified.report.parity(),

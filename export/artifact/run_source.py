@@ -12,7 +12,7 @@ from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.verification.beam_inputs import smooth_patterns
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.beam_arrays import probe_arrays
+from ptychonnx.runtime.scan.beam_arrays import probe_arrays, strongest_modes
 from ptychonnx.runtime.scan.grouping import group_offsets, nearest_groups
 from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import Family, LayerOutput, NativeNetwork, RunRecord, resized_probe
@@ -86,9 +86,14 @@ class RunSource:
         return np.sqrt(counts.astype(np.float32))
 
     def beam(self, options: ExportOptions) -> dict[str, NDArray[np.float32]]:
-        """Defaults of a general artifact: the beam of the training scan."""
+        """Defaults of a general artifact: the beam of the training scan, of which the strongest mode stands for all
+        where the number of modes is free.
+        """
         probe = self.scan.probe
         assert probe is not None
+        if options.any_modes:
+            strongest, lost = strongest_modes(probe, 1)
+            probe = strongest / np.float32(np.sqrt(1 - lost))
         modes = options.modes or len(probe)
         arrays = probe_arrays(probe, self.scan.mask, self.record.flux, modes, self.record.scan)
         return arrays | {"scale": np.asarray(self.record.scale, dtype=np.float32)}

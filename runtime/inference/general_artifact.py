@@ -51,7 +51,7 @@ def general_artifact(scan: Scan, *, any_size: bool = False) -> Path:
     nearest = min(sizes, key=lambda size: abs(np.log(size / scan.size)))
     if scan.size == nearest or any_size:
         return zoo_path(sizes[nearest])
-    known = " and ".join(f"{size} x {size}" for size in sorted(sizes))
+    known = ", ".join(f"{size} x {size}" for size in sorted(sizes))
     raise InputError(
         f"{scan.name}: patterns are {scan.size} x {scan.size} pixels, and the zoo has general networks for {known}: "
         f"name an artifact, or allow {_changes(scan.size, nearest)}"

@@ -21,7 +21,7 @@ def test_the_network_for_patterns_of_the_size_of_the_scan_is_taken(monkeypatch):
     monkeypatch.setattr(module, "zoo_path", lambda name: name)
     assert general_artifact(scan_of(128)) == "any_128"
     with pytest.raises(
-        InputError, match=r"mine: patterns are 32 x 32 pixels.*for 64 x 64 and 128 x 128: name an"
+        InputError, match=r"mine: patterns are 32 x 32 pixels.*for 64 x 64, 128 x 128: name an"
     ):
         general_artifact(scan_of(32))
 
