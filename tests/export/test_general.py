@@ -63,8 +63,6 @@ def artifact(run):
     result = export_run(run, out, ExportOptions(general=True))
     engines = {case.engine.split()[0] for case in result.report.cases if case.inputs.startswith("other beam")}
     assert engines == {"onnxruntime", "onnx"}  # OpenVINO takes defaults as constants
-    # Engines rebuild the compressed constants alike; OpenVINO does not decide about publication.
-    assert all(case.passed for case in result.report.cases if case.inputs == "held-out")
     assert result.contract.conversion.passes[-1] == "ConstantCompression"
     kept = [tensor.name for tensor in onnx.load(out).graph.initializer]
     assert any(name.endswith("matrix.rows") for name in kept)
