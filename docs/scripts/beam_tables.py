@@ -44,7 +44,7 @@ def unseen_beams(part: str) -> str:
 
 
 def fine_tuned_beams() -> str:
-    """The general network of the zoo, its fine-tuned copies and 100 epochs of iterations on some of the unseen beams."""
+    """The general network of the zoo, its fine-tuned copies, and 100 epochs of iterations on some unseen beams."""
     rows = sorted(results("fine_tuned_beams")["beams"], key=lambda row: int(row["place"]))
     iterated = results("unseen_beams")["beams"]
     names = ("beam", "family_seen", "object", "modes", "photons", "step")
