@@ -16,6 +16,7 @@ from typing import Any
 import architecture  # next to this file, where MkDocs looks for modules of a hook
 import beam_tables
 import exporters as exporter_tables
+import live as live_tables
 import scale as scale_tables
 from markdown_tables import ROOT, results, whole
 from markdown_tables import table as markdown_table
@@ -274,6 +275,11 @@ def scale(part: str) -> str:
     return markdown_table(heads, rows)
 
 
+def live(part: str) -> str:
+    """A table of live reconstruction."""
+    return live_tables.table(part)
+
+
 def decisions() -> str:
     """The table of decisions, from the titles of their pages."""
     rows = []
@@ -304,6 +310,7 @@ _GENERATORS = {
         neuraloperator,
         exporters,
         scale,
+        live,
         beam_tables.unseen_beams,
         beam_tables.fine_tuned_beams,
         beam_tables.probe_modes,
