@@ -139,7 +139,8 @@ def _explained(
     stitched = Stitched(found.object, (found.object != 0).astype(np.float64), found.origin)
     sample = sample_of(len(scan))
     windows = object_windows(stitched, scan.positions[sample], scan.size)
-    predicted = float(np.sum(np.abs(windows) ** 2 * illumination(probe)))
+    # In double precision, since objects of other programs have any scale.
+    predicted = float(np.sum(np.abs(windows.astype(np.complex128)) ** 2 * illumination(probe)))
     ratio = float(np.sum(photons(np.asarray(scan.diffraction[sample])))) / predicted if predicted else 1.0
     note = f"forward misfit with {whose}"
     if whose != "its own probe" or not 1 / _SAME_UNIT < ratio < _SAME_UNIT:

@@ -117,6 +117,8 @@ class Misfit:
         )
 
 
+# Objects and probes in units of other programs may exceed single precision, which makes the misfit infinite.
+@np.errstate(over="ignore")
 def forward_misfit(scan: Scan, stitched: Stitched) -> Misfit | None:
     """Misfit of an object to the patterns of a scan; None if the scan has no probe.
 
