@@ -36,6 +36,7 @@ FILES = {
     "baseline": "baseline",
     "pinn_hybrid_any": "any_64",
     "pinn_hybrid_any_128": "any_128",
+    "pinn_hybrid_any_256": "any_256",
     "pinn_hybrid_grid2_any": "any_64_grid2",
     "pinn_hybrid_grid2_any_128": "any_128_grid2",
 }
