@@ -6,7 +6,7 @@ project, in NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -157,7 +157,50 @@ def reference_evaluator(model: bytes | onnx.ModelProto) -> Any:
                 np.take_along_axis(data, np.where(indices < 0, indices + data.shape[axis], indices), axis),
             )
 
-    return ReferenceEvaluator(model, new_ops=[GatherElements])
+    evaluator = ReferenceEvaluator(model, new_ops=[GatherElements])
+    _release_dead_values(evaluator)
+    return evaluator
+
+
+class _Release:
+    """A node of the reference evaluator that forgets values; the evaluator itself keeps all of them to the end."""
+
+    op_type, input, output, has_linked_attribute = "Release", (), (), False
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def need_context(self) -> bool:
+        return True
+
+    def run(self, context: dict[str, Any], **_: Any) -> tuple[()]:
+        for name in self._names:
+            del context[name]
+        return ()
+
+
+def _release_dead_values(evaluator: Any) -> None:
+    """Forget each inner value of a graph after the last node that reads it: all of them are gigabytes at N = 256."""
+    last: dict[str, int] = {}
+    for place, node in enumerate(evaluator.proto_.graph.node):
+        last |= dict.fromkeys((name for name in node.output if name), place)
+        last |= dict.fromkeys((name for name in _read_by(node) if name in last), place)
+    dead: dict[int, list[str]] = {}
+    for name, place in last.items():
+        if name not in evaluator.output_names:
+            dead.setdefault(place, []).append(name)
+    nodes = [(node, _Release(dead.get(place, ()))) for place, node in enumerate(evaluator.rt_nodes_)]
+    evaluator.rt_nodes_ = [step for pair in nodes for step in pair]
+
+
+def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Names of values that a node reads, those in its subgraphs included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inside in graph.node:
+                yield from _read_by(inside)
+            yield from (value.name for value in graph.output)
 
 
 def open_values(data: bytes) -> Callable[..., dict[str, NDArray]]:

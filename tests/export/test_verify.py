@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,6 +116,36 @@ def test_an_engine_that_cannot_load_the_graph_fails_every_case():
     assert [case.passed for case in report.cases] == [False] * 3
     with pytest.raises(VerificationError, match=r"onnxruntime .* refuses it: .*Nonsense"):
         report.raise_on_refusal()
+
+
+def test_the_evaluator_keeps_no_value_longer_than_it_is_read():
+    """A chain of 40 sums of 1 MB each needs a few of them at a time; the first is read again in a branch at its end."""
+    size = 2**18
+    nodes = [helper.make_node("Add", [f"x{step}", "one"], [f"x{step + 1}"]) for step in range(40)]
+    value = helper.make_tensor_value_info("taken", onnx.TensorProto.FLOAT, [size])
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node("Add", ["x1", "x40"], ["taken"])], name, [], [value]
+        )
+        for name in ("then", "else")
+    }
+    nodes.append(helper.make_node("If", ["yes"], ["out"], **branches))
+    model = model_of(
+        nodes,
+        [("x0", [size])],
+        [("out", [size])],
+        [("one", np.ones(1, dtype=np.float32)), ("yes", np.array(True))],
+    )
+    engine = open_reference(model.SerializeToString())
+    start = np.zeros(size, dtype=np.float32)
+    tracemalloc.start()
+    try:
+        result = engine(start)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.all(result == 41)
+    assert peak < 10 * start.nbytes
 
 
 @pytest.mark.parametrize("axis", [1, -2])
