@@ -25,6 +25,7 @@ from ptychonnx.train.registry import architectures, get_architecture
 torch = pytest.importorskip("torch")
 tf = pytest.importorskip("tensorflow")
 
+from ptychonnx.train.tensorflow.beam import constant_beam  # noqa: E402
 from ptychonnx.train.tensorflow.neighbours import Neighbours as TensorflowNeighbours  # noqa: E402
 from ptychonnx.train.tensorflow.retrieval import Retrieval as TensorflowRetrieval  # noqa: E402
 from ptychonnx.train.torch.neighbours import Neighbourhood  # noqa: E402
@@ -175,7 +176,8 @@ def test_patches_of_a_plane_that_agree_are_merged_to_themselves(guess, offsets):
     inside = np.s_[:, :, 1:-1, :, 1:-1]
     light = (np.square(guess.light) > 0.05)[1:-1, None, 1:-1]
     by_torch = Neighbourhood(guess)(torch.from_numpy(offsets[None])).merge(torch.from_numpy(parts)).numpy()
-    by_tensorflow = TensorflowNeighbours(guess, tf.constant(offsets[None])).merge(tf.constant(parts)).numpy()
+    windows = TensorflowNeighbours(tf.constant(offsets[None]), constant_beam(guess))
+    by_tensorflow = windows.merge(tf.constant(parts)).numpy()
     for merged in (by_torch, by_tensorflow):
         assert np.abs((merged - parts)[inside] * light).max() < 0.02
 

@@ -257,6 +257,8 @@ def _run(job: TrainingJob, task: ReconstructionTask) -> None:
         # The patterns are in memory: workers would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+        # On the node of a cluster a training is not spread over further tasks.
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
         try:
             trainer = Trainer(
                 max_epochs=training.epochs,
