@@ -118,6 +118,20 @@ def test_an_engine_that_cannot_load_the_graph_fails_every_case():
         report.raise_on_refusal()
 
 
+@pytest.mark.parametrize("large", [True, False])
+def test_a_difference_in_a_large_output_is_located_by_its_worst_element_alone(monkeypatch, large):
+    monkeypatch.setattr("ptychonnx.export.verification.verify._LARGE", 0 if large else 2**19)
+    located = []
+
+    def artifact(x):
+        # Wrong for one pattern of the batch of three.
+        return native(x) + np.all(x == INPUTS[2], axis=(1, 2, 3), keepdims=True)
+
+    report = report_of(artifact, locate=lambda engine, batch: located.append(batch))
+    assert not all(case.passed for case in report.cases)
+    assert np.array_equal(located[0], INPUTS[2:3] if large else INPUTS[1:4])
+
+
 def test_the_evaluator_keeps_no_value_longer_than_it_is_read():
     """A chain of 40 sums of 1 MB each needs a few of them at a time; the first is read again in a branch at its end."""
     size = 2**18
