@@ -140,7 +140,11 @@ def model(results: dict[str, Any]) -> Section:
     """Cost on a cluster, computed from what was measured here; each core of a node is one worker with one thread."""
     scan = results["large"]
     cores = NODES * CORES_PER_NODE
-    per_pattern, start_s = scan["cpu_ms_per_pattern"] / 1e3, scan["start_s"]
+    one, whole = scan["one_process"]["cpu_s"], scan["patterns"]
+    per_pattern = one / scan["patterns_of_one_process"]
+    # What a command takes besides its patterns; a segment of so large a scan is a 64th of it.
+    start_s = scan["one_segment"]["cpu_s"] - whole / 64 * per_pattern
+    cpu_ratio = scan["dask"]["cpu_s"] / (whole * per_pattern)
     part_kb = 1e3 * sum(scan["part_mb"]) / scan["patterns"]
     scans, patterns = 1000, 10_000_000
     rounds = -(-scans // cores)
@@ -150,14 +154,13 @@ def model(results: dict[str, Any]) -> Section:
     return {
         "nodes": NODES,
         "cores_per_node": CORES_PER_NODE,
-        "cpu_ms_per_pattern": scan["cpu_ms_per_pattern"],
-        "start_s": start_s,
+        "cpu_ms_per_pattern": round(1e3 * per_pattern, 2),
+        "cpu_ratio": round(cpu_ratio, 2),
+        "start_s": round(start_s, 1),
         "night": {
             "scans": scans,
             "patterns": patterns,
-            "cpu_hours": round(
-                (patterns * per_pattern * scan["cpu_ratio"] + min(cores, scans) * start_s) / 3600, 2
-            ),
+            "cpu_hours": round((patterns * per_pattern * cpu_ratio + min(cores, scans) * start_s) / 3600, 2),
             "wall_s": round(rounds * (patterns / scans * per_pattern + start_s)),
             "wall_s_one_core": round(patterns * per_pattern + start_s),
         },
