@@ -2,11 +2,11 @@
 
 large
     A scan of up to 512 x 512 positions at N = 64, counts in a CXI file that is written band by band, is reconstructed
-    in 16 parts on a Dask cluster of this machine and by one process without executor, both at the same time on the same
-    cores. `cpu_ratio` of `model` is the processor time of the first command with its workers over that of the second.
-    With `--compared`, one process takes the first patterns alone, and its time for the others is extrapolated. The parts
-    are then merged once more in reversed order, and one segment is reconstructed alone, both with the canvas in memory and
-    in tiles, for their memory.
+    in 16 parts on a Dask cluster of this machine and by one process without executor, both at the same time on the
+    same cores. `cpu_ratio` of `model` is the processor time of the first command with its workers over that of the
+    second. With `--compared`, one process takes the first patterns alone, and its time for the others is extrapolated.
+    The parts are then merged once more in reversed order, and one segment is reconstructed alone, both with the canvas
+    in memory and in tiles, for their memory.
 without_network
     The same with a network that only copies its input: what the parts cost besides the network.
 whole
