@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import tensorflow as tf
 
+from ptychonnx.train.beam_values import BeamValues
 from ptychonnx.train.initial_retrieval import (
     CAUTION,
     CHEBYSHEV_ITERATIONS,
@@ -29,41 +30,12 @@ __all__ = ["Beam", "BeamPreparation", "beam_of_call", "constant_beam", "lit_by"]
 
 
 @dataclass(frozen=True)
-class Beam:
-    """Values that phase retrieval, features and final steps derive from a beam.
+class Beam(BeamValues[tf.Tensor]):
+    """The values as TensorFlow tensors."""
 
-    They belong to all patterns or, with a batch axis [B] where it is noted, to each.
-
-    Attributes
-    ----------
-    scale
-        [] or [B, 1, 1, 1], factor from measured to scaled amplitude.
-    probe, lit, back
-        [2, [B], modes, N, 2, N], see `ptychonnx.train.initial_retrieval.RetrievalConstants`; so are the others.
-    spread, valid, light
-        [[B], N, N].
-    step
-        [] or [B], length of a step for several patterns at a time.
-    """
-
-    scale: tf.Tensor | float
-    probe: tf.Tensor
-    lit: tf.Tensor
-    back: tf.Tensor
-    spread: tf.Tensor
-    valid: tf.Tensor
-    light: tf.Tensor
-    step: tf.Tensor | float
-
-    def repeated(self, members: int) -> Beam:
-        """The beam of each pattern, for the beams of groups of `members` patterns."""
-        if members == 1 or self.light.shape.rank == 2:
-            return self
-        factors = {name: tf.repeat(getattr(self, name), members, axis=1) for name in ("probe", "lit", "back")}
-        images = {
-            name: tf.repeat(getattr(self, name), members, axis=0) for name in ("spread", "valid", "light")
-        }
-        return replace(self, **factors, **images)
+    @staticmethod
+    def _repeat(values: tf.Tensor, times: int, axis: int) -> tf.Tensor:
+        return tf.repeat(values, times, axis=axis)
 
 
 _beam_of_call: ContextVar[Beam | None] = ContextVar("beam_of_call", default=None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ptychonnx.train.beam_values import BeamValues
 from ptychonnx.train.initial_retrieval import (
     CAUTION,
     CHEBYSHEV_ITERATIONS,
@@ -30,49 +31,12 @@ __all__ = ["Beam", "BeamPreparation"]
 
 
 @dataclass(frozen=True)
-class Beam:
-    """Values that phase retrieval, features and final steps derive from a beam.
+class Beam(BeamValues[Tensor]):
+    """The values as Torch tensors."""
 
-    Each has a batch axis or none, see above; its position is given as [B].
-
-    Attributes
-    ----------
-    scale
-        [] or [B, 1, 1, 1], factor from measured to scaled amplitude.
-    probe, lit, back
-        [2, [B], modes, N, 2, N], see `ptychonnx.train.initial_retrieval.RetrievalConstants`; so are the others.
-    spread, valid, light
-        [[B], N, N].
-    step
-        [] or [B], length of a step for several patterns at a time.
-    """
-
-    scale: Tensor
-    probe: Tensor
-    lit: Tensor
-    back: Tensor
-    spread: Tensor
-    valid: Tensor
-    light: Tensor
-    step: Tensor
-
-    @property
-    def batched(self) -> bool:
-        """Whether every pattern has a beam of its own."""
-        return self.light.ndim == 3
-
-    def repeated(self, members: int) -> Beam:
-        """The beam of each pattern, for the beams of groups of `members` patterns."""
-        if members == 1 or not self.batched:
-            return self
-        factors = {
-            name: getattr(self, name).repeat_interleave(members, dim=1) for name in ("probe", "lit", "back")
-        }
-        images = {
-            name: getattr(self, name).repeat_interleave(members, dim=0)
-            for name in ("spread", "valid", "light")
-        }
-        return Beam(scale=self.scale, step=self.step, **factors, **images)
+    @staticmethod
+    def _repeat(values: Tensor, times: int, axis: int) -> Tensor:
+        return values.repeat_interleave(times, dim=axis)
 
 
 class BeamPreparation(nn.Module):
