@@ -17,9 +17,9 @@ memory_ratio
 bit_for_bit
     Whether the object of the live runs is that of the finished file, by source; all runs count.
 
-`reconstruct` and `live` have the cores that this process may use, `--detector-core` gives the detector and the browser
-another one: at a beamline they are other machines. On one core, what `live` takes to receive, decompress, convert,
-place and show counts against it.
+The detector and the browser have the first core to themselves, since at a beamline they are other machines;
+`reconstruct` and `live` share the others. What `live` takes to receive, decompress, convert, place and show counts
+against it.
 
     python -m benchmarks.live zoo:pinn_hybrid zoo:any_64 zoo:any_128 --out benchmarks/results/live.json
 """
@@ -144,7 +144,7 @@ class Bench:
     scan: Path
     batch: int
     folder: Path
-    detector_core: int | None
+    detector_core: int
     keep: Path | None = None
     same: dict[str, list[bool]] = field(default_factory=dict)
 
@@ -241,9 +241,8 @@ class Bench:
         over = threading.Event()
 
         def look() -> None:
-            if self.detector_core is not None:
-                # Of this thread, and of the browser that it starts.
-                os.sched_setaffinity(0, {self.detector_core})
+            # Of this thread, and of the browser that it starts.
+            os.sched_setaffinity(0, {self.detector_core})
             with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as page:
                 while not over.wait(0.2):
                     with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
@@ -264,9 +263,8 @@ class Bench:
 
     @contextmanager
     def running(self, command: list[str]) -> Iterator[subprocess.Popen]:
-        """A process on the detector's core, if it has one."""
-        if self.detector_core is not None:
-            command = ["taskset", "-c", str(self.detector_core), *command]
+        """A process on the detector's core."""
+        command = ["taskset", "-c", str(self.detector_core), *command]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             yield process
@@ -327,11 +325,13 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--detector-core", type=int)
     parser.add_argument("--note", default="", help="What else the machine was doing.")
     parser.add_argument("--keep", type=Path, help="File with the runs so far: one that was stopped goes on.")
     arguments = parser.parse_args()
-    cores = {"live": sorted(os.sched_getaffinity(0)), "detector": arguments.detector_core}
+    # With one core, all share it.
+    detector_core, *live_cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, live_cores or [detector_core])
+    cores = {"live": live_cores or [detector_core], "detector": detector_core}
     record: dict[str, Any] = {
         "machine": {"processor": processor(), "cores": os.cpu_count(), "used": cores, "note": arguments.note},
         "versions": software_versions(),
@@ -344,7 +344,7 @@ def main() -> None:
             scan = folder / "scan.h5"
             write_scan(scan, base, frames)
             (folder / "offline.h5").unlink(missing_ok=True)
-            return Bench(artifact, scan, arguments.batch, folder, arguments.detector_core, arguments.keep)
+            return Bench(artifact, scan, arguments.batch, folder, detector_core, arguments.keep)
 
         for artifact in arguments.artifacts:
             network = Session(artifact, "cpu").contract
