@@ -243,7 +243,10 @@ class Bench:
         def look() -> None:
             # Of this thread, and of the browser that it starts.
             os.sched_setaffinity(0, {self.detector_core})
-            with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as page:
+            with (
+                tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+                chromium(Path(profile)) as page,
+            ):
                 while not over.wait(0.2):
                     with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                         break
