@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument(
         "--long", type=int, default=50_000, help="Frames of the scan for the memory; 0: none."
     )
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16, help="At N = 64; less of larger patterns.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--note", default="", help="What else the machine was doing.")
     parser.add_argument("--keep", type=Path, help="File with the runs so far: one that was stopped goes on.")
@@ -347,7 +347,9 @@ def main() -> None:
             scan = folder / "scan.h5"
             write_scan(scan, base, frames)
             (folder / "offline.h5").unlink(missing_ok=True)
-            return Bench(artifact, scan, arguments.batch, folder, detector_core, arguments.keep)
+            # A batch takes as long for patterns of any size, as does the frame that waits for the one before.
+            batch = max(1, arguments.batch * 64**2 // base.size**2)
+            return Bench(artifact, scan, batch, folder, detector_core, arguments.keep)
 
         for artifact in arguments.artifacts:
             network = Session(artifact, "cpu").contract
