@@ -114,7 +114,15 @@ class GrowingHDF5:
         assert self._dataset is not None
         if not self._dataset.chunks:
             return True
-        return self._dataset.id.get_chunk_info_by_coord((index, 0, 0)).byte_offset is not None
+        depth = self._dataset.chunks[0]
+        try:
+            # The place of a chunk is also what `get_chunk_info_by_coord` tells, but HDF5 then walks through all chunks.
+            self._dataset.id.read_direct_chunk((index // depth * depth, 0, 0))
+        except RuntimeError as error:
+            if "not allocated" in str(error):
+                return False
+            raise
+        return True
 
     def _later(self, available: int) -> bool:
         return any(self._is_written(index) for index in range(self._index, available))
