@@ -105,12 +105,14 @@ class LargeScan:
             )
         stitched = merged.reconstruction.stitched
         misfit = forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None
+        agreement = sampled_agreement(network, scan, batch)
         if misfit is not None:
-            misfit = replace(misfit, agreement=sampled_agreement(network, scan, batch))
+            misfit = replace(misfit, agreement=agreement)
         return replace(
             merged.reconstruction,
             inference_seconds=time.perf_counter() - start,
             misfit=misfit,
+            agreement=agreement,
             warnings=tuple(beam_warnings(scan, network.contract)),
         )
 

@@ -78,6 +78,8 @@ class _Reconstruct:
             warn(result.skipped_text)
         if run.positions is not None:
             warn(str(run.positions))
+        if result.position_doubt:
+            warn(result.position_doubt)
         values: dict[str, Any] = {"patterns": result.patterns, "shape": result.stitched.shape}
         if result.misfit is not None:
             values |= {"misfit": round(result.misfit.value, 5), "verdict": result.misfit.verdict}

@@ -280,6 +280,8 @@ def reconstruct_scan(
     result = refined or stitched
     if stitching.strict and result.misfit is not None and result.misfit.verdict == "wrong":
         raise VerificationError(f"--strict: {out or scan.name} was not written: {result.misfit}")
+    if stitching.strict and result.position_doubt:
+        raise VerificationError(f"--strict: {out or scan.name} was not written: {result.position_doubt}")
     files = [] if out is None else write_reconstruction(out, result, scan, network.contract)
     return ScanRun(scan, network, stitched, refined, tuple(files), correction)
 

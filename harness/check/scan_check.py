@@ -11,6 +11,7 @@ from ptychonnx.harness.check.geometry_findings import geometry_findings
 from ptychonnx.harness.check.orientation_test import orientation_finding
 from ptychonnx.harness.check.pattern_findings import pattern_findings
 from ptychonnx.harness.check.pattern_statistics import pattern_statistics
+from ptychonnx.harness.check.step_test import step_finding
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -55,7 +56,7 @@ def check_scan(
     options: ReadOptions | None = None,
     progress: Progress = SILENT,
 ) -> ScanCheck:
-    """Judge units, photons, detector, positions, probe and orientation of a scan.
+    """Judge units, photons, detector, positions, probe, orientation and steps of a scan.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ def check_scan(
     probe, options
         How to read the file.
     progress
-        Receives the stage of the orientations, which takes longest.
+        Receives the stages of the orientations and of the steps, which take longest.
 
     Raises
     ------
@@ -78,6 +79,7 @@ def check_scan(
     findings = (
         *pattern_findings(scan, statistics, lines),
         *geometry_findings(scan, statistics),
-        orientation_finding(scan, progress),
+        orientation := orientation_finding(scan, progress),
+        step_finding(scan, progress, right_way_up=orientation.verdict != "wrong"),
     )
     return ScanCheck(scan.name, len(scan), scan.size, findings)

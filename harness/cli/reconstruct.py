@@ -216,6 +216,8 @@ def _print_run(run: ScanRun) -> None:
         _print(str(result.requests))
     if result.misfit is None:
         _warn("forward misfit unknown: it needs a probe, and an object in memory")
+        if result.position_doubt:
+            _warn(result.position_doubt)
     elif result.misfit.verdict == "good":
         _print(str(result.misfit))
     else:

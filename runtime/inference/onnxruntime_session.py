@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from ptychonnx.runtime.errors import DeviceError, InputError, first_line
 from ptychonnx.runtime.inference.cuda_libraries import cuda_state
+from ptychonnx.runtime.inference.floating_point import floating_point_kept
 from ptychonnx.runtime.inference.graph_shapes import inferred_graph
 from ptychonnx.runtime.inference.providers import (
     ProviderRequest,
@@ -79,7 +80,7 @@ def _open(
     elif first != CPU:
         preload_cuda()
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), floating_point_kept():
             # Otherwise, onnxruntime prints what failed and goes on with the CPU.
             session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=False)
     except Exception as error:  # onnxruntime raises a dozen types of its own
@@ -98,8 +99,7 @@ def session_options(threads: int | None) -> ort.SessionOptions:
     """Options of every session."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # Denormal numbers are many times slower on Intel processors. onnxruntime applies this to the threads of every
-    # session, and to the calling thread when it is the first session of the process: NumPy there flushes them too.
+    # For the threads of the session; see `floating_point` for the calling one.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -108,7 +108,8 @@ def session_options(threads: int | None) -> ort.SessionOptions:
 
 def _loads_on_the_cpu(path: Path) -> bool:
     try:
-        ort.InferenceSession(str(path), session_options(1), providers=[CPU])
+        with floating_point_kept():
+            ort.InferenceSession(str(path), session_options(1), providers=[CPU])
     except Exception:  # as above
         return False
     return True

@@ -88,13 +88,12 @@ class NeighbourAgreement:
 
 
 def neighbour_pairs(scan: Scan) -> NDArray[np.intp]:
-    """Pairs [m, 2] of neighbouring patterns, evenly spread over a scan that has a probe; empty without neighbours."""
-    assert scan.probe is not None
+    """Pairs [m, 2] of neighbouring patterns, evenly spread over a scan; empty without neighbours."""
     if len(scan) < 2:
         return np.empty((0, 2), dtype=np.intp)
     tree = KDTree(scan.positions)
     step = float(np.median(tree.query(scan.positions, 2)[0][:, 1]))
-    distance = max(_DISTANCE * probe_diameter(scan.probe), step)
+    distance = max(_DISTANCE * probe_diameter(_beam(scan)), step)
     count = min(len(scan), _MOST, max(_LEAST, _PIXELS // scan.size**2))
     pairs = []
     for first in np.unique(np.linspace(0, len(scan) - 1, count).astype(np.intp)):
@@ -114,11 +113,10 @@ def neighbour_agreement(
     scan: Scan, pairs: NDArray[np.intp], patches: Mapping[int, NDArray[np.complex64]]
 ) -> NeighbourAgreement | None:
     """Agreement of patches [N, N] by the number of their pattern; None if no pair of them is known."""
-    assert scan.probe is not None
     pairs = np.array([pair for pair in pairs.tolist() if all(number in patches for number in pair)])
     if not len(pairs):
         return None
-    light = illumination(scan.probe).astype(np.float64)
+    light = illumination(_beam(scan)).astype(np.float64)
     offsets = scan.positions[pairs[:, 1]] - scan.positions[pairs[:, 0]]
 
     def excess(matrix: NDArray[np.float64]) -> float:
@@ -134,6 +132,14 @@ def neighbour_agreement(
     return NeighbourAgreement(
         excess(identity), {name: excess(matrix) for name, matrix in changes.items()}, shared
     )
+
+
+def _beam(scan: Scan) -> NDArray[np.complexfloating]:
+    """The probe, or one that lights the middle of the windows, as the beams of most networks do."""
+    if scan.probe is not None:
+        return scan.probe
+    profile = np.hanning(scan.size + 2)[1:-1]
+    return np.outer(profile, profile)[None].astype(np.complex64)
 
 
 def _correlation(

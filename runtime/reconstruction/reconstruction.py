@@ -63,6 +63,8 @@ class Reconstruction:
     misfit : Misfit or None
         How well the object explains the patterns, see `ptychonnx.runtime.reconstruction.misfit`; None without a probe,
         or if the object is kept in tiles.
+    agreement : NeighbourAgreement or None
+        Whether the patches of neighbours agree, which needs no probe; None without neighbours.
     warnings : tuple of str
         What the network does not know about the scan, see `ptychonnx.runtime.reconstruction.trust`.
     uncertainty : Uncertainty or None
@@ -90,6 +92,7 @@ class Reconstruction:
     probe: NDArray[np.complex64] | None = None
     skipped: tuple[int, ...] = ()
     misfit: Misfit | None = None
+    agreement: NeighbourAgreement | None = None
     warnings: tuple[str, ...] = ()
     uncertainty: Uncertainty | None = None
 
@@ -97,6 +100,11 @@ class Reconstruction:
     def object(self) -> NDArray[np.complex64]:
         """Stitched object, complex64 [rows, columns]; raises InputError if it is kept in tiles on disk."""
         return self.stitched.object
+
+    @property
+    def position_doubt(self) -> str:
+        """Why the positions may be wrong, if no misfit says so; empty if patches of neighbours agree."""
+        return self.agreement.reason if self.misfit is None and self.agreement is not None else ""
 
     @property
     def skipped_text(self) -> str:
@@ -185,7 +193,7 @@ def reconstruct(
     def add_segment(part: int, segment: Stitcher) -> None:
         stitcher.add_sums(segment.sums())
 
-    pairs = np.empty((0, 2), dtype=np.intp) if scan.probe is None else neighbour_pairs(scan)
+    pairs = neighbour_pairs(scan)
     compared = set(pairs.ravel().tolist())
     patches: dict[int, NDArray[np.complex64]] = {}
 
@@ -213,9 +221,10 @@ def reconstruct(
     mark = time.perf_counter()
     stitched = stitcher.result()
     stitching_seconds = run.stitching_seconds + time.perf_counter() - mark
+    agreement = neighbour_agreement(scan, pairs, patches)
     misfit = forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None
     if misfit is not None:
-        misfit = replace(misfit, agreement=neighbour_agreement(scan, pairs, patches))
+        misfit = replace(misfit, agreement=agreement)
     return Reconstruction(
         stitched,
         chosen.weighting,
@@ -227,6 +236,7 @@ def reconstruct(
         synchronised=chosen.synchronise,
         skipped=tuple(sorted(run.skipped)),
         misfit=misfit,
+        agreement=agreement,
         warnings=tuple(beam_warnings(scan, session.contract)),
     )
 
@@ -236,10 +246,8 @@ def sampled_agreement(
 ) -> NeighbourAgreement | None:
     """Agreement of neighbouring patches of a scan that was reconstructed elsewhere; a sample of them is predicted.
 
-    Returns None if the scan has no probe or no neighbours, or the patches of the sample are not finite.
+    Returns None if the scan has no neighbours, or the patches of the sample are not finite.
     """
-    if scan.probe is None:
-        return None
     pairs = neighbour_pairs(scan)
     groups = covering_groups(scan.positions, session.contract.gridsize)
     groups = groups[np.isin(groups, pairs).any(axis=1)]

@@ -13,6 +13,7 @@ from ptychonnx.harness.check.orientation_test import orientation_errors, orienta
 from ptychonnx.harness.check.pattern_findings import pattern_findings
 from ptychonnx.harness.check.pattern_statistics import pattern_statistics
 from ptychonnx.harness.check.scan_check import check_scan
+from ptychonnx.harness.check.step_test import step_finding
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward
@@ -88,7 +89,7 @@ def test_a_good_scan_is_good_in_every_respect():
     assert {found.subject: found.verdict for found in result.findings} == dict.fromkeys(
         [
             *("units", "photons", "saturation", "direct beam", "bad pixels", "intensity", "frames"),
-            *("positions", "overlap", "sampling", "far field", "probe", "orientation"),
+            *("positions", "overlap", "sampling", "far field", "probe", "orientation", "steps"),
         ],
         "good",
     )
@@ -141,10 +142,25 @@ def test_a_probe_without_phase_cannot_tell_an_object_from_its_twin():
     assert errors.odds("identity", "transpose") > 100
 
 
+@pytest.mark.parametrize(("factor", "remedy"), [(0.8, "1.25"), (1.25, "0.8"), (1.0, "1")])
+def test_steps_of_another_length_are_recognised(factor, remedy):
+    scan = simulated(grains, defocused(), photons=3e4, seed=5)
+    found = step_finding(replace(scan, positions=factor * scan.positions))
+    assert f"{found.values['best']:g}" == remedy
+    assert found.verdict in ({"good"} if factor == 1 else {"doubtful", "wrong"})
+    assert factor == 1 or f"steps {remedy} times as long explain" in found.text
+
+
+def test_steps_are_tried_in_the_right_orientation_only():
+    flipped = replace(GOOD, diffraction=orient_pattern(GOOD.diffraction, "flip-rows").copy())
+    (found,) = (found for found in check_scan(flipped).findings if found.subject == "steps")
+    assert found.verdict == "unknown"
+
+
 def test_without_a_probe_much_is_unknown_and_nothing_wrong():
     result = check_scan(replace(GOOD, probe=None))
     unknown = {found.subject for found in result.findings if found.verdict == "unknown"}
-    assert unknown == {"overlap", "sampling", "far field", "probe", "orientation"}
+    assert unknown == {"overlap", "sampling", "far field", "probe", "orientation", "steps"}
     assert result.verdict == "good"
 
 

@@ -100,12 +100,19 @@ def content(folder: Path, writer: Writer) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(files)}
 
 
-def check_crashes(writers: dict[str, Writer], frameworks: bool = False) -> dict[str, Any]:
+def check_crashes(
+    writers: dict[str, Writer], frameworks: bool = False, out: Path | None = None
+) -> dict[str, Any]:
     """Number of interruptions of each command, exit codes on a full disk and while another process writes the same
     output, and faults.
+
+    The report is kept in `out` after each command, and the commands that it holds are not tried again.
     """
-    campaign._load(frameworks)
     report: dict[str, Any] = {"interruptions": {}, "full_disk": {}, "occupied": {}, "faults": []}
+    if out is not None and out.exists():
+        report = json.loads(out.read_text())
+    writers = {name: writer for name, writer in writers.items() if name not in report["occupied"]}
+    campaign._load(frameworks)
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary) / "whole"
         for line in prepare(whole, frameworks):
@@ -118,6 +125,8 @@ def check_crashes(writers: dict[str, Writer], frameworks: bool = False) -> dict[
             report["full_disk"][name] = trial.fill_disk()
             report["occupied"][name] = trial.occupy()
             report["faults"] += trial.faults
+            if out is not None:
+                out.write_text(json.dumps(report, indent=1) + "\n")
             row = ", ".join(
                 str(report[column][name]) for column in ("interruptions", "full_disk", "occupied")
             )
@@ -225,10 +234,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--more", action="store_true", help="other commands that need no training framework")
     parser.add_argument("--frameworks", action="store_true", help="the commands that need torch")
+    parser.add_argument("--out", type=Path, help="JSON file, to which a later call adds the other commands")
+    parser.add_argument("commands", nargs="*", help="some of the commands by name, instead of all")
     arguments = parser.parse_args()
     writers = more_writers() if arguments.more else {}
     writers |= framework_writers() if arguments.frameworks else {}
-    report = check_crashes(writers or quick_writers(), arguments.frameworks)
+    writers = writers or quick_writers()
+    report = check_crashes(
+        {name: writers[name] for name in arguments.commands or writers}, arguments.frameworks, arguments.out
+    )
     print(json.dumps(report))
     sys.exit(1 if report["faults"] else 0)
 

@@ -22,6 +22,7 @@ from ptychonnx.runtime.reconstruction.neighbour_agreement import (
     neighbour_agreement,
     neighbour_pairs,
 )
+from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.reconstruction import sampled_agreement
 from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
@@ -302,3 +303,17 @@ def test_a_reconstruction_at_reversed_positions_is_wrong_however_good_its_misfit
     assert sample.better == "rows and columns exchanged"
     assert sample.value == pytest.approx(misfit.agreement.value, abs=1e-3)
     assert sampled_agreement(session, scan.subset(np.arange(1))) is None
+
+
+def test_without_a_probe_neighbouring_patches_tell_wrong_positions_and_another_direct_beam():
+    scan = replace(simulate_lines(grid=7), probe=None, reference=None)
+    session = Session("zoo:pinn_hybrid", "cpu")
+    options = ReconstructOptions(weighting="window")
+    right = reconstruct(session, scan, options)
+    assert right.misfit is None
+    assert right.position_doubt == ""
+    exchanged = np.ascontiguousarray(scan.positions[:, ::-1])
+    wrong = reconstruct(session, replace(scan, positions=exchanged), options)
+    assert "agree better with rows and columns exchanged" in wrong.position_doubt
+    beside = replace(scan, diffraction=np.roll(scan.diffraction, 3, axis=1))
+    assert "do not agree" in reconstruct(session, beside, options).position_doubt

@@ -76,6 +76,29 @@ def test_the_basis_of_the_detector_turns_the_positions(scan, tmp_path, transpose
     np.testing.assert_allclose(differences(back.positions), -differences(scan.positions), atol=1e-6)
 
 
+def test_basis_vectors_may_be_as_long_as_the_pixels(scan, tmp_path):
+    basis = DETECTOR_PIXEL * np.array([[0, -1.0, 0], [-1.0, 0, 0]])
+    sizes = {f"{DETECTOR}/{axis}_pixel_size": None for axis in "xy"}
+    back = read_scan(write(tmp_path / "s.cxi", scan, **{f"{DETECTOR}/basis_vectors": basis}, **sizes))
+    assert back.pixel_size == pytest.approx(PIXEL)
+    np.testing.assert_allclose(differences(back.positions), differences(scan.positions), atol=1e-6)
+    with pytest.raises(InputError, match=r"pixels are 7\.5e-05 m, but its basis vectors 0\.00015 m long"):
+        read_scan(write(tmp_path / "s.cxi", scan, **{f"{DETECTOR}/basis_vectors": 2 * basis}))
+
+
+@pytest.mark.parametrize("bad", [16 * 9, 16 * 7])
+def test_a_mask_of_mostly_bad_pixels_is_named(scan, tmp_path, bad):
+    mask = (np.arange(256) < bad).reshape(16, 16).astype(np.uint8)
+    lines = []
+    read_scan(write(tmp_path / "s.cxi", scan, **{f"{DETECTOR}/mask": mask}), log=lines.append)
+    named = [
+        line
+        for line in lines
+        if line.startswith("mask: 144 of 256 pixels are bad: does it mark the good ones?")
+    ]
+    assert len(named) == (bad > 128)
+
+
 def test_positions_of_two_columns_and_in_other_places_are_read(scan, tmp_path):
     row, column = scan.positions.T * PIXEL
     for name in (f"{DETECTOR}/translation", "entry_1/data_1/translation", TRANSLATION):

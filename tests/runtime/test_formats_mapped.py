@@ -206,3 +206,16 @@ def test_broken_content_is_refused(scan, tmp_path, mapping, changes, message):
     with pytest.raises(InputError, match=message) as error:
         np.asarray(read_scan(path, options=options(mapping) if mapping else options()).diffraction)
     assert "broken.h5" in str(error.value)
+
+
+def test_frames_of_matlab_are_named(scan, tmp_path):
+    with h5py.File(tmp_path / "s.mat", "w") as file:
+        file["fmag"] = (scan.diffraction**2).swapaxes(1, 2)
+        file["fmag"].attrs["MATLAB_class"] = np.bytes_("double")
+        file["positions"] = scan.positions.T
+    lines = []
+    mapping = {"patterns": "fmag", "positions": "positions"}
+    options = ReadOptions(mapping=mapping, positions_unit="px", orientation="transpose")
+    back = read_scan(tmp_path / "s.mat", options=options, log=lines.append)
+    np.testing.assert_allclose(back.diffraction, scan.diffraction, rtol=1e-6)
+    assert any("columns exchanged (--orientation transpose)?" in line for line in lines)

@@ -76,14 +76,34 @@ def test_tables_of_positions(scan, explains, tmp_path, separator, decimal, heade
     explains(read_scan(tmp_path / "s.npz", options=by_mapping()), tolerance=5e-3)
 
 
-@pytest.mark.parametrize("names", ["x_um,y_um", "stage x_um,stage y_um", "X (um),Y (um)"])
-def test_names_of_columns_state_their_order_and_unit(scan, explains, tmp_path, names):
+@pytest.mark.parametrize(
+    "names", ["x_um,y_um", "stage x_um,stage y_um", "X (um),Y (um)", "samx_um,samy_um", "PosX (um),PosY (um)"]
+)
+@pytest.mark.parametrize("comment", ["", "# "])
+def test_names_of_columns_state_their_order_and_unit(scan, explains, tmp_path, names, comment):
     np.savez(tmp_path / "s.npz", d=counts(scan))
-    table(tmp_path / "p.csv", scan.positions[:, ::-1] * PIXEL * 1e6, header=names)
+    table(tmp_path / "p.csv", scan.positions[:, ::-1] * PIXEL * 1e6, header=comment + names)
     lines = []
     explains(read_scan(tmp_path / "s.npz", options=by_mapping(), log=lines.append), tolerance=5e-3)
     assert f"axes: column,row (by the names {names.replace(',', ', ')})" in lines
     assert f"unit: um (by the name {names.lower().partition(',')[0]})" in lines
+
+
+def test_rows_and_columns_in_different_units_are_refused(scan, tmp_path):
+    np.savez(tmp_path / "s.npz", d=counts(scan))
+    table(tmp_path / "p.csv", scan.positions[:, ::-1] * PIXEL * [1e3, 1e6], header="x_mm,y_um")
+    with pytest.raises(
+        InputError, match="positions are in mm and um, expected one unit for rows and columns"
+    ):
+        read_scan(tmp_path / "s.npz", options=by_mapping())
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["d"] = counts(scan)
+        for axis, values, unit in zip("yx", scan.positions.T * PIXEL, ("mm", "um"), strict=True):
+            file[axis] = values / {"mm": 1e-3, "um": 1e-6}[unit]
+            file[axis].attrs["units"] = unit
+    mapping = {"patterns": "d", "x": "x", "y": "y"}
+    with pytest.raises(InputError, match="positions are in um and mm"):
+        read_scan(tmp_path / "s.h5", options=ReadOptions(mapping=mapping, pixel_size=PIXEL))
 
 
 def test_a_table_with_a_hole_is_refused(scan, tmp_path):

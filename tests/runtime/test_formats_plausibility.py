@@ -103,6 +103,10 @@ def test_an_outlier_is_named(scan, tmp_path):
             lambda positions: positions + 60 * (np.arange(20) == 9)[:, None],
             "that of pattern 9 is .* an outlier",
         ),
+        (
+            lambda positions: positions / 20,
+            "neighbours are 0.4 pixels apart, and all within 1.6: are they in another",
+        ),
         (lambda positions: positions, ""),
     ],
 )
@@ -123,6 +127,9 @@ def test_a_pixel_or_a_wavelength_that_nobody_has_is_refused(scan, tmp_path):
         read_scan(test_formats_nexus.write(tmp_path / "s.nxs", scan, changes=changes))
     with pytest.raises(InputError, match=r"wavelength comes out as 1\.5 m"):
         mapped(tmp_path, scan, scan.positions, wavelength=1.5)
+    # 8,265 eV read as keV.
+    with pytest.raises(InputError, match=r"wavelength comes out as 1\.5e-13 m"):
+        mapped(tmp_path, scan, scan.positions, wavelength=1.5e-13)
 
 
 def near_field(tmp_path, scan):

@@ -86,6 +86,19 @@ def test_planned_positions_stand_in_for_those_of_the_chunks(scan, explains, tmp_
     explains(read_scan(write(tmp_path / "s.ptyd", scan, **changes)))
 
 
+def test_planned_positions_are_those_of_the_frames_that_were_prepared(scan, explains, tmp_path):
+    changes = {f"chunks/{number}/positions": None for number in range(3)}
+    changes["info/positions_scan"] = np.insert(scan.positions * PIXEL, [0, 5], 1e-3, axis=0)
+    for number, chunk in enumerate([slice(0, 7), slice(7, 14), slice(14, 20)]):
+        changes[f"chunks/{number}/indices"] = np.delete(np.arange(22), [0, 6])[chunk]
+    explains(read_scan(write(tmp_path / "s.ptyd", scan, **changes)))
+    changes["chunks/1/indices"] = np.arange(7) + 20
+    with pytest.raises(
+        InputError, match=r"chunks/\*/indices are 20 numbers up to 26, expected one of the 22 positions"
+    ):
+        read_scan(write(tmp_path / "s.ptyd", scan, **changes))
+
+
 def test_what_ptypy_marks_as_none_is_missing(scan, tmp_path):
     path = write(tmp_path / "s.ptyd", scan, **{"meta/distance": np.zeros(1)})
     with h5py.File(path, "a") as file:

@@ -24,7 +24,7 @@ class TextTable:
 
 
 def read_text_table(path: Path, expected: str) -> TextTable:
-    """Read a table; lines that are empty or begin with # are ignored.
+    """Read a table; lines that are empty or begin with # are ignored, but for one above the numbers that names them.
 
     Raises InputError if a line other than the first holds something else than numbers, or lines differ in length.
     """
@@ -55,9 +55,26 @@ def read_text_table(path: Path, expected: str) -> TextTable:
             raise InputError(
                 f"{path}: line {number} has {len(rows[-1])} columns, expected {len(rows[0])} like the lines before"
             )
+    if rows and not names:
+        names = _names_in_comments(lines[: numbered[0][0] - 1], len(rows[0]))
     if not rows:
         raise InputError(f"{path}: no array of numbers (the file has no row of them), expected {expected}")
     return TextTable(np.array(rows), names)
+
+
+def _names_in_comments(lines: list[str], count: int) -> tuple[str, ...]:
+    """Names in the last comment above the numbers, as NumPy's `savetxt` writes them; none if it is something else."""
+    comments = [line.strip().lstrip("#").strip() for line in lines if line.strip().startswith("#")]
+    names = _fields(comments[-1]) if comments else []
+    return tuple(names) if len(names) == count and not any(map(_is_number, names)) else ()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _fields(line: str) -> list[str]:

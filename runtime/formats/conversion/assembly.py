@@ -28,6 +28,8 @@ __all__ = ["assemble", "positions_in_pixels", "scan_of_frames"]
 
 # Pixels of a frame; the largest detectors have 18 million.
 _LARGEST_FRAME = 2**25
+# A mask with fewer valid pixels is doubtful.
+_LEAST_VALID = 0.5
 # Decimals of positions in pixels that were lengths in the file.
 _DECIMALS = 6
 _SIGNS = {"as-is": (1, 1), "flip-row": (-1, 1), "flip-column": (1, -1), "flip-both": (-1, -1)}
@@ -62,6 +64,9 @@ def assemble(
             f"{mark.bit_length() + 7 & ~7} bits: masked"
         )
         raw = replace(raw, mask=~stuck if raw.mask is None else raw.mask & ~stuck)
+    if raw.mask is not None and np.count_nonzero(raw.mask) < _LEAST_VALID * raw.mask.size:
+        bad = raw.mask.size - np.count_nonzero(raw.mask)
+        log(f"mask: {bad} of {raw.mask.size} pixels are bad: does it mark the good ones?")
     height, width = raw.patterns.shape[1:]
     beam = estimate_direct_beam(raw.patterns, raw.mask, where, *_searched(raw, options))
     conventions = _with_direct_beam(raw, options, beam)

@@ -9,17 +9,22 @@ from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 
 __all__ = ["check_wavelength", "object_pixel_size"]
 
-# 1 mm and 1 fm enclose every wave that diffracts from a sample: outside, the unit is another one.
-_WAVELENGTHS = (1e-15, 1e-3)
+# 1 mm and 0.3 pm, that of electrons of 4 MeV, enclose every wave that diffracts from a sample: outside, the unit is
+# another one.
+_WAVELENGTHS = (3e-13, 1e-3)
 
 
-def object_pixel_size(file: HDF5File, detector: str, wavelength: float | None, size: int) -> float | None:
+def object_pixel_size(
+    file: HDF5File, detector: str, wavelength: float | None, size: int, step: float | None = None
+) -> float | None:
     """Object pixel size in metres for patterns of `size` pixels: ``wavelength * distance / (size * detector pixel)``.
 
     Parameters
     ----------
     detector
         Group with `distance`, `x_pixel_size` and `y_pixel_size`; one of the two sizes is enough.
+    step
+        Side of the detector's pixels by its basis vectors, in metres; None if they are directions only.
 
     Returns
     -------
@@ -28,15 +33,19 @@ def object_pixel_size(file: HDF5File, detector: str, wavelength: float | None, s
     Raises
     ------
     InputError
-        If one of them is not a positive length, or the detector's pixels are not square.
+        If one of them is not a positive length, the detector's pixels are not square, or `step` contradicts them.
     """
     distance = file.length(f"{detector}/distance")
-    across = file.length(f"{detector}/x_pixel_size", f"{detector}/y_pixel_size")
-    down = file.length(f"{detector}/y_pixel_size", f"{detector}/x_pixel_size")
+    across = file.length(f"{detector}/x_pixel_size", f"{detector}/y_pixel_size") or step
+    down = file.length(f"{detector}/y_pixel_size", f"{detector}/x_pixel_size") or step
     if wavelength is None or distance is None or across is None or down is None:
         return None
     if not np.isclose(across, down, rtol=1e-3, atol=0):
         raise InputError(f"{file.path}: detector pixels are {across:g} x {down:g} m, expected square ones")
+    if step is not None and not np.isclose(across, step, rtol=1e-2, atol=0):
+        raise InputError(
+            f"{file.path}: detector pixels are {across:g} m, but its basis vectors {step:g} m long, expected the same"
+        )
     return wavelength * distance / (size * across)
 
 

@@ -12,7 +12,7 @@ entry_1/instrument_1/detector_1/mask
     optional bit field [N, N]: a pixel is good if no bit other than 0x1000 (signal above background) is set. Bad
     pixels become amplitude 0 and may hold anything: NaN, -1 or 2**32 - 1.
 entry_1/instrument_1/detector_1/distance, x_pixel_size, y_pixel_size
-    metres; the two sizes must agree, and one of them is enough.
+    metres; the two sizes must agree, and one of them is enough, or none if `basis_vectors` have their length.
 entry_1/instrument_1/beam_1/incident_wavelength, or source_1/wavelength
     metres; else beam_1/incident_energy or source_1/energy, joules.
 entry_1/instrument_1/source_1/illumination, or source_1/probe
@@ -70,6 +70,8 @@ _WAVELENGTH = (f"{_INSTRUMENT}/beam_1/incident_wavelength", f"{_SOURCE}/waveleng
 _ENERGY = (f"{_INSTRUMENT}/beam_1/incident_energy", f"{_SOURCE}/energy")
 _PRODUCT = "product.cxi"
 _SIGNAL_ABOVE_BACKGROUND = 0x1000
+# Basis vectors that are shorter, in metres, lead from pixel to pixel; others are directions.
+_LARGEST_PIXEL = 0.01
 
 
 def matches(file: HDF5File) -> bool:
@@ -142,15 +144,17 @@ def _geometry(file: HDF5File, size: int) -> tuple[float, float]:
                 f"{file.path}: no dataset {' or '.join(_WAVELENGTH + _ENERGY)}, expected metres or joules"
             )
         wavelength = wavelength_of_energy(energy)
-    pixel_size = object_pixel_size(file, _DETECTOR, check_wavelength(wavelength, str(file.path)), size)
+    lengths = np.linalg.norm(_basis(file, normed=False), axis=-1)
+    step = float(lengths[0]) if lengths.max() < _LARGEST_PIXEL else None
+    pixel_size = object_pixel_size(file, _DETECTOR, check_wavelength(wavelength, str(file.path)), size, step)
     if pixel_size is None:
         missing = "x_pixel_size or y_pixel_size" if file.has(f"{_DETECTOR}/distance") else "distance"
         raise InputError(f"{file.path}: no dataset {_DETECTOR}/{missing}, expected metres")
     return wavelength, pixel_size
 
 
-def _basis(file: HDF5File) -> NDArray[np.float64]:
-    """Unit vectors (x, y, z) to the next row and to the next column of the detector, [2, 3], in the CXI frame."""
+def _basis(file: HDF5File, *, normed: bool = True) -> NDArray[np.float64]:
+    """Vectors (x, y, z) to the next row and to the next column of the detector, [2, 3], in the CXI frame."""
     dataset = file.first(f"{_DETECTOR}/basis_vectors")
     if dataset is None:
         return np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -162,7 +166,7 @@ def _basis(file: HDF5File) -> NDArray[np.float64]:
         raise InputError(
             f"{file.path}: {dataset.name} has shape {basis.shape}, expected two vectors (x, y, z), [2, 3] or [3, 2]"
         )
-    return basis / lengths
+    return basis / lengths if normed else basis
 
 
 def _probe(file: HDF5File) -> NDArray[np.complex64] | None:

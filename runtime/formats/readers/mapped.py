@@ -30,7 +30,6 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -46,23 +45,17 @@ from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.quantities import LENGTH_UNITS, positive_number
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 from ptychonnx.runtime.formats.readers.mapped_arrays import MappedArrays
+from ptychonnx.runtime.formats.readers.position_units import POSITION_UNITS, UNIT_SUFFIX, positions_unit
 
 __all__ = ["KEYS", "read"]
 
 KEYS = ("patterns", "positions", "x", "y", "probe", "mask", "bad", "pixel_size", "wavelength")
-# No stage scans further than this many metres, and no scan on a canvas of pixels spans as little.
-_LARGEST_SPAN_M = 0.05
-# Units of positions by every name that files use.
-_UNITS = {name: unit for name, metres in LENGTH_UNITS.items() for unit in METRES if METRES[unit] == metres}
-_UNITS |= {"px": "px", "pixel": "px", "pixels": "px"}
 _INITIALS = ("xy", "xr", "cy", "cr")
 # Names of the columns of a table: row, column, and number of the frame.
 _COLUMNS = tuple(
     re.compile(rf"(?:^|[\W_])(?:{names})(?:$|[\W_\d])", re.IGNORECASE)
     for names in ("y|rows?", "x|col(?:umn)?s?", "frames?|index|patterns?|triggers?|points?")
 )
-# Endings of names that state a unit, such as lambda_nm, y [mm] and x (um).
-UNIT_SUFFIX = re.compile(rf"(?:_|[\s(\[/]+)({'|'.join(map(re.escape, _UNITS))})[)\]\s]*$")
 
 
 def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
@@ -88,6 +81,11 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
     if len(patterns.shape) != 3:
         raise InputError(
             f"{path}: {mapping['patterns']} has shape {patterns.shape}, expected [n, rows, columns]"
+        )
+    if isinstance(patterns, h5py.Dataset) and "MATLAB_class" in patterns.attrs:
+        arrays.notes.append(
+            "patterns: from MATLAB, which stores columns first: are rows and columns exchanged (--orientation "
+            "transpose)?"
         )
     positions, unit, axes = _positions(arrays, options, patterns.shape[0])
     mask = _mask(arrays)
@@ -131,46 +129,42 @@ def _positions(
 ) -> tuple[NDArray[np.float64], Convention, Convention]:
     """Positions [n, 2], their unit, and the order of their columns."""
     axes = Convention("row,column", "assumed")
+    of_columns: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ("positions",) if "positions" in arrays else ("x", "y") if "x" in arrays else ()
     if "positions" in arrays:
-        key = "positions"
-        values = arrays.real(key, "positions [n, 2]")
+        values = arrays.real("positions", "positions [n, 2]")
         if values.ndim > 2 and values.shape[-1] == 2:
             values = values.reshape(-1, 2)
         elif values.ndim == 2 and len(values) == 2 and values.shape[1] != 2:
             values = values.T
-        names = arrays.names_of(key)
+        names = arrays.names_of("positions")
         if len(names) > 2:
             values, names = _named_columns(arrays, options, values, names, n)
+        of_columns = names
         if len(names) == 2 and (_named_x_y(*names) or (names[0][:1] + names[1][:1]).lower() in _INITIALS):
             axes = Convention("column,row", f"by the names {names[0]}, {names[1]}")
         elif len(names) == 2:
             axes = Convention("row,column", f"assumed, named {names[0]}, {names[1]}")
-    elif "x" in arrays:
-        key = "x"
+    elif keys:
         x, y = (arrays.real(key, f"{key} [n]").reshape(-1) for key in "xy")
         if x.shape != y.shape:
             raise InputError(f"{arrays.path}: x has shape {x.shape} and y {y.shape}, expected the same")
         values, axes = np.stack([x, y], axis=1), Convention("column,row", "x and y are mapped")
     else:
         values = raster_positions(options, n, str(arrays.path))
-        return values, _unit(None, (), values, "", options), Convention("row,column", "raster convention")
-    of_columns = names if key == "positions" else ()
-    return (
-        _one_for_each(arrays, options, values, n),
-        _unit(
-            arrays.find(key, "positions"),
-            (*of_columns, arrays.names[key]),
+        return (
             values,
-            f"{arrays.where(key)}: its units are",
-            options,
-        ),
-        axes,
-    )
+            positions_unit(arrays, (), (), values, options),
+            Convention("row,column", "raster convention"),
+        )
+    unit = positions_unit(arrays, keys, of_columns, values, options)
+    return _one_for_each(arrays, options, values, n), unit, axes
 
 
 def _named_x_y(first: str, second: str) -> bool:
     row, column, _ = _COLUMNS
-    return bool(column.search(first) and row.search(second))
+    alike = "x" in first.lower() and first.lower().replace("x", "y") == second.lower()
+    return alike or bool(column.search(first) and row.search(second))
 
 
 def _named_columns(
@@ -233,25 +227,6 @@ def _one_for_each(
     return values.reshape(n, several, -1).mean(axis=1)
 
 
-def _unit(
-    array: Any, names: tuple[str, ...], values: NDArray[np.float64], where: str, options: ReadOptions
-) -> Convention:
-    name = attribute_text(array, "units") if isinstance(array, h5py.Dataset) else ""
-    if name in _UNITS:
-        return Convention(_UNITS[name], "from the units of the file")
-    if name and options.positions_unit is None:
-        raise InputError(f"{where} {name!r}, expected {', '.join(METRES)} or px: --positions-unit says which")
-    suffix = next((match for one in names if (match := UNIT_SUFFIX.search(one.lower()))), None)
-    if suffix:
-        return Convention(_UNITS[suffix[1]], f"by the name {suffix.string}")
-    span = float(np.ptp(values, axis=0).max()) if values.size and np.isfinite(values).all() else np.inf
-    if span == 0:
-        return Convention("px", "assumed")
-    if span < _LARGEST_SPAN_M:
-        return Convention("m", f"they span {span:.3g}, too little for pixels")
-    return Convention("px", f"they span {span:.4g}, too much for metres")
-
-
 def _mask(arrays: MappedArrays) -> NDArray[np.bool_] | None:
     for key in ("mask", "bad"):
         if key in arrays:
@@ -285,4 +260,4 @@ def _metres(arrays: MappedArrays, key: str) -> float | None:
     number = positive_number(arrays.load(key, stored), arrays.where(key), "one positive number of metres")
     unit = attribute_text(stored, "units") if isinstance(stored, h5py.Dataset) else ""
     suffix = UNIT_SUFFIX.search(arrays.names[key].lower())
-    return number * LENGTH_UNITS.get(unit, METRES.get(_UNITS[suffix[1]], 1.0) if suffix else 1.0)
+    return number * LENGTH_UNITS.get(unit, METRES.get(POSITION_UNITS[suffix[1]], 1.0) if suffix else 1.0)

@@ -10,7 +10,7 @@ meta
     `distance` (m), `energy` (**keV**), `psize` (m, one number or two) of the detector's pixels after ptypy's own
     binning.
 info/positions_scan, info/positions_theory
-    [n, 2], used if the chunks have no positions.
+    [n, 2], used if the chunks have no positions, at the chunks' `indices`.
 meta/weight2d, info/weight2d, common/weight2d
     [N, N], used if the chunks have no weights.
 
@@ -107,12 +107,30 @@ def _positions(file: HDF5File, chunks: list[str], lengths: list[int]) -> tuple[N
     for name in ("info/positions_theory", "info/positions_scan"):
         found = _numbers(file, name)
         if found is not None and found.ndim == 2:
-            # The first frames were prepared, in order; more positions may have been planned.
-            return found[: sum(lengths)].astype(np.float64), name
+            # The frames that were prepared; more positions may have been planned.
+            return _planned(file, chunks, lengths, file.load(found).astype(np.float64)), name
     raise InputError(
         f"{file.path}: no dataset {chunks[0]}/positions or info/positions_scan, expected (row, column) in metres "
         "[n, 2]"
     )
+
+
+def _planned(
+    file: HDF5File, chunks: list[str], lengths: list[int], positions: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Of all planned positions those of the frames, by the chunks' `indices`; the first ones without them."""
+    parts = [_numbers(file, f"{name}/indices") for name in chunks]
+    indices = np.concatenate(
+        [np.arange(0)] + [file.load(part).reshape(-1) for part in parts if part is not None]
+    )
+    if any(part is None for part in parts):
+        return positions[: sum(lengths)]
+    if len(indices) != sum(lengths) or indices.min() < 0 or indices.max() >= len(positions):
+        raise InputError(
+            f"{file.path}: chunks/*/indices are {len(indices)} numbers up to {indices.max()}, expected one of the "
+            f"{len(positions)} positions for each of the {sum(lengths)} patterns"
+        )
+    return positions[indices.astype(np.intp)]
 
 
 def _mask(file: HDF5File, chunks: list[str], parts: list[h5py.Dataset]) -> NDArray[np.bool_] | None:

@@ -1,0 +1,142 @@
+"""A few epochs of rPIE on a part of a scan, under several readings of it, and how surely one explains it better.
+
+The update (Maiden, Johnson and Li, Optica 4, 736, 2017) is written out here, in NumPy and at whole pixels:
+`harness.iterative` needs torch, which a beamline's computer need not have.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import fft2, ifft2
+from scipy.spatial import KDTree
+
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import illumination
+from ptychonnx.runtime.scan.probe_geometry import probe_diameter
+
+__all__ = [
+    "FEWEST",
+    "LARGEST_ODDS",
+    "ODDS",
+    "CandidateErrors",
+    "errors_after_few_epochs",
+    "independent_patterns",
+    "structured_part",
+]
+
+# Patterns that it takes to tell.
+FEWEST = 9
+# Below these odds two candidates explain the patterns equally well.
+ODDS = 20.0
+_PATTERNS, _EPOCHS, _ALPHA = 64, 8, 0.3
+# Places that are tried for the part of the scan with the most structure.
+_PLACES = 5
+# Errors are uncertain by a part of themselves, since a few epochs do not end at the minimum.
+_UNCERTAIN = 0.02
+# The differences are not quite normal: larger odds would claim more than a part of one scan can show.
+LARGEST_ODDS = 1000.0
+
+
+@dataclass(frozen=True)
+class CandidateErrors:
+    """Errors of each candidate in the last epoch.
+
+    Attributes
+    ----------
+    errors
+        float64 [m] for each candidate: squared error of each pattern over its photons.
+    independent
+        Number of patterns that would not overlap, at most m: as many errors are independent.
+    """
+
+    errors: dict[str, NDArray[np.float64]]
+    independent: float
+
+    @property
+    def ranked(self) -> list[str]:
+        """Candidates, the best first."""
+        return sorted(self.errors, key=lambda name: float(self.errors[name].mean()))
+
+    def error(self, name: str) -> float:
+        """Relative error of the amplitudes, 0 to 1."""
+        return float(np.sqrt(self.errors[name].mean()))
+
+    def odds(self, first: str, second: str) -> float:
+        """Odds that `first` explains the patterns better than `second`.
+
+        From the paired difference of their errors over the patterns, taken as normal.
+        """
+        difference = self.errors[second] - self.errors[first]
+        sampling = float(difference.std()) / math.sqrt(self.independent)
+        deviation = math.hypot(sampling, _UNCERTAIN * float(self.errors[first].mean())) or 1.0
+        wrong = 0.5 * math.erfc(float(difference.mean()) / deviation / math.sqrt(2))
+        return min((1 - wrong) / max(wrong, 1e-300), LARGEST_ODDS)
+
+
+def independent_patterns(scan: Scan, part: NDArray[np.intp]) -> float:
+    """Number of patterns of a part of a scan with a probe that would not overlap."""
+    assert scan.probe is not None
+    area = float(np.prod(np.ptp(scan.positions[part], axis=0) + 1))
+    return float(np.clip(area / (np.pi / 4 * probe_diameter(scan.probe) ** 2), 2, len(part)))
+
+
+def structured_part(scan: Scan) -> NDArray[np.intp]:
+    """Neighbouring patterns where they differ most: of several places, the one with the most structure."""
+    count = min(_PATTERNS, len(scan))
+    tree = KDTree(scan.positions)
+    low, high = scan.positions.min(axis=0), scan.positions.max(axis=0)
+    best, structure = np.arange(count), -1.0
+    middle = (low + high) / 2
+    for place in range(_PLACES):
+        corner = np.array([place // 2 % 2, place % 2]) if place < _PLACES - 1 else 0.5
+        centre = middle + (corner - 0.5) * (high - low) / 2
+        part = np.sort(tree.query(centre, count)[1])
+        amplitudes = np.asarray(scan.diffraction[part], dtype=np.float64)
+        differs = float(amplitudes.var(axis=0).sum() / np.square(amplitudes).mean(axis=0).sum())
+        if differs > structure:
+            best, structure = part, differs
+        if count == len(scan):
+            break
+    return best
+
+
+def errors_after_few_epochs(
+    amplitudes: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    positions: NDArray[np.float64],
+    probe: NDArray[np.complex64],
+) -> NDArray[np.float64]:
+    """Squared relative error [m] of each pattern in the last epoch, before its own update.
+
+    Parameters
+    ----------
+    amplitudes, valid
+        Patterns [m, N, N] and their mask [N, N], with the direct beam in the corner.
+    positions
+        [m, 2], (row, column) in pixels; rounded.
+    probe
+        complex [modes, N, N], which is held.
+    """
+    size = probe.shape[-1]
+    corners = np.rint(positions - positions.min(axis=0)).astype(int)
+    image = np.ones(corners.max(axis=0) + size, dtype=np.complex64)
+    density = illumination(probe)
+    step = (probe.conj() / ((1 - _ALPHA) * density + _ALPHA * density.max())).astype(np.complex64)
+    power = np.maximum(np.sum(np.square(amplitudes, dtype=np.float64)[:, valid], axis=1), 1e-12)
+    errors = np.zeros(len(amplitudes))
+    random = np.random.default_rng(0)
+    for _ in range(_EPOCHS):
+        for index in random.permutation(len(amplitudes)):
+            row, column = corners[index]
+            window = image[row : row + size, column : column + size]
+            waves = fft2(probe * window, norm="ortho")
+            predicted = np.sqrt(np.sum(waves.real**2 + waves.imag**2, axis=0))
+            measured = np.where(valid, amplitudes[index], predicted)
+            errors[index] = np.sum(np.square(measured - predicted, dtype=np.float64)) / power[index]
+            change = ifft2(waves * (measured / np.maximum(predicted, 1e-12) - 1), norm="ortho")
+            window += np.sum(step * change, axis=0)
+    return errors

@@ -1,0 +1,84 @@
+"""Units of positions in files of unknown format."""
+
+from __future__ import annotations
+
+import re
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.hdf5 import attribute_text
+from ptychonnx.runtime.formats.quantities import LENGTH_UNITS
+from ptychonnx.runtime.formats.read_options import METRES, Convention, ReadOptions
+from ptychonnx.runtime.formats.readers.mapped_arrays import MappedArrays
+
+__all__ = ["POSITION_UNITS", "UNIT_SUFFIX", "positions_unit"]
+
+# No stage scans further than this many metres, and no scan on a canvas of pixels spans as little.
+_LARGEST_SPAN_M = 0.05
+# Units of positions by every name that files use.
+POSITION_UNITS = {
+    name: unit for name, metres in LENGTH_UNITS.items() for unit in METRES if METRES[unit] == metres
+}
+POSITION_UNITS |= {"px": "px", "pixel": "px", "pixels": "px"}
+# Endings of names that state a unit, such as lambda_nm, y [mm] and x (um).
+UNIT_SUFFIX = re.compile(rf"(?:_|[\s(\[/]+)({'|'.join(map(re.escape, POSITION_UNITS))})[)\]\s]*$")
+
+
+def positions_unit(
+    arrays: MappedArrays,
+    keys: tuple[str, ...],
+    of_columns: tuple[str, ...],
+    values: NDArray[np.float64],
+    options: ReadOptions,
+) -> Convention:
+    """The unit of positions [n, 2], stated or by their span.
+
+    Parameters
+    ----------
+    keys
+        Those of the mapping that hold positions.
+    of_columns
+        Names of the columns, if they are a table.
+
+    Raises
+    ------
+    InputError
+        If a stated unit is unknown, or rows and columns have different ones, and the options do not state one.
+    """
+    stated = [unit for key in keys for unit in _stated_units(arrays, key, of_columns, options)]
+    if len({unit.value for unit in stated}) > 1 and options.positions_unit is None:
+        units = " and ".join(unit.value for unit in stated)
+        raise InputError(
+            f"{arrays.path}: the positions are in {units}, expected one unit for rows and columns"
+        )
+    if stated:
+        return stated[0]
+    span = float(np.ptp(values, axis=0).max()) if values.size and np.isfinite(values).all() else np.inf
+    if span == 0:
+        return Convention("px", "assumed")
+    if span < _LARGEST_SPAN_M:
+        return Convention("m", f"they span {span:.3g}, too little for pixels")
+    return Convention("px", f"they span {span:.4g}, too much for metres")
+
+
+def _stated_units(
+    arrays: MappedArrays, key: str, of_columns: tuple[str, ...], options: ReadOptions
+) -> list[Convention]:
+    """The unit of an array by its attribute or the names of its columns, else by its own name."""
+    array = arrays.find(key, "positions")
+    name = attribute_text(array, "units") if isinstance(array, h5py.Dataset) else ""
+    if name in POSITION_UNITS:
+        return [Convention(POSITION_UNITS[name], "from the units of the file")]
+    if name and options.positions_unit is None:
+        raise InputError(
+            f"{arrays.where(key)}: its units are {name!r}, expected {', '.join(METRES)} or px: --positions-unit says "
+            "which"
+        )
+    for names in (of_columns, (arrays.names[key],)):
+        matches = [match for one in names if (match := UNIT_SUFFIX.search(one.lower()))]
+        if matches:
+            return [Convention(POSITION_UNITS[match[1]], f"by the name {match.string}") for match in matches]
+    return []
