@@ -84,7 +84,7 @@ class NeighbourAgreement:
             return ""
         if self.shared < _LITTLE:
             return "neighbouring patches overlap too little"
-        return f"neighbouring patches do not agree ({self.value:.2f}): are positions, direct beam and orientation right?"
+        return f"neighbouring patches do not agree ({self.value:.2f}): are positions, direct beam, orientation right?"
 
 
 def neighbour_pairs(scan: Scan) -> NDArray[np.intp]:
