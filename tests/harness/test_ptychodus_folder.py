@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -14,6 +16,8 @@ import ptychonnx
 io = pytest.importorskip("ptychodus.api.io", reason="ptychodus is not installed")
 
 FIRST_INDEX = 7
+# ptychodus itself needs no package that iterates.
+TRAINING = os.environ.get("PTYCHONNX_TRAINING_PYTHON")
 
 
 @pytest.fixture
@@ -65,3 +69,21 @@ def test_a_child_reconstructs_a_folder_of_ptychodus(folder, tmp_path):
     assert np.ptp(shift, axis=0).max() < 1e-3 * ptychonnx.simulate_lines(grid=2).pixel_size
     layer = after.object_.get_layer(0)
     assert np.std(np.angle(layer[layer != 0])) > 0.1
+
+
+@pytest.mark.skipif(TRAINING is None, reason="PTYCHONNX_TRAINING_PYTHON names no interpreter with cdtools")
+def test_sigterm_ends_the_iterations_with_a_product_of_ptychodus(folder, tmp_path):
+    command = [TRAINING, "-m", "ptychonnx.harness.cli", "ptychodus-child", "--model", "zoo:any_64"]
+    command += ["-i", str(folder), "-o", str(tmp_path / "out"), "--refine", "100000"]
+    events = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            events.append(json.loads(line))
+            if events[-1]["event"] == "epoch" and events[-1]["epoch"] == 2:
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 130
+    assert {"event": "cancelling", "signal": "SIGTERM"} in events
+    assert (events[-1]["event"], events[-1]["cancelled"]) == ("finished", True)
+    known, product = (io.load_product(path / "product.h5") for path in (folder, tmp_path / "out"))
+    assert np.isfinite(product.object_.get_array()).all()
+    np.testing.assert_array_equal(product.probe_positions.get_indexes(), known.probe_positions.get_indexes())

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,6 +252,38 @@ def test_a_batch_run_writes_the_product(folder, scan, tmp_path):
     assert_same_figures(rows)
 
 
+@pytest.mark.skipif(TRAINING is None, reason="PTYCHONNX_TRAINING_PYTHON names no interpreter with torch")
+def test_sigterm_ends_a_batch_run_and_the_training_in_it(folder, tmp_path):
+    with (folder / "settings.ini").open("a") as settings:
+        settings.write(f"[ptychonnx]\nTrainingEpochs = 1000\nTrainingPython = {TRAINING}\n")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "ptychodus_ptychonnx", "-b", "train", "-i", folder, "-o", out]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        training = wait_for(lambda: trainings(out))
+        run.terminate()
+        assert run.wait(60) == 130, run.stdout.read()
+    assert training
+    assert not trainings(out)
+    assert not (out / "model.onnx").exists()
+
+
+def trainings(out):
+    """Processes that train into a folder."""
+    commands = [path.read_bytes().split(b"\0") for path in Path("/proc").glob("[0-9]*/cmdline")]
+    return [
+        command
+        for command in commands
+        if b"train" in command and os.fsencode(out / "ptychonnx_run") in command
+    ]
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return value
+
+
 def test_the_patch_applies_and_makes_registration_an_entry_point(tmp_path):
     import ptychodus
 
@@ -298,6 +331,41 @@ def test_training_reports_epochs_and_loads_the_network(model, opened, tmp_path):
     assert [loss.value for loss in outputs[-1].training_loss] == losses
     trainer.save_model(tmp_path / "saved.onnx")
     assert ptychonnx.Session(tmp_path / "saved.onnx").contract.n == 64
+
+
+@pytest.mark.skipif(TRAINING is None, reason="PTYCHONNX_TRAINING_PYTHON names no interpreter with torch")
+def test_a_training_is_cancelled_in_ptychodus_and_goes_on(model, opened, tmp_path):
+    parameters = model.settings_registry["ptychonnx"].parameters()
+    parameters["TrainingPython"].set_value(TRAINING)
+    parameters["TrainingEpochs"].set_value(1000)
+    data = tmp_path / "data"
+    data.mkdir()
+    opened.export_training_data(data / "lines.h5", algorithm=integration.ALGORITHM)
+    monitor = model.processing_core.processing_api.task_monitor
+    report, epochs = monitor.update_progress, []
+
+    def stop_after_two_epochs(done, goal):
+        report(done, goal)
+        if goal == 1000:
+            epochs.append(done)
+            if done >= 2:
+                monitor.stop_processing()
+
+    monitor.update_progress = stop_after_two_epochs
+    # Returns when the training has ended.
+    opened.train_reconstructor_local(data, tmp_path, algorithm=integration.ALGORITHM, block=True)
+    assert 2 <= epochs[-1] < 1000
+    assert monitor.get_last_error() is None
+    assert not trainings(tmp_path)
+    assert not (tmp_path / "model.onnx").exists()
+    # The next training in these folders goes on where this one was.
+    monitor.update_progress = report
+    with monitor:
+        trainer = model.processing_core.algorithm_parameter.get_current_reconstructor().train(data, tmp_path)
+        again = next(output for output in trainer if output.progress > epochs[-1])
+        trainer.close()
+    assert [loss.epoch for loss in again.training_loss] == list(range(1, again.progress + 1))
+    assert not trainings(tmp_path)
 
 
 def test_a_failed_training_says_why(model, opened, tmp_path):

@@ -1,12 +1,18 @@
-"""`ptychodus-ptychonnx`: ptychodus with its own options, and the reconstructor of ptychonnx registered."""
+"""`ptychodus-ptychonnx`: ptychodus with its own options, and the reconstructor of ptychonnx registered.
+
+The end of the program, also by SIGTERM in a batch run, cancels what runs: no training goes on by itself.
+"""
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import ptychodus.__main__ as application
+from ptychodus.api.exit_codes import ExitCode
 from ptychodus.model import ModelCore
 
 from ptychodus_ptychonnx.library import register
@@ -21,10 +27,16 @@ class _Model(ModelCore):
         if settings_file is not None:
             self.settings_registry.open_settings(settings_file)
 
+    def __exit__(self, *error: Any) -> None:
+        self.processing_core.processing_api.task_monitor.stop_processing()
+        super().__exit__(*error)
+
 
 def main() -> int:
     """Run ptychodus."""
     application.ModelCore = _Model
+    if any(argument.startswith(("-b", "--batch")) for argument in sys.argv[1:]):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(ExitCode.CANCELLED))
     return application.main()
 
 
