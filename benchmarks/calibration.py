@@ -181,7 +181,11 @@ def main() -> None:
         for seed in SEEDS
     )
     if arguments.fit is not None:
-        write_text(arguments.fit, json.dumps(fitted([*first, *second]), indent=2) + "\n")
+        assert session.contract.weights is not None
+        identity = {"n": session.contract.n, "checkpoint_sha256": session.contract.weights.checkpoint_sha256}
+        stored = json.loads(arguments.fit.read_text(encoding="utf-8")) if arguments.fit.is_file() else {}
+        stored[Path(session.name).stem] = {**identity, **fitted([*first, *second])}
+        write_text(arguments.fit, json.dumps(stored, indent=2) + "\n")
     # Each seed is tested with a calibration on the other.
     ways = ((first, second), (second, first))
     document: Row = {

@@ -13,6 +13,7 @@ from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
 from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, refine
 from ptychonnx.harness.iterative.rpie import check_iterative
+from ptychonnx.harness.uncertainty.calibration import calibration_for, installed
 from ptychonnx.harness.uncertainty.estimate import with_uncertainty
 from ptychonnx.harness.uncertainty.spread import symmetries_of
 from ptychonnx.runtime.errors import InputError, VerificationError
@@ -246,9 +247,11 @@ def reconstruct_scan(
         check_iterative(scan, iterations.alpha)
     check_beam(network, scan, stitching, warn)
     symmetries = symmetries_of(network, scan) if options.uncertainty else ()
-    if symmetries and not network.contract.general:
+    if symmetries and not calibration_for(network.contract)[1]:
+        names = ", ".join(f"zoo:{name}" for name in installed())
         warn(
-            f"uncertainty: its intervals are calibrated on general networks, and {network.name} holds one beam"
+            f"uncertainty: its intervals are calibrated for {names}, and not for {network.name}: what share of the "
+            "errors they hold is unknown"
         )
     network, batch = networks.in_batches(network, scan)
     correction, model = None, options.positions.correct_positions

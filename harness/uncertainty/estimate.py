@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ptychonnx.harness.uncertainty.calibration import half_widths
+from ptychonnx.harness.uncertainty.calibration import calibration_for, half_widths
 from ptychonnx.harness.uncertainty.spread import members, spread_of
 from ptychonnx.harness.uncertainty.symmetry import Symmetry
 from ptychonnx.runtime.inference import Predictor
@@ -61,13 +61,14 @@ def with_uncertainty(
     assert misfit is not None
     if first.misfit is not None:
         misfit = replace(misfit, agreement=first.misfit.agreement)
+    calibration, calibrated = calibration_for(network.contract)
     maps = {
         name: np.where(spread.region, values, np.nan).astype(np.float32)
-        for name, values in half_widths(spread, misfit.value).items()
+        for name, values in half_widths(spread, misfit.value, calibration).items()
     }
     return replace(
         first,
         stitched=stitched,
         misfit=misfit,
-        uncertainty=Uncertainty(**maps, members=len(symmetries)),
+        uncertainty=Uncertainty(**maps, members=len(symmetries), calibrated=calibrated),
     )

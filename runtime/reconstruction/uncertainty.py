@@ -24,6 +24,9 @@ class Uncertainty:
         The same for 95 %. It is more than twice the standard deviation, since errors of networks have heavy tails.
     members
         Number of reconstructions from whose spread they follow.
+    calibrated
+        Whether these shares were measured with this network. If not, the intervals are those of another one, and what
+        share they hold is unknown.
     """
 
     amplitude: NDArray[np.float32]
@@ -31,10 +34,12 @@ class Uncertainty:
     amplitude_95: NDArray[np.float32]
     phase_95: NDArray[np.float32]
     members: int
+    calibrated: bool
 
     def __str__(self) -> str:
         amplitude, phase = (float(np.nanmedian(values)) for values in (self.amplitude, self.phase))
+        trust = "" if self.calibrated else ", not calibrated for this network"
         return (
-            f"uncertainty from {self.members} symmetries: standard deviation of the amplitude {amplitude:.2g}, of the "
-            f"phase {phase:.2g} rad (medians over the object)"
+            f"uncertainty from {self.members} symmetries{trust}: standard deviation of the amplitude {amplitude:.2g}, "
+            f"of the phase {phase:.2g} rad (medians over the object)"
         )

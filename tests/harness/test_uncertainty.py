@@ -11,6 +11,7 @@ import pytest
 from ptychonnx.harness.metrics.alignment import fit_factor
 from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
+from ptychonnx.harness.uncertainty.calibration import calibration_for, installed
 from ptychonnx.harness.uncertainty.spread import spread_of, symmetries_of
 from ptychonnx.harness.uncertainty.symmetry import SYMMETRIES, Symmetry
 from ptychonnx.runtime.errors import InputError
@@ -124,11 +125,26 @@ def test_the_command_maps_intervals_that_hold_the_errors(scan_file, tmp_path, ru
         assert np.mean(np.abs(error)[inside] < wide[name][inside]) > 0.85
 
 
-def test_a_network_that_holds_its_beam_is_said_to_be_outside_the_calibration(scan_file, tmp_path, run):
+def test_a_calibration_is_that_of_one_network_at_one_size():
+    for name, calibration in installed().items():
+        contract = Session(f"zoo:{name}", provider="cpu").contract
+        assert calibration_for(contract) == (calibration, True)
+        for change in (
+            {"n": 2 * contract.n},
+            {"beam": None},
+            {"weights": None},
+            {"weights": contract.weights.model_copy(update={"checkpoint_sha256": "0"})},
+        ):
+            assert calibration_for(contract.model_copy(update=change)) == (installed()["any_64"], False)
+
+
+def test_a_network_that_was_not_calibrated_claims_no_coverage(scan_file, tmp_path, run):
     command = ("reconstruct", "zoo:pinn_fno", scan_file, "--out", tmp_path / "o.npz", "--uncertainty")
-    code, _, err = run(*command)
+    code, printed, err = run(*command)
     assert code == 0
-    assert "calibrated on general networks, and pinn_fno.onnx holds one beam" in err
+    said = " ".join(err.split())
+    assert "and not for pinn_fno.onnx: what share of the errors they hold is unknown" in said
+    assert "uncertainty from 4 symmetries, not calibrated for this network: " in printed
     with np.load(tmp_path / "o.npz") as file:
         assert file["uncertainty_phase"].shape == file["object"].shape
 

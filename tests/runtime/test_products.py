@@ -63,11 +63,13 @@ def test_the_uncertainty_is_in_every_format(product, tmp_path):
     shape = product.stitched.shape
     amplitude, phase, wide, wider = (np.full(shape, value, np.float32) for value in (0.1, 0.2, 0.3, 0.5))
     amplitude[0] = np.nan
-    known = replace(product, uncertainty=Uncertainty(amplitude, phase, wide, wider, members=4))
+    known = replace(
+        product, uncertainty=Uncertainty(amplitude, phase, wide, wider, members=4, calibrated=False)
+    )
     for name, place in (("o.h5", "entry/uncertainty"), ("o.cxi", "entry_1/uncertainty")):
         write_product(tmp_path / name, known)
         with h5py.File(tmp_path / name) as file:
-            assert file[place].attrs["members"] == 4
+            assert (file[place].attrs["members"], file[place].attrs["calibrated"]) == (4, False)
             np.testing.assert_array_equal(file[place]["amplitude/amplitude"], amplitude)
             np.testing.assert_array_equal(file[place]["phase/half_width_95"], wider)
             assert file[place]["phase/phase"].attrs["units"] == "rad"

@@ -91,7 +91,9 @@ def write_uncertainty(
     there is too little light.
     """
     outer = entry.create_group("uncertainty")
-    outer.attrs.update({"NX_class": "NXcollection", "members": uncertainty.members})
+    outer.attrs.update(
+        {"NX_class": "NXcollection", "members": uncertainty.members, "calibrated": uncertainty.calibrated}
+    )
     for name, deviation, wide, unit in (
         ("amplitude", uncertainty.amplitude, uncertainty.amplitude_95, ""),
         ("phase", uncertainty.phase, uncertainty.phase_95, "rad"),
