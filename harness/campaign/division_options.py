@@ -22,7 +22,8 @@ class DivisionOptions(BaseModel):
 
     watch: bool = Field(
         default=False,
-        description="Take each scan that appears in the folder SCAN, when it is complete, until Ctrl-C",
+        description="Take each scan that appears in the one folder named instead of scans, when it is complete, until "
+        "Ctrl-C",
     )
     executor: str | None = Field(
         default=None,

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ import typer
 from ptychonnx.harness.campaign.division_options import DivisionOptions
 from ptychonnx.harness.campaign.engines import open_engine
 from ptychonnx.harness.cli.console import errors, output, report_progress
-from ptychonnx.harness.cli.many_scans import conclude
+from ptychonnx.harness.cli.many_scans import process_folder, process_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import OptionalArtifacts, Probe, ServerUrls, check_batch
 from ptychonnx.harness.evaluation.evaluate import evaluate as run_evaluation
@@ -51,7 +52,7 @@ def evaluate(
         typer.Option(
             metavar="PATTERN",
             help="Many scans, such as 'night/*.cxi': a report each in the folder of --out, and a manifest by which "
-            "an interrupted command goes on.",
+            "an interrupted command goes on; or the folder of --watch.",
         ),
     ] = None,
     out: Annotated[
@@ -97,7 +98,7 @@ def evaluate(
     iterations: Annotated[IterationOptions, Omit("refine_probe")],
     connection: ServerOptions,
     reading: ReadOptions,
-    division: Annotated[DivisionOptions, Omit("watch", "shards", "shard")],
+    division: Annotated[DivisionOptions, Omit("shards", "shard")],
 ) -> None:
     """Reconstruct, compare with the known object, and write **one report** for all networks.
 
@@ -136,27 +137,26 @@ def evaluate(
     with remote_sessions(server or [], connection) as remote, ExitStack() as stack:
         networks: list[Path | Predictor] = [*(artifacts or []), *remote]
         if scans:
-            paths, folder = _many(scans, out, {**exports, **labelled})
+            paths, folder = _many(scans, out, {**exports, **labelled}, watch=division.watch)
             engine = None
             if division.executor:
                 engine = stack.enter_context(open_engine(division.executor, inference.provider))
-            with report_progress() as progress:
-                outcomes = evaluate_scans(
-                    networks,
-                    paths,
-                    folder,
-                    inference=inference,
-                    probe=probe,
-                    reading=reading,
-                    options=keywords,
-                    commands=commands,
-                    progress=progress,
-                    engine=engine,
-                )
-            conclude(outcomes, folder)
+            process = partial(
+                evaluate_scans,
+                networks,
+                folder=folder,
+                inference=inference,
+                probe=probe,
+                reading=reading,
+                options=keywords,
+                commands=commands,
+                engine=engine,
+            )
+            (process_watched if division.watch else process_folder)(process, paths, folder)
             return
-        if division.executor:
-            raise InputError("--executor: is for many scans, expected --scans PATTERN with it")
+        for option, is_set in (("--executor", division.executor), ("--watch", division.watch)):
+            if is_set:
+                raise InputError(f"{option}: is for many scans, expected --scans with it")
         references: list[Path | None] = [*reference] if reference else [None] * len(scan)
         loaded = [
             read_scan(path, reference=known, probe=probe, options=reading)
@@ -177,19 +177,29 @@ def evaluate(
     _print_and_write(evaluation, exports, out)
 
 
-def _many(patterns: list[str], out: Path | None, others: Mapping[str, object]) -> tuple[list[Path], Path]:
-    """The scans that patterns of names match, and the folder for their reports."""
+def _many(
+    patterns: list[str], out: Path | None, others: Mapping[str, object], *, watch: bool
+) -> tuple[list[Path], Path]:
+    """The scans that patterns of names match, or the folder to watch, and the folder for their reports."""
     if out is None or others:
         option = next(iter(others), "no --out")
         raise InputError(
             f"--scans: got {option}, expected --out FOLDER alone, where each scan has its metrics.json"
         )
     paths = []
+    if watch:
+        if len(patterns) != 1 or not Path(patterns[0]).is_dir():
+            raise InputError(f"--watch: got --scans {' '.join(patterns)}, expected one folder that exists")
+        return [Path(patterns[0])], out
     for pattern in patterns:
         anchor = Path(pattern).anchor
         matching = sorted(Path(anchor).glob(str(Path(pattern).relative_to(anchor))))
         if not matching:
             raise InputError(f"--scans {pattern}: matches no file, expected scans such as 'night/*.cxi'")
+        for path in filter(Path.is_dir, matching):
+            raise InputError(
+                f"--scans {path}: is a folder, expected scans such as '{path / '*.h5'}', or --watch"
+            )
         paths += matching
     return paths, out
 

@@ -5,31 +5,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from rich.markup import escape
 from rich.table import Table
 
-from ptychonnx.harness.campaign.engines import Engine
 from ptychonnx.harness.campaign.manifest import MANIFEST
-from ptychonnx.harness.campaign.many_scans import ScanOutcome, reconstruct_scans
-from ptychonnx.harness.campaign.scan_run import Networks, RunOptions
+from ptychonnx.harness.campaign.many_scans import ScanOutcome
 from ptychonnx.harness.campaign.watch import complete_scans
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.progress import SILENT, Progress
 
-__all__ = ["conclude", "reconstruct_folder", "reconstruct_watched"]
+__all__ = ["ProcessScans", "process_folder", "process_watched"]
 
-_logger = logging.getLogger("ptychonnx.harness.reconstruct")
+_logger = logging.getLogger("ptychonnx.harness.scans")
 
 
-def reconstruct_folder(
-    networks: Networks,
-    scans: Sequence[Path],
-    out: Path,
-    options: RunOptions,
-    engine: Engine | None = None,
-) -> None:
-    """Reconstruct scans into a folder and print a table of them.
+class ProcessScans(Protocol):
+    """What a command does with scans: see `reconstruct_scans` and `evaluate_scans`."""
+
+    def __call__(self, scans: Sequence[Path], *, progress: Progress = SILENT) -> list[ScanOutcome]:
+        """Process scans, and write the result and the record of each."""
+
+
+def process_folder(process: ProcessScans, scans: Sequence[Path], out: Path) -> None:
+    """Process scans into a folder and print a table of them.
 
     Raises
     ------
@@ -37,43 +38,40 @@ def reconstruct_folder(
         If some failed.
     """
     with report_progress() as progress:
-        outcomes = reconstruct_scans(networks, scans, out, options, progress, engine=engine)
-    conclude(outcomes, out)
+        outcomes = process(scans, progress=progress)
+    _conclude(outcomes, out)
 
 
-def reconstruct_watched(
-    networks: Networks,
-    folders: Sequence[Path],
-    out: Path,
-    options: RunOptions,
-    engine: Engine | None = None,
-) -> None:
-    """Reconstruct the scans that appear in a folder until the user interrupts; then print a table of them.
+def process_watched(process: ProcessScans, folders: Sequence[Path], out: Path) -> None:
+    """Process the scans that appear in a folder until the user interrupts; then print a table of them.
 
     Raises
     ------
+    InputError
+        If the network or the folder cannot be used.
     VerificationError
-        If some failed.
+        If some scans failed.
     """
     (folder,) = folders
     outcomes: dict[str, ScanOutcome] = {}
+    process([])
     output.print(f"Watching {folder}; Ctrl-C ends", soft_wrap=True, markup=False)
     try:
-        for scans in complete_scans(folder):
+        for scans in filter(None, complete_scans(folder)):
             try:
-                latest = reconstruct_scans(networks, scans, out, options, engine=engine)
+                latest = process(scans)
             except InputError as error:  # a name that occurs twice must not end the night
-                _logger.warning("%s not reconstructed: %s", ", ".join(scan.name for scan in scans), error)
+                _logger.warning("%s left out: %s", ", ".join(scan.name for scan in scans), error)
                 continue
             for outcome in latest:
                 outcomes[outcome.record.result] = outcome
                 name = Path(outcome.record.scan).name
                 output.print(f"{name}: {_verdict(outcome)}", soft_wrap=True, markup=False)
     except KeyboardInterrupt:
-        conclude(list(outcomes.values()), out)
+        _conclude(list(outcomes.values()), out)
 
 
-def conclude(outcomes: Sequence[ScanOutcome], out: Path) -> None:
+def _conclude(outcomes: Sequence[ScanOutcome], out: Path) -> None:
     """Print a table of many scans.
 
     Raises

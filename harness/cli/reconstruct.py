@@ -14,6 +14,7 @@ import typer
 from ptychonnx.harness.campaign.division_options import DivisionOptions
 from ptychonnx.harness.campaign.engines import open_engine
 from ptychonnx.harness.campaign.large_scan import LargeScan
+from ptychonnx.harness.campaign.many_scans import reconstruct_scans
 from ptychonnx.harness.campaign.scan_run import (
     Networks,
     RunOptions,
@@ -22,7 +23,7 @@ from ptychonnx.harness.campaign.scan_run import (
     reconstruct_scan,
 )
 from ptychonnx.harness.cli.console import output, print_result, report_progress
-from ptychonnx.harness.cli.many_scans import reconstruct_folder, reconstruct_watched
+from ptychonnx.harness.cli.many_scans import process_folder, process_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
 from ptychonnx.harness.cli.shared_options import READING, EstimateProbe, Probe, ServerUrl
@@ -133,8 +134,8 @@ def reconstruct(
             engine = stack.enter_context(open_engine(division.executor, inference.provider))
         networks = stack.enter_context(Networks(remote[0] if remote else artifact, inference))
         if request.many:
-            reconstruct_all = reconstruct_watched if division.watch else reconstruct_folder
-            reconstruct_all(networks, scans, out, options, engine)
+            process = partial(reconstruct_scans, networks, folder=out, options=options, engine=engine)
+            (process_watched if division.watch else process_folder)(process, scans, out)
             return
         scan = options.read(scans[0])
         if request.part is not None:

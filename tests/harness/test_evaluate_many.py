@@ -101,6 +101,7 @@ def test_a_network_that_fails_fails_its_scan(run, oracle, lines_scan, night, tmp
         (["--scans", "night/*.npz", "--csv", "-"], "--scans: got -, expected --out FOLDER alone"),
         (["--scans", "night/*.npz", "--object", "a=b.h5"], "--scans: got a, expected --out FOLDER alone"),
         (["--scan", "night/one.npz", "--executor", "local"], "--executor: is for many scans"),
+        (["--scan", "night/one.npz", "--watch"], "--watch: is for many scans"),
     ],
 )
 def test_options_that_contradict_are_refused(
