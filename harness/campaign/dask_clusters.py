@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,6 +37,8 @@ class SlurmCluster(BaseModel):
         Jobs that are submitted.
     cores, processes
         Processors of each job, and workers that share them.
+    log_directory
+        Folder for what the jobs print, created if it is missing. Default: that of Dask's configuration, or slurm-logs.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -44,6 +47,7 @@ class SlurmCluster(BaseModel):
     cores: int = Field(default=1, ge=1)
     processes: int = Field(default=0, ge=0)
     memory: str | None = None
+    log_directory: str | None = None
     worker_extra_args: tuple[str, ...] = ()
 
     @property
@@ -65,6 +69,9 @@ class SlurmCluster(BaseModel):
         """Arguments of `dask_jobqueue.SLURMCluster`. A worker has one task at a time, whatever its number of cores."""
         own = {
             "processes": self.workers_per_job,
+            "log_directory": self.log_directory
+            or dask.config.get("jobqueue.slurm.log-directory", None)
+            or "slurm-logs",
             "worker_extra_args": [*self.worker_extra_args, "--nthreads", "1"],
             "scheduler_options": _SCHEDULER | (self.model_extra or {}).get("scheduler_options", {}),
         }
@@ -127,7 +134,7 @@ def connect(address: Any) -> distributed.Client:
         return distributed.Client(address, timeout=_CONNECT_SECONDS)
     except (OSError, TimeoutError) as error:
         raise ServerError(
-            f"{address}: no Dask scheduler answers there within {_CONNECT_SECONDS:g} s"
+            f"{address}: no Dask scheduler answers {platform.node()} within {_CONNECT_SECONDS:g} s, no part was started"
         ) from error
 
 
@@ -158,7 +165,7 @@ def slurm_cluster(path: Path) -> Iterator[tuple[Any, SlurmCluster]]:
         raise InputError(f"--executor {path}: this machine has no sbatch, expected a login node of Slurm")
     try:
         cluster = SLURMCluster(**description.arguments())
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OSError) as error:
         raise InputError(f"{path}: dask_jobqueue.SLURMCluster refuses it ({first_line(error)})") from error
     try:
         _start(cluster, description.jobs)

@@ -179,7 +179,10 @@ def _records(tasks: Sequence[ScanTask], engine: Engine | None) -> Iterator[ScanR
             yield _record(task, error=engine.reason(outcome))
         # Listing the folder makes a network file system look again.
         elif outcome.error is None and task.out not in task.out.parent.iterdir():
-            message = f"{outcome.host} wrote {task.out}, which is not here: do both see the same folder?"
+            message = (
+                f"whole scan {task}: {outcome.host} wrote {task.out}, which is not on {platform.node()}: do both see "
+                "the same folder?"
+            )
             yield outcome.model_copy(update={"error": message})
         else:
             yield outcome

@@ -116,7 +116,7 @@ def _sources(readers: Sequence[PartReader]) -> list[PartReader]:
     missing = sorted(set(range(first.description.segments_in_all)) - set(sources))
     if missing:
         raise InputError(
-            f"{first.path}: {len(missing)} of {first.description.segments_in_all} segments of {first.description.scan} "
+            f"{first}: {len(missing)} of {first.description.segments_in_all} segments of {first.description.scan} "
             f"are in none of the {len(readers)} parts: {_first_of(missing)}{_missing_shards(readers)}"
         )
     return [sources[number] for number in range(first.description.segments_in_all)]

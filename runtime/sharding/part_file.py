@@ -1,16 +1,18 @@
 """Part files: the sums of some segments of a scan, or their patches, in HDF5.
 
-Attribute `part` is JSON, see `PartDescription`. `positions` float64 [n, 2], `photons` float64 [n] (NaN for patterns of
-other parts), `skipped` int [k] and, if known, `probe` complex64 [modes, N, N] and `mask` bool [N, N] describe the whole
-scan. `segments/<number>` has one group for each rectangle of the segment's sums: `values` complex128 [h, w], `weights`
-float64 [h, w], and `corner` [2], the (row, column) of its first pixel in the coordinates of the scan. If patches are to
-be synchronised, it has `patches` complex64 [m, N, N] as the network predicted them and their `positions` float64 [m, 2]
-instead, since the phases follow from all patches together.
+The first line is text, before what HDF5 writes, and names the part. Attribute `part` is JSON, see `PartDescription`.
+`positions` float64 [n, 2], `photons` float64 [n] (NaN for patterns of other parts), `skipped` int [k] and, if known,
+`probe` complex64 [modes, N, N] and `mask` bool [N, N] describe the whole scan. `segments/<number>` has one group for
+each rectangle of the segment's sums: `values` complex128 [h, w], `weights` float64 [h, w], and `corner` [2], the (row,
+column) of its first pixel in the coordinates of the scan. If patches are to be synchronised, it has `patches` complex64
+[m, N, N] as the network predicted them and their `positions` float64 [m, 2] instead, since the phases follow from all
+patches together.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ptychonnx.runtime.contract import Placement
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.formats.containers.hdf5_links import open_hdf5
+from ptychonnx.runtime.formats.writers.new_hdf5 import TITLE_BYTES
 from ptychonnx.runtime.reconstruction.stitching import Stitcher, Sums
 from ptychonnx.runtime.scan import Scan
 
@@ -64,6 +67,16 @@ class PartDescription(BaseModel):
     pixel_size: float | None
     wavelength: float | None
     probe_estimated: bool
+
+    @property
+    def name(self) -> str:
+        """Which part it is, and where it was written."""
+        return f"part {self.shard}, written on {self.host}"
+
+    @property
+    def title(self) -> bytes:
+        """The first line of the file, for when the rest is lost."""
+        return f"ptychonnx {self.name}\n".encode()[:TITLE_BYTES]
 
 
 def scan_sha256(scan: Scan) -> str:
@@ -159,7 +172,7 @@ class PartReader:
         """The file, and which part it is where it is known."""
         if not self.description.shard:
             return str(self.path)
-        return f"{self.path} (part {self.description.shard}, written on {self.description.host})"
+        return f"{self.path} ({self.description.name})"
 
     def sums(self, number: int) -> Iterator[Sums]:
         """Sums of a segment, rectangle by rectangle."""
@@ -231,4 +244,16 @@ def _readable(path: Path) -> Iterator[None]:
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: the part is damaged or cut short ({first_line(error)})") from error
+        raise InputError(
+            f"{_titled(path)}: the part is damaged or cut short ({first_line(error)})"
+        ) from error
+
+
+def _titled(path: Path) -> str:
+    """The file, and which part it is if its first line can be read."""
+    try:
+        with path.open("rb") as file:
+            match = re.match(rb"ptychonnx (part \d+/\d+, written on [\w.-]+)\n", file.read(TITLE_BYTES))
+    except OSError:
+        match = None
+    return str(path) if match is None else f"{path} ({match[1].decode()})"

@@ -126,7 +126,7 @@ def reconstruct_shard(
         wavelength=scan.wavelength,
         probe_estimated=scan.probe_estimated,
     )
-    with atomic_path(out) as partial, new_hdf5(partial) as file:
+    with atomic_path(out) as partial, new_hdf5(partial, description.title) as file:
 
         def stitcher(part: int) -> Stitcher | PatchWriter:
             if chosen.synchronise:

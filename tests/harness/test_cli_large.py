@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from dataclasses import replace
 
 import h5py
@@ -151,7 +153,12 @@ def test_parts_are_merged_into_the_object_of_one_command(
         assert f"part {number} of 3" in text
     code, _, error = run("merge", *parts[:2], "--out", tmp_path / "merged.h5")
     assert code == 2
-    assert "1 of 4 segments of scan.npz are in none of the 2 parts: 3; expected part 3/3 too" in error
+    host, said = platform.node(), " ".join(error.split())
+    assert (
+        f"part1.h5 (part 1/3, written on {host}): 1 of 4 segments of scan.npz are in none of the 2 parts"
+        in said
+    )
+    assert "in none of the 2 parts: 3; expected part 3/3 too" in said
     assert not (tmp_path / "merged.h5").exists()
     code, text, error = run("merge", *parts[::-1], "--out", tmp_path / "merged.h5")
     assert code == 0, error
@@ -159,6 +166,13 @@ def test_parts_are_merged_into_the_object_of_one_command(
     assert run("reconstruct", four_artifacts[0], scan_file, "--out", tmp_path / "whole.h5")[0] == 0
     with h5py.File(tmp_path / "merged.h5") as merged, h5py.File(tmp_path / "whole.h5") as whole:
         np.testing.assert_array_equal(merged["object"][()], whole["object"][()])
+    # What is left of a file that is cut short still says which part it was.
+    os.truncate(parts[1], 3000)
+    code, _, error = run("merge", *parts, "--out", tmp_path / "again.h5")
+    assert code == 2
+    assert f"part2.h5 (part 2/3, written on {host}): the part is damaged or cut short" in " ".join(
+        error.split()
+    )
 
 
 @pytest.mark.parametrize(

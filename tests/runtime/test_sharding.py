@@ -237,7 +237,7 @@ def test_a_part_of_another_scan_on_the_same_positions_is_refused(session, scan_f
 def test_damaged_parts_are_refused(parts, tmp_path):
     with parts[2].open("r+b") as file:
         file.truncate(parts[2].stat().st_size // 2)
-    with pytest.raises(InputError, match=r"3\.h5: the part is damaged or cut short"):
+    with pytest.raises(InputError, match=r"3\.h5 \(part 3/4, written on .*\): the part is damaged or cut"):
         merge_parts(parts)
     with (
         h5py.File(tmp_path / "other.h5", "w"),

@@ -10,12 +10,18 @@ from typing import Any
 
 import h5py
 
-__all__ = ["new_hdf5"]
+__all__ = ["TITLE_BYTES", "new_hdf5"]
+
+# HDF5 leaves a user block of this size, the smallest, to the program that creates a file.
+TITLE_BYTES = 512
 
 
 @contextmanager
-def new_hdf5(path: Path) -> Iterator[h5py.File]:
+def new_hdf5(path: Path, title: bytes = b"") -> Iterator[h5py.File]:
     """Create an HDF5 file; errors of the disk are raised at the end of the block, or at an exception inside it.
+
+    The title, at most `TITLE_BYTES` long, comes before all that HDF5 writes: it can be read from a file that is cut
+    short.
 
     After a failed write, HDF5 keeps the data and tries again when it closes the file or the process ends, and a second
     failure is a segmentation fault. So HDF5 writes to a Python object that never fails.
@@ -25,8 +31,10 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
     with path.open("w+b", buffering=0) as file:
         target = _NeverFailing(file)
         try:
-            with h5py.File(target, "w") as hdf5:
+            with h5py.File(target, "w", userblock_size=TITLE_BYTES if title else 0) as hdf5:
                 yield hdf5
+            target.seek(0)
+            target.write(title)
         finally:
             if target.error is not None:
                 raise target.error
