@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -126,6 +127,7 @@ def test_slurm_starts_the_workers_of_a_file(run, four_artifacts, lines_scan, tmp
     executable(tmp_path / "bin" / "scancel", SCANCEL)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "slurm.yaml").write_text(
         "jobs: 1\ncores: 2\nprocesses: 1\nmemory: 2GB\nqueue: short\nwalltime: '00:10:00'\n"
         "job_extra_directives: ['--gpus=1']\n"
@@ -137,6 +139,9 @@ def test_slurm_starts_the_workers_of_a_file(run, four_artifacts, lines_scan, tmp
     script = (tmp_path / "job.sh").read_text()
     for line in ("#SBATCH -p short", "#SBATCH --cpus-per-task=2", "#SBATCH -t 00:10:00", "#SBATCH --gpus=1"):
         assert line in script
+    # What the job prints goes to a folder of its own.
+    assert re.search(r"#SBATCH -o slurm-logs/\S+\.out", script)
+    assert (tmp_path / "slurm-logs").is_dir()
     assert (tmp_path / "cancelled").read_text().split() == ["42"]
     run(*arguments, tmp_path / "single.h5")
     np.testing.assert_array_equal(
@@ -149,6 +154,7 @@ def test_a_job_that_slurm_refuses_is_named(tmp_path, monkeypatch):
     refusal = "#!/bin/bash\necho 'sbatch: error: invalid partition specified: short' >&2\nexit 1\n"
     executable(tmp_path / "bin" / "sbatch", refusal)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "slurm.yaml").write_text("memory: 2GB\nqueue: short\n")
     with (
         pytest.raises(
@@ -175,6 +181,7 @@ def test_a_file_that_describes_no_jobs_is_refused(tmp_path, monkeypatch, text, m
     pytest.importorskip("dask_jobqueue")
     executable(tmp_path / "bin" / "sbatch", "#!/bin/bash\nexit 1\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "slurm.yaml").write_text(text)
     with pytest.raises(InputError, match=message), open_engine(str(tmp_path / "slurm.yaml")):
         pass
