@@ -68,12 +68,20 @@ class GrowingObject:
         whole = np.floor(exact).astype(np.intp)
         self._enlarge(whole.min(axis=0), whole.max(axis=0) + self._size)
         corners = whole - self._low
-        if self._synchronise:
-            patches = patches * self._rotations(patches, corners)[:, None, None]
-        placed = PlacedPatches(
-            np.ascontiguousarray(patches, np.complex64), corners, exact - whole, interpolate=True
-        )
-        self._canvas.add(placed, self._weight)
+        # A patch is rotated to all before it, also to those that came with it.
+        count = 1 if self._synchronise else len(patches)
+        for start in range(0, len(patches), count):
+            part = slice(start, start + count)
+            chosen = patches[part]
+            if self._synchronise:
+                chosen = chosen * self._rotation(chosen[0], corners[start])
+            placed = PlacedPatches(
+                np.ascontiguousarray(chosen, np.complex64),
+                corners[part],
+                (exact - whole)[part],
+                interpolate=True,
+            )
+            self._canvas.add(placed, self._weight)
         self._centres.append(np.asarray(positions))
         self.version += 1
         corners, ends = (whole // TILE).tolist(), ((whole + self._size - 1) // TILE).tolist()
@@ -144,12 +152,10 @@ class GrowingObject:
             canvas.weights[top : top + height, left : left + width] = self._canvas.weights
         self._canvas, self._low = canvas, low
 
-    def _rotations(self, patches: NDArray[np.complex64], corners: NDArray[np.intp]) -> NDArray[np.complex64]:
-        """Phase factors [m] that rotate each patch to the object under it, or to the patches before it."""
-        factors = np.ones(len(patches), np.complex64)
-        for index, (patch, (row, column)) in enumerate(zip(patches, corners.tolist(), strict=True)):
-            under = self._canvas.values[row : row + self._size, column : column + self._size]
-            overlap = complex(np.vdot(self._weight * patch, under))
-            if abs(overlap) > 0 and np.isfinite(overlap):
-                factors[index] = overlap / abs(overlap)
-        return factors
+    def _rotation(self, patch: NDArray[np.complex64], corner: NDArray[np.intp]) -> np.complex64:
+        """Phase factor that rotates a patch to the object under it; 1 where there is none."""
+        row, column = corner.tolist()
+        under = self._canvas.values[row : row + self._size, column : column + self._size]
+        overlap = complex(np.vdot(self._weight * patch, under))
+        known = abs(overlap) > 0 and np.isfinite(overlap)
+        return np.complex64(overlap / abs(overlap) if known else 1)

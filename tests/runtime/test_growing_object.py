@@ -37,3 +37,22 @@ def test_a_coarse_tile_has_every_second_pixel() -> None:
     coarse = np.block([[growing.tile(row, column, 2) for column in (-1, 0, 1)] for row in (-1, 0, 1)])
     np.testing.assert_array_equal(coarse[TILE // 2 :, TILE // 2 :][:160, :160], fine[::2, ::2])
     assert np.isfinite(fine).sum() == 200**2
+
+
+def test_patches_are_rotated_to_the_object_so_far() -> None:
+    rng = np.random.default_rng(3)
+    truth = np.exp(1j * rng.uniform(0, 1, (60, 60)))
+    corners = np.array([(row, column) for row in range(0, 32, 8) for column in range(0, 32, 8)])
+    phases = np.exp(2j * np.pi * rng.random(len(corners)))
+    patches = np.array(
+        [phase * truth[r : r + 32, c : c + 32] for phase, (r, c) in zip(phases, corners, strict=True)]
+    )
+    errors = {}
+    for synchronise in (True, False):
+        growing = GrowingObject(np.ones((32, 32)), synchronise=synchronise)
+        for part in (slice(5), slice(5, 16)):
+            growing.add(patches[part].astype(np.complex64), corners[part] + 16.0)
+        seen = growing.window(corners[0] + 16.0)
+        errors[synchronise] = np.abs(seen / phases[0] - truth[:32, :32]).max()
+    assert errors[True] < 1e-5
+    assert errors[False] > 0.1
