@@ -22,13 +22,18 @@ from ptychonnx.runtime.scan import Scan
 
 __all__ = ["step_errors", "step_finding"]
 
-_FACTORS = (1.0, 0.8, 0.9, 1.1, 1.25)
+_RIGHT = "as they are"
+# Lengths of steps along rows and columns; along one of them, as of a stage that is turned or has another unit.
+_LENGTHS = {_RIGHT: (1.0, 1.0)}
+_LENGTHS |= {f"{factor:g} times as long": (factor, factor) for factor in (0.8, 0.9, 1.1, 1.25)}
+_LENGTHS |= {f"{factor:g} times as long along rows": (1.0, factor) for factor in (0.8, 1.25)}
+_LENGTHS |= {f"{factor:g} times as long along columns": (factor, 1.0) for factor in (0.8, 1.25)}
 # A probe of another defocus prefers another length too, but rarely lowers the error to this part.
 _CLEARLY = 0.75
 
 
 def step_errors(scan: Scan, progress: Progress = SILENT) -> CandidateErrors:
-    """Iterate a part of a scan that has a probe, with steps of several lengths; candidates are the factors."""
+    """Iterate a part of a scan that has a probe, with steps of several lengths."""
     part = structured_part(scan)
     probe = scan.settled().probe
     assert probe is not None
@@ -36,10 +41,10 @@ def step_errors(scan: Scan, progress: Progress = SILENT) -> CandidateErrors:
     amplitudes = np.fft.ifftshift(np.asarray(scan.diffraction[part], dtype=np.float32), axes=(-2, -1))
     valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
     errors = {}
-    progress.stage("Trying lengths of the steps", len(_FACTORS), "lengths")
-    for done, factor in enumerate(_FACTORS, start=1):
-        errors[f"{factor:g}"] = errors_after_few_epochs(
-            amplitudes, np.fft.ifftshift(valid), factor * scan.positions[part], probe
+    progress.stage("Trying lengths of the steps", len(_LENGTHS), "lengths")
+    for done, (name, factors) in enumerate(_LENGTHS.items(), start=1):
+        errors[name] = errors_after_few_epochs(
+            amplitudes, np.fft.ifftshift(valid), scan.positions[part] * np.array(factors), probe
         )
         progress.update(done)
     return CandidateErrors(errors, independent_patterns(scan, part))
@@ -59,22 +64,19 @@ def step_finding(scan: Scan, progress: Progress = SILENT, *, right_way_up: bool 
         )
     result = step_errors(scan, progress)
     best, second, *_ = result.ranked
-    odds = result.odds(best, "1" if best != "1" else second)
-    values = {
-        "best": float(best),
-        "odds": odds,
-        "errors": {name: result.error(name) for name in result.errors},
-    }
-    if best != "1" and odds >= ODDS:
-        text = (
-            f"steps {best} times as long explain the patterns better ({result.error(best):.3f} instead of "
-            f"{result.error('1'):.3f}): are unit and pixel size (--positions-unit, --pixel-size), and the probe, right?"
-        )
-        clearly = result.error(best) < _CLEARLY * result.error("1")
-        return Finding(subject="steps", verdict="wrong" if clearly else "doubtful", text=text, values=values)
+    odds = result.odds(best, _RIGHT if best != _RIGHT else second)
+    values = {"best": best, "odds": odds, "errors": {name: result.error(name) for name in result.errors}}
+    right = result.error(_RIGHT)
     if odds < ODDS:
-        other = second if best == "1" else best
-        text = f"steps {other} times as long explain the patterns equally well"
+        other = second if best == _RIGHT else best
+        text = f"steps {other} explain the patterns equally well"
         return Finding(subject="steps", verdict="unknown", text=text, values=values)
-    text = f"as long as they should be (error {result.error('1'):.3f}, {second} times {result.error(second):.3f})"
-    return Finding(subject="steps", verdict="good", text=text, values=values)
+    if best == _RIGHT:
+        text = f"as long as they should be (error {right:.3f}, {second} {result.error(second):.3f})"
+        return Finding(subject="steps", verdict="good", text=text, values=values)
+    text = (
+        f"steps {best} explain the patterns better ({result.error(best):.3f} instead of {right:.3f}): are unit and "
+        "pixel size (--positions-unit, --pixel-size), and the probe, right?"
+    )
+    clearly = result.error(best) < _CLEARLY * right
+    return Finding(subject="steps", verdict="wrong" if clearly else "doubtful", text=text, values=values)
