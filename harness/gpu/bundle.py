@@ -43,6 +43,7 @@ broken=$(sha256sum --check JOINED 2> /dev/null | grep -v ': OK$' | cut -d : -f 1
 "$PYTHON" -m venv "$VENV"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-index \\
     --find-links wheels --find-links joined {requirements}
+rm -rf joined
 "$VENV/bin/ptychonnx" info
 exec "$VENV/bin/ptychonnx" gpu-check --out check "$@"
 """
