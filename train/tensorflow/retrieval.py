@@ -58,7 +58,7 @@ class Retrieval:
             return parts
         size = parts.shape[-1]
         start = _product(tf.reshape(parts, [-1, 1, size, 2, size]), beam.probe)
-        wanted = beam.valid * tf.reshape(amplitude, [-1, size, size])
+        wanted = tf.expand_dims(beam.valid * tf.reshape(amplitude, [-1, size, size]), 2)
         # Sums of gradients; the object changes by their smoothed values.
         change = velocity = self._gradient(start, wanted, beam)
         for _ in range(steps - 1):
@@ -80,9 +80,10 @@ class Retrieval:
         lines = _times_rows(tf.reshape(waves, [-1, 2 * size, size]), self.rows_to_detector)
         far = tf.reshape(lines, [-1, 2 * size]) @ self.columns_to_detector
         far = tf.reshape(far, shape)
-        real, imaginary = tf.unstack(far, axis=3)
-        intensity = tf.reduce_sum(real * real + imaginary * imaginary, axis=1) + INTENSITY_FLOOR
-        factor = tf.reshape(wanted / tf.sqrt(intensity) - beam.valid, [-1, 1, size, 1, size])
+        real, imaginary = tf.split(far * far, 2, axis=3)
+        intensity = tf.reduce_sum(real + imaginary, axis=1) + INTENSITY_FLOOR
+        valid = tf.expand_dims(beam.valid, -2)
+        factor = tf.reshape(wanted / tf.sqrt(intensity) - valid, [-1, 1, size, 1, size])
         lines = tf.reshape(far * factor, [-1, 2 * size]) @ self.columns_to_object
         change = _times_rows(tf.reshape(lines, [-1, 2 * size, size]), self.rows_to_object)
         return tf.reduce_sum(_product(tf.reshape(change, shape), beam.back), axis=1)

@@ -102,7 +102,7 @@ class Retrieval(nn.Module):
             return parts
         size = parts.shape[-1]
         start = self._product(parts.reshape(-1, 1, size, 2, size), beam.probe)
-        wanted = beam.valid * amplitude.reshape(-1, size, size)
+        wanted = (beam.valid * amplitude.reshape(-1, size, size)).unsqueeze(2)
         # Sums of gradients; the object changes by their smoothed values.
         change = velocity = self._gradient(start, wanted, beam)
         for _ in range(steps - 1):
@@ -134,9 +134,10 @@ class Retrieval(nn.Module):
         modes, size = waves.shape[1], waves.shape[-1]
         lines = self.rows_to_detector @ waves.reshape(-1, 2 * size, size)
         far = (lines.reshape(-1, size, 2 * size) @ self.columns_to_detector).reshape(-1, modes, size, 2, size)
-        real, imaginary = far.unbind(dim=3)
-        intensity = (real * real + imaginary * imaginary).sum(dim=1) + INTENSITY_FLOOR
-        factor = (wanted / torch.sqrt(intensity) - beam.valid).reshape(-1, 1, size, 1, size)
+        # Squared before they are parted: three kernels on a GPU instead of five.
+        real, imaginary = (far * far).split(1, dim=3)
+        intensity = (real + imaginary).sum(dim=1) + INTENSITY_FLOOR
+        factor = (wanted / torch.sqrt(intensity) - beam.valid.unsqueeze(-2)).reshape(-1, 1, size, 1, size)
         lines = (far * factor).reshape(-1, size, 2 * size) @ self.columns_to_object
         change = (self.rows_to_object @ lines.reshape(-1, 2 * size, size)).reshape(-1, modes, size, 2, size)
         return self._product(change, beam.back).sum(dim=1)
