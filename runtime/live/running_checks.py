@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -39,7 +40,9 @@ class _Watch:
         self.warning = ""
 
     def add(self, number: int, value: float) -> None:
-        """Add the figure of a frame."""
+        """Add the figure of a frame; one that is not finite would stay in the mean."""
+        if not math.isfinite(value):
+            return
         self.value = value if self.value is None else self.value + self._newest * (value - self.value)
         usual = float(np.median(self._usual)) if len(self._usual) >= self._least else None
         if usual is not None and self._unusual(self.value, usual):
@@ -127,9 +130,13 @@ class RunningChecks:
 def _difference(
     pattern: NDArray[np.float32], predicted: NDArray[np.float32], mask: NDArray[np.bool_] | None
 ) -> float:
-    """``|measured - predicted| / |measured|`` over the valid pixels, with predicted amplitudes scaled to fit."""
+    """``|measured - predicted| / |measured|`` over the valid pixels, with predicted amplitudes scaled to fit.
+
+    NaN if no photon came to them.
+    """
     if mask is not None:
         pattern, predicted = pattern * mask, predicted * mask
     power = float(np.sum(predicted**2))
     scale = float(np.sum(pattern * predicted)) / power if power else 0.0
-    return float(np.linalg.norm(pattern - scale * predicted) / np.linalg.norm(pattern))
+    measured = float(np.linalg.norm(pattern))
+    return float(np.linalg.norm(pattern - scale * predicted)) / measured if measured else math.nan

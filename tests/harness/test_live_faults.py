@@ -329,3 +329,9 @@ def test_checks_notice_a_lost_beam_another_probe_and_an_empty_beam() -> None:
     (line,) = look(320, probe, windows[:1], light=100)
     assert line.endswith("is the beam lost?")
     assert look(321, probe, windows[:80]) == []
+    # All photons of a pattern on pixels that are not valid: there is no misfit of it, and no page that stands still.
+    before, nowhere = checks.misfit, np.zeros((32, 32), bool)
+    checks.add_patterns(401, np.ones((1, 32, 32), np.float32), nowhere)
+    checks.add_misfit(401, np.ones((32, 32), np.float32), windows[0], nowhere)
+    assert checks.misfit == before
+    assert np.isfinite(before)
