@@ -1,17 +1,31 @@
-"""Paths as callers write them; the text and the hash of a regular file."""
+"""Paths as callers write them, the folder of caches, and the text and the hash of a regular file."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["StrPath", "file_sha256", "read_text"]
+__all__ = ["StrPath", "cache_folder", "file_sha256", "read_text"]
 
 StrPath = str | os.PathLike[str]
+_CACHE_VARIABLE = "PTYCHONNX_CACHE"
+
+
+def cache_folder() -> Path:
+    """Folder for cached results: $PTYCHONNX_CACHE, or `ptychonnx` in the user's cache folder.
+
+    The user's cache folder is $XDG_CACHE_HOME if that is an absolute path (as the XDG specification demands),
+    %LOCALAPPDATA% on Windows, and ~/.cache otherwise.
+    """
+    if folder := os.environ.get(_CACHE_VARIABLE):
+        return Path(folder)
+    users = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
+    return (Path(users) if Path(users).is_absolute() else Path("~/.cache").expanduser()) / "ptychonnx"
 
 
 def file_sha256(path: Path) -> str:

@@ -101,11 +101,10 @@ def _moved(source: str, folder: str, target: str) -> str:
 def commands() -> str:
     """The page of commands, one section for each, from the application itself."""
     from typer import Context
-    from typer.main import get_command
 
-    from ptychonnx.harness.cli.app import app
+    from ptychonnx.harness.cli.app import all_commands
 
-    root = get_command(app)
+    root = all_commands()
     lines = ["# Commands", "", root.help or "", ""]
     groups = [("ptychonnx", root)]
     while groups:

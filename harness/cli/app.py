@@ -11,44 +11,19 @@ import sys
 import tempfile
 import time
 import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
-from ptychonnx.harness.cli import (
-    adopt,
-    bench,
-    check,
-    deploy,
-    evaluate,
-    export,
-    export_module,
-    gpu_check,
-    info,
-    inspect,
-    live,
-    loadtest,
-    merge,
-    metrics,
-    ptychodus_child,
-    reconstruct,
-    replay,
-    sign,
-    simulate,
-    slurm,
-    specialise,
-    study,
-    summary,
-    train,
-)
-from ptychonnx.harness.cli.console import errors, one_line, set_verbosity
-from ptychonnx.harness.cli.model_options import Command
+from ptychonnx.harness.cli.commands import Commands
+from ptychonnx.harness.cli.console import errors, one_line, output, set_verbosity
 from ptychonnx.runtime.errors import InternalError, PtychonnxError, VerificationError
-from ptychonnx.runtime.inference.tuning import cache_folder
+from ptychonnx.runtime.paths import cache_folder
 
-__all__ = ["app", "main"]
+__all__ = ["all_commands", "app", "main"]
 
 _logger = logging.getLogger(__name__)
 _EPILOG = (
@@ -62,6 +37,7 @@ _LOAD_OPTIONS = {"--scan", "--server", "--concurrency", "--rate", "--seconds", "
 
 app = typer.Typer(
     name="ptychonnx",
+    cls=Commands,
     help="Train ptychography networks in their own framework, compile them to ONNX, and compare them all "
     "through one runtime, one stitcher and one set of metrics.",
     epilog=_EPILOG,
@@ -70,30 +46,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(simulate.app, name="simulate", rich_help_panel="Train")
-app.command("train", cls=Command, rich_help_panel="Train")(train.train)
-app.add_typer(study.app, name="study", rich_help_panel="Train")
-app.command("export", cls=Command, rich_help_panel="Make artifacts")(export.export)
-app.command("export-module", cls=Command, rich_help_panel="Make artifacts")(export_module.export)
-app.command("adopt", cls=Command, rich_help_panel="Make artifacts")(adopt.adopt)
-app.command("specialise", cls=Command, rich_help_panel="Make artifacts")(specialise.specialise)
-app.command("inspect", cls=Command, rich_help_panel="Make artifacts")(inspect.inspect)
-app.command("sign", cls=Command, rich_help_panel="Make artifacts")(sign.sign)
-app.command("check", cls=Command, rich_help_panel="Use artifacts")(check.check)
-app.command("reconstruct", cls=Command, rich_help_panel="Use artifacts")(reconstruct.reconstruct)
-app.command("live", cls=Command, rich_help_panel="Use artifacts")(live.live)
-app.command("replay", cls=Command, rich_help_panel="Use artifacts")(replay.replay)
-app.command("merge", cls=Command, rich_help_panel="Use artifacts")(merge.merge)
-app.add_typer(slurm.app, name="slurm", rich_help_panel="Use artifacts")
-app.command("summary", cls=Command, rich_help_panel="Use artifacts")(summary.summary)
-app.command("evaluate", cls=Command, rich_help_panel="Use artifacts")(evaluate.evaluate)
-app.command("metrics", cls=Command, rich_help_panel="Use artifacts")(metrics.metrics)
-app.command("bench", cls=Command, rich_help_panel="Use artifacts")(bench.bench)
-app.command("ptychodus-child", cls=Command, rich_help_panel="Use artifacts")(ptychodus_child.ptychodus_child)
-app.command("loadtest", cls=Command, rich_help_panel="Use artifacts")(loadtest.loadtest)
-app.command("gpu-check", cls=Command, rich_help_panel="Use artifacts")(gpu_check.gpu_check)
-app.add_typer(deploy.app, name="deploy", rich_help_panel="Use artifacts")
-app.command("info", rich_help_panel="This installation")(info.info)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        output.print(f"ptychonnx {version('ptychonnx')}", highlight=False)
+        raise typer.Exit
 
 
 @app.callback()
@@ -111,9 +69,21 @@ def application(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.")
     ] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Set the verbosity, before a command runs."""
     set_verbosity(-1 if quiet else verbose)
+
+
+def all_commands() -> Commands:
+    """The application with every command loaded."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, Commands)
+    for name in group.list_commands(None):
+        group.get_command(None, name)
+    return group
 
 
 def main() -> None:
@@ -195,7 +165,10 @@ def _usage_message(error: TyperException) -> str:
     """The message of Typer, and where to read more; empty if Typer printed the page of help instead."""
     context = getattr(error, "ctx", None)
     message = error.format_message()
-    return f"{message.rstrip('.')}. See {context.command_path} --help." if context and message else message
+    if not context or not message:
+        return message
+    end = "" if message.endswith("?") else "."
+    return f"{message.rstrip('.')}{end} See {context.command_path} --help."
 
 
 def _write_log() -> str:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ptychonnx.export.artifact.export_module import ModuleInput, export_module, framework_of
+from ptychonnx.export.artifact.export_module import ModuleInput, framework_of
+from ptychonnx.export.artifact.export_module import export_module as run_export
 from ptychonnx.export.artifact.export_options import ModuleOptions
 from ptychonnx.export.artifact.input_text import other_sizes, read_example, read_input
 from ptychonnx.export.artifact.source_loading import load_source, load_weights, read_arguments
@@ -17,11 +18,11 @@ from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.progress import Progress
 
-__all__ = ["export"]
+__all__ = ["export_module"]
 
 
 @derive_options
-def export(
+def export_module(
     source: Annotated[
         str,
         typer.Argument(
@@ -110,7 +111,7 @@ def _export(
             "a torch module does not say what it takes: expected --shape or --example for each input"
         )
     name = Path(source).name
-    return export_module(module, inputs, out, options, source=name, notes=notes, progress=progress)
+    return run_export(module, inputs, out, options, source=name, notes=notes, progress=progress)
 
 
 def _file_of(out: Path, inputs: list[ModuleInput], resized: list[ModuleInput]) -> Path:

@@ -4,7 +4,7 @@ from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.inference.providers import Provider, available
 from ptychonnx.runtime.inference.request_statistics import RequestStatistics
 from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.inference.tuning import cache_folder, tuned
+from ptychonnx.runtime.inference.tuning import tuned
 
 __all__ = [
     "DEFAULT_BATCH",
@@ -13,6 +13,5 @@ __all__ = [
     "RequestStatistics",
     "Session",
     "available",
-    "cache_folder",
     "tuned",
 ]

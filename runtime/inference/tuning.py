@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,13 +24,12 @@ from ptychonnx.runtime.errors import InputError, PtychonnxError
 from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.machine import processor
-from ptychonnx.runtime.paths import read_text
+from ptychonnx.runtime.paths import cache_folder, read_text
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours
 
-__all__ = ["CACHE_VARIABLE", "Tuning", "cache_folder", "tuned"]
+__all__ = ["Tuning", "tuned"]
 
-CACHE_VARIABLE = "PTYCHONNX_CACHE"
 
 _logger = logging.getLogger(__name__)
 
@@ -100,18 +97,6 @@ def tuned(
     if tuning.threads != session.threads:
         session = Session(session.path, session.requested_provider, tuning.threads)
     return session, tuning.batch
-
-
-def cache_folder() -> Path:
-    """Folder for cached results: $PTYCHONNX_CACHE, or `ptychonnx` in the user's cache folder.
-
-    The user's cache folder is $XDG_CACHE_HOME if that is an absolute path (as the XDG specification demands),
-    %LOCALAPPDATA% on Windows, and ~/.cache otherwise.
-    """
-    if folder := os.environ.get(CACHE_VARIABLE):
-        return Path(folder)
-    users = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
-    return (Path(users) if Path(users).is_absolute() else Path("~/.cache").expanduser()) / "ptychonnx"
 
 
 def _key(session: Session) -> dict[str, str]:

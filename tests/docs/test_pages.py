@@ -19,9 +19,8 @@ from pathlib import Path
 
 import click
 import pytest
-from typer.main import get_command
 
-from ptychonnx.harness.cli.app import app
+from ptychonnx.harness.cli.app import all_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -47,7 +46,8 @@ def options_of(command: click.Command) -> set[str]:
     return names.union(*map(options_of, getattr(command, "commands", {}).values()))
 
 
-OPTIONS = options_of(get_command(app)) | {"--help"}
+APPLICATION = all_commands()
+OPTIONS = options_of(APPLICATION) | {"--help"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def test_options_in_the_text_are_those_of_some_command(page):
 
 def parse(words: list[str]) -> None:
     """Check the names of a command and of its options."""
-    command = get_command(app)
+    command: click.Command = APPLICATION
     while hasattr(command, "commands"):
         name, *words = words
         assert name in command.commands, f"there is no command {name}"

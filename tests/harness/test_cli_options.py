@@ -11,7 +11,7 @@ import typer
 import yaml
 from pydantic import BaseModel, Field
 
-from ptychonnx.harness.cli.app import app
+from ptychonnx.harness.cli.app import all_commands
 from ptychonnx.harness.cli.model_options import Omit, TypedOnly, derive_options
 
 COMMANDS = [
@@ -41,7 +41,7 @@ COMMANDS = [
 
 
 def command(name: str) -> Any:
-    found = typer.main.get_command(app)
+    found = all_commands()
     for word in name.split():
         found = found.commands[word]
     return found

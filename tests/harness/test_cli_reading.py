@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ptychonnx.harness.cli.app import app
+from ptychonnx.harness.cli.app import all_commands
 
 
 @pytest.fixture
@@ -118,9 +118,7 @@ def test_bad_options_get_one_line(run, oracle, lines_scan, plain, tmp_path, opti
 
 
 def test_the_commands_that_read_scans_share_the_options():
-    import typer
-
-    commands = typer.main.get_command(app).commands
+    commands = all_commands().commands
     named = {
         name: {option for parameter in commands[name].params for option in parameter.opts}
         for name in ("reconstruct", "evaluate", "train")

@@ -43,6 +43,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ptychonnx.harness.cli.app import all_commands
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.machine import processor, software_versions
 from ptychonnx.runtime.reconstruction.stitching import Stitcher
@@ -58,7 +59,6 @@ SECONDS = 60.0
 _MEMORY = 3 * 2**30
 _PAGE = resource.getpagesize()
 _LAZY = (
-    "ptychonnx.harness.cli.app",
     "ptychonnx.harness.evaluation.evaluate",
     "ptychonnx.runtime.reconstruction.stitching.kernel",
     "ptychonnx.export.adoption.adopt",
@@ -145,6 +145,7 @@ def _load(frameworks: bool = False) -> None:
     """Load and compile in this process what the commands need, without starting a thread."""
     for name in _LAZY + _FRAMEWORKS * frameworks:
         importlib.import_module(name)
+    all_commands()
     for placement in ("bilinear", "fourier"):
         stitcher = Stitcher(np.zeros((1, 2)), np.ones((SIZE, SIZE)), placement)
         stitcher.add(np.ones((1, SIZE, SIZE), np.complex64), np.zeros((1, 2)))

@@ -12,7 +12,8 @@ import pytest
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Session
-from ptychonnx.runtime.inference.tuning import _fastest, cache_folder, tuned
+from ptychonnx.runtime.inference.tuning import _fastest, tuned
+from ptychonnx.runtime.paths import cache_folder
 from ptychonnx.runtime.scan import Scan
 from tests.runtime.test_session import SIZE, contract, fix_batch, write_identity
 
