@@ -140,7 +140,11 @@ class ScanResult:
             },
             "misfit": None
             if self.misfit is None
-            else {"value": self.misfit.value, "verdict": self.misfit.verdict},
+            else {
+                "value": self.misfit.value,
+                "scattered": self.misfit.scattered,
+                "verdict": self.misfit.verdict,
+            },
             "halves": None if self.halves is None else _agreement(self.halves),
             "notes": list(self.notes),
         }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ptychonnx.harness.iterative.rpie import check_installed, iterate
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.progress import SILENT, Progress
-from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, forward_misfit
+from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, SCATTERED_DOUBTFUL, forward_misfit
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["with_estimated_probe"]
@@ -78,10 +78,13 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT, seed: int = 0)
     assert misfit is not None
     text = (
         f"{scan.name}: probe estimated from the mean pattern and {_EPOCHS} epochs of rPIE on {len(part)} patterns, "
-        f"{misfit.verdict}: forward misfit {misfit.value:.3f}, that of an empty object {misfit.vacuum:.3f}"
+        f"{misfit.verdict}: forward misfit {misfit.value:.3f}, that of an empty object {misfit.vacuum:.3f}, of the "
+        f"scattered light alone {misfit.scattered:.3f}"
     )
     if misfit.verdict == "wrong":
-        raise VerificationError(f"{text}; expected at most {DOUBTFUL:g}: give a probe with --probe FILE")
+        raise VerificationError(
+            f"{text}; expected at most {DOUBTFUL:g} and {SCATTERED_DOUBTFUL:g}: give a probe with --probe FILE"
+        )
     return replace(scan, probe=run.probe, probe_estimated=True), text
 
 

@@ -8,32 +8,54 @@ itself where that is less) is subtracted:
 
 The misfit is 0 for a perfect object, and 1 for an object that predicts nothing. It needs no reference, so it comes with
 every reconstruction. An empty object explains the patterns of a weak object well, so the verdict also asks how much of
-what an empty object leaves is explained. The misfit is no distance from the true object: pixels that the light hardly
-reaches do not count, and a probe that is wrong can be compensated by the object.
+what an empty object leaves is explained.
+
+The direct beam dominates these sums, and fine structure of the object scatters little light past it: the more pixels a
+pattern has, the smaller is the misfit of an object that is equally wrong. So the same ratio is also taken over the
+pixels to which an empty object sends less than half of the measured light: the misfit of the scattered light, whose
+thresholds are the same for all sizes of pattern. These pixels are faint, and the noise that is subtracted there is the
+exact expectation of ``(sqrt(k) - sqrt(l))^2`` for a Poisson number k of mean l.
+
+The misfit is no distance from the true object: pixels that the light hardly reaches do not count, and a probe that is
+wrong can be compensated by the object.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from ptychonnx.runtime.reconstruction.neighbour_agreement import NeighbourAgreement
 from ptychonnx.runtime.reconstruction.stitching import Stitched
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import forward, window_corners
 
-__all__ = ["DOUBTFUL", "GOOD", "VERDICTS", "Misfit", "Verdict", "forward_misfit", "object_windows"]
+__all__ = [
+    "DOUBTFUL",
+    "GOOD",
+    "SCATTERED_DOUBTFUL",
+    "SCATTERED_GOOD",
+    "VERDICTS",
+    "Misfit",
+    "Verdict",
+    "forward_misfit",
+    "object_windows",
+]
 
 Verdict = Literal["good", "doubtful", "unknown", "wrong"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-# Up to GOOD the object explains the patterns; above DOUBTFUL it does not. How these follow from simulated scans is in
-# docs/explanation/beams.md.
-GOOD = 0.1
-DOUBTFUL = 0.25
+# Up to GOOD the object explains the patterns; above DOUBTFUL it does not. The same for the scattered light alone. How
+# these follow from simulated scans is in docs/explanation/beams.md.
+GOOD, DOUBTFUL = 0.1, 0.25
+SCATTERED_GOOD, SCATTERED_DOUBTFUL = 0.2, 0.5
+# Light is scattered where an empty object predicts less than this share of what was measured.
+_DIRECT = 0.5
 
 # An object must explain this share of the square of the misfit that an empty one leaves.
 _SHARE = 0.5
@@ -53,6 +75,8 @@ class Misfit:
         Over all compared patterns.
     vacuum : float
         Misfit of an empty object to the same patterns.
+    scattered : float
+        Misfit over the pixels that hold scattered light; 0 if there are none.
     patterns : int [m]
         Indices of the compared patterns.
     per_pattern : float64 [m]
@@ -65,6 +89,7 @@ class Misfit:
 
     value: float
     vacuum: float
+    scattered: float
     patterns: NDArray[np.intp]
     per_pattern: NDArray[np.float64]
     positions: NDArray[np.float64]
@@ -73,8 +98,9 @@ class Misfit:
     @property
     def verdict(self) -> Verdict:
         """``good`` up to `GOOD`, ``wrong`` above `DOUBTFUL`, ``doubtful`` between; one step worse if the object
-        explains less than half of what an empty one leaves. ``wrong`` too if neighbouring patches agree better with
-        other positions, and ``unknown`` instead of good if they have too little in common to tell.
+        explains less than half of what an empty one leaves. The scattered light has thresholds of its own, and the
+        worse of the two counts. ``wrong`` too if neighbouring patches agree better with other positions, and
+        ``unknown`` instead of good if they have too little in common to tell.
         """
         verdict = self._explained
         if self.agreement is None:
@@ -85,12 +111,12 @@ class Misfit:
 
     @property
     def _explained(self) -> Verdict:
-        if not np.isfinite(self.value) or self.value > DOUBTFUL:
+        if not np.isfinite(self.value) or self.value > DOUBTFUL or self.scattered > SCATTERED_DOUBTFUL:
             return "wrong"
         explains = self.value**2 <= (1 - _SHARE) * self.vacuum**2
         if self.value > GOOD:
             return "doubtful" if explains else "wrong"
-        return "good" if explains else "doubtful"
+        return "good" if explains and self.scattered <= SCATTERED_GOOD else "doubtful"
 
     def __str__(self) -> str:
         means = {
@@ -113,7 +139,8 @@ class Misfit:
         worst = int(self.patterns[int(np.argmax(self.per_pattern))])
         return (
             f"forward misfit {self.value:.3f}: {self.verdict}, {text} (an empty object has "
-            f"{self.vacuum:.3f}; worst pattern {worst}: {self.per_pattern.max():.3f})"
+            f"{self.vacuum:.3f}; scattered light alone: {self.scattered:.3f}; worst pattern {worst}: "
+            f"{self.per_pattern.max():.3f})"
         )
 
 
@@ -134,23 +161,58 @@ def forward_misfit(scan: Scan, stitched: Stitched) -> Misfit | None:
     valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
     empty = forward(np.ones((1, scan.size, scan.size), dtype=np.complex64), probe)[:, valid]
     excess, without, total = np.empty(count), np.empty(count), np.empty(count)
+    # Per pixel: photons, what the object leaves beyond noise, and the square of that.
+    light, left, squares = np.zeros((3, empty.shape[1]))
     for start in range(0, count, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         measured = np.asarray(scan.diffraction[index[part]])[:, valid]
         windows = object_windows(stitched, scan.positions[index[part]], scan.size)
         predicted = forward(windows, probe)[:, valid]
         excess[part], without[part] = _excess(measured, predicted), _excess(measured, empty)
-        total[part] = np.sum(np.square(measured, dtype=np.float64), axis=1)
+        photons = np.square(measured, dtype=np.float64)
+        total[part] = np.sum(photons, axis=1)
+        light += np.sum(photons, axis=0)
+        error = np.square(measured - predicted, dtype=np.float64)
+        error -= _counting_noise(np.square(predicted, dtype=np.float64))
+        left += np.sum(error, axis=0)
+        squares += np.sum(np.square(error), axis=0)
+    # Three standard deviations, so that pixels are not chosen by their noise, which the object cannot explain.
+    dark = count * np.square(empty[0], dtype=np.float64) < _DIRECT * (light - 3 * np.sqrt(light))
     total = np.maximum(total, np.finfo(float).tiny)
     per_pattern = np.sqrt(np.maximum(excess, 0) / total)
-    value, vacuum = (float(np.sqrt(max(part.sum(), 0.0) / total.sum())) for part in (excess, without))
-    return Misfit(value, vacuum, index, per_pattern, scan.positions[index])
+    # Less than two standard deviations may be noise.
+    significant = left[dark].sum() - 2 * np.sqrt(squares[dark].sum())
+    value, vacuum, scattered = (
+        float(np.sqrt(max(part, 0.0) / max(whole, np.finfo(float).tiny)))
+        for part, whole in (
+            (excess.sum(), total.sum()),
+            (without.sum(), total.sum()),
+            (significant, light[dark].sum()),
+        )
+    )
+    return Misfit(value, vacuum, scattered, index, per_pattern, scan.positions[index])
 
 
 def _excess(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
     """Sum [n] of the squared errors [n, pixels], less what counting noise leaves."""
     noise = np.minimum(np.square(predicted, dtype=np.float64), 0.25)
     return np.sum(np.square(measured - predicted, dtype=np.float64) - noise, axis=1)
+
+
+def _counting_noise(expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Expected square of the error of the square root of Poisson numbers, by their means."""
+    means, noise = _noise_table()
+    return np.interp(expected, means, noise)
+
+
+@cache
+def _noise_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and ``2 l - 2 sqrt(l) E[sqrt(k)]``, which is 2 l for faint pixels, 0.45 at one photon and 1/4 for many."""
+    means = np.concatenate([[0.0], np.geomspace(1e-3, 100, 120)])
+    k = np.arange(1, 400)
+    probability = np.exp(k * np.log(means[1:, None]) - means[1:, None] - gammaln(k + 1))
+    noise = 2 * means[1:] - 2 * np.sqrt(means[1:]) * (probability @ np.sqrt(k))
+    return means, np.concatenate([[0.0], noise])
 
 
 def object_windows(stitched: Stitched, positions: NDArray[np.float64], size: int) -> NDArray[np.complex64]:

@@ -61,7 +61,12 @@ def test_without_a_network_and_without_a_reference(ours, lines_scan, tmp_path):
     write_reconstruction(tmp_path / "o.h5", ours[0], lines_scan, ours[1])
     result = row(evaluate([], replace(lines_scan, reference=None), objects={"theirs": tmp_path / "o.h5"}))
     assert result["amplitude"] is None
-    assert result["misfit"] == {"value": ours[0].misfit.value, "verdict": ours[0].misfit.verdict}
+    misfit = ours[0].misfit
+    assert result["misfit"] == {
+        "value": misfit.value,
+        "scattered": misfit.scattered,
+        "verdict": misfit.verdict,
+    }
     assert "not registered, since the scan has no reference" in result["notes"][0]
 
 

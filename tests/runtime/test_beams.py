@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from ptychonnx import simulate_lines
 from ptychonnx.harness.simulate.conditions import defocused
@@ -16,7 +17,13 @@ from ptychonnx.runtime.contract import BeamInputs, Contract, TrainedBeams
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
-from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
+from ptychonnx.runtime.reconstruction.misfit import (
+    GOOD,
+    SCATTERED_DOUBTFUL,
+    SCATTERED_GOOD,
+    Misfit,
+    forward_misfit,
+)
 from ptychonnx.runtime.reconstruction.neighbour_agreement import (
     NeighbourAgreement,
     neighbour_agreement,
@@ -131,7 +138,32 @@ def test_the_true_object_has_no_misfit_and_others_have(scan):
 def test_counting_noise_is_no_misfit():
     config = LinesConfig(n=N, step=4, train_grid=8, photons=3e3)
     faint = simulate_scan(config, 8, np.random.SeedSequence(7), "faint")
-    assert forward_misfit(faint, stitched_truth(faint)).value < 0.1
+    misfit = forward_misfit(faint, stitched_truth(faint))
+    assert misfit.value < 0.1
+    assert misfit.scattered < 0.1
+    assert misfit.verdict == "good"
+
+
+@pytest.mark.parametrize("n", [64, 128, 256])
+def test_a_blurred_object_is_not_called_good_whatever_the_size_of_the_patterns(n):
+    scan = simulate_lines(grid=2, n=n, step=6 * n // 64)
+    truth = stitched_truth(scan)
+    misfit = forward_misfit(scan, truth)
+    assert misfit.scattered < 0.05
+    assert misfit.verdict == "good"
+    blurred = gaussian_filter(truth.object.real, 1.6) + 1j * gaussian_filter(truth.object.imag, 1.6)
+    misfit = forward_misfit(scan, replace(truth, object=blurred.astype(np.complex64)))
+    # The direct beam hides the error from the misfit of all the light, the more so the larger the patterns are.
+    assert misfit.value < GOOD
+    assert SCATTERED_GOOD < misfit.scattered < SCATTERED_DOUBTFUL
+    assert misfit.verdict == "doubtful"
+    assert f"scattered light alone: {misfit.scattered:.3f}" in str(misfit)
+    assert forward_misfit(scan, replace(truth, object=truth.object[::-1])).verdict == "wrong"
+
+
+def test_a_network_of_another_beam_is_wrong():
+    scan = simulate_lines(grid=4, probe="disk")
+    assert reconstruct(Session("zoo:pinn_hybrid", "cpu"), scan).misfit.verdict == "wrong"
 
 
 def test_a_misfit_of_a_few_patterns_is_seen_on_the_map(scan):

@@ -87,7 +87,7 @@ def test_the_misfit_is_a_scatter_plot_over_the_positions(product, scan, tmp_path
     nxdata = pytest.importorskip("silx.io.nxdata")
     patterns = np.array([0, 3, 7])
     values, positions = np.array([0.1, 0.3, 0.2]), scan.positions[patterns]
-    misfit = Misfit(0.22, 0.9, patterns, values, positions)
+    misfit = Misfit(0.22, 0.9, 0.3, patterns, values, positions)
     mapped = replace(product, scan=replace(scan, pixel_size=pixel_size), misfit=misfit)
     for name, place in (("o.h5", "entry/misfit"), ("o.cxi", "entry_1/misfit")):
         write_product(tmp_path / name, mapped)
