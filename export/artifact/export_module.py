@@ -19,7 +19,7 @@ from ptychonnx.export.artifact.half_module import half_module
 from ptychonnx.export.artifact.module_description import ModuleDescription
 from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.graph.inspection import operators
-from ptychonnx.export.graph.narrowing import has_float64, narrowed
+from ptychonnx.export.graph.narrowing import has_float64, narrowed, with_wider_integers
 from ptychonnx.export.lowering.converted_graph import Converted
 from ptychonnx.export.lowering.module_input import ModuleInput, ModuleOutput
 from ptychonnx.export.verification.engines import open_onnxruntime
@@ -127,7 +127,7 @@ def export_module(
     native = native_module(module, inputs, keywords, options.batch, shared)
     verification_inputs, remarks = _verification_inputs(native, options)
     progress.stage(f"Converting {source}")
-    converted, narrow = _in_float32_if_needed(native.convert(options.opset))
+    converted, narrow = _in_types_of_onnxruntime(native.convert(options.opset))
     _check_types(converted.model, native)
     remarks += narrow
     described = partial(_description, native, source, [*notes, *native.notes, *remarks], converted, options)
@@ -238,16 +238,25 @@ def _finite_share(native: NativeModule, kind: VerificationInputs, batch: int) ->
     return min(float(np.isfinite(output).mean()) if output.size else 1.0 for output in outputs)
 
 
-def _in_float32_if_needed(converted: Converted) -> tuple[Converted, list[str]]:
-    """The graph in float32 if it holds operators that onnxruntime does not have in float64, and a remark on that."""
-    if not has_float64(converted.model):
+def _in_types_of_onnxruntime(converted: Converted) -> tuple[Converted, list[str]]:
+    """The graph in wider integers, or in float32, if onnxruntime lacks operators for its types; and a remark on it."""
+    if _loads(converted.model):
         return converted, []
+    wider = with_wider_integers(converted.model)
+    if _loads(wider) or not has_float64(wider):
+        return replace(converted, model=wider), []
+    remark = (
+        "computes in float32 where the module computes in float64, which onnxruntime lacks for its operators"
+    )
+    return replace(converted, model=narrowed(wider)), [remark]
+
+
+def _loads(model: onnx.ModelProto) -> bool:
     try:
-        open_onnxruntime(converted.model.SerializeToString())
+        open_onnxruntime(model.SerializeToString())
     except VerificationError:
-        remark = "computes in float32 where the module computes in float64, which onnxruntime lacks for its operators"
-        return replace(converted, model=narrowed(converted.model)), [remark]
-    return converted, []
+        return False
+    return True
 
 
 def _check_types(model: onnx.ModelProto, native: NativeModule) -> None:

@@ -205,9 +205,15 @@ def _guarded(call: Callable[[], Any], where: str) -> Any:
 
 
 def load_weights(module: Any, path: Path, key: str | None = None) -> list[str]:
-    """Load weights from a file into a torch module, see `ptychonnx.export.lowering.torch.weights.load_weights`."""
+    """Load weights into a torch module, see `ptychonnx.export.lowering.torch.weights.load_weights`, or a Keras model.
+
+    Keras reads its own ``.weights.h5``, without running code from it.
+    """
     if framework_of(module) != "torch":
-        raise InputError("--weights is for torch modules, expected a .keras file that holds the weights")
+        if not path.name.endswith(".weights.h5") or not path.is_file():
+            raise InputError(f"{path}: no such file of a Keras model, expected one that ends in .weights.h5")
+        _guarded(lambda: module.load_weights(path), f"{path}: loading it")
+        return [f"weights: {path.name}"]
     loading = import_framework_module("ptychonnx.export.lowering.torch.weights", "torch")
     notes: list[str] = loading.load_weights(module, path, key)
     return notes

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 import onnx
 
-__all__ = ["Converted", "captured_output"]
+__all__ = ["COMPLEX_LOWERING", "Converted", "captured_output"]
+
+COMPLEX_LOWERING = "Fourier transforms and complex numbers in real arithmetic"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Converted:
     exporter
         Name and version.
     lowering
-        The replacement of the spectral convolutions, or ``none``.
+        The replacement of the spectral convolutions, `COMPLEX_LOWERING`, or ``none``.
     layers
         Relative error of each lowered layer against its original, by dotted path.
     notes

@@ -27,6 +27,7 @@ from ptychonnx.export.passes.cubic_resize import CubicResizePass
 from ptychonnx.export.passes.gelu_fusion import GeluFusionPass
 from ptychonnx.export.passes.metadata_removal import MetadataRemovalPass
 from ptychonnx.export.passes.nearest_resize import RepetitionToResizePass, SizesToScalesPass
+from ptychonnx.export.passes.periodic_padding import PeriodicPaddingPass
 from ptychonnx.export.passes.reshape_merging import ReshapeMergingPass
 from ptychonnx.export.passes.reshape_targets import ReshapeTargetPass
 from ptychonnx.export.passes.simplification import SimplificationPass
@@ -70,6 +71,7 @@ def pipeline() -> Sequence[ir.passes.PassBase]:
         CubicResizePass(),
         ReshapeTargetPass(),
         ConstantFoldingPass(),
+        PeriodicPaddingPass(),
         InvalidBiasPass(),
         SimplificationPass(),
         RemoveUnusedNodesPass(),

@@ -8,9 +8,19 @@ from ptychonnx.export.portability.operator_table import (
     Portability,
     Target,
     TargetName,
+    has_kernel,
     portability,
     require,
     targets,
 )
 
-__all__ = ["Operator", "Portability", "Target", "TargetName", "portability", "require", "targets"]
+__all__ = [
+    "Operator",
+    "Portability",
+    "Target",
+    "TargetName",
+    "has_kernel",
+    "portability",
+    "require",
+    "targets",
+]

@@ -17,7 +17,17 @@ from ptychonnx.export.graph.inspection import graphs_inside
 from ptychonnx.export.graph.opset import opset_of
 from ptychonnx.runtime.errors import InputError, VerificationError
 
-__all__ = ["NAMES", "Operator", "Portability", "Target", "TargetName", "portability", "require", "targets"]
+__all__ = [
+    "NAMES",
+    "Operator",
+    "Portability",
+    "Target",
+    "TargetName",
+    "has_kernel",
+    "portability",
+    "require",
+    "targets",
+]
 
 TargetName = Literal["cpu", "cuda", "tensorrt", "openvino"]
 NAMES: tuple[TargetName, ...] = get_args(TargetName)
@@ -153,6 +163,14 @@ def require(model: onnx.ModelProto, target: str) -> None:
         raise VerificationError(
             f"{target}: node {row.node} ({row.name}) would not run there: {reason}{others}"
         )
+
+
+def has_kernel(target: TargetName, node: onnx.NodeProto, types: tuple[str, ...], opset: int) -> bool:
+    """Whether a target can run one node of a graph, whose inputs have these element types."""
+    version = onnx.defs.get_schema(node.op_type, opset, node.domain).since_version
+    return not _reason(
+        Operator(node.op_type, version, types, node.name, 1), targets()[NAMES.index(target)], opset
+    )
 
 
 def _read(name: str) -> Target:

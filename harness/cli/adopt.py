@@ -51,7 +51,9 @@ def adopt(
     out: Annotated[Path, typer.Option(help="Artifact to write, ending in .onnx.")],
     weights: Annotated[
         Path | None,
-        typer.Option(help="Weights of the torch module: a state dictionary or a checkpoint that holds one."),
+        typer.Option(
+            help="Weights of the code: a state dictionary, a checkpoint that holds one, or Keras's .weights.h5."
+        ),
     ] = None,
     arg: Annotated[
         list[str] | None, typer.Option(help="Argument NAME=VALUE of the class or function, such as width=32.")

@@ -56,7 +56,7 @@ def export_module(
         Path | None,
         typer.Option(
             help="Weights of a torch module: a state dictionary, also inside a checkpoint or with a prefix, or "
-            "safetensors. Nothing in the file is run."
+            "safetensors; of a Keras model, .weights.h5. Nothing in the file is run."
         ),
     ] = None,
     weights_key: Annotated[

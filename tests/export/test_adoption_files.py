@@ -165,16 +165,18 @@ def test_whole_numbers_are_rounded_and_limited_to_their_range(kind, tmp_path):
     np.testing.assert_allclose(patches_of(result.path, amplitude), expected, atol=1e-6)
 
 
-def test_outputs_in_half_and_double_precision(tmp_path):
-    nodes = [
-        node("Mul", ["x", "c"], ["s"]),
-        node("Cast", ["s"], ["y"], to=TensorProto.DOUBLE),
-    ]
-    path = file_of(
-        tmp_path / "t.onnx", nodes, constants=[("c", np.float32(0.1))], out_kind=TensorProto.DOUBLE
-    )
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("FLOAT16", np.float16), ("DOUBLE", np.float64), ("UINT16", np.uint16), ("INT32", np.int32)],
+)
+def test_outputs_of_other_types(kind, dtype, tmp_path):
+    out_kind = getattr(TensorProto, kind)
+    nodes = [node("Mul", ["x", "c"], ["s"]), node("Cast", ["s"], ["y"], to=out_kind)]
+    path = file_of(tmp_path / "t.onnx", nodes, constants=[("c", np.float32(0.3))], out_kind=out_kind)
     result = adopted(path, tmp_path)
-    np.testing.assert_allclose(patches_of(result.path), np.exp(0.1j * AMPLITUDE[:, 0]), atol=1e-6)
+    phase = (np.float32(0.3) * AMPLITUDE[:, 0]).astype(dtype).astype(np.float32)
+    atol = 2e-3 if dtype == np.float16 else 1e-6  # half precision becomes single
+    np.testing.assert_allclose(patches_of(result.path), np.exp(1j * phase), atol=atol)
 
 
 def test_weights_in_another_file(tmp_path):

@@ -261,6 +261,38 @@ def test_float64_that_onnxruntime_lacks_becomes_float32_and_that_is_said(tmp_pat
     np.testing.assert_allclose(found, Double()(torch.from_numpy(x)).detach(), atol=1e-6)
 
 
+class SmallIntegers(nn.Module):
+    """Operators that onnxruntime lacks for small integers: where, minimum, sum, pad, clip."""
+
+    def forward(self, a, b, mask):
+        chosen = torch.where(mask, a, -a)
+        padded = nn.functional.pad(torch.minimum(a, 2 * a), (1, 1))
+        return (
+            chosen,
+            padded,
+            torch.where(mask, b, 200),
+            a.clamp(3, 9),
+            torch.where(mask, mask, ~mask),
+            a.sum(1),
+        )
+
+
+def test_integers_that_onnxruntime_lacks_become_wider_inside(tmp_path):
+    texts, out = ("a=4:int16", "b=4:uint8", "mask=4:bool"), tmp_path / "small.onnx"
+    module = SmallIntegers()
+    export_module(module, [read_input(text) for text in texts], out)
+    generator = np.random.default_rng(0)
+    feed = {
+        "a": generator.integers(-30000, 30000, (3, 4)).astype(np.int16),
+        "b": generator.integers(0, 255, (3, 4)).astype(np.uint8),
+        "mask": generator.integers(0, 2, (3, 4)).astype(bool),
+    }
+    expected = module(*map(torch.from_numpy, feed.values()))
+    for found, value in zip(run(out, feed).values(), expected, strict=True):
+        assert found.dtype == value.numpy().dtype
+        assert found.tolist() == value.tolist()
+
+
 def test_half_precision_is_measured_and_refused_beyond_a_tolerance(tmp_path):
     torch.manual_seed(0)
     module, out = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GELU(), nn.Conv2d(4, 1, 3)), tmp_path / "half.onnx"

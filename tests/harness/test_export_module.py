@@ -21,6 +21,10 @@ import torch
 def linear():
     return torch.nn.Linear(3, 2)
 
+class LowPass(torch.nn.Module):
+    def forward(self, x):
+        return torch.fft.irfft(torch.fft.rfft(x)[..., :3], n=x.shape[-1])
+
 def Two():
     class Two(torch.nn.Module):
         def forward(self, a, b):
@@ -74,6 +78,20 @@ def test_names_are_printed_as_they_are(run, source, tmp_path):
     )
     assert code == 0
     assert "net.py:Two: 0 parameters" in text
+
+
+def test_another_size_is_a_file_of_its_own_and_verified(run, source, tmp_path):
+    out = tmp_path / "net.onnx"
+    code, text, err = run(
+        "export-module", f"{source}:LowPass", "--shape", "8", "--shape-also", "11", "--out", out
+    )
+    assert code == 0, err
+    assert text.count("net.py:LowPass: 0 parameters") == text.count("lowering: Fourier transforms") == 2
+    for size, path in ((8, out), (11, tmp_path / "net_11.onnx")):
+        assert path.with_suffix(".verification.txt").exists()
+        x = np.random.default_rng(0).normal(size=(3, size)).astype(np.float32)
+        expected = np.fft.irfft(np.fft.rfft(x)[..., :3], n=size)
+        np.testing.assert_allclose(open_onnxruntime(path.read_bytes())(x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from tf2onnx.graph import Graph, Node
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
 from ptychonnx.export.graph.tensor_names import BEAM_NAMES, INPUT_NAME, OFFSETS_NAME, OUTPUT_NAME
-from ptychonnx.export.lowering.converted_graph import Converted, captured_output
+from ptychonnx.export.lowering.converted_graph import COMPLEX_LOWERING, Converted, captured_output
+from ptychonnx.export.lowering.tensorflow.complex_pairs import real_form
 from ptychonnx.export.passes.reshape_merging import ReshapeEliminationPass
 from ptychonnx.runtime.errors import UnsupportedError, first_line
 
@@ -105,7 +106,7 @@ def convert_function(
     Raises
     ------
     UnsupportedError
-        If there are operations without a counterpart in ONNX, such as those on complex numbers.
+        If there are operations without a counterpart in ONNX, or of complex numbers without a form in real arithmetic.
     """
 
     @tf.function(input_signature=signature)
@@ -115,27 +116,30 @@ def convert_function(
 
     try:
         with captured_output() as printed:
+            function = named
+            real = real_form(named.get_concrete_function())
+            if real is not None:
+                function = tf.function(real, input_signature=signature, autograph=False)
             proto, _ = tf2onnx.convert.from_function(
-                named, input_signature=signature, opset=OPSET, custom_op_handlers=_HANDLERS
+                function, input_signature=signature, opset=OPSET, custom_op_handlers=_HANDLERS
             )
     except UnsupportedError:
         raise
     except Exception as error:  # the model and the exporter may raise anything
         logger.debug("%s", printed.getvalue())
         raise UnsupportedError(f"tf2onnx cannot convert this model: {first_line(error)}") from error
-    _bind_constants(proto.graph, named.get_concrete_function(*signature))
+    _bind_constants(proto.graph, function.get_concrete_function(*signature))
     # tf2onnx copies unknown operations to the graph, and only logs them.
     unknown = {node.op_type for node in proto.graph.node if not _is_standard(node)}
     if unknown:
-        is_fourier = any("FFT" in name for name in unknown)
-        way_out = "; write it with pairs of real numbers, such as those of keras.ops.rfft" * is_fourier
         raise UnsupportedError(
-            f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator{way_out}"
+            f"tf2onnx cannot convert {', '.join(sorted(unknown))}: ONNX has no such operator"
         )
     _restore_order(proto.graph, [spec.name for spec in signature], outputs)
     # Some reshapes that change nothing appear only for some orders in which it traverses a set of names.
     graph = ReshapeEliminationPass()(ir.from_proto(proto)).model
-    return Converted(ir.to_proto(graph), f"tf2onnx {tf2onnx.__version__}")
+    lowering = "none" if real is None else COMPLEX_LOWERING
+    return Converted(ir.to_proto(graph), f"tf2onnx {tf2onnx.__version__}", lowering)
 
 
 def _restore_order(graph: onnx.GraphProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:

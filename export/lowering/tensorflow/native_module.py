@@ -28,7 +28,6 @@ from ptychonnx.export.lowering.module_input import (
     unique_names,
 )
 from ptychonnx.export.lowering.tensorflow.convert import convert_function
-from ptychonnx.export.lowering.tensorflow.fourier import real_transforms
 from ptychonnx.export.verification.inputs import module_inputs
 from ptychonnx.runtime.errors import InputError, UnsupportedError, first_line
 from ptychonnx.train.run import LayerOutput
@@ -182,8 +181,7 @@ class KerasModule:
             tf.TensorSpec([self._batch, *one.real_shape], one.dtype, name=name)
             for name, one in self.inputs.items()
         ]
-        with real_transforms():
-            converted = convert_function(self._flat, signature, [output.name for output in self.outputs])
+        converted = convert_function(self._flat, signature, [output.name for output in self.outputs])
         return replace(converted, model=to_opset(converted.model, opset))
 
 

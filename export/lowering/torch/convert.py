@@ -25,13 +25,10 @@ from ptychonnx.export.graph.tensor_names import (
     name_inputs,
     name_outputs,
 )
-from ptychonnx.export.lowering.converted_graph import Converted, captured_output
+from ptychonnx.export.lowering.converted_graph import COMPLEX_LOWERING, Converted, captured_output
+from ptychonnx.export.lowering.torch.author_line import author_line
 from ptychonnx.export.lowering.torch.batch_dependence import transform_along_batch
-from ptychonnx.export.lowering.torch.complex_arithmetic.real_form import (
-    COMPLEX_LOWERING,
-    computes_with_complex,
-    real_form,
-)
+from ptychonnx.export.lowering.torch.complex_arithmetic.real_form import computes_with_complex, real_form
 from ptychonnx.export.lowering.torch.spectral import LOWERING, Lowering, lower_spectral
 from ptychonnx.export.lowering.torch.translations import TRANSLATIONS
 from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
@@ -196,7 +193,7 @@ def dynamic_batch(module: nn.Module, count: int, shared: Sequence[bool] = ()) ->
 
 
 def reason(error: BaseException) -> str:
-    """The first cause of `error`, after the dotted path of the layer that was exported, if it is known.
+    """The first cause of `error`, with the dotted path of the layer and the line that were exported, if they are known.
 
     The message of the exporter is general advice in many lines. The cause is in the exception that it was raised
     from, and the layer is in the node that was being translated.
@@ -204,17 +201,23 @@ def reason(error: BaseException) -> str:
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
-    path = next((found for one in reversed(chain) if (found := _path(one.__traceback__))), None)
     text = first_line(chain[-1])
+    nodes = [node for one in reversed(chain) for node in _nodes(one.__traceback__)]
+    if not nodes:
+        return text
+    place = f" at {line}" if (line := author_line(nodes[0])) else ""
+    if operator := re.match(r"No ONNX function found for <OpOverload\(op='([^']+)'", text):
+        way_out = "compute it outside of the module, or from other operators"
+        text = f"No ONNX function found for {operator[1]}{place}; {way_out}"
+    else:
+        text += place
+    path = next((path for node in nodes if (path := _path(node))), None)
     return f"layer {path}: {text}" if path else text
 
 
-def _path(trace: TracebackType | None) -> str | None:
-    for node in _nodes(trace):
-        layers = list(node.meta.get("nn_module_stack", {}).values())
-        if layers:
-            return re.sub(r"^L\['self'\]\.?", "", layers[-1][0]) or "(the module itself)"
-    return None
+def _path(node: torch.fx.Node) -> str | None:
+    layers = list(node.meta.get("nn_module_stack", {}).values())
+    return (re.sub(r"^L\['self'\]\.?", "", layers[-1][0]) or "(the module itself)") if layers else None
 
 
 def _nodes(trace: TracebackType | None) -> Iterator[torch.fx.Node]:

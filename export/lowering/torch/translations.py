@@ -28,6 +28,18 @@ def _hypot(x, y):  # type: ignore[no-untyped-def]
     return onnx_operators.Sqrt(onnx_operators.Add(*squares))
 
 
+def _median(self, dim: int = -1, keepdim: bool = False):  # type: ignore[no-untyped-def]
+    """``median`` along an axis: the lower of two middle values, which the exporter lacks."""
+    size = self.shape[dim]
+    if not isinstance(size, int):
+        raise UnsupportedError("a median along an axis of dynamic size, expected a fixed one")
+    count = onnx_operators.Constant(value_ints=[(size + 1) // 2])
+    smallest = onnx_operators.TopK(self, count, axis=dim, largest=0, sorted=1)
+    last = (size - 1) // 2
+    index = onnx_operators.Constant(value_ints=[last]) if keepdim else onnx_operators.Constant(value_int=last)
+    return tuple(onnx_operators.Gather(one, index, axis=dim) for one in smallest)
+
+
 def _resampling(operator: Any) -> Callable:
     """Antialiased interpolation as products with constant matrices.
 
@@ -63,6 +75,7 @@ def _resampling(operator: Any) -> Callable:
 TRANSLATIONS: dict[Callable, Callable] = {
     torch.ops.aten.copy.default: _copy,
     torch.ops.prims.hypot.default: _hypot,
+    torch.ops.aten.median.dim: _median,
     torch.ops.aten._upsample_bicubic2d_aa.default: _resampling(torch.ops.aten._upsample_bicubic2d_aa.default),
     torch.ops.aten._upsample_bilinear2d_aa.default: _resampling(
         torch.ops.aten._upsample_bilinear2d_aa.default

@@ -226,3 +226,14 @@ def _variance(context: Context, operator: Any, x: Any, *args: Any, **keywords: A
     overload = getattr(torch.ops.aten.var, operator._overloadname)
     variance = sum(overload(part, *args, **keywords) for part in context.pair(x).parts)
     return variance if operator.overloadpacket.__name__ == "var" else torch.sqrt(variance)
+
+
+@rule("var_mean", "std_mean")
+def _variance_and_mean(
+    context: Context, operator: Any, x: Any, dim: Any = None, *args: Any, **keywords: Any
+) -> tuple[Tensor, Any]:
+    kind = operator.overloadpacket.__name__.removesuffix("_mean")
+    overload = getattr(getattr(torch.ops.aten, kind), operator._overloadname)
+    axes = list(range(context.value(x).ndim)) if dim is None else dim
+    mean = RULES["mean"](context, torch.ops.aten.mean.dim, x, axes, keywords.get("keepdim", False))
+    return _variance(context, overload, x, dim, *args, **keywords), mean

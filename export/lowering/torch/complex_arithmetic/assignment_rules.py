@@ -52,7 +52,7 @@ def _slice_scatter(
     return result
 
 
-@rule("select_scatter", "diagonal_scatter", "scatter", "as_strided_scatter")
+@rule("select_scatter", "diagonal_scatter", "scatter", "scatter_add", "as_strided_scatter")
 def _scattered(context: Context, operator: Any, x: Any, *args: Any, **keywords: Any) -> Any:
     """Apply the operator to both parts of all complex arguments; the others are the same for both."""
     arguments = [x, *args]

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AxisMap", "Fourier", "embedding", "positions"]
+__all__ = ["AxisMap", "Fourier", "embedding", "is_same", "positions"]
 
 # Two dense maps are multiplied if the product has at most this many entries.
 _LARGEST_PRODUCT = 1 << 20
@@ -141,6 +141,25 @@ class AxisMap:
             product = product * scales
         return AxisMap(np.arange(kept), np.arange(self.inputs), product @ self.dense())
 
+    def stacked(self, other: AxisMap) -> AxisMap | None:
+        """The map to the outputs of both, one after the other, of the same inputs; None if their kernels differ."""
+        kernel_is_same = self.kernel is other.kernel or (
+            isinstance(self.kernel, Fourier) and self.kernel == other.kernel
+        )
+        if not (kernel_is_same and np.array_equal(self.columns, other.columns)):
+            return None
+        if not _same(self.column_scales, other.column_scales):
+            return None
+        scales = None
+        if self.row_scales is not None or other.row_scales is not None:
+            scales = np.concatenate(
+                [
+                    one.row_scales if one.row_scales is not None else np.ones(one.outputs)
+                    for one in (self, other)
+                ]
+            )
+        return replace(self, rows=np.concatenate([self.rows, other.rows]), row_scales=scales)
+
     def _scales_of_rows(self, scales: NDArray | None) -> NDArray | None:
         if self.row_scales is None or scales is None:
             return scales if self.row_scales is None else self.row_scales
@@ -213,6 +232,11 @@ def _same(left: NDArray | None, right: NDArray | None) -> bool:
     if left is None or right is None:
         return left is right
     return np.array_equal(left, right)
+
+
+def is_same(left: AxisMap | None, right: AxisMap | None) -> bool:
+    """Whether two maps are the same; None changes nothing."""
+    return left is right or (left is not None and right is not None and left.equals(right))
 
 
 def positions(start: int | None, stop: int | None, step: int, size: int) -> NDArray[np.int64]:

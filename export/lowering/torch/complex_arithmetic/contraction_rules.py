@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ptychonnx.export.lowering.torch.complex_arithmetic.axis_map import is_same
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
@@ -176,9 +178,49 @@ def _by_constant(context: Context, x: Any, of_x: str, y: NDArray, of_y: str, out
     product = reshaped(product, [2 if letter == _PART else lengths[letter] for letter in axes])
     place = output.index(new[-1]) + 1 if new else len(output)
     wanted = output[:place] + _PART + output[place:]
-    return LinearValue.of(
-        Pair(stacked=permuted(product, [axes.index(letter) for letter in wanted]), gap=place)
-    )
+    pair = Pair(stacked=permuted(product, [axes.index(letter) for letter in wanted]), gap=place)
+    if isinstance(x, LinearValue) and len(x.terms) == 1:
+        pair.product = _ConstantProduct(context, x, of_x, y, of_y, output)
+    return LinearValue.of(pair)
+
+
+@dataclass(frozen=True, eq=False)
+class _ConstantProduct:
+    """A product of `_by_constant`: the corners of one spectrum, each with its own weights, become one product."""
+
+    context: Context
+    value: LinearValue
+    of_x: str
+    weight: NDArray
+    of_y: str
+    output: str
+
+    def joined(self, other: Any, axis: int) -> Pair | None:
+        letter = self.output[axis]
+        equation = (self.of_x, self.of_y, self.output)
+        if other is None or equation != (other.of_x, other.of_y, other.output):
+            return None
+        if letter not in self.of_x or letter not in self.of_y:
+            return None
+        (first,), (second,), place = self.value.terms, other.value.terms, self.of_x.index(letter)
+        maps = first.map_of(place).stacked(second.map_of(place))
+        if first.source is not second.source or maps is None:
+            return None
+        if not all(
+            is_same(left, right)
+            for number, (left, right) in enumerate(zip(first.maps, second.maps, strict=True))
+            if number != place
+        ):
+            return None
+        shape = [*self.value.shape]
+        shape[place] = maps.outputs
+        value = LinearValue(
+            shape, self.value.dtype, [first.with_map(place, maps)], is_real=self.value.is_real
+        )
+        weight = np.concatenate([self.weight, other.weight], self.of_y.index(letter))
+        (term,) = _by_constant(self.context, value, *equation[:1], weight, *equation[1:]).terms
+        assert isinstance(term.source, Pair)
+        return term.source
 
 
 def _grouped(x: Tensor, letters: str, *groups: list[str]) -> Tensor:

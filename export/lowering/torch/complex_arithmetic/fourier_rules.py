@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional
 
 from ptychonnx.export.lowering.torch.complex_arithmetic.axis_map import Fourier
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
+from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
-from ptychonnx.export.lowering.torch.complex_arithmetic.rules import Context, NotLowered, rule
+from ptychonnx.export.lowering.torch.complex_arithmetic.rules import Context, NotLowered, is_complex, rule
 
 
 def _scale(norm: int, size: int) -> float:
@@ -93,8 +93,13 @@ def _complex_to_real(
 @rule("unfold_backward")
 def _overlap_add(
     context: Context, operator: Any, frames: Any, sizes: Sequence, dim: int, size: int, step: int
-) -> Tensor:
+) -> Any:
     """Add overlapping frames, which `torch.istft` does: as many sums as frames overlap, of whole signals."""
+    if is_complex(frames):
+        parts = (
+            _overlap_add(context, operator, one, sizes, dim, size, step) for one in context.parts(frames)
+        )
+        return LinearValue.of(Pair(*parts))
     x = context.real(frames)
     axis = dim % (x.ndim - 1)
     x = x.movedim(axis, -2)

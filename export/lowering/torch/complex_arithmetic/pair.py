@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Pair"]
+__all__ = ["JoinableProduct", "Pair"]
+
+
+class JoinableProduct(Protocol):
+    """A product that several parts of one value went through, each with other constants."""
+
+    def joined(self, other: JoinableProduct | None, axis: int) -> Pair | None:
+        """The results of both, one after the other along an axis, as one product; None if there is no such product."""
+        ...
 
 
 class Pair:
@@ -21,7 +30,14 @@ class Pair:
         Instead of the parts: both in one tensor, along an axis of 2 there.
     gap
         The axis (behind all axes if it is their number).
+
+    Attributes
+    ----------
+    product
+        The product that it was computed by, if that can be joined with others.
     """
+
+    product: JoinableProduct | None = None
 
     def __init__(
         self,

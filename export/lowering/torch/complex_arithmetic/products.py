@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ptychonnx.export.lowering.torch.complex_arithmetic.axis_map import AxisMap
+from ptychonnx.export.lowering.torch.complex_arithmetic.axis_map import AxisMap, is_same
 from ptychonnx.export.lowering.torch.complex_arithmetic.constants import Constants
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue, Term
 from ptychonnx.export.lowering.torch.complex_arithmetic.long_transform import is_long, long_transform
@@ -92,7 +92,7 @@ def _join(first: Term, other: Term) -> Term | None:
     differing = [
         axis
         for axis, (left, right) in enumerate(zip(first.maps, other.maps, strict=True))
-        if not (left is right or (left is not None and right is not None and left.equals(right)))
+        if not is_same(left, right)
     ]
     if len(differing) != 1:
         return None
@@ -107,8 +107,12 @@ def _join(first: Term, other: Term) -> Term | None:
         assert isinstance(other.source, Pair)
         gap = first.source.gap if first.source.gap is not None else other.source.gap
         gap = axis if gap is None else gap
-        parts = [first.source.stacked(gap), other.source.stacked(gap)]
-        source = Pair(stacked=torch.cat(parts, dim=axis + (axis >= gap)), gap=gap)
+        product = first.source.product
+        joint = None if product is None else product.joined(other.source.product, axis)
+        if joint is None:
+            parts = [first.source.stacked(gap), other.source.stacked(gap)]
+            joint = Pair(stacked=torch.cat(parts, dim=axis + (axis >= gap)), gap=gap)
+        source = joint
     joined = left.joined(right)
     return Term(source, first.maps).with_map(axis, None if joined.is_identity else joined)
 

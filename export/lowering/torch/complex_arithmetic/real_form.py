@@ -8,7 +8,6 @@ Tracing `RealForm` again, as the ONNX exporter does, leaves real operators alone
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
+from torch.fx.traceback import preserve_node_meta
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ptychonnx.export.lowering.torch.author_line import author_line
 
 # Each enters its rules when it is imported.
 from ptychonnx.export.lowering.torch.complex_arithmetic import (  # noqa: F401
@@ -49,9 +51,7 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
 )
 from ptychonnx.runtime.errors import UnsupportedError, first_line
 
-__all__ = ["COMPLEX_LOWERING", "RealForm", "computes_with_complex", "real_form"]
-
-COMPLEX_LOWERING = "Fourier transforms and complex numbers in real arithmetic"
+__all__ = ["RealForm", "computes_with_complex", "real_form"]
 
 logger = logging.getLogger(__name__)
 
@@ -104,20 +104,18 @@ def real_form(module: nn.Module, example: Sequence[Tensor], dynamic_shapes: Any)
 
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    """Decompose what touches complex numbers and has no rule."""
+    """Decompose what touches complex numbers and has no rule, again and again: some operators return."""
     table = torch.export.default_decompositions()
-    known: set[Any] = set()
     while True:
+        before = [node.target for node in program.graph.nodes]
         operators = {
             node.target
             for node in program.graph.nodes
             if _touches_complex(node) and not _has_rule(node.target)
         }
-        chosen = {one: table[one] for one in operators - known if one in table}
-        if not chosen and known:
+        program = program.run_decompositions({one: table[one] for one in operators if one in table})
+        if [node.target for node in program.graph.nodes] == before:
             return program
-        known |= operators or {None}
-        program = program.run_decompositions(chosen)
 
 
 def _has_rule(operator: Any) -> bool:
@@ -158,9 +156,7 @@ class RealForm(nn.Module):
                 self._sources.append(None)
                 continue
             if spec.target is None:
-                raise UnsupportedError(
-                    "the module checks or prints values while it runs, which a graph cannot; remove that"
-                )
+                raise UnsupportedError(_effect(self.graph.graph.nodes))
             stored = program.state_dict.get(spec.target)
             stored = program.constants.get(spec.target) if stored is None else stored
             if not isinstance(stored, Tensor):
@@ -190,9 +186,18 @@ class RealForm(nn.Module):
                 owner, _, name = source.rpartition(".")
                 arguments.append(getattr(self.weights.get_submodule(owner), name))
         interpreter = _Interpreter(self.graph, Context(self.constants), self._known)
-        outputs = interpreter.run(*arguments, enable_io_processing=False)
+        with preserve_node_meta():  # so that a trace of this module knows the author's lines
+            outputs = interpreter.run(*arguments, enable_io_processing=False)
         kept = [one for one, wanted in zip(outputs, self._kept_outputs, strict=True) if wanted]
         return tuple(_real_output(one, interpreter.context) for one in kept)
+
+
+def _effect(nodes: Sequence[Node]) -> str:
+    """What checks or prints values, for a message."""
+    node = next((node for node in nodes if "with_effects" in str(node.target)), None)
+    operator = "the module" if node is None else str(node.args[1]).removesuffix(".default")
+    place = f" at {line}" if node is not None and (line := author_line(node)) else ""
+    return f"{operator}{place} checks or prints values while it runs, which a graph cannot; remove that"
 
 
 def _real_output(value: Any, context: Context) -> Tensor:
@@ -326,16 +331,6 @@ def _map_leaves(value: Any, function: Any) -> Any:
 
 def _refusal(node: Node, why: str, way_out: str) -> str:
     operator = str(node.target).removesuffix(".default")
-    where = _source_line(node)
+    where = author_line(node)
     place = f" at {where}" if where else ""
     return f"{operator} of complex numbers{place} has no form in real arithmetic: {why}; {way_out}"
-
-
-def _source_line(node: Node) -> str | None:
-    """Place and text of the innermost line of the author's code."""
-    trace = node.meta.get("stack_trace") or ""
-    frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n([^\n]*)', trace)
-    for path, line, text in reversed(frames):
-        if "/torch/" not in path:
-            return f"{path.rpartition('/')[2]}:{line} `{text.strip()}`"
-    return None

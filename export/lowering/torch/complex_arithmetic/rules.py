@@ -150,6 +150,8 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 def by_parts(context: Context, operator: Any, x: Any, *args: Any, **keywords: Any) -> Any:
     """Apply an operator to both parts of `x`; a rule for operators that do so."""
+    if keywords.get("dtype") in REAL_TYPES:
+        keywords["dtype"] = REAL_TYPES[keywords["dtype"]]
     pair = context.pair(x)
     real, imaginary = (operator(part, *args, **keywords) for part in pair.parts)
     if isinstance(real, Sequence):
