@@ -187,7 +187,8 @@ def _run(chain: list[ir.Node], indices: NDArray[np.int64], after: tuple[int, ...
             case "Tile":
                 indices = np.tile(indices, tuple(_second_input(node)))
             case "Transpose":
-                indices = indices.transpose(node.attributes["perm"].as_ints())
+                order = node.attributes.get("perm")
+                indices = indices.transpose(None if order is None else order.as_ints())
             case "Reshape":
                 indices = indices.reshape(after)
     return indices

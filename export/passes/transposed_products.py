@@ -65,7 +65,8 @@ def _producer(nodes: list[ir.Node], value: ir.Value | None) -> ir.Node | None:
 
 
 def _transposes_images(node: ir.Node) -> bool:
-    return node.op_type == "Transpose" and list(node.attributes["perm"].as_ints()) == [0, 2, 1]
+    order = node.attributes.get("perm") if node.op_type == "Transpose" else None
+    return order is not None and list(order.as_ints()) == [0, 2, 1]
 
 
 def _sizes(value: ir.Value | None) -> Sequence[int] | None:

@@ -233,6 +233,23 @@ def test_a_layer_of_complex_numbers_of_tensorflow_is_exported(tmp_path):
     np.testing.assert_allclose(found, model(x), atol=1e-5)
 
 
+class ShortTime(layers.Layer):
+    def call(self, x):
+        return tf.signal.inverse_stft(tf.signal.stft(x, 8, 4) * tf.complex(0.5, 0.2), 8, 4)
+
+
+def test_short_time_transforms_next_to_a_recurrent_layer_are_exported(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((24,))
+    signal = ShortTime()(inputs)
+    model = keras.Model(inputs, [signal, layers.GRU(3)(layers.Reshape((6, 4))(signal))])
+    export_module(model, [], tmp_path / "net.onnx")
+    x = numbers(3, 24)
+    (name,) = (value.name for value in onnx.load(tmp_path / "net.onnx").graph.input)
+    for found, expected in zip(run(tmp_path / "net.onnx", {name: x}).values(), model(x), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 class Inverted(layers.Layer):
     def call(self, x):
         return tf.abs(tf.linalg.inv(tf.cast(x, tf.complex64)))

@@ -57,6 +57,15 @@ def test_values_with_other_readers_stay():
     assert kinds(after) == ["Transpose", "MatMul", "Transpose", "Neg"]
 
 
+def test_a_transposition_without_an_order_reverses_all_axes_and_stays():
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], **TURN),
+        helper.make_node("MatMul", ["t", "m"], ["p"]),
+        helper.make_node("Transpose", ["p"], ["y"]),
+    ]
+    assert not turned(model_with(nodes, [("y", [5, 6, "batch"])]))[1]
+
+
 def test_another_transposition_and_a_view_that_mixes_images_stay():
     other = [
         helper.make_node("Transpose", ["x"], ["t"], perm=[2, 0, 1]),

@@ -46,6 +46,10 @@ def real_form(function: Any) -> Callable[..., Mapping[str, Any]] | None:
     if not _has_complex_types(function.graph.as_graph_def()):
         return None
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    # TensorFlow's Python code knows more sizes than the operations alone.
+    known = [one for step in function.graph.get_operations() for one in step.outputs]
+    # Weights have the names of their resources in the frozen graph, which are no tensors.
+    shapes = {one.name: one.shape for one in known if one.dtype != tf.resource}
     names = list(function.structured_outputs)
     assert len(names) == len(frozen.outputs)
     # The outputs of a function are in the order of the sorted names.
@@ -57,7 +61,10 @@ def real_form(function: Any) -> Callable[..., Mapping[str, Any]] | None:
             if operation.type in ("Placeholder", "NoOp"):
                 continue
             results = _copied(operation, [values[tensor.name] for tensor in operation.inputs])
-            values |= zip((tensor.name for tensor in operation.outputs), results, strict=True)
+            for tensor, result in zip(operation.outputs, results, strict=True):
+                values[tensor.name] = result
+                for part in result if isinstance(result, tuple) else (result,):
+                    part.set_shape(shapes.get(tensor.name, tensor.shape))
         return {name: values[outputs[name].name] for name in names}
 
     return call

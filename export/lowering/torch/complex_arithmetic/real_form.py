@@ -104,18 +104,19 @@ def real_form(module: nn.Module, example: Sequence[Tensor], dynamic_shapes: Any)
 
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    """Decompose what touches complex numbers and has no rule, again and again: some operators return."""
+    """Decompose what touches complex numbers and has no rule, until the same operators are left again."""
     table = torch.export.default_decompositions()
+    seen: set[frozenset] = set()
     while True:
-        before = [node.target for node in program.graph.nodes]
-        operators = {
+        operators = frozenset(
             node.target
             for node in program.graph.nodes
             if _touches_complex(node) and not _has_rule(node.target)
-        }
-        program = program.run_decompositions({one: table[one] for one in operators if one in table})
-        if [node.target for node in program.graph.nodes] == before:
+        )
+        if operators in seen:
             return program
+        seen.add(operators)
+        program = program.run_decompositions({one: table[one] for one in operators if one in table})
 
 
 def _has_rule(operator: Any) -> bool:
