@@ -242,7 +242,10 @@ def test_short_time_transforms_next_to_a_recurrent_layer_are_exported(tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((24,))
     signal = ShortTime()(inputs)
-    model = keras.Model(inputs, [signal, layers.GRU(3)(layers.Reshape((6, 4))(signal))])
+    frames = layers.Reshape((6, 4))(signal)
+    with pytest.raises(UnsupportedError, match=r"^While in .*gru.* unroll=True of recurrent layers$"):
+        export_module(keras.Model(inputs, layers.GRU(3)(frames)), [], tmp_path / "loop.onnx")
+    model = keras.Model(inputs, [signal, layers.GRU(3, unroll=True)(frames)])
     export_module(model, [], tmp_path / "net.onnx")
     x = numbers(3, 24)
     (name,) = (value.name for value in onnx.load(tmp_path / "net.onnx").graph.input)

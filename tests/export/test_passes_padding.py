@@ -17,7 +17,9 @@ def padded(mode, pads, axes=None):
     names = ["x", "pads", *(["", "axes"] if axes else [])]
     constants = [("pads", np.int64(pads)), *([("axes", np.int64(axes))] if axes else [])]
     nodes = [helper.make_node("Pad", names, ["y"], mode=mode)]
-    model = ir.from_proto(model_of(nodes, [("x", ["b", 2, 5, 4])], [("y", None)], constants, opset=19))
+    model = ir.from_proto(
+        model_of(nodes, [("x", ["b", 2, 5, 4])], [("y", ["b", "c", "h", "w"])], constants, opset=19)
+    )
     PeriodicPaddingPass()(model)
     return ir.to_proto(model)
 

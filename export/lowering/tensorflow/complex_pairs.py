@@ -106,23 +106,12 @@ def _applied(operation: tf.Operation, inputs: Sequence[Any]) -> Sequence[Any]:
         if one.HasField("type") and (dtype := tf.as_dtype(one.type)) in _PARTS:
             one.type = _PARTS[dtype].as_datatype_enum
     if any(one.HasField("func") for one in attributes.values()):
-        return _with_functions(operation, inputs)
+        raise UnsupportedError(
+            f"{operation.type} in {operation.name} is a loop or a branch in a model of complex numbers, which tf2onnx "
+            "loses; write it without, such as with unroll=True of recurrent layers"
+        )
     graph = tf.compat.v1.get_default_graph()
     return graph.create_op(operation.type, list(inputs), attrs=attributes).outputs
-
-
-def _with_functions(operation: tf.Operation, inputs: Sequence[Any]) -> Sequence[Any]:
-    """A loop or a branch, with the functions that it calls."""
-    node, library = operation.node_def, operation.graph.as_graph_def().library
-    node.input[:] = [name for name in node.input if not name.startswith("^")]  # order alone
-    definition = tf.compat.v1.GraphDef(node=[node], library=library)
-    if _has_complex_types(definition):
-        raise UnsupportedError(
-            f"{operation.type} in {operation.name} computes with complex numbers; write it without a loop or a branch"
-        )
-    names = dict(zip(node.input, inputs, strict=True))
-    (result,) = tf.import_graph_def(definition, input_map=names, return_elements=[operation.name])
-    return result.outputs
 
 
 def _fourier(operation: tf.Operation, inputs: Sequence[Any]) -> Any:
