@@ -172,7 +172,8 @@ def _einsum(operation: tf.Operation, *operands: Pair) -> Pair:
     if len(operands) == 1:
         real, imaginary = (tf.einsum(equation, part) for part in operands[0])
         return real, imaginary
-    return _product(*operands, lambda a, c: tf.einsum(equation, a, c))
+    x, y = operands
+    return _product(x, y, lambda a, c: tf.einsum(equation, a, c))
 
 
 def _exp(operation: tf.Operation, x: Pair) -> Pair:
