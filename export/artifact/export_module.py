@@ -19,9 +19,10 @@ from ptychonnx.export.artifact.half_module import half_module
 from ptychonnx.export.artifact.module_description import ModuleDescription
 from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.graph.inspection import operators
-from ptychonnx.export.graph.narrowing import has_float64, narrowed, with_wider_integers
+from ptychonnx.export.graph.narrowing import has_float64, narrowed
 from ptychonnx.export.lowering.converted_graph import Converted
 from ptychonnx.export.lowering.module_input import ModuleInput, ModuleOutput
+from ptychonnx.export.portability.wider_integers import with_wider_integers
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.export.verification.inputs import VerificationInputs, module_inputs, positive_inputs
 from ptychonnx.export.verification.report_files import with_report
