@@ -29,6 +29,7 @@ def merge(
         float | None,
         typer.Option(
             min=0,
+            max=1e9,
             metavar="GB",
             help="Largest canvas in memory, in gigabytes; a larger one is kept on disk. Default: a quarter of the "
             "memory.",

@@ -54,7 +54,10 @@ def replay(
         ),
     ] = "127.0.0.1:8888",
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for a receiver, in seconds.")
+        float,
+        typer.Option(
+            min=0.1, max=1e6, metavar="SECONDS", help="How long to wait for a receiver, in seconds."
+        ),
     ] = 60.0,
     *,
     options: ReplayOptions,

@@ -37,6 +37,7 @@ class LiveOptions(BaseModel):
     linger: float = Field(
         default=0.2,
         gt=0,
+        le=1e6,
         allow_inf_nan=False,
         description="How long frames wait for a full batch, in seconds",
         json_schema_extra={"metavar": "SECONDS"},

@@ -30,6 +30,7 @@ class ReconstructOptions(BaseModel):
     canvas_memory: float | None = Field(
         default=None,
         ge=0,
+        le=1e9,
         allow_inf_nan=False,
         description="Largest canvas in memory, in gigabytes; a larger one is kept on disk. "
         "Default: a quarter of the memory",

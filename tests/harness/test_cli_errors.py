@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,14 @@ def test_wrong_options_are_one_line_that_says_where_to_read_on(run):
     assert code == 2
     assert err.startswith("Error: Invalid value for '--n': ")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--canvas-memory", "--timeout", "--patience"])
+def test_numbers_beyond_those_of_the_machine_are_refused(run, option):
+    # Larger ones overflow where they become bytes or ticks of a clock.
+    code, _, err = run("reconstruct", "zoo:baseline", "s.npz", "--out", "o.npz", option, "1e300")
+    assert code == 2
+    assert re.fullmatch(rf"Error: {option} 1e\+300: expected a value less than or equal to \d+\n", err)
 
 
 def test_quiet_leaves_errors_and_warnings(failing):

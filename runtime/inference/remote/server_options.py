@@ -34,9 +34,11 @@ class ServerOptions(BaseModel):
         json_schema_extra={"metavar": "ARTIFACT"},
     )
     in_flight: int = Field(default=4, ge=1, description="Largest number of unanswered requests")
-    timeout: float = Field(default=30.0, gt=0, description="Seconds to wait for the answer to a request")
+    timeout: float = Field(
+        default=30.0, gt=0, le=1e6, description="Seconds to wait for the answer to a request"
+    )
     patience: float = Field(
-        default=60.0, ge=0, description="Seconds during which failed requests are sent again"
+        default=60.0, ge=0, le=1e6, description="Seconds during which failed requests are sent again"
     )
     tls_ca: Path | None = Field(default=None, description="PEM file with the trusted certificate authorities")
     tls_cert: Path | None = Field(default=None, description="PEM file with the client's certificate")
