@@ -219,3 +219,9 @@ def test_frames_of_matlab_are_named(scan, tmp_path):
     back = read_scan(tmp_path / "s.mat", options=options, log=lines.append)
     np.testing.assert_allclose(back.diffraction, scan.diffraction, rtol=1e-6)
     assert any("columns exchanged (--orientation transpose)?" in line for line in lines)
+
+
+def test_a_mask_that_is_no_number_is_refused(scan, tmp_path):
+    path = write(tmp_path / "s.h5", scan, mask=np.full((16, 16), np.nan))
+    with pytest.raises(InputError, match="mask holds NaN or infinity"):
+        read_scan(path, options=options("patterns=entry/data positions=entry/pos mask=mask"))

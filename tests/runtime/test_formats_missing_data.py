@@ -202,6 +202,16 @@ def test_a_cycle_of_links_ends(scan, tmp_path):
     assert len(read_scan(whole)) == 20
 
 
+def test_a_virtual_dataset_of_itself_ends(scan, tmp_path):
+    path = test_formats_cxi.write(tmp_path / "s.cxi", scan, **{DATA: None})
+    layout = h5py.VirtualLayout((20, 16, 16), np.uint32)
+    layout[:] = h5py.VirtualSource(".", DATA, (20, 16, 16))
+    with h5py.File(path, "a") as file:
+        file.create_virtual_dataset(DATA, layout)
+    with pytest.raises(InputError, match="data or links lead back to themselves, expected them to end"):
+        read_scan(path)
+
+
 def test_declared_sizes_are_compared_with_the_machine(scan, tmp_path):
     path = test_formats_cxi.write(tmp_path / "s.cxi", scan, **{DATA: None, TRANSLATION: None})
     with h5py.File(path, "a") as file:

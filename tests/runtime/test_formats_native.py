@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -171,3 +173,11 @@ def test_a_reconstruction_serves_as_reference(scan, truth, tmp_path):
         pass
     with pytest.raises(InputError, match="no dataset 'object'"):
         read_reference(tmp_path / "empty.h5", scan)
+
+
+def test_an_archive_that_holds_an_array_twice_is_refused(scan, stored):
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(stored, "a") as archive:
+        with archive.open("positions.npy", "w") as member:
+            np.lib.format.write_array(member, scan.positions + 1)
+    with pytest.raises(InputError, match="holds positions more than once, expected each array once"):
+        read_scan(stored)

@@ -104,6 +104,10 @@ def test_an_outlier_is_named(scan, tmp_path):
             "that of pattern 9 is .* an outlier",
         ),
         (
+            lambda positions: positions * (np.arange(20) < 14)[:, None],
+            "20 patterns have 14 different ones: were all of them recorded",
+        ),
+        (
             lambda positions: positions / 20,
             "neighbours are 0.4 pixels apart, and all within 1.6: are they in another",
         ),

@@ -8,6 +8,7 @@ import math
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -202,7 +203,10 @@ def open_archive(path: Path) -> Iterator[Archive]:
             ) from error
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise InputError(f"{path}: holds a single array, expected an NPZ archive of named arrays")
-        yield Archive(path, stack.enter_context(loaded), plain=not packed)
+        archive = stack.enter_context(loaded)
+        if repeated := [name for name, count in Counter(archive.files).items() if count > 1]:
+            raise InputError(f"{path}: holds {', '.join(repeated)} more than once, expected each array once")
+        yield Archive(path, archive, plain=not packed)
 
 
 def _unpacked(path: Path, content: IO[bytes]) -> bytes:

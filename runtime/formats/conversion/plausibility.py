@@ -17,6 +17,8 @@ __all__ = ["check_far_field", "check_plausible", "positions_note"]
 _PIXELS = (1e-12, 1e-3)
 # A position this many times farther from the median than nine tenths of the others is no part of the scan.
 _OUTLIER = 100.0
+# More repeated positions than this part of all may be values that a stage never wrote.
+_REPEATED = 0.1
 # Steps of fewer pixels, in a scan that spans less than a window, are in another unit.
 _LEAST_STEP = 0.5
 # A nearest neighbour that is this many times farther than at other positions.
@@ -61,7 +63,7 @@ def check_plausible(
 
 def positions_note(positions: NDArray[np.float64], size: int) -> str:
     """A line for the user if positions are doubtful: all are one; they lie on a row or a column, as when an axis is
-    missing; their windows do not overlap, or are nearly the same; or one lies apart.
+    missing; many are repeated; their windows do not overlap, or are nearly the same; or one lies apart.
 
     Parameters
     ----------
@@ -75,6 +77,11 @@ def positions_note(positions: NDArray[np.float64], size: int) -> str:
         return f"positions: all {len(positions)} are the same: expected a scan"
     if not spans.all():
         return f"positions: all have the same {'row' if spans[0] == 0 else 'column'}: is an axis missing?"
+    places = len(np.unique(positions, axis=0))
+    if len(positions) - places > _REPEATED * len(positions):
+        return (
+            f"positions: {len(positions)} patterns have {places} different ones: were all of them recorded?"
+        )
     nearest = KDTree(positions).query(positions, 2)[0][:, 1]
     step, lone = float(np.median(nearest)), int(np.argmax(nearest))
     if 0 < step < _LEAST_STEP and spans.max() < size:

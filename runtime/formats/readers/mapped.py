@@ -235,7 +235,12 @@ def _mask(arrays: MappedArrays) -> NDArray[np.bool_] | None:
                 raise InputError(
                     f"{arrays.where(key)} is {marked.dtype} of shape {marked.shape}, expected [rows, columns]"
                 )
-            return (arrays.load(key, marked) != 0) == (key == "mask")
+            values = arrays.load(key, marked)
+            if not np.isfinite(values).all():
+                raise InputError(
+                    f"{arrays.where(key)} holds NaN or infinity, expected zeros and other numbers"
+                )
+            return (values != 0) == (key == "mask")
     return None
 
 
