@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import warnings
 import zipfile
 
@@ -176,8 +177,9 @@ def test_a_reconstruction_serves_as_reference(scan, truth, tmp_path):
 
 
 def test_an_archive_that_holds_an_array_twice_is_refused(scan, stored):
+    content = io.BytesIO()
+    np.save(content, scan.positions + 1)
     with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(stored, "a") as archive:
-        with archive.open("positions.npy", "w") as member:
-            np.lib.format.write_array(member, scan.positions + 1)
+        archive.writestr("positions.npy", content.getvalue())
     with pytest.raises(InputError, match="holds positions more than once, expected each array once"):
         read_scan(stored)
