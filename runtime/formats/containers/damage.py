@@ -30,10 +30,6 @@ def damage_refused(path: Path) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise InputError(f"{path}: does not fit into memory ({error}), expected a smaller file") from error
-    except RecursionError as error:
-        raise InputError(
-            f"{path}: its data or links lead back to themselves, expected them to end"
-        ) from error
     except _DAMAGE as error:
         raise InputError(
             f"{path}: damaged or unreadable ({first_line(error)}), expected a complete file"

@@ -105,11 +105,21 @@ def dangling_target(root: h5py.File, name: str) -> str | None:
     return link.path if isinstance(link, h5py.SoftLink) else None
 
 
-def check_storage(dataset: h5py.Dataset, path: Path, guard: LinkGuard) -> None:
+def check_storage(
+    dataset: h5py.Dataset, path: Path, guard: LinkGuard, outer: tuple[h5py.Dataset, ...] = ()
+) -> None:
     """Refuse a dataset whose values are in files that are missing or out of bounds.
 
-    Raises InputError if a file of a virtual dataset or of external raw storage is missing or outside the allowed
-    folder.
+    Parameters
+    ----------
+    outer
+        Virtual datasets that have this one as a source.
+
+    Raises
+    ------
+    InputError
+        If a file of a virtual dataset or of external raw storage is missing or outside the allowed folder, or a virtual
+        dataset is a source of itself. It is found here since h5py never releases its lock after a RecursionError.
     """
     where = f"{path}: {dataset.name}"
     folder = Path(dataset.file.filename).parent
@@ -133,8 +143,10 @@ def check_storage(dataset: h5py.Dataset, path: Path, guard: LinkGuard) -> None:
             raise InputError(
                 f"{where} is a virtual dataset whose source {source.file_name}:{name} is missing, expected it"
             )
-        if part != dataset:
-            check_storage(part, path, guard)
+        inside = (*outer, dataset)
+        if part in inside or len(inside) > _MAX_LINKS:
+            raise InputError(f"{where} is a virtual dataset of itself, expected other data")
+        check_storage(part, path, guard, inside)
 
 
 def _parts(path: str) -> list[str]:
