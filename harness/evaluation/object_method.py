@@ -143,6 +143,10 @@ def _explained(
     predicted = float(np.sum(np.abs(windows.astype(np.complex128)) ** 2 * illumination(probe)))
     ratio = float(np.sum(photons(np.asarray(scan.diffraction[sample])))) / predicted if predicted else 1.0
     note = f"forward misfit with {whose}"
+    if np.sqrt(ratio) * np.abs(probe).max() > np.finfo(np.float32).max:
+        raise InputError(
+            f"{scan.name}: an object of amplitudes like {abs(found.object).max():.1g} predicts no photons"
+        )
     if whose != "its own probe" or not 1 / _SAME_UNIT < ratio < _SAME_UNIT:
         probe = probe * np.float32(np.sqrt(ratio))
         note += f", whose amplitude was multiplied by {np.sqrt(ratio):.3g} to match the photons"

@@ -57,6 +57,13 @@ def test_our_own_object_has_the_figures_of_its_network(noisy_network, ours, line
     assert "not shifted" in file["notes"][0]
 
 
+def test_an_object_without_any_photons_is_refused(lines_scan, tmp_path):
+    reference = lines_scan.reference
+    path = file_of(tmp_path / "theirs.npz", reference.object * np.complex64(1e-44), reference.origin)
+    with pytest.raises(InputError, match="amplitudes like 1e-44 predicts no photons"):
+        evaluate([], lines_scan, objects={"theirs": path})
+
+
 def test_without_a_network_and_without_a_reference(ours, lines_scan, tmp_path):
     write_reconstruction(tmp_path / "o.h5", ours[0], lines_scan, ours[1])
     result = row(evaluate([], replace(lines_scan, reference=None), objects={"theirs": tmp_path / "o.h5"}))
