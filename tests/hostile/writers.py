@@ -89,7 +89,8 @@ def more_writers() -> dict[str, Writer]:
             as_one=False,
             journal="night/manifest.jsonl",
         ),
-        "summary": Writer("summary evening", ("evening/*.html",), ("evening/summary.html",)),
+        # It writes one file of the folder, and has the lock of the file.
+        "summary": Writer("summary evening", ("evening/*.html",), ("evening/summary.html",), as_one=False),
         "shard": Writer(
             "reconstruct m.onnx s.npz --provider cpu --shard 1/1 --out out.h5", ("out.h5",), ("out.h5",)
         ),
