@@ -56,10 +56,11 @@ test: $(STAMP)  ## all tests, in JOBS processes
 licences: $(STAMP)  ## the page of the licences of all dependencies: docs/reference/licences.md
 	$(BIN)/python docs/scripts/licences.py
 
-hostile: $(STAMP)  ## 1,620 damaged inputs under limits of memory and time, in minutes: benchmarks/results/hostile.json
+hostile: $(STAMP)  ## 1,620 damaged inputs under limits of memory and time, and interrupted writes: benchmarks/results/hostile.json, crashes.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.campaign --all --out benchmarks/results/hostile.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.crashes
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.crashes --more --frameworks
+	rm -f benchmarks/results/crashes.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.crashes --out benchmarks/results/crashes.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.crashes --more --frameworks --out benchmarks/results/crashes.json
 
 coverage: $(STAMP)  ## all tests, and the lines that they ran
 	$(BIN)/coverage run -m pytest

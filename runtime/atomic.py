@@ -149,7 +149,7 @@ def put_folder(partial: Path, path: Path) -> None:
 def write_text(path: StrPath, text: str) -> None:
     """Write `text` (UTF-8) to `path` atomically."""
     with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def check_output(path: StrPath, size: int = 0) -> None:

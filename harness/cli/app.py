@@ -184,7 +184,7 @@ def _write_log() -> str:
         path = folder / time.strftime("ptychonnx-%Y%m%d-%H%M%S.log")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
+            path.write_text(content, encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
         return str(path)

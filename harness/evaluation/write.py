@@ -31,7 +31,10 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     page = render_page(evaluation, figures=figures)
     with updated_folder(out) as folder:
         files = {f"{name}.png": image for name, image in figures.items()}
-        files |= {"report.html": page.encode(), "metrics.json": content.encode()}
+        files |= {
+            name: text.encode(errors="backslashreplace")
+            for name, text in (("report.html", page), ("metrics.json", content))
+        }
         for name, data in files.items():
             (folder / name).unlink(missing_ok=True)
             (folder / name).write_bytes(data)

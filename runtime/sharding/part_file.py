@@ -76,7 +76,7 @@ class PartDescription(BaseModel):
     @property
     def title(self) -> bytes:
         """The first line of the file, for when the rest is lost."""
-        return f"ptychonnx {self.name}\n".encode()[:TITLE_BYTES]
+        return f"ptychonnx {self.name}\n".encode(errors="backslashreplace")[:TITLE_BYTES]
 
 
 def scan_sha256(scan: Scan) -> str:

@@ -84,12 +84,20 @@ def test_a_terminal_obeys_nothing_in_a_name(capsys):
     assert {letter for letter in text if not letter.isprintable()} == {"\n"}
 
 
-@pytest.mark.parametrize("error", [ValueError("a [red] surprise\nin two lines"), InternalError("impossible")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a [red] surprise\nin two lines"),
+        InternalError("impossible"),
+        ValueError("\udc80.npz, no UTF-8"),
+    ],
+)
 def test_a_fault_leaves_its_traceback_in_a_file(failing, error, tmp_path):
     code, lines = failing(error)
     assert code == 4
     (log,) = (tmp_path / "cache" / "logs").iterdir()
-    assert lines[-1].startswith(f"Internal error: {type(error).__name__}: {' '.join(str(error).split())}")
+    shown = " ".join(str(error).replace("\udc80", "?").split())
+    assert lines[-1].startswith(f"Internal error: {type(error).__name__}: {shown}")
     assert lines[-1].endswith(str(log))
     text = log.read_text()
     assert "Traceback (most recent call last)" in text

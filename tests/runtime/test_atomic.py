@@ -286,3 +286,8 @@ def test_an_output_is_tried_before_any_work(tmp_path, monkeypatch):
         check_output(tmp_path / "file" / "o.h5")
     with pytest.raises(EnvironmentFailure, match=r"needs 1e\+12 MB, and .* MB free"):
         check_output(tmp_path / "o.h5", 10**18)
+
+
+def test_a_name_that_is_no_utf8_is_written_with_its_number(tmp_path):
+    write_text(tmp_path / "x.csv", "\udc80.npz")
+    assert (tmp_path / "x.csv").read_text() == "\\udc80.npz"
