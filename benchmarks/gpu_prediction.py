@@ -45,19 +45,22 @@ CARDS = {
 
 
 def traffic(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """Kernels, bytes that each pattern moves through the memory, and bytes of constants that each batch reads."""
+    """Kernels, bytes that each pattern moves through the memory, and bytes that each batch moves once."""
     graph = inferred_graph(model)
-    constants = {tensor.name: 4 * math.prod(tensor.dims) for tensor in graph.initializer}
     sizes = {
         value.name: 4 * math.prod(axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim)
         for value in (*graph.input, *graph.output, *graph.value_info)
-        if value.name not in constants
     }
+    # What all patterns share: constants, a beam, and what is computed from them alone.
+    constants = {tensor.name: 4 * math.prod(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if all(name in constants for name in node.input if name):
+            constants |= {name: sizes.get(name, 0) for name in node.output}
     kernels = [node for node in graph.node if node.op_type not in VIEWS]
     names = [name for node in kernels for name in (*node.input, *node.output)]
     return (
         len(kernels),
-        sum(sizes.get(name, 0) for name in names),
+        sum(sizes.get(name, 0) for name in names if name not in constants),
         sum(constants.get(name, 0) for name in names),
     )
 
