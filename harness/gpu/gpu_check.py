@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def check_device(
         raise InputError("gpu-check: minutes, batches and grid must be numbers above 0")
     deadline = time.monotonic() + 60 * minutes
     ProviderRequest.parse(provider)
-    sessions = [Session(path, provider) for path in artifacts]
+    # Those for small patterns first: what takes longest is left out when the time is over.
+    sessions = sorted((Session(path, provider) for path in artifacts), key=lambda session: session.contract.n)
     run_of = match_runs(sessions, runs)
     settings = {
         "provider": provider,
@@ -90,9 +92,9 @@ def check_device(
     for session in sessions:
         scan = simulate_scan(LinesConfig(n=session.contract.n), grid, np.random.SeedSequence([0, 1]), "test")
         run = run_of.get(session.path)
-        checks[session.path.stem] = NetworkCheck(session.path, provider, scan, sorted(batches), run, deadline)
+        checks[session.path.stem] = NetworkCheck(session.path, provider, scan, sorted(batches), run)
     del sessions
-    steps = dict(_steps(checks, results))
+    steps = dict(_steps(checks, results, deadline))
     progress.stage("Checking the device", len(steps), "steps")
     for number, (name, step) in enumerate(steps.items()):
         if name not in results and time.monotonic() < deadline:
@@ -107,7 +109,9 @@ def check_device(
     return record
 
 
-def _steps(checks: dict[str, NetworkCheck], results: dict[str, Any]) -> Iterator[tuple[str, Step]]:
+def _steps(
+    checks: dict[str, NetworkCheck], results: dict[str, Any], deadline: float
+) -> Iterator[tuple[str, Step]]:
     """All steps by name, those first without which the others mean nothing."""
 
     def at_best_batch(name: str, measure: Callable[[int], dict[str, Any]]) -> Step:
@@ -120,12 +124,17 @@ def _steps(checks: dict[str, NetworkCheck], results: dict[str, Any]) -> Iterator
 
         return step
 
+    def in_its_share(check: NetworkCheck, left: int) -> dict[str, Any]:
+        """The rates, in an equal share of the time for this and all later networks, and for the later steps."""
+        now = time.monotonic()
+        return check.rates(now + (deadline - now) / (left + 1))
+
     for name, check in checks.items():
         yield f"{name}/nodes", check.nodes
     for name, check in checks.items():
         yield f"{name}/parity", check.parity
-    for name, check in checks.items():
-        yield f"{name}/rates", check.rates
+    for number, (name, check) in enumerate(checks.items()):
+        yield f"{name}/rates", partial(in_its_share, check, len(checks) - number)
     for name, check in checks.items():
         yield f"{name}/end to end", at_best_batch(name, check.end_to_end)
     for name, check in checks.items():
@@ -133,6 +142,8 @@ def _steps(checks: dict[str, NetworkCheck], results: dict[str, Any]) -> Iterator
             yield f"{name}/native", at_best_batch(name, check.native)
     for name, check in checks.items():
         yield f"{name}/kernels", at_best_batch(name, check.kernels)
+    for name, check in checks.items():
+        yield f"{name}/lower precision", check.precision
 
 
 def _remaining(steps: dict[str, Step], record: dict[str, Any]) -> list[str]:

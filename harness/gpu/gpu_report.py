@@ -83,6 +83,7 @@ _LINES = {
     "end to end": _end_to_end,
     "native": _native,
     "kernels": _kernels,
+    "lower precision": _parity,
 }
 
 

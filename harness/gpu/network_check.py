@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -58,8 +58,6 @@ class NetworkCheck:
         Batches to measure, in ascending order.
     run
         Its run folder, for its own framework.
-    deadline
-        Time of `time.monotonic` at which the measurements should end.
     """
 
     path: Path
@@ -67,7 +65,6 @@ class NetworkCheck:
     scan: Scan
     batches: Sequence[int]
     run: Path | None
-    deadline: float
 
     @cached_property
     def on_cuda(self) -> bool:
@@ -92,34 +89,50 @@ class NetworkCheck:
         }
 
     def parity(self) -> dict[str, Any]:
-        """Largest difference from float32 on the CPU, over the largest output: float32, TF32, half precision.
-
-        Half precision is also judged by a reconstruction, as `ptychonnx export --precision fp16` judges it.
-        """
-        inputs = self._inputs(_COMPARED)
-        expected = self._on_cpu.predict(*inputs)
+        """Largest difference from float32 on the CPU, over the largest output: float32, and TF32."""
         variants = {"fp32": (self.path, self.provider)}
         if self.on_cuda:
             variants["fp32, TF32"] = (self.path, "cuda:tf32")
+        return self._compare(variants)
+
+    def precision(self) -> dict[str, Any]:
+        """The same for lower precision, also judged by a reconstruction, as `ptychonnx export --precision fp16` does.
+
+        Converting and judging take longest of all steps, most of it on the CPU.
+        """
+        gate = PrecisionGate(self.scan)
+        variants: dict[str, tuple[Path, str]] = {}
+        failed: dict[str, Any] = {}
         if self.provider == "openvino":
             variants["bfloat16"] = (self.path, "openvino:bfloat16")
-        gate = PrecisionGate(self.scan)
-        result: dict[str, Any] = {}
         with tempfile.TemporaryDirectory() as folder:
             half = Path(folder) / self.path.name
             try:
                 reduce_artifact(self.path, half, "fp16", self.scan, self._unjudged)
                 variants["fp16"] = (half, self.provider)
             except PtychonnxError as error:
-                result["fp16"] = {"error": str(error)}
-            for name, (path, provider) in variants.items():
-                try:
-                    session = Session(path, provider)
-                    result[name] = {"relative_error": _relative_error(session.predict(*inputs), expected)}
-                    if name in ("fp16", "bfloat16"):
-                        result[name]["verdict"] = _verdict(gate, self.path, session)
-                except PtychonnxError as error:
-                    result[name] = {"error": str(error)}
+                failed["fp16"] = {"error": str(error)}
+            return self._compare(variants, gate) | failed
+
+    def _compare(
+        self, variants: Mapping[str, tuple[Path, str]], gate: PrecisionGate | None = None
+    ) -> dict[str, Any]:
+        """Differences of artifacts on providers from this one in float32 on the CPU, by name."""
+        inputs = self._inputs(_COMPARED)
+        expected = self._on_cpu.predict(*inputs)
+        result: dict[str, Any] = {}
+        for name, (path, provider) in variants.items():
+            try:
+                session = Session(path, provider)
+                output = session.predict(*inputs)
+                if not np.isfinite(output).all():
+                    result[name] = {"error": "the output holds values that are not finite"}
+                    continue
+                result[name] = {"relative_error": _relative_error(output, expected)}
+                if gate is not None:
+                    result[name]["verdict"] = _verdict(gate, self.path, session)
+            except PtychonnxError as error:
+                result[name] = {"error": str(error)}
         return result
 
     def _unjudged(self, parent: Path, candidate: Path) -> Quality:
@@ -127,11 +140,11 @@ class NetworkCheck:
         digest = self._on_cpu.contract.graph_sha256 or graph_sha256(onnx.load(parent))
         return Quality(parent_sha256=digest, scan="not judged", parent={}, artifact={}, allowed_fall={})
 
-    def rates(self) -> dict[str, Any]:
+    def rates(self, until: float) -> dict[str, Any]:
         """Patterns per second over batches: with copies to and from the device, without, and in a fixed batch.
 
         A fixed batch is replayed as a CUDA graph where there is CUDA. A batch that does not fit into the memory, or
-        that would take too long, ends the series.
+        that would take beyond `until`, by `time.monotonic`, ends the series.
         """
         session = Session(self.path, self.provider, bound=None if self.on_cuda else self.provider == "cpu")
         rows: list[dict[str, Any]] = []
@@ -140,7 +153,7 @@ class NetworkCheck:
         for batch in self.batches:
             if rows:
                 slowest = max(1 / rate for rate in rows[-1]["patterns_per_second"].values())
-            if time.monotonic() + 2 * _ROUNDS * 4 * slowest * batch > self.deadline:
+            if time.monotonic() + 2 * _ROUNDS * 4 * slowest * batch > until:
                 ended = f"batch {batch} and larger: time"
                 break
             row = self._rate(session, batch)
