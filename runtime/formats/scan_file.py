@@ -101,7 +101,9 @@ def read_scan(
         scan = replace(scan, probe=scaled, probe_estimated=estimate_probe)
     if reference is not None:
         scan = replace(scan, reference=read_reference(reference, scan))
-    return scan
+    # A name that is no UTF-8 can neither be drawn nor stored.
+    name = scan.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return scan if name == scan.name else replace(scan, name=name)
 
 
 def _read(

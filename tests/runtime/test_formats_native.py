@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import sys
 import warnings
 import zipfile
 
@@ -183,3 +185,10 @@ def test_an_archive_that_holds_an_array_twice_is_refused(scan, stored):
         archive.writestr("positions.npy", content.getvalue())
     with pytest.raises(InputError, match="holds positions more than once, expected each array once"):
         read_scan(stored)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_no_utf8_is_made_readable(scan, tmp_path):
+    path = tmp_path / os.fsdecode(b"\x80 a.npz")
+    write_scan(path, scan)
+    assert read_scan(path).name == "\ufffd a.npz"
