@@ -39,6 +39,7 @@ FILES = {
     "pinn_hybrid_any_256": "any_256",
     "pinn_hybrid_grid2_any": "any_64_grid2",
     "pinn_hybrid_grid2_any_128": "any_128_grid2",
+    "pinn_hybrid_grid2_any_256": "any_256_grid2",
 }
 # Training scans, by their folder in the recipe.
 TRAINING = {

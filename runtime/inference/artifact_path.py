@@ -47,7 +47,7 @@ def zoo_names() -> list[str]:
     --------
     >>> import ptychonnx
     >>> ptychonnx.zoo.names()[:4]
-    ['any_128', 'any_128_grid2', 'any_256', 'any_64']
+    ['any_128', 'any_128_grid2', 'any_256', 'any_256_grid2']
     """
     return sorted(path.stem for path in _ZOO.glob("*.onnx"))
 
