@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["StrPath", "cache_folder", "file_sha256", "read_text"]
+__all__ = ["StrPath", "cache_folder", "file_sha256", "read_text", "readable"]
 
 StrPath = str | os.PathLike[str]
 _CACHE_VARIABLE = "PTYCHONNX_CACHE"
@@ -54,3 +54,8 @@ def _check_regular(path: Path) -> None:
     # A FIFO waits for a writer, and a device may never end.
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def readable(name: str) -> str:
+    """A name of a file, which may be no UTF-8, as text that can be drawn and stored."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

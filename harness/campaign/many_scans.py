@@ -20,7 +20,7 @@ from ptychonnx.runtime.errors import InputError, PtychonnxError
 from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
-from ptychonnx.runtime.paths import file_sha256
+from ptychonnx.runtime.paths import file_sha256, readable
 from ptychonnx.runtime.progress import SILENT, Progress
 
 __all__ = [
@@ -208,7 +208,7 @@ def run_task(task: ScanTask) -> ScanRecord:
 
 def _record(task: ScanTask, **values: Any) -> ScanRecord:
     return ScanRecord(
-        scan=str(task.scan),
+        scan=readable(str(task.scan)),
         settings=task.settings,
         result=task.out.name,
         version=VERSION,
@@ -227,7 +227,7 @@ def _results(scans: Sequence[Path], folder: Path, ending: str, manifest: Manifes
     results: dict[Path, Path] = {}
     sources: dict[Path, Path] = {}
     for scan in scans:
-        out = folder / f"{scan.stem}{ending}"
+        out = folder / f"{readable(scan.stem)}{ending}"
         first = sources.setdefault(out, scan)
         if first.absolute() != scan.absolute():
             raise InputError(f"{first} and {scan}: both results would be {out}, expected names that differ")

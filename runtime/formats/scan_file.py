@@ -20,7 +20,7 @@ from ptychonnx.runtime.formats.readers import mapped
 from ptychonnx.runtime.formats.readers.probe import read_probe
 from ptychonnx.runtime.formats.readers.reference import read_reference
 from ptychonnx.runtime.formats.scan_formats import NATIVE, recognise
-from ptychonnx.runtime.paths import StrPath
+from ptychonnx.runtime.paths import StrPath, readable
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["read_scan"]
@@ -101,8 +101,7 @@ def read_scan(
         scan = replace(scan, probe=scaled, probe_estimated=estimate_probe)
     if reference is not None:
         scan = replace(scan, reference=read_reference(reference, scan))
-    # A name that is no UTF-8 can neither be drawn nor stored.
-    name = scan.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    name = readable(scan.name)
     return scan if name == scan.name else replace(scan, name=name)
 
 
