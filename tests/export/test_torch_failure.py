@@ -29,6 +29,19 @@ def test_an_operator_without_a_counterpart_is_refused_by_the_path_of_its_layer()
         convert_module(module, np.ones((2, 1, 4, 4), np.float32))
 
 
+class Branch(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def test_a_branch_that_depends_on_the_data_is_refused_with_its_line():
+    with pytest.raises(
+        InputError,
+        match=r"data-dependent[^\n]* at test_torch_failure\.py:\d+ `return x if x\.sum\(\) > 0 else -x`",
+    ):
+        convert_module(Branch(), np.ones((2, 4), np.float32))
+
+
 def test_the_first_cause_is_given_and_not_the_advice_around_it():
     error = RuntimeError("do this, do that")
     error.__cause__ = ValueError("the cause\nmore about it")

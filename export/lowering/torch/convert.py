@@ -6,6 +6,7 @@ import copy
 import inspect
 import logging
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from types import TracebackType
@@ -204,7 +205,7 @@ def reason(error: BaseException) -> str:
     text = first_line(chain[-1])
     nodes = [node for one in reversed(chain) for node in _nodes(one.__traceback__)]
     if not nodes:
-        return text
+        return f"{text}{_author_frame(chain[-1])}"
     place = f" at {line}" if (line := author_line(nodes[0])) else ""
     if operator := re.match(r"No ONNX function found for <OpOverload\(op='([^']+)'", text):
         way_out = "compute it outside of the module, or from other operators"
@@ -213,6 +214,13 @@ def reason(error: BaseException) -> str:
         text += place
     path = next((path for node in nodes if (path := _path(node))), None)
     return f"layer {path}: {text}" if path else text
+
+
+def _author_frame(error: BaseException) -> str:
+    """The innermost line of the author's code that an exception went through, in words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if not re.search(r"/(torch|site-packages)/", frame.filename)]
+    return f" at {ours[-1].filename.rpartition('/')[2]}:{ours[-1].lineno} `{ours[-1].line}`" if ours else ""
 
 
 def _path(node: torch.fx.Node) -> str | None:
