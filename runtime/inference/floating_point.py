@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-__all__ = ["denormals_flushed", "floating_point_kept"]
+__all__ = ["floating_point_kept"]
 
 # More than `fenv_t` takes on any platform.
 _BYTES = 64
@@ -24,41 +24,37 @@ _REGISTER = _REGISTERS.get(platform.machine()) if sys.platform == "linux" else N
 
 
 @contextmanager
-def floating_point_kept() -> Iterator[None]:
-    """Give the calling thread its treatment of rounding and denormal numbers back at the end."""
+def floating_point_kept(*, flushed: bool = False) -> Iterator[None]:
+    """Give the calling thread its treatment of rounding and denormal numbers back at the end.
+
+    Parameters
+    ----------
+    flushed
+        Whether denormal numbers are flushed to zero meanwhile, also in threads that start then. Only on Linux, on
+        x86-64 and 64-bit ARM.
+    """
     library = _mathematics()
     kept = ctypes.create_string_buffer(_BYTES)
     if library is None or library.fegetenv(kept):
         yield
         return
     try:
+        if flushed and _REGISTER is not None:
+            offset, bits = _REGISTER
+            state = ctypes.create_string_buffer(kept.raw, _BYTES)
+            ctypes.c_uint32.from_buffer(state, offset).value |= bits
+            library.fesetenv(state)
         yield
     finally:
         library.fesetenv(kept)
 
 
-@contextmanager
-def denormals_flushed() -> Iterator[None]:
-    """Flush denormal numbers to zero in the calling thread, and in threads that it starts meanwhile.
-
-    Without effect but on Linux, on x86-64 and 64-bit ARM.
-    """
-    library = _mathematics()
-    with floating_point_kept():
-        state = ctypes.create_string_buffer(_BYTES)
-        if library is not None and _REGISTER is not None and not library.fegetenv(state):
-            offset, bits = _REGISTER
-            register = ctypes.c_uint32.from_buffer(state, offset)
-            register.value |= bits
-            library.fesetenv(state)
-        yield
-
-
 @cache
-def _mathematics() -> ctypes.CDLL | None:
+def _mathematics() -> ctypes.PyDLL | None:
     """The C library's functions of the floating-point environment, if the interpreter is linked with them."""
     try:
-        library = ctypes.CDLL(None)
+        # They take less time than to let another thread run.
+        library = ctypes.PyDLL(None)
         return library if library.fegetenv and library.fesetenv else None
     except (AttributeError, OSError, TypeError):
         return None

@@ -17,7 +17,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.cuda_libraries import cuda_state
 from ptychonnx.runtime.inference.data_parallel import SharedRun, available_cores
-from ptychonnx.runtime.inference.floating_point import denormals_flushed
+from ptychonnx.runtime.inference.floating_point import floating_point_kept
 from ptychonnx.runtime.inference.graph_agreement import check_agreement
 from ptychonnx.runtime.inference.io_binding import BoundRun, check_capture
 from ptychonnx.runtime.inference.onnxruntime_session import (
@@ -239,7 +239,7 @@ class Session(Predictor):
         return {name: np.asarray(values, order="C") for name, values in beam.items()}
 
     def _run(self, inputs: Sequence[NDArray], beam: Beam) -> NDArray[np.float32]:
-        with denormals_flushed():
+        with floating_point_kept(flushed=True):
             return self._resilient(*inputs, beam=beam)
 
     def _take_over(self) -> Run:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ptychonnx.runtime.inference.floating_point import denormals_flushed, floating_point_kept
+from ptychonnx.runtime.inference.floating_point import floating_point_kept
 
 _PROGRAM = """
 import numpy as np
@@ -30,14 +30,14 @@ def denormal() -> float:
 )
 def test_denormal_numbers_are_flushed_meanwhile_and_in_threads_that_start_then():
     assert denormal() > 0
-    with denormals_flushed(), ThreadPoolExecutor(1) as pool:
+    with floating_point_kept(flushed=True), ThreadPoolExecutor(1) as pool:
         assert denormal() == 0
         assert pool.submit(denormal).result() == 0
     assert denormal() > 0
 
 
 def test_an_error_leaves_the_state_as_it_was():
-    with pytest.raises(ZeroDivisionError), denormals_flushed():
+    with pytest.raises(ZeroDivisionError), floating_point_kept(flushed=True):
         1 / 0  # noqa: B018
     assert denormal() > 0
     with floating_point_kept():
