@@ -13,6 +13,7 @@ MLSERVER ?= .mlserver
 KSERVE ?= .kserve
 PTYCHODUS ?= .ptychodus
 LIVE ?= .live
+PTYCHI ?= .ptychi
 REPOSITORY ?= repo
 BUNDLE ?= build/bundle
 EXTRAS ?=
@@ -44,8 +45,9 @@ bench-live: $(STAMP)  ## rate, latency and memory of a live reconstruction: benc
 bench-scale: $(STAMP)  ## a scan of 262,144 patterns in parts, a night with faults, a cluster's faults: benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.scale
 
-regimes: $(STAMP)  ## when a network pays: kinds of scan and seconds, for hours; continues where it stopped
+regimes: $(STAMP) $(PTYCHI)/installed  ## when a network pays: kinds of scan and seconds, for hours; continues where it stopped
 	$(BIN)/python -m benchmarks.regimes --out docs/results/regimes.json --picture docs/images/regimes.png
+	$(BIN)/python -m benchmarks.lsqml $(PTYCHI)/bin/python --out docs/results/lsqml.json
 
 exporters: $(STAMP)  ## our exporter next to others; continues where it stopped: benchmarks/results/exporters.json
 	$(BIN)/python -m benchmarks.exporters
@@ -154,6 +156,11 @@ $(PTYCHODUS)/installed: tests/integrations/ptychodus.txt constraints.txt pyproje
 	grep -vE '^(importlib-metadata|opentelemetry|packaging|protobuf)' constraints.txt > $(PTYCHODUS)/constraints.txt
 	$(PTYCHODUS)/bin/python -m pip install --quiet $(PIP_FLAGS) -c $(PTYCHODUS)/constraints.txt \
 		-r tests/integrations/ptychodus.txt -e . ./integrations/ptychodus
+	touch $@
+
+$(PTYCHI)/installed: benchmarks/lsqml.txt
+	$(PYTHON) -m venv $(PTYCHI)
+	$(PTYCHI)/bin/python -m pip install --quiet $(PIP_FLAGS) -r benchmarks/lsqml.txt
 	touch $@
 
 $(LIVE)/installed: tests/harness/live_peers.txt

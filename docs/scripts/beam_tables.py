@@ -100,6 +100,22 @@ def regimes() -> str:
     return table(["object", "photons", "step", *heads], lines)
 
 
+def lsqml() -> str:
+    """LSQML of pty-chi next to rPIE: SSIM of amplitude and phase, and the time of an epoch."""
+    shown, lines = (10, 30), []
+    for scan in results("lsqml")["scans"]:
+        cells = []
+        for name in ("LSQML", "rPIE"):
+            points = {point["epochs"]: point for point in scan[name]}
+            cells += [
+                whole(f"{points[count]['amplitude']:.3f} / {points[count]['phase']:.3f}") for count in shown
+            ]
+        last = [scan[name][-1]["seconds"] for name in ("LSQML", "rPIE")]
+        lines.append([scan["object"], str(scan["step"]), *cells, f"{last[0] / last[1]:.2f}"])
+    heads = [f"{name} {count}" for name in ("LSQML", "rPIE") for count in shown]
+    return table(["object", "step", *heads, "time of LSQML / rPIE"], lines)
+
+
 _CALIBRATION_PARTS = {
     "unseen_beams": "beams that the calibration did not see",
     "unseen_objects": "kinds of object that it did not see",

@@ -314,6 +314,7 @@ _GENERATORS = {
         beam_tables.fine_tuned_beams,
         beam_tables.probe_modes,
         beam_tables.regimes,
+        beam_tables.lsqml,
         beam_tables.calibration,
         decisions,
     )
