@@ -114,6 +114,13 @@ def test_complex_arithmetic_and_functions():
     check(Pairs(arithmetic), pairs(3, 5, 12, 9), tolerance=5e-6)
 
 
+def test_the_reciprocal_of_zero_is_that_of_torch():
+    z = torch.tensor([[[0.0, 0.0], [1.0, 2.0]]] * 3)
+    lowered = real_form(Pairs(lambda z: (z.reciprocal(), z**-2)), (z[:2],), BATCH)
+    for one, other in zip(lowered(z), Pairs(lambda z: (z.reciprocal(), z**-2))(z), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
 def test_the_square_root_of_numbers_next_to_the_negative_axis():
     x = torch.tensor([[[-4.0, 1e-7], [-4.0, -1e-7], [0.0, 0.0], [9.0, 0.0]]]).repeat(2, 1, 1)
     check(Pairs(lambda z: (torch.sqrt(z),)), x)

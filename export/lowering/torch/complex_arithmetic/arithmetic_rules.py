@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cmath
 import itertools
+import math
 from functools import partial
 from typing import Any
 
@@ -151,7 +152,9 @@ def _div(context: Context, operator: Any, x: Any, y: Any, **keywords: Any) -> An
 def _reciprocal(context: Context, operator: Any, x: Any) -> LinearValue:
     real, imaginary = context.pair(x).parts
     square = real * real + imaginary * imaginary
-    return LinearValue.of_parts(real / square, -imaginary / square)
+    # As in torch, the real part for zero is infinite and the imaginary one NaN.
+    inverse = torch.where(square == 0, torch.full_like(square, math.inf), real / square)
+    return LinearValue.of_parts(inverse, -imaginary / square)
 
 
 @rule("square")
