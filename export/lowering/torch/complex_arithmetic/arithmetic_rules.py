@@ -165,6 +165,8 @@ def _square(context: Context, operator: Any, x: Any) -> LinearValue:
 
 @rule("pow")
 def _pow(context: Context, operator: Any, x: Any, exponent: Any) -> LinearValue:
+    if isinstance(exponent, complex) and not exponent.imag:
+        exponent = exponent.real
     if isinstance(exponent, int) or (isinstance(exponent, float) and exponent.is_integer()):
         number = int(exponent)
         if 1 <= abs(number) <= 4:
