@@ -46,6 +46,8 @@ def test_the_first_cause_is_given_and_not_the_advice_around_it():
     error = RuntimeError("do this, do that")
     error.__cause__ = ValueError("the cause\nmore about it")
     assert reason(error) == "the cause"
+    advice = 'For more information, run with TORCH_LOGS="+dynamic".'
+    assert reason(ValueError(f"Constraints violated (batch)! {advice}")) == "Constraints violated (batch)"
 
 
 def test_an_exception_without_text_is_given_by_its_name():

@@ -163,7 +163,7 @@ def convert_lowered(
         why = (
             f"it transforms or shifts along the batch at {line}"
             if line
-            else f"torch fixes its batch: {reason(error)}"
+            else f"torch fixes its batch, as for kron or a mean over the batch: {reason(error)}"
         )
         raise UnsupportedError(
             f"the torch exporter cannot convert this module for any batch: {why}; "
@@ -202,7 +202,7 @@ def reason(error: BaseException) -> str:
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
-    text = first_line(chain[-1])
+    text = re.sub(r"[.!]* For more information, run with .*", "", first_line(chain[-1]))
     nodes = [node for one in reversed(chain) for node in _nodes(one.__traceback__)]
     if not nodes:
         return f"{text}{_author_frame(chain[-1])}"
