@@ -8,7 +8,14 @@ from scipy import constants
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.read_options import METRES
 
-__all__ = ["ENERGY_UNITS", "LENGTH_UNITS", "energy_of_wavelength", "positive_number", "wavelength_of_energy"]
+__all__ = [
+    "ENERGY_UNITS",
+    "LENGTH_UNITS",
+    "energy_of_wavelength",
+    "positive_number",
+    "unit_factor",
+    "wavelength_of_energy",
+]
 
 # Names as they occur in `units` attributes, in metres and joules.
 LENGTH_UNITS = METRES | {
@@ -17,9 +24,16 @@ LENGTH_UNITS = METRES | {
     "angstrom": constants.angstrom, "Å": constants.angstrom, "A": constants.angstrom, "pm": 1e-12,
 }  # fmt: skip
 ENERGY_UNITS = {
-    "J": 1.0, "joule": 1.0, "joules": 1.0, "eV": constants.eV, "ev": constants.eV, "keV": 1e3 * constants.eV,
-    "kev": 1e3 * constants.eV, "KeV": 1e3 * constants.eV,
+    "J": 1.0, "joule": 1.0, "eV": constants.eV, "ev": constants.eV, "EV": constants.eV, "keV": 1e3 * constants.eV,
 }  # fmt: skip
+
+
+def unit_factor(name: str, units: dict[str, float]) -> float | None:
+    """Metres or joules in a unit; words also in capitals, in the plural and as British write them. None if unknown."""
+    if name in units:
+        return units[name]
+    words = {known.lower(): factor for known, factor in units.items() if len(known) > 2}
+    return words.get(name.lower().removesuffix("s").replace("metre", "meter"))
 
 
 def wavelength_of_energy(energy: float) -> float:

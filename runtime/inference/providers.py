@@ -13,6 +13,7 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,8 @@ _NAMES = {
     "cpu": "CPUExecutionProvider",
 }
 _ON_CUDA = ("cuda", "cuda-graph", "tensorrt")
+# The function by which onnxruntime asks a plugin library for its providers.
+_PLUGIN_ENTRY = b"CreateEpFactories"
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,7 @@ def plugin_devices(name: str, library: Path) -> list[Any]:
     InputError
         If the library is missing or is no plugin provider.
     DeviceError
-        If it has no device on this machine.
+        If it does not load on this machine, or has no device here.
     """
     if not library.is_file():
         raise InputError(f"{library}: no such file, expected the library of the plugin provider {name}")
@@ -248,6 +251,14 @@ def _register(name: str, path: str) -> None:
     try:
         ort.register_execution_provider_library(name, path)
     except Exception as error:  # onnxruntime raises a dozen types of its own
-        raise InputError(
-            f"{path}: onnxruntime does not take it as a plugin provider ({first_line(error)})"
-        ) from error
+        message = f"{path}: onnxruntime does not take it as a plugin provider ({first_line(error)})"
+        if _is_plugin(path):
+            raise DeviceError(message) from error
+        raise InputError(message) from error
+
+
+def _is_plugin(path: str) -> bool:
+    """Whether a library exports what plugin providers do, so that one that does not load lacks its driver."""
+    with open(path, "rb") as file, contextlib.suppress(ValueError), mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(_PLUGIN_ENTRY) >= 0
+    return False

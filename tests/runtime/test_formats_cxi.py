@@ -216,7 +216,7 @@ def test_compressed_data_are_read_block_by_block(scan, tmp_path, monkeypatch):
         ({f"{DETECTOR}/basis_vectors": np.zeros((2, 3))}, "expected two vectors"),
         ({f"{SOURCE}/wavelength": None}, "incident_wavelength or .*metres or joules"),
         ({f"{SOURCE}/wavelength": 1.5}, "metres and joules?"),
-        ({f"{SOURCE}/wavelength": None, f"{SOURCE}/energy": 8000.0}, "metres and joules?"),
+        ({f"{SOURCE}/wavelength": None, f"{SOURCE}/energy": b"8.3 keV"}, "expected one positive energy"),
         ({f"{SOURCE}/probe": np.ones((16, 16))}, "expected complex"),
         ({f"{SOURCE}/probe": np.ones((8, 8), complex)}, "the probe has 8 x 8 pixels, the patterns have"),
     ],

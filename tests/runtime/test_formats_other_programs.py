@@ -382,8 +382,55 @@ def test_an_object_of_ptychoshelves_is_a_reference(scan, truth, tmp_path, from_m
     np.testing.assert_allclose(reference.origin, (0, 0), atol=1e-9)
     with pytest.raises(InputError, match="its positions differ from those of known"):
         read_reference(path, replace(scan, positions=scan.positions[::-1].copy()))
-    with pytest.raises(InputError, match=r"and 20 positions, expected .* and 19, one for each pattern"):
+    with pytest.raises(InputError, match=r"positions \(20, 2\), expected .* and \(19, 2\), one for each pattern"):
         read_reference(path, scan.subset(np.arange(19)))
+
+
+def cdtools_file(path, truth, scan):
+    """As `FancyPtycho.save_to_h5` of cdtools writes it."""
+    basis = np.array([[0, -PIXEL], [-PIXEL, 0], [0, 0]])
+    translations = (scan.positions - scan.size // 2) @ basis.T
+    return hdf5(
+        path,
+        obj=truth,
+        obj_basis=basis,
+        translations=translations,
+        state_dict__min_translation=np.zeros(2),
+    )
+
+
+@pytest.mark.parametrize(
+    "write", [cdtools_file, ptychodus_product, lambda *parts: shelves_file(*parts, True)]
+)
+@pytest.mark.parametrize(
+    "damage",
+    [lambda values: values[:0], lambda values: values.ravel()[:5], lambda values: values[None], None],
+    ids=["empty", "flat", "deeper", "NaN"],
+)
+def test_any_array_of_a_reference_that_is_damaged_is_refused_or_harmless(
+    scan, truth, tmp_path, write, damage
+):
+    whole = write(tmp_path / "whole.h5", truth, scan)
+    names = []
+    with h5py.File(whole) as file:
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    for name in names:
+        path = tmp_path / "damaged.h5"
+        path.write_bytes(whole.read_bytes())
+        with h5py.File(path, "a") as file:
+            values, attributes = file[name][...], dict(file[name].attrs)
+            del file[name]
+            if damage is not None:
+                file[name] = damage(values)
+            else:
+                file[name] = values if values.dtype.names else values * np.nan
+            file[name].attrs.update(attributes)
+        try:
+            reference = read_reference(path, scan)
+        except InputError:
+            continue
+        np.testing.assert_array_equal(reference.object, truth)
+        np.testing.assert_allclose(reference.origin, (0, 0), atol=1e-2)
 
 
 def test_an_object_of_another_scan_is_refused(scan, truth, tmp_path):

@@ -7,6 +7,7 @@ import re
 import h5py
 import numpy as np
 import pytest
+from scipy import constants
 
 from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
@@ -18,13 +19,35 @@ BEAM = "instrument_1/beam_1"
 
 
 @pytest.mark.parametrize("name", ["incident_beam_energy", "energy"])
-def test_an_energy_without_units_is_in_electron_volts(scan, explains, tmp_path, name):
-    changes = [(f"{BEAM}/incident_beam_energy", None, {}), (f"{BEAM}/{name}", 8000.0, {})]
+@pytest.mark.parametrize(("value", "unit"), [(8000.0, "eV"), (8.0, "keV"), (8000 * constants.eV, "J")])
+def test_an_energy_without_units_is_in_the_unit_of_a_photon(scan, explains, tmp_path, name, value, unit):
+    changes = [(f"{BEAM}/incident_beam_energy", None, {}), (f"{BEAM}/{name}", value, {})]
     lines = []
     back = read_scan(test_formats_nexus.write(tmp_path / "s.nxs", scan, changes=changes), log=lines.append)
     explains(back)
     assert back.pixel_size == pytest.approx(PIXEL, rel=1e-6)
-    assert "energy: 8000 taken as eV, since it has no units and no photon has as many joules" in lines
+    note = f"energy: {value:g} taken as {unit}, since it has no units"
+    assert (note in lines) == (unit != "J")
+
+
+@pytest.mark.parametrize(("value", "unit"), [(8265.6128, "eV"), (8.2656128, "keV"), (1.3242972e-15, "J")])
+def test_cxi_takes_energies_without_units_alike(scan, explains, tmp_path, value, unit):
+    changes = {f"{SOURCE}/wavelength": None, f"{SOURCE}/energy": value}
+    lines = []
+    back = read_scan(test_formats_cxi.write(tmp_path / "s.cxi", scan, **changes), log=lines.append)
+    explains(back, tolerance=5e-3)
+    assert back.wavelength == pytest.approx(1.5e-10, rel=1e-6)
+    assert (f"energy: {value:g} taken as {unit}, since it has no units" in lines) == (unit != "J")
+
+
+@pytest.mark.parametrize("value", [92.0, 1e-3, 1e7])
+def test_an_energy_that_could_be_several_is_refused_unless_the_wavelength_is_stated(scan, tmp_path, value):
+    changes = {f"{SOURCE}/wavelength": None, f"{SOURCE}/energy": value}
+    path = test_formats_cxi.write(tmp_path / "s.cxi", scan, **changes)
+    with pytest.raises(InputError, match=r"without units, .* attribute units: --wavelength"):
+        read_scan(path)
+    back = read_scan(path, options=ReadOptions(wavelength=1.5e-10))
+    assert back.pixel_size == pytest.approx(test_formats_cxi.PIXEL, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +55,8 @@ def test_an_energy_without_units_is_in_electron_volts(scan, explains, tmp_path, 
     [
         (f"{SOURCE}/energy", 8265.6128, "eV"),
         (f"{SOURCE}/energy", 8.2656128, "keV"),
-        (f"{DETECTOR}/distance", 2000.0, "mm"),
+        (f"{SOURCE}/wavelength", 1.5, "Angstroms"),
+        (f"{DETECTOR}/distance", 2000.0, "Millimetres"),
         (f"{DETECTOR}/x_pixel_size", 75.0, "um"),
         (TRANSLATION, None, "um"),
         (TRANSLATION, None, "micrometer"),

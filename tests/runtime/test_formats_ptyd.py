@@ -120,6 +120,7 @@ def test_what_ptypy_marks_as_none_is_missing(scan, tmp_path):
         ({"chunks/1/weights": np.zeros((7, 8, 8))}, r"weights has shape \(7, 8, 8\)"),
         ({"meta/psize": np.array([1e-5, 2e-5])}, "expected square pixels"),
         ({"meta/energy": -1.0}, "one positive energy in keV"),
+        ({"meta/energy": 800.0}, "is 800, expected at most 200 keV: is it in eV"),
     ],
 )
 def test_broken_content_is_refused(scan, tmp_path, changes, message):

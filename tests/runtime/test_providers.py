@@ -164,6 +164,13 @@ def test_a_plugin_that_is_none_is_refused(tmp_path):
         Session(artifact, f"plugin:Web={library}")
 
 
+def test_a_plugin_that_lacks_its_driver_is_a_failure_of_the_machine(tmp_path):
+    library = tmp_path / "driverless.so"
+    library.write_bytes(b"\0" * 5000 + b"CreateEpFactories")
+    with pytest.raises(DeviceError, match=r"driverless.so: onnxruntime does not take it"):
+        plugin_devices("Driverless", library)
+
+
 def test_a_plugin_is_registered_once_and_found_by_its_library(tmp_path, monkeypatch):
     # A second registration of onnxruntime-ep-webgpu 0.4 ended the process.
     library = tmp_path / "web.so"

@@ -22,14 +22,15 @@ from ptychonnx.runtime.formats.containers.hdf5_links import (
 from ptychonnx.runtime.formats.containers.hdf5_storage import unwritten
 from ptychonnx.runtime.formats.containers.memory import check_memory
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision, of_two_fields
-from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, LENGTH_UNITS, positive_number
+from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, LENGTH_UNITS, positive_number, unit_factor
 from ptychonnx.runtime.formats.read_options import ReadOptions
 
 __all__ = ["HDF5File", "attribute_text"]
 
 
-# X-rays and electrons have more electron volts than this, and no photon has as many joules.
-_LEAST_ELECTRON_VOLTS = 100.0
+# Energies without units are in the unit in which they are those of a photon; between 60 and 200, that of
+# extreme ultraviolet in eV or of hard X-rays in keV, nobody can tell.
+_PLAUSIBLE_ENERGIES = {"J": (1e-18, 1e-13), "keV": (0.1, 60.0), "eV": (200.0, 2e5)}
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,10 @@ class HDF5File:
         if dataset.dtype.names is not None and set(dataset.dtype.names) == {"real", "imag"}:
             # MATLAB's complex numbers; its arrays are column-major, so that images come out transposed.
             values = self.load(dataset, complete=False)
+            if values.ndim < 2:
+                raise InputError(
+                    f"{self.path}: {dataset.name} has shape {values.shape}, expected {expected}"
+                )
             return of_two_fields(values, f"{self.path}: {dataset.name}").swapaxes(-1, -2)
         return in_single_precision(self._array(expected, names, "c"), f"{self.path}: {dataset.name}")
 
@@ -166,18 +171,25 @@ class HDF5File:
         """The first of these lengths that exists, in metres, which is the unit without a `units` attribute."""
         return self._quantity(names, LENGTH_UNITS, "one positive length")
 
-    def energy(self, *names: str, electron_volts: bool = False) -> float | None:
-        """The first of these energies that exists, in joules, which is the unit without a `units` attribute.
+    def energy(self, *names: str) -> float | None:
+        """The first of these energies that exists, in joules.
 
-        With `electron_volts`, a number without units that no photon has in joules is taken as eV, and noted.
+        Without a `units` attribute the number tells the unit, which is noted unless it is joules.
+
+        Raises InputError if it does not.
         """
-        energy = self._quantity(names, ENERGY_UNITS, "one positive energy")
-        if energy is None or not electron_volts or energy < _LEAST_ELECTRON_VOLTS:
+        energy, dataset = self._quantity(names, ENERGY_UNITS, "one positive energy"), self.first(*names)
+        if energy is None or dataset is None or attribute_text(dataset, "units").strip():
             return energy
-        self.notes.append(
-            f"energy: {energy:g} taken as eV, since it has no units and no photon has as many joules"
+        for unit, (low, high) in _PLAUSIBLE_ENERGIES.items():
+            if low <= energy <= high:
+                if unit != "J":
+                    self.notes.append(f"energy: {energy:g} taken as {unit}, since it has no units")
+                return energy * ENERGY_UNITS[unit]
+        raise InputError(
+            f"{self.path}: {dataset.name} is {energy:g} without units, which could be no photon's energy or that of "
+            "several, expected an attribute units: --wavelength in metres overrides it"
         )
-        return energy * ENERGY_UNITS["eV"]
 
     def lengths(self, dataset: h5py.Dataset) -> NDArray[np.float64]:
         """A dataset of lengths in metres, converted by its `units` attribute."""
@@ -214,11 +226,11 @@ class HDF5File:
         name = attribute_text(dataset, "units").strip()
         if not name:
             return 1.0
-        if name not in units:
+        if (factor := unit_factor(name, units)) is None:
             raise InputError(
                 f"{self.path}: {dataset.name} is in {name!r}, expected one of {', '.join(units)}"
             )
-        return units[name]
+        return factor
 
 
 def attribute_text(item: h5py.Dataset | h5py.Group, name: str, default: str = "") -> str:

@@ -14,7 +14,7 @@ entry_1/instrument_1/detector_1/mask
 entry_1/instrument_1/detector_1/distance, x_pixel_size, y_pixel_size
     metres; the two sizes must agree, and one of them is enough, or none if `basis_vectors` have their length.
 entry_1/instrument_1/beam_1/incident_wavelength, or source_1/wavelength
-    metres; else beam_1/incident_energy or source_1/energy, joules.
+    metres; else beam_1/incident_energy or source_1/energy, joules, or eV and keV where the number says so.
 entry_1/instrument_1/source_1/illumination, or source_1/probe
     optional, complex [N, N], [modes, N, N] or [coherent, modes, N, N] (the first coherent part is used), in the
     sample plane, of any power: it is scaled so that sum |P|^2 is the mean number of counts in a pattern.
@@ -120,6 +120,7 @@ def read(file: HDF5File) -> RawScan:
         wavelength=wavelength,
         distance=file.length(f"{_DETECTOR}/distance"),
         hint=f"mark bad pixels in {_DETECTOR}/mask (0 = good), or ",
+        notes=tuple(file.notes),
     )
 
 
@@ -136,7 +137,7 @@ def _is_true(value: Any, where: str) -> bool:
 
 def _geometry(file: HDF5File, size: int) -> tuple[float, float]:
     """Wavelength and object pixel size in metres."""
-    wavelength = file.length(*_WAVELENGTH)
+    wavelength = file.options.wavelength or file.length(*_WAVELENGTH)
     if wavelength is None:
         energy = file.energy(*_ENERGY)
         if energy is None:

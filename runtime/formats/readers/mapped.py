@@ -42,7 +42,7 @@ from ptychonnx.runtime.formats.containers.single_precision import in_single_prec
 from ptychonnx.runtime.formats.containers.stacks import RasterStack
 from ptychonnx.runtime.formats.conversion.raster import raster_positions
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.quantities import LENGTH_UNITS, positive_number
+from ptychonnx.runtime.formats.quantities import LENGTH_UNITS, positive_number, unit_factor
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 from ptychonnx.runtime.formats.readers.mapped_arrays import MappedArrays
 from ptychonnx.runtime.formats.readers.position_units import POSITION_UNITS, UNIT_SUFFIX, positions_unit
@@ -265,4 +265,8 @@ def _metres(arrays: MappedArrays, key: str) -> float | None:
     number = positive_number(arrays.load(key, stored), arrays.where(key), "one positive number of metres")
     unit = attribute_text(stored, "units") if isinstance(stored, h5py.Dataset) else ""
     suffix = UNIT_SUFFIX.search(arrays.names[key].lower())
-    return number * LENGTH_UNITS.get(unit, METRES.get(POSITION_UNITS[suffix[1]], 1.0) if suffix else 1.0)
+    if not unit:
+        return number * (METRES.get(POSITION_UNITS[suffix[1]], 1.0) if suffix else 1.0)
+    if (factor := unit_factor(unit, LENGTH_UNITS)) is None:
+        raise InputError(f"{arrays.where(key)} is in {unit!r}, expected one of {', '.join(LENGTH_UNITS)}")
+    return number * factor

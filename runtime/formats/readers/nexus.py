@@ -17,8 +17,8 @@ sample `transformations/*`
     otherwise: axes of translation and rotation, each [n], [slow, fast], or one number, with `vector` (x, y, z), `units`
     and `depends_on`; together they move the sample.
 beam `incident_wavelength` or `wavelength`, else `incident_beam_energy`, `incident_energy` or `energy`
-    in the units of the attribute (m, nm, angstrom; eV, keV, J), or in metres or joules without one; an energy of
-    more than 100 is in eV, since no photon has as many joules.
+    in the units of the attribute (m, nm, angstrom; eV, keV, J), or in metres without one; an energy without units is
+    in that of J, keV and eV in which it is a photon's.
 
 Frame and sign
 --------------
@@ -145,13 +145,13 @@ def _translation(file: HDF5File, entry: str, detector: str, n: int) -> tuple[NDA
 
 def _wavelength(file: HDF5File, instrument: str) -> float | None:
     beams = [*_children(file, instrument, "NXbeam"), f"{instrument}/beam_1"]
-    wavelength = file.length(
+    wavelength = file.options.wavelength or file.length(
         *(f"{beam}/{name}" for beam in beams for name in ("incident_wavelength", "wavelength"))
     )
     if wavelength is not None:
         return wavelength
     names = ("incident_beam_energy", "incident_energy", "energy")
-    energy = file.energy(*(f"{beam}/{name}" for beam in beams for name in names), electron_volts=True)
+    energy = file.energy(*(f"{beam}/{name}" for beam in beams for name in names))
     return None if energy is None else wavelength_of_energy(energy)
 
 

@@ -158,7 +158,7 @@ def combined_layers(file: HDF5File) -> NDArray[np.complex64]:
     # A product beyond the range of float32 is refused like an infinite value.
     with np.errstate(invalid="ignore", over="ignore"):
         whole = np.prod(layers, axis=0) if layers.ndim == 3 else layers
-    if whole.ndim != 2 or whole.size == 0:
+    if whole.ndim != 2 or layers.size == 0:
         raise InputError(f"{file.path}: object has shape {layers.shape}, expected [layers, rows, columns]")
     return whole
 

@@ -35,6 +35,8 @@ from ptychonnx.runtime.formats.read_options import Conventions
 __all__ = ["matches", "read"]
 
 _BLOCK = 64
+# keV; more is an energy in eV.
+_LARGEST_ENERGY = 200.0
 
 
 def matches(file: HDF5File) -> bool:
@@ -166,7 +168,12 @@ def _geometry(file: HDF5File, size: int) -> tuple[float | None, float | None]:
         return None, None
     where = f"{file.path}: {energy.name}"
     kilo_electron_volts = positive_number(file.load(energy), where, "one positive energy in keV")
-    wavelength = wavelength_of_energy(kilo_electron_volts * ENERGY_UNITS["keV"])
+    if kilo_electron_volts > _LARGEST_ENERGY and file.options.wavelength is None:
+        raise InputError(
+            f"{where} is {kilo_electron_volts:g}, expected at most {_LARGEST_ENERGY:g} keV: is it in eV? --wavelength "
+            "in metres overrides it"
+        )
+    wavelength = file.options.wavelength or wavelength_of_energy(kilo_electron_volts * ENERGY_UNITS["keV"])
     if distance is None or psize is None:
         return wavelength, None
     sides = np.asarray(file.load(psize), dtype=np.float64).reshape(-1)

@@ -45,6 +45,7 @@ from ptychonnx.runtime.formats.containers.npz import (
     real_array,
 )
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
+from ptychonnx.runtime.formats.quantities import positive_number
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.formats.readers.objects import SAME_PIXELS, archive_pixel_size, hdf5_pixel_size
 from ptychonnx.runtime.formats.readers.ptychodus import placed_object
@@ -158,10 +159,13 @@ def _from_ptypy(file: HDF5File, scan: Scan) -> Reference:
 
 def _from_ptychoshelves(file: HDF5File, scan: Scan) -> Reference:
     whole = file.complex("complex [rows, columns]", "object")
-    window = np.array(file.complex("complex [modes, N, N]", "probe").shape[-2:])
+    window = file.complex("complex [modes, N, N]", "probe").shape[-2:]
     corners = file.real("(x, y) in pixels [n, 2]", _SHELVES).astype(np.float64)[::-1].T
-    _check_pixel_size(file.path, float(file.real("metres", "p/dx_spec").reshape(-1)[0]), scan)
-    if (corners < 0).any():
+    side = file.real("metres", "p/dx_spec").reshape(-1)[:1]
+    _check_pixel_size(
+        file.path, positive_number(side, f"{file.path}: p/dx_spec", "a positive number of metres"), scan
+    )
+    if (corners < 0).any() and whole.ndim == len(window) == corners.shape[-1] == 2:
         corners = corners + np.ceil((np.array(whole.shape) - window) / 2) - 1
     return _at_corners(file.path, whole, corners, scan)
 
@@ -170,10 +174,11 @@ def _from_cdtools(file: HDF5File, scan: Scan) -> Reference:
     basis = file.real("metres [3, 2]", "obj_basis").astype(np.float64)
     translations = file.real("metres [n, 3]", "translations").astype(np.float64)
     first = file.real("pixels [2]", "state_dict/min_translation").astype(np.float64)
-    if basis.shape != (3, 2) or translations.shape[1:] != (3,) or first.shape != (2,):
+    shaped = basis.shape == (3, 2) and translations.shape[1:] == (3,) and first.shape == (2,)
+    if not (shaped and np.isfinite(basis).all()):
         raise InputError(
             f"{file.path}: obj_basis {basis.shape}, translations {translations.shape} and min_translation "
-            f"{first.shape}, expected [3, 2], [n, 3] and [2]"
+            f"{first.shape}, expected finite [3, 2], [n, 3] and [2]"
         )
     whole = file.complex("complex [rows, columns]", "obj")
     return _at_corners(file.path, whole, translations @ np.linalg.pinv(basis).T - first, scan)
@@ -193,8 +198,8 @@ def _at_corners(path: Path, whole: NDArray, corners: NDArray[np.float64], scan: 
     """An object whose file has the corner (row, column) of each window in its own pixels."""
     if corners.shape != (len(scan), 2) or whole.ndim != 2:
         raise InputError(
-            f"{path}: has an object {whole.shape} and {len(corners)} positions, expected [rows, columns] and "
-            f"{len(scan)}, one for each pattern of {scan.name}"
+            f"{path}: has an object {whole.shape} and positions {corners.shape}, expected [rows, columns] and "
+            f"{(len(scan), 2)}, one for each pattern of {scan.name}"
         )
     origin = _shift(path, window_corners(scan.positions, scan.size) - corners, scan)
     return _placed(path, whole, origin, scan)
