@@ -259,6 +259,10 @@ def _register(name: str, path: str) -> None:
 
 def _is_plugin(path: str) -> bool:
     """Whether a library exports what plugin providers do, so that one that does not load lacks its driver."""
-    with open(path, "rb") as file, contextlib.suppress(ValueError), mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+    with (
+        open(path, "rb") as file,
+        contextlib.suppress(ValueError),
+        mmap(file.fileno(), 0, access=ACCESS_READ) as content,
+    ):
         return content.find(_PLUGIN_ENTRY) >= 0
     return False

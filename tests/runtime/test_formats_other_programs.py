@@ -382,7 +382,9 @@ def test_an_object_of_ptychoshelves_is_a_reference(scan, truth, tmp_path, from_m
     np.testing.assert_allclose(reference.origin, (0, 0), atol=1e-9)
     with pytest.raises(InputError, match="its positions differ from those of known"):
         read_reference(path, replace(scan, positions=scan.positions[::-1].copy()))
-    with pytest.raises(InputError, match=r"positions \(20, 2\), expected .* and \(19, 2\), one for each pattern"):
+    with pytest.raises(
+        InputError, match=r"positions \(20, 2\), expected .* and \(19, 2\), one for each pattern"
+    ):
         read_reference(path, scan.subset(np.arange(19)))
 
 

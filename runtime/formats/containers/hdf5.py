@@ -131,9 +131,7 @@ class HDF5File:
             # MATLAB's complex numbers; its arrays are column-major, so that images come out transposed.
             values = self.load(dataset, complete=False)
             if values.ndim < 2:
-                raise InputError(
-                    f"{self.path}: {dataset.name} has shape {values.shape}, expected {expected}"
-                )
+                raise InputError(f"{self.path}: {dataset.name} has shape {values.shape}, expected {expected}")
             return of_two_fields(values, f"{self.path}: {dataset.name}").swapaxes(-1, -2)
         return in_single_precision(self._array(expected, names, "c"), f"{self.path}: {dataset.name}")
 

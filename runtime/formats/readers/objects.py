@@ -110,7 +110,9 @@ def hdf5_pixel_size(file: HDF5File) -> float | None:
         return _size(file.real("metres", _PTYCHODUS_IN_CXI))
     if file.has("obj_basis"):
         sides = np.linalg.norm(file.real("metres [3, 2]", "obj_basis"), axis=0)
-        return _size(sides) if sides.ndim and np.allclose(sides, sides[:1], rtol=SAME_PIXELS, atol=0) else None
+        return (
+            _size(sides) if sides.ndim and np.allclose(sides, sides[:1], rtol=SAME_PIXELS, atol=0) else None
+        )
     if not file.has("object"):
         return None
     return _size(file.dataset("an object", "object").attrs.get("pixel_width_m"))
