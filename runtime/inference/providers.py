@@ -259,10 +259,7 @@ def _register(name: str, path: str) -> None:
 
 def _is_plugin(path: str) -> bool:
     """Whether a library exports what plugin providers do, so that one that does not load lacks its driver."""
-    with (
-        open(path, "rb") as file,
-        contextlib.suppress(ValueError),
-        mmap(file.fileno(), 0, access=ACCESS_READ) as content,
-    ):
+    if not Path(path).stat().st_size:
+        return False
+    with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         return content.find(_PLUGIN_ENTRY) >= 0
-    return False

@@ -121,6 +121,7 @@ def test_rows_of_metadata_outside_the_crop_decide_nothing(tmp_path):
     [
         *((dtype, 2**16 - 1) for dtype in (np.uint32, np.int64, np.float32, np.float64)),
         *((dtype, 2**15 - 1) for dtype in (np.uint32, np.int64, np.float32, np.float64)),
+        *((dtype, 2**16 - 2) for dtype in (np.uint16, np.uint32, np.float32)),
         (np.uint8, 2**8 - 1),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from tests.runtime import test_formats_cxi
-from tests.runtime.test_formats_cxi import DETECTOR, TRANSLATION
+from tests.runtime.test_formats_cxi import DETECTOR, SOURCE, TRANSLATION
 
 DATA = f"{DETECTOR}/data"
 MAPPED = ReadOptions(mapping={"patterns": "data", "positions": "positions"})
@@ -170,6 +170,18 @@ def test_a_link_that_leads_nowhere_is_named(scan, tmp_path):
 
 
 @pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", [f"{SOURCE}/probe", f"{DETECTOR}/mask", f"{SOURCE}/wavelength"])
+@pytest.mark.parametrize("link", [h5py.SoftLink("/gone"), h5py.ExternalLink("gone.h5", "/x")])
+def test_an_optional_array_behind_a_link_to_nowhere_is_not_left_out(scan, tmp_path, name, link):
+    path = test_formats_cxi.write(tmp_path / "s.cxi", scan, **{name: None})
+    with h5py.File(path, "a") as file:
+        file[name] = link
+    with pytest.raises(
+        InputError, match=rf"{name} is a link that leads nowhere \(.*gone.*\), expected a dataset"
+    ):
+        read_scan(path)
+
+
 def test_a_fifo_is_not_opened(scan, tmp_path):
     path = replaced(tmp_path / "s.cxi", scan, linked(h5py.ExternalLink("pipe", "/data")))
     os.mkfifo(tmp_path / "pipe")
@@ -195,7 +207,7 @@ def test_raw_storage_in_another_folder_is_not_read(scan, tmp_path):
 
 def test_a_cycle_of_links_ends(scan, tmp_path):
     path = replaced(tmp_path / "s.cxi", scan, linked(h5py.SoftLink(f"/{DATA}")))
-    with pytest.raises(InputError, match="not a known scan file"):
+    with pytest.raises(InputError, match=f"{DATA} is a link that leads nowhere"):
         read_scan(path)
     whole = test_formats_cxi.write(tmp_path / "t.cxi", scan)
     with h5py.File(whole, "a") as file:

@@ -141,3 +141,19 @@ def test_no_chunks_are_refused(tmp_path):
         file.create_group("chunks"), file.create_group("meta")
     with pytest.raises(InputError, match="no chunk chunks/0"):
         read_scan(tmp_path / "s.ptyd")
+
+
+@pytest.mark.parametrize("known", ["positions", "indices", None])
+def test_a_chunk_that_is_missing_does_not_shift_the_positions_of_others(scan, tmp_path, known):
+    gone = {f"chunks/1/{name}": None for name in ("data", "indices", "positions", "weights")}
+    others = ("positions", "indices") if known is None else {"positions", "indices"} - {known}
+    gone |= {f"chunks/{number}/{name}": None for number in (0, 2) for name in others}
+    path = write(tmp_path / "s.ptyd", scan, **gone)
+    if known is None:
+        with pytest.raises(InputError, match="chunks/0, chunks/2 without positions or indices"):
+            read_scan(path)
+        return
+    back = read_scan(path)
+    kept = np.r_[0:7, 14:20]
+    expected = scan.positions[kept] - scan.positions[kept].min(axis=0)
+    np.testing.assert_allclose(back.positions - back.positions.min(axis=0), expected, atol=1e-3)

@@ -105,18 +105,32 @@ class HDF5File:
         return isinstance(self.get(name), h5py.Group)
 
     def first(self, *names: str) -> h5py.Dataset | None:
-        """The first of these datasets that exists."""
+        """The first of these datasets that exists.
+
+        Raises InputError if none does, and a link of one of the names leads nowhere.
+        """
+        dataset = self._existing(*names)
+        if dataset is None and (links := self._dangling_names(*names)):
+            raise InputError(
+                f"{self.path}: {links[0]} is a link that leads nowhere ({self.dangling(links[0])}), expected a dataset"
+            )
+        return dataset
+
+    def _existing(self, *names: str) -> h5py.Dataset | None:
         return next((self.get(name) for name in names if self.has(name)), None)
+
+    def _dangling_names(self, *names: str) -> list[str]:
+        return [name for name in names if self.dangling(name)]
 
     def dataset(self, expected: str, *names: str) -> h5py.Dataset:
         """The first of these datasets that exists.
 
         Raises InputError if none does.
         """
-        dataset = self.first(*names)
+        dataset = self._existing(*names)
         if dataset is None:
-            links = [target for name in names if (target := self.dangling(name))]
-            reason = f" (a link to {links[0]}, which is missing)" if links else ""
+            links = self._dangling_names(*names)
+            reason = f" (a link to {self.dangling(links[0])}, which is missing)" if links else ""
             raise InputError(f"{self.path}: no dataset {' or '.join(names)}{reason}, expected {expected}")
         return dataset
 

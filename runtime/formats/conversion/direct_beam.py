@@ -17,7 +17,7 @@ __all__ = ["DirectBeamEstimate", "estimate_direct_beam", "stuck_marks"]
 # Number of patterns whose mean shows where the direct beam is.
 _SAMPLE = 16
 _LARGEST_SIDE = 512
-_MARKS_16: tuple[int, ...] = (2**16 - 1, 2**15 - 1)
+_MARKS_16: tuple[int, ...] = (2**16 - 1, 2**16 - 2, 2**15 - 1)
 _MARKS_8: tuple[int, ...] = (2**8 - 1,)
 # A pixel counts up to this multiple of its brightest neighbour: hot pixels have no bright neighbours.
 _HOT = 4.0
@@ -62,13 +62,15 @@ class DirectBeamEstimate:
 
 
 def stuck_marks(stack: Stack, where: str) -> dict[int, NDArray[np.bool_]]:
-    """Pixels [rows, columns] that hold a mark of 16 bits in a wider type, or of 8 bits, in every frame of a sample.
+    """Pixels [rows, columns] that hold a mark of 16 bits, or of 8 bits in their own type, in every frame of a sample.
 
     By the mark.
     """
     n, height, width = stack.shape
     kind, size = stack.dtype.kind, stack.dtype.itemsize
-    marks = _MARKS_16 if kind == "f" or size > 2 else _MARKS_8 if kind == "u" and size == 1 else ()
+    # The largest value of the type itself is never a count, see `valid_values`.
+    narrow = {("u", 1): _MARKS_8, ("u", 2): _MARKS_16[1:2]}
+    marks = _MARKS_16 if kind == "f" or size > 2 else narrow.get((kind, size), ())
     if n < 3 or kind not in "iuf" or not marks:
         return {}
     stuck = {mark: np.ones((height, width), dtype=bool) for mark in marks}

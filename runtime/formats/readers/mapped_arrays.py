@@ -93,7 +93,9 @@ class MappedArrays:
         """Datasets of a group, or of a pattern of names, in the order of their numbers."""
         group, _, pattern = (name, "/", "*") if file.has_group(name) else name.rpartition("/")
         names = _in_order(fnmatch.filter(file.names(group or "/"), pattern))
-        parts: list[Any] = [file.first(f"{group}/{one}") for one in names]
+        parts: list[Any] = [
+            file.get(f"{group}/{one}") if file.has(f"{group}/{one}") else None for one in names
+        ]
         while parts and parts[-1] is None:
             parts.pop()
         if len(parts) < len(names):

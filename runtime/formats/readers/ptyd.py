@@ -126,6 +126,10 @@ def _planned(
         [np.arange(0)] + [file.load(part).reshape(-1) for part in parts if part is not None]
     )
     if any(part is None for part in parts):
+        if chunks != [f"chunks/{number}" for number in range(len(chunks))]:
+            raise InputError(
+                f"{file.path}: has {', '.join(chunks)} without positions or indices, expected all chunks from 0 on"
+            )
         return positions[: sum(lengths)]
     if len(indices) != sum(lengths) or indices.min() < 0 or indices.max() >= len(positions):
         raise InputError(
