@@ -9,6 +9,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.read_options import METRES
 
 __all__ = [
+    "ANGLE_UNITS",
     "ENERGY_UNITS",
     "LENGTH_UNITS",
     "energy_of_wavelength",
@@ -25,6 +26,11 @@ LENGTH_UNITS = METRES | {
 }  # fmt: skip
 ENERGY_UNITS = {
     "J": 1.0, "joule": 1.0, "eV": constants.eV, "ev": constants.eV, "EV": constants.eV, "keV": 1e3 * constants.eV,
+}  # fmt: skip
+
+# In radians.
+ANGLE_UNITS = {
+    "deg": np.pi / 180, "degree": np.pi / 180, "°": np.pi / 180, "rad": 1.0, "radian": 1.0, "mrad": 1e-3, "urad": 1e-6,
 }  # fmt: skip
 
 

@@ -230,6 +230,41 @@ def test_an_axis_is_a_direction_whatever_its_length(scan, tmp_path):
         read_scan(rotated(tmp_path, scan, 61.0, length=0.0))
 
 
+@pytest.mark.parametrize(
+    ("angle", "unit"), [(np.pi / 3, "radians"), (1e3 * np.pi / 3, "mrad"), (60, "Degrees")]
+)
+def test_angles_are_in_the_unit_that_the_file_states(scan, tmp_path, angle, unit):
+    path = rotated(tmp_path, scan, angle)
+    with h5py.File(path, "a") as file:
+        (axis,) = [f"{entry}/sample_1/transformations/angle" for entry in file]
+        file[axis].attrs["units"] = unit
+    np.testing.assert_allclose(
+        np.ptp(read_scan(path).positions, axis=0), np.ptp(scan.positions, axis=0) * [1, 0.5]
+    )
+    with h5py.File(path, "a") as file:
+        file[axis].attrs["units"] = "gon"
+    with pytest.raises(InputError, match="angle is in 'gon', expected one of deg, degree"):
+        read_scan(path)
+
+
+def whole_numbers(path, scan):
+    """Counts where PtychoPINN's files have amplitudes."""
+    counts = np.rint(np.square(scan.diffraction, dtype=np.float64)).astype(np.float32)
+    rows, columns = scan.positions.T
+    np.savez(path, diffraction=counts, xcoords=columns, ycoords=rows, probeGuess=scan.probe[0])
+    return path
+
+
+def test_amplitudes_that_are_whole_numbers_are_named(scan, explains, tmp_path):
+    lines = []
+    path = whole_numbers(tmp_path / "s.npz", scan)
+    read_scan(path, log=lines.append)
+    assert any("holds whole numbers up to" in line and "--quantity counts?" in line for line in lines)
+    lines.clear()
+    explains(read_scan(path, options=ReadOptions(quantity="counts"), log=lines.append), tolerance=5e-3)
+    assert not any("whole numbers" in line for line in lines)
+
+
 def test_a_rotated_stage_of_unknown_order_is_refused(scan, tmp_path):
     with pytest.raises(InputError, match=r"angle rotates the sample by 60 degrees, expected depends_on"):
         read_scan(rotated(tmp_path, scan, 60.0, ordered=False))

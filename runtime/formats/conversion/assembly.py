@@ -17,7 +17,12 @@ from ptychonnx.runtime.formats.conversion.direct_beam import (
     stuck_marks,
 )
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, Frames, lazy_frames
-from ptychonnx.runtime.formats.conversion.plausibility import check_far_field, check_plausible, positions_note
+from ptychonnx.runtime.formats.conversion.plausibility import (
+    check_far_field,
+    check_plausible,
+    counts_note,
+    positions_note,
+)
 from ptychonnx.runtime.formats.conversion.probe_window import fitted_probe, probe_of_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
@@ -95,7 +100,10 @@ def assemble(
         raw.hint,
         raw.path.name,
     )
-    for note in frames.notes + _frame_notes(options, plan):
+    if conventions.quantity.value == "amplitude" and options.quantity is None:
+        first = raw.patterns[slice(0, 1), slice(None), slice(None)]
+        frames.notes.append(counts_note(first))
+    for note in filter(None, frames.notes + _frame_notes(options, plan)):
         log(note)
     return scan_of_frames(raw, frames, plan, conventions, options, log, estimate=estimate)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns, refuse_dark
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
-from ptychonnx.runtime.formats.conversion.plausibility import check_plausible, positions_note
+from ptychonnx.runtime.formats.conversion.plausibility import check_plausible, counts_note, positions_note
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 
@@ -43,9 +43,9 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
     if isinstance(scan.diffraction, LazyAmplitudes):
         # An invalid pattern of the sample is named when it is read.
         with suppress(InputError):
-            _doubt_direct_beam(scan, where, log)
+            _doubts(scan, where, log)
         return replace(scan, diffraction=_lit(scan.diffraction, where, scan.name))
-    _doubt_direct_beam(scan, where, log)
+    _doubts(scan, where, log)
     numbers = np.flatnonzero(
         dark_patterns(scan.diffraction, scan.mask, "amplitude", None, scan.size // 2, where)
     )
@@ -58,8 +58,10 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
     return scan.subset(np.setdiff1d(np.arange(len(scan)), numbers))
 
 
-def _doubt_direct_beam(scan: Scan, where: str, log: Callable[[str], None]) -> None:
-    """Say so if the mean pattern has the direct beam elsewhere than in the centre."""
+def _doubts(scan: Scan, where: str, log: Callable[[str], None]) -> None:
+    """Say so if the patterns look like counts, or the mean pattern has the direct beam elsewhere than in the centre."""
+    if note := counts_note(scan.diffraction[0]):
+        log(note)
     beam = estimate_direct_beam(scan.diffraction, scan.mask, where)
     centre = scan.size // 2
     off = max(abs(place - centre) for place in beam.pixel)

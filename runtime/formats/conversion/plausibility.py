@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength
 
-__all__ = ["check_far_field", "check_plausible", "positions_note"]
+__all__ = ["check_far_field", "check_plausible", "counts_note", "positions_note"]
 
 # Object pixels from a tenth of an atom's radius to a millimetre.
 _PIXELS = (1e-12, 1e-3)
@@ -21,6 +21,8 @@ _OUTLIER = 100.0
 _REPEATED = 0.1
 # Steps of fewer pixels, in a scan that spans less than a window, are in another unit.
 _LEAST_STEP = 0.5
+# Amplitudes that are whole numbers by chance are smaller.
+_LEAST_COUNT = 8.0
 # A nearest neighbour that is this many times farther than at other positions.
 _APART = 5.0
 
@@ -100,6 +102,15 @@ def positions_note(positions: NDArray[np.float64], size: int) -> str:
             f"about {step:.3g}: is it an outlier?"
         )
     return ""
+
+
+def counts_note(pattern: NDArray) -> str:
+    """A line for the user if a pattern of amplitudes holds whole numbers alone, as one of photon counts does."""
+    values = np.asarray(pattern, dtype=np.float64)
+    brightest = float(values.max(initial=0, where=np.isfinite(values)))
+    if brightest < _LEAST_COUNT or (values != np.rint(values)).any():
+        return ""
+    return f"quantity: amplitude, but a pattern holds whole numbers up to {brightest:g}: is it --quantity counts?"
 
 
 def check_far_field(

@@ -42,7 +42,7 @@ from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_text
 from ptychonnx.runtime.formats.containers.stacks import RasterStack, Stack
 from ptychonnx.runtime.formats.conversion.detector_geometry import object_pixel_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.quantities import wavelength_of_energy
+from ptychonnx.runtime.formats.quantities import ANGLE_UNITS, unit_factor, wavelength_of_energy
 from ptychonnx.runtime.formats.read_options import Convention, Conventions
 
 __all__ = ["matches", "read", "sample_positions"]
@@ -232,5 +232,7 @@ def _values(file: HDF5File, axis: h5py.Dataset, n: int, *, rotation: bool) -> ND
         )
     if not rotation:
         return file.lengths(axis).reshape(-1)
-    angles = file.load(axis).astype(np.float64).reshape(-1)
-    return angles if attribute_text(axis, "units").startswith("rad") else np.deg2rad(angles)
+    unit = attribute_text(axis, "units").strip() or "deg"
+    if (factor := unit_factor(unit, ANGLE_UNITS)) is None:
+        raise InputError(f"{file.path}: {axis.name} is in {unit!r}, expected one of {', '.join(ANGLE_UNITS)}")
+    return file.load(axis).astype(np.float64).reshape(-1) * factor
