@@ -102,12 +102,13 @@ def run_campaign(
 ) -> list[Case]:
     """Damage `count` inputs, the subjects in turn, and judge what each command makes of it.
 
-    With a `journal`, to which each case is appended, a campaign that ended after some `minutes` goes on.
+    With a `journal`, to which each case is appended, a campaign that ended after some `minutes` goes on. It judges
+    the faults of earlier turns again, since they may have been mended.
     """
     _load(every)
     cases = _earlier(journal, seed)
-    if len(cases) >= count:
-        return cases[:count]
+    faults = [number for number, case in cases.items() if case.outcome == "fault"]
+    numbers = [*faults, *(number for number in range(count) if number not in cases)]
     end = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as folder:
         root, work = Path(folder) / "whole", Path(folder) / "work"
@@ -116,29 +117,29 @@ def run_campaign(
         expected = {subject.name: _run(subject, root, work, "") for subject in subjects}
         if failed := {name: run.lines for name, run in expected.items() if run.code}:
             raise RuntimeError(f"undamaged inputs are refused: {failed}")
-        for number in range(len(cases), count):
+        for number in numbers:
             if time.monotonic() > end:
                 break
             subject = subjects[number % len(subjects)]
             chance = random.Random(f"{seed} {number}")
             case = _case(subject, root, work, chance, expected[subject.name])
-            cases.append(case)
+            cases[number] = case
             if journal is not None:
                 with journal.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"seed": seed, **asdict(case)}) + "\n")
+                    file.write(json.dumps({"seed": seed, "number": number, **asdict(case)}) + "\n")
                 if case.outcome in {"fault", "changed"}:
                     print(f"{number}: {case}", flush=True)
-    return cases
+    return [cases[number] for number in sorted(cases)]
 
 
-def _earlier(journal: Path | None, seed: int) -> list[Case]:
-    """The cases of an earlier run of the same campaign."""
+def _earlier(journal: Path | None, seed: int) -> dict[int, Case]:
+    """The cases of earlier turns of the same campaign by number; the last one counts."""
     if journal is None or not journal.exists():
-        return []
+        return {}
     rows = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
     if any(row.pop("seed") != seed for row in rows):
         raise RuntimeError(f"{journal}: of another seed, expected {seed}")
-    return [Case(**row) for row in rows]
+    return {row.pop("number"): Case(**row) for row in rows}
 
 
 def _load(frameworks: bool = False) -> None:
