@@ -45,6 +45,8 @@ __all__ = ["live"]
 
 _logger = logging.getLogger("ptychonnx.harness.live")
 
+# Of a batch at a beamline: what people see lags by up to three.
+_SLOW_BATCH_SECONDS = 0.5
 _FILES_ONLY = (
     "mapping",
     "companion",
@@ -139,7 +141,14 @@ def live(
         networks += stack.enter_context(remote_sessions(servers, connection))
         (network,) = networks
         check_network(network, settings)
-        warm_up(network, settings)
+        seconds = warm_up(network, settings)
+        if seconds > _SLOW_BATCH_SECONDS and settings.batch > 1:
+            _logger.warning(
+                "a batch of %d patterns takes %.1f s, and a frame waits for up to three of them: a smaller --batch lags "
+                "less",
+                settings.batch,
+                seconds,
+            )
         progress = stack.enter_context(report_progress())
         progress.stage(f"Waiting for {frames}", None, "patterns")
         page = None
@@ -159,7 +168,7 @@ def live(
             _report(path, series, network, settings.batch)
 
         sources = _open_sources(frames, positions)
-        run = LiveRun(network, *sources, settings, streams, finished, _observer(progress, page))
+        run = LiveRun(network, *sources, settings, streams, finished, _observer(progress, page), seconds)
         with _terminated_like_interrupted(), run:
             run.run()
         if page is not None:

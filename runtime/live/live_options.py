@@ -39,7 +39,7 @@ class LiveOptions(BaseModel):
         gt=0,
         le=1e6,
         allow_inf_nan=False,
-        description="How long frames wait for a full batch, in seconds",
+        description="How long frames wait for a full batch, in seconds; at least as long as a batch takes",
         json_schema_extra={"metavar": "SECONDS"},
     )
     interpolate: bool = Field(

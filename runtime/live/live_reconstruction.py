@@ -61,12 +61,19 @@ class FinishedSeries:
     report: LiveReport
 
 
-def warm_up(network: Predictor, settings: LiveSettings) -> None:
-    """Run the network and the stitching kernel once, so that the first frames do not wait for what loads late."""
+def warm_up(network: Predictor, settings: LiveSettings) -> float:
+    """Run the network and the stitching kernel, so that the first frames do not wait for what loads late.
+
+    Returns the seconds that a batch takes.
+    """
     n = network.contract.n
     scan = Scan(np.ones((settings.batch, n, n), np.float32), np.zeros((settings.batch, 2)), settings.probe)
-    patches = _predicted(network, scan, network.beam(scan))
+    beam = network.beam(scan)
+    patches = _predicted(network, scan, beam)
     GrowingObject(np.ones((n, n)), synchronise=False).add(patches, scan.positions)
+    start = time.monotonic()
+    _predicted(network, scan, beam)
+    return time.monotonic() - start
 
 
 def _predicted(network: Predictor, scan: Scan, beam: Beam) -> NDArray[np.complex64]:

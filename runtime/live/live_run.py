@@ -55,6 +55,7 @@ class LiveRun:
         options: LiveOptions,
         finished: Callable[[FinishedSeries], None],
         observe: Observer = lambda current, waiting: None,
+        batch_seconds: float = 0.0,
     ) -> None:
         """Prepare; entering the `with` block begins to receive.
 
@@ -64,8 +65,11 @@ class LiveRun:
             Called with each series at its end, or at an interruption: writes the file.
         observe
             Called after every step with the growing series and the number of frames that wait.
+        batch_seconds
+            How long a batch takes, as `warm_up` measured it.
         """
         self._network, self._settings, self._options = network, settings, options
+        self._batch_seconds = batch_seconds
         self._finished, self._observe = finished, observe
         self._positions = positions
         self._frame_inbox: Inbox[FrameEvent] = Inbox(1e9 * options.buffer)
@@ -115,17 +119,21 @@ class LiveRun:
             raise
 
     def _step(self) -> None:
-        self._take_positions()
-        wait = self._options.linger if self._ended is None else _LAST_SAMPLE_SECONDS / 5
-        events = self._frame_inbox.take(self._settings.batch, wait)
+        # A batch that is not full takes as long as one that is. Run early, it would hold up the frames behind it, and the
+        # queue would never empty although the network is fast enough.
+        wait = max(self._options.linger, self._batch_seconds)
+        events = self._frame_inbox.take(
+            self._settings.batch, wait if self._ended is None else _LAST_SAMPLE_SECONDS / 5
+        )
         if events:
             self._heard = time.monotonic()
+        # Patches whose positions came meanwhile do not wait for the next prediction.
+        self._place()
         # Without its header and end, one series follows another in the same batch.
         for series, group in groupby(events, key=lambda event: event.series):
             self._use(series, list(group))
+        self._place()
         if self._current is not None:
-            self._take_positions()
-            self._current.place(self._positions.unit)
             self._observe(self._current, len(self._frame_inbox))
             if self._is_over(self._current):
                 self._finish()
@@ -135,6 +143,11 @@ class LiveRun:
                 f"{self._options.silence:g} s, expected frames of a detector: is the address right, does it send, and "
                 "is no other receiver connected?"
             )
+
+    def _place(self) -> None:
+        self._take_positions()
+        if self._current is not None:
+            self._current.place(self._positions.unit)
 
     def _use(self, series: int, events: list[FrameEvent]) -> None:
         """Take events of one series: a header, an end, or images."""
@@ -148,7 +161,9 @@ class LiveRun:
         if self._current is None:
             return
         if images := [event for event in events if not isinstance(event, SeriesBegin | SeriesEnd)]:
+            start = time.monotonic()
             self._current.add(images)
+            self._batch_seconds = time.monotonic() - start
         if any(isinstance(event, SeriesEnd) for event in events):
             self._ended = time.monotonic()
 
