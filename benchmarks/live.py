@@ -7,9 +7,9 @@ rate_ratio
     the clock are in the runs. Both run once in each round, alternately; the ratio is the median of the ratios within a
     round. `late_ratio` is the same with positions 700 frames late, `watched_ratio` with the page open in Chromium.
 calm
-    The same at 80 % of the sustained rate, with the page open: median and 99th percentile from the arrival of a frame
-    to the growing object, and of the age of what is drawn in the browser. A frame is on the screen after at most the
-    sum of both and the time between two copies.
+    The same at 80 % of the sustained rate, with the page open and a position sent with every frame: median and 99th
+    percentile from the arrival of a frame to the growing object, and of the age of what is drawn in the browser. A
+    frame is on the screen after at most the sum of both and the time between two copies.
 memory_ratio
     Peak memory of `live` over that of `reconstruct` on one long scan, each in a process of its own, with a network that
     only recognises patterns: neither its weights nor its time hide what each frame leaves behind. It is read from the
@@ -176,7 +176,14 @@ class Bench:
         return {"rate": 1000 / float(match[1]), "memory_mb": memory, "cpu_ms": measured(text)["network_ms"]}
 
     def live(
-        self, rate: float, *, protocol: str = "zmq", late: int = 0, watched: bool = False, buffer: float = 0.5
+        self,
+        rate: float,
+        *,
+        protocol: str = "zmq",
+        late: int = 0,
+        together: int = 20,
+        watched: bool = False,
+        buffer: float = 0.5,
     ) -> dict[str, Any]:
         """Rate, latencies and memory of `live` while `replay` sends, or ("file") from the file itself."""
         address, positions, page = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", free_port()
@@ -201,7 +208,8 @@ class Bench:
                     "--rate",
                     str(rate),
                 ]
-                + ["--positions-late", str(late), "--frames", address, "--positions", positions]
+                + ["--positions-late", str(late), "--positions-batch", str(together)]
+                + ["--frames", address, "--positions", positions]
             )
         )
         positions = f"zmq://{positions}"
@@ -295,7 +303,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
         for name, changes in kinds.items():
             runs[name].append(bench.kept(f"{name} {index}", partial(bench.live, UNLIMITED, **changes)))
     sustained = statistics.median(run["rate"] for run in runs["live"])
-    calm = bench.kept("calm", partial(bench.live, 0.8 * sustained, watched=True))
+    calm = bench.kept("calm", partial(bench.live, 0.8 * sustained, together=1, watched=True))
     for protocol in ("stream2", "pva", "swmr"):
         # PV Access cannot hold a sender back.
         rate = 0.5 * sustained if protocol == "pva" else UNLIMITED
@@ -331,7 +339,7 @@ def main() -> None:
         "--long", type=int, default=50_000, help="Frames of the scan for the memory; 0: none."
     )
     parser.add_argument("--batch", type=int, default=16, help="At N = 64; less of larger patterns.")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--note", default="", help="What else the machine was doing.")
     parser.add_argument("--keep", type=Path, help="File with the runs so far: one that was stopped goes on.")
     arguments = parser.parse_args()
@@ -351,8 +359,8 @@ def main() -> None:
             scan = folder / "scan.h5"
             write_scan(scan, base, frames)
             (folder / "offline.h5").unlink(missing_ok=True)
-            # A batch takes as long for patterns of any size, as does the frame that waits for the one before.
-            batch = max(1, arguments.batch * 64**2 // base.size**2)
+            # Most of the work are products of matrices: a batch takes about as long for patterns of any size.
+            batch = max(1, arguments.batch * 64**3 // base.size**3)
             return Bench(artifact, scan, batch, folder, detector_core, arguments.keep)
 
         for artifact in arguments.artifacts:

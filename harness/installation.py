@@ -9,9 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.providers import probe_providers
-from ptychonnx.runtime.machine import processor, vector_instructions
+from ptychonnx.runtime.machine import available_cores, processor, vector_instructions
 from ptychonnx.runtime.paths import cache_folder
 
 __all__ = ["EXTRAS", "describe_installation"]

@@ -1,13 +1,15 @@
-"""Processor and package versions, which measurements are reported with."""
+"""The processor, the cores that this process may use, and the versions of packages."""
 
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["processor", "software_versions", "vector_instructions"]
+__all__ = ["available_cores", "processor", "software_versions", "vector_instructions"]
 
 _PACKAGES = ("ptychonnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scikit-image", "scipy", "cdtools-py")
 _INSTRUCTIONS = {
@@ -26,6 +28,27 @@ def processor() -> str:
 def vector_instructions() -> list[str]:
     """Instruction sets that 8-bit, bfloat16 and wide kernels depend on, if the system states them."""
     return sorted(_INSTRUCTIONS & {flag for line in _cpuinfo() for flag in line.split()})
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """Number of cores that this process may use.
+
+    A scheduler, a container or `taskset` may leave it some of the cores of the machine, and a control group a share of
+    their time, as `docker run --cpus` and the limits of Kubernetes do.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return math.ceil(min(cores, max(1, _quota(root))))
+
+
+def _quota(root: Path) -> float:
+    """Cores' worth of time that the control group of this process has; infinite without a limit."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+        (own,) = (line.removeprefix("0::/") for line in groups if line.startswith("0::/"))
+        quota, period = (root / "sys/fs/cgroup" / own / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return math.inf
 
 
 def software_versions() -> dict[str, str]:

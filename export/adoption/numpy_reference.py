@@ -17,6 +17,7 @@ from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
 from ptychonnx.export.verification.engines import reference_evaluator
 from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.inference.onnxruntime_session import session_threads
 from ptychonnx.runtime.scan.orientation import orient_image, orient_pattern
 
 __all__ = ["ForeignNetwork", "Run", "run_of_graph"]
@@ -32,6 +33,7 @@ def run_of_graph(model: onnx.ModelProto, source: str, outputs: Sequence[str]) ->
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = session_threads()
     evaluator: Any
     try:
         evaluator = ort.InferenceSession(

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,8 +46,7 @@ class OnnxModel(MLModel):
         path = await get_model_uri(self._settings)
         extra = (self._settings.parameters.extra if self._settings.parameters else None) or {}
         options = ort.SessionOptions()
-        if "threads" in extra:
-            options.intra_op_num_threads = int(extra["threads"])
+        options.intra_op_num_threads = int(extra.get("threads", _session_threads()))
         providers = _PROVIDERS[extra.get("device", "cpu")]
         self._session = ort.InferenceSession(path, options, providers=providers)
         # onnxruntime silently falls back to the CPU.
@@ -99,6 +101,19 @@ class OnnxModel(MLModel):
 
     def _run(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         return self._session.run(self._outputs, arrays)
+
+
+def _session_threads() -> int:
+    """Threads for a container that may use fewer cores than the machine has; 0: onnxruntime's choice.
+
+    onnxruntime counts the cores of the machine. More threads than cores wait for each other.
+    """
+    every = os.cpu_count() or 1
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else every)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    return int(cores) if cores < every else 0
 
 
 def _zeros(value: ort.NodeArg) -> np.ndarray:

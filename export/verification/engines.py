@@ -16,6 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import VerificationError, first_line
+from ptychonnx.runtime.inference.onnxruntime_session import session_threads
 from ptychonnx.runtime.inference.openvino_import import import_openvino
 
 __all__ = [
@@ -88,6 +89,7 @@ def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
     def load() -> Callable[..., Sequence[NDArray]]:
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = session_threads()
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -213,6 +215,7 @@ def open_values(data: bytes) -> Callable[..., dict[str, NDArray]]:
                 model.graph.output.append(onnx.ValueInfoProto(name=name))
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = session_threads()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]

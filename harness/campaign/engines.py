@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError, ServerError, first_line
-from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.providers import VISIBLE_DEVICES, ProviderRequest, visible_devices
+from ptychonnx.runtime.machine import available_cores
 
 __all__ = ["Engine", "LocalExecutor", "open_engine"]
 

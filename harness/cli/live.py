@@ -144,8 +144,7 @@ def live(
         seconds = warm_up(network, settings)
         if seconds > _SLOW_BATCH_SECONDS and settings.batch > 1:
             _logger.warning(
-                "a batch of %d patterns takes %.1f s, and a frame waits for up to three of them: a smaller --batch lags "
-                "less",
+                "a batch of %d patterns takes %.1f s, and a frame waits for up to three: a smaller --batch lags less",
                 settings.batch,
                 seconds,
             )

@@ -9,9 +9,8 @@ import subprocess
 from typing import Any
 
 from ptychonnx.runtime.inference.cuda_libraries import cuda_state
-from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.providers import probe_providers
-from ptychonnx.runtime.machine import processor, software_versions
+from ptychonnx.runtime.machine import available_cores, processor, software_versions
 
 __all__ = ["describe_device", "memory_used"]
 

@@ -29,10 +29,10 @@ from ptychonnx.runtime.contract.integrity import graph_sha256
 from ptychonnx.runtime.errors import PtychonnxError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.inference import Session
-from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.inference.onnxruntime_session import fallback_line, open_session
 from ptychonnx.runtime.inference.providers import ProviderRequest
+from ptychonnx.runtime.machine import available_cores
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import nearest_groups
 

@@ -7,7 +7,6 @@ operators, and each reads from the cache of another core what the other has just
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.inference.predictor import Beam
 
-__all__ = ["DataParallelRun", "SharedRun", "available_cores", "is_worth_splitting"]
+__all__ = ["DataParallelRun", "SharedRun", "is_worth_splitting"]
 
 # With fewer patterns per thread, the cost of handing them over exceeds the gain.
 _MIN_PATTERNS_PER_THREAD = 4
@@ -113,10 +112,3 @@ class SharedRun:
 def is_worth_splitting(batch: int, threads: int) -> bool:
     """Whether a batch runs faster split among threads than with all threads inside each operator."""
     return threads > 1 and batch >= _MIN_PATTERNS_PER_THREAD * threads
-
-
-def available_cores() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

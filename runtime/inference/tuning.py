@@ -21,9 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError, PtychonnxError
-from ptychonnx.runtime.inference.data_parallel import available_cores
 from ptychonnx.runtime.inference.session import Session
-from ptychonnx.runtime.machine import processor
+from ptychonnx.runtime.machine import available_cores, processor
 from ptychonnx.runtime.paths import cache_folder, read_text
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours

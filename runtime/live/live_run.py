@@ -119,8 +119,8 @@ class LiveRun:
             raise
 
     def _step(self) -> None:
-        # A batch that is not full takes as long as one that is. Run early, it would hold up the frames behind it, and the
-        # queue would never empty although the network is fast enough.
+        # A batch that is not full takes as long as one that is. Run early, it would hold up the frames behind it, and
+        # the queue would never empty although the network is fast enough.
         wait = max(self._options.linger, self._batch_seconds)
         events = self._frame_inbox.take(
             self._settings.batch, wait if self._ended is None else _LAST_SAMPLE_SECONDS / 5
