@@ -11,8 +11,12 @@ from importlib.abc import MetaPathFinder
 import numpy as np
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # The workers share the cores. Read when the libraries are loaded.
+if _WORKER := os.environ.get("PYTEST_XDIST_WORKER"):
+    # Each worker, and what it starts, has a core for itself: threads of two workers do not wait for each other.
+    if hasattr(os, "sched_setaffinity"):
+        _CORES = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {_CORES[int(_WORKER.removeprefix("gw")) % len(_CORES)]})
+    # Read when the libraries are loaded.
     for _name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(_name, "1")
 
