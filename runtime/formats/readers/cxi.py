@@ -92,7 +92,7 @@ def read(file: HDF5File) -> RawScan:
     wavelength, pixel_size = _geometry(file, min(data.shape[1:]))
     # ptychodus writes diffraction.cxi and product.cxi: positions and probe are in the second.
     second = file.options.companion or file.path.with_name(_PRODUCT).is_file()
-    split = file.first(*_TRANSLATION) is None and second
+    split = second and not any(map(file.has, _TRANSLATION))
     product = file.companion(_PRODUCT, "the positions of these patterns") if split else file
     translation = product.dataset("positions of the sample in metres [n, 3]", *_TRANSLATION)
     if translation.ndim != 2 or len(translation) != len(data) or translation.shape[1] not in (2, 3):
