@@ -207,7 +207,7 @@ def test_raw_storage_in_another_folder_is_not_read(scan, tmp_path):
 
 def test_a_cycle_of_links_ends(scan, tmp_path):
     path = replaced(tmp_path / "s.cxi", scan, linked(h5py.SoftLink(f"/{DATA}")))
-    with pytest.raises(InputError, match=f"{DATA} is a link that leads nowhere"):
+    with pytest.raises(InputError, match="entry_1/data_1/data is a link that leads nowhere"):
         read_scan(path)
     whole = test_formats_cxi.write(tmp_path / "t.cxi", scan)
     with h5py.File(whole, "a") as file:
