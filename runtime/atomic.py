@@ -155,19 +155,15 @@ def write_text(path: StrPath, text: str) -> None:
 def check_output(path: StrPath, size: int = 0) -> None:
     """Check before any work that an output can be written: its folder, permissions and free space.
 
+    Raises InputError if the parent cannot be a folder or is not writable, or another process is writing `path`. Raises
+    EnvironmentFailure if the disk has too little space.
+
     Parameters
     ----------
     path
         File or folder to write; missing parents are created when it is written.
     size
         Expected size in bytes.
-
-    Raises
-    ------
-    InputError
-        If the parent cannot be a folder or is not writable, or another process is writing `path`.
-    EnvironmentFailure
-        If the disk has too little space.
     """
     path = Path(path)
     folder = next(parent for parent in path.absolute().parents if parent.exists())

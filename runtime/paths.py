@@ -38,10 +38,7 @@ def file_sha256(path: Path) -> str:
 def read_text(path: Path) -> str:
     """Text of a small file; OSError if it is no regular file.
 
-    Raises
-    ------
-    InputError
-        If it is not UTF-8.
+    Raises InputError if it is not UTF-8.
     """
     _check_regular(path)
     try:

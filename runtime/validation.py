@@ -19,15 +19,13 @@ def checked(
 ) -> Settings:
     """Build a pydantic model or dataclass from a user's values.
 
+    Raises InputError if a setting is unknown or its value out of range, with the name of the setting and the expected
+    values.
+
     Parameters
     ----------
     option
         The command-line option of a setting, by which messages name it; "setting NAME" if None.
-
-    Raises
-    ------
-    InputError
-        If a setting is unknown or its value out of range, with the name of the setting and the expected values.
     """
     try:
         return TypeAdapter(kind).validate_python(dict(values))

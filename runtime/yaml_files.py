@@ -50,6 +50,9 @@ class _BoundedLoader(yaml.SafeLoader):
 def read_yaml_mapping(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
+    Raises InputError if the file cannot be read, is too large, is not valid YAML, uses aliases, repeats a key, is
+    nested more than 16 levels deep, or is not a mapping. The message names the line.
+
     Parameters
     ----------
     path
@@ -60,12 +63,6 @@ def read_yaml_mapping(path: str | os.PathLike[str], expected: str) -> dict[str, 
     Returns
     -------
     The mapping; keys are strings. An empty file is an empty mapping.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, is too large, is not valid YAML, uses aliases, repeats a key, is nested more than
-        16 levels deep, or is not a mapping. The message names the line.
     """
     path = Path(path)
     try:

@@ -94,19 +94,15 @@ class Checkpoints:
     ) -> None:
         """Record an epoch and keep its checkpoint.
 
+        Raises VerificationError if a loss or a weight is not finite. Raises EnvironmentFailure if the checkpoint cannot
+        be written, for example because the disk is full.
+
         Parameters
         ----------
         write
             Writes the checkpoint of the network and the state of the framework into a folder. Called in every process.
         weights
             Weights of the network. Some layers turn NaN into 0, so a finite loss does not prove finite weights.
-
-        Raises
-        ------
-        VerificationError
-            If a loss or a weight is not finite.
-        EnvironmentFailure
-            If the checkpoint cannot be written, for example because the disk is full.
 
         Earlier epochs stay on disk in both cases.
         """

@@ -84,6 +84,10 @@ def train(
 
     Until then everything is in ``<out>.unfinished``, which stays if training is interrupted.
 
+    Raises InputError if the scan does not fit the settings, the framework is not installed, or there is an interrupted
+    training and `resume` is false. Raises VerificationError if training diverges; complete epochs are kept. Raises
+    EnvironmentFailure if a file cannot be written; complete epochs are kept.
+
     Parameters
     ----------
     scan
@@ -104,16 +108,6 @@ def train(
     fresh
         With `TrainingConfig.fresh_scans`: returns as many new scans for an epoch, from 1. Patterns of `scan` are held
         out in every epoch, and a resumed training must get the same scans.
-
-    Raises
-    ------
-    InputError
-        If the scan does not fit the settings, the framework is not installed, or there is an interrupted training and
-        `resume` is false.
-    VerificationError
-        If training diverges; complete epochs are kept.
-    EnvironmentFailure
-        If a file cannot be written; complete epochs are kept.
     """
     scans = [scan] if isinstance(scan, Scan) else list(scan)
     _check_several(scans, architecture, labels)

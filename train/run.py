@@ -202,10 +202,7 @@ class RunRecord(BaseModel):
     def with_final_steps(self, steps: int) -> RunRecord:
         """The record with another number of final steps of phase retrieval, which have no weights.
 
-        Raises
-        ------
-        InputError
-            If the network has no such steps.
+        Raises InputError if the network has no such steps.
         """
         if self.final_steps is None:
             raise InputError(
@@ -227,10 +224,7 @@ def write_run(folder: Path, record: RunRecord) -> None:
 def read_run(folder: Path) -> RunRecord:
     """Read `config.json` of a run folder.
 
-    Raises
-    ------
-    InputError
-        If the folder is not a finished run.
+    Raises InputError if the folder is not a finished run.
     """
     path = Path(folder) / CONFIG_NAME
     if not path.is_file():
@@ -246,10 +240,7 @@ def read_run(folder: Path) -> RunRecord:
 def read_family(folder: Path) -> Family | None:
     """Read `family.json` of a run folder; None if the network was not trained on one simulated family.
 
-    Raises
-    ------
-    InputError
-        If the file is damaged.
+    Raises InputError if the file is damaged.
     """
     path = Path(folder) / FAMILY_NAME
     if not path.is_file():
@@ -298,10 +289,7 @@ def held_out_scans(folder: Path) -> tuple[Scan, ...]:
 def recorded_constants(folder: Path, record: RunRecord) -> RetrievalConstants:
     """Constants of phase retrieval with which the network of a run was built.
 
-    Raises
-    ------
-    InputError
-        If the run has no probe.
+    Raises InputError if the run has no probe.
     """
     scan = held_out_scan(folder)
     if scan.probe is None:

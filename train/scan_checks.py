@@ -23,15 +23,12 @@ _TRANSMISSION = (1e-3, 10)
 def check_trainable(scan: Scan, size: int) -> None:
     """Refuse a scan that no network can be trained on.
 
+    Raises InputError if the patterns have another size, there is no probe or no light, or all positions are the same.
+
     Parameters
     ----------
     size
         N of the network, pixels.
-
-    Raises
-    ------
-    InputError
-        If the patterns have another size, there is no probe or no light, or all positions are the same.
     """
     if scan.size != size:
         raise InputError(

@@ -74,10 +74,7 @@ def write_plan(folder: Path, plan: TrainingPlan) -> None:
 def read_plan(folder: Path) -> TrainingPlan:
     """Read `plan.json`.
 
-    Raises
-    ------
-    InputError
-        If the file is missing or cannot be read.
+    Raises InputError if the file is missing or cannot be read.
     """
     path = folder / PLAN_NAME
     try:

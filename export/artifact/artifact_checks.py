@@ -50,6 +50,9 @@ class Check:
 def check_artifact(path: Path, max_bytes: int | None = None) -> list[Check]:
     """Check everything in a file that can be checked without a key.
 
+    Raises InputError if the file is unsafe, is not an ONNX model, or holds neither a contract nor the description of a
+    module.
+
     Parameters
     ----------
     max_bytes
@@ -59,11 +62,6 @@ def check_artifact(path: Path, max_bytes: int | None = None) -> list[Check]:
     -------
     Whether the contract is the one that was stamped, whether the graph is the one that was verified, and whether it
     still returns the same output for the reference input. Checks after the first failure are left out.
-
-    Raises
-    ------
-    InputError
-        If the file is unsafe, is not an ONNX model, or holds neither a contract nor the description of a module.
     """
     model = check_model_file(path, max_bytes)
     metadata = {entry.key: entry.value for entry in model.metadata_props}

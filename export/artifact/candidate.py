@@ -135,18 +135,14 @@ class Published(Generic[Stamp]):
 def release(candidate: Candidate[Stamp], out: Path, progress: Progress = SILENT) -> Published[Stamp]:
     """Take a candidate through all stages, and write `out`.
 
+    Raises InputError if the name of `out` does not end in ``.onnx``. Raises VerificationError if the candidate fails a
+    stage; no artifact is written.
+
     Parameters
     ----------
     out
         File to write; it appears complete and verified, or not at all. ``<stem>.verification.json`` and ``.txt``
         appear next to it, or ``<stem>.refused.json`` and ``.txt`` if verification fails.
-
-    Raises
-    ------
-    InputError
-        If the name of `out` does not end in ``.onnx``.
-    VerificationError
-        If the candidate fails a stage; no artifact is written.
     """
     out = check_name(out)
     verified = verify_candidate(candidate, out, progress)

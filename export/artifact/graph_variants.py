@@ -25,6 +25,8 @@ TRACED_MODES = 3
 def counts_input(model: onnx.ModelProto, mask: NDArray[np.bool_] | None = None) -> onnx.ModelProto:
     """The graph with uint16 counts instead of amplitudes as input, and with mask and square root inside.
 
+    Raises InputError if the mask has another shape, or no valid pixel.
+
     Parameters
     ----------
     model
@@ -36,11 +38,6 @@ def counts_input(model: onnx.ModelProto, mask: NDArray[np.bool_] | None = None) 
     -------
     The graph with ``Cast, [Mul,] Sqrt`` before it. The amplitude of a count is the same float32 square root that
     NumPy computes.
-
-    Raises
-    ------
-    InputError
-        If the mask has another shape, or no valid pixel.
     """
     variant = copy.deepcopy(model)
     graph = variant.graph
@@ -133,15 +130,12 @@ def any_modes(model: onnx.ModelProto, probe: str) -> onnx.ModelProto:
 def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """The graph for batches of a single size, for CUDA graphs and TensorRT.
 
+    Raises InputError if the batch is not positive.
+
     Parameters
     ----------
     model
         With a dynamic first axis of its inputs and output; left as it is.
-
-    Raises
-    ------
-    InputError
-        If the batch is not positive.
     """
     if batch < 1:
         raise InputError(f"batch is {batch}, expected at least 1")

@@ -24,6 +24,8 @@ def half_module(
 ) -> tuple[onnx.ModelProto, float]:
     """The graph with all convolutions and matrix products in float16, and what that costs.
 
+    Raises UnsupportedError if there is nothing to reduce. Raises VerificationError if the error exceeds the tolerance.
+
     Parameters
     ----------
     model
@@ -34,13 +36,6 @@ def half_module(
         Largest difference of an output from float32, divided by its largest value; for integers the share that differs.
     batch
         The only batch size; None if any.
-
-    Raises
-    ------
-    UnsupportedError
-        If there is nothing to reduce.
-    VerificationError
-        If the error exceeds the tolerance.
     """
     named = with_named_nodes(model)
     reduction = half_precision(named)

@@ -22,16 +22,13 @@ _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 def read_input(text: str) -> ModuleInput:
     """``[NAME=]SIZES[:TYPE][:LOW..HIGH][:shared]`` as an input.
 
+    Raises InputError if the text is not of this form.
+
     Parameters
     ----------
     text
         SIZES without the batch, such as ``1,64,64``; empty for one number for each element of the batch. NAME is the
         argument of the module, with keys of dictionaries after dots.
-
-    Raises
-    ------
-    InputError
-        If the text is not of this form.
 
     Examples
     --------
@@ -78,16 +75,13 @@ def _refusal(text: str) -> InputError:
 def other_sizes(inputs: Sequence[ModuleInput], text: str) -> list[ModuleInput]:
     """The inputs at another resolution.
 
+    Raises InputError if the text does not fit the inputs.
+
     Parameters
     ----------
     text
         Sizes of all inputs in order, or of some by name, with semicolons between them: ``3,64,64`` or
         ``x=3,64,64;grid=2,64,64``. Types stay.
-
-    Raises
-    ------
-    InputError
-        If the text does not fit the inputs.
     """
     parts = [read_input(part) for part in text.split(";")]
     resized = list(inputs)
@@ -110,17 +104,14 @@ def other_sizes(inputs: Sequence[ModuleInput], text: str) -> list[ModuleInput]:
 def read_example(path: Path, inputs: Sequence[ModuleInput]) -> list[ModuleInput]:
     """Inputs with the values of arrays in a file of NumPy, on which the file is verified.
 
+    Raises InputError if the file cannot be read, or an array does not fit its input.
+
     Parameters
     ----------
     path
         An ``.npz`` file with an array for each input, by name or in order, the batch first.
     inputs
         As given by their shapes; if there are none, the arrays tell shapes and types.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or an array does not fit its input.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -34,6 +34,9 @@ def check_name(out: Path) -> Path:
 def publish(model: onnx.ModelProto, stamp: Stamp, out: Path) -> Stamp:
     """Write `out`; it appears complete and checked, or not at all.
 
+    Raises VerificationError if the file is not a valid artifact, or returns another output than the model did before it
+    was written.
+
     Parameters
     ----------
     stamp
@@ -42,11 +45,6 @@ def publish(model: onnx.ModelProto, stamp: Stamp, out: Path) -> Stamp:
     Returns
     -------
     The stamp as it was written.
-
-    Raises
-    ------
-    VerificationError
-        If the file is not a valid artifact, or returns another output than the model did before it was written.
     """
     rule, inputs = reference_inputs(stamp, model)
     any_output = not isinstance(stamp, Contract)

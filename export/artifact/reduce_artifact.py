@@ -50,6 +50,10 @@ def reduce_artifact(
     All layers are tried first. If that is refused, the layers whose reduction alone changes the output most stay in
     float32, as few of them as possible.
 
+    Raises InputError if the parent is not a float32 artifact, or the scan does not fit it. Raises UnsupportedError if
+    the parent has no layer that can be reduced. Raises VerificationError if not even one layer can be reduced, or a
+    required target lacks a node; nothing is written.
+
     Parameters
     ----------
     parent
@@ -59,15 +63,6 @@ def reduce_artifact(
     gate
         Raises VerificationError if a candidate reconstructs worse than the parent, such as
         `ptychonnx.harness.evaluation.precision_gate.PrecisionGate`.
-
-    Raises
-    ------
-    InputError
-        If the parent is not a float32 artifact, or the scan does not fit it.
-    UnsupportedError
-        If the parent has no layer that can be reduced.
-    VerificationError
-        If not even one layer can be reduced, or a required target lacks a node; nothing is written.
     """
     parent, out = Path(parent), check_name(out)
     if patterns < 1:

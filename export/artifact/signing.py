@@ -22,6 +22,9 @@ def signature_path(artifact: Path) -> Path:
 def sign(artifact: Path, private_key: Path) -> Path:
     """Sign every byte of an artifact, including its contract; the file may be renamed afterwards.
 
+    Raises InputError if model-signing is not installed, the key is invalid, or the artifact is unsafe or in several
+    files.
+
     Parameters
     ----------
     private_key
@@ -30,11 +33,6 @@ def sign(artifact: Path, private_key: Path) -> Path:
     Returns
     -------
     The signature, a Sigstore bundle.
-
-    Raises
-    ------
-    InputError
-        If model-signing is not installed, the key is invalid, or the artifact is unsafe or in several files.
     """
     package = _package()
     if any(True for _ in external_tensors(check_model_file(artifact))):
@@ -53,16 +51,12 @@ def sign(artifact: Path, private_key: Path) -> Path:
 def verify_signature(artifact: Path, public_key: Path) -> str:
     """Check the signature of an artifact before the artifact itself is read.
 
+    Raises InputError if model-signing is not installed, the artifact is missing, or the key is invalid. Raises
+    VerificationError if there is no signature, or it does not match these bytes and this key.
+
     Returns
     -------
     The outcome in words.
-
-    Raises
-    ------
-    InputError
-        If model-signing is not installed, the artifact is missing, or the key is invalid.
-    VerificationError
-        If there is no signature, or it does not match these bytes and this key.
     """
     package = _package()
     if not artifact.is_file():

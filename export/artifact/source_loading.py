@@ -24,6 +24,8 @@ __all__ = ["load_source", "load_weights", "read_arguments"]
 def load_source(source: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """Run Python code and build the module that it defines, or read a Keras file.
 
+    Raises InputError if there is no such file or name, the code fails, or the result is not a module.
+
     Parameters
     ----------
     source
@@ -32,11 +34,6 @@ def load_source(source: str, arguments: Mapping[str, Any] | None = None) -> Any:
         which runs none. The file may import modules from its folder, also relatively.
     arguments
         Keyword arguments of the class or function.
-
-    Raises
-    ------
-    InputError
-        If there is no such file or name, the code fails, or the result is not a module.
     """
     if source.endswith(".keras"):
         if arguments:

@@ -94,15 +94,12 @@ def beam_of_probe(
 ) -> OneBeam:
     """The beam with a probe complex64 [modes, N, N] of any power, for a number of photons in a pattern.
 
+    Raises InputError if the artifact is not general, N differs, or the beam cannot be used.
+
     Parameters
     ----------
     resample
         Resample a probe of another N over the same field of view.
-
-    Raises
-    ------
-    InputError
-        If the artifact is not general, N differs, or the beam cannot be used.
     """
     contract = _general(artifact)
     probe = probe_of_size(probe, contract.n, resample, name)

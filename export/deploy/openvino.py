@@ -28,11 +28,8 @@ _README = (
 def plan_openvino(root: Path, artifacts: Sequence[Deployable], options: DeployOptions) -> Plan:
     """Plan a deployment; other models in `config.json` are left unchanged.
 
-    Raises
-    ------
-    InputError
-        If bfloat16 is requested for an artifact that is not float32, a model exists and `append_version` is not set,
-        or an existing `config.json` is not understood.
+    Raises InputError if bfloat16 is requested for an artifact that is not float32, a model exists and `append_version`
+    is not set, or an existing `config.json` is not understood.
     """
     options.check()
     models = [plan_model(artifact, plan_versions(root, artifact, options), _README) for artifact in artifacts]

@@ -135,10 +135,7 @@ def _check(array: np.ndarray, value: ort.NodeArg) -> None:
 def check_hashes(path: Path, metadata: dict[str, str]) -> None:
     """Refuse an artifact whose contract or graph was changed after it was published.
 
-    Raises
-    ------
-    RuntimeError
-        If a hash differs from the stored one.
+    Raises RuntimeError if a hash differs from the stored one.
     """
     text = metadata.get(_CONTRACT, "{}")
     graph = json.loads(text).get("graph_sha256")

@@ -48,6 +48,9 @@ def check_graph(
 ) -> onnx.ModelProto:
     """Check that serialised bytes are a graph that runs in every engine.
 
+    Raises VerificationError if the bytes are not a valid ONNX model; if it has operators that are not standard, Fourier
+    operators, complex numbers, external data or functions; or if inputs and outputs are not the expected ones.
+
     Parameters
     ----------
     inputs, outputs
@@ -58,12 +61,6 @@ def check_graph(
         Inputs and outputs whose first axis is not the batch.
     defaults
         Names of further inputs, which have a default (an initializer of the same name) and no batch.
-
-    Raises
-    ------
-    VerificationError
-        If the bytes are not a valid ONNX model; if it has operators that are not standard, Fourier operators, complex
-        numbers, external data or functions; or if inputs and outputs are not the expected ones.
     """
     try:
         model = onnx.load_from_string(data)

@@ -37,18 +37,13 @@ def opset_of(model: onnx.ModelProto) -> int:
 def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """The same graph in a later version of the standard operators.
 
+    Raises InputError if the version is out of range. Raises UnsupportedError if the version is earlier than that of the
+    model, since newer operators have no older form, or if the model cannot be converted.
+
     Parameters
     ----------
     model
         Written in `opset` or an earlier one; left as it is.
-
-    Raises
-    ------
-    InputError
-        If the version is out of range.
-    UnsupportedError
-        If the version is earlier than that of the model, since newer operators have no older form, or if the model
-        cannot be converted.
     """
     present = opset_of(model)
     if check_opset(opset) < present:

@@ -73,17 +73,14 @@ def _shapes(inputs: Sequence[NDArray]) -> str:
 def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
     """Load a graph in onnxruntime on the CPU.
 
+    Raises VerificationError if the graph cannot be loaded.
+
     Parameters
     ----------
     data
         A serialised ONNX model.
     optimised
         Whether onnxruntime may fuse and reorder nodes; otherwise every node runs as it is written.
-
-    Raises
-    ------
-    VerificationError
-        If the graph cannot be loaded.
     """
 
     def load() -> Callable[..., Sequence[NDArray]]:

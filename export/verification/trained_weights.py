@@ -29,6 +29,9 @@ def prove_weights(
 ) -> WeightsProof:
     """Check in four independent ways that the trained weights were exported.
 
+    Raises VerificationError if the checkpoint is not the one that training wrote; if training changed no tensor; if no
+    tensor of the checkpoint is in the graph; or if the output is the same with the initial weights.
+
     Parameters
     ----------
     tensors
@@ -40,12 +43,6 @@ def prove_weights(
         the largest output.
     tolerance
         Of parity.
-
-    Raises
-    ------
-    VerificationError
-        If the checkpoint is not the one that training wrote; if training changed no tensor; if no tensor of the
-        checkpoint is in the graph; or if the output is the same with the initial weights.
     """
     hashes = fingerprint(tensors)
     foreign = sorted(

@@ -107,15 +107,12 @@ class VerificationReport(_ReportPart):
     def raise_on_refusal(self, where: str = "") -> None:
         """Raise if the artifact must not be published.
 
+        Raises VerificationError with the figures, the worst element, and the first layer that differs.
+
         Parameters
         ----------
         where
             Appended to the message.
-
-        Raises
-        ------
-        VerificationError
-            With the figures, the worst element, and the first layer that differs.
         """
         if not self.refusals:
             return

@@ -73,6 +73,9 @@ def measure_load(
     throughput. In an open loop, patterns arrive by the clock of a detector, whether or not earlier ones are done, which
     shows how long they wait. In each round every network is measured under every load, one after the other.
 
+    Raises InputError if a number is not positive, or the scan does not fit a network. Raises ServerError if a server
+    fails.
+
     Parameters
     ----------
     rates
@@ -87,13 +90,6 @@ def measure_load(
     -------
     list of LoadPoint
         One point per network for each concurrency, then for each rate.
-
-    Raises
-    ------
-    InputError
-        If a number is not positive, or the scan does not fit a network.
-    ServerError
-        If a server fails.
     """
     batches = [batch] * len(networks) if isinstance(batch, int) else list(batch)
     if min(*concurrency, *rates, *batches, rounds, seconds) <= 0:

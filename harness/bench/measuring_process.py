@@ -58,19 +58,15 @@ class MeasuringProcess:
     def __init__(self, load: Callable[[], LoadedVariants], threads: int) -> None:
         """Start the process and wait until each variant has run.
 
+        Raises UnsupportedError if a variant cannot be created or run, with the first line of the reason. Raises
+        EnvironmentFailure if the process ended unexpectedly.
+
         Parameters
         ----------
         load
             Creates the variants inside the process; it is pickled.
         threads
             Number of threads of OpenMP and TensorFlow.
-
-        Raises
-        ------
-        UnsupportedError
-            If a variant cannot be created or run, with the first line of the reason.
-        EnvironmentFailure
-            If the process ended unexpectedly.
         """
         # Ctrl-C reaches this process too, which then ends without a word; the command says it.
         self._process = ProcessPoolExecutor(

@@ -72,6 +72,9 @@ def measure_speed(
 ) -> SpeedReport:
     """Measure artifacts on the CPU.
 
+    Raises InputError if two artifacts have the same name, one cannot be measured, or a run belongs to none of them.
+    Raises UnsupportedError or EnvironmentFailure if a variant cannot be run, or its process ended unexpectedly.
+
     Parameters
     ----------
     artifacts
@@ -91,13 +94,6 @@ def measure_speed(
         None.
     progress
         Receives a stage for each step, and the rounds.
-
-    Raises
-    ------
-    InputError
-        If two artifacts have the same name, one cannot be measured, or a run belongs to none of them.
-    UnsupportedError, EnvironmentFailure
-        If a variant cannot be run, or its process ended unexpectedly.
     """
     if len({path.stem for path in artifacts}) < len(artifacts):
         raise InputError("bench: two artifacts have the same name, expected different names")

@@ -111,6 +111,8 @@ def check_earlier(path: Path, pipeline: Path | None = None) -> None:
 def write_report(report: SpeedReport, path: Path, pipeline: Path | None = None) -> None:
     """Write a report as JSON.
 
+    Raises InputError if an existing file is not a JSON object.
+
     Parameters
     ----------
     path
@@ -118,11 +120,6 @@ def write_report(report: SpeedReport, path: Path, pipeline: Path | None = None) 
         was measured again.
     pipeline
         Result of ``benchmarks/end_to_end.py``, from which these two are taken instead.
-
-    Raises
-    ------
-    InputError
-        If an existing file is not a JSON object.
     """
     document = report.model_dump(mode="json")
     old = _read(path) if path.exists() else {}

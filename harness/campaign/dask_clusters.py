@@ -125,10 +125,7 @@ def _start(cluster: Any, count: int) -> None:
 def connect(address: Any) -> distributed.Client:
     """Connect to a cluster, or to the scheduler at an address.
 
-    Raises
-    ------
-    ServerError
-        If none answers.
+    Raises ServerError if none answers.
     """
     try:
         return distributed.Client(address, timeout=_CONNECT_SECONDS)
@@ -142,16 +139,12 @@ def connect(address: Any) -> distributed.Client:
 def slurm_cluster(path: Path) -> Iterator[tuple[Any, SlurmCluster]]:
     """Submit the jobs that a YAML file describes, whose workers connect to a scheduler in this process.
 
+    Raises InputError if the file is invalid, dask-jobqueue is not installed, or this machine cannot submit jobs. Raises
+    ServerError if Slurm refuses the job.
+
     Yields
     ------
     The cluster, and the content of the file.
-
-    Raises
-    ------
-    InputError
-        If the file is invalid, dask-jobqueue is not installed, or this machine cannot submit jobs.
-    ServerError
-        If Slurm refuses the job.
     """
     try:
         from dask_jobqueue import SLURMCluster

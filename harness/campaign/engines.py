@@ -183,6 +183,9 @@ class Engine:
 def open_engine(text: str, provider: str = "auto") -> Iterator[Engine]:
     """Open an engine by its name, and close it at the end.
 
+    Raises InputError if the name is unknown, or Dask is not installed. Raises ServerError if the scheduler does not
+    answer or has no workers, or Slurm refuses the jobs.
+
     Parameters
     ----------
     text
@@ -191,13 +194,6 @@ def open_engine(text: str, provider: str = "auto") -> Iterator[Engine]:
         Without a number, there is one worker per GPU, or per core.
     provider
         Of the networks. If it may run on a GPU and names none, workers on this machine share its GPUs in turn.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown, or Dask is not installed.
-    ServerError
-        If the scheduler does not answer or has no workers, or Slurm refuses the jobs.
     """
     match = re.fullmatch(r"(local|dask)(?::(\d{1,4}))?", text)
     if text.endswith((".yaml", ".yml")):

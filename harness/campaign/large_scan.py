@@ -69,12 +69,8 @@ class LargeScan:
     def __call__(self, network: Predictor, scan: Scan, batch: int, progress: Progress) -> Reconstruction:
         """Reconstruct the scan; the object is that of one process bit for bit, see `runtime.sharding`.
 
-        Raises
-        ------
-        InputError
-            If the network is on a server, or there are more parts than segments of the scan.
-        EnvironmentFailure
-            If the workers of a part died in every attempt.
+        Raises InputError if the network is on a server, or there are more parts than segments of the scan. Raises
+        EnvironmentFailure if the workers of a part died in every attempt.
         """
         if not isinstance(network, Session):
             raise InputError(f"{network.name}: runs on a server, expected an artifact with --executor")
@@ -125,11 +121,8 @@ class LargeScan:
 def check_shards(network: Predictor, scan: Scan, shards: int, options: RunOptions) -> None:
     """Refuse a division into parts that every part would refuse, before any of them is started.
 
-    Raises
-    ------
-    InputError
-        If the scan does not fit the network, has fewer segments than there are parts, or the batch is to be found by
-        trials.
+    Raises InputError if the scan does not fit the network, has fewer segments than there are parts, or the batch is to
+    be found by trials.
     """
     batch = options.inference.batch
     if batch is None:
@@ -145,10 +138,7 @@ def _segments(network: Predictor, scan: Scan, batch: int) -> int:
 def _check_part(task: PartTask, host: str) -> None:
     """Open a part here, so that a fault is known when the worker has just finished, with its name.
 
-    Raises
-    ------
-    InputError
-        If the file is not where the worker wrote it, or is cut short.
+    Raises InputError if the file is not where the worker wrote it, or is cut short.
     """
     try:
         with opened_part(task.out):
@@ -162,10 +152,7 @@ def _check_part(task: PartTask, host: str) -> None:
 def run_part(task: PartTask) -> str:
     """Reconstruct one part in a worker, whose name is returned.
 
-    Raises
-    ------
-    PtychonnxError
-        With the name of the machine, since others may work.
+    Raises PtychonnxError with the name of the machine, since others may work.
     """
     try:
         check_shared_folder(task.out.parent)

@@ -114,10 +114,7 @@ class Manifest:
     def append(self, record: ScanRecord) -> None:
         """Add the record of an attempt.
 
-        Raises
-        ------
-        EnvironmentFailure
-            If it cannot be written.
+        Raises EnvironmentFailure if it cannot be written.
         """
         line = record.model_dump_json() + "\n"
         try:

@@ -97,10 +97,7 @@ def reconstruct_scans(
 ) -> list[ScanOutcome]:
     """Reconstruct each scan to ``<folder>/<name of the scan>.h5``; see `process_scans`.
 
-    Raises
-    ------
-    InputError
-        Also if workers cannot use the network, since it is on a server.
+    Also raises InputError if workers cannot use the network, since it is on a server.
     """
     options = options or RunOptions()
     settings = stored_settings(
@@ -131,6 +128,8 @@ def process_scans(
     A scan that fails does not stop the others: its record says why. A scan whose result was written by an earlier call,
     from the same content and settings, is not processed again; one that failed or changed is.
 
+    Raises InputError if two scans have the same name, or the folder has the result of another scan under this name.
+
     Parameters
     ----------
     settings
@@ -145,11 +144,6 @@ def process_scans(
     Returns
     -------
     One outcome for each scan, in their order.
-
-    Raises
-    ------
-    InputError
-        If two scans have the same name, or the folder has the result of another scan under this name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(folder)
@@ -243,10 +237,7 @@ def worker_network(
 ) -> WorkerNetwork:
     """The description of a network by which workers open it.
 
-    Raises
-    ------
-    InputError
-        If it is on a server.
+    Raises InputError if it is on a server.
     """
     if isinstance(model, Session):
         model = model.path

@@ -76,17 +76,13 @@ class RunOptions(BaseModel):
     ) -> tuple[Predictor, Scan]:
         """The network for a scan, and the scan with an estimated probe and patterns of another size if that is wanted.
 
+        Raises InputError if the zoo has no network for the scan, or its probe is known already. Raises
+        VerificationError if no estimate of the probe explains the patterns.
+
         Parameters
         ----------
         say
             Receives a line about each change of the scan.
-
-        Raises
-        ------
-        InputError
-            If the zoo has no network for the scan, or its probe is known already.
-        VerificationError
-            If no estimate of the probe explains the patterns.
         """
         if self.estimate_probe:
             scan, text = with_estimated_probe(scan, progress)
@@ -115,6 +111,8 @@ class Networks:
     ) -> None:
         """Open the network.
 
+        Raises InputError if the artifact cannot be used.
+
         Parameters
         ----------
         model
@@ -124,11 +122,6 @@ class Networks:
             Where the networks run, and in which batch.
         threads
             Threads of each session, see `Session`.
-
-        Raises
-        ------
-        InputError
-            If the artifact cannot be used.
         """
         self._inference = inference or InferenceOptions()
         self._threads = threads
@@ -214,6 +207,10 @@ def reconstruct_scan(
 ) -> ScanRun:
     """Reconstruct a scan, correct its positions and refine its object if that is wanted, and write it.
 
+    Raises InputError if the scan does not fit the network, or with `strict` if the network does not know it. Raises
+    VerificationError if the patch of a pattern is not finite, or with `strict` if the object does not explain the
+    patterns.
+
     Parameters
     ----------
     out
@@ -225,13 +222,6 @@ def reconstruct_scan(
         Other outputs that take the whole object, by the names under which they are refused if it is kept in tiles.
     stitch
         Reconstructs the scan with a network, in a batch; in this process if None.
-
-    Raises
-    ------
-    InputError
-        If the scan does not fit the network, or with `strict` if the network does not know it.
-    VerificationError
-        If the patch of a pattern is not finite, or with `strict` if the object does not explain the patterns.
     """
     network, scan = options.prepared(scan, networks, progress, warn)
     stitching, iterations = options.stitching, options.iterations

@@ -98,6 +98,8 @@ def write_slurm_scripts(
 ) -> list[Path]:
     """Write ``parts.sh``, ``merge.sh`` and ``submit.sh``, which submits both.
 
+    Raises InputError if the path of the folder holds a character that Slurm or the shell would read otherwise.
+
     Parameters
     ----------
     folder
@@ -112,11 +114,6 @@ def write_slurm_scripts(
     Returns
     -------
     The three files.
-
-    Raises
-    ------
-    InputError
-        If the path of the folder holds a character that Slurm or the shell would read otherwise.
     """
     folder = folder.absolute()
     if not re.fullmatch(r"[\w./+@,=-]+", str(folder)):

@@ -54,10 +54,7 @@ class WorkerNetwork:
 def check_shared_folder(folder: Path) -> None:
     """Refuse a folder that the command has created and this machine does not see.
 
-    Raises
-    ------
-    InputError
-        With the name of the machine.
+    Raises InputError with the name of the machine.
     """
     if not folder.is_dir():
         raise InputError(

@@ -58,6 +58,8 @@ def check_scan(
 ) -> ScanCheck:
     """Judge units, photons, detector, positions, probe, orientation and steps of a scan.
 
+    Raises InputError if the file cannot be read at all.
+
     Parameters
     ----------
     scan
@@ -66,11 +68,6 @@ def check_scan(
         How to read the file.
     progress
         Receives the stages of the orientations and of the steps, which take longest.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read at all.
     """
     lines: list[str] = []
     if not isinstance(scan, Scan):

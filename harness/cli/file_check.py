@@ -23,17 +23,12 @@ _MAY_BE_PIPE = "token_file"
 def check_files(values: Mapping[str, Any]) -> None:
     """Refuse an input that is no regular file, and an output that cannot be written or is one of the inputs.
 
+    Raises InputError with the file. Raises EnvironmentFailure if the disk is full.
+
     Parameters
     ----------
     values
         Of all parameters of the command, by their names.
-
-    Raises
-    ------
-    InputError
-        With the file.
-    EnvironmentFailure
-        If the disk is full.
     """
     others = (value for name, value in values.items() if name not in (*_OUTPUTS, _MAY_BE_PIPE))
     read = [path for value in others for path in _existing(value) if not path.is_dir()]

@@ -32,10 +32,7 @@ class ProcessScans(Protocol):
 def process_folder(process: ProcessScans, scans: Sequence[Path], out: Path) -> None:
     """Process scans into a folder and print a table of them.
 
-    Raises
-    ------
-    VerificationError
-        If some failed.
+    Raises VerificationError if some failed.
     """
     with report_progress() as progress:
         outcomes = process(scans, progress=progress)
@@ -45,12 +42,7 @@ def process_folder(process: ProcessScans, scans: Sequence[Path], out: Path) -> N
 def process_watched(process: ProcessScans, folders: Sequence[Path], out: Path) -> None:
     """Process the scans that appear in a folder until the user interrupts; then print a table of them.
 
-    Raises
-    ------
-    InputError
-        If the network or the folder cannot be used.
-    VerificationError
-        If some scans failed.
+    Raises InputError if the network or the folder cannot be used. Raises VerificationError if some scans failed.
     """
     (folder,) = folders
     outcomes: dict[str, ScanOutcome] = {}
@@ -74,10 +66,7 @@ def process_watched(process: ProcessScans, folders: Sequence[Path], out: Path) -
 def _conclude(outcomes: Sequence[ScanOutcome], out: Path) -> None:
     """Print a table of many scans.
 
-    Raises
-    ------
-    VerificationError
-        If some failed.
+    Raises VerificationError if some failed.
     """
     output.print(_table(outcomes))
     failed = sum(outcome.record.error is not None for outcome in outcomes)

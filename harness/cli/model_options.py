@@ -108,10 +108,7 @@ def derive_options(command: Callable[..., None]) -> Callable[..., None]:
     A field's `json_schema_extra` may name the option differently (`flag`) and set its `metavar`. A field with a
     `BeforeValidator` is typed as text, which the validator reads.
 
-    Raises
-    ------
-    InputError
-        When the command runs: if a value is out of range, with the option and the expected values.
+    Raises InputError when the command runs: if a value is out of range, with the option and the expected values.
     """
     signature = inspect.signature(command, eval_str=True)
     groups, parameters = [], []

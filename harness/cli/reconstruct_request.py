@@ -55,10 +55,7 @@ class ReconstructRequest:
     def check(self, options: RunOptions) -> None:
         """Refuse options that contradict each other, before anything is read.
 
-        Raises
-        ------
-        InputError
-            With the option, and what is expected with it or instead of it.
+        Raises InputError with the option, and what is expected with it or instead of it.
         """
         inference, iterations = options.inference, options.iterations
         if options.positions.positions_out and not options.positions.correct_positions:

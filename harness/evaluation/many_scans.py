@@ -78,6 +78,8 @@ def evaluate_scans(
 
     The misfit of a record is that of the best row.
 
+    Raises InputError if a network cannot be used, or two scans have the same name.
+
     Parameters
     ----------
     artifacts
@@ -88,11 +90,6 @@ def evaluate_scans(
         Further arguments of `evaluate`, which JSON can hold.
     commands
         See `evaluate`.
-
-    Raises
-    ------
-    InputError
-        If a network cannot be used, or two scans have the same name.
     """
     settings = stored_settings(
         {

@@ -48,10 +48,8 @@ def plan_evaluation(
 ) -> EvaluationPlan:
     """Open everything that an evaluation needs and check it; parameters as in `evaluate`.
 
-    Raises
-    ------
-    InputError
-        If an artifact or a scan cannot be used, they do not fit each other, or two of them cannot be told apart.
+    Raises InputError if an artifact or a scan cannot be used, they do not fit each other, or two of them cannot be told
+    apart.
 
     Notes
     -----

@@ -101,19 +101,14 @@ class PrecisionGate:
     def judge(self, parent: Path, candidate: Predictor) -> Quality:
         """Reconstruct the scan with a candidate and compare its metrics with those of the parent.
 
+        Raises InputError if an artifact cannot be used or does not fit the scan, the reconstruction of the parent is
+        not finite, or no metric is defined on this scan. Raises VerificationError if a metric decreased by more than is
+        allowed or became undefined, or the reconstruction of the candidate is not finite.
+
         Returns
         -------
         Quality
             Metrics of both. A metric that is not defined for the parent is not judged.
-
-        Raises
-        ------
-        InputError
-            If an artifact cannot be used or does not fit the scan, the reconstruction of the parent is not finite, or
-            no metric is defined on this scan.
-        VerificationError
-            If a metric decreased by more than is allowed or became undefined, or the reconstruction of the candidate is
-            not finite.
         """
         parent = Path(parent)
         if parent not in self._parents:

@@ -23,6 +23,8 @@ _SPLINE_MARGIN = 2
 def read_resampled(path: StrPath, scan: Scan, other: OtherPixels) -> tuple[Reference, str]:
     """Read an object of other pixels as `read_reference` does, and resample it.
 
+    Raises InputError if the sizes differ by more than a factor of 4, or as `read_reference`.
+
     Parameters
     ----------
     other
@@ -31,11 +33,6 @@ def read_resampled(path: StrPath, scan: Scan, other: OtherPixels) -> tuple[Refer
     Returns
     -------
     (object on the pixels of the scan, the method in words)
-
-    Raises
-    ------
-    InputError
-        If the sizes differ by more than a factor of 4, or as `read_reference`.
     """
     assert scan.pixel_size is not None
     ratio = other.pixel_size / scan.pixel_size

@@ -58,6 +58,9 @@ def make_bundle(
 ) -> list[Path]:
     """Collect wheels, a simulated scan, checksums and `install.sh` in a folder.
 
+    Raises InputError if the wheel is missing, or the folder holds something. Raises EnvironmentFailure if pip cannot
+    download a wheel.
+
     Parameters
     ----------
     wheel
@@ -75,13 +78,6 @@ def make_bundle(
     -------
     list of Path
         All files of the bundle.
-
-    Raises
-    ------
-    InputError
-        If the wheel is missing, or the folder holds something.
-    EnvironmentFailure
-        If pip cannot download a wheel.
     """
     if not wheel.is_file():
         raise InputError(f"{wheel}: no such file, expected the wheel of ptychonnx")

@@ -46,6 +46,9 @@ def check_device(
 ) -> dict[str, Any]:
     """Measure artifacts on a device, and write `gpu_check.json`, `.txt` and `.png` after each step.
 
+    Raises InputError if the folder holds results of something else, or an artifact cannot be used. Raises DeviceError
+    if the provider is unavailable.
+
     Parameters
     ----------
     out
@@ -63,13 +66,6 @@ def check_device(
     -------
     dict
         The content of the JSON file: ``device``, ``settings``, ``results`` by ``NETWORK/STEP``, and ``not_run``.
-
-    Raises
-    ------
-    InputError
-        If the folder holds results of something else, or an artifact cannot be used.
-    DeviceError
-        If the provider is unavailable.
     """
     if min(minutes, grid, *batches) <= 0:
         raise InputError("gpu-check: minutes, batches and grid must be numbers above 0")

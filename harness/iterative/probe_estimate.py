@@ -33,19 +33,15 @@ _APERTURE = 0.9
 def with_estimated_probe(scan: Scan, progress: Progress = SILENT, seed: int = 0) -> tuple[Scan, str]:
     """The scan with an estimated probe complex64 [1, N, N], and one line about it.
 
+    Raises InputError if the scan has a probe, or the package for iterations is missing. Raises VerificationError if no
+    trial explains the patterns, see `ptychonnx.runtime.reconstruction.misfit`.
+
     Parameters
     ----------
     progress
         Receives the number of epochs done, as a stage of its own.
     seed
         Seed of the order of the patterns.
-
-    Raises
-    ------
-    InputError
-        If the scan has a probe, or the package for iterations is missing.
-    VerificationError
-        If no trial explains the patterns, see `ptychonnx.runtime.reconstruction.misfit`.
     """
     if scan.probe is not None:
         raise InputError(f"{scan.name}: has a probe, expected --estimate-probe for a scan without one")

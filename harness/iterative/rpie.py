@@ -120,6 +120,9 @@ def iterate(
 ) -> Iterations:
     """Run epochs of rPIE on a scan, on the CPU.
 
+    Raises InputError if the package is missing, the scan has no probe, an option is out of range, or the canvas is kept
+    in tiles. Raises VerificationError if the iterations diverge.
+
     Parameters
     ----------
     scan
@@ -141,13 +144,6 @@ def iterate(
         [rows, columns]. Its time is not counted.
     until
         Called after each epoch with the misfits so far; the iterations end if it returns True.
-
-    Raises
-    ------
-    InputError
-        If the package is missing, the scan has no probe, an option is out of range, or the canvas is kept in tiles.
-    VerificationError
-        If the iterations diverge.
 
     Notes
     -----

@@ -99,6 +99,9 @@ def compare(
 ) -> Comparison:
     """Align a complex reconstruction to a complex reference and compute all metrics.
 
+    Raises InputError if shapes differ, the region is empty, or the reference is not finite in it. Raises
+    VerificationError if registration shifts the whole reconstruction out of the region.
+
     Parameters
     ----------
     reconstruction, reference
@@ -116,13 +119,6 @@ def compare(
     Comparison
         MAE, MSE and PSNR of the phase use wrapped differences. For the other metrics, both phases are relative to the
         mean angle of the reference, and unwrapped if the reference spans nearly 2 pi.
-
-    Raises
-    ------
-    InputError
-        If shapes differ, the region is empty, or the reference is not finite in it.
-    VerificationError
-        If registration shifts the whole reconstruction out of the region.
     """
     region = _checked_region(reconstruction, reference, region)
     if not np.isfinite(reconstruction[region]).all():

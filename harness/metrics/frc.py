@@ -68,17 +68,14 @@ def fourier_ring_correlation(
     The 2-sigma curve is ``2 / sqrt(n / 2)`` of the same paper, with n the number of Fourier pixels in the ring. With
     the Hann window it is indeed twice the standard deviation of the correlation of unrelated images.
 
+    Raises InputError if the shapes differ or a side has less than 4 pixels.
+
     Parameters
     ----------
     prediction, reference
         [rows, columns], neither constant.
     pixel_size
         In metres, to state resolutions in metres too.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ or a side has less than 4 pixels.
     """
     if prediction.shape != reference.shape:
         raise InputError(

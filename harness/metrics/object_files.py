@@ -41,6 +41,8 @@ def compare_files(
 ) -> FileComparison:
     """Compare the objects in two files, of any program.
 
+    Raises InputError if a file cannot be read, or shapes or pixel sizes differ.
+
     Parameters
     ----------
     reconstruction, reference
@@ -54,11 +56,6 @@ def compare_files(
     -------
     FileComparison
         On the pixels where both objects are finite and not 0.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read, or shapes or pixel sizes differ.
     """
     first, second = read_object(reconstruction), read_object(reference)
     if first.values.shape != second.values.shape:

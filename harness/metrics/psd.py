@@ -58,15 +58,12 @@ def compare_power(prediction: NDArray[np.floating], reference: NDArray[np.floati
     The density does not depend on where structures are, but shows what a correlation does not: a network that loses
     fine detail or adds noise.
 
+    Raises InputError if the shapes differ or a side has less than 4 pixels.
+
     Parameters
     ----------
     prediction, reference
         [rows, columns]; the reference must not be constant.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ or a side has less than 4 pixels.
     """
     if prediction.shape != reference.shape:
         raise InputError(

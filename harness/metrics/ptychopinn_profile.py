@@ -68,17 +68,14 @@ def compare_as_ptychopinn(
 ) -> PtychoPinnComparison:
     """Compare two complex images [rows, columns] without prior alignment.
 
+    Raises InputError if the shapes differ or less than 7 x 7 pixels remain.
+
     Parameters
     ----------
     margin
         Pixels that are cut off each side (half of PtychoPINN's `offset`).
     frc_sigma
         Gaussian smoothing of the FRC curve, in rings.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ or less than 7 x 7 pixels remain.
     """
     if reconstruction.shape != reference.shape or min(reference.shape) - 2 * margin < _WINDOW:
         raise InputError(

@@ -109,17 +109,14 @@ def declare_region(
 ) -> tuple[NDArray[np.bool_], RegionRecord]:
     """Region of a scan on a canvas [rows, columns], and its record.
 
+    Raises InputError if the region is empty.
+
     Parameters
     ----------
     covered
         bool [rows, columns], pixels that every stitched object and the reference cover.
     origin
         (row, column) of the canvas pixel [0, 0] in the coordinates of `Scan.positions`.
-
-    Raises
-    ------
-    InputError
-        If the region is empty.
     """
     rule = rule or RegionRule()
     light = accumulated_illumination(scan, (covered.shape[0], covered.shape[1]), origin)

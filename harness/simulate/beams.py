@@ -53,6 +53,8 @@ Field = NDArray[np.complex128]
 def draw_beam(family: str, size: int, modes: int, rng: np.random.Generator) -> NDArray[np.complex64]:
     """Draw a beam of a family.
 
+    Raises InputError if the family is unknown.
+
     Parameters
     ----------
     family
@@ -68,11 +70,6 @@ def draw_beam(family: str, size: int, modes: int, rng: np.random.Generator) -> N
     Returns
     -------
     complex64 [modes, N, N], sum of |P|^2 = 1, the strongest mode first.
-
-    Raises
-    ------
-    InputError
-        If the family is unknown.
     """
     if family not in _FAMILIES:
         raise InputError(f"beam {family!r} is unknown, expected one of {', '.join(get_args(BeamFamily))}")

@@ -105,17 +105,14 @@ class Condition:
 def simulate_conditions(base: Scan, seed: int = 0) -> list[Condition]:
     """Simulate the nominal scan, then those of every axis.
 
+    Raises InputError if the scan lacks one of these.
+
     Parameters
     ----------
     base
         Scan with positions, probe, pixel size and wavelength; its patterns are not used.
     seed
         Seed of objects, noise and errors.
-
-    Raises
-    ------
-    InputError
-        If the scan lacks one of these.
     """
     for name, value in (
         ("probe", base.probe),

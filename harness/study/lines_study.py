@@ -77,6 +77,8 @@ def plan_lines(
 ) -> StudyPlan:
     """Plan the commands of the lines study.
 
+    Raises InputError if no architecture is given, one is unknown or given twice, or a setting is out of range.
+
     Parameters
     ----------
     architectures
@@ -89,11 +91,6 @@ def plan_lines(
         Settings of network and training for every architecture, instead of its own defaults.
     seed
         Seed of the dataset and of every training.
-
-    Raises
-    ------
-    InputError
-        If no architecture is given, one is unknown or given twice, or a setting is out of range.
     """
     if not architectures:
         raise InputError("study lines: no architecture given, expected at least one")
@@ -144,6 +141,9 @@ def typed_options(values: Mapping[str, Any]) -> list[str]:
 def run_plan(plan: StudyPlan, announce: Show, show: Show, *, at_once: int | None = None) -> None:
     """Write the recipe and run its commands.
 
+    Raises InputError, EnvironmentFailure or VerificationError if a command ends with exit code 2, 3, or another that is
+    not 0. Its output holds its own message.
+
     Parameters
     ----------
     announce
@@ -153,11 +153,6 @@ def run_plan(plan: StudyPlan, announce: Show, show: Show, *, at_once: int | None
         writes to standard output and standard error itself.
     at_once
         Networks that are trained at the same time; if None, two, or one on a single core or with a GPU.
-
-    Raises
-    ------
-    InputError, EnvironmentFailure, VerificationError
-        If a command ends with exit code 2, 3, or another that is not 0. Its output holds its own message.
     """
     write_text(plan.recipe, "\n".join(["set -e", *map(_typed, plan.commands), ""]))
     at_once = min(at_once or _trainings_at_once(), len(plan.networks))

@@ -58,6 +58,9 @@ def robustness(
 
     Writes `robustness.json`, `robustness.png`, `robustness.md`, and a folder with a report for each axis.
 
+    Raises InputError if an artifact cannot be used, the scan does not fit it, or the scan lacks what the conditions
+    need.
+
     Parameters
     ----------
     artifacts
@@ -73,11 +76,6 @@ def robustness(
         See `ptychonnx.harness.evaluation.evaluate.evaluate`.
     progress
         Receives a stage for each network and condition.
-
-    Raises
-    ------
-    InputError
-        If an artifact cannot be used, the scan does not fit it, or the scan lacks what the conditions need.
     """
     if not artifacts:
         raise InputError("study robustness: no artifact given, expected at least one")

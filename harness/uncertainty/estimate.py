@@ -33,6 +33,8 @@ def with_uncertainty(
 ) -> Reconstruction:
     """Reconstruct a scan under symmetries of the far field: their mean object, with its uncertainty.
 
+    Raises the errors of `reconstruct`.
+
     Parameters
     ----------
     network, scan, stitching, batch
@@ -48,11 +50,6 @@ def with_uncertainty(
     -------
     Reconstruction
         That of `first` with the mean object, its misfit and its uncertainty.
-
-    Raises
-    ------
-    InputError, VerificationError, ServerError, DeviceError
-        As for `reconstruct`.
     """
     objects = members(network, scan, first, symmetries, stitching, batch, progress)
     spread = spread_of(objects, scan, first)

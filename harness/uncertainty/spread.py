@@ -53,10 +53,7 @@ def symmetries_of(network: Predictor, scan: Scan) -> tuple[Symmetry, ...]:
 
     A general network takes the turned beam as an input. One that holds a beam allows the symmetries of this beam.
 
-    Raises
-    ------
-    InputError
-        If the network allows the identity alone, or the scan has no probe.
+    Raises InputError if the network allows the identity alone, or the scan has no probe.
     """
     if scan.probe is None:
         raise InputError(f"{scan.name}: --uncertainty takes a scan with a probe, expected --probe FILE")

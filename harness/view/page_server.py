@@ -71,15 +71,12 @@ class PageServer:
     def __init__(self, address: str, view: LiveView) -> None:
         """Bind.
 
+        Raises InputError if the address is none, or cannot be served.
+
         Parameters
         ----------
         address
             HOST:PORT; port 0 is any that is free.
-
-        Raises
-        ------
-        InputError
-            If the address is none, or cannot be served.
         """
         host, _, port = address.rpartition(":")
         host = host.strip("[]")

@@ -38,6 +38,10 @@ _IN_MEMORY = "_ORT_MEM_ADDR_"
 def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProto:
     """Read the graph of a file and refuse unsafe content; weights outside the file are not read.
 
+    Raises InputError if the file is missing, too large or not an ONNX model; if its external data are missing or lie
+    outside its folder; if it uses operators of domains other than ONNX's own, which would need a library of code; or if
+    a metadata key occurs twice, so that readers may see different values.
+
     Parameters
     ----------
     path
@@ -49,13 +53,6 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
     Returns
     -------
     The model, without its external data.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, too large or not an ONNX model; if its external data are missing or lie outside
-        its folder; if it uses operators of domains other than ONNX's own, which would need a library of code; or
-        if a metadata key occurs twice, so that readers may see different values.
     """
     path = Path(path)
     limit = _limit() if max_bytes is None else max_bytes
@@ -96,17 +93,13 @@ def stored_contract(path: Path, model: onnx.ModelProto) -> Contract:
 
     Hashes are compared if the contract has that of the graph, as every artifact that ptychonnx published does.
 
+    Raises InputError if there is no contract, or it is not understood. Raises VerificationError if the contract or the
+    graph was changed after it was published.
+
     Parameters
     ----------
     path
         The model's file, for error messages.
-
-    Raises
-    ------
-    InputError
-        If there is no contract, or it is not understood.
-    VerificationError
-        If the contract or the graph was changed after it was published.
     """
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if CONTRACT_KEY not in metadata:

@@ -27,15 +27,12 @@ def general_artifact(scan: Scan, *, any_size: bool = False) -> Path:
     Networks of several neighbouring patterns reconstruct better than those of one, and are taken if the scan has as
     many and its positions overlap.
 
+    Raises InputError if the zoo has none of this size, unless `any_size`, or no general network at all.
+
     Parameters
     ----------
     any_size
         Take the network of the nearest size if there is none of this size.
-
-    Raises
-    ------
-    InputError
-        If the zoo has none of this size, unless `any_size`, or no general network at all.
     """
     overlap = overlap_of(scan)
     most = 1 if overlap is not None and overlap < _LEAST_OVERLAP else len(scan)

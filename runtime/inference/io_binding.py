@@ -171,15 +171,12 @@ def _pinned_memory(session: ort.InferenceSession, name: str, number: int) -> Any
 def check_capture(contract: Contract, name: str, placement: Mapping[str, Counter[str]]) -> None:
     """Refuse a network that cannot be captured as a CUDA graph.
 
+    Raises InputError if the batch is not fixed, or an operator runs outside the CUDA provider.
+
     Parameters
     ----------
     placement
         Operators by execution provider, see `ptychonnx.runtime.inference.Session.placement`.
-
-    Raises
-    ------
-    InputError
-        If the batch is not fixed, or an operator runs outside the CUDA provider.
     """
     if contract.batch is None:
         raise InputError(

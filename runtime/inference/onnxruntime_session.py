@@ -42,19 +42,14 @@ def open_session(
 ) -> ort.InferenceSession:
     """Load an artifact; on the CPU, with a warning, if the provider is ``auto`` and the GPU does not start.
 
+    Raises InputError if the file does not load. Raises DeviceError if the provider is unavailable.
+
     Parameters
     ----------
     device
         Number of the CUDA device.
     profile
         Start of the name of the file to which onnxruntime writes the times of all nodes.
-
-    Raises
-    ------
-    InputError
-        If the file does not load.
-    DeviceError
-        If the provider is unavailable.
     """
     try:
         return _open(path, request, threads, device, profile)

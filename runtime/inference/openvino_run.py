@@ -33,17 +33,13 @@ class OpenVinoRun:
     def __init__(self, data: bytes, bfloat16: bool, threads: int) -> None:
         """Read the graph; it is compiled for each size of batch.
 
+        Raises InputError if OpenVINO is not installed. Raises DeviceError if the processor does not compute in
+        bfloat16.
+
         Parameters
         ----------
         data
             A serialised ONNX model.
-
-        Raises
-        ------
-        InputError
-            If OpenVINO is not installed.
-        DeviceError
-            If the processor does not compute in bfloat16.
         """
         if bfloat16 and not has_bfloat16():
             raise DeviceError("openvino:bfloat16: this processor has no bfloat16, expected provider openvino")

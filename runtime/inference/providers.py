@@ -80,10 +80,7 @@ class ProviderRequest:
     def parse(cls, text: str) -> ProviderRequest:
         """Read one of `PROVIDER_FORMS`; ``cuda`` and the like may be followed by ``:0,1`` and ``:tf32``.
 
-        Raises
-        ------
-        InputError
-            If the text has none of these forms.
+        Raises InputError if the text has none of these forms.
         """
         kind, _, detail = text.partition(":")
         name, _, library = detail.partition("=")
@@ -184,17 +181,13 @@ def provider_list(requested: str | ProviderRequest, device: int = 0) -> list[tup
     the providers that may run the operators it does not support; `Session` refuses if the requested one is missing
     from the finished session, and names the operators that others run.
 
+    Raises InputError if the name is unknown. Raises DeviceError if the provider has no device on this machine, with the
+    reason.
+
     Parameters
     ----------
     device
         Number of the CUDA device.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown.
-    DeviceError
-        If the provider has no device on this machine, with the reason.
     """
     request = ProviderRequest.parse(requested) if isinstance(requested, str) else requested
     kind, present = request.kind, available()
@@ -224,12 +217,8 @@ def plugin_devices(name: str, library: Path) -> list[Any]:
 
     onnxruntime lets a provider whose name ends in ``.virtual`` offer a device where the system lists none.
 
-    Raises
-    ------
-    InputError
-        If the library is missing or is no plugin provider.
-    DeviceError
-        If it does not load on this machine, or has no device here.
+    Raises InputError if the library is missing or is no plugin provider. Raises DeviceError if it does not load on this
+    machine, or has no device here.
     """
     if not library.is_file():
         raise InputError(f"{library}: no such file, expected the library of the plugin provider {name}")

@@ -57,6 +57,8 @@ def tuned(
 ) -> tuple[Session, int]:
     """Find the fastest thread count and batch size for a session.
 
+    Raises InputError if the scan does not fit the artifact.
+
     Parameters
     ----------
     session
@@ -74,11 +76,6 @@ def tuned(
         A session with the best thread count.
     batch
         The best batch size.
-
-    Raises
-    ------
-    InputError
-        If the scan does not fit the artifact.
     """
     session.check_scan(scan)
     key = _key(session)

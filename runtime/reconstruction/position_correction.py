@@ -106,6 +106,8 @@ def reconstruct_with_positions(
 ) -> tuple[Scan, Reconstruction, PositionCorrection]:
     """Reconstruct a scan, correct its positions, and stitch the same patches again.
 
+    Raises InputError if the scan has no probe, or too little overlap; and as `reconstruct`.
+
     Parameters
     ----------
     network, scan, stitching, batch, progress
@@ -120,11 +122,6 @@ def reconstruct_with_positions(
     -------
     (the scan with corrected positions, its reconstruction, the correction)
         The first two with the recorded positions if the corrected ones do not lower the forward misfit.
-
-    Raises
-    ------
-    InputError
-        If the scan has no probe, or too little overlap; and as `reconstruct`.
     """
     stitching = stitching or ReconstructOptions()
     if scan.probe is None:
@@ -226,14 +223,11 @@ def write_positions(path: Path, scan: Scan, correction: PositionCorrection) -> N
 def position_shifts(scan: Scan, patches: NDArray[np.complex64], model: PositionModel = "free") -> Shifts:
     """Errors of the positions of a scan with a probe, from patches complex [n, N, N] in the order of the patterns.
 
+    Raises InputError if too few patches overlap.
+
     Returns
     -------
     float64 [n, 2] (row, column), to add to the positions; their mean is 0.
-
-    Raises
-    ------
-    InputError
-        If too few patches overlap.
     """
     assert scan.probe is not None
     pairs = _neighbours(scan.positions, probe_diameter(scan.probe))

@@ -83,6 +83,8 @@ def run_segments(
     If the patterns are still in their file, a thread reads them ahead of the network. Another thread stitches. Errors
     in either are raised here, and both have ended when the function returns or raises.
 
+    Raises VerificationError if the patch of a pattern is not finite, unless `skip_invalid`; or if no patch is.
+
     Parameters
     ----------
     parts
@@ -95,11 +97,6 @@ def run_segments(
         Leave out patches that are not finite.
     keep
         Also receives the patches complex64 [m, N, N] as predicted, with the patterns int [m] that they belong to.
-
-    Raises
-    ------
-    VerificationError
-        If the patch of a pattern is not finite, unless `skip_invalid`; or if no patch is.
     """
     groups = np.concatenate(parts)
     ends = np.cumsum([len(part) for part in parts]).tolist()

@@ -25,16 +25,13 @@ _SAMPLE = 256
 def beam_arrays(scan: Scan, modes: int | None = None) -> dict[str, NDArray[np.float32]]:
     """Probe float32 [modes, N, N, 2], mask float32 [N, N] and scale float32 [] of a scan.
 
+    Raises InputError if the scan has no probe, or the probe, the patterns or the mask cannot be used.
+
     Parameters
     ----------
     modes
         Number of modes that the network takes: missing ones are empty, and of too many the strongest are kept. None if
         it takes any number.
-
-    Raises
-    ------
-    InputError
-        If the scan has no probe, or the probe, the patterns or the mask cannot be used.
     """
     check_probe_known(scan)
     assert scan.probe is not None

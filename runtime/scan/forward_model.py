@@ -48,6 +48,8 @@ def cut_windows(
 ) -> NDArray:
     """Windows [n, size, size] of an object, at the scan positions rounded to whole pixels.
 
+    Raises InputError if a window leaves the image.
+
     Parameters
     ----------
     image
@@ -56,11 +58,6 @@ def cut_windows(
         [n, 2] (row, column), centres of the windows, in pixels of the canvas.
     origin
         Canvas coordinates of the image's pixel [0, 0].
-
-    Raises
-    ------
-    InputError
-        If a window leaves the image.
     """
     corners = np.rint(window_corners(positions, size) - np.asarray(origin)).astype(int)
     outside = np.flatnonzero((corners < 0).any(axis=1) | (corners + size > image.shape).any(axis=1))

@@ -51,15 +51,12 @@ def nearest_groups(positions: NDArray[np.float64], members: int) -> NDArray[np.i
     order. Within a group, patterns are sorted by row, then column, so that a raster scan always presents its neighbours
     in the same order.
 
+    Raises InputError if the scan has fewer patterns than a group needs.
+
     Parameters
     ----------
     positions
         float64 [n, 2] (row, column), pixels.
-
-    Raises
-    ------
-    InputError
-        If the scan has fewer patterns than a group needs.
     """
     n = len(positions)
     if members == 1:

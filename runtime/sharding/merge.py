@@ -51,6 +51,9 @@ def merge_parts(
 ) -> MergedParts:
     """Add the sums of all parts of a scan, in any order of the files; or synchronise and add their patches.
 
+    Raises InputError if a part is missing, occurs twice, is damaged, or belongs to another scan, network or choice of
+    options. Raises EnvironmentFailure if the tiles of the canvas do not fit on the disk.
+
     Parameters
     ----------
     paths
@@ -58,13 +61,6 @@ def merge_parts(
     canvas_memory
         Largest canvas in memory, in bytes, see `Stitcher`. Of the parts, one rectangle of a segment, or 256 patches,
         are in memory at a time.
-
-    Raises
-    ------
-    InputError
-        If a part is missing, occurs twice, is damaged, or belongs to another scan, network or choice of options.
-    EnvironmentFailure
-        If the tiles of the canvas do not fit on the disk.
     """
     if not paths:
         raise InputError("merge: no part is named, expected all parts of one scan")

@@ -224,10 +224,7 @@ class PartReader:
 def opened_part(path: Path) -> Iterator[PartReader]:
     """Open a part file.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, cut short, or not a part.
+    Raises InputError if the file is missing, cut short, or not a part.
     """
     with ExitStack() as stack:
         with _readable(path):

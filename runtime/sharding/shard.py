@@ -43,10 +43,7 @@ class Shard:
     def parse(cls, text: str) -> Shard:
         """Read ``3/16``.
 
-        Raises
-        ------
-        InputError
-            If the text is not two whole numbers, the first from 1 to the second.
+        Raises InputError if the text is not two whole numbers, the first from 1 to the second.
         """
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -56,10 +53,7 @@ class Shard:
     def of(self, length: int) -> NDArray[np.intp]:
         """Numbers of the segments of this shard, of `length` in all; consecutive, and as many as others have.
 
-        Raises
-        ------
-        InputError
-            If there are more shards than segments.
+        Raises InputError if there are more shards than segments.
         """
         if self.count > length:
             raise InputError(
@@ -83,22 +77,16 @@ def reconstruct_shard(
     object equals that of one process bit for bit if all run the network alike: same batch, provider and number of
     threads.
 
+    Raises InputError if the scan does not fit the contract or the weighting, or has fewer segments than there are
+    shards. Raises VerificationError if the patch of a pattern is not finite, unless `skip_invalid`. Raises ServerError
+    or DeviceError if the server or the execution provider fails for good. Raises EnvironmentFailure if the part does
+    not fit on the disk.
+
     Parameters
     ----------
     out
         The part file, HDF5. One segment is in memory at a time. If patches are to be synchronised, the file holds all
         of them, 8 bytes per pixel.
-
-    Raises
-    ------
-    InputError
-        If the scan does not fit the contract or the weighting, or has fewer segments than there are shards.
-    VerificationError
-        If the patch of a pattern is not finite, unless `skip_invalid`.
-    ServerError, DeviceError
-        If the server or the execution provider fails for good.
-    EnvironmentFailure
-        If the part does not fit on the disk.
     """
     session.check_scan(scan)
     options = stitching or ReconstructOptions()

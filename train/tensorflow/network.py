@@ -123,15 +123,13 @@ def _joined(inputs: Sequence[NDArray | tf.Tensor]) -> Inputs:
 def save_weights(model: keras.Model, path: Path, *others: keras.Variable) -> None:
     """Write the weights of a model, and of its optimiser if it has one.
 
+    Raises OSError if the disk is full. HDF5 itself ends the process with a segmentation fault then, so space is
+    allocated first.
+
     Parameters
     ----------
     others
         Further variables to write.
-
-    Raises
-    ------
-    OSError
-        If the disk is full. HDF5 itself ends the process with a segmentation fault then, so space is allocated first.
     """
     variables = [*model.variables, *others]
     needed = sum(2 * np.asarray(variable).nbytes + 4096 for variable in variables)
@@ -159,17 +157,14 @@ def build_network(
 
     A physics-informed one ends with the final steps of phase retrieval.
 
+    Raises InputError if the output has another shape than [B, N, N, C, 2].
+
     Parameters
     ----------
     policy
         Data type in which its layers compute, a name of `keras.DTypePolicy`; their weights are float32.
     scope
         Scope of the strategy that will train it.
-
-    Raises
-    ------
-    InputError
-        If the output has another shape than [B, N, N, C, 2].
     """
     build = architecture.load_builder()
     keras.backend.clear_session()

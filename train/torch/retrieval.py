@@ -70,6 +70,8 @@ class Retrieval(nn.Module):
     ) -> Tensor:
         """Perform a number of steps with momentum.
 
+        Raises ValueError if several patterns come without offsets, or one pattern with them.
+
         Parameters
         ----------
         offsets
@@ -80,11 +82,6 @@ class Retrieval(nn.Module):
         beam
             From `torch.beam.BeamPreparation`, shared by all patterns or one for each object; the beam of the constants
             if None.
-
-        Raises
-        ------
-        ValueError
-            If several patterns come without offsets, or one pattern with them.
         """
         if (offsets is None) != (self.members == 1):
             raise ValueError(

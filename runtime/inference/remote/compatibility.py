@@ -44,15 +44,12 @@ def check_metadata(
 ) -> int | None:
     """Compare the inputs and outputs of a server with the contract.
 
+    Raises ServerError if a name, type or shape differs, or the server does not accept the contract's fixed batch.
+
     Returns
     -------
     int or None
         Largest batch of a request; None if it is not limited.
-
-    Raises
-    ------
-    ServerError
-        If a name, type or shape differs, or the server does not accept the contract's fixed batch.
     """
     side, channels = contract.n, contract.channels
     largest = config.max_batch

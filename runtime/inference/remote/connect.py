@@ -13,15 +13,12 @@ __all__ = ["connect"]
 def connect(address: Address, credentials: Credentials, timeout: float) -> Connection:
     """Create the connection for the scheme of an address, without sending anything yet.
 
+    Raises InputError if the client library is missing or incompatible.
+
     Parameters
     ----------
     timeout
         Seconds within which each request must be answered.
-
-    Raises
-    ------
-    InputError
-        If the client library is missing or incompatible.
     """
     try:
         if address.scheme in {"grpc", "grpcs"}:

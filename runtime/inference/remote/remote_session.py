@@ -54,6 +54,10 @@ class RemoteSession(Predictor):
     ) -> None:
         """Connect, and compare the server's description of the model with its contract, without retries.
 
+        Raises InputError if an argument is invalid, or neither the server nor `artifact` provides a contract. Raises
+        ServerError if the server is unreachable or not ready, does not have the model or the version, or contradicts
+        the contract.
+
         Parameters
         ----------
         address
@@ -69,14 +73,6 @@ class RemoteSession(Predictor):
         patience
             Seconds during which a failed request is repeated if its cause may be transient: no connection or a broken
             one, or a server that is busy, starting, or too slow.
-
-        Raises
-        ------
-        InputError
-            If an argument is invalid, or neither the server nor `artifact` provides a contract.
-        ServerError
-            If the server is unreachable or not ready, does not have the model or the version, or contradicts the
-            contract.
         """
         self.address = Address.parse(address) if isinstance(address, str) else address
         if in_flight < 1 or timeout <= 0 or patience < 0:

@@ -24,6 +24,8 @@ def patch_weight(
     * ``uniform``: 1 everywhere.
     * ``crop``: 1 in the central half of each axis, 0 outside.
 
+    Raises InputError if the weighting is unknown, or is ``probe`` without a probe, or one that is dark in the window.
+
     Parameters
     ----------
     size
@@ -32,11 +34,6 @@ def patch_weight(
         complex [modes, N, N], for ``probe``.
     window
         Side of the central square that patches cover; weights are 0 outside. None if they cover all.
-
-    Raises
-    ------
-    InputError
-        If the weighting is unknown, or is ``probe`` without a probe, or one that is dark in the window.
     """
     weight = _full_weight(weighting, size, probe)
     if window is None:

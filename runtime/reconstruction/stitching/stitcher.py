@@ -90,6 +90,9 @@ class Stitcher:
     ) -> None:
         """Create a canvas that contains every window.
 
+        Raises InputError if the placement is unknown, or the canvas exceeds `MAX_CANVAS_PIXELS`. Raises
+        EnvironmentFailure if tiles and stored patches do not fit on the disk.
+
         Parameters
         ----------
         positions
@@ -106,13 +109,6 @@ class Stitcher:
             Side of a tile in pixels.
         sparse
             Keep a large canvas in tiles, also if it fits in memory, where the patches reach less than half of them.
-
-        Raises
-        ------
-        InputError
-            If the placement is unknown, or the canvas exceeds `MAX_CANVAS_PIXELS`.
-        EnvironmentFailure
-            If tiles and stored patches do not fit on the disk.
         """
         if placement not in get_args(Placement):
             known = ", ".join(get_args(Placement))
@@ -143,19 +139,14 @@ class Stitcher:
     def add(self, patches: NDArray[np.complexfloating], positions: NDArray[np.float64]) -> None:
         """Add patches; may be called any number of times, in any order.
 
+        Raises InputError if a patch lies outside the canvas. Raises EnvironmentFailure if the disk is full.
+
         Parameters
         ----------
         patches
             complex [m, N, N].
         positions
             float64 [m, 2] (row, column), centres of the patches in pixels.
-
-        Raises
-        ------
-        InputError
-            If a patch lies outside the canvas.
-        EnvironmentFailure
-            If the disk is full.
         """
         corners, fractions = self._place(positions)
         if len(corners) and (corners.min() < 0 or (corners + self._weight.shape > self._shape).any()):
@@ -259,6 +250,8 @@ class Stitcher:
 def check_whole(positions: NDArray[np.float64], size: int, memory: int | None, consumer: str) -> None:
     """Refuse a scan whose canvas would be kept in tiles, before any work is done.
 
+    Raises InputError if the sums exceed the memory limit, or the canvas exceeds `MAX_CANVAS_PIXELS`.
+
     Parameters
     ----------
     positions
@@ -269,11 +262,6 @@ def check_whole(positions: NDArray[np.float64], size: int, memory: int | None, c
         As for `Stitcher`.
     consumer
         Beginning of the error message: which output takes only whole objects.
-
-    Raises
-    ------
-    InputError
-        If the sums exceed the memory limit, or the canvas exceeds `MAX_CANVAS_PIXELS`.
     """
     _, shape = canvas_layout(positions, size)
     if shape[0] * shape[1] * BYTES_PER_PIXEL > (canvas_memory() if memory is None else memory):
@@ -295,17 +283,14 @@ def whole_shape(positions: NDArray[np.float64], size: int, memory: int | None = 
 def canvas_layout(positions: NDArray[np.float64], size: int) -> tuple[tuple[float, float], tuple[int, int]]:
     """(row, column) of the canvas pixel [0, 0] in the scan's pixels, and the (rows, columns) of the canvas.
 
+    Raises InputError if the canvas exceeds `MAX_CANVAS_PIXELS`.
+
     Parameters
     ----------
     positions
         float64 [n, 2], centres of the windows.
     size
         N, side of a window.
-
-    Raises
-    ------
-    InputError
-        If the canvas exceeds `MAX_CANVAS_PIXELS`.
     """
     corners = window_corners(positions, size)
     low = np.floor(corners.min(axis=0))

@@ -15,15 +15,12 @@ __all__ = ["check_disk_space", "disk_errors"]
 def check_disk_space(needed: dict[str, int]) -> None:
     """Check that temporary files fit into their folder.
 
+    Raises EnvironmentFailure if the folder is missing or has too little space.
+
     Parameters
     ----------
     needed
         Bytes of each file by a description of its content.
-
-    Raises
-    ------
-    EnvironmentFailure
-        If the folder is missing or has too little space.
     """
     content, total = " and ".join(needed), sum(needed.values())
     if not total:
