@@ -22,10 +22,7 @@ def checked(
     Raises InputError if a setting is unknown or its value out of range, with the name of the setting and the expected
     values.
 
-    Parameters
-    ----------
-    option
-        The command-line option of a setting, by which messages name it; "setting NAME" if None.
+    `option`: the command-line option of a setting, by which messages name it; "setting NAME" if None.
     """
     try:
         return TypeAdapter(kind).validate_python(dict(values))

@@ -187,11 +187,8 @@ class TrainingData:
     def disagreement(self, predict: Callable[..., NDArray[np.float32]]) -> float:
         """Disagreement of the patches of `neighbourhoods`, see `ptychonnx.train.overlap_consistency`.
 
-        Parameters
-        ----------
-        predict
-            Function that returns object parts [B, N, N, C, 2] for the beam [groups] of each of some groups and for
-            their `inputs`.
+        `predict`: function that returns object parts [B, N, N, C, 2] for the beam [groups] of each of some groups and
+        for their `inputs`.
         """
         size, members = self.diffraction.shape[-1], self.neighbourhoods.shape[1]
         patches = []

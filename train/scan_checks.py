@@ -25,10 +25,7 @@ def check_trainable(scan: Scan, size: int) -> None:
 
     Raises InputError if the patterns have another size, there is no probe or no light, or all positions are the same.
 
-    Parameters
-    ----------
-    size
-        N of the network, pixels.
+    `size`: N of the network, pixels.
     """
     if scan.size != size:
         raise InputError(

@@ -53,15 +53,9 @@ def check_artifact(path: Path, max_bytes: int | None = None) -> list[Check]:
     Raises InputError if the file is unsafe, is not an ONNX model, or holds neither a contract nor the description of a
     module.
 
-    Parameters
-    ----------
-    max_bytes
-        Largest file that is opened; see `ptychonnx.runtime.contract.integrity.check_model_file`.
-
-    Returns
-    -------
-    Whether the contract is the one that was stamped, whether the graph is the one that was verified, and whether it
-    still returns the same output for the reference input. Checks after the first failure are left out.
+    `max_bytes`: largest file that is opened; see `ptychonnx.runtime.contract.integrity.check_model_file`.
+    Returns whether the contract is the one that was stamped, whether the graph is the one that was verified, and
+    whether it still returns the same output for the reference input. Checks after the first failure are left out.
     """
     model = check_model_file(path, max_bytes)
     metadata = {entry.key: entry.value for entry in model.metadata_props}

@@ -138,11 +138,8 @@ def release(candidate: Candidate[Stamp], out: Path, progress: Progress = SILENT)
     Raises InputError if the name of `out` does not end in ``.onnx``. Raises VerificationError if the candidate fails a
     stage; no artifact is written.
 
-    Parameters
-    ----------
-    out
-        File to write; it appears complete and verified, or not at all. ``<stem>.verification.json`` and ``.txt``
-        appear next to it, or ``<stem>.refused.json`` and ``.txt`` if verification fails.
+    `out`: file to write; it appears complete and verified, or not at all. ``<stem>.verification.json`` and ``.txt``
+    appear next to it, or ``<stem>.refused.json`` and ``.txt`` if verification fails.
     """
     out = check_name(out)
     verified = verify_candidate(candidate, out, progress)

@@ -83,10 +83,7 @@ def any_modes(model: onnx.ModelProto, probe: str) -> onnx.ModelProto:
     Exit waves [batch, modes, N, 2, N] are the only values with two unknown sizes. Their shape is computed from that of
     the probe once a call; every other ``Reshape`` gets the modes by the number of elements.
 
-    Parameters
-    ----------
-    model
-        With an input of the name `probe`, float32 [modes, N, N, 2]; left as it is.
+    `model`, with an input of the name `probe` float32 [modes, N, N, 2], is left as it is.
     """
     variant = copy.deepcopy(model)
     graph = variant.graph
@@ -132,10 +129,7 @@ def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
 
     Raises InputError if the batch is not positive.
 
-    Parameters
-    ----------
-    model
-        With a dynamic first axis of its inputs and output; left as it is.
+    `model`, with a dynamic first axis of its inputs and output, is left as it is.
     """
     if batch < 1:
         raise InputError(f"batch is {batch}, expected at least 1")

@@ -77,11 +77,8 @@ def other_sizes(inputs: Sequence[ModuleInput], text: str) -> list[ModuleInput]:
 
     Raises InputError if the text does not fit the inputs.
 
-    Parameters
-    ----------
-    text
-        Sizes of all inputs in order, or of some by name, with semicolons between them: ``3,64,64`` or
-        ``x=3,64,64;grid=2,64,64``. Types stay.
+    `text`: sizes of all inputs in order, or of some by name, with semicolons between them: ``3,64,64`` or
+    ``x=3,64,64;grid=2,64,64``. Types stay.
     """
     parts = [read_input(part) for part in text.split(";")]
     resized = list(inputs)

@@ -37,14 +37,8 @@ def publish(model: onnx.ModelProto, stamp: Stamp, out: Path) -> Stamp:
     Raises VerificationError if the file is not a valid artifact, or returns another output than the model did before it
     was written.
 
-    Parameters
-    ----------
-    stamp
-        Without the hash of the graph and the reference pair, which are computed here.
-
-    Returns
-    -------
-    The stamp as it was written.
+    `stamp`: without the hash of the graph and the reference pair, which are computed here.
+    Returns the stamp as it was written.
     """
     rule, inputs = reference_inputs(stamp, model)
     any_output = not isinstance(stamp, Contract)

@@ -25,14 +25,8 @@ def sign(artifact: Path, private_key: Path) -> Path:
     Raises InputError if model-signing is not installed, the key is invalid, or the artifact is unsafe or in several
     files.
 
-    Parameters
-    ----------
-    private_key
-        PEM file, such as ``openssl ecparam -name prime256v1 -genkey -noout -out key.pem`` writes.
-
-    Returns
-    -------
-    The signature, a Sigstore bundle.
+    `private_key`: PEM file, such as ``openssl ecparam -name prime256v1 -genkey -noout -out key.pem`` writes.
+    Returns the signature, a Sigstore bundle.
     """
     package = _package()
     if any(True for _ in external_tensors(check_model_file(artifact))):
@@ -54,9 +48,7 @@ def verify_signature(artifact: Path, public_key: Path) -> str:
     Raises InputError if model-signing is not installed, the artifact is missing, or the key is invalid. Raises
     VerificationError if there is no signature, or it does not match these bytes and this key.
 
-    Returns
-    -------
-    The outcome in words.
+    Returns the outcome in words.
     """
     package = _package()
     if not artifact.is_file():

@@ -96,10 +96,7 @@ def beam_of_probe(
 
     Raises InputError if the artifact is not general, N differs, or the beam cannot be used.
 
-    Parameters
-    ----------
-    resample
-        Resample a probe of another N over the same field of view.
+    `resample`: whether to resample a probe of another N over the same field of view.
     """
     contract = _general(artifact)
     probe = probe_of_size(probe, contract.n, resample, name)

@@ -59,10 +59,7 @@ def parse_config(text: str) -> Any:
 def model_config(name: str, contracts: Mapping[int, Stamped], options: DeployOptions) -> Any:
     """The message `inference.ModelConfig` for a model.
 
-    Parameters
-    ----------
-    contracts
-        Of the versions that answer requests, by number, the newest last. They share one interface.
+    `contracts`: those of the versions that answer requests, by number, the newest last. They share one interface.
     """
     package = _package()
     newest = list(contracts)[-1]

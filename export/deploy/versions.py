@@ -103,10 +103,7 @@ def _check_interface(version: Path, interface: Interface, artifact: Deployable) 
 def _readme(artifact: Deployable, version: int, server: str) -> bytes:
     """Input, output and contract of the newest version.
 
-    Parameters
-    ----------
-    server
-        One or two sentences on how this server handles the folder.
+    `server`: one or two sentences on how this server handles the folder.
     """
     stamped = artifact.stamped
     (first, label), *others = stamped.rows().items()

@@ -40,10 +40,7 @@ def to_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     Raises InputError if the version is out of range. Raises UnsupportedError if the version is earlier than that of the
     model, since newer operators have no older form, or if the model cannot be converted.
 
-    Parameters
-    ----------
-    model
-        Written in `opset` or an earlier one; left as it is.
+    `model`, written in `opset` or an earlier one, is left as it is.
     """
     present = opset_of(model)
     if check_opset(opset) < present:

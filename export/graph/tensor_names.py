@@ -30,10 +30,7 @@ def name_inputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
 def name_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
     """Give each output of a graph its name again: exporters and passes merge outputs that are equal into one name.
 
-    Parameters
-    ----------
-    names
-        Unique, in order.
+    `names`: unique, in order.
     """
     for value, name in zip(graph.output, names, strict=True):
         if value.name != name:

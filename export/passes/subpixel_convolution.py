@@ -89,14 +89,8 @@ def _replace(graph: ir.Graph, node: ir.Node, layer: Convolution) -> None:
 def _interleave(tape: GraphTape, value: ir.Value, channels: int, rows: int, columns: int) -> ir.Value:
     """Interleave the pixels of four images, and cut the outermost rows and columns off.
 
-    Parameters
-    ----------
-    value
-        [B, (row parity, column parity, channel), rows, columns].
-
-    Returns
-    -------
-    [B, channels, 2 rows - 2, 2 columns - 2].
+    `value`: [B, (row parity, column parity, channel), rows, columns].
+    Returns [B, channels, 2 rows - 2, 2 columns - 2].
     """
     value = tape.add("Transpose", value, perm=[0, 2, 3, 1])
     shape = tape.integers(0, rows, columns, 2, 2 * channels, name="parities")

@@ -109,9 +109,7 @@ def _convolve(
 def _interleave(tape: GraphTape, value: ir.Value, channels: int, rows: int, columns: int) -> ir.Value:
     """Interleave the pixels of four images: [B, (channel, row parity, column parity), rows, columns] to one image.
 
-    Returns
-    -------
-    [B, channels, 2 rows, 2 columns].
+    Returns [B, channels, 2 rows, 2 columns].
     """
     # Columns first: runs of pixels are then copied as whole rows.
     value = tape.add("Reshape", value, tape.integers(0, 2 * channels, 2, rows * columns, name="parities"))

@@ -34,10 +34,7 @@ def half_precision(model: onnx.ModelProto) -> Reduction:
     The CPU provider of onnxruntime computes float16 graphs in float32 and omits the roundings between nodes, so that
     nothing overflows. `Reduction.emulate` adds the roundings.
 
-    Parameters
-    ----------
-    model
-        From `with_named_nodes`; left as it is.
+    `model`, from `with_named_nodes`, is left as it is.
     """
     types = element_types(model)
     layers = tuple(

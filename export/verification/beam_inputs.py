@@ -21,10 +21,7 @@ _BRIGHTER = 10
 def with_beams(inputs: Sequence[VerificationInputs], flux: float, modes: int) -> list[VerificationInputs]:
     """The inputs with the default beam, and patterns of another beam after them.
 
-    Parameters
-    ----------
-    flux
-        Mean photons in a pattern of the default beam; the other one is ten times as bright.
+    `flux`: mean photons in a pattern of the default beam; the other one is ten times as bright.
     """
     shape = inputs[0].arrays[0].shape
     _, patterns, beam = other_beam(shape[-1], flux * _BRIGHTER, modes, shape[1])

@@ -103,14 +103,8 @@ def first_different_node(
     The graph is cut after a node and run in both engines; bisection finds the node, assuming that all later nodes
     differ too.
 
-    Parameters
-    ----------
-    load
-        Loads a serialised graph in the other engine.
-
-    Returns
-    -------
-    ``name (operator)``, or None if no cut differs.
+    `load`: function that loads a serialised graph in the other engine.
+    Returns ``name (operator)``, or None if no cut differs.
     """
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data))
     types = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}

@@ -116,11 +116,8 @@ def reference_pair(
 
     The hash of the output may differ on another processor; its root mean square still identifies the network.
 
-    Parameters
-    ----------
-    any_output
-        Whether NaN and infinity are no faults: they then count as numbers above all others, so that their frequency
-        enters the root mean square.
+    `any_output`: whether NaN and infinity are no faults: they then count as numbers above all others, so that their
+    frequency enters the root mean square.
     """
     output = run(*inputs)
     input_bytes = b"".join(np.ascontiguousarray(array).tobytes() for array in inputs)

@@ -109,10 +109,7 @@ class VerificationReport(_ReportPart):
 
         Raises VerificationError with the figures, the worst element, and the first layer that differs.
 
-        Parameters
-        ----------
-        where
-            Appended to the message.
+        `where`: text appended to the message.
         """
         if not self.refusals:
             return

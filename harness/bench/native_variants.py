@@ -69,15 +69,9 @@ def load_onnx(
     Graphs run as in `ptychonnx.runtime.inference.session.Session`. ``session.run`` is the artifact with all threads
     inside each operator, as onnxruntime runs it by default.
 
-    Parameters
-    ----------
-    whole
-        Whether the batch is never split: not every input has one.
-
-    Returns
-    -------
-    LoadedVariants
-        `notes` is the `DenormalCount` of the values that the artifact computes from the first input of the batch.
+    `whole`: whether the batch is never split: not every input has one.
+    `notes` of the result is the `DenormalCount` of the values that the artifact computes from the first input of the
+    batch.
     """
     # Before the first session, which flushes denormal numbers to zero in the whole process.
     computed = intermediate_denormals(

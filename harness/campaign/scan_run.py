@@ -79,10 +79,7 @@ class RunOptions(BaseModel):
         Raises InputError if the zoo has no network for the scan, or its probe is known already. Raises
         VerificationError if no estimate of the probe explains the patterns.
 
-        Parameters
-        ----------
-        say
-            Receives a line about each change of the scan.
+        `say`: receives a line about each change of the scan.
         """
         if self.estimate_probe:
             scan, text = with_estimated_probe(scan, progress)

@@ -35,10 +35,7 @@ _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
 def pattern_findings(scan: Scan, statistics: PatternStatistics, read: list[str]) -> Iterator[Finding]:
     """Findings in the order in which a person would look.
 
-    Parameters
-    ----------
-    read
-        Lines of the reader: how it understood the file.
+    `read`: lines of the reader: how it understood the file.
     """
     yield _units(statistics, read)
     yield _photons(scan, statistics)

@@ -88,10 +88,7 @@ ConfigFile = Annotated[
 def resolved_yaml(context: typer.Context, resolved: Mapping[str, Any]) -> str:
     """Every option of a command as YAML that `--config` reads.
 
-    Parameters
-    ----------
-    resolved
-        Values, by the name of the option, that replace those of the command line; other names are ignored.
+    `resolved`: values, by the name of the option, that replace those of the command line; other names are ignored.
     """
     values = {**context.params, **resolved}
     lines = {

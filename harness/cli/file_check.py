@@ -25,10 +25,7 @@ def check_files(values: Mapping[str, Any]) -> None:
 
     Raises InputError with the file. Raises EnvironmentFailure if the disk is full.
 
-    Parameters
-    ----------
-    values
-        Of all parameters of the command, by their names.
+    `values`: those of all parameters of the command, by their names.
     """
     others = (value for name, value in values.items() if name not in (*_OUTPUTS, _MAY_BE_PIPE))
     read = [path for value in others for path in _existing(value) if not path.is_dir()]

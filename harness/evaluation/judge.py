@@ -71,10 +71,7 @@ def judge_reconstruction(
 ) -> ScanResult:
     """Compare one reconstruction with the reference of its scan, if there is one.
 
-    Parameters
-    ----------
-    contract
-        Contract of the network that took part, if any.
+    `contract`: contract of the network that took part, if any.
     """
     image = reconstruction.stitched.object
     notes = _notes(reconstruction, scan, contract)

@@ -105,10 +105,7 @@ class PrecisionGate:
         not finite, or no metric is defined on this scan. Raises VerificationError if a metric decreased by more than is
         allowed or became undefined, or the reconstruction of the candidate is not finite.
 
-        Returns
-        -------
-        Quality
-            Metrics of both. A metric that is not defined for the parent is not judged.
+        Returns metrics of both. A metric that is not defined for the parent is not judged.
         """
         parent = Path(parent)
         if parent not in self._parents:

@@ -25,14 +25,8 @@ def read_resampled(path: StrPath, scan: Scan, other: OtherPixels) -> tuple[Refer
 
     Raises InputError if the sizes differ by more than a factor of 4, or as `read_reference`.
 
-    Parameters
-    ----------
-    other
-        The refusal of `read_reference`, which has the size of the object's pixels.
-
-    Returns
-    -------
-    (object on the pixels of the scan, the method in words)
+    `other`: the refusal of `read_reference`, which has the size of the object's pixels.
+    Returns the object on the pixels of the scan, and the method in words.
     """
     assert scan.pixel_size is not None
     ratio = other.pixel_size / scan.pixel_size

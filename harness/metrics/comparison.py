@@ -205,10 +205,7 @@ def _measure(
 ) -> MetricSet:
     """All metrics of amplitude or phase.
 
-    Parameters
-    ----------
-    constant_below
-        Standard deviations up to which the prediction and the reference count as constant.
+    `constant_below`: standard deviations up to which the prediction and the reference count as constant.
     """
     predicted, true, difference = images.prediction, images.reference, images.difference[region]
     prediction_is_constant, reference_is_constant = (

@@ -117,16 +117,9 @@ def cutoff(
     therefore starts at the first of the lowest three rings that reaches the threshold (or of all rings whose threshold
     is above 0.5, if they are more than three).
 
-    Parameters
-    ----------
-    threshold
-        One number, or one for each ring.
-
-    Returns
-    -------
-    float or None
-        In cycles per pixel; 0 if none of the lowest rings reaches the threshold, None if the curve never falls below
-        it.
+    `threshold`: one number, or one for each ring.
+    The frequency is in cycles per pixel; 0 if none of the lowest rings reaches the threshold, None if the curve never
+    falls below it.
     """
     limit = np.broadcast_to(np.asarray(threshold, dtype=np.float64), correlation.shape)
     margin = correlation - limit

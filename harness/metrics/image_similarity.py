@@ -48,10 +48,7 @@ def mse(difference: NDArray[np.floating]) -> float:
 def psnr(mean_square_error: float, data_range: float) -> float:
     """Peak signal-to-noise ratio ``10 log10(range^2 / MSE)`` in dB; infinite for equal images.
 
-    Parameters
-    ----------
-    data_range
-        Range (maximum minus minimum) of the reference over the region.
+    `data_range`: range (maximum minus minimum) of the reference over the region.
     """
     if mean_square_error == 0:
         return math.inf
@@ -74,10 +71,7 @@ def ssim(prediction: NDArray[np.floating], reference: NDArray[np.floating], data
     With the Gaussian window and the population covariance of Wang, Bovik, Sheikh and Simoncelli, IEEE
     Transactions on Image Processing 13, 600 (2004).
 
-    Parameters
-    ----------
-    data_range
-        L of the paper: range of the reference over the region.
+    `data_range`: L of the paper: range of the reference over the region.
     """
     return _structural_similarity(prediction, reference, data_range)[0]
 

@@ -21,10 +21,7 @@ def periods_of(image: NDArray[np.complexfloating]) -> list[tuple[int, int]]:
     They are the peaks of the autocorrelation beyond the central one, for shifts of up to half the image. Of a shift and
     its opposite only one is returned.
 
-    Parameters
-    ----------
-    image
-        complex [rows, columns], finite.
+    `image` is complex [rows, columns] and finite.
     """
     from scipy.signal import fftconvolve
     from skimage.feature import peak_local_max

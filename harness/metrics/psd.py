@@ -60,10 +60,7 @@ def compare_power(prediction: NDArray[np.floating], reference: NDArray[np.floati
 
     Raises InputError if the shapes differ or a side has less than 4 pixels.
 
-    Parameters
-    ----------
-    prediction, reference
-        [rows, columns]; the reference must not be constant.
+    Both are [rows, columns]; the reference must not be constant.
     """
     if prediction.shape != reference.shape:
         raise InputError(

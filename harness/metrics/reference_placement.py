@@ -37,9 +37,7 @@ def reference_on_canvas(
 
     If the two grids differ by a fraction of a pixel, the reference is interpolated (bicubic).
 
-    Returns
-    -------
-    (object complex64 [rows, columns], 0 where unknown; known bool [rows, columns]; where it was placed)
+    Returns (object complex64 [rows, columns], 0 where unknown; known bool [rows, columns]; where it was placed).
     """
     offset = np.subtract(reference.origin, origin)
     whole = np.rint(offset).astype(int)

@@ -73,10 +73,7 @@ class PageServer:
 
         Raises InputError if the address is none, or cannot be served.
 
-        Parameters
-        ----------
-        address
-            HOST:PORT; port 0 is any that is free.
+        `address`: HOST:PORT; port 0 is any that is free.
         """
         host, _, port = address.rpartition(":")
         host = host.strip("[]")

@@ -96,10 +96,7 @@ def stored_contract(path: Path, model: onnx.ModelProto) -> Contract:
     Raises InputError if there is no contract, or it is not understood. Raises VerificationError if the contract or the
     graph was changed after it was published.
 
-    Parameters
-    ----------
-    path
-        The model's file, for error messages.
+    `path`: the model's file, for error messages.
     """
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if CONTRACT_KEY not in metadata:

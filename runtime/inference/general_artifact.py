@@ -29,10 +29,7 @@ def general_artifact(scan: Scan, *, any_size: bool = False) -> Path:
 
     Raises InputError if the zoo has none of this size, unless `any_size`, or no general network at all.
 
-    Parameters
-    ----------
-    any_size
-        Take the network of the nearest size if there is none of this size.
+    `any_size`: whether to take the network of the nearest size if there is none of this size.
     """
     overlap = overlap_of(scan)
     most = 1 if overlap is not None and overlap < _LEAST_OVERLAP else len(scan)

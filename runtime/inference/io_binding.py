@@ -56,15 +56,8 @@ class BoundRun:
     def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
         """Run one batch of the contract's inputs; may be called from any thread.
 
-        Parameters
-        ----------
-        beam
-            Inputs without a batch, by name, which replace their defaults.
-
-        Returns
-        -------
-        float32 [batch, N, N, C, 2]
-            A copy, which later runs do not overwrite.
+        `beam`: inputs without a batch, by name, which replace their defaults.
+        Returns float32 [batch, N, N, C, 2]: a copy, which later runs do not overwrite.
         """
         sizes = self._sets.get()
         try:
@@ -173,10 +166,7 @@ def check_capture(contract: Contract, name: str, placement: Mapping[str, Counter
 
     Raises InputError if the batch is not fixed, or an operator runs outside the CUDA provider.
 
-    Parameters
-    ----------
-    placement
-        Operators by execution provider, see `ptychonnx.runtime.inference.Session.placement`.
+    `placement`: operators by execution provider, see `ptychonnx.runtime.inference.Session.placement`.
     """
     if contract.batch is None:
         raise InputError(

@@ -36,10 +36,7 @@ class OpenVinoRun:
         Raises InputError if OpenVINO is not installed. Raises DeviceError if the processor does not compute in
         bfloat16.
 
-        Parameters
-        ----------
-        data
-            A serialised ONNX model.
+        `data`: a serialised ONNX model.
         """
         if bfloat16 and not has_bfloat16():
             raise DeviceError("openvino:bfloat16: this processor has no bfloat16, expected provider openvino")
@@ -52,10 +49,7 @@ class OpenVinoRun:
     def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
         """Run one batch [batch, ...] of all inputs; may be called from any thread.
 
-        Parameters
-        ----------
-        beam
-            Inputs without a batch, by name, which replace their defaults.
+        `beam`: inputs without a batch, by name, which replace their defaults.
         """
         count = len(inputs[0])
         shared = {**self._defaults, **beam}

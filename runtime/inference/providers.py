@@ -134,10 +134,7 @@ def visible_devices() -> list[str]:
 def probe_providers() -> dict[str, str]:
     """Run a model of one operator on every provider.
 
-    Returns
-    -------
-    dict
-        Short name of each provider, best first: ``works``, or the reason why it does not.
+    Returns ``works``, or the reason why it does not, by the short name of the provider, best first.
     """
     compiled = ort.get_available_providers()
     ort.set_default_logger_severity(4)
@@ -184,10 +181,7 @@ def provider_list(requested: str | ProviderRequest, device: int = 0) -> list[tup
     Raises InputError if the name is unknown. Raises DeviceError if the provider has no device on this machine, with the
     reason.
 
-    Parameters
-    ----------
-    device
-        Number of the CUDA device.
+    `device`: number of the CUDA device.
     """
     request = ProviderRequest.parse(requested) if isinstance(requested, str) else requested
     kind, present = request.kind, available()

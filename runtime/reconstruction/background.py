@@ -60,11 +60,8 @@ class BackgroundReader(_Stage):
     def __init__(self, amplitudes: LazyAmplitudes, groups: NDArray[np.intp]) -> None:
         """Start to read.
 
-        Parameters
-        ----------
-        groups
-            int [m, C], patterns of each group, in the order in which groups will be requested, in batches of any
-            size.
+        `groups`: int [m, C], patterns of each group, in the order in which groups will be requested, in batches of any
+        size.
         """
         super().__init__("read")
         self.shape, self.dtype = amplitudes.shape, amplitudes.dtype

@@ -208,10 +208,7 @@ def _simulated(scan: Scan, stitched: Stitched) -> Scan:
 def write_positions(path: Path, scan: Scan, correction: PositionCorrection) -> None:
     """Write a CSV file: pattern, corrected (row, column) in pixels, and what was added to the recorded ones.
 
-    Parameters
-    ----------
-    scan
-        The scan that `reconstruct_with_positions` returned.
+    `scan`: the scan that `reconstruct_with_positions` returned.
     """
     shifts = correction.shifts if correction.applied else np.zeros_like(correction.shifts)
     lines = ["pattern,row_px,column_px,row_shift_px,column_shift_px"]

@@ -27,10 +27,7 @@ _DEFOCUSED = 1.5
 def beam_warnings(scan: Scan, contract: Contract, *, scaled: bool = True) -> list[str]:
     """One line for each property of the scan that the artifact does not know; empty if it knows all of them.
 
-    Parameters
-    ----------
-    scaled
-        Whether the network receives the patterns times `brightness_factor`.
+    `scaled`: whether the network receives the patterns times `brightness_factor`.
     """
     return [
         line

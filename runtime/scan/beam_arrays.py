@@ -27,11 +27,8 @@ def beam_arrays(scan: Scan, modes: int | None = None) -> dict[str, NDArray[np.fl
 
     Raises InputError if the scan has no probe, or the probe, the patterns or the mask cannot be used.
 
-    Parameters
-    ----------
-    modes
-        Number of modes that the network takes: missing ones are empty, and of too many the strongest are kept. None if
-        it takes any number.
+    `modes`: number of modes that the network takes: missing ones are empty, and of too many the strongest are kept.
+    None if it takes any number.
     """
     check_probe_known(scan)
     assert scan.probe is not None

@@ -53,10 +53,7 @@ def nearest_groups(positions: NDArray[np.float64], members: int) -> NDArray[np.i
 
     Raises InputError if the scan has fewer patterns than a group needs.
 
-    Parameters
-    ----------
-    positions
-        float64 [n, 2] (row, column), pixels.
+    `positions`: float64 [n, 2] (row, column), pixels.
     """
     n = len(positions)
     if members == 1:

@@ -82,11 +82,8 @@ def reconstruct_shard(
     or DeviceError if the server or the execution provider fails for good. Raises EnvironmentFailure if the part does
     not fit on the disk.
 
-    Parameters
-    ----------
-    out
-        The part file, HDF5. One segment is in memory at a time. If patches are to be synchronised, the file holds all
-        of them, 8 bytes per pixel.
+    `out`: the part file, HDF5. One segment is in memory at a time. If patches are to be synchronised, the file holds
+    all of them, 8 bytes per pixel.
     """
     session.check_scan(scan)
     options = stitching or ReconstructOptions()

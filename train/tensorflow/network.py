@@ -126,10 +126,7 @@ def save_weights(model: keras.Model, path: Path, *others: keras.Variable) -> Non
     Raises OSError if the disk is full. HDF5 itself ends the process with a segmentation fault then, so space is
     allocated first.
 
-    Parameters
-    ----------
-    others
-        Further variables to write.
+    `others`: further variables to write.
     """
     variables = [*model.variables, *others]
     needed = sum(2 * np.asarray(variable).nbytes + 4096 for variable in variables)

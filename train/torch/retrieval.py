@@ -178,10 +178,7 @@ class Refined(nn.Module):
     ) -> Tensor:
         """Object parts [B, N, N, C, 2] for amplitudes [B, C, N, N], and offsets [B, C, 2] if C > 1.
 
-        Parameters
-        ----------
-        probe, mask, scale
-            All three or none; shapes in `torch.beam`.
+        `probe`, `mask` and `scale` are given all three or not at all; shapes in `torch.beam`.
         """
         steps = self.training_steps if self.training else self.final_steps
         inputs = (diffraction,) if offsets is None else (diffraction, offsets)

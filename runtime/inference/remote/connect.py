@@ -15,10 +15,7 @@ def connect(address: Address, credentials: Credentials, timeout: float) -> Conne
 
     Raises InputError if the client library is missing or incompatible.
 
-    Parameters
-    ----------
-    timeout
-        Seconds within which each request must be answered.
+    `timeout`: seconds within which each request must be answered.
     """
     try:
         if address.scheme in {"grpc", "grpcs"}:

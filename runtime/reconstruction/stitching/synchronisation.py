@@ -169,10 +169,7 @@ def synchronised_phases(
     one sparse factorisation for all steps. Neighbours in a plane cause little fill-in, and long chains or weights of
     many orders of magnitude do no harm, where conjugate gradients take thousands of steps.
 
-    Parameters
-    ----------
-    pairs, products
-        (i, j) int [m, 2] and z_ij complex128 [m], nowhere 0.
+    `pairs` are (i, j) int [m, 2], and `products` z_ij complex128 [m], nowhere 0.
     """
     first, second = pairs.T
     weights = np.abs(products)

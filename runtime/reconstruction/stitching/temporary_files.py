@@ -17,10 +17,7 @@ def check_disk_space(needed: dict[str, int]) -> None:
 
     Raises EnvironmentFailure if the folder is missing or has too little space.
 
-    Parameters
-    ----------
-    needed
-        Bytes of each file by a description of its content.
+    `needed`: bytes of each file by a description of its content.
     """
     content, total = " and ".join(needed), sum(needed.values())
     if not total:
