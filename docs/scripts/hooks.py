@@ -55,14 +55,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Fill the marks `<!-- generated: NAME ARGUMENT -->` of a page, and lead links to the zoo to its page."""
+    """Fill the marks `<!-- generated: NAME ARGUMENT -->` of a page, and lead links to READMEs to their pages."""
     filled = re.sub(
         r"<!-- generated: (\w+) ?(\w*) -->",
         lambda mark: _GENERATORS[mark[1]](*filter(None, [mark[2]])),
         markdown,
     )
     up = "../" * page.file.src_uri.count("/")
-    return filled.replace("(../../zoo/README.md)", f"({up}results/zoo.md)")
+    return filled.replace("(../../zoo/README.md)", f"({up}results/zoo.md)").replace(
+        "(../../README.md", f"({up}index.md"
+    )
 
 
 def on_page_content(html: str, **_: Any) -> str:
