@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ptychonnx.runtime.inference.providers import probe_providers
-from ptychonnx.runtime.machine import available_cores, processor, vector_instructions
+from ptychonnx.runtime.machine import available_cores, installed_versions, processor, vector_instructions
 from ptychonnx.runtime.paths import cache_folder
 
 __all__ = ["EXTRAS", "describe_installation"]
@@ -62,11 +60,13 @@ def describe_installation() -> dict[str, Any]:
     """
     return {
         "versions": {
-            "ptychonnx": _version("ptychonnx"),
+            **installed_versions("ptychonnx"),
             "python": platform.python_version(),
-            **{name: found for name in _BASE if (found := _version(name))},
+            **installed_versions(*_BASE),
         },
-        "extras": {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()},
+        "extras": {
+            extra: dict.fromkeys(names) | installed_versions(*names) for extra, names in EXTRAS.items()
+        },
         "providers": probe_providers(),
         "machine": {
             "system": platform.platform(),
@@ -79,12 +79,6 @@ def describe_installation() -> dict[str, Any]:
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "folders": {"package": str(Path(__file__).parents[1]), "cache": str(cache_folder())},
     }
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(PackageNotFoundError):
-        return version(package)
-    return None
 
 
 def _memory() -> float | None:

@@ -9,7 +9,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["available_cores", "processor", "software_versions", "vector_instructions"]
+__all__ = ["available_cores", "installed_versions", "processor", "software_versions", "vector_instructions"]
 
 _PACKAGES = ("ptychonnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scikit-image", "scipy", "cdtools-py")
 _INSTRUCTIONS = {
@@ -53,8 +53,13 @@ def _quota(root: Path) -> float:
 
 def software_versions() -> dict[str, str]:
     """Version of Python and of each installed package that an evaluation depends on."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    return {"python": platform.python_version(), **installed_versions(*_PACKAGES)}
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """Version of each of these packages that is installed, by the name of its distribution."""
+    versions = {}
+    for name in packages:
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions

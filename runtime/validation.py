@@ -1,4 +1,4 @@
-"""Validation of settings that a user typed."""
+"""Validation of settings that a user typed, and of documents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["checked"]
+__all__ = ["checked", "first_fault"]
 
 Settings = TypeVar("Settings")
 
@@ -34,6 +34,12 @@ def checked(
         else:
             place = f"setting {'.'.join(location)} = {first['input']!r}"
         raise InputError(f"{place}: {_expectation(first['msg'])}") from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a document: its key, and what is wrong with it."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
 
 
 def _expectation(message: str) -> str:

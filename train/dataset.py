@@ -241,7 +241,7 @@ def prepare(
     beam = ScanBeam(
         name=scan.name,
         probe=scan.probe,
-        mask=np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask,
+        mask=scan.valid_pixels,
         scale=float(scan.size / np.sqrt(scan.flux)),
         sha256=sha256,
     )

@@ -6,9 +6,10 @@ import math
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from scipy.spatial import KDTree
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.machine import installed_versions
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.validation import checked
@@ -35,7 +37,6 @@ from ptychonnx.train.run import (
     TrainedScan,
     fingerprint,
     hash_of,
-    installed_versions,
     write_run,
 )
 from ptychonnx.train.scan_checks import without_dark_patterns
@@ -110,15 +111,12 @@ def train(
         out in every epoch, and a resumed training must get the same scans.
     """
     scans = [scan] if isinstance(scan, Scan) else list(scan)
-    _check_several(scans, architecture, labels)
-    if training.fresh_scans and (fresh is None or len(scans) == 1):
-        raise InputError("fresh_scans: expected several scans of one simulated family to draw new ones from")
-    if training.fresh_scans and architecture.framework != "torch":
-        raise InputError(f"fresh_scans: {architecture.name} is trained in Keras, expected a network in Torch")
+    _check_scans(scans, architecture, training, labels, fresh)
+    prepared = partial(_prepared, architecture=architecture, network=network, training=training)
     scans = [
         without_dark_patterns(scan if labels is None else replace(scan, labels=labels)) for scan in scans
     ]
-    data = _prepared(scans, architecture, network, training, labels)
+    data = prepared(scans, labels)
     if initial_weights is not None:
         initial_weights.require_same(architecture.name, network)
     plan = TrainingPlan(
@@ -136,10 +134,15 @@ def train(
     helper = helps_another_process()
     if resume and not helper and (record := finished_already(out, plan)) is not None:
         return record
+
+    def fresh_data(epoch: int) -> TrainingData:
+        assert fresh is not None
+        return prepared([without_dark_patterns(new) for new in fresh(epoch)])
+
     folder = unfinished_folder(out) if helper else open_unfinished(out, plan, resume=resume)
     with nullcontext() if helper else locked(folder):
         checkpoints = Checkpoints(folder, training, writes=not helper)
-        try:
+        with _keeping_epochs(checkpoints, removes=not helper):
             if not helper:
                 _write_files(folder, initial_weights, files or {})
             progress.stage(f"Training {architecture.label}", data.steps(training), "steps")
@@ -152,15 +155,7 @@ def train(
                 checkpoints,
                 fine_tuned=initial_weights is not None,
                 progress=progress,
-                fresh=None
-                if fresh is None or not training.fresh_scans
-                else lambda epoch: _prepared(
-                    [without_dark_patterns(new) for new in fresh(epoch)],
-                    architecture,
-                    network,
-                    training,
-                    None,
-                ),
+                fresh=fresh_data if training.fresh_scans else None,
             )
             result: FitResult = fit(job)
             _write_held_out(folder, scans, data)
@@ -169,21 +164,29 @@ def train(
             record = _record(scans, architecture, plan, data, checkpoints, result, loss)
             write_run(folder, record)
             publish_run(folder, out)
-        except BaseException as error:
-            if not (helper or checkpoints.done):
-                shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise checkpoints.write_failure(error) from error
-            raise
     return record
+
+
+@contextmanager
+def _keeping_epochs(checkpoints: Checkpoints, *, removes: bool) -> Iterator[None]:
+    """On an error, keep the folder of the run if it has complete epochs, and name it if it cannot be written."""
+    try:
+        yield
+    except BaseException as error:
+        if removes and not checkpoints.done:
+            shutil.rmtree(checkpoints.folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise checkpoints.write_failure(error) from error
+        raise
 
 
 def _prepared(
     scans: Sequence[Scan],
+    labels: NDArray[np.complex64] | None = None,
+    *,
     architecture: Architecture,
     network: NetworkConfig,
     training: TrainingConfig,
-    labels: NDArray[np.complex64] | None,
 ) -> TrainingData:
     distilled = labels is not None
     data = combine([prepare(scan, network, training, architecture, distilled=distilled) for scan in scans])
@@ -206,10 +209,18 @@ def _write_files(folder: Path, initial_weights: InitialWeights | None, files: Ma
         write_text(folder / name, text)
 
 
-def _check_several(
-    scans: Sequence[Scan], architecture: Architecture, labels: NDArray[np.complex64] | None
+def _check_scans(
+    scans: Sequence[Scan],
+    architecture: Architecture,
+    training: TrainingConfig,
+    labels: NDArray[np.complex64] | None,
+    fresh: Callable[[int], Sequence[Scan]] | None,
 ) -> None:
-    """Refuse several scans where only one can be learned."""
+    """Refuse several scans where only one can be learned, and one where several are needed."""
+    if training.fresh_scans and (fresh is None or len(scans) == 1):
+        raise InputError("fresh_scans: expected several scans of one simulated family to draw new ones from")
+    if training.fresh_scans and architecture.framework != "torch":
+        raise InputError(f"fresh_scans: {architecture.name} is trained in Keras, expected a network in Torch")
     if not scans:
         raise InputError("no scan to train on, expected at least one")
     if len(scans) == 1:
@@ -280,7 +291,7 @@ def _record(
         parameters=result.parameters,
         spectral_operator=result.spectral_operator,
         seconds=checkpoints.seconds,
-        versions=installed_versions(*result.packages),
+        versions=installed_versions("ptychonnx", "numpy", *result.packages),
         git_commit=_git_commit(),
         initial_tensors=result.initial_tensors,
         trained_tensors=result.trained_tensors,

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -32,6 +31,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.paths import read_text
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.validation import first_fault
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.initial_retrieval import RetrievalConstants, constants_for_network
 
@@ -50,7 +50,6 @@ __all__ = [
     "hash_of",
     "held_out_scan",
     "held_out_scans",
-    "installed_versions",
     "read_family",
     "read_run",
     "recorded_constants",
@@ -232,9 +231,7 @@ def read_run(folder: Path) -> RunRecord:
     try:
         return RunRecord.model_validate_json(read_text(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InputError(f"{path}: {key}: {first['msg']}") from error
+        raise InputError(f"{path}: {first_fault(error)}") from error
 
 
 def read_family(folder: Path) -> Family | None:
@@ -262,17 +259,6 @@ def fingerprint(tensors: Mapping[str, NDArray]) -> dict[str, str]:
 def hash_of(fingerprints: Mapping[str, str]) -> str:
     """One SHA-256 for a set of tensors, independent of their order."""
     return hashlib.sha256("\n".join(f"{k} {v}" for k, v in sorted(fingerprints.items())).encode()).hexdigest()
-
-
-def installed_versions(*packages: str) -> dict[str, str]:
-    """Versions of ptychonnx, NumPy and those of `packages` that are installed, by distribution name."""
-    versions = {}
-    for package in ("ptychonnx", "numpy", *packages):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def held_out_scan(folder: Path) -> Scan:

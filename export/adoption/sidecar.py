@@ -24,6 +24,7 @@ from ptychonnx.runtime.contract import Weighting
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.npz import is_npy, load_npy
 from ptychonnx.runtime.scan.orientation import Orientation
+from ptychonnx.runtime.validation import first_fault
 from ptychonnx.runtime.yaml_files import read_yaml_mapping
 
 __all__ = ["Channel", "Layout", "Quantity", "Specification", "read_specification"]
@@ -301,6 +302,4 @@ def read_specification(path: Path) -> Specification:
     try:
         return Specification.model_validate({**content, "folder": path.parent})
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path}: {field}: {first['msg']}") from error
+        raise InputError(f"{path}: {first_fault(error)}") from error

@@ -26,7 +26,7 @@ from ptychonnx.export.artifact.stamp import Stamp
 from ptychonnx.export.graph.inspection import check_graph
 from ptychonnx.export.portability import require
 from ptychonnx.export.verification.engines import installed_engines
-from ptychonnx.export.verification.first_difference import locate
+from ptychonnx.export.verification.first_difference import difference_locator
 from ptychonnx.export.verification.inputs import VerificationInputs
 from ptychonnx.export.verification.report_files import with_report, write_refusal
 from ptychonnx.export.verification.verification_report import DECIDING_ENGINES, VerificationReport
@@ -196,7 +196,7 @@ def _verify(candidate: Candidate, data: bytes, progress: Progress) -> Verificati
             candidate.verification_inputs,
             tolerance=candidate.tolerance,
             batches=batches,
-            locate=locate(single, candidate.layers, candidate.tolerance),
+            locate=difference_locator(single, candidate.layers, candidate.tolerance),
             decide=candidate.deciding_engines,
             exact=candidate.exact.get(output),
             any_output=candidate.any_output,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +28,7 @@ from ptychonnx.export.verification.report_files import with_report
 from ptychonnx.export.verification.verdict import report_lines
 from ptychonnx.export.verification.verification_report import VerificationReport
 from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError, first_line
+from ptychonnx.runtime.machine import installed_versions
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.train.registry import import_framework_module
 from ptychonnx.train.run import LayerOutput
@@ -292,16 +292,6 @@ def _description(
         lowering=converted.lowering_text(),
         passes=verified.passes,
         operators_before=dict(sorted(operators(converted.model).items())),
-        versions=_versions(native.packages),
+        versions=installed_versions(*native.packages),
         parity=verified.report.parity(),
     )
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions

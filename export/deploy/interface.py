@@ -21,10 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}")
 class ServedTensor:
     """An input or output.
 
-    Attributes
-    ----------
-    shape
-        Without the batch; -1 for an axis of any size.
+    `shape`: without the batch; -1 for an axis of any size.
     """
 
     name: str

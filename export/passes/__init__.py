@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import onnx
 import onnx_ir as ir
@@ -36,6 +35,7 @@ from ptychonnx.export.passes.subpixel_head import SubpixelHeadPass
 from ptychonnx.export.passes.transpose_elimination import TransposeEliminationPass
 from ptychonnx.export.passes.transpose_sinking import TransposeSinkingPass
 from ptychonnx.export.passes.transposed_products import TransposedProductPass
+from ptychonnx.runtime.machine import installed_versions
 
 __all__ = ["Cleaned", "clean", "pipeline"]
 
@@ -58,10 +58,7 @@ class Cleaned:
 
 def pipeline() -> Sequence[ir.passes.PassBase]:
     """All passes in the order in which they are applied."""
-    try:
-        own_version = version("ptychonnx")
-    except PackageNotFoundError:
-        own_version = "0"
+    own_version = installed_versions("ptychonnx").get("ptychonnx", "0")
     return (
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         IdentityEliminationPass(),

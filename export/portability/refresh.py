@@ -15,7 +15,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.runtime.inference.openvino_import import import_openvino
+from ptychonnx.runtime.machine import installed_versions
 
 __all__ = ["highest_opset", "kernels_of", "probe_openvino", "read_operators_table"]
 
@@ -160,7 +160,7 @@ def _refresh_onnxruntime() -> None:
     if subprocess.run([sys.executable, "-c", listing], capture_output=True).returncode:
         raise SystemExit("the kernels cannot be listed: libraries of CUDA, cuDNN or TensorRT are missing")
     # Both packages install the same module.
-    package = next(name for name in ("onnxruntime-gpu", "onnxruntime") if _installed(name))
+    package = next(iter(installed_versions("onnxruntime-gpu", "onnxruntime")))
     kernels = [
         (kernel.provider, kernel.domain, kernel.op_name, kernel.version_range, kernel.type_constraints)
         for kernel in state.get_all_opkernel_def()
@@ -175,14 +175,6 @@ def _refresh_onnxruntime() -> None:
                 opsets=[7, highest_opset()],
                 operators=operators,
             )
-
-
-def _installed(package: str) -> bool:
-    try:
-        metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _refresh_openvino() -> None:

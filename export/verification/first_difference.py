@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from ptychonnx.export.verification.engines import installed_engines, open_onnxruntime, open_values
 from ptychonnx.train.run import LayerOutput
 
-__all__ = ["first_different_layer", "first_different_node", "locate"]
+__all__ = ["difference_locator", "first_different_layer", "first_different_node"]
 
 # Fraction of the tolerance. A wrong weight changes the sorted output of its layer less than the output of the network,
 # while correct inner values agree to rounding.
 _INSIDE = 0.1
 
 
-def locate(
+def difference_locator(
     data: bytes, layers: Callable[..., Sequence[LayerOutput]], tolerance: float
 ) -> Callable[..., str | None]:
     """A function that describes where the run of a graph first differs.

@@ -60,7 +60,7 @@ def verify(
         Batch sizes; each batch continues where the previous one ended, and starts again after the last input.
     locate
         Finds the first layer that differs, given the short name of the engine and the inputs; called for the first
-        failure. See `ptychonnx.export.verification.first_difference.locate`.
+        failure. See `ptychonnx.export.verification.first_difference.difference_locator`.
     decide
         Engines whose names start with this decide about publication; others are only reported.
     exact

@@ -8,7 +8,6 @@ runs in each round too, as a measure of what the machine can do at that moment.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -37,17 +36,18 @@ from ptychonnx.harness.bench.speed_report import ArtifactSpeed, SpeedReport, Var
 from ptychonnx.harness.evaluation.precision_gate import PrecisionGate
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Session
-from ptychonnx.runtime.machine import processor, vector_instructions
+from ptychonnx.runtime.machine import available_cores, installed_versions, processor, vector_instructions
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import nearest_groups
-from ptychonnx.train.run import hash_of, held_out_scan, installed_versions, read_run
+from ptychonnx.train.run import hash_of, held_out_scan, read_run
 
 __all__ = ["ALLOWED_ERROR", "match_runs", "measure_speed"]
 
 # Relative to the largest output: the time of a variant with a larger error is not used.
 ALLOWED_ERROR = 1e-3
 _PATTERN_SEED = 0
+_PACKAGES = ("ptychonnx", "numpy", "onnxruntime-gpu", "onnxruntime", "torch", "tensorflow")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def measure_speed(
         raise InputError("bench: two artifacts have the same name, expected different names")
     if min(batch, rounds, threads or 1) < 1:
         raise InputError("bench: batch, rounds and threads must be numbers above 0")
-    settings = _Settings(batch, rounds, threads or len(os.sched_getaffinity(0)), reduced, judged_on)
+    settings = _Settings(batch, rounds, threads or available_cores(), reduced, judged_on)
     stamps = {path: read_stamp(path) for path in artifacts}
     modules = {path: stamp for path, stamp in stamps.items() if isinstance(stamp, StampedModule)}
     sessions = [Session(path, "cpu", settings.threads) for path in artifacts if path not in modules]
@@ -121,7 +121,7 @@ def measure_speed(
         judged_on=None if judged_on is None else judged_on.name,
         processor=processor(),
         vector_instructions=vector_instructions(),
-        versions=installed_versions("onnxruntime-gpu", "onnxruntime", "torch", "tensorflow"),
+        versions=installed_versions(*_PACKAGES),
         artifacts={path.stem: speeds[path.stem] for path in artifacts},
     )
 

@@ -18,7 +18,6 @@ from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.misfit import forward_misfit
 from ptychonnx.runtime.reconstruction.reconstruction import sampled_agreement
 from ptychonnx.runtime.reconstruction.segment_run import segments
-from ptychonnx.runtime.reconstruction.stitching import Stitched
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import covering_groups
@@ -99,15 +98,11 @@ class LargeScan:
             merged = merge_parts(
                 [task.out for task in tasks], progress, canvas_memory=self.options.stitching.canvas_bytes
             )
-        stitched = merged.reconstruction.stitched
-        misfit = forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None
         agreement = sampled_agreement(network, scan, batch)
-        if misfit is not None:
-            misfit = replace(misfit, agreement=agreement)
         return replace(
             merged.reconstruction,
             inference_seconds=time.perf_counter() - start,
-            misfit=misfit,
+            misfit=forward_misfit(scan, merged.reconstruction.stitched, agreement),
             agreement=agreement,
             warnings=tuple(beam_warnings(scan, network.contract)),
         )

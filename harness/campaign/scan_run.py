@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from pydantic import BaseModel, ConfigDict
 
@@ -94,10 +93,7 @@ class RunOptions(BaseModel):
 class Networks:
     """Networks by which scans are reconstructed; each is loaded once, and closed at the end of a `with` block.
 
-    Attributes
-    ----------
-    model
-        The argument of this name.
+    `model`: the argument of this name.
     """
 
     def __init__(
@@ -130,9 +126,7 @@ class Networks:
     def __enter__(self) -> Networks:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for session in (*self._opened.values(), *(session for session, _ in self._tuned.values())):
             session.close()
 
@@ -222,14 +216,7 @@ def reconstruct_scan(
     """
     network, scan = options.prepared(scan, networks, progress, warn)
     stitching, iterations = options.stitching, options.iterations
-    consumers = [*whole, *(["--refine"] if iterations.refine else [])]
-    consumers += ["--correct-positions"] if options.positions.correct_positions else []
-    consumers += ["--uncertainty"] if options.uncertainty else []
-    if out is not None:
-        consumers += [] if out.suffix in ENDINGS_OF_TILES else [str(out)]
-        check_product(out, whole_shape(scan.positions, scan.size, stitching.canvas_bytes))
-    for consumer in consumers:
-        check_whole(scan.positions, scan.size, stitching.canvas_bytes, f"{consumer}: takes the whole object")
+    _check_canvas(scan, options, out, whole)
     if iterations.refine:
         check_iterative(scan, iterations.alpha)
     check_beam(network, scan, stitching, warn)
@@ -268,12 +255,25 @@ def reconstruct_scan(
             alpha=iterations.alpha,
         )
     result = refined or stitched
-    if stitching.strict and result.misfit is not None and result.misfit.verdict == "wrong":
-        raise VerificationError(f"--strict: {out or scan.name} was not written: {result.misfit}")
-    if stitching.strict and result.position_doubt:
-        raise VerificationError(f"--strict: {out or scan.name} was not written: {result.position_doubt}")
+    if stitching.strict:
+        is_wrong = result.misfit is not None and result.misfit.verdict == "wrong"
+        if reason := str(result.misfit) if is_wrong else result.position_doubt:
+            raise VerificationError(f"--strict: {out or scan.name} was not written: {reason}")
     files = [] if out is None else write_reconstruction(out, result, scan, network.contract)
     return ScanRun(scan, network, stitched, refined, tuple(files), correction)
+
+
+def _check_canvas(scan: Scan, options: RunOptions, out: Path | None, whole: Sequence[str]) -> None:
+    """Refuse outputs and options that take the whole object, if it is kept in tiles."""
+    memory = options.stitching.canvas_bytes
+    consumers = [*whole, *(["--refine"] if options.iterations.refine else [])]
+    consumers += ["--correct-positions"] if options.positions.correct_positions else []
+    consumers += ["--uncertainty"] if options.uncertainty else []
+    if out is not None:
+        consumers += [] if out.suffix in ENDINGS_OF_TILES else [str(out)]
+        check_product(out, whole_shape(scan.positions, scan.size, memory))
+    for consumer in consumers:
+        check_whole(scan.positions, scan.size, memory, f"{consumer}: takes the whole object")
 
 
 def check_beam(

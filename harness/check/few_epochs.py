@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 from scipy.fft import fft2, ifft2
 from scipy.spatial import KDTree
 
+from ptychonnx.harness.check.finding import NO_PROBE
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import illumination
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
 __all__ = [
-    "FEWEST",
     "LARGEST_ODDS",
     "ODDS",
     "CandidateErrors",
     "errors_after_few_epochs",
     "independent_patterns",
     "structured_part",
+    "untestable",
 ]
 
 # Patterns that it takes to tell.
-FEWEST = 9
+_FEWEST = 9
 # Below these odds two candidates explain the patterns equally well.
 ODDS = 20.0
 _PATTERNS, _EPOCHS, _ALPHA = 64, 8, 0.3
@@ -75,6 +76,15 @@ class CandidateErrors:
         deviation = math.hypot(sampling, _UNCERTAIN * float(self.errors[first].mean())) or 1.0
         wrong = 0.5 * math.erfc(float(difference.mean()) / deviation / math.sqrt(2))
         return min((1 - wrong) / max(wrong, 1e-300), LARGEST_ODDS)
+
+
+def untestable(scan: Scan) -> str:
+    """Why a few epochs cannot tell anything of a scan; empty if they can."""
+    if scan.probe is None:
+        return NO_PROBE
+    if len(scan) < _FEWEST or not np.ptp(scan.positions, axis=0).all():
+        return f"takes at least {_FEWEST} patterns in two directions"
+    return ""
 
 
 def independent_patterns(scan: Scan, part: NDArray[np.intp]) -> float:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-__all__ = ["Finding", "FindingVerdict"]
+__all__ = ["NO_PROBE", "Finding", "FindingVerdict"]
 
 FindingVerdict = Literal["good", "doubtful", "wrong", "unknown"]
+NO_PROBE = "the scan has no probe: give one with --probe"
 
 
-class Finding(BaseModel):
-    """What was measured of one property of a scan, and what it means."""
+@dataclass(frozen=True)
+class Finding:
+    """What was measured of one property of a scan, and what it means.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes
+    ----------
+    verdict
+        ``unknown`` if the file does not hold what it takes to tell.
+    text
+        One line, with what to do unless all is well.
+    values
+        Figures by name, as JSON holds them.
+    """
 
     subject: str
-    verdict: FindingVerdict = Field(description="unknown: the file does not hold what it takes to tell")
-    text: str = Field(description="one line, with what to do unless all is well")
-    values: Mapping[str, Any] = Field(default_factory=dict, description="figures by name")
+    verdict: FindingVerdict
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict)

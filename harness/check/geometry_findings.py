@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial import KDTree
 
-from ptychonnx.harness.check.finding import Finding, FindingVerdict
+from ptychonnx.harness.check.finding import NO_PROBE, Finding, FindingVerdict
 from ptychonnx.harness.check.pattern_statistics import PatternStatistics
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.overlap import overlap_of
@@ -39,7 +39,7 @@ def geometry_findings(scan: Scan, statistics: PatternStatistics) -> Iterator[Fin
 
 def _positions(scan: Scan) -> Finding:
     if len(scan) < 3:
-        return Finding(subject="positions", verdict="unknown", text=f"{len(scan)} patterns: too few to tell")
+        return Finding("positions", "unknown", f"{len(scan)} patterns: too few to tell")
     nearest = KDTree(scan.positions).query(scan.positions, 2)[0][:, 1]
     step = float(np.median(nearest))
     twice = np.flatnonzero(nearest < _TWICE * step) if step else np.arange(len(scan))
@@ -53,11 +53,9 @@ def _positions(scan: Scan) -> Finding:
     spans = np.ptp(scan.positions, axis=0)
     if not spans.all():
         text += f", all in one {'row' if spans[0] == 0 else 'column'}: is an axis missing?"
-        return Finding(subject="positions", verdict="wrong", text=text, values=values)
+        return Finding("positions", "wrong", text, values)
     if not step:
-        return Finding(
-            subject="positions", verdict="wrong", text="most positions were measured twice", values=values
-        )
+        return Finding("positions", "wrong", "most positions were measured twice", values)
     verdict: FindingVerdict = "good"
     if len(twice) > _MANY * len(scan):
         text += f", {len(twice)} of {len(scan)} patterns share their place with another"
@@ -66,32 +64,32 @@ def _positions(scan: Scan) -> Finding:
         numbers = ", ".join(map(str, isolated[:4].tolist()))
         text += f", {len(isolated)} are far from all others (patterns {numbers}): outliers?"
         verdict = "doubtful"
-    return Finding(subject="positions", verdict=verdict, text=text, values=values)
+    return Finding("positions", verdict, text, values)
 
 
 def _overlap(scan: Scan) -> Finding:
     overlap = overlap_of(scan)
     if overlap is None:
-        return _without_probe("overlap")
+        return Finding("overlap", "unknown", NO_PROBE)
     assert scan.probe is not None
     diameter = probe_diameter(scan.probe)
     values = {"overlap": overlap, "probe_diameter_px": diameter}
     text = f"{100 * overlap:.0f} % of a probe of {diameter:.3g} pixels"
     if overlap > _MOST_OVERLAP:
         text += ": almost no steps; are positions in another unit (--positions-unit)?"
-        return Finding(subject="overlap", verdict="doubtful", text=text, values=values)
+        return Finding("overlap", "doubtful", text, values)
     if overlap >= _OVERLAP:
-        return Finding(subject="overlap", verdict="good", text=text, values=values)
+        return Finding("overlap", "good", text, values)
     if overlap >= _LEAST_OVERLAP:
         text += ": iterations need more, a network may do (smaller steps, or a wider probe)"
-        return Finding(subject="overlap", verdict="doubtful", text=text, values=values)
+        return Finding("overlap", "doubtful", text, values)
     text += ": patterns are not connected; are positions in another unit (--positions-unit)?"
-    return Finding(subject="overlap", verdict="wrong", text=text, values=values)
+    return Finding("overlap", "wrong", text, values)
 
 
 def _sampling(scan: Scan) -> Finding:
     if scan.probe is None:
-        return _without_probe("sampling")
+        return Finding("sampling", "unknown", NO_PROBE)
     ratio = scan.size / probe_diameter(scan.probe)
     text = f"the window is {ratio:.2g} times as wide as the probe"
     values = {"oversampling": ratio}
@@ -100,7 +98,7 @@ def _sampling(scan: Scan) -> Finding:
     )
     if verdict != "good":
         text += f", expected {_SAMPLING:g} at least: move the detector away, or use a smaller probe"
-    return Finding(subject="sampling", verdict=verdict, text=text, values=values)
+    return Finding("sampling", verdict, text, values)
 
 
 def _far_field(scan: Scan) -> Finding:
@@ -109,7 +107,7 @@ def _far_field(scan: Scan) -> Finding:
         missing = ["pixel size", "wavelength", "distance"]
         names = [name for name, value in zip(missing, known, strict=True) if value is None]
         text = f"Fresnel number unknown: the scan has no {' and no '.join([*names, *['probe'] * (scan.probe is None)])}"
-        return Finding(subject="far field", verdict="unknown", text=text)
+        return Finding("far field", "unknown", text)
     assert scan.pixel_size is not None
     assert scan.wavelength is not None
     assert scan.distance is not None
@@ -119,12 +117,12 @@ def _far_field(scan: Scan) -> Finding:
     text = f"Fresnel number {number:.2g}"
     if verdict != "good":
         text += f", expected below {_FRESNEL:g}: patterns are no Fourier transforms"
-    return Finding(subject="far field", verdict=verdict, text=text, values={"fresnel_number": number})
+    return Finding("far field", verdict, text, {"fresnel_number": number})
 
 
 def _probe(scan: Scan, statistics: PatternStatistics) -> Finding:
     if scan.probe is None:
-        return _without_probe("probe")
+        return Finding("probe", "unknown", NO_PROBE)
     power = np.sum(np.abs(scan.probe.astype(np.complex128)) ** 2, axis=(1, 2))
     shares = np.sort(power / power.sum())[::-1]
     ratio = float(statistics.photons.mean() / power.sum())
@@ -132,14 +130,10 @@ def _probe(scan: Scan, statistics: PatternStatistics) -> Finding:
     values = {"modes": len(power), "strongest_share": float(shares[0]), "transmission": ratio}
     if ratio > _TRANSMISSION:
         text += f", but the patterns hold {ratio:.3g} times its photons: it is in another unit (--probe scales it)"
-        return Finding(subject="probe", verdict="wrong", text=text, values=values)
+        return Finding("probe", "wrong", text, values)
     if ratio < _OPAQUE:
         text += (
             f"; the object lets {100 * ratio:.2g} % of it pass: is it in another unit (--probe scales it)?"
         )
-        return Finding(subject="probe", verdict="doubtful", text=text, values=values)
-    return Finding(subject="probe", verdict="good", text=text, values=values)
-
-
-def _without_probe(subject: str) -> Finding:
-    return Finding(subject=subject, verdict="unknown", text="the scan has no probe: give one with --probe")
+        return Finding("probe", "doubtful", text, values)
+    return Finding("probe", "good", text, values)

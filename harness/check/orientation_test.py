@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.check.few_epochs import (
-    FEWEST,
     LARGEST_ODDS,
     ODDS,
     CandidateErrors,
     errors_after_few_epochs,
     independent_patterns,
     structured_part,
+    untestable,
 )
 from ptychonnx.harness.check.finding import Finding
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -40,7 +40,6 @@ def orientation_errors(scan: Scan, progress: Progress = SILENT) -> CandidateErro
     assert scan.probe is not None
     part = structured_part(scan)
     amplitudes = np.asarray(scan.diffraction[part], dtype=np.float32)
-    valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
     positions = scan.positions[part]
     probe = scan.settled().probe
     assert probe is not None
@@ -54,7 +53,7 @@ def orientation_errors(scan: Scan, progress: Progress = SILENT) -> CandidateErro
     for done, (label, (name, used)) in enumerate(candidates.items(), start=1):
         # The transform of SciPy has DC in the corner.
         oriented = np.fft.ifftshift(orient_pattern(amplitudes, name), axes=(-2, -1))
-        mask = np.fft.ifftshift(orient_pattern(valid, name))
+        mask = np.fft.ifftshift(orient_pattern(scan.valid_pixels, name))
         errors[label] = errors_after_few_epochs(oriented, mask, positions, used)
         progress.update(done)
     return CandidateErrors(errors, independent_patterns(scan, part))
@@ -62,13 +61,8 @@ def orientation_errors(scan: Scan, progress: Progress = SILENT) -> CandidateErro
 
 def orientation_finding(scan: Scan, progress: Progress = SILENT) -> Finding:
     """Verdict on the orientation of the patterns as the scan has them."""
-    if scan.probe is None:
-        return Finding(
-            subject="orientation", verdict="unknown", text="the scan has no probe: give one with --probe"
-        )
-    if len(scan) < FEWEST or not np.ptp(scan.positions, axis=0).all():
-        text = f"takes at least {FEWEST} patterns in two directions"
-        return Finding(subject="orientation", verdict="unknown", text=text)
+    if reason := untestable(scan):
+        return Finding("orientation", "unknown", reason)
     result = orientation_errors(scan, progress)
     best, *others = result.ranked
     equal = [name for name in others if result.odds(best, name) < ODDS]
@@ -85,12 +79,12 @@ def orientation_finding(scan: Scan, progress: Progress = SILENT) -> Finding:
     if "identity" in equal or (best == "identity" and equal):
         names = ", ".join([best, *equal])
         text = f"ambiguous: {names} explain the patterns equally well ({measured})"
-        return Finding(subject="orientation", verdict="doubtful", text=text, values=values)
+        return Finding("orientation", "doubtful", text, values)
     if best == "identity":
-        return Finding(subject="orientation", verdict="good", text=f"as it is ({measured})", values=values)
+        return Finding("orientation", "good", f"as it is ({measured})", values)
     choice = " or ".join(map(_remedy, [best, *equal]))
     text = f"{choice} explains the patterns better than as it is ({result.error('identity'):.3f}; {measured})"
-    return Finding(subject="orientation", verdict="wrong", text=text, values=values)
+    return Finding("orientation", "wrong", text, values)
 
 
 def _remedy(name: str) -> str:

@@ -55,24 +55,24 @@ def _units(statistics: PatternStatistics, read: list[str]) -> Finding:
     }
     if statistics.whole_amplitudes and statistics.highest > 16:
         return Finding(
-            subject="units",
-            verdict="wrong",
-            text="all amplitudes are whole numbers: they are counts (--quantity counts)",
-            values=values,
+            "units",
+            "wrong",
+            "all amplitudes are whole numbers: they are counts (--quantity counts)",
+            values,
         )
     if statistics.whole_fourth_powers and not statistics.whole_counts:
         return Finding(
-            subject="units",
-            verdict="wrong",
-            text="the squares of all counts are whole numbers: they are amplitudes (--quantity amplitude)",
-            values=values,
+            "units",
+            "wrong",
+            "the squares of all counts are whole numbers: they are amplitudes (--quantity amplitude)",
+            values,
         )
     doubts = [line for line in read if line.endswith("?")]
     return Finding(
-        subject="units",
-        verdict="doubtful" if doubts else "good",
-        text="; ".join(doubts) if doubts else text,
-        values=values,
+        "units",
+        "doubtful" if doubts else "good",
+        "; ".join(doubts) if doubts else text,
+        values,
     )
 
 
@@ -92,7 +92,7 @@ def _photons(scan: Scan, statistics: PatternStatistics) -> Finding:
     verdict: FindingVerdict = "wrong" if mean < _HOPELESS else "doubtful" if mean < _FEW else "good"
     if verdict != "good":
         text += ": expose longer, or sum frames"
-    return Finding(subject="photons", verdict=verdict, text=text, values=values)
+    return Finding("photons", verdict, text, values)
 
 
 def _saturation(statistics: PatternStatistics) -> Finding:
@@ -103,10 +103,8 @@ def _saturation(statistics: PatternStatistics) -> Finding:
             f"{times} patterns end at the same {highest:.4g} counts, in {statistics.pixels_highest} pixels: the "
             "detector saturates (shorter exposures, an attenuator, or --bad-pixels mask)"
         )
-        return Finding(subject="saturation", verdict="wrong", text=text, values=values)
-    return Finding(
-        subject="saturation", verdict="good", text=f"none seen: at most {highest:.4g} counts", values=values
-    )
+        return Finding("saturation", "wrong", text, values)
+    return Finding("saturation", "good", f"none seen: at most {highest:.4g} counts", values)
 
 
 def _direct_beam(scan: Scan) -> Finding:
@@ -117,24 +115,20 @@ def _direct_beam(scan: Scan) -> Finding:
     values = {"row": float(beam.pixel[0]), "column": float(beam.pixel[1]), "expected": centre}
     text = f"at [{row}, {column}], expected at [{centre}, {centre}]"
     if beam.place == "corner":
-        return Finding(
-            subject="direct beam", verdict="wrong", text=f"{text}: in the corner (--dc corner)", values=values
-        )
+        return Finding("direct beam", "wrong", f"{text}: in the corner (--dc corner)", values)
     if beam.place is None:
-        return Finding(
-            subject="direct beam", verdict="unknown", text="the mean pattern has no centre", values=values
-        )
+        return Finding("direct beam", "unknown", "the mean pattern has no centre", values)
     if off > _OFF_CENTRE * scan.size:
         text += ": --crop with --crop-centre moves it"
-        return Finding(subject="direct beam", verdict="wrong", text=text, values=values)
+        return Finding("direct beam", "wrong", text, values)
     if off > _OFF_CENTRE_PX:
         text += ": an offset becomes a phase ramp in the object (--crop with --crop-centre)"
     verdict: FindingVerdict = "doubtful" if off > _OFF_CENTRE_PX else "good"
-    return Finding(subject="direct beam", verdict=verdict, text=text, values=values)
+    return Finding("direct beam", verdict, text, values)
 
 
 def _bad_pixels(scan: Scan, statistics: PatternStatistics) -> Finding:
-    valid = np.ones(statistics.mean.shape, dtype=bool) if scan.mask is None else scan.mask
+    valid = scan.valid_pixels
     counts = statistics.mean * len(statistics.index)
     brightest = maximum_filter(np.where(valid, counts, 0), footprint=_NEIGHBOURS, mode="wrap")
     dimmest = minimum_filter(np.where(valid, counts, 0), footprint=_NEIGHBOURS, mode="wrap")
@@ -150,9 +144,9 @@ def _bad_pixels(scan: Scan, statistics: PatternStatistics) -> Finding:
     if hot.any() or dead.any():
         places = [f"[{row}, {column}]" for row, column in np.argwhere(hot | dead)[:4]]
         text += f" ({', '.join(places)}{', ...' if (hot | dead).sum() > 4 else ''}): mask them"
-        return Finding(subject="bad pixels", verdict="wrong", text=text, values=values)
+        return Finding("bad pixels", "wrong", text, values)
     verdict: FindingVerdict = "doubtful" if masked > _MUCH_MASKED else "good"
-    return Finding(subject="bad pixels", verdict=verdict, text=text, values=values)
+    return Finding("bad pixels", verdict, text, values)
 
 
 def _drift(statistics: PatternStatistics) -> Finding:
@@ -165,12 +159,12 @@ def _drift(statistics: PatternStatistics) -> Finding:
     values = {"spread": spread, "lost": lost}
     if len(lost) > max(1, 0.05 * len(photons)):
         text += f", and {len(lost)} patterns have almost no light (first {lost[0]}): leave them out (--min-photons)"
-        return Finding(subject="intensity", verdict="wrong", text=text, values=values)
+        return Finding("intensity", "wrong", text, values)
     if lost or spread > _DRIFT:
         where = f", and patterns {', '.join(map(str, lost[:4]))} have almost no light" if lost else ""
         text += f"{where}: an absorbing object, or a beam that drifts"
-        return Finding(subject="intensity", verdict="doubtful", text=text, values=values)
-    return Finding(subject="intensity", verdict="good", text=text, values=values)
+        return Finding("intensity", "doubtful", text, values)
+    return Finding("intensity", "good", text, values)
 
 
 def _repetition(statistics: PatternStatistics) -> Finding:
@@ -178,5 +172,5 @@ def _repetition(statistics: PatternStatistics) -> Finding:
     values = {"repeated": list(repeated)}
     if repeated:
         text = f"{len(repeated)} equal an earlier one (first {repeated[0]}): the detector repeated frames"
-        return Finding(subject="frames", verdict="wrong", text=text, values=values)
-    return Finding(subject="frames", verdict="good", text="all differ", values=values)
+        return Finding("frames", "wrong", text, values)
+    return Finding("frames", "good", "all differ", values)

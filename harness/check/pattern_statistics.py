@@ -56,7 +56,7 @@ class PatternStatistics:
 def pattern_statistics(scan: Scan) -> PatternStatistics:
     """Read at most 512 patterns, evenly spread, and measure them; masked pixels do not count."""
     index = np.unique(np.linspace(0, len(scan) - 1, min(len(scan), _MOST_PATTERNS)).astype(np.intp))
-    valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
+    valid = scan.valid_pixels
     photons, total = [], np.zeros((scan.size, scan.size))
     tops: list[NDArray[np.float32]] = []
     brightest_pixels: list[NDArray[np.intp]] = []

@@ -43,7 +43,7 @@ class ScanCheck:
             "n": self.size,
             "verdict": self.verdict,
             "findings": {
-                finding.subject: finding.model_dump(mode="json", exclude={"subject"})
+                finding.subject: {"verdict": finding.verdict, "text": finding.text, "values": finding.values}
                 for finding in self.findings
             },
         }

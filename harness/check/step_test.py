@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from ptychonnx.harness.check.few_epochs import (
-    FEWEST,
     ODDS,
     CandidateErrors,
     errors_after_few_epochs,
     independent_patterns,
     structured_part,
+    untestable,
 )
 from ptychonnx.harness.check.finding import Finding
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -39,12 +39,11 @@ def step_errors(scan: Scan, progress: Progress = SILENT) -> CandidateErrors:
     assert probe is not None
     # The transform of SciPy has DC in the corner.
     amplitudes = np.fft.ifftshift(np.asarray(scan.diffraction[part], dtype=np.float32), axes=(-2, -1))
-    valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
     errors = {}
     progress.stage("Trying lengths of the steps", len(_LENGTHS), "lengths")
     for done, (name, factors) in enumerate(_LENGTHS.items(), start=1):
         errors[name] = errors_after_few_epochs(
-            amplitudes, np.fft.ifftshift(valid), scan.positions[part] * np.array(factors), probe
+            amplitudes, np.fft.ifftshift(scan.valid_pixels), scan.positions[part] * np.array(factors), probe
         )
         progress.update(done)
     return CandidateErrors(errors, independent_patterns(scan, part))
@@ -53,15 +52,9 @@ def step_errors(scan: Scan, progress: Progress = SILENT) -> CandidateErrors:
 def step_finding(scan: Scan, progress: Progress = SILENT, *, right_way_up: bool = True) -> Finding:
     """Verdict on the length of the steps; unknown unless the orientation is right."""
     if not right_way_up:
-        return Finding(subject="steps", verdict="unknown", text="to be tried in the right orientation")
-    if scan.probe is None:
-        return Finding(
-            subject="steps", verdict="unknown", text="the scan has no probe: give one with --probe"
-        )
-    if len(scan) < FEWEST or not np.ptp(scan.positions, axis=0).all():
-        return Finding(
-            subject="steps", verdict="unknown", text=f"takes at least {FEWEST} patterns in two directions"
-        )
+        return Finding("steps", "unknown", "to be tried in the right orientation")
+    if reason := untestable(scan):
+        return Finding("steps", "unknown", reason)
     result = step_errors(scan, progress)
     best, second, *_ = result.ranked
     odds = result.odds(best, _RIGHT if best != _RIGHT else second)
@@ -70,13 +63,13 @@ def step_finding(scan: Scan, progress: Progress = SILENT, *, right_way_up: bool 
     if odds < ODDS:
         other = second if best == _RIGHT else best
         text = f"steps {other} explain the patterns equally well"
-        return Finding(subject="steps", verdict="unknown", text=text, values=values)
+        return Finding("steps", "unknown", text, values)
     if best == _RIGHT:
         text = f"as long as they should be (error {right:.3f}, {second} {result.error(second):.3f})"
-        return Finding(subject="steps", verdict="good", text=text, values=values)
+        return Finding("steps", "good", text, values)
     text = (
         f"steps {best} explain the patterns better ({result.error(best):.3f} instead of {right:.3f}): are unit and "
         "pixel size (--positions-unit, --pixel-size), and the probe, right?"
     )
     clearly = result.error(best) < _CLEARLY * right
-    return Finding(subject="steps", verdict="wrong" if clearly else "doubtful", text=text, values=values)
+    return Finding("steps", "wrong" if clearly else "doubtful", text, values)

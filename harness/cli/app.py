@@ -19,7 +19,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ptychonnx.harness.cli.commands import Commands
-from ptychonnx.harness.cli.console import errors, one_line, output, set_verbosity
+from ptychonnx.harness.cli.console import errors, one_line, output, print_lines, set_verbosity
 from ptychonnx.runtime.errors import InternalError, PtychonnxError, VerificationError
 from ptychonnx.runtime.paths import cache_folder
 
@@ -157,7 +157,7 @@ def _refuse(message: str, code: int, title: str = "Error:") -> int:
         line = f"{line[: _LONGEST_LINE - 300]} ... {line[-290:]}"
     if line:
         errors.print(f"[bold red]{title}[/]", end=" ")
-        errors.print(line, markup=False, soft_wrap=True)
+        print_lines(line, console=errors)
     return code
 
 

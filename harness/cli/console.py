@@ -164,7 +164,7 @@ def print_result(path: Path, lines: Sequence[str]) -> None:
     print_lines(*lines)
 
 
-def print_lines(*lines: str) -> None:
+def print_lines(*lines: str, console: Console = output) -> None:
     """Print lines as they are, however long."""
     for line in lines:
-        output.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True, markup=False)

@@ -15,7 +15,7 @@ import typer
 
 from ptychonnx.harness.campaign.division_options import DivisionOptions
 from ptychonnx.harness.campaign.engines import open_engine
-from ptychonnx.harness.cli.console import errors, output, report_progress
+from ptychonnx.harness.cli.console import errors, output, print_lines, report_progress
 from ptychonnx.harness.cli.many_scans import process_folder, process_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import OptionalArtifacts, Probe, ServerUrls, check_batch
@@ -24,8 +24,8 @@ from ptychonnx.harness.evaluation.evaluate_options import EvaluateOptions
 from ptychonnx.harness.evaluation.many_scans import evaluate_scans
 from ptychonnx.harness.evaluation.results import Evaluation
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
-from ptychonnx.harness.report import comparison_table
 from ptychonnx.harness.report.table_formats import as_csv, as_markdown
+from ptychonnx.harness.report.terminal_table import comparison_table
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
@@ -209,6 +209,7 @@ def _print_and_write(
 ) -> None:
     # Standard output is reserved for the data if a table goes there.
     console = errors if "-" in exports else output
+    show = partial(print_lines, console=console)
     console.print(comparison_table(evaluation, console.width))
     for row in evaluation.rows:
         for scan_name, result in row.results.items():
@@ -217,20 +218,16 @@ def _print_and_write(
             for quantity in ("amplitude", "phase") if result.halves is not None else ():
                 frc = getattr(result.halves, quantity).frc
                 text = "not defined" if frc is None else frc.text
-                console.print(
-                    f"{row.label}, {scan_name}: {quantity} of two halves, FRC {text}",
-                    soft_wrap=True,
-                    markup=False,
-                )
+                show(f"{row.label}, {scan_name}: {quantity} of two halves, FRC {text}")
             if result.requests is not None:
-                console.print(f"{row.label}, {scan_name}: {result.requests}", soft_wrap=True, markup=False)
+                show(f"{row.label}, {scan_name}: {result.requests}")
     for target, write in exports.items():
         if target == "-":
             sys.stdout.write(write(evaluation))
         else:
             write_text(Path(target), write(evaluation))
     if out is not None:
-        console.print(f"Report: {out / 'report.html'}", soft_wrap=True, markup=False)
+        show(f"Report: {out / 'report.html'}")
     if evaluation.failures:
         reasons = "; ".join(f"{label}: {reason}" for label, reason in evaluation.failures.items())
         raise VerificationError(

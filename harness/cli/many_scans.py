@@ -13,7 +13,7 @@ from rich.table import Table
 from ptychonnx.harness.campaign.manifest import MANIFEST
 from ptychonnx.harness.campaign.many_scans import ScanOutcome
 from ptychonnx.harness.campaign.watch import complete_scans
-from ptychonnx.harness.cli.console import output, report_progress
+from ptychonnx.harness.cli.console import output, print_lines, report_progress
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.progress import SILENT, Progress
 
@@ -47,7 +47,7 @@ def process_watched(process: ProcessScans, folders: Sequence[Path], out: Path) -
     (folder,) = folders
     outcomes: dict[str, ScanOutcome] = {}
     process([])
-    output.print(f"Watching {folder}; Ctrl-C ends", soft_wrap=True, markup=False)
+    print_lines(f"Watching {folder}; Ctrl-C ends")
     try:
         for scans in filter(None, complete_scans(folder)):
             try:
@@ -58,7 +58,7 @@ def process_watched(process: ProcessScans, folders: Sequence[Path], out: Path) -
             for outcome in latest:
                 outcomes[outcome.record.result] = outcome
                 name = Path(outcome.record.scan).name
-                output.print(f"{name}: {_verdict(outcome)}", soft_wrap=True, markup=False)
+                print_lines(f"{name}: {_verdict(outcome)}")
     except KeyboardInterrupt:
         _conclude(list(outcomes.values()), out)
 

@@ -22,7 +22,7 @@ from ptychonnx.harness.campaign.scan_run import (
     check_beam,
     reconstruct_scan,
 )
-from ptychonnx.harness.cli.console import output, print_result, report_progress
+from ptychonnx.harness.cli.console import print_lines, print_result, report_progress
 from ptychonnx.harness.cli.many_scans import process_folder, process_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
@@ -156,15 +156,11 @@ def reconstruct(
     if picture is not None:
         _draw(picture, run.network.contract.label, run.scan, run.result)
     if networks.model is None:
-        _print(
+        print_lines(
             f"{scan.name}: reconstructed with zoo:{Path(run.network.name).stem}, the general network for "
             f"patterns of {run.scan.size} x {run.scan.size} pixels"
         )
     _print_run(run)
-
-
-def _print(line: str) -> None:
-    output.print(line, soft_wrap=True, markup=False)
 
 
 def _warn(line: str) -> None:
@@ -200,27 +196,27 @@ def _write_part(out: Path, network: Predictor, scan: Scan, shard: Shard, options
 def _print_run(run: ScanRun) -> None:
     result, stitched = run.result, run.stitched
     rows, columns = result.stitched.shape
-    _print(
+    print_lines(
         f"{' and '.join(map(str, run.files))}: {rows} x {columns} pixels from {result.patterns} patterns on "
         f"{run.network.provider}, {1e3 * stitched.inference_seconds / result.patterns:.2f} ms per pattern, weighting "
         f"{result.weighting}"
     )
     if run.positions is not None:
-        _print(str(run.positions))
+        print_lines(str(run.positions))
     if run.refined is not None:
-        _print(f"{result.refinement}, {result.inference_seconds - stitched.inference_seconds:.1f} s")
+        print_lines(f"{result.refinement}, {result.inference_seconds - stitched.inference_seconds:.1f} s")
     if result.skipped:
-        _print(result.skipped_text)
+        print_lines(result.skipped_text)
     if result.uncertainty is not None:
-        _print(str(result.uncertainty))
+        print_lines(str(result.uncertainty))
     if result.requests is not None:
-        _print(str(result.requests))
+        print_lines(str(result.requests))
     if result.misfit is None:
         _warn("forward misfit unknown: it needs a probe, and an object in memory")
         if result.position_doubt:
             _warn(result.position_doubt)
     elif result.misfit.verdict == "good":
-        _print(str(result.misfit))
+        print_lines(str(result.misfit))
     else:
         _warn(str(result.misfit))
 

@@ -13,7 +13,7 @@ import typer
 from ptychonnx.harness.campaign.large_scan import check_shards
 from ptychonnx.harness.campaign.scan_run import Networks, RunOptions
 from ptychonnx.harness.campaign.slurm import SlurmOptions, write_slurm_scripts
-from ptychonnx.harness.cli.console import output, print_result
+from ptychonnx.harness.cli.console import print_lines, print_result
 from ptychonnx.harness.cli.model_options import Command, as_arguments, derive_options
 from ptychonnx.harness.cli.reconstruct_request import divided_files
 from ptychonnx.harness.cli.shared_options import Probe
@@ -100,4 +100,4 @@ def _submit(script: Path) -> None:
     run = subprocess.run([str(script)], capture_output=True, text=True, check=False)
     if run.returncode:
         raise ServerError(f"{script}: {' '.join(run.stderr.split()) or f'exit code {run.returncode}'}")
-    output.print(run.stdout.strip(), markup=False, soft_wrap=True)
+    print_lines(run.stdout.strip())

@@ -115,11 +115,8 @@ def train(
             )
     except KeyboardInterrupt:
         if unfinished_folder(out).is_dir():
-            errors.print(
-                f"{unfinished_folder(out)} keeps the complete epochs; --resume continues from them",
-                markup=False,
-                soft_wrap=True,
-            )
+            line = f"{unfinished_folder(out)} keeps the complete epochs; --resume continues from them"
+            print_lines(line, console=errors)
         raise
     print_lines(_summary(out, record))
 

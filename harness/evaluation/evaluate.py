@@ -139,15 +139,8 @@ def evaluate(
     """
     artifacts, scans = _as_list(artifacts), _as_list(scans)
     batch = None if batch == "auto" else batch
-    stitching = checked(
-        ReconstructOptions,
-        {
-            "weighting": weighting,
-            "placement": placement,
-            "synchronise": synchronise,
-            "skip_invalid": skip_invalid,
-        },
-    )
+    choices = {"weighting": weighting, "placement": placement, "synchronise": synchronise}
+    stitching = checked(ReconstructOptions, {**choices, "skip_invalid": skip_invalid})
     if out is not None:
         # Imported here, since drawing is not needed without a folder.
         from ptychonnx.harness.evaluation.write import check_folder, write_evaluation
@@ -167,12 +160,8 @@ def evaluate(
     )
     if strict:
         _refuse_unknown(plan)
-    if halves and all(isinstance(method, ObjectMethod) for method in plan.methods):
-        raise InputError("--halves: got finished objects alone, expected a network or --iterations")
     if halves:
-        for scan in plan.scans:
-            contracts = (method.contract for method in plan.methods)
-            check_halves(scan, max(1 if contract is None else contract.channels for contract in contracts))
+        _check_halves(plan)
     options = ComparisonOptions(plane, register, ptychopinn)
     failures: dict[str, str] = {}
     summaries, rows = _reconstruct_and_judge(plan, region, options, halves, failures, progress)
@@ -265,6 +254,14 @@ def _refuse_unknown(plan: EvaluationPlan) -> None:
         for scan in plan.scans:
             if method.contract is not None and (lines := beam_warnings(scan, method.contract)):
                 raise InputError(f"--strict: {method.label} does not know {scan.name}: {lines[0]}")
+
+
+def _check_halves(plan: EvaluationPlan) -> None:
+    if all(isinstance(method, ObjectMethod) for method in plan.methods):
+        raise InputError("--halves: got finished objects alone, expected a network or --iterations")
+    contracts = [method.contract for method in plan.methods]
+    for scan in plan.scans:
+        check_halves(scan, max(1 if contract is None else contract.channels for contract in contracts))
 
 
 def _as_list(items: Any) -> list[Any]:

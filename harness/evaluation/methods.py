@@ -27,10 +27,7 @@ __all__ = ["IterativeMethod", "Method", "NetworkMethod"]
 class NetworkMethod:
     """A network, in this process or on a server.
 
-    Attributes
-    ----------
-    batch, is_tuned
-        Patterns in one run of the network, and whether trials determined that number.
+    `batch` and `is_tuned`: patterns in one run of the network, and whether trials determined that number.
     """
 
     label: str

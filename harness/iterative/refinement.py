@@ -69,10 +69,9 @@ def refine(
     misfit = forward_misfit(
         replace(scan, probe=iterations.probe, probe_estimated=False) if refine_probe else scan,
         iterations.stitched,
-    )
-    if misfit is not None and start.misfit is not None:
         # The positions are the same; iterations have no patches of their own.
-        misfit = replace(misfit, agreement=start.misfit.agreement)
+        start.agreement,
+    )
     return replace(
         start,
         stitched=iterations.stitched,

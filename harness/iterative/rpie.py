@@ -247,7 +247,7 @@ class _Problem:
         corners = np.zeros((count, 3), dtype=np.float32)
         corners[:, :2] = window_corners(scan.positions, size) - np.asarray(origin) + _MARGIN
         amplitudes = np.asarray(scan.diffraction[:], dtype=np.float32)
-        valid = np.ones((size, size), dtype=bool) if scan.mask is None else scan.mask
+        valid = scan.valid_pixels
         self._dataset = Ptycho2DDataset(corners, np.square(amplitudes))
         self._model = FancyPtycho(
             1.0,

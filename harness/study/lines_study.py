@@ -20,6 +20,7 @@ from typing import Any
 
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError, VerificationError
+from ptychonnx.runtime.machine import available_cores
 from ptychonnx.train.fitting import settings_for
 from ptychonnx.train.registry import get_architecture
 
@@ -221,7 +222,7 @@ def _trainings_at_once() -> int:
     """Two, unless there is one core, or a GPU, whose memory TensorFlow takes as a whole."""
     if not hasattr(os, "sched_getaffinity") or Path("/dev/nvidiactl").exists():
         return 1
-    return min(2, len(os.sched_getaffinity(0)))
+    return min(2, available_cores())
 
 
 def _typed(command: Command) -> str:

@@ -54,10 +54,8 @@ def with_uncertainty(
     objects = members(network, scan, first, symmetries, stitching, batch, progress)
     spread = spread_of(objects, scan, first)
     stitched = Stitched(spread.object, first.stitched.weight, first.stitched.origin)
-    misfit = forward_misfit(scan, stitched)
+    misfit = forward_misfit(scan, stitched, first.agreement)
     assert misfit is not None
-    if first.misfit is not None:
-        misfit = replace(misfit, agreement=first.misfit.agreement)
     calibration, calibrated = calibration_for(network.contract)
     maps = {
         name: np.where(spread.region, values, np.nan).astype(np.float32)

@@ -17,7 +17,7 @@ from ptychonnx.runtime.live.growing_object import GrowingObject
 from ptychonnx.runtime.live.live_reconstruction import LiveReconstruction
 from ptychonnx.runtime.live.live_report import number_ranges
 
-__all__ = ["SECONDS_PER_COPY", "LiveView", "Seen"]
+__all__ = ["SECONDS_PER_COPY", "BrowserState", "LiveView"]
 
 # Copies are made, and sent, at most this often, and only while somebody looks.
 SECONDS_PER_COPY = 0.125
@@ -33,7 +33,7 @@ _TILE, _POSITIONS, _PATTERN, _PREDICTION = range(4)
 
 
 @dataclass(frozen=True)
-class Seen:
+class BrowserState:
     """What a browser has: version of the tiles of an object, and the number of positions."""
 
     number: int = -1
@@ -76,7 +76,7 @@ class LiveView:
             self._patterns, self._state = patterns, {**state, "step": self._step}
             self._version += 1
 
-    def changes(self, seen: Seen) -> tuple[list[bytes | str], Seen]:
+    def changes(self, seen: BrowserState) -> tuple[list[bytes | str], BrowserState]:
         """Messages for a browser that has seen something: what has changed since, and figures; none if nothing has.
 
         Binary messages have a header of four int32: kind, number of the object, and
@@ -92,7 +92,7 @@ class LiveView:
         with self._lock:
             number = self._number
             if seen.number != number:
-                seen = Seen(number)
+                seen = BrowserState(number)
             elif seen.version == self._version:
                 return [], seen
             messages: list[bytes | str] = [
@@ -107,7 +107,7 @@ class LiveView:
                 header = _HEADER.pack(kind, number, len(pattern), 0)
                 messages.append(header + np.log1p(pattern).astype("<f2").tobytes())
             messages.append(json.dumps({**self._state, "object": number}))
-            return messages, Seen(number, self._version, len(self._centres))
+            return messages, BrowserState(number, self._version, len(self._centres))
 
     def wait_for_browsers(self) -> None:
         """Give browsers that look the time to take the last picture."""

@@ -10,7 +10,6 @@ import secrets
 import socket
 import threading
 from importlib.resources import files
-from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from ptychonnx.harness.view.live_view import SECONDS_PER_COPY, LiveView, Seen
+from ptychonnx.harness.view.live_view import SECONDS_PER_COPY, BrowserState, LiveView
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["PageServer"]
@@ -62,10 +61,7 @@ def _limited() -> type[ServerConnection]:
 class PageServer:
     """Serves the page until the `with` block ends.
 
-    Attributes
-    ----------
-    url
-        Address of the page, with the token if there is one.
+    `url`: address of the page, with the token if there is one.
     """
 
     def __init__(self, address: str, view: LiveView) -> None:
@@ -97,9 +93,7 @@ class PageServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 
@@ -123,7 +117,7 @@ class PageServer:
 
     async def _follow(self, connection: ServerConnection) -> None:
         """Send what has changed; while a browser is slow, changes gather."""
-        seen = Seen()
+        seen = BrowserState()
         try:
             while connection.state is State.OPEN:
                 messages, seen = self._view.changes(seen)

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.validation import first_fault
 
 __all__ = [
     "CONTRACT_KEY",
@@ -352,8 +353,6 @@ class Contract(_Part):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or "the document"
             raise InputError(
-                f"{where}: contract not understood: {key}: {first['msg']} ({error.error_count()} in all)"
+                f"{where}: contract not understood: {first_fault(error)} ({error.error_count()} in all)"
             ) from error

@@ -4,6 +4,5 @@ from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.formats.readers.native import write_scan
 from ptychonnx.runtime.formats.readers.reference import read_reference
 from ptychonnx.runtime.formats.scan_file import read_scan
-from ptychonnx.runtime.formats.scan_formats import FORMATS, ScanFormat
 
-__all__ = ["FORMATS", "ReadOptions", "ScanFormat", "read_reference", "read_scan", "write_scan"]
+__all__ = ["ReadOptions", "read_reference", "read_scan", "write_scan"]

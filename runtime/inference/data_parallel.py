@@ -26,10 +26,7 @@ _MIN_PATTERNS_PER_THREAD = 4
 class DataParallelRun:
     """Runs one session on several threads at once, each on a part of the batch.
 
-    Attributes
-    ----------
-    threads : int
-        Number of parts.
+    `threads`: number of parts.
     """
 
     def __init__(self, session: ort.InferenceSession, threads: int) -> None:

@@ -26,10 +26,7 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate memory|alloc_fail
 class ResilientRun:
     """Runs batches; both changes are logged as warnings, and last.
 
-    Attributes
-    ----------
-    largest
-        Largest batch that the memory was found to hold; None if every batch so far fitted.
+    `largest`: largest batch that the memory was found to hold; None if every batch so far fitted.
     """
 
     def __init__(

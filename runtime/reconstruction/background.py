@@ -10,7 +10,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -37,9 +36,7 @@ class _Stage:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Wait for the running task, cancel the others, and end the thread."""
         self._worker.shutdown(wait=True, cancel_futures=True)
         self._pending.clear()
@@ -51,10 +48,7 @@ class BackgroundReader(_Stage):
     It replaces the amplitudes that it wraps. Patterns requested out of order are read at once, without affecting the
     order of the others. Only one thread may request patterns.
 
-    Attributes
-    ----------
-    shape, dtype
-        Those of the amplitudes.
+    `shape` and `dtype`: those of the amplitudes.
     """
 
     def __init__(self, amplitudes: LazyAmplitudes, groups: NDArray[np.intp]) -> None:
@@ -124,10 +118,7 @@ class BackgroundReader(_Stage):
 class BackgroundWorker(_Stage):
     """A function that a thread calls, a few calls behind the caller.
 
-    Attributes
-    ----------
-    seconds : float
-        Total duration of the calls.
+    `seconds`: total duration of the calls.
     """
 
     def __init__(self, function: Callable[..., None], name: str) -> None:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from ptychonnx.runtime.reconstruction.neighbour_agreement import NeighbourAgreement
-from ptychonnx.runtime.reconstruction.stitching import Stitched
+from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import forward, window_corners
 
@@ -146,19 +146,21 @@ class Misfit:
 
 # Objects and probes in units of other programs may exceed single precision, which makes the misfit infinite.
 @np.errstate(over="ignore")
-def forward_misfit(scan: Scan, stitched: Stitched) -> Misfit | None:
-    """Misfit of an object to the patterns of a scan; None if the scan has no probe.
+def forward_misfit(
+    scan: Scan, stitched: Stitched | StitchedTiles, agreement: NeighbourAgreement | None = None
+) -> Misfit | None:
+    """Misfit of an object to the patterns of a scan; None without a probe, or for an object that is kept in tiles.
 
     Patterns that have not been read yet are read; of more than 1,024 patterns, 1,024 are compared, evenly spread.
     """
-    if scan.probe is None:
+    if scan.probe is None or not isinstance(stitched, Stitched):
         return None
     scan = scan.settled()
     assert scan.probe is not None
     probe = scan.probe.astype(np.complex64)
     count = min(len(scan), _MOST_PATTERNS)
     index = np.linspace(0, len(scan) - 1, count).astype(np.intp)
-    valid = np.ones((scan.size, scan.size), dtype=bool) if scan.mask is None else scan.mask
+    valid = scan.valid_pixels
     empty = forward(np.ones((1, scan.size, scan.size), dtype=np.complex64), probe)[:, valid]
     excess, without, total = np.empty(count), np.empty(count), np.empty(count)
     # Per pixel: photons, what the object leaves beyond noise, and the square of that.
@@ -190,7 +192,7 @@ def forward_misfit(scan: Scan, stitched: Stitched) -> Misfit | None:
             (significant, light[dark].sum()),
         )
     )
-    return Misfit(value, vacuum, scattered, index, per_pattern, scan.positions[index])
+    return Misfit(value, vacuum, scattered, index, per_pattern, scan.positions[index], agreement)
 
 
 def _excess(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:

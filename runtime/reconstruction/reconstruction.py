@@ -176,13 +176,8 @@ def reconstruct(
     chosen, memory = options.resolved(session.contract), options.canvas_bytes
     weight = patch_weight(chosen.weighting, scan.size, scan.probe, chosen.window)
     groups = covering_groups(scan.positions, session.contract.gridsize)
-    stitcher = Stitcher(
-        scan.positions[groups.reshape(-1)],
-        weight,
-        chosen.placement,
-        synchronise=chosen.synchronise,
-        memory=memory,
-    )
+    positions = scan.positions[groups.reshape(-1)]
+    stitcher = Stitcher(positions, weight, chosen.placement, synchronise=chosen.synchronise, memory=memory)
     # Synchronised patches are added at the end, when all of them are known.
     parts = [groups] if chosen.synchronise else segments(groups, batch)
 
@@ -222,9 +217,6 @@ def reconstruct(
     stitched = stitcher.result()
     stitching_seconds = run.stitching_seconds + time.perf_counter() - mark
     agreement = neighbour_agreement(scan, pairs, patches)
-    misfit = forward_misfit(scan, stitched) if isinstance(stitched, Stitched) else None
-    if misfit is not None:
-        misfit = replace(misfit, agreement=agreement)
     return Reconstruction(
         stitched,
         chosen.weighting,
@@ -235,7 +227,7 @@ def reconstruct(
         placement=chosen.placement,
         synchronised=chosen.synchronise,
         skipped=tuple(sorted(run.skipped)),
-        misfit=misfit,
+        misfit=forward_misfit(scan, stitched, agreement),
         agreement=agreement,
         warnings=tuple(beam_warnings(scan, session.contract)),
     )

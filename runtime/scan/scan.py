@@ -121,6 +121,11 @@ class Scan:
         """N, the side of a pattern in pixels."""
         return self.diffraction.shape[-1]
 
+    @property
+    def valid_pixels(self) -> NDArray[np.bool_]:
+        """The mask, bool [N, N]; all pixels if there is none."""
+        return np.ones((self.size, self.size), dtype=bool) if self.mask is None else self.mask
+
     @cached_property
     def flux(self) -> float:
         """Mean number of photons in a pattern; patterns that have not been read yet are read."""

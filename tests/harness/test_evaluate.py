@@ -17,9 +17,9 @@ from rich.console import Console
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.harness.evaluation.results import Evaluation
-from ptychonnx.harness.metrics import RegionRule
-from ptychonnx.harness.report import comparison_table
+from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.harness.report.table_formats import as_csv, as_markdown
+from ptychonnx.harness.report.terminal_table import comparison_table
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.progress import Callback, ProgressUpdate

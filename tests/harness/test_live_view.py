@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from ptychonnx.harness.view import live_view, page_server
-from ptychonnx.harness.view.live_view import LiveView, Seen
+from ptychonnx.harness.view.live_view import BrowserState, LiveView
 from ptychonnx.harness.view.page_server import PageServer
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.live.events import PositionsEnd, SeriesEnd
@@ -150,7 +150,7 @@ def test_a_browser_gets_only_the_tiles_that_have_changed(experiment: Experiment)
         lambda series: None,
         lambda current, waiting: view.update(current, waiting, final=current.finished),
     )
-    first, second, seen = {}, {}, Seen()
+    first, second, seen = {}, {}, BrowserState()
 
     def follow(tiles: dict, placed: int) -> None:
         nonlocal seen
@@ -190,7 +190,7 @@ def test_copies_are_made_eight_times_a_second_whatever_the_rate_of_frames(
     clock = itertools.count()
     fake = SimpleNamespace(monotonic=lambda: next(clock) / 1000, time=time.time)
     monkeypatch.setattr(live_view, "time", fake)
-    view, seen, drawn = LiveView("zmq://x:1"), Seen(), 0
+    view, seen, drawn = LiveView("zmq://x:1"), BrowserState(), 0
     current = LiveReconstruction(experiment.network, experiment.settings, 1, PositionTable())
     while fake.monotonic() < 10:
         view.update(current, 0)
@@ -251,7 +251,7 @@ def deaf_browser(url: str) -> Iterator[socket.socket]:
 
 def test_a_browser_that_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     class Much(LiveView):
-        def changes(self, seen: Seen) -> tuple[list[bytes | str], Seen]:
+        def changes(self, seen: BrowserState) -> tuple[list[bytes | str], BrowserState]:
             return [bytes(10**7)], seen
 
     monkeypatch.setattr(page_server, "_SLOWEST", 0.5)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptychonnx.harness.metrics import RegionRule, align, declare_region, reference_on_canvas
-from ptychonnx.harness.metrics.alignment import apply_alignment, shift_image
-from ptychonnx.harness.metrics.region import Rectangle, accumulated_illumination, largest_rectangle
+from ptychonnx.harness.metrics.alignment import align, apply_alignment, shift_image
+from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
+from ptychonnx.harness.metrics.region import (
+    Rectangle,
+    RegionRule,
+    accumulated_illumination,
+    declare_region,
+    largest_rectangle,
+)
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan import Reference, Scan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptychonnx.harness.metrics import align, compare
+from ptychonnx.harness.metrics.alignment import align
 from ptychonnx.harness.metrics.bootstrap import (
     METRICS,
     REPLICATES,
@@ -15,7 +15,7 @@ from ptychonnx.harness.metrics.bootstrap import (
     _sums,
     bootstrap_confidence,
 )
-from ptychonnx.harness.metrics.comparison import bootstrap_sample
+from ptychonnx.harness.metrics.comparison import bootstrap_sample, compare
 from ptychonnx.harness.metrics.image_similarity import mae, pearson, ssim
 from ptychonnx.harness.metrics.region import bounding_rectangle, largest_rectangle
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from ptychonnx.harness.metrics import compare
+from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.metrics.image_similarity import (
     contrast_ratio,
     mae,

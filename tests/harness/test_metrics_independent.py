@@ -13,7 +13,7 @@ import pytest
 from scipy import ndimage, signal, stats
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from ptychonnx.harness.metrics import compare
+from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.metrics.frc import fourier_ring_correlation
 from ptychonnx.harness.metrics.image_similarity import ms_ssim
 from ptychonnx.harness.metrics.psd import compare_power, power_spectral_density

@@ -19,20 +19,16 @@ from rich.console import Console
 from skimage.io import imread
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
-from ptychonnx.harness.metrics import compare
-from ptychonnx.harness.report import (
-    Evaluation,
-    EvaluationRow,
-    as_csv,
-    as_markdown,
-    comparison_table,
-    render_page,
-)
+from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow
+from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.report.evaluation_figures import draw_figures
 from ptychonnx.harness.report.frequency_curves import frc_figure, psd_figure
+from ptychonnx.harness.report.html_page import render_page
 from ptychonnx.harness.report.object_figure import object_figure
 from ptychonnx.harness.report.page_images import LARGEST_SIDE, image_strip
 from ptychonnx.harness.report.quantity_images import Panel, QuantityImages, quantity_images
+from ptychonnx.harness.report.table_formats import as_csv, as_markdown
+from ptychonnx.harness.report.terminal_table import comparison_table
 from ptychonnx.runtime.scan import Scan
 
 COMMANDS = ["ptychonnx evaluate models/*.onnx --scan 'a & b.npz' --out report/"]

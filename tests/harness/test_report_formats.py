@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
-from ptychonnx.harness.report import Evaluation, as_csv, as_markdown
+from ptychonnx.harness.evaluation.results import Evaluation
+from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.scan import Scan
 

@@ -12,7 +12,8 @@ from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.artifact_path import zoo_path
-from ptychonnx.runtime.reconstruction.position_correction import position_shifts, reconstruct_with_positions
+from ptychonnx.runtime.reconstruction.position_correction import reconstruct_with_positions
+from ptychonnx.runtime.reconstruction.position_shifts import position_shifts
 from ptychonnx.runtime.scan import Scan
 
 SIZE, STEP, GRID = 32, 6, 7

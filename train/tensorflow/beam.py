@@ -1,7 +1,7 @@
 """Everything that a network derives from its beam in TensorFlow, as `ptychonnx.train.torch.beam` does in Torch.
 
 A layer takes no beam as an argument, so that architectures need not pass one on: those that retrieve phases read the
-beam of the call that is under way, see `lit_by`, or take the beam of their constants if there is none.
+beam of the call that is under way, see `beam_in_use`, or take the beam of their constants if there is none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ptychonnx.train.initial_retrieval import (
     RetrievalConstants,
 )
 
-__all__ = ["Beam", "BeamPreparation", "beam_of_call", "constant_beam", "lit_by"]
+__all__ = ["Beam", "BeamPreparation", "beam_in_use", "beam_of_call", "constant_beam"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ _beam_of_call: ContextVar[Beam | None] = ContextVar("beam_of_call", default=None
 
 
 @contextmanager
-def lit_by(beam: Beam | None) -> Iterator[None]:
+def beam_in_use(beam: Beam | None) -> Iterator[None]:
     """Calls of a network inside use this beam, or that of its constants if None."""
     token = _beam_of_call.set(beam)
     try:
@@ -52,7 +52,7 @@ def lit_by(beam: Beam | None) -> Iterator[None]:
 
 
 def beam_of_call() -> Beam | None:
-    """The beam of the innermost `lit_by`."""
+    """The beam of the innermost `beam_in_use`."""
     return _beam_of_call.get()
 
 
@@ -68,13 +68,7 @@ def constant_beam(constants: RetrievalConstants) -> Beam:
 
 
 class BeamPreparation:
-    """Compute a `Beam` from probe, mask and scale.
-
-    Parameters
-    ----------
-    constants
-        Of any beam: number of patterns of one object, and the expected covariance, which depends on N alone.
-    """
+    """Compute a `Beam` from probe, mask and scale, see `ptychonnx.train.torch.beam`."""
 
     def __init__(self, constants: RetrievalConstants) -> None:
         self._alone = constants.members == 1

@@ -17,7 +17,7 @@ from ptychonnx.train.config import NetworkConfig
 from ptychonnx.train.initial_retrieval import RetrievalConstants
 from ptychonnx.train.registry import Architecture
 from ptychonnx.train.run import LayerOutput
-from ptychonnx.train.tensorflow.beam import BeamPreparation, lit_by
+from ptychonnx.train.tensorflow.beam import BeamPreparation, beam_in_use
 from ptychonnx.train.tensorflow.layers import Features, Inputs, Refinement, refined
 from ptychonnx.train.trained_network import check_output
 
@@ -101,7 +101,7 @@ class GeneralKerasNetwork(KerasNetwork):
         self, inputs: Sequence[tf.Tensor], beam: Sequence[tf.Tensor] = (), training: bool = False
     ) -> tf.Tensor:
         """Object parts for the inputs of the network and probe, mask and scale, with shapes as in `tensorflow.beam`."""
-        with lit_by(self.preparation(*beam)):
+        with beam_in_use(self.preparation(*beam)):
             return self.model(_joined(inputs), training=training)
 
     def predict(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -110,7 +110,7 @@ class GeneralKerasNetwork(KerasNetwork):
 
     def layers(self, *inputs: NDArray[np.float32]) -> list[LayerOutput]:
         *patterns, probe, mask, scale = map(tf.constant, inputs)
-        with lit_by(self.preparation(probe, mask, scale)):
+        with beam_in_use(self.preparation(probe, mask, scale)):
             return super().layers(*patterns)
 
 

@@ -1,4 +1,6 @@
-"""Forward model and physics-informed losses in TensorFlow, as defined in `ptychonnx.runtime.scan.forward_model`."""
+"""Forward model and physics-informed losses in TensorFlow: the functions of `ptychonnx.train.torch.physics`, where
+shapes and definitions are.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,7 @@ _FLOOR = 1e-8
 
 
 def forward_intensity(patches: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
-    """Far-field intensity [..., N, N] of object patches [..., N, N] lit by a probe [modes, N, N], both complex.
-
-    Patches [groups, members, N, N] may also have a probe for each group, [groups, modes, N, N].
-    """
+    """Far-field intensity [..., N, N] of object patches [..., N, N] lit by a probe [[groups], modes, N, N]."""
     size = patches.shape[-1]
     if probe.shape.rank == 4:
         probe = probe[:, None]
@@ -34,21 +33,7 @@ def forward_intensity(patches: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
 
 
 def merge_patches(patches: tf.Tensor, offsets: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Merge the patches of each group: stitch them, weighted, and cut the windows again.
-
-    Parameters
-    ----------
-    patches
-        complex [groups, members, N, N].
-    offsets
-        int64 [groups, members, 2], (row, column) of each window in its group, at least 0.
-    weight
-        real [N, N], or [groups, N, N], positive.
-
-    Returns
-    -------
-    complex [groups, members, N, N]: windows of each group's weighted mean object.
-    """
+    """Merge the patches [groups, members, N, N] of each group: stitch them, weighted, and cut the windows again."""
     _, members, size, _ = patches.shape
     if members == 1:
         return patches
@@ -71,11 +56,7 @@ def merge_patches(patches: tf.Tensor, offsets: tf.Tensor, weight: tf.Tensor) -> 
 def amplitude_mae(
     intensity: tf.Tensor, amplitude: tf.Tensor, mask: tf.Tensor, scale: tf.Tensor | float
 ) -> tf.Tensor:
-    """Mean absolute error of the amplitude over valid pixels, in units of the scaled (RMS 1) amplitude.
-
-    Mask [N, N] and scale [] are those of all patterns [groups, members, N, N], or [groups, N, N] and [groups] those of
-    each group; so they are for `poisson_deviance`.
-    """
+    """Mean absolute error of the amplitude over valid pixels, in units of the scaled (RMS 1) amplitude."""
     error = tf.abs(tf.sqrt(intensity + _FLOOR) - amplitude)
     return tf.reduce_mean(scale * _mean_over_valid(error, mask))
 
@@ -83,11 +64,7 @@ def amplitude_mae(
 def poisson_deviance(
     intensity: tf.Tensor, amplitude: tf.Tensor, mask: tf.Tensor, scale: tf.Tensor | float
 ) -> tf.Tensor:
-    """Poisson negative log-likelihood of the counts, less its minimum, over the mean counts in a pixel.
-
-    Rates are in photons, never normalised: likelihoods of normalised amplitudes are those of a fraction of a photon,
-    and collapse the phase. The minimum (a perfect fit) is 0.
-    """
+    """Poisson negative log-likelihood of the counts in photons, less its minimum, over the mean counts in a pixel."""
     counts = tf.square(amplitude)
     rate = intensity + _FLOOR
     deviance = rate - counts + tf.math.xlogy(counts, counts) - counts * tf.math.log(rate)
@@ -108,21 +85,7 @@ def physics_loss(
     scale: tf.Tensor | float,
     loss: str,
 ) -> tf.Tensor:
-    """Loss of the merged patches of each group with respect to its patterns.
-
-    Probe, weight, mask and scale are those of all groups or, with an axis of groups first, those of each.
-
-    Parameters
-    ----------
-    patches
-        complex [groups, members, N, N].
-    amplitude
-        real [groups, members, N, N], measured, in sqrt(photons).
-    offsets
-        int64 [groups, members, 2].
-    loss
-        ``mae`` or ``poisson``.
-    """
+    """Loss of the merged patches of each group with respect to its patterns; `loss` is ``mae`` or ``poisson``."""
     intensity = forward_intensity(merge_patches(patches, offsets, weight), probe)
     return LOSSES[loss](intensity, amplitude, mask, scale)
 

@@ -34,18 +34,7 @@ class Retrieval:
         parts: tf.Tensor | None = None,
         beam: Beam | None = None,
     ) -> tf.Tensor:
-        """That many steps, with momentum.
-
-        Parameters
-        ----------
-        offsets
-            [B, C, 2], offsets of the windows of the C patterns in one object, see `tensorflow.neighbours`; if None,
-            each pattern has an object of its own.
-        parts
-            Initial object, whose patches are merged first; an empty object if None.
-        beam
-            Shared by all patterns or one for each object; that of the constants if None.
-        """
+        """Perform a number of steps with momentum; arguments as in `ptychonnx.train.torch.retrieval`."""
         beam = beam or self.beam
         neighbours = None if offsets is None else Neighbours(offsets, beam)
         beam = beam.repeated(self.constants.members)

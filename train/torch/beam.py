@@ -42,10 +42,7 @@ class Beam(BeamValues[Tensor]):
 class BeamPreparation(nn.Module):
     """Compute a `Beam` from probe, mask and scale.
 
-    Parameters
-    ----------
-    constants
-        Of any beam: number of patterns of one object, and the expected covariance, which depends on N alone.
+    `constants`: of any beam: number of patterns of one object, and the expected covariance, which depends on N alone.
     """
 
     smoothing: Tensor

@@ -108,20 +108,10 @@ def physics_loss(
     scale: Tensor | float,
     loss: str,
 ) -> Tensor:
-    """Loss of the merged patches of each group with respect to its patterns.
+    """Loss of the merged patches of each group with respect to its measured amplitudes [groups, members, N, N].
 
-    Probe, weight, mask and scale are those of all groups or, with an axis of groups first, those of each.
-
-    Parameters
-    ----------
-    patches
-        complex [groups, members, N, N].
-    amplitude
-        real [groups, members, N, N], measured, in sqrt(photons).
-    offsets
-        int64 [groups, members, 2].
-    loss
-        ``mae`` or ``poisson``.
+    Patches, offsets and weight are those of `merge_patches`. Probe, weight, mask and scale are those of all groups or,
+    with an axis of groups first, those of each. `loss` is ``mae`` or ``poisson``.
     """
     intensity = forward_intensity(merge_patches(patches, offsets, weight), probe)
     return LOSSES[loss](intensity, amplitude, mask, scale)

@@ -5,6 +5,8 @@ Images are [row, part, column].
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -115,16 +117,7 @@ class Retrieval(nn.Module):
 
     def _own_beam(self) -> Beam:
         """The beam of the constants."""
-        return Beam(
-            scale=self.scale,
-            probe=self.probe,
-            lit=self.lit,
-            back=self.back,
-            spread=self.spread,
-            valid=self.valid,
-            light=self.light,
-            step=self.step,
-        )
+        return Beam(**{field.name: getattr(self, field.name) for field in fields(Beam)})
 
     def _gradient(self, waves: Tensor, wanted: Tensor, beam: Beam) -> Tensor:
         """Direction [B C, N, 2, N] in which exit waves [B C, modes, N, 2, N] explain the valid amplitudes better."""

@@ -23,19 +23,9 @@ def execution_modes(
 ) -> dict[str, Callable[..., NDArray[np.float32]]]:
     """Functions from the network's inputs to object parts, by name; ``eager`` first.
 
-    Parameters
-    ----------
-    examples
-        Not used.
-    threads
-        Not used: TensorFlow accepts a number of threads only before its first operation, and so before the network
-        is loaded. Set ``TF_NUM_INTRAOP_THREADS`` instead.
-    device
-        Not used: TensorFlow takes the GPU that it finds.
-
-    Returns
-    -------
-    ``eager``, ``tf.function`` and ``XLA``. Compilation happens in the first call.
+    They are ``eager``, ``tf.function`` and ``XLA``; compilation happens in the first call. The other arguments are
+    those of the function for torch, and not used: TensorFlow takes the GPU that it finds, and accepts a number of
+    threads only before the network is loaded (``TF_NUM_INTRAOP_THREADS``).
     """
     model = network.model
     graph = tf.function(lambda batch: model(batch, training=False))

@@ -93,7 +93,7 @@ def _padded(scan: Scan, size: int) -> Scan:
         return np.pad(scan.diffraction[start:stop], ((0, 0), *border))
 
     block = scan.diffraction.block if isinstance(scan.diffraction, LazyAmplitudes) else _TOGETHER
-    valid = np.ones((before, before), dtype=bool) if scan.mask is None else scan.mask
+    valid = scan.valid_pixels
     return _converted(
         scan,
         LazyAmplitudes((len(scan), size, size), read, block, scan.name),

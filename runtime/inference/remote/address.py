@@ -21,10 +21,7 @@ _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 class Address:
     """Scheme, host, port, model and version of a served model.
 
-    Attributes
-    ----------
-    version : str
-        Version of the model; if empty, the server chooses.
+    `version`: version of the model; if empty, the server chooses.
     """
 
     scheme: Scheme

@@ -20,12 +20,9 @@ _LONGEST_REASON = 500
 class RequestFailure(ServerError):
     """One failed attempt.
 
-    Attributes
-    ----------
-    kind : str
-        ``unreachable``: no connection, or it broke. ``unavailable``: the server is busy or starting. ``timeout``: no
-        answer in time. ``missing``: unknown model, version or method. ``forbidden``: token missing or rejected.
-        ``untrusted``: the server's certificate was rejected. ``refused``: everything else.
+    `kind`: ``unreachable``: no connection, or it broke. ``unavailable``: the server is busy or starting. ``timeout``:
+    no answer in time. ``missing``: unknown model, version or method. ``forbidden``: token missing or rejected.
+    ``untrusted``: the server's certificate was rejected. ``refused``: everything else.
     """
 
     def __init__(self, kind: Kind, reason: object) -> None:

@@ -11,14 +11,13 @@ nothing is divided by an epsilon.
 * `patch_store`: holds patches until their phases are known, in memory or on disk.
 * `canvas`: the weighted sums, in memory or in tiles on disk.
 * `kernel`: the compiled loop that interpolates patches and adds them to the sums.
-* `jit`: compilation by numba.
 * `temporary_files`: disk space and errors of temporary files.
 * `stitched_object`: the resulting object, whole or in tiles.
 """
 
-from ptychonnx.runtime.reconstruction.stitching.canvas import MAX_CANVAS_PIXELS, canvas_memory
+from ptychonnx.runtime.reconstruction.stitching.canvas import canvas_memory
 from ptychonnx.runtime.reconstruction.stitching.pixel_weights import patch_weight
-from ptychonnx.runtime.reconstruction.stitching.stitched_object import Block, Stitched, StitchedTiles
+from ptychonnx.runtime.reconstruction.stitching.stitched_object import Stitched, StitchedTiles
 from ptychonnx.runtime.reconstruction.stitching.stitcher import (
     Stitcher,
     Sums,
@@ -28,8 +27,6 @@ from ptychonnx.runtime.reconstruction.stitching.stitcher import (
 )
 
 __all__ = [
-    "MAX_CANVAS_PIXELS",
-    "Block",
     "Stitched",
     "StitchedTiles",
     "Stitcher",

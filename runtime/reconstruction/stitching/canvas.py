@@ -78,10 +78,7 @@ class PlacedPatches:
 class Canvas:
     """Sums in memory.
 
-    Attributes
-    ----------
-    values, weights : complex128 and float64 [rows, columns]
-        Sums of weighted values and of weights.
+    `values` and `weights`: complex128 and float64 [rows, columns], sums of weighted values and of weights.
     """
 
     def __init__(self, rows: int, columns: int, cells: NDArray[np.float64] | None = None) -> None:

@@ -74,10 +74,7 @@ class Stitched:
 class StitchedTiles:
     """A stitched object beyond the memory limit, which is read block by block.
 
-    Attributes
-    ----------
-    origin : (float, float)
-        (row, column) of pixel [0, 0] in the coordinates of `Scan.positions`, in pixels.
+    `origin`: (row, column) of pixel [0, 0] in the coordinates of `Scan.positions`, in pixels.
     """
 
     def __init__(self, canvas: TiledCanvas, origin: tuple[float, float]) -> None:
