@@ -198,7 +198,7 @@ def _output(predict: Callable[..., list[NDArray]], index: int, *inputs: NDArray)
 def _verification_inputs(
     native: NativeModule, options: ModuleOptions
 ) -> tuple[list[VerificationInputs], list[str]]:
-    """Kinds of input, the first of which gives numbers, and remarks on those that do not."""
+    """Kinds of input, the first of which yields finite outputs, and remarks on those that do not."""
     described = list(native.inputs.values())
     kinds = module_inputs(described, options.seed)
     batch = options.batch or 2

@@ -54,7 +54,7 @@ def resized(scan: Scan, record: RunRecord) -> Scan:
 class RunSource:
     """A finished run: its network with trained and with initial weights, and patterns that training did not see.
 
-    `trained_n` is the size of the patterns of training, of which that of the network may differ; `held_out` has
+    `trained_n` is the size of the patterns of training, from which that of the network may differ; `held_out` has
     patterns of each scan of the training, and `family` is the simulated family of the training, if it was one.
     """
 

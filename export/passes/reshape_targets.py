@@ -55,7 +55,7 @@ def _known(shape: ir.Shape) -> list[int]:
 
 
 def _computed(node: ir.Node) -> list[int] | None:
-    """The target that its arithmetic gives, with 0 for an unknown size that stays in its place."""
+    """The target that its arithmetic computes, with 0 for an unknown size that stays in its place."""
     sizes = _sizes(node.inputs[1], node.inputs[0])
     if sizes is None or 0 in sizes or "allowzero" in node.attributes:
         return None

@@ -29,7 +29,7 @@ _CHANNELS = ("/INENC3.VAL.Value", "/INENC2.VAL.Value")
 class _Sender:
     """A PUSH socket to which one receiver connects; each message waits for it, at most `timeout` seconds.
 
-    Raises InputError if the address is none, or in use.
+    Raises InputError if the address is invalid, or in use.
     """
 
     def __init__(self, address: str, timeout: float, series: int = 1) -> None:

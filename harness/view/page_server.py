@@ -67,7 +67,7 @@ class PageServer:
     def __init__(self, address: str, view: LiveView) -> None:
         """Bind.
 
-        Raises InputError if the address is none, or cannot be served.
+        Raises InputError if the address is invalid, or cannot be served.
 
         `address`: HOST:PORT; port 0 is any that is free.
         """

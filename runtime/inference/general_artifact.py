@@ -1,4 +1,4 @@
-"""The general network of the zoo for a scan of which no network was named."""
+"""The general network of the zoo for a scan, if the user names no network."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class ReconstructionTask(LightningModule):
         if self.fresh is not None and self.current_epoch:
             data = self.fresh(self.current_epoch)
             self.trained_on = ScanTables(data).to(self.device)
-        # Scans of which fewer patterns are dark than of the first ones would have more steps than were planned.
+        # Scans with fewer dark patterns than the first ones would have more steps than were planned.
         rows = data.order(self.training_config, self.current_epoch)
         rows = rows[: self.data.steps_in_epoch(self.training_config)]
         share = rows[:, self.trainer.global_rank :: self.trainer.world_size]
