@@ -47,17 +47,16 @@ class Check:
     finding: str
 
 
-def check_artifact(path: Path, max_bytes: int | None = None) -> list[Check]:
+def check_artifact(path: Path) -> list[Check]:
     """Check everything in a file that can be checked without a key.
 
     Raises InputError if the file is unsafe, is not an ONNX model, or holds neither a contract nor the description of a
     module.
 
-    `max_bytes`: largest file that is opened; see `ptychonnx.runtime.contract.integrity.check_model_file`.
     Returns whether the contract is the one that was stamped, whether the graph is the one that was verified, and
     whether it still returns the same output for the reference input. Checks after the first failure are left out.
     """
-    model = check_model_file(path, max_bytes)
+    model = check_model_file(path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if not {CONTRACT_KEY, MODULE_KEY} & set(metadata):
         raise InputError(f"{path}: no {CONTRACT_KEY} in its metadata, so there is nothing to check")

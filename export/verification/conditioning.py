@@ -24,10 +24,10 @@ _LITTLE = 1e-2
 _NOTHING = 0.5
 
 
-def rounded_otherwise(inputs: Sequence[NDArray], count: int = 3) -> Iterator[list[NDArray]]:
-    """The inputs with each number of single precision up or down by about one rounding error, `count` times."""
+def rounded_otherwise(inputs: Sequence[NDArray]) -> Iterator[list[NDArray]]:
+    """The inputs with each number of single precision up or down by about one rounding error, three times."""
     random = np.random.default_rng(0)
-    for _ in range(count):
+    for _ in range(3):
         yield [
             one * (1 + np.finfo(np.float32).eps * random.choice([-1, 1], one.shape)).astype(np.float32)
             if one.dtype == np.float32

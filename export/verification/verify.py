@@ -238,7 +238,7 @@ def _without_figure(reason: str, **case: object) -> Case:
     )
 
 
-def relative_difference(output: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+def relative_difference(output: NDArray[np.inexact], expected: NDArray[np.inexact]) -> float:
     """Largest difference over the largest magnitude of `expected`; infinite if that is 0 or not finite."""
     scale = float(np.abs(expected).max())
     if not (np.isfinite(scale) and scale > 0):

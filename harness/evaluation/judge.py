@@ -36,7 +36,9 @@ class ComparisonOptions:
     ptychopinn: bool = False
 
 
-def summarise(scan: Scan, reconstructions: Sequence[Reconstruction], rule: RegionRule | None) -> ScanSummary:
+def summarise(
+    scan: Scan, reconstructions: Sequence[Reconstruction], rule: RegionRule | None = None
+) -> ScanSummary:
     """Place the reference on the canvas and declare the region that all reconstructions share."""
     # The canvas follows from positions and N alone, so it is the same for every reconstruction.
     stitched = reconstructions[0].stitched

@@ -14,11 +14,10 @@ from pydantic.dataclasses import dataclass
 from ptychonnx.harness.evaluation.judge import summarise
 from ptychonnx.harness.evaluation.results import ScanSummary
 from ptychonnx.harness.metrics.comparison import Comparison, MetricSet, compare
-from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Quality
 from ptychonnx.runtime.contract.integrity import graph_sha256
 from ptychonnx.runtime.errors import InputError, VerificationError
-from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
+from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan import Scan
 
@@ -72,25 +71,10 @@ class PrecisionGate:
     reconstructed only once. If the scan has no reference, or the reconstruction of the parent has collapsed so that a
     decrease would not show, the reconstruction of the parent is the reference.
 
-    Parameters
-    ----------
-    scan
-        The scan to reconstruct.
-    allowed
-        Allowed decrease of each metric.
-    region, batch
-        As in `evaluate`.
     """
 
-    def __init__(
-        self,
-        scan: Scan,
-        allowed: AllowedDecrease | None = None,
-        *,
-        region: RegionRule | None = None,
-        batch: int = DEFAULT_BATCH,
-    ) -> None:
-        self._scan, self._batch, self._region = scan, batch, region
+    def __init__(self, scan: Scan, allowed: AllowedDecrease | None = None) -> None:
+        self._scan = scan
         self._allowed = asdict(allowed or AllowedDecrease())
         self._parents: dict[Path, tuple[ScanSummary, Quality]] = {}
 
@@ -111,7 +95,7 @@ class PrecisionGate:
         if parent not in self._parents:
             self._parents[parent] = self._measure(parent)
         summary, parent_quality = self._parents[parent]
-        stitched = reconstruct(candidate, self._scan, batch=self._batch).stitched
+        stitched = reconstruct(candidate, self._scan).stitched
         comparison = _compare(stitched.object, summary)
         if comparison.alignment is None:
             raise VerificationError(f"quality: the reconstruction of {self._scan.name} holds NaN or infinity")
@@ -123,8 +107,8 @@ class PrecisionGate:
     def _measure(self, parent: Path) -> tuple[ScanSummary, Quality]:
         """The reference for candidates, and the metrics of the parent."""
         session = Session(parent, "cpu")
-        reconstruction = reconstruct(session, self._scan, batch=self._batch)
-        summary = summarise(self._scan, [reconstruction], self._region)
+        reconstruction = reconstruct(session, self._scan)
+        summary = summarise(self._scan, [reconstruction])
         image, against = reconstruction.stitched.object, "its reference"
         if not np.isfinite(image[summary.region]).all():
             raise InputError(

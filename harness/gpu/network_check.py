@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ptychonnx.export.artifact.graph_variants import fix_batch
 from ptychonnx.export.artifact.reduce_artifact import reduce_artifact
 from ptychonnx.export.artifact.stamp import stamped_bytes
+from ptychonnx.export.verification.verify import relative_difference
 from ptychonnx.harness.bench.interleaved import interleaved_times, timed
 from ptychonnx.harness.bench.measuring_process import MeasuringProcess
 from ptychonnx.harness.bench.native_variants import load_native
@@ -128,7 +129,7 @@ class NetworkCheck:
                 if not np.isfinite(output).all():
                     result[name] = {"error": "the output holds values that are not finite"}
                     continue
-                result[name] = {"relative_error": _relative_error(output, expected)}
+                result[name] = {"relative_error": relative_difference(output, expected)}
                 if gate is not None:
                     result[name]["verdict"] = _verdict(gate, self.path, session)
             except PtychonnxError as error:
@@ -271,10 +272,6 @@ class NetworkCheck:
     def _inputs(self, batch: int) -> tuple[NDArray, ...]:
         groups = nearest_groups(self.scan.positions, self._on_cpu.contract.channels)
         return self._on_cpu.inputs(self.scan, groups.take(range(batch), axis=0, mode="wrap"))
-
-
-def _relative_error(output: NDArray, expected: NDArray) -> float:
-    return float(np.abs(output - expected).max() / np.abs(expected).max())
 
 
 def _verdict(gate: PrecisionGate, parent: Path, session: Session) -> str:

@@ -30,18 +30,13 @@ _PATTERNS, _EPOCHS = 150, 30
 _APERTURE = 0.9
 
 
-def with_estimated_probe(scan: Scan, progress: Progress = SILENT, seed: int = 0) -> tuple[Scan, str]:
+def with_estimated_probe(scan: Scan, progress: Progress = SILENT) -> tuple[Scan, str]:
     """The scan with an estimated probe complex64 [1, N, N], and one line about it.
 
     Raises InputError if the scan has a probe, or the package for iterations is missing. Raises VerificationError if no
     trial explains the patterns, see `ptychonnx.runtime.reconstruction.misfit`.
 
-    Parameters
-    ----------
-    progress
-        Receives the number of epochs done, as a stage of its own.
-    seed
-        Seed of the order of the patterns.
+    `progress` receives the number of epochs done, as a stage of its own.
     """
     if scan.probe is not None:
         raise InputError(f"{scan.name}: has a probe, expected --estimate-probe for a scan without one")
@@ -54,7 +49,7 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT, seed: int = 0)
     for number, start in enumerate(starts, start=1):
         # ePIE: cautious steps, since the start is far from the truth. One that is too far may diverge.
         with suppress(VerificationError):
-            run = iterate(replace(trial, probe=start), _TRIAL_EPOCHS, refine_probe=True, alpha=1.0, seed=seed)
+            run = iterate(replace(trial, probe=start), _TRIAL_EPOCHS, refine_probe=True, alpha=1.0)
             if run.misfit[-1] < smallest:
                 best, smallest = run.probe, run.misfit[-1]
         progress.update(number * _TRIAL_EPOCHS)
@@ -63,7 +58,6 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT, seed: int = 0)
             replace(part, probe=best),
             _EPOCHS,
             refine_probe=True,
-            seed=seed,
             watch=lambda epoch, image: progress.update(len(starts) * _TRIAL_EPOCHS + epoch),
         )
     except VerificationError as error:

@@ -210,9 +210,8 @@ def fit_shift(
     reconstruction: NDArray[np.complexfloating],
     reference: NDArray[np.complexfloating],
     region: NDArray[np.bool_],
-    upsample: int = _UPSAMPLE,
 ) -> tuple[float, float]:
-    """Shift (rows, columns) that moves the reconstruction onto the reference, in steps of 1 / `upsample` pixel.
+    """Shift (rows, columns) that moves the reconstruction onto the reference, in steps of 1/50 pixel.
 
     Cross-correlation with a matrix-multiply Fourier transform around its peak (Guizar-Sicairos, Thurman and
     Fienup, Optics Letters 33, 156, 2008), on the largest rectangle in the region. The mean is removed
@@ -230,7 +229,7 @@ def fit_shift(
         step, _, _ = phase_cross_correlation(
             window * (fixed - fixed.mean()),
             window * (moving - moving.mean()),
-            upsample_factor=upsample,
+            upsample_factor=_UPSAMPLE,
             normalization=None,
         )
         total += step

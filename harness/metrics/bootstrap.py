@@ -95,21 +95,13 @@ class Confidence(BaseModel):
         return low > 0 or high < 0
 
 
-def bootstrap_confidence(samples: Mapping[str, ReconstructionSample], seed: int = 0) -> Confidence | None:
+def bootstrap_confidence(samples: Mapping[str, ReconstructionSample]) -> Confidence | None:
     """Confidence intervals of `METRICS`, where defined, by bootstrap over tiles.
 
-    Parameters
-    ----------
-    samples
-        Reconstructions by label, all on the same canvas.
-    seed
-        Seed of the draws, which are the same for all labels.
+    `samples` are reconstructions by label, all on the same canvas; the draws are the same for all of them.
 
-    Returns
-    -------
-    Confidence or None
-        None if the bounding box of all regions holds fewer than nine tiles of the size of the SSIM window. A metric
-        that is undefined in any draw (without a pixel of the rectangle, for instance) is left out.
+    Returns None if the bounding box of all regions holds fewer than nine tiles of the size of the SSIM window. A metric
+    that is undefined in any draw (without a pixel of the rectangle, for instance) is left out.
     """
     if not samples:
         return None
@@ -124,7 +116,7 @@ def bootstrap_confidence(samples: Mapping[str, ReconstructionSample], seed: int 
     tiles = int(used.sum())
     if tiles < _FEWEST_TILES:
         return None
-    draws = np.random.default_rng(seed).multinomial(tiles, np.full(tiles, 1 / tiles), REPLICATES)
+    draws = np.random.default_rng(0).multinomial(tiles, np.full(tiles, 1 / tiles), REPLICATES)
     replicates: dict[str, dict[str, NDArray[np.float64]]] = {}
     for label, sample in samples.items():
         replicates[label] = {}
