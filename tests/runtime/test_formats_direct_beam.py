@@ -145,7 +145,9 @@ def test_a_mark_in_all_frames_is_a_bad_pixel_also_in_a_wider_type(tmp_path, dtyp
             for dtype in (np.int64, np.uint64, np.float32, np.float64)
             for mark in (2**31 - 1, 2**32 - 2, 2**32 - 1)
         ),
-        (np.uint32, 2**32 - 2),
+        *((np.uint32, mark) for mark in (2**32 - 2, 2**32 - 3, 2**31)),
+        *((dtype, 2**32 - 7) for dtype in (np.int64, np.uint64, np.float64)),
+        (np.uint64, 2**64 - 5),
         (np.int32, 2**31 - 1),
         (np.int16, 2**15 - 1),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -248,14 +250,23 @@ def test_enormous_frames_need_a_crop(scan, tmp_path):
         read_scan(path)
 
 
-def test_an_archive_that_declares_more_than_it_holds_is_refused(scan, tmp_path):
-    import io
-    import zipfile
-
+def npy_header(shape):
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 2, 2)}
-    )
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header
+
+
+@pytest.mark.parametrize("shape", [(-1, 16, 16), (-2, -16, 16)])
+def test_an_archive_that_declares_negative_sizes_is_refused(tmp_path, shape):
+    with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
+        archive.writestr("data.npy", npy_header(shape).getvalue() + bytes(10_000))
+        archive.writestr("scan.npy", npy_header((2, 2)).getvalue() + bytes(16))
+    with pytest.raises(InputError, match=r"s\.npz: 'data' is damaged"):
+        read_scan(tmp_path / "s.npz")
+
+
+def test_an_archive_that_declares_more_than_it_holds_is_refused(scan, tmp_path):
+    header = npy_header((10**12, 2, 2))
     with zipfile.ZipFile(tmp_path / "s.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.npy", header.getvalue() + b"x" * 100)
         archive.writestr("scan.npy", header.getvalue())

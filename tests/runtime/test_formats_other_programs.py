@@ -111,6 +111,7 @@ def test_a_table_with_a_hole_is_refused(scan, tmp_path):
     for text, message in (
         ("1,2\n3\n", "line 2 has 1 columns, expected 2"),
         ("1,2\nx,3\n", "line 2 is no row"),
+        ("1,2\n1_0,3\n", "line 2 is no row"),
     ):
         (tmp_path / "p.csv").write_text(text)
         with pytest.raises(InputError, match=message):

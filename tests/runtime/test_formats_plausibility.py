@@ -175,6 +175,17 @@ def near_field(tmp_path, scan):
     )
 
 
+@pytest.mark.parametrize("factor", [1e6, 1e9])
+def test_positions_beyond_any_stage_are_refused(scan, tmp_path, factor):
+    path = test_formats_cxi.write(tmp_path / "s.cxi", scan)
+    with h5py.File(path, "a") as file:
+        file[TRANSLATION][...] *= factor
+    with pytest.raises(
+        InputError, match=r"translation spans \S+ m, expected at most 0.1 m.*--positions-unit"
+    ):
+        read_scan(path)
+
+
 def test_near_field_scans_are_recognised_by_their_fresnel_number(scan, tmp_path):
     with pytest.raises(UnsupportedError, match=r"Fresnel number of \d+.*near-field scans are not supported"):
         read_scan(near_field(tmp_path, scan))

@@ -127,7 +127,12 @@ class Archive:
         except (ValueError, OSError, *HEADER_DAMAGE):
             return None
         length = dtype.itemsize * math.prod(shape)
-        if dtype.hasobject or not length or offset + length > start + member.file_size:
+        if (
+            dtype.hasobject
+            or length <= 0
+            or min(shape, default=0) < 0
+            or offset + length > start + member.file_size
+        ):
             return None
         if member.file_size <= _CHECKED_BYTES:
             self._check_sum(member, start, key)

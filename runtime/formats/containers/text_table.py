@@ -43,7 +43,7 @@ def read_text_table(path: Path, expected: str) -> TextTable:
     for number, line in numbered:
         fields = _fields(line)
         try:
-            rows.append([float(field) for field in fields])
+            rows.append([_number(field) for field in fields])
         except ValueError as error:
             if rows or names:
                 raise InputError(
@@ -69,9 +69,16 @@ def _names_in_comments(lines: list[str], count: int) -> tuple[str, ...]:
     return tuple(names) if len(names) == count and not any(map(_is_number, names)) else ()
 
 
+def _number(text: str) -> float:
+    """A number as other programs write it; Python would take 1_000 for one too."""
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        _number(text)
     except ValueError:
         return False
     return True

@@ -13,6 +13,8 @@ from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelen
 
 __all__ = ["check_far_field", "check_plausible", "counts_note", "positions_note"]
 
+# No stage of a scan moves farther, in metres.
+_LARGEST_SPAN = 0.1
 # Object pixels from a tenth of an atom's radius to a millimetre.
 _PIXELS = (1e-12, 1e-3)
 # A position this many times farther from the median than nine tenths of the others is no part of the scan.
@@ -52,6 +54,11 @@ def check_plausible(
         raise InputError(
             f"{path}: {positions_key} spans {span:.2g} pixels of the object, expected a scan: are the positions in "
             "another unit? --positions-unit"
+        )
+    if pixel_size is not None and span * pixel_size > _LARGEST_SPAN:
+        raise InputError(
+            f"{path}: {positions_key} spans {span * pixel_size:.3g} m, expected at most {_LARGEST_SPAN:g} m: are the "
+            "positions in another unit? --positions-unit, --pixel-size"
         )
     away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
     farthest = int(np.argmax(away))

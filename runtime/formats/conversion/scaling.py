@@ -15,9 +15,10 @@ __all__ = ["probe_with_power", "root_of_counts", "sample_of", "sampled_flux", "s
 # float32 holds all whole numbers up to this one.
 _EXACT_IN_FLOAT32 = 2**24
 _SAMPLE = 32
-# Marks of detectors of 32 bits, also after a cast to a wider type: the largest unsigned numbers (-1 and -2), and the
-# largest signed one.
-_MARKS_32 = (2**32 - 1, 2**32 - 2, 2**31 - 1)
+# Marks of detectors of 32 bits: the largest signed number, and -1 and -2, which are just below 2**32 in unsigned types,
+# as are other small negative numbers that were cast, such as those that the subtraction of a dark frame leaves.
+_LARGEST_SIGNED_32 = 2**31 - 1
+_WRAPPED_32 = (2**32 - 2**15, 2**32)
 
 
 def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
@@ -31,14 +32,21 @@ def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind not in "fiu":
         raise InputError(f"{where} is {values.dtype}, expected photon counts, integers or floats")
+    highest = np.finfo(values.dtype).max if kind == "f" else np.iinfo(values.dtype).max
     valid = np.isfinite(values) if kind == "f" else np.ones(values.shape, dtype=bool)
     if kind != "u":
         valid &= values >= 0
-    # Detectors mark dead and saturated pixels with the largest values of their 16 or 32 bits.
-    highest = np.finfo(values.dtype).max if kind == "f" else np.iinfo(values.dtype).max
-    marks = {values.dtype.type(mark) for mark in _MARKS_32 if size >= 4 and mark <= highest}
-    for mark in marks | ({values.dtype.type(highest)} if kind != "f" and size > 1 else set()):
-        valid &= values != mark
+    if kind == "u" and size >= 4:
+        # The upper half is that of negative numbers.
+        valid &= values <= highest // 2
+    elif kind != "f" and size > 1:
+        # Detectors mark dead and saturated pixels with the largest values of their bits.
+        valid &= values != highest
+    if size >= 4:
+        valid &= values != values.dtype.type(_LARGEST_SIGNED_32)
+    if highest > _WRAPPED_32[1]:
+        low, high = map(values.dtype.type, _WRAPPED_32)
+        valid &= (values < low) | (values > high)
     return valid
 
 
