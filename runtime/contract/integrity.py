@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ DEFAULT_MAX_BYTES = 2**30
 MAX_BYTES_VARIABLE = "PTYCHONNX_MAX_MODEL_BYTES"
 _STANDARD = {"", "ai.onnx"}
 _IN_MEMORY = "_ORT_MEM_ADDR_"
+# Characters of the name of a file with weights.
+_LONGEST_LOCATION = 255
 
 
 def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProto:
@@ -109,6 +112,10 @@ def stored_contract(path: Path, model: onnx.ModelProto) -> Contract:
         _compare(path, "contract", stored, contract_sha256(text))
     contract = Contract.from_json(text, str(path))
     if contract.graph_sha256 is not None:
+        if any(True for _ in external_tensors(model)):
+            raise VerificationError(
+                f"{path}: has weights in other files, which its hash does not cover, expected all of them in one file"
+            )
         _compare(path, "contract", stored, contract_sha256(text))
         _compare(path, "graph", contract.graph_sha256, graph_sha256(model))
     return contract
@@ -172,6 +179,10 @@ def _external_file(path: Path, tensor: onnx.TensorProto) -> Path:
     # The folder of a link to the model, not of its target: onnxruntime looks next to the link.
     folder = path.parent.resolve()
     file = folder / location
+    if "\0" in location or len(location) > _LONGEST_LOCATION:
+        raise InputError(
+            f"{path}: weight {tensor.name!r} is in {reprlib.repr(location)}, which is no name of a file"
+        )
     if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
         raise InputError(
             f"{path}: weight {tensor.name!r} is in {', '.join(map(repr, locations)) or 'no file'}, expected one "

@@ -11,14 +11,19 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from ptychonnx.runtime.contract import CONTRACT_KEY
 from ptychonnx.runtime.contract.integrity import (
+    CONTRACT_HASH_KEY,
     MAX_BYTES_VARIABLE,
     check_model_file,
+    contract_sha256,
     external_tensors,
     graph_sha256,
+    stored_contract,
 )
-from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference import Session
+from tests.runtime.test_session import contract
 
 SIZE = 4
 ORDINARY = helper.make_node("Add", ["x", "w"], ["y"])
@@ -77,6 +82,15 @@ def test_weights_in_the_folder_of_the_model_are_taken(folder, location):
     np.testing.assert_array_equal(session.run(None, {"x": np.zeros(SIZE, np.float32)})[0], 7)
 
 
+def test_weights_that_no_hash_covers_are_refused(folder):
+    model = model_of(ORDINARY, weights=[outside("w.bin")])
+    text = contract(graph_sha256=graph_sha256(model)).to_json()
+    helper.set_model_props(model, {CONTRACT_KEY: text, CONTRACT_HASH_KEY: contract_sha256(text)})
+    path = saved(folder / "m.onnx", model)
+    with pytest.raises(VerificationError, match=r"weights in other files, which its hash does not cover"):
+        stored_contract(path, check_model_file(path))
+
+
 def links_out(folder):
     (folder / "link.bin").symlink_to(folder.parent / "secret.bin")
     return ["link.bin"]
@@ -105,6 +119,8 @@ LEAVING = {
     "nowhere": lambda folder: [],
     "missing": lambda folder: ["absent.bin"],
     "a folder": lambda folder: ["more"],
+    "no name": lambda folder: ["w.bin\0x"],
+    "a long name": lambda folder: ["x" * 5000],
     "address": in_memory,
 }
 

@@ -73,7 +73,7 @@ class Archive:
         except InputError:
             raise
         except ValueError as error:
-            if "allow_pickle" in str(error):
+            if "Object arrays" in str(error):
                 raise InputError(
                     f"{self.path}: {key!r} is a pickled object, which is never loaded, expected {expected}"
                 ) from error
