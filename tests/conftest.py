@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -20,21 +21,28 @@ if _WORKER := os.environ.get("PYTEST_XDIST_WORKER"):
     for _name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(_name, "1")
 
+# A tenth of an export was the search for cycles of garbage among a million objects, most of which live until the end.
+gc.set_threshold(10_000, 20, 20)
+
 # Tests that import OpenVINO themselves send no telemetry either, see ptychonnx.runtime.inference.openvino_import.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # Files that take longest, which parallel workers begin with: the last one should be a short one.
 _LONGEST = (
-    "harness/test_star.py",
     "export/test_artifact.py",
-    "train/test_training.py",
     "docs/test_pages.py",
+    "train/test_training.py",
     "export/test_torch_convert.py",
-    "export/test_neuraloperator_models.py",
-    "train/test_resume.py",
     "harness/test_study.py",
-    "export/test_spectral_properties.py",
     "harness/test_speed.py",
+    "harness/test_zoo.py",
+    "train/test_resume.py",
+    "export/test_general.py",
+    "export/test_neuraloperator_models.py",
+    "hostile/test_crashes.py",
+    "harness/test_star.py",
+    "package/test_wheel.py",
+    "train/test_keras_beams.py",
 )
 
 
@@ -75,3 +83,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         root = config.rootpath / "tests"
         order = {root / name: place for place, name in enumerate(_LONGEST)}
         items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()

@@ -23,13 +23,17 @@ class GeluFusionPass(ir.passes.InPlacePass):
     * Keras: ``(0.5 * x) * (1 - erf(-x * sqrt(0.5)))``, which is how the converter writes its ``erfc``.
     * Both with ``approximate="tanh"``: ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))``.
 
-    Nothing is done below opset 20, which does not have the operator.
+    Nothing is done below opset 20, which does not have the operator, and to graphs without `Erf` and `Tanh`: the
+    rules are many, since each product and sum may have its factors in either order, and each is tried on every node.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         if model.opset_imports.get("", 0) < _FIRST_OPSET:
             return ir.passes.PassResult(model, modified=False)
-        count = _RULES.apply_to_model(model)
+        operators = {node.op_type for node in model.graph}
+        count = sum(
+            rules.apply_to_model(model) for operator, rules in _RULES.items() if operator in operators
+        )
         return ir.passes.PassResult(model, modified=count > 0)
 
 
@@ -84,7 +88,11 @@ def _is(value: ir.Value, expected: float) -> bool:
     )
 
 
-_RULES = RewriteRuleSet(
-    [_rule(_torch, "none"), _rule(_keras, "none"), _rule(_torch_tanh, "tanh"), _rule(_keras_tanh, "tanh")],
-    commute=True,
-)
+# By the operator that none of their patterns is without.
+_RULES = {
+    operator: RewriteRuleSet([_rule(pattern, approximate) for pattern in patterns], commute=True)
+    for operator, approximate, patterns in (
+        ("Erf", "none", (_torch, _keras)),
+        ("Tanh", "tanh", (_torch_tanh, _keras_tanh)),
+    )
+}
