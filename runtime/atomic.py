@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -36,6 +37,9 @@ __all__ = [
     "write_text",
 ]
 
+_DEVICES = Path("/dev")
+# Bytes of a name to which `.` and `.writing` can be added.
+_LONGEST_NAME = 240
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 # Errors that another path would mend.
 _PATH_ERRORS = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
@@ -166,6 +170,7 @@ def check_output(path: StrPath, size: int = 0) -> None:
         Expected size in bytes.
     """
     path = Path(path)
+    _check_kind(path)
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         tempfile.TemporaryFile(dir=folder).close()
@@ -188,6 +193,7 @@ def working_folder(path: Path) -> Iterator[Path]:
     Raises InputError if the parent cannot be a folder, or another process is writing `path`. Raises EnvironmentFailure
     if the disk is full, read-only or broken.
     """
+    _check_kind(path)
     folder = _working_path(path)
     try:
         lock = _locked_folder(folder, path)
@@ -204,8 +210,21 @@ def working_folder(path: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+def _check_kind(path: Path) -> None:
+    """Refuse what a rename would replace by a file: a device, such as /dev/stdout, or a pipe."""
+    try:
+        other = path.exists() and not path.is_file() and not path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    if other or path.absolute().parent == _DEVICES:
+        raise InputError(f"{path}: is a device or a pipe, expected the name of a file or a folder to write")
+
+
 def _working_path(path: Path) -> Path:
-    return path.parent / f".{path.name}.writing"
+    name = path.name
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return path.parent / f".{name}.writing"
 
 
 def _locked_folder(folder: Path, path: Path) -> int:

@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 
 from ptychonnx.harness.cli.commands import Commands
 from ptychonnx.harness.cli.console import errors, one_line, output, print_lines, set_verbosity
-from ptychonnx.runtime.errors import InternalError, PtychonnxError, VerificationError
+from ptychonnx.runtime.errors import InputError, InternalError, PtychonnxError, VerificationError
 from ptychonnx.runtime.paths import cache_folder
 
 __all__ = ["all_commands", "app", "main"]
@@ -92,6 +92,8 @@ def main() -> None:
     command = typer.main.get_command(app)
     code = 0
     try:
+        if "" in sys.argv[1:]:
+            raise InputError("an argument is empty, expected a value: is a variable of the shell not set?")
         with command.make_context("ptychonnx", _renamed(sys.argv[1:])) as context:
             command.invoke(context)
     except typer.Exit as error:

@@ -188,6 +188,16 @@ def test_a_file_that_is_read_is_not_overwritten(run, four_artifacts, lines_scan,
     assert Path("scan.npz").read_bytes() == before
 
 
+@pytest.mark.parametrize("line", [("reconstruct", "scan.npz", "--out", ""), ("inspect", "")])
+def test_an_empty_argument_is_not_the_working_folder(run, tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*line)
+    assert (code, err) == (
+        2,
+        "Error: an argument is empty, expected a value: is a variable of the shell not set?\n",
+    )
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("line", ["inspect --schema", "info", "--help"])
 def test_output_to_a_full_disk_is_one_line(line):

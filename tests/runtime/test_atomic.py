@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -291,3 +292,24 @@ def test_an_output_is_tried_before_any_work(tmp_path, monkeypatch):
 def test_a_name_that_is_no_utf8_is_written_with_its_number(tmp_path):
     write_text(tmp_path / "x.csv", "\udc80.npz")
     assert (tmp_path / "x.csv").read_text() == "\\udc80.npz"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+@pytest.mark.parametrize("place", ["pipe", "/dev/null", "/dev/stdout"])
+def test_devices_and_pipes_are_never_replaced(tmp_path, place):
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / place
+    for write in (check_output, lambda path: write_text(path, "new")):
+        with pytest.raises(InputError, match="is a device or a pipe, expected the name of a file"):
+            write(path)
+    assert not path.is_file() or path.parent == Path("/dev")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["pipe"]
+
+
+@pytest.mark.parametrize("name", ["x" * 246 + ".npz", "é" * 124 + ".h5"])
+def test_the_longest_name_can_be_written(tmp_path, name):
+    check_output(tmp_path / name)
+    write_text(tmp_path / name, "new")
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [(name, "new")]
+    with pytest.raises(InputError, match="cannot be written"):
+        check_output(tmp_path / f"another {name}")
