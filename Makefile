@@ -46,7 +46,9 @@ bench-scale: $(STAMP)  ## a scan of 262,144 patterns in parts, a night with faul
 	$(BIN)/python -m benchmarks.scale
 
 regimes: $(STAMP) $(PTYCHI)/installed  ## when a network pays: kinds of scan and seconds, for hours; continues where it stopped
-	$(BIN)/python -m benchmarks.regimes --out docs/results/regimes.json --picture docs/images/regimes.png
+	$(BIN)/python -m benchmarks.regimes --out docs/results/regimes.json
+	$(BIN)/python -m benchmarks.regimes --n 128 --seeds 1 --photons 1e9 --step 24 --step 48 --step 64 --epochs 100 --refinement 60 --out docs/results/regimes_128.json
+	$(BIN)/python -m benchmarks.regimes --draw docs/images/regimes.png docs/results/regimes.json docs/results/regimes_128.json
 	$(BIN)/python -m benchmarks.lsqml $(PTYCHI)/bin/python --out docs/results/lsqml.json
 
 exporters: $(STAMP)  ## our exporter next to others; continues where it stopped: benchmarks/results/exporters.json

@@ -5,26 +5,30 @@ photons per pattern and the kind of object, with several seeds. On every scan al
 changes with the seed, on one thread: each network, each network followed by rPIE, and rPIE and ePIE from vacuum. After
 some of the epochs the object is compared with the known one. The score is the mean of the SSIM of amplitude and phase.
 
-    python -m benchmarks.regimes --out docs/results/regimes.json --picture docs/images/regimes.png
+    python -m benchmarks.regimes --out docs/results/regimes.json
+    python -m benchmarks.regimes --n 128 --seeds 1 --photons 1e9 --step 24 --step 48 --step 64 \
+        --epochs 100 --refinement 60 --out docs/results/regimes_128.json
+    python -m benchmarks.regimes --draw docs/images/regimes.png docs/results/regimes.json docs/results/regimes_128.json
 
-Scans that the file has already, under the same conditions, are not measured again, so an interrupted run goes on. With
-`--only-draw` nothing is measured.
+Scans that the file has already, under the same conditions, are not measured again, so an interrupted run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from ptychonnx.harness.evaluation.judge import summarise
@@ -42,23 +46,24 @@ from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.scan import Reference, Scan
 
 STEPS = (6, 12, 24, 32, 40)
-# Raster steps by photons: all of them where photons do not limit.
+# Raster steps by photons, for patterns of 64 pixels: all of them where photons do not limit. Others have multiples.
 PHOTONS = {1e9: STEPS, 1e6: (12, 24, 32), 1e4: (12, 24, 32)}
 # The first is a kind that general networks were trained on.
 OBJECTS = ("lines", "star", "photographs")
 # Epochs after which objects are judged.
-JUDGED = (1, 2, 3, 5, 10, 20, 30, 60, 100, 300)
+JUDGED = (1, 2, 3, 5, 10, 20, 30, 60, 100, 200, 300, 600)
 # Times allowed, in epochs of rPIE: a ratio within one run, which depends less on other work than seconds do.
-TIMES = (3, 10, 20, 100)
+TIMES = (3, 10, 20, 100, 600)
 # A method that iterates must have run for this part of a time, or the scan is left out of its row.
 _FILLED = 0.6
 EPIE = 1.0
+# Networks of the zoo for any beam by the number of patterns that they take, whatever the size of these.
 _COLOURS = {
-    "any_64": "#56b4e9",
-    "any_64_grid2": "#0072b2",
+    "any": "#56b4e9",
+    "any_grid2": "#0072b2",
     "pinn_hybrid": "#cc79a7",
-    "any_64 + rPIE": "#8fd6b8",
-    "any_64_grid2 + rPIE": "#009e73",
+    "any + rPIE": "#8fd6b8",
+    "any_grid2 + rPIE": "#009e73",
     "pinn_hybrid + rPIE": "#e7b8d2",
     "rPIE": "#d55e00",
     "ePIE": "#e69f00",
@@ -173,58 +178,65 @@ def summary(scans: list[Row], epochs: float) -> dict[str, tuple[float, float]]:
     return result
 
 
-def draw(document: Row, path: Path) -> None:
-    """One panel per kind of object and brightness: the best method by raster step and time."""
-    scans = document["scans"]
-    objects = [kind for kind in OBJECTS if any(scan["object"] == kind for scan in scans)]
-    brightness = sorted({scan["photons"] for scan in scans}, reverse=True)
-    steps = sorted({scan["step"] for scan in scans})
-    figure = Figure(
-        figsize=(1.5 + 0.72 * len(steps) * len(objects), 0.9 + 2.3 * len(brightness)), layout="constrained"
-    )
-    axes = figure.subplots(len(brightness), len(objects), squeeze=False)
-    used = set()
-    last = [scan["methods"]["rPIE"][-1] for scan in scans]
-    epoch = float(np.median([point["seconds"] / point["epochs"] for point in last]))
-    for (line, photons), (column, kind) in itertools.product(enumerate(brightness), enumerate(objects)):
-        panel = np.ones((len(TIMES), len(steps), 3))
+def draw(documents: Sequence[Row], path: Path) -> None:
+    """One panel per kind of object, brightness and size of pattern: the best method by raster step and time."""
+    lines = [
+        (document, photons)
+        for document in documents
+        for photons in sorted({scan["photons"] for scan in document["scans"]}, reverse=True)
+    ]
+    figure = Figure(figsize=(13.0, 0.9 + 2.5 * len(lines)), layout="constrained")
+    axes = figure.subplots(len(lines), len(OBJECTS), squeeze=False)
+    used: set[str] = set()
+    for (line, (document, photons)), (column, kind) in itertools.product(
+        enumerate(lines), enumerate(OBJECTS)
+    ):
         axis = axes[line, column]
-        for (row, epochs), (place, step) in itertools.product(enumerate(TIMES), enumerate(steps)):
-            cell = [
-                scan
-                for scan in scans
-                if (scan["object"], scan["photons"], scan["step"]) == (kind, photons, step)
-            ]
-            scores = summary(cell, epochs) if cell else {}
-            if not scores:
-                continue
-            name = max(scores, key=lambda name: scores[name][0])
-            used.add(name)
-            panel[row, place] = to_rgb(_COLOURS.get(name, "#999999"))
-            mean, spread = scores[name]
-            text = f"{mean:.2f}" + (f"\n±{spread:.2f}" if spread else "")
-            axis.text(place, row, text, ha="center", va="center", fontsize=7)
-        axis.imshow(panel, origin="lower", aspect="auto")
-        axis.set_xticks(range(len(steps)), [str(step) for step in steps])
+        scans = [scan for scan in document["scans"] if (scan["object"], scan["photons"]) == (kind, photons)]
+        used |= _panel(axis, scans, sorted({scan["step"] for scan in document["scans"]}))
+        axis.set_title(
+            f"{kind}, {photons:.0e} photons, N = {document['conditions']['n']}".replace("e+0", "e"),
+            fontsize=10,
+        )
+        last = [scan["methods"]["rPIE"][-1] for scan in document["scans"]]
+        epoch = float(np.median([point["seconds"] / point["epochs"] for point in last]))
         axis.set_yticks(
             range(len(TIMES)),
             [f"{epochs} ({epochs * epoch:.2g} s)" for epochs in TIMES] if column == 0 else [],
         )
-        axis.set_title(f"{kind}, {photons:.0e} photons".replace("e+0", "e"), fontsize=10)
         if column == 0:
-            axis.set_ylabel("time allowed (epochs of rPIE)")
-        if line == len(brightness) - 1:
+            axis.set_ylabel("time allowed\n(epochs of rPIE)")
+        if line == len(lines) - 1:
             axis.set_xlabel("raster step (pixels)")
-    patches = [axes[0, 0].bar(0, 0, color=_COLOURS.get(name, "#999999"), label=name) for name in sorted(used)]
-    axes[0, 0].set_xlim(-0.5, len(steps) - 0.5)
-    axes[0, 0].set_ylim(-0.5, len(TIMES) - 0.5)
+    patches = [Patch(color=_COLOURS.get(name, "#999999"), label=name) for name in sorted(used)]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(len(used), 6), frameon=False)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=120)
+
+
+def _panel(axis: Axes, scans: Sequence[Row], steps: Sequence[int]) -> set[str]:
+    """Fill a panel with the best method of each raster step and time; the names of these methods."""
+    used = set()
+    panel = np.ones((len(TIMES), len(steps), 3))
+    for (row, epochs), (place, step) in itertools.product(enumerate(TIMES), enumerate(steps)):
+        scores = summary([scan for scan in scans if scan["step"] == step], epochs)
+        if not scores:
+            continue
+        best = max(scores, key=lambda name: scores[name][0])
+        name = re.sub(r"^any_\d+", "any", best)
+        used.add(name)
+        panel[row, place] = to_rgb(_COLOURS.get(name, "#999999"))
+        mean, spread = scores[best]
+        text = f"{mean:.2f}" + (f"\n±{spread:.2f}" if spread else "")
+        axis.text(place, row, text, ha="center", va="center", fontsize=7)
+    axis.imshow(panel, origin="lower", aspect="auto")
+    axis.set_xticks(range(len(steps)), [str(step) for step in steps])
+    return used
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", action="append", help="default: zoo:any_64 and zoo:any_64_grid2")
+    parser.add_argument("--n", type=int, default=64, help="pixels of a pattern along an axis")
+    parser.add_argument("--network", action="append", help="default: zoo:any_N and zoo:any_N_grid2")
     parser.add_argument("--step", type=int, action="append", help="default: those of the photons")
     parser.add_argument("--photons", type=float, action="append", help=f"default: {tuple(PHOTONS)}")
     parser.add_argument("--object", choices=OBJECTS, action="append")
@@ -237,25 +249,34 @@ def main() -> None:
         "--alone", action="store_true", help="nothing else runs on the machine: times are its own"
     )
     parser.add_argument("--most", type=int, help="scans to measure in this run")
-    parser.add_argument("--only-draw", action="store_true")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--draw", type=Path, help="picture of the files, without a measurement")
+    parser.add_argument("files", type=Path, nargs="*")
     arguments = parser.parse_args()
-    document = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
-    if not arguments.only_draw:
-        document = run(arguments, document)
-    if arguments.picture is not None:
-        draw(document, arguments.picture)
+    if arguments.out is not None:
+        run(arguments)
+    if arguments.draw is not None:
+        draw([json.loads(path.read_text(encoding="utf-8")) for path in arguments.files], arguments.draw)
 
 
-def run(arguments: argparse.Namespace, before: Row) -> Row:
+def run(arguments: argparse.Namespace) -> None:
     """Measure what the file lacks and write it after each scan."""
+    out: Path = arguments.out
+    before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    n = arguments.n
     paths = {
         Path(str(name).removeprefix("zoo:")).stem: artifact_path(name)
-        for name in arguments.network or ["zoo:any_64", "zoo:any_64_grid2"]
+        for name in arguments.network or [f"zoo:any_{n}", f"zoo:any_{n}_grid2"]
     }
+    sessions = {name: Session(path, "cpu", 1) for name, path in paths.items()}
     conditions = {
-        "networks": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()},
+        "n": n,
+        # The weights, not the file: another export of them computes the same.
+        "networks": {
+            name: session.contract.weights.checkpoint_sha256
+            for name, session in sessions.items()
+            if session.contract.weights is not None
+        },
         "patterns": arguments.grid**2,
         "processor": processor(),
         "threads": 1,
@@ -263,8 +284,6 @@ def run(arguments: argparse.Namespace, before: Row) -> Row:
     }
     kept = before["scans"] if before.get("conditions") == conditions else []
     document: Row = {"conditions": conditions, "scans": kept}
-    sessions = {name: Session(path, "cpu", 1) for name, path in paths.items()}
-    n = next(iter(sessions.values())).contract.n
     # Scans with fewer epochs than are wanted now are measured again.
     rows = {(scan["object"], scan["step"], scan["photons"], scan["seed"]): scan for scan in kept}
     done = {
@@ -282,12 +301,12 @@ def run(arguments: argparse.Namespace, before: Row) -> Row:
         for seed in range(arguments.seeds)
         for photons in arguments.photons or PHOTONS
         for kind in arguments.object or OBJECTS
-        for step in arguments.step or PHOTONS.get(photons, STEPS)
+        for step in arguments.step or [step * n // 64 for step in PHOTONS.get(photons, STEPS)]
     ]
     missing = [key for key in grid if key not in done][: arguments.most]
     if missing:
         # Code is compiled in the first run.
-        warm = simulate(OBJECTS[0], STEPS[0], max(PHOTONS), 0, n, 3)
+        warm = simulate(OBJECTS[0], STEPS[0] * n // 64, max(PHOTONS), 0, n, 3)
         for session in sessions.values():
             iterate(warm, 1, reconstruct(session, warm).stitched)
     for kind, step, photons, seed in missing:
@@ -296,10 +315,9 @@ def run(arguments: argparse.Namespace, before: Row) -> Row:
         row = {"object": kind, "step": step, "photons": photons, "seed": seed, "methods": methods}
         rows[kind, step, photons, seed] = row
         document["scans"] = list(rows.values())
-        write_text(arguments.out, json.dumps(document) + "\n")
-        scores = {name: round(mean, 3) for name, (mean, _) in summary([row], TIMES[2]).items()}
+        write_text(out, json.dumps(document) + "\n")
+        scores = {name: round(mean, 3) for name, (mean, _) in summary([row], TIMES[1]).items()}
         print(kind, step, f"{photons:g}", seed, scores, flush=True)
-    return document
 
 
 if __name__ == "__main__":
