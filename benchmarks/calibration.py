@@ -87,7 +87,9 @@ def collect(session: Session, config: FamilyConfig, name: str, work: Path) -> li
         file = work / f"{Path(session.name).stem}_{name}_{number:03d}.npz"
         if not file.is_file():
             values, errors = measured(session, simulate_member(config, number), number)
-            np.savez(file, values=values, errors=errors)
+            partial = file.with_suffix(".partial.npz")
+            np.savez(partial, values=values, errors=errors)
+            partial.replace(file)
             print(file.name, np.round(np.quantile(errors, LEVELS[0], axis=1), 4), flush=True)
         with np.load(file) as stored:
             member = draw_parameters(config, number)

@@ -69,13 +69,13 @@ def probe_modes() -> str:
     return table(["batch", *names], lines)
 
 
-def regimes() -> str:
-    """The table of methods over kinds of scan: SSIM of amplitude and phase, means of the seeds.
+def regimes(file: str = "regimes") -> str:
+    """The table of methods over kinds of scan of a file: SSIM of amplitude and phase, means of the seeds.
 
     Some scans ran for longer than others: each method is shown after as many epochs as in all of them.
     """
     groups: dict[tuple[str, float, int], list[Any]] = {}
-    for scan in results("regimes")["scans"]:
+    for scan in results(file)["scans"]:
         groups.setdefault((scan["object"], scan["photons"], scan["step"]), []).append(scan["methods"])
     names = list(dict.fromkeys(name for scans in groups.values() for name in scans[0]))
     names.sort(key=lambda name: (name in ("rPIE", "ePIE"), name))

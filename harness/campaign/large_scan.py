@@ -16,7 +16,6 @@ from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.misfit import forward_misfit
-from ptychonnx.runtime.reconstruction.reconstruction import sampled_agreement
 from ptychonnx.runtime.reconstruction.segment_run import segments
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
@@ -98,12 +97,11 @@ class LargeScan:
             merged = merge_parts(
                 [task.out for task in tasks], progress, canvas_memory=self.options.stitching.canvas_bytes
             )
-        agreement = sampled_agreement(network, scan, batch)
+        whole = merged.reconstruction
         return replace(
-            merged.reconstruction,
+            whole,
             inference_seconds=time.perf_counter() - start,
-            misfit=forward_misfit(scan, merged.reconstruction.stitched, agreement),
-            agreement=agreement,
+            misfit=forward_misfit(scan, whole.stitched, whole.agreement),
             warnings=tuple(beam_warnings(scan, network.contract)),
         )
 

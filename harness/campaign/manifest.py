@@ -73,6 +73,7 @@ class ScanRecord(BaseModel):
     patterns: int | None = None
     shape: tuple[int, int] | None = Field(default=None, description="rows and columns of the object")
     misfit: float | None = None
+    scattered: float | None = Field(default=None, description="misfit of the scattered light alone")
     verdict: Verdict | None = None
     ssim: dict[str, tuple[float | None, float | None]] = Field(
         default_factory=dict, description="of amplitude and phase, for each row of an evaluation, by label"

@@ -82,7 +82,11 @@ class _Reconstruct:
             warn(result.position_doubt)
         values: dict[str, Any] = {"patterns": result.patterns, "shape": result.stitched.shape}
         if result.misfit is not None:
-            values |= {"misfit": round(result.misfit.value, 5), "verdict": result.misfit.verdict}
+            values |= {
+                "misfit": round(result.misfit.value, 5),
+                "scattered": round(result.misfit.scattered, 5),
+                "verdict": result.misfit.verdict,
+            }
         return values
 
 

@@ -195,6 +195,7 @@ def reconstruct_scan(
     warn: Callable[[str], None] = lambda line: None,
     whole: Sequence[str] = (),
     stitch: Callable[[Predictor, Scan, int, Progress], Reconstruction] | None = None,
+    until: Callable[[Sequence[float]], bool] = lambda misfits: False,
 ) -> ScanRun:
     """Reconstruct a scan, correct its positions and refine its object if that is wanted, and write it.
 
@@ -213,6 +214,8 @@ def reconstruct_scan(
         Other outputs that take the whole object, by the names under which they are refused if it is kept in tiles.
     stitch
         Reconstructs the scan with a network, in a batch; in this process if None.
+    until
+        Called after each epoch of the iterations with the misfits so far; they end if it returns True.
     """
     network, scan = options.prepared(scan, networks, progress, warn)
     stitching, iterations = options.stitching, options.iterations
@@ -253,6 +256,7 @@ def reconstruct_scan(
             progress,
             refine_probe=iterations.refine_probe,
             alpha=iterations.alpha,
+            until=until,
         )
     result = refined or stitched
     if stitching.strict:

@@ -215,6 +215,8 @@ def _print_and_write(
         for scan_name, result in row.results.items():
             if result.misfit is not None and result.misfit.verdict != "good":
                 _logger.warning("%s, %s: %s", row.label, scan_name, result.misfit)
+            if result.position_doubt:
+                _logger.warning("%s, %s: %s", row.label, scan_name, result.position_doubt)
             for quantity in ("amplitude", "phase") if result.halves is not None else ():
                 frc = getattr(result.halves, quantity).frc
                 text = "not defined" if frc is None else frc.text

@@ -227,6 +227,8 @@ def _report(path: Path, series: FinishedSeries, network: Predictor, batch: int) 
         _logger.warning("%s", misfit or "forward misfit unknown: it needs a probe, and an object in memory")
     else:
         print_lines(str(misfit))
+    if series.reconstruction.position_doubt:
+        _logger.warning("%s", series.reconstruction.position_doubt)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def _conclude(outcomes: Sequence[ScanOutcome], out: Path) -> None:
 def _table(outcomes: Sequence[ScanOutcome]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("scan", overflow="fold")
-    for head in ("patterns", "pixels", "misfit", "s"):
+    for head in ("patterns", "pixels", "misfit", "scattered", "s"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     for outcome in outcomes:
@@ -88,6 +88,7 @@ def _table(outcomes: Sequence[ScanOutcome]) -> Table:
             "" if record.patterns is None else str(record.patterns),
             "" if record.shape is None else f"{record.shape[0]} x {record.shape[1]}",
             "" if record.misfit is None else f"{record.misfit:.3f}",
+            "" if record.scattered is None else f"{record.scattered:.3f}",
             f"{record.seconds:.1f}",
         ]
         table.add_row(escape(Path(record.scan).name), *cells, escape(_verdict(outcome)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ from ptychonnx.runtime.formats.writers.reconstruction_file import check_product,
 from ptychonnx.runtime.sharding import merge_parts
 
 __all__ = ["merge"]
+
+_logger = logging.getLogger(__name__)
 
 
 def merge(
@@ -53,3 +56,5 @@ def merge(
     if result.skipped:
         lines.append(result.skipped_text)
     print_result(path, [*map(str, others), *lines])
+    if result.position_doubt:
+        _logger.warning("%s", result.position_doubt)

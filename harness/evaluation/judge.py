@@ -99,6 +99,8 @@ def judge_reconstruction(
             image = apply_alignment(image, comparison.alignment).astype(np.complex64)
     if reconstruction.misfit is not None:
         notes.append(str(reconstruction.misfit))
+    elif reconstruction.position_doubt:
+        notes.append(reconstruction.position_doubt)
     return ScanResult(
         object=image,
         covered=reconstruction.stitched.covered,
@@ -113,6 +115,7 @@ def judge_reconstruction(
         ptychopinn=profile,
         notes=tuple(notes),
         misfit=reconstruction.misfit,
+        position_doubt=reconstruction.position_doubt,
     )
 
 

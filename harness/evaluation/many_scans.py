@@ -57,7 +57,11 @@ class _Evaluate:
         }
         if misfits:
             best = min(misfits, key=lambda misfit: misfit.value)
-            values |= {"misfit": round(best.value, 5), "verdict": best.verdict}
+            values |= {
+                "misfit": round(best.value, 5),
+                "scattered": round(best.scattered, 5),
+                "verdict": best.verdict,
+            }
         return values
 
 

@@ -89,6 +89,8 @@ class ScanResult:
         Statistics of the requests to a server; None if the network ran in this process.
     misfit
         How well the object explains the patterns; None without a probe.
+    position_doubt
+        What the patches of neighbours say against the positions of a scan without a probe; empty otherwise.
     halves
         The second half of the scan compared with the first, both reconstructed alone; None if not requested.
     """
@@ -106,6 +108,7 @@ class ScanResult:
     notes: tuple[str, ...]
     requests: RequestStatistics | None = None
     misfit: Misfit | None = None
+    position_doubt: str = ""
     halves: Comparison | None = None
 
     @property

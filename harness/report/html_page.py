@@ -15,6 +15,7 @@ from ptychonnx.harness.report.page_images import image_strip
 from ptychonnx.harness.report.page_template import render
 from ptychonnx.harness.report.quantity_images import quantity_images
 from ptychonnx.harness.report.summary_table import summary_columns, summary_lines
+from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, GOOD, SCATTERED_DOUBTFUL, SCATTERED_GOOD
 
 if TYPE_CHECKING:
     from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanSummary
@@ -89,6 +90,12 @@ def render_page(
             if name.startswith("misfit")
         ],
         collapsed=[row.label for row in evaluation.rows if row.collapsed],
+        marks={
+            "good": GOOD,
+            "doubtful": DOUBTFUL,
+            "scattered_good": SCATTERED_GOOD,
+            "scattered_doubtful": SCATTERED_DOUBTFUL,
+        },
         thresholds={"contrast": COLLAPSED_CONTRAST, "pearson": COLLAPSED_PEARSON},
         uncompared=[scan.name for scan in evaluation.scans if scan.reference is None],
     )

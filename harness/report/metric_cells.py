@@ -16,7 +16,7 @@ __all__ = [
     "UNDEFINED",
     "Cell",
     "metric_cells",
-    "misfit_cell",
+    "misfit_cells",
     "parity_cell",
     "speed_cell",
 ]
@@ -77,11 +77,15 @@ def halves_cells(result: ScanResult) -> tuple[Cell, ...]:
     return tuple(_cutoff(getattr(result.halves, quantity), "half") for quantity in QUANTITIES)
 
 
-def misfit_cell(result: ScanResult) -> Cell:
-    """Forward misfit, with its verdict in small print."""
-    if result.misfit is None:
-        return Cell()
-    return Cell(f"{result.misfit.value:.3f}", result.misfit.verdict, result.misfit.value)
+def misfit_cells(result: ScanResult) -> tuple[Cell, Cell]:
+    """Forward misfit of all the light and of the scattered light; the verdict on both in small print at the second."""
+    misfit = result.misfit
+    if misfit is None:
+        return Cell(), Cell()
+    return (
+        Cell(f"{misfit.value:.3f}", sort=misfit.value),
+        Cell(f"{misfit.scattered:.3f}", misfit.verdict, misfit.scattered),
+    )
 
 
 def speed_cell(result: ScanResult) -> Cell:

@@ -11,7 +11,7 @@ from ptychonnx.harness.report.metric_cells import (
     Cell,
     halves_cells,
     metric_cells,
-    misfit_cell,
+    misfit_cells,
     parity_cell,
     speed_cell,
 )
@@ -66,12 +66,18 @@ def summary_columns(evaluation: Evaluation) -> list[Column]:
     return [
         *columns,
         Column(
+            "all light",
             "misfit",
-            "",
             True,
             "how well object and probe explain the patterns, without a reference; 0 is best",
         ),
-        Column("ms", "", False, "milliseconds per pattern, stitching not included"),
+        Column(
+            "scattered",
+            "misfit",
+            False,
+            "the same for the light past the direct beam, which fine structure scatters, and the verdict on both",
+        ),
+        Column("ms", "", True, "milliseconds per pattern, stitching not included"),
     ]
 
 
@@ -84,7 +90,7 @@ def summary_lines(evaluation: Evaluation) -> list[Line]:
             cells = [cell for name in QUANTITIES for cell in metric_cells(result, name, intervals).values()]
             if _has_halves(evaluation):
                 cells += halves_cells(result)
-            cells += [misfit_cell(result), speed_cell(result)]
+            cells += [*misfit_cells(result), speed_cell(result)]
             lines.append(
                 Line(row.label, _note(row, result), scan, result.collapsed, parity_cell(row), tuple(cells))
             )

@@ -16,7 +16,7 @@ from ptychonnx.harness.metrics.comparison import MetricSet
 from ptychonnx.harness.report.metric_cells import (
     QUANTITIES,
     metric_cells,
-    misfit_cell,
+    misfit_cells,
     parity_cell,
     speed_cell,
 )
@@ -58,7 +58,7 @@ def as_markdown(evaluation: Evaluation) -> str:
     heads = ["artifact", *(["scan"] if several else []), "parity"]
     for letter in ("A", "P"):
         heads += [f"{letter} SSIM", f"{letter} r", f"{letter} MAE", f"{letter} PSNR", f"{letter} FRC 0.5"]
-    heads += ["misfit", "ms per pattern"]
+    heads += ["misfit", "scattered", "ms per pattern"]
     left = 2 if several else 1
     lines = [_line(heads), _line([":---"] * left + ["---:"] * (len(heads) - left))]
     for row in evaluation.rows:
@@ -71,15 +71,16 @@ def as_markdown(evaluation: Evaluation) -> str:
                     interval = metrics[head].small.replace("–", ", ")
                     cells.append(metrics[head].text + (f" [{interval}]" if interval else ""))
                 cells.append(metrics["FRC 0.5"].text.replace("never", "never crossed"))
-            misfit = misfit_cell(result)
-            verdict = f" ({misfit.small})" if misfit.small else ""
-            lines.append(_line([*cells, misfit.text + verdict, speed_cell(result).text]))
+            misfit, scattered = misfit_cells(result)
+            verdict = f" ({scattered.small})" if scattered.small else ""
+            lines.append(_line([*cells, misfit.text, scattered.text + verdict, speed_cell(result).text]))
     for label, reason in evaluation.failures.items():
         lines.append(_line([f"{label} (failed)", reason, *[""] * (len(heads) - 2)]))
     note = (
         "A: amplitude, P: phase (rad); r: Pearson correlation; PSNR in dB with the range of the reference as peak; "
-        "FRC 0.5: cycles per pixel; misfit: of the patterns, without the reference; parity: largest relative error "
-        "against the native network; brackets: 95 % interval over tiles of the image; –: not defined."
+        "FRC 0.5: cycles per pixel; misfit: of the patterns, without the reference; scattered: of their scattered "
+        "light alone; parity: largest relative error against the native network; brackets: 95 % interval over tiles of "
+        "the image; –: not defined."
     )
     return "\n".join([*lines, "", note, ""])
 
@@ -112,6 +113,7 @@ def _record(evaluation: Evaluation, row: EvaluationRow, scan: str, result: ScanR
         record |= _metrics(quantity, getattr(comparison, quantity, None), intervals)
     return record | {
         "misfit": None if result.misfit is None else result.misfit.value,
+        "misfit_scattered": None if result.misfit is None else result.misfit.scattered,
         "misfit_verdict": None if result.misfit is None else result.misfit.verdict,
         "ms_per_pattern": result.ms_per_pattern,
         "inference_seconds": result.inference_seconds,

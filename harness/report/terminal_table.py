@@ -10,7 +10,7 @@ from ptychonnx.harness.evaluation.results import Evaluation, ScanResult
 from ptychonnx.harness.report.metric_cells import (
     UNDEFINED,
     metric_cells,
-    misfit_cell,
+    misfit_cells,
     parity_cell,
     speed_cell,
 )
@@ -32,7 +32,7 @@ _COLUMNS = (
     ("P\nMAE", _FULL_WIDTH + 20),
     ("A FRC\n0.5/1/7", _FULL_WIDTH),
     ("P FRC\n0.5/1/7", _FULL_WIDTH),
-    ("misfit", 0),
+    ("misfit/\nscattered", 0),
     ("ms per\npattern", 0),
 )
 
@@ -47,9 +47,11 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
         pad_edge=False,
         caption=(
             "A amplitude, P phase (rad), r Pearson; FRC: cycles per pixel at 0.5/1/7, never = not crossed; "
-            "parity: largest relative error against the native network; misfit: of the patterns; – not defined"
+            "parity: largest relative error against the native network; misfit: of the patterns, and of their "
+            "scattered light alone; – not defined"
             if full
-            else "A amplitude, P phase, r Pearson; parity: largest relative error against the native network"
+            else "A amplitude, P phase, r Pearson; parity: largest relative error against the native network; "
+            "misfit: of the patterns, and of their scattered light alone"
         ),
         caption_justify="left",
     )
@@ -84,18 +86,24 @@ def _cells(result: ScanResult, separator: str) -> list[str]:
         {head: cell.text for head, cell in metric_cells(result, quantity, {}).items()}
         for quantity in ("amplitude", "phase")
     )
-    misfit = misfit_cell(result)
+    misfit, scattered = misfit_cells(result)
+    both = misfit.text if result.misfit is None else f"{_short(misfit.text)}/{_short(scattered.text)}"
     return [
         *(amplitude[head] for head in ("SSIM", "Pearson", "MAE", "PSNR")),
         *(phase[head] for head in ("SSIM", "Pearson", "MAE")),
         _cutoffs(amplitude),
         _cutoffs(phase),
-        f"{misfit.text}{separator}{misfit.small}".strip(),
+        f"{both}{separator}{scattered.small}".strip(),
         speed_cell(result).text,
     ]
 
 
 def _cutoffs(texts: dict[str, str]) -> str:
     """Both cut-offs in short."""
-    half, seventh = (texts[head].removeprefix("0") for head in ("FRC 0.5", "FRC 1/7"))
+    half, seventh = (_short(texts[head]) for head in ("FRC 0.5", "FRC 1/7"))
     return UNDEFINED if half == UNDEFINED else f"{half}/{seventh}"
+
+
+def _short(number: str) -> str:
+    """Without the zero before the point."""
+    return number.removeprefix("0")

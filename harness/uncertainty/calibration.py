@@ -36,7 +36,8 @@ LEVELS = (0.68, 0.95)
 FEATURES = ("one", "log spread", "log mean spread", "log misfit")
 # Of the mean spread: where all members agree by chance, they are no better than this.
 _FLOOR = 0.1
-_LEAST_MISFIT = 1e-3
+# What the object leaves below this cannot be told from counting noise, which is in the object too.
+_LEAST_MISFIT = 1e-2
 
 
 class Calibration(BaseModel):

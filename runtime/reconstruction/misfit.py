@@ -1,10 +1,10 @@
 """Forward misfit of a reconstruction: the stitched object must explain the patterns.
 
 Amplitudes are predicted from the object and the probe, and compared with the measured ones over the valid pixels. What
-counting noise alone would leave (a variance of 1/4 in the square root of a Poisson number, or of the expected number
-itself where that is less) is subtracted:
+counting noise alone would leave, the expectation of ``(sqrt(k) - sqrt(l))^2`` for a Poisson number k of mean l, is
+subtracted:
 
-    misfit^2 = (sum (A - A_predicted)^2 - sum min(A_predicted^2, 1/4)) / sum A^2
+    misfit^2 = (sum (A - A_predicted)^2 - sum noise(A_predicted^2)) / sum A^2
 
 The misfit is 0 for a perfect object, and 1 for an object that predicts nothing. It needs no reference, so it comes with
 every reconstruction. An empty object explains the patterns of a weak object well, so the verdict also asks how much of
@@ -13,8 +13,7 @@ what an empty object leaves is explained.
 The direct beam dominates these sums, and fine structure of the object scatters little light past it: the more pixels a
 pattern has, the smaller is the misfit of an object that is equally wrong. So the same ratio is also taken over the
 pixels to which an empty object sends less than half of the measured light: the misfit of the scattered light, whose
-thresholds are the same for all sizes of pattern. These pixels are faint, and the noise that is subtracted there is the
-exact expectation of ``(sqrt(k) - sqrt(l))^2`` for a Poisson number k of mean l.
+thresholds are the same for all sizes of pattern.
 
 The misfit is no distance from the true object: pixels that the light hardly reaches do not count, and a probe that is
 wrong can be compensated by the object.
@@ -125,23 +124,22 @@ class Misfit:
             "unknown": "cannot be judged",
             "wrong": "the object does not explain the patterns: do not use it",
         }
-        text = means[self.verdict]
-        if self.agreement is not None and (reason := self.agreement.reason):
-            wrong = self.verdict == "wrong" and self._explained != "wrong"
-            unknown = self.verdict == "unknown"
-            text = (
-                f"do not use the object: {reason}"
-                if wrong
-                else f"{text}: {reason}"
-                if unknown
-                else f"{text}; {reason}"
-            )
         worst = int(self.patterns[int(np.argmax(self.per_pattern))])
         return (
-            f"forward misfit {self.value:.3f}: {self.verdict}, {text} (an empty object has "
-            f"{self.vacuum:.3f}; scattered light alone: {self.scattered:.3f}; worst pattern {worst}: "
-            f"{self.per_pattern.max():.3f})"
+            f"forward misfit {self.value:.3f}, of the scattered light alone {self.scattered:.3f}: {self.verdict}, "
+            f"{self._with_reason(means[self.verdict])} (an empty object has {self.vacuum:.3f}; worst pattern "
+            f"{worst}: {self.per_pattern.max():.3f})"
         )
+
+    def _with_reason(self, meaning: str) -> str:
+        """What a verdict means, and what the patches of neighbours have to do with it."""
+        if self.agreement is None or not self.agreement.reason:
+            return meaning
+        if self.verdict == "unknown":
+            return f"{meaning}: {self.agreement.reason}"
+        if self.verdict == "wrong" and self._explained != "wrong":
+            return f"do not use the object: {self.agreement.reason}"
+        return f"{meaning}; {self.agreement.reason}"
 
 
 # Objects and probes in units of other programs may exceed single precision, which makes the misfit infinite.
@@ -170,12 +168,12 @@ def forward_misfit(
         measured = np.asarray(scan.diffraction[index[part]])[:, valid]
         windows = object_windows(stitched, scan.positions[index[part]], scan.size)
         predicted = forward(windows, probe)[:, valid]
-        excess[part], without[part] = _excess(measured, predicted), _excess(measured, empty)
         photons = np.square(measured, dtype=np.float64)
         total[part] = np.sum(photons, axis=1)
         light += np.sum(photons, axis=0)
-        error = np.square(measured - predicted, dtype=np.float64)
-        error -= _counting_noise(np.square(predicted, dtype=np.float64))
+        error = _beyond_noise(measured, predicted)
+        excess[part] = np.sum(error, axis=1)
+        without[part] = np.sum(_beyond_noise(measured, empty), axis=1)
         left += np.sum(error, axis=0)
         squares += np.sum(np.square(error), axis=0)
     # Three standard deviations, so that pixels are not chosen by their noise, which the object cannot explain.
@@ -195,16 +193,11 @@ def forward_misfit(
     return Misfit(value, vacuum, scattered, index, per_pattern, scan.positions[index], agreement)
 
 
-def _excess(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Sum [n] of the squared errors [n, pixels], less what counting noise leaves."""
-    noise = np.minimum(np.square(predicted, dtype=np.float64), 0.25)
-    return np.sum(np.square(measured - predicted, dtype=np.float64) - noise, axis=1)
-
-
-def _counting_noise(expected: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Expected square of the error of the square root of Poisson numbers, by their means."""
+def _beyond_noise(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Squared errors [n, pixels] of amplitudes, less what counting noise leaves on average."""
     means, noise = _noise_table()
-    return np.interp(expected, means, noise)
+    expected = np.interp(np.square(predicted, dtype=np.float64), means, noise)
+    return np.square(measured - predicted, dtype=np.float64) - expected
 
 
 @cache

@@ -19,7 +19,7 @@ from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import illumination
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
-__all__ = ["NeighbourAgreement", "neighbour_agreement", "neighbour_pairs"]
+__all__ = ["NeighbourAgreement", "NeighbourPatches", "neighbour_agreement", "neighbour_pairs"]
 
 # Distances of these parts of the probe's diameter show errors of the step best.
 _DISTANCE = 0.4
@@ -132,6 +132,31 @@ def neighbour_agreement(
     return NeighbourAgreement(
         excess(identity), {name: excess(matrix) for name, matrix in changes.items()}, shared
     )
+
+
+class NeighbourPatches:
+    """Keeps the patches of neighbours while a scan is reconstructed.
+
+    Attributes
+    ----------
+    patches
+        complex64 [N, N] by the number of their pattern.
+    """
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan, self._pairs = scan, neighbour_pairs(scan)
+        self._compared = set(self._pairs.ravel().tolist())
+        self.patches: dict[int, NDArray[np.complex64]] = {}
+
+    def keep(self, numbers: NDArray[np.intp], predicted: NDArray[np.complex64]) -> None:
+        """Take those of patches [m, N, N] that have a neighbour, by the numbers [m] of their patterns."""
+        for number, patch in zip(numbers.tolist(), predicted, strict=True):
+            if number in self._compared:
+                self.patches[number] = patch.copy()
+
+    def agreement(self) -> NeighbourAgreement | None:
+        """Agreement of the patches so far; None if no pair of them is known."""
+        return neighbour_agreement(self._scan, self._pairs, self.patches)
 
 
 def _beam(scan: Scan) -> NDArray[np.complexfloating]:

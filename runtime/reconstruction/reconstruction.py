@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,17 @@ from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
 from ptychonnx.runtime.reconstruction.neighbour_agreement import (
     NeighbourAgreement,
-    neighbour_agreement,
-    neighbour_pairs,
+    NeighbourPatches,
 )
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.segment_run import run_segments, segments
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
-from ptychonnx.runtime.reconstruction.trust import beam_warnings, brightness_factor
+from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.reconstruction.uncertainty import Uncertainty
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import MappedAmplitudes
 from ptychonnx.runtime.scan.grouping import covering_groups
 
-__all__ = ["Reconstruction", "reconstruct", "sampled_agreement"]
+__all__ = ["Reconstruction", "reconstruct"]
 
 # Patterns that are listed by number in a message.
 _NAMED = 10
@@ -188,16 +186,10 @@ def reconstruct(
     def add_segment(part: int, segment: Stitcher) -> None:
         stitcher.add_sums(segment.sums())
 
-    pairs = neighbour_pairs(scan)
-    compared = set(pairs.ravel().tolist())
-    patches: dict[int, NDArray[np.complex64]] = {}
+    neighbours = NeighbourPatches(scan)
 
-    def keep_compared(numbers: NDArray[np.intp], predicted: NDArray[np.complex64]) -> None:
-        patches.update(
-            (number, patch.copy())
-            for number, patch in zip(numbers.tolist(), predicted, strict=True)
-            if number in compared
-        )
+    def keep_neighbours(numbers: NDArray[np.intp], predicted: NDArray[np.complex64]) -> None:
+        neighbours.keep(numbers, predicted)
         if keep is not None:
             keep(numbers, predicted)
 
@@ -211,12 +203,12 @@ def reconstruct(
         stitcher=(lambda part: stitcher) if whole else segment_stitcher,
         finished=(lambda part, segment: None) if whole else add_segment,
         skip_invalid=options.skip_invalid,
-        keep=keep_compared,
+        keep=keep_neighbours,
     )
     mark = time.perf_counter()
     stitched = stitcher.result()
     stitching_seconds = run.stitching_seconds + time.perf_counter() - mark
-    agreement = neighbour_agreement(scan, pairs, patches)
+    agreement = neighbours.agreement()
     return Reconstruction(
         stitched,
         chosen.weighting,
@@ -231,23 +223,3 @@ def reconstruct(
         agreement=agreement,
         warnings=tuple(beam_warnings(scan, session.contract)),
     )
-
-
-def sampled_agreement(
-    session: Predictor, scan: Scan, batch: int = DEFAULT_BATCH
-) -> NeighbourAgreement | None:
-    """Agreement of neighbouring patches of a scan that was reconstructed elsewhere; a sample of them is predicted.
-
-    Returns None if the scan has no neighbours, or the patches of the sample are not finite.
-    """
-    pairs = neighbour_pairs(scan)
-    groups = covering_groups(scan.positions, session.contract.gridsize)
-    groups = groups[np.isin(groups, pairs).any(axis=1)]
-    patches: dict[int, NDArray[np.complex64]] = {}
-    scale = np.float32(brightness_factor(scan, session.contract))
-    bright = replace(scan, diffraction=MappedAmplitudes(scan.diffraction, lambda patterns: patterns * scale))
-    for index, predicted in session.batches(bright, groups, batch, session.beam(scan)):
-        for number, patch in zip(index.ravel(), predicted.reshape(-1, scan.size, scan.size), strict=True):
-            if np.isfinite(patch).all():
-                patches[int(number)] = patch
-    return neighbour_agreement(scan, pairs, patches)

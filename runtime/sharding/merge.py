@@ -16,6 +16,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
+from ptychonnx.runtime.reconstruction.neighbour_agreement import NeighbourPatches
 from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
@@ -83,6 +84,10 @@ def merge_parts(
             else:
                 stitcher.add_sums(reader.sums(number))
             progress.update(number + 1, len(sources))
+        neighbours = NeighbourPatches(scan)
+        # In the order of one process: of several patches of a pattern the last counts.
+        for reader in dict.fromkeys(sources):
+            neighbours.patches.update(reader.neighbours())
         skipped = {int(row) for reader in readers for row in _array(reader, "skipped")}
         reconstruction = Reconstruction(
             stitcher.result(),
@@ -93,6 +98,7 @@ def merge_parts(
             placement=first.placement,
             synchronised=first.synchronise,
             skipped=tuple(sorted(skipped)),
+            agreement=neighbours.agreement(),
         )
     return MergedParts(reconstruction, scan, contract)
 

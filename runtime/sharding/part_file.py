@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -35,6 +35,7 @@ __all__ = [
     "PatchWriter",
     "opened_part",
     "scan_sha256",
+    "write_neighbours",
     "write_scan_data",
     "write_segment",
 ]
@@ -126,6 +127,13 @@ class PatchWriter:
             dataset[start:] = values
 
 
+def write_neighbours(file: h5py.File, patches: Mapping[int, NDArray[np.complex64]]) -> None:
+    """Write the patches by which neighbours are compared."""
+    if patches:
+        file["neighbours/numbers"] = np.array(list(patches), np.int64)
+        file.create_dataset("neighbours/patches", data=np.stack(list(patches.values())), fletcher32=True)
+
+
 def write_scan_data(
     file: h5py.File,
     scan: Scan,
@@ -197,6 +205,20 @@ class PartReader:
                 part = slice(start, start + _READ)
                 patches = self._numbers(group["patches"], part, "c")
                 yield patches, self._numbers(group["positions"], part, "f")
+
+    def neighbours(self) -> dict[int, NDArray[np.complex64]]:
+        """Patches by which neighbours are compared, by the number of their pattern."""
+        with _readable(self.path):
+            if "neighbours" not in self._file:
+                return {}
+            group, size = self._file["neighbours"], self.description.size
+            numbers = self._numbers(group["numbers"], slice(None), "iu")
+            patches = self._numbers(group["patches"], slice(None), "c")
+            if patches.shape != (len(numbers), size, size):
+                raise InputError(
+                    f"{self.path}: patches {patches.shape} of neighbours, expected {len(numbers)} of {size} pixels"
+                )
+            return dict(zip(numbers.tolist(), patches, strict=True))
 
     def _numbers(self, dataset: h5py.Dataset, part: slice, kinds: str) -> NDArray:
         """Finite numbers of a kind that --shard writes."""

@@ -15,6 +15,7 @@ from ptychonnx.runtime.formats.writers.new_hdf5 import new_hdf5
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction.neighbour_agreement import NeighbourPatches
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.segment_run import SegmentRun, run_segments, segments
 from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
@@ -25,6 +26,7 @@ from ptychonnx.runtime.sharding.part_file import (
     PartDescription,
     PatchWriter,
     scan_sha256,
+    write_neighbours,
     write_scan_data,
     write_segment,
 )
@@ -111,6 +113,7 @@ def reconstruct_shard(
         wavelength=scan.wavelength,
         probe_estimated=scan.probe_estimated,
     )
+    neighbours = NeighbourPatches(scan)
     with atomic_path(out) as partial, new_hdf5(partial, description.title) as file:
 
         def stitcher(part: int) -> Stitcher | PatchWriter:
@@ -132,7 +135,9 @@ def reconstruct_shard(
             stitcher=stitcher,
             finished=finished,
             skip_invalid=options.skip_invalid,
+            keep=neighbours.keep,
         )
+        write_neighbours(file, neighbours.patches)
         write_scan_data(file, scan, _photons(scan), run.skipped, description)
     return run
 

@@ -57,6 +57,7 @@ def test_each_scan_has_its_report_and_a_corrupt_one_stops_nothing(
                 assert value == row[quantity]["ssim"]
         misfits = [row["misfit"] for row in single["rows"].values()]
         assert record["misfit"] == pytest.approx(min(misfit["value"] for misfit in misfits), abs=1e-5)
+        assert record["scattered"] in [round(misfit["scattered"], 5) for misfit in misfits]
         assert (reports / name / "report.html").exists()
 
     code, out, error = run("summary", reports)

@@ -70,6 +70,7 @@ def test_each_scan_is_reconstructed_to_its_own_file(run, four_artifacts, night, 
         assert record["state"]["bytes"] == (tmp_path / "night" / f"{name}.npz").stat().st_size
         assert f"{name}.npz" in out
         assert f"{record['misfit']:.3f}" in out
+        assert f"{record['scattered']:.3f}" in out
 
 
 def test_a_corrupt_scan_stops_nothing_and_is_done_again(run, four_artifacts, night, tmp_path, lines_scan):
@@ -182,6 +183,8 @@ def test_the_page_shows_every_scan_and_loads_nothing(run, four_artifacts, night,
     assert rows == ["one", "three", "two"]
     misfit = records(objects)[0]["misfit"]
     assert f'<td data-sort="{misfit}">{misfit:.3f}</td>' in page
+    scattered = records(objects)[0]["scattered"]
+    assert f'<td data-sort="{scattered}">{scattered:.3f}</td>' in page
     assert "failed: three.h5 cannot be read" in page
     assert re.search(r"failed: \S*two\.npz: truncated", page)
 

@@ -54,6 +54,7 @@ def test_csv_has_a_line_an_artifact_with_the_figures_of_the_json(evaluation: Eva
                 assert record[f"{name}_{metric}"] == ("" if value is None else repr(value))
         assert record["collapsed"] == ("true" if label == "baseline" else "false")
         assert float(record["misfit"]) == row["misfit"]["value"]
+        assert float(record["misfit_scattered"]) == row["misfit"]["scattered"]
         assert record["misfit_verdict"] == row["misfit"]["verdict"]
         assert float(record["ms_per_pattern"]) == row["timing"]["ms_per_pattern"]
         assert float(record["shift_rows_px"]) == row["alignment"]["shift_px"][0]

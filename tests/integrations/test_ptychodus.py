@@ -161,6 +161,25 @@ def test_a_run_is_cancelled_between_batches(model, opened):
     np.testing.assert_array_equal(after.object_.get_array(), before.object_.get_array())
 
 
+def test_cancelling_the_epochs_after_the_network_keeps_the_object(model, opened, scan, caplog):
+    pytest.importorskip("cdtools", reason="the epochs need ptychonnx[iterative]")
+    model.settings_registry["ptychonnx"]["RefinementEpochs"].set_value(30)
+    monitor = model.processing_core.processing_api.task_monitor
+    report = monitor.update_progress
+
+    def stop_at_the_second_epoch(done, goal):
+        report(done, goal)
+        if (done, goal) == (2, 30):
+            monitor.stop_processing()
+
+    monitor.update_progress = stop_at_the_second_epoch
+    output = reconstructed(model, opened)
+    assert monitor.get_last_error() is None
+    two = ptychonnx.reconstruct(None, scan, refine=2)
+    np.testing.assert_allclose(output.get_product().object_.get_layer(0), two.object, atol=1e-3)
+    assert "Cancelled, and the object so far is kept: 2 epochs of rPIE" in caplog.text
+
+
 def test_a_model_is_loaded_run_and_saved(model, opened, tmp_path):
     processing = model.processing_core.processing_api
     path = tmp_path / "network.onnx"

@@ -30,7 +30,6 @@ from ptychonnx.runtime.reconstruction.neighbour_agreement import (
     neighbour_pairs,
 )
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
-from ptychonnx.runtime.reconstruction.reconstruction import sampled_agreement
 from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
@@ -139,7 +138,8 @@ def test_counting_noise_is_no_misfit():
     config = LinesConfig(n=N, step=4, train_grid=8, photons=3e3)
     faint = simulate_scan(config, 8, np.random.SeedSequence(7), "faint")
     misfit = forward_misfit(faint, stitched_truth(faint))
-    assert misfit.value < 0.1
+    # A variance of 1/4 in the square root of every count, or of the mean where that is less, would leave 0.08.
+    assert misfit.value < 0.03
     assert misfit.scattered < 0.1
     assert misfit.verdict == "good"
 
@@ -157,7 +157,7 @@ def test_a_blurred_object_is_not_called_good_whatever_the_size_of_the_patterns(n
     assert misfit.value < GOOD
     assert SCATTERED_GOOD < misfit.scattered < SCATTERED_DOUBTFUL
     assert misfit.verdict == "doubtful"
-    assert f"scattered light alone: {misfit.scattered:.3f}" in str(misfit)
+    assert f"of the scattered light alone {misfit.scattered:.3f}: doubtful" in str(misfit)
     assert forward_misfit(scan, replace(truth, object=truth.object[::-1])).verdict == "wrong"
 
 
@@ -330,11 +330,6 @@ def test_a_reconstruction_at_reversed_positions_is_wrong_however_good_its_misfit
     misfit = reconstruct(session, replace(scan, positions=positions, reference=None)).misfit
     assert misfit.verdict == "wrong"
     assert misfit.agreement.better == "rows and columns exchanged"
-    # Where other processes reconstruct, a sample is predicted again.
-    sample = sampled_agreement(session, replace(scan, positions=positions, reference=None))
-    assert sample.better == "rows and columns exchanged"
-    assert sample.value == pytest.approx(misfit.agreement.value, abs=1e-3)
-    assert sampled_agreement(session, scan.subset(np.arange(1))) is None
 
 
 def test_without_a_probe_neighbouring_patches_tell_wrong_positions_and_another_direct_beam():

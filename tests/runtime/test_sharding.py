@@ -97,6 +97,8 @@ def test_parts_in_any_order_give_the_object_of_one_process(
             if isinstance(other[name], h5py.Dataset) and not name.startswith("entry/misfit"):
                 np.testing.assert_array_equal(one[name][()], other[name][()], err_msg=name)
         assert dict(one.attrs) == dict(other.attrs)
+    assert merged.reconstruction.agreement == whole.agreement
+    assert whole.agreement is not None
 
 
 def test_parts_of_a_network_of_central_windows_give_its_object(scan_file, tmp_path):

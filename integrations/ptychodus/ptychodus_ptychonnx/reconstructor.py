@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ptychodus_ptychonnx.library import NetworkSettings
 
 __all__ = ["NetworkReconstructor", "TaskMonitor"]
+
+logger = logging.getLogger("ptychonnx")
 
 
 class TaskMonitor(Protocol):
@@ -60,7 +63,10 @@ class NetworkReconstructor(TrainableReconstructor):
         return 1
 
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
-        """Yield the product with the object of the network; nothing if the user cancels."""
+        """Yield the product with the object of the network, refined if that is set.
+
+        If the user cancels while the network runs, nothing is yielded. Epochs of rPIE end after the current one.
+        """
         with tempfile.TemporaryDirectory(prefix="ptychonnx-") as name:
             folder = Path(name)
             write_input(folder, parameters)
@@ -73,9 +79,12 @@ class NetworkReconstructor(TrainableReconstructor):
                     provider=self._settings.provider.get_value(),
                     refine=self._settings.epochs.get_value(),
                     progress=Callback(self._report),
+                    until=lambda misfits: self._monitor.is_stopping,
                 )
             except _Cancelled:
                 return
+            if self._monitor.is_stopping and result.refinement:
+                logger.warning("Cancelled, and the object so far is kept: %s", result.refinement)
             misfit = None if result.misfit is None else result.misfit.value
             product = with_object(parameters.product, stitched, misfit)
         yield ReconstructOutput(product, progress=1)
@@ -123,7 +132,8 @@ class NetworkReconstructor(TrainableReconstructor):
             self.load_model_from_file(artifact)
 
     def _report(self, update: ProgressUpdate) -> None:
-        if self._monitor.is_stopping:
+        # The epochs after the network end by themselves, and leave its object.
+        if self._monitor.is_stopping and update.unit != "epochs":
             raise _Cancelled
         if update.total:
             self._monitor.update_progress(update.done, update.total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,6 +39,7 @@ def reconstruct(
     canvas_memory: int | None = None,
     skip_invalid: bool = False,
     progress: Progress = SILENT,
+    until: Callable[[Sequence[float]], bool] = lambda misfits: False,
 ) -> Reconstruction:
     """Run every pattern of a scan through a network and stitch the patches into one object.
 
@@ -74,6 +75,9 @@ def reconstruct(
         Leave out patterns whose patches are not finite, instead of refusing; `Reconstruction.skipped` lists them.
     progress
         Receives progress, see `ptychonnx.runtime.progress`.
+    until
+        Called after each epoch of `refine` with the misfits so far; the epochs end if it returns True, and the object
+        so far is kept.
 
     Returns
     -------
@@ -120,7 +124,8 @@ def reconstruct(
     with Networks(network, options.inference) as networks:
         if isinstance(scan, str | os.PathLike):
             scan = options.read(Path(scan))
-        return reconstruct_scan(networks, scan, options, None if out is None else Path(out), progress).result
+        target = None if out is None else Path(out)
+        return reconstruct_scan(networks, scan, options, target, progress, until=until).result
 
 
 def reconstruct_scans(
