@@ -136,6 +136,15 @@ def test_an_object_without_a_place_is_placed_by_the_reference(lines_scan, tmp_pa
         evaluate([], replace(lines_scan, reference=None), objects={"theirs": path})
 
 
+def test_phases_as_grey_values_are_refused(lines_scan, tmp_path):
+    image = lines_scan.reference.object
+    grey = (np.angle(image) * 1000 % 65536).astype(np.uint16)
+    imsave(tmp_path / "o_amplitude.tif", np.abs(image).astype(np.float32), check_contrast=False)
+    imsave(tmp_path / "o_phase.tif", grey, check_contrast=False)
+    with pytest.raises(InputError, match=r"o_phase\.tif: grey values of uint16, expected phases in radians"):
+        evaluate([], lines_scan, objects={"theirs": tmp_path / "o_amplitude.tif"})
+
+
 def test_pixels_may_differ_by_a_thousandth(lines_scan, tmp_path):
     truth, path = lines_scan.reference, tmp_path / "o.npz"
     file_of(path, truth.object, truth.origin, pixel_size=1.0005e-8)

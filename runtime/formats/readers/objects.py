@@ -151,11 +151,14 @@ def _from_tiff(path: Path) -> NDArray[np.complex64]:
         if not image.is_file():
             raise InputError(f"{image}: no such file, expected the {part} that belongs to {path.name}")
         try:
-            images[part] = np.asarray(imread(image), dtype=np.float64)
+            pixels = np.asarray(imread(image))
+            images[part] = pixels.astype(np.float64)
         except Exception as error:  # image libraries raise types of their own
             raise InputError(
                 f"{image}: damaged or unreadable ({first_line(error)}), expected an image"
             ) from error
+        if part == "phase" and pixels.dtype.kind != "f":
+            raise InputError(f"{image}: grey values of {pixels.dtype}, expected phases in radians as float32")
     if images["amplitude"].shape != images["phase"].shape:
         raise InputError(
             f"{path}: amplitude {images['amplitude'].shape} and phase {images['phase'].shape}, expected one shape"
