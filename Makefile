@@ -47,7 +47,7 @@ bench-scale: $(STAMP)  ## a scan of 262,144 patterns in parts, a night with faul
 
 regimes: $(STAMP) $(PTYCHI)/installed  ## when a network pays: kinds of scan and seconds, for hours; continues where it stopped
 	$(BIN)/python -m benchmarks.regimes --out docs/results/regimes.json
-	$(BIN)/python -m benchmarks.regimes --n 128 --seeds 1 --photons 1e9 --step 24 --step 48 --step 64 --epochs 100 --refinement 60 --out docs/results/regimes_128.json
+	$(BIN)/python -m benchmarks.regimes --n 128 --seeds 1 --photons 1e9 --step 12 --step 24 --step 32 --refinement 20 --out docs/results/regimes_128.json
 	$(BIN)/python -m benchmarks.regimes --draw docs/images/regimes.png docs/results/regimes.json docs/results/regimes_128.json
 	$(BIN)/python -m benchmarks.lsqml $(PTYCHI)/bin/python --out docs/results/lsqml.json
 

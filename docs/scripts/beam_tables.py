@@ -138,9 +138,9 @@ def calibration() -> str:
                 )
                 for name in names
             ]
-            lines.append([network, words, *cells])
+            lines.append([network, str(2 * document["scans"]), words, *cells])
     heads = [f"{name.split()[0]}, {100 * float(name.split()[1]):.0f} %" for name in names]
-    return table(["network", "tested on", *heads], lines)
+    return table(["network", "scans", "tested on", *heads], lines)
 
 
 def _quality(figures: Mapping[str, Any]) -> str:

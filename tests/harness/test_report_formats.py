@@ -86,7 +86,7 @@ def test_markdown_is_one_table_that_can_be_pasted(evaluation: Evaluation) -> Non
     table, _, note = as_markdown(evaluation).strip().partition("\n\n")
     lines = table.splitlines()
     assert len(lines) == 2 + 4
-    assert {line.count("|") for line in lines} == {15}
+    assert {line.count("|") for line in lines} == {16}
     assert set(lines[1]) == set("|:- ")
     fno = next(line for line in lines if line.startswith("| pinn_fno |"))
     metrics = evaluation.as_json()["rows"]["pinn_fno"]["amplitude"]
@@ -113,7 +113,7 @@ def test_several_scans_have_a_line_each(four_artifacts: list[Path], lines_scan: 
     assert second["notes"].startswith("no reference")
     lines = as_markdown(found).splitlines()
     assert lines[3].startswith("| pinn_cnn | alone |")
-    assert {line.count("|") for line in lines[:4]} == {16}
+    assert {line.count("|") for line in lines[:4]} == {17}
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "markdown"])
