@@ -13,6 +13,7 @@ from ptychonnx.harness.cli import live as live_command
 from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.formats.readers.native import write_scan
 from ptychonnx.runtime.inference import Session
+from ptychonnx.runtime.live.events import PositionsEnd, SeriesEnd
 from ptychonnx.runtime.live.live_settings import LiveSettings
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from tests.harness.live_streams import Experiment, frames_of, live, samples_of
@@ -61,6 +62,8 @@ def test_live_says_it(exchanged, file, tmp_path, caplog):
     )
     network = Session(NETWORK, "cpu")
     experiment = Experiment(exchanged, file, network, np.empty(0), settings)
-    (series,) = live(experiment, frames_of(exchanged), [samples_of(exchanged)])
+    (series,) = live(
+        experiment, [*frames_of(exchanged), SeriesEnd(1)], [samples_of(exchanged), PositionsEnd()]
+    )
     live_command._report(tmp_path / "object.h5", series, network, settings.batch)
     assert SENTENCE in caplog.text
