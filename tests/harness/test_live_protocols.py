@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -173,6 +174,20 @@ def test_every_codec_of_pv_access_is_read_and_others_are_refused_by_name() -> No
     assert "damaged jpeg data" in events[7].reason
     assert "compressed with zfp" in events[8].reason
     assert "expected lz4, bslz4, blosc, jpeg" in events[8].reason
+
+
+@pytest.mark.timeout(60)
+def test_a_growing_file_that_was_cut_short_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "frames.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("d", data=np.ones((20, 16, 16), np.uint32), chunks=(1, 16, 16))
+    path.write_bytes(path.read_bytes()[:592])
+    frames = open_frames(f"swmr+file://{path}?data=/d&frames=20")
+    # HDF5 would read the metadata that are missing a hundred times, each after twice the time before.
+    assert isinstance(frames.receive(0.5), SeriesBegin)
+    with pytest.raises(InputError, match=r"damaged or unreadable \("):
+        frames.receive(0.5)
+    frames.close()
 
 
 def test_silx_reads_the_file_that_grows(tmp_path: Path) -> None:

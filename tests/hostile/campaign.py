@@ -335,7 +335,9 @@ def main() -> None:
             "faults": [asdict(case) for case in cases if case.outcome == "fault"],
         }
         write_text(arguments.out, json.dumps(document, indent=1) + "\n")
-        journal.unlink()
+        # With faults it stays, so that the next call judges these inputs alone.
+        if not counts["fault"]:
+            journal.unlink(missing_ok=True)
     sys.exit(1 if counts["fault"] else 0)
 
 
