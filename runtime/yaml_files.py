@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ __all__ = ["read_yaml_mapping"]
 
 _LARGEST_FILE = 64 * 1024  # bytes; settings of a run are below 2 kB
 _DEEPEST = 16
+# YAML 1.1 reads 1:30 as 90 and 0100 as 64, which nobody expects.
+_OTHER_BASE = re.compile(r"[-+]?(?:0[0-7_]+|.*:.*)")
 
 
 class _BoundedLoader(yaml.SafeLoader):
@@ -45,6 +48,20 @@ class _BoundedLoader(yaml.SafeLoader):
 
     def _refuse(self, problem: str) -> None:
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.peek_event().start_mark)
+
+
+def _number(loader: _BoundedLoader, node: yaml.ScalarNode) -> int | float:
+    if _OTHER_BASE.fullmatch(node.value):
+        raise yaml.MarkedYAMLError(
+            problem=f"{node.value[:40]} would be a number in base 60 or 8: write it in quotes or as a decimal number",
+            problem_mark=node.start_mark,
+        )
+    whole = node.tag.endswith(":int")
+    return loader.construct_yaml_int(node) if whole else loader.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _BoundedLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
 
 
 def read_yaml_mapping(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:
