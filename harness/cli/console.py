@@ -135,7 +135,7 @@ class _Lines:
 
     def _print(self, suffix: str) -> None:
         self._last = time.monotonic()
-        errors.print(Text(self._name + suffix, style="dim"), soft_wrap=True)
+        errors.print(Text(one_line(self._name + suffix), style="dim"), soft_wrap=True)
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def report_progress() -> Iterator[Progress]:
 
 def print_result(path: Path, lines: Sequence[str]) -> None:
     """Print the file that a command wrote, and its verdict line by line."""
-    output.print(Text(str(path), style="bold"), soft_wrap=True)
+    output.print(Text(one_line(str(path)), style="bold"), soft_wrap=True)
     print_lines(*lines)
 
 

@@ -22,7 +22,7 @@ from ptychonnx.harness.campaign.scan_run import (
     check_beam,
     reconstruct_scan,
 )
-from ptychonnx.harness.cli.console import print_lines, print_result, report_progress
+from ptychonnx.harness.cli.console import one_line, print_lines, print_result, report_progress
 from ptychonnx.harness.cli.many_scans import process_folder, process_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
@@ -196,8 +196,9 @@ def _write_part(out: Path, network: Predictor, scan: Scan, shard: Shard, options
 def _print_run(run: ScanRun) -> None:
     result, stitched = run.result, run.stitched
     rows, columns = result.stitched.shape
+    files = one_line(" and ".join(map(str, run.files)))
     print_lines(
-        f"{' and '.join(map(str, run.files))}: {rows} x {columns} pixels from {result.patterns} patterns on "
+        f"{files}: {rows} x {columns} pixels from {result.patterns} patterns on "
         f"{run.network.provider}, {1e3 * stitched.inference_seconds / result.patterns:.2f} ms per pattern, weighting "
         f"{result.weighting}"
     )

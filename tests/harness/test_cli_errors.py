@@ -84,6 +84,17 @@ def test_a_terminal_obeys_nothing_in_a_name(capsys):
     assert {letter for letter in text if not letter.isprintable()} == {"\n"}
 
 
+def test_a_name_of_two_lines_is_printed_in_one(capsys):
+    name = "night\nError: none.cxi"
+    console.set_verbosity(0)
+    with console.report_progress() as progress:
+        progress.stage(f"Reconstructing {name}")
+    console.print_result(Path(name), [])
+    written = capsys.readouterr()
+    assert written.err.splitlines() == ["Reconstructing night Error: none.cxi"]
+    assert written.out.splitlines() == ["night Error: none.cxi"]
+
+
 @pytest.mark.parametrize(
     "error",
     [
