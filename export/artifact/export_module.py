@@ -16,6 +16,7 @@ from ptychonnx.export.artifact.candidate import Candidate, VerifiedGraph, verify
 from ptychonnx.export.artifact.export_options import ModuleOptions
 from ptychonnx.export.artifact.half_module import half_module
 from ptychonnx.export.artifact.module_description import ModuleDescription
+from ptychonnx.export.artifact.module_trial import inputs_to_verify
 from ptychonnx.export.artifact.publication import check_name, publish
 from ptychonnx.export.graph.inspection import operators
 from ptychonnx.export.graph.narrowing import has_float64, narrowed
@@ -23,11 +24,11 @@ from ptychonnx.export.lowering.converted_graph import Converted
 from ptychonnx.export.lowering.module_input import ModuleInput, ModuleOutput
 from ptychonnx.export.portability.wider_integers import with_wider_integers
 from ptychonnx.export.verification.engines import open_onnxruntime
-from ptychonnx.export.verification.inputs import VerificationInputs, module_inputs, positive_inputs
+from ptychonnx.export.verification.inputs import VerificationInputs
 from ptychonnx.export.verification.report_files import with_report
 from ptychonnx.export.verification.verdict import report_lines
 from ptychonnx.export.verification.verification_report import VerificationReport
-from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError, first_line
+from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError
 from ptychonnx.runtime.machine import installed_versions
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.train.registry import import_framework_module
@@ -126,7 +127,7 @@ def export_module(
     out, options = check_name(out), options or ModuleOptions()
     progress.stage(f"Running {source}")
     native = native_module(module, inputs, keywords, options.batch, shared)
-    verification_inputs, remarks = _verification_inputs(native, options)
+    verification_inputs, remarks = inputs_to_verify(native, options)
     progress.stage(f"Converting {source}")
     converted, narrow = _in_types_of_onnxruntime(native.convert(options.opset))
     _check_types(converted.model, native)
@@ -193,50 +194,6 @@ def _candidate(
 
 def _output(predict: Callable[..., list[NDArray]], index: int, *inputs: NDArray) -> NDArray:
     return predict(*inputs)[index]
-
-
-def _verification_inputs(
-    native: NativeModule, options: ModuleOptions
-) -> tuple[list[VerificationInputs], list[str]]:
-    """Kinds of input, the first of which yields finite outputs, and remarks on those that do not."""
-    described = list(native.inputs.values())
-    kinds = module_inputs(described, options.seed)
-    batch = options.batch or 2
-    finite, remarks = {}, []
-    for kind in list(kinds):
-        try:
-            finite[kind.kind] = _finite_share(native, kind, batch)
-        except Exception as error:  # the module may raise anything
-            if kind is kinds[0]:
-                raise InputError(
-                    f"the module fails on {kind.kind} inputs: {first_line(error)}; expected example inputs that it "
-                    "takes, see --example"
-                ) from error
-            kinds.remove(kind)
-            remarks.append(f"not verified on {kind.kind} inputs, on which it fails: {first_line(error)}")
-    if finite[kinds[0].kind] < 0.9:
-        positive = positive_inputs(described, options.seed)
-        finite = {positive.kind: _finite_share(native, positive, batch), **finite}
-        if finite[positive.kind] < 0.5:
-            raise InputError(
-                "the module returns mostly NaN or infinity, for random and for positive inputs, so that nothing can be "
-                "compared; expected example inputs for which it returns numbers, see --example"
-            )
-        kinds.insert(0, positive)
-    if without := [kind for kind, share in finite.items() if share < 1]:
-        remarks.append(
-            f"returns NaN or infinity for {', '.join(without)} inputs, in the framework as in the file"
-        )
-    for name, one in native.inputs.items():
-        if one.is_integer and one.bounds is not None:
-            remarks.append(f"{name} was verified with integers from {one.bounds[0]} to {one.bounds[1]}")
-    return kinds, remarks
-
-
-def _finite_share(native: NativeModule, kind: VerificationInputs, batch: int) -> float:
-    """Finite share of the output that has most NaN and infinity."""
-    outputs = native.predict(*kind.batch(0, batch))
-    return min(float(np.isfinite(output).mean()) if output.size else 1.0 for output in outputs)
 
 
 def _in_types_of_onnxruntime(converted: Converted) -> tuple[Converted, list[str]]:

@@ -73,6 +73,7 @@ def prefixed(state, prefix):
         (lambda state: state, []),
         (lambda state: {"model_state_dict": state, "epoch": 3}, ["the dictionary 'model_state_dict'"]),
         (lambda state: {"a": {"model": state}, "optimizer": {"state": {}}}, ["the dictionary 'a.model'"]),
+        (lambda state: prefixed(state, "backbone.net."), ["without the prefix 'backbone.net.'"]),
         (lambda state: prefixed(state, "module._orig_mod."), ["without the prefix 'module._orig_mod.'"]),
         (
             lambda state: {"state_dict": {**prefixed(state, "model."), "loss.weight": torch.zeros(2)}},

@@ -29,6 +29,53 @@ def test_an_operator_without_a_counterpart_is_refused_by_the_path_of_its_layer()
         convert_module(module, np.ones((2, 1, 4, 4), np.float32))
 
 
+def bessel_of(x):
+    return torch.special.bessel_j0(x)
+
+
+class BesselInFunction(nn.Module):
+    def forward(self, x):
+        return bessel_of(x)
+
+
+def test_the_line_inside_a_function_is_named_and_that_of_its_call():
+    expected = (
+        r"bessel_j0 at test_torch_failure\.py:\d+ `return torch\.special\.bessel_j0\(x\)`, "
+        r"called at test_torch_failure\.py:\d+; compute it outside [^\n]*$"
+    )
+    with pytest.raises(InputError, match=expected):
+        convert_module(BesselInFunction(), np.ones((2, 4), np.float32))
+
+
+class OverBatch(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+FIXING = {
+    "linspace": lambda x: x * torch.linspace(0, 1, x.shape[0])[:, None],
+    "unbind": lambda x: torch.stack(x.unbind(0)),
+    "split": lambda x: torch.cat(x.split(1)),
+    "vander": lambda x: torch.vander(x[:, 0], 3),
+    "len": lambda x: x / len(x),
+    "Python code": lambda x: x / float(x.shape[0]),
+}
+
+
+@pytest.mark.parametrize("operator", FIXING)
+def test_what_needs_the_batch_as_a_number_is_refused_with_operator_line_and_a_way_out(operator):
+    expected = (
+        rf"for any batch: {operator} at test_torch_failure\.py:\d+ `[^\n]*lambda x: [^\n]*`, called at "
+        r"test_torch_failure\.py:\d+ needs the batch as a number; --batch N exports it for batches of N alone$"
+    )
+    with pytest.raises(InputError, match=expected):
+        convert_module(OverBatch(FIXING[operator]), np.ones((2, 4), np.float32))
+
+
 class Branch(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x

@@ -6,16 +6,17 @@ import copy
 import inspect
 import logging
 import re
-import traceback
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
 from ptychonnx.export.graph.tensor_names import (
@@ -27,10 +28,15 @@ from ptychonnx.export.graph.tensor_names import (
     name_outputs,
 )
 from ptychonnx.export.lowering.converted_graph import COMPLEX_LOWERING, Converted, captured_output
-from ptychonnx.export.lowering.torch.author_line import author_line
-from ptychonnx.export.lowering.torch.batch_dependence import transform_along_batch
+from ptychonnx.export.lowering.torch.author_line import (
+    author_line,
+    author_line_of_traceback,
+    complete_stack_traces,
+)
+from ptychonnx.export.lowering.torch.batch_dependence import fixed_batch, transform_along_batch
 from ptychonnx.export.lowering.torch.complex_arithmetic.real_form import computes_with_complex, real_form
 from ptychonnx.export.lowering.torch.spectral import LOWERING, Lowering, lower_spectral
+from ptychonnx.export.lowering.torch.symbolic_batch import SymbolicBatch
 from ptychonnx.export.lowering.torch.translations import TRANSLATIONS
 from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
 from ptychonnx.runtime.errors import UnsupportedError, first_line
@@ -134,7 +140,7 @@ def convert_lowered(
     module = lowering.module.requires_grad_(False)
     kinds = [LOWERING] if lowering.layers else []
     try:
-        with captured_output() as printed, real_resampling():
+        with captured_output() as printed, real_resampling(), complete_stack_traces(), SymbolicBatch():
             if computes_with_complex(module, example):
                 shapes = None if batch else dynamic_batch(module, len(example), shared)
                 module = real_form(module, example, shapes)
@@ -155,22 +161,17 @@ def convert_lowered(
         raise
     except Exception as error:  # the module and the exporter may raise anything
         logger.debug("%s", printed.getvalue())
-        line = None if batch else transform_along_batch(lowering.module, example, shared)
-        if batch or (line is None and "batch" not in str(error)):
+        why = None if batch else _cause_in_batch(lowering.module, module, example, shared)
+        if why is None:
             raise UnsupportedError(
                 f"the torch exporter cannot convert this module: {reason(error)}"
             ) from error
-        why = (
-            f"it transforms or shifts along the batch at {line}"
-            if line
-            else f"torch fixes its batch, as for kron or a mean over the batch: {reason(error)}"
-        )
-        raise UnsupportedError(
-            f"the torch exporter cannot convert this module for any batch: {why}; "
-            "--batch N exports it for batches of N alone"
-        ) from error
+        raise UnsupportedError(_for_any_batch(why)) from error
     assert program is not None
     model = program.model_proto
+    if not batch and _has_fixed_batch(model.graph, shared):
+        why = _cause_in_batch(lowering.module, module, example, shared)
+        raise UnsupportedError(_for_any_batch(why or "torch fixes its batch"))
     if len(model.graph.output) != len(outputs):
         raise UnsupportedError(
             f"the module returns {len(model.graph.output)} outputs, expected {len(outputs)}"
@@ -179,6 +180,39 @@ def convert_lowered(
     name_outputs(model.graph, outputs)
     exporter = f"torch.onnx {version('torch').split('+')[0]}"
     return Converted(model, exporter, " and ".join(kinds) or "none", lowering.layers, lowering.notes)
+
+
+def _cause_in_batch(
+    module: nn.Module, lowered: nn.Module, example: Sequence[Tensor], shared: Sequence[bool]
+) -> str | None:
+    """What keeps a module from batches of any size, with the author's line; None if nothing does."""
+    with captured_output(), SymbolicBatch():
+        if line := transform_along_batch(module, example, shared):
+            return f"it transforms or shifts along the batch at {line}"
+        return next(
+            (
+                cause
+                for one in ([module] if lowered is module else [module, lowered])
+                if (cause := fixed_batch(one, example, dynamic_batch(one, len(example), shared)))
+            ),
+            None,
+        )
+
+
+def _for_any_batch(why: str) -> str:
+    return (
+        f"the torch exporter cannot convert this module for any batch: {why}; "
+        "--batch N exports it for batches of N alone"
+    )
+
+
+def _has_fixed_batch(graph: onnx.GraphProto, shared: Sequence[bool]) -> bool:
+    """Whether an input that has a batch takes one size of it alone."""
+    inputs = zip(graph.input, shared or (False,) * len(graph.input), strict=False)
+    return any(
+        not is_shared and value.type.tensor_type.shape.dim[0].HasField("dim_value")
+        for value, is_shared in inputs
+    )
 
 
 def dynamic_batch(module: nn.Module, count: int, shared: Sequence[bool] = ()) -> tuple:
@@ -194,7 +228,7 @@ def dynamic_batch(module: nn.Module, count: int, shared: Sequence[bool] = ()) ->
 
 
 def reason(error: BaseException) -> str:
-    """The first cause of `error`, with the dotted path of the layer and the line that were exported, if they are known.
+    """The first cause of `error`, with operator, layer and line that were exported, and a way out, if they are known.
 
     The message of the exporter is general advice in many lines. The cause is in the exception that it was raised
     from, and the layer is in the node that was being translated.
@@ -204,23 +238,24 @@ def reason(error: BaseException) -> str:
         chain.append(chain[-1].__cause__)
     text = re.sub(r"[.!]* For more information, run with .*", "", first_line(chain[-1]))
     nodes = [node for one in reversed(chain) for node in _nodes(one.__traceback__)]
-    if not nodes:
-        return f"{text}{_author_frame(chain[-1])}"
-    place = f" at {line}" if (line := author_line(nodes[0])) else ""
+    line = author_line(nodes[0]) if nodes else author_line_of_traceback(chain[-1].__traceback__)
+    way_out = "compute it outside of the module, or from other operators"
     if operator := re.match(r"No ONNX function found for <OpOverload\(op='([^']+)'", text):
-        way_out = "compute it outside of the module, or from other operators"
-        text = f"No ONNX function found for {operator[1]}{place}; {way_out}"
-    else:
-        text += place
+        text = f"No ONNX function found for {operator[1]}"
+    elif "SymbolicTensor" in text:  # an attribute of ONNX is a number
+        text = f"{_operator(nodes)} needs a number that depends on the batch here"
+        way_out = "--batch N exports it for batches of N alone"
+    elif "data-dependent" in text or isinstance(chain[-1], DataDependentOutputException):
+        text = f"{text}: the module decides by values of its input"
+        way_out = "choose between results with torch.where"
+    if line:
+        text += f" at {line}; {way_out}"
     path = next((path for node in nodes if (path := _path(node))), None)
     return f"layer {path}: {text}" if path else text
 
 
-def _author_frame(error: BaseException) -> str:
-    """The innermost line of the author's code that an exception went through, in words."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if not re.search(r"/(torch|site-packages)/", frame.filename)]
-    return f" at {ours[-1].filename.rpartition('/')[2]}:{ours[-1].lineno} `{ours[-1].line}`" if ours else ""
+def _operator(nodes: Sequence[torch.fx.Node]) -> str:
+    return str(nodes[0].target).removesuffix(".default") if nodes else "an operator"
 
 
 def _path(node: torch.fx.Node) -> str | None:

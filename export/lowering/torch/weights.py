@@ -16,7 +16,7 @@ from ptychonnx.runtime.errors import InputError, first_line
 
 __all__ = ["load_weights"]
 
-# What trainers and compilers put before the names of weights.
+# What trainers and compilers put before the names of weights, with others next to them.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
 # Counts of batches have no effect after training, and older files lack them.
 _OPTIONAL = "num_batches_tracked"
@@ -159,8 +159,11 @@ def _without_prefixes(place: str, tensors: Mapping[str, Tensor]) -> Iterator[_St
     removed = ""
     while True:
         yield _State(place, removed, tensors)
-        prefix = next((one for one in _PREFIXES if all(name.startswith(one) for name in tensors)), None)
-        if prefix is None:
+        prefix = "".join(next(iter(tensors)).partition(".")[:2])
+        if not (
+            prefix.endswith(".")
+            and all(len(name) > len(prefix) and name.startswith(prefix) for name in tensors)
+        ):
             break
         removed += prefix
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}

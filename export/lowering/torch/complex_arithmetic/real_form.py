@@ -49,6 +49,7 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
     NotLowered,
     is_complex,
 )
+from ptychonnx.export.lowering.torch.symbolic_batch import SymbolicBatch
 from ptychonnx.runtime.errors import UnsupportedError, first_line
 
 __all__ = ["RealForm", "computes_with_complex", "real_form"]
@@ -92,8 +93,7 @@ def real_form(module: nn.Module, example: Sequence[Tensor], dynamic_shapes: Any)
     UnsupportedError
         If an operator has no real form; the message names it and the line of the author's code.
     """
-    # Paths of opt_einsum are found for numbers, which would fix the batch.
-    with torch.backends.opt_einsum.flags(enabled=False):
+    with SymbolicBatch():
         program = torch.export.export(module, tuple(example), dynamic_shapes=dynamic_shapes, strict=False)
     program = _decomposed(program)
     lowered = RealForm(program).eval()
