@@ -95,7 +95,7 @@ def fixed_batch(module: nn.Module, example: Sequence[Tensor], dynamic_shapes: An
             operator = next((name.strip("_") for name in calls.running), "Python code")
             line = running_author_line()
             place = f" at {line}" if line else ""
-            places.append(f"{operator}{place} needs the batch as a number")
+            places.append(f"{operator} needs the batch as a number{place}")
         original(self, symbol, value, message)
 
     # torch says that the batch is fixed, but not where.

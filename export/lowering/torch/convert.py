@@ -243,7 +243,7 @@ def reason(error: BaseException) -> str:
     if operator := re.match(r"No ONNX function found for <OpOverload\(op='([^']+)'", text):
         text = f"No ONNX function found for {operator[1]}"
     elif "SymbolicTensor" in text:  # an attribute of ONNX is a number
-        text = f"{_operator(nodes)} needs a number that depends on the batch here"
+        text = f"{_operator(nodes)} has an attribute that depends on the batch"
         way_out = "--batch N exports it for batches of N alone"
     elif "data-dependent" in text or isinstance(chain[-1], DataDependentOutputException):
         text = f"{text}: the module decides by values of its input"

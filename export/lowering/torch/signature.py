@@ -18,9 +18,14 @@ from ptychonnx.export.lowering.module_input import (
     output_names,
 )
 from ptychonnx.export.lowering.torch.arguments import Arguments
+from ptychonnx.export.lowering.torch.author_line import author_line_of_traceback
 from ptychonnx.runtime.errors import InputError, UnsupportedError, first_line
 
 __all__ = ["OUTPUT", "ModuleInput", "ModuleOutput", "RealValuedModule", "module_outputs"]
+
+
+# Way out for a module that runs in one batch and not in another.
+_FIXED = "; --batch N exports it for batches of N alone"
 
 
 class RealValuedModule(nn.Module):
@@ -78,7 +83,7 @@ def module_outputs(
     outputs = _run(module, arguments, example)
     _refuse_random(module, arguments, example, outputs)
     batch = _batch_of(arguments, example)
-    others = outputs if larger is None else _run(module, arguments, larger)
+    others = outputs if larger is None else _run(module, arguments, larger, _FIXED)
     other_batch = batch if larger is None else _batch_of(arguments, larger)
     if [path for path, _ in outputs] != [path for path, _ in others]:
         raise UnsupportedError("the module returns other outputs for another batch, expected the same ones")
@@ -99,7 +104,7 @@ def _batch_of(arguments: Arguments, tensors: Sequence[Tensor]) -> int | None:
 
 
 def _run(
-    module: nn.Module, arguments: Arguments, tensors: Sequence[Tensor]
+    module: nn.Module, arguments: Arguments, tensors: Sequence[Tensor], way_out: str = ""
 ) -> list[tuple[tuple[Any, ...], Tensor]]:
     try:
         with torch.inference_mode(), warnings.catch_warnings():
@@ -112,8 +117,10 @@ def _run(
             list(tensor.shape[:-1] if one.complex_values else tensor.shape)
             for one, tensor in zip(arguments.inputs.values(), tensors, strict=True)
         ]
+        line = author_line_of_traceback(error.__traceback__)
+        why = f"{first_line(error)}{f' at {line}' if line else ''}{way_out}"
         raise InputError(
-            f"the module does not run on inputs of shape {', '.join(map(str, shapes))}: {first_line(error)}"
+            f"the module does not run on inputs of shape {', '.join(map(str, shapes))}: {why}"
         ) from error
 
 
