@@ -26,7 +26,7 @@ class KeepsBatch(nn.Module):
             "complex_kron": torch.kron(spectrum[:, 0], MATRIX.to(torch.complex64)),
             "along": torch.take_along_dim(x, ranks, -1),
             "along_constant": x.take_along_dim(torch.tensor([[[2, 0, 1]]]), 2),
-            "along_flat": torch.take_along_dim(x, ranks[:, 0]),
+            "along_flat": torch.take_along_dim(x, ranks),
             "steps": x.diff(dim=-2),
             "centred": spectrum - spectrum.mean(0, keepdim=True),
             "mean": spectrum.mean(),
