@@ -70,6 +70,8 @@ def _diff(input: Tensor, n: int = 1, dim: int = -1) -> Any:
 
 def _einsum(*operands: Any) -> Tensor:
     # Paths of opt_einsum are found for numbers.
+    if not torch.backends.opt_einsum.enabled:
+        return torch.einsum(*operands)
     with torch.backends.opt_einsum.flags(enabled=False):
         return torch.einsum(*operands)
 
