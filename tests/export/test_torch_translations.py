@@ -55,7 +55,11 @@ def medians(x):
     return (*x.median(-1), *x[..., :9].median(2, keepdim=True))
 
 
-@pytest.mark.parametrize("function", [copies, antialiased, medians])
+def extremes(x):
+    return x.amax(), x.amin(), x.amin((1, 2)), x.amax(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("function", [copies, antialiased, medians, extremes])
 def test_translations_agree_with_torch(function):
     x = np.random.default_rng(0).normal(size=(3, 2, 14, 10)).astype(np.float32)
     expected = Translated(function)(torch.from_numpy(x))

@@ -242,8 +242,8 @@ def reason(error: BaseException) -> str:
     way_out = "compute it outside of the module, or from other operators"
     if operator := re.match(r"No ONNX function found for <OpOverload\(op='([^']+)'", text):
         text = f"No ONNX function found for {operator[1]}"
-    elif "SymbolicTensor" in text:  # an attribute of ONNX is a number
-        text = f"{_operator(nodes)} has an attribute that depends on the batch"
+    elif "SymbolicTensor" in text and nodes and any(map(_is_symbol, nodes[0].all_input_nodes)):
+        text = f"{str(nodes[0].target).removesuffix('.default')} has an attribute that depends on the batch"
         way_out = "--batch N exports it for batches of N alone"
     elif "data-dependent" in text or isinstance(chain[-1], DataDependentOutputException):
         text = f"{text}: the module decides by values of its input"
@@ -254,8 +254,8 @@ def reason(error: BaseException) -> str:
     return f"layer {path}: {text}" if path else text
 
 
-def _operator(nodes: Sequence[torch.fx.Node]) -> str:
-    return str(nodes[0].target).removesuffix(".default") if nodes else "an operator"
+def _is_symbol(node: torch.fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.SymInt)
 
 
 def _path(node: torch.fx.Node) -> str | None:

@@ -28,6 +28,16 @@ def _hypot(x, y):  # type: ignore[no-untyped-def]
     return onnx_operators.Sqrt(onnx_operators.Add(*squares))
 
 
+def _extreme(operator: Callable) -> Callable:
+    """``amax`` and ``amin``, also without axes, which the exporter fails on."""
+
+    def extreme(self, dim: Sequence[int] = (), keepdim: bool = False):  # type: ignore[no-untyped-def]
+        axes = [onnx_operators.Constant(value_ints=list(dim))] if dim else []
+        return operator(self, *axes, keepdims=int(keepdim))
+
+    return extreme
+
+
 def _median(self, dim: int = -1, keepdim: bool = False):  # type: ignore[no-untyped-def]
     """``median`` along an axis: the lower of two middle values, which the exporter lacks."""
     size = self.shape[dim]
@@ -76,6 +86,8 @@ TRANSLATIONS: dict[Callable, Callable] = {
     torch.ops.aten.copy.default: _copy,
     torch.ops.prims.hypot.default: _hypot,
     torch.ops.aten.median.dim: _median,
+    torch.ops.aten.amax.default: _extreme(onnx_operators.ReduceMax),
+    torch.ops.aten.amin.default: _extreme(onnx_operators.ReduceMin),
     torch.ops.aten._upsample_bicubic2d_aa.default: _resampling(torch.ops.aten._upsample_bicubic2d_aa.default),
     torch.ops.aten._upsample_bilinear2d_aa.default: _resampling(
         torch.ops.aten._upsample_bilinear2d_aa.default
