@@ -117,6 +117,18 @@ def test_examples_in_containers_are_taken_from_python_and_verified_on(tmp_path):
     assert found["y_out"].tolist() == [[6, 6, 6]] * 2
 
 
+class TakesKeywords(nn.Module):
+    def forward(self, x, *, y):
+        return x + 2 * y
+
+
+def test_a_dictionary_from_python_holds_keyword_arguments(tmp_path):
+    out = tmp_path / "keywords.onnx"
+    ptychonnx.export_module(TakesKeywords(), {"y": torch.rand(2, 3), "x": (3,)}, out)
+    found = run(out, {"x": np.ones((4, 3), np.float32), "y": np.full((4, 3), 3, np.float32)})
+    assert found["output"].tolist() == [[7, 7, 7]] * 4
+
+
 def test_a_dictionary_is_keywords_or_one_argument():
     inputs = [read_input("batch.x=3"), read_input("batch.y=3")]
     (batch,) = bind_arguments(TakesBatch(), inputs).keywords.values()

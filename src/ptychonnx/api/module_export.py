@@ -126,7 +126,7 @@ def export_module(
     def described(leaf: Any) -> Any:
         return _module_input(leaf, first) if _is_leaf(leaf) else leaf
 
-    positional, keywords = replace_leaves((tuple(positional), keywords), _is_leaf, described)
+    positional, keywords = replace_leaves((positional, keywords), _is_leaf, described)
     return exporting.export_module(
         module,
         positional,
