@@ -53,7 +53,7 @@ def complete_stack_traces() -> Iterator[None]:
     def kept(self: TracerBase, stack: StackSummary) -> StackSummary:
         return StackSummary.from_list(_author_frames(stack))
 
-    TracerBase._filter_traceback_frames = kept  # type: ignore[method-assign]
+    TracerBase._filter_traceback_frames = kept  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import sympy
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -90,7 +89,7 @@ def fixed_batch(module: nn.Module, example: Sequence[Tensor], dynamic_shapes: An
     calls = _Calls()
     original = ShapeEnv._set_replacement
 
-    def noted(self: ShapeEnv, symbol: Any, value: sympy.Expr, message: str) -> None:
+    def noted(self: ShapeEnv, symbol: Any, value: Any, message: str) -> None:
         if value.is_number and not places:
             operator = next((name.strip("_") for name in calls.running), "Python code")
             line = running_author_line()
@@ -99,7 +98,7 @@ def fixed_batch(module: nn.Module, example: Sequence[Tensor], dynamic_shapes: An
         original(self, symbol, value, message)
 
     # torch says that the batch is fixed, but not where.
-    ShapeEnv._set_replacement = noted  # type: ignore[method-assign]
+    ShapeEnv._set_replacement = noted  # type: ignore[assignment, method-assign]
     try:
         with calls, torch.no_grad():
             torch.export.export(module, tuple(example), dynamic_shapes=dynamic_shapes, strict=False)
