@@ -303,6 +303,17 @@ def test_probes_of_other_programs(probe, tmp_path, name):
     np.testing.assert_allclose(read_probe(tmp_path / name), probe, rtol=1e-6)
 
 
+def test_a_probe_in_the_corners_of_its_window_is_named(scan, probe, tmp_path):
+    write_scan(tmp_path / "s.npz", scan)
+    np.save(tmp_path / "shifted.npy", np.fft.fftshift(probe, axes=(-2, -1)))
+    np.save(tmp_path / "whole.npy", probe)
+    lines = []
+    read_scan(tmp_path / "s.npz", probe=tmp_path / "whole.npy", log=lines.append)
+    assert not any(line.startswith("probe:") for line in lines)
+    read_scan(tmp_path / "s.npz", probe=tmp_path / "shifted.npy", log=lines.append)
+    assert any("outside the middle of its window: was it stored without fftshift?" in line for line in lines)
+
+
 def test_files_without_a_probe_are_refused(tmp_path):
     np.save(tmp_path / "text.npy", np.full((1, 8, 8), b"1", "S8"))
     fields = np.zeros((1, 8, 8), dtype=[("real", "<f8"), ("imag", "<f8")])

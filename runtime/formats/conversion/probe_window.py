@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.frames import FramePlan
 
-__all__ = ["fitted_probe", "probe_of_size", "resampled_probe", "share_in_middle"]
+__all__ = ["corner_note", "fitted_probe", "probe_of_size", "resampled_probe", "share_in_middle"]
+
+# Share of its power that a probe has in the middle quarter of its window, once it is there.
+_CONCENTRATED = 0.6
 
 
 def probe_of_size(
@@ -74,6 +77,17 @@ def share_in_middle(probe: NDArray[np.complexfloating], size: int) -> float:
     """Share of the power of a probe [modes, N, N] in the middle `size` x `size` pixels of its window."""
     power = np.abs(probe.astype(np.complex128)) ** 2
     return float(_middle(power, size).sum() / power.sum())
+
+
+def corner_note(probe: NDArray[np.complexfloating]) -> str:
+    """A line for the user if a probe [modes, N, N] is bright in the corners of its window, as the FFT leaves it."""
+    side = probe.shape[-1] // 2
+    if side == 0 or not probe.any() or not np.isfinite(probe).all():
+        return ""
+    here, shifted = (share_in_middle(wave, side) for wave in (probe, np.fft.fftshift(probe, axes=(-2, -1))))
+    if shifted < _CONCENTRATED or here > shifted / 2:
+        return ""
+    return f"probe: {1 - here:.0%} of its power is outside the middle of its window: was it stored without fftshift?"
 
 
 def _middle(image: NDArray, size: int) -> NDArray:
