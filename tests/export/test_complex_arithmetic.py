@@ -442,7 +442,8 @@ def test_what_reaches_along_the_batch_is_refused_in_one_line(function):
             return function(x)
 
     with pytest.raises(
-        UnsupportedError, match=r"along the batch at test_complex_arithmetic.py:\d+ `.*`; --batch N exports"
+        UnsupportedError,
+        match=r"along the batch at test_complex_arithmetic.py:\d+ `.*`, called at .*; --batch N exports",
     ) as error:
         convert_module(AlongBatch(), np.ones((1, 4), np.float32))
     assert "\n" not in str(error.value)
