@@ -185,15 +185,29 @@ def draw(documents: Sequence[Row], path: Path) -> None:
         for document in documents
         for photons in sorted({scan["photons"] for scan in document["scans"]}, reverse=True)
     ]
-    figure = Figure(figsize=(13.0, 0.9 + 2.5 * len(lines)), layout="constrained")
-    axes = figure.subplots(len(lines), len(OBJECTS), squeeze=False)
+    # Times that no scan of a line has reached are left out.
+    times = [
+        [
+            epochs
+            for epochs in TIMES
+            if any(
+                best_within(scan["methods"], epochs)
+                for scan in document["scans"]
+                if scan["photons"] == photons
+            )
+        ]
+        for document, photons in lines
+    ]
+    heights = [len(rows) + 1 for rows in times]
+    figure = Figure(figsize=(13.0, 1.0 + 0.42 * sum(heights)), layout="constrained")
+    axes = figure.subplots(len(lines), len(OBJECTS), squeeze=False, height_ratios=heights)
     used: set[str] = set()
     for (line, (document, photons)), (column, kind) in itertools.product(
         enumerate(lines), enumerate(OBJECTS)
     ):
         axis = axes[line, column]
         scans = [scan for scan in document["scans"] if (scan["object"], scan["photons"]) == (kind, photons)]
-        used |= _panel(axis, scans, sorted({scan["step"] for scan in document["scans"]}))
+        used |= _panel(axis, scans, sorted({scan["step"] for scan in document["scans"]}), times[line])
         axis.set_title(
             f"{kind}, {photons:.0e} photons, N = {document['conditions']['n']}".replace("e+0", "e"),
             fontsize=10,
@@ -201,8 +215,8 @@ def draw(documents: Sequence[Row], path: Path) -> None:
         last = [scan["methods"]["rPIE"][-1] for scan in document["scans"]]
         epoch = float(np.median([point["seconds"] / point["epochs"] for point in last]))
         axis.set_yticks(
-            range(len(TIMES)),
-            [f"{epochs} ({epochs * epoch:.2g} s)" for epochs in TIMES] if column == 0 else [],
+            range(len(times[line])),
+            [f"{epochs} ({epochs * epoch:.2g} s)" for epochs in times[line]] if column == 0 else [],
         )
         if column == 0:
             axis.set_ylabel("time allowed\n(epochs of rPIE)")
@@ -213,11 +227,11 @@ def draw(documents: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _panel(axis: Axes, scans: Sequence[Row], steps: Sequence[int]) -> set[str]:
+def _panel(axis: Axes, scans: Sequence[Row], steps: Sequence[int], times: Sequence[int]) -> set[str]:
     """Fill a panel with the best method of each raster step and time; the names of these methods."""
     used = set()
-    panel = np.ones((len(TIMES), len(steps), 3))
-    for (row, epochs), (place, step) in itertools.product(enumerate(TIMES), enumerate(steps)):
+    panel = np.ones((len(times), len(steps), 3))
+    for (row, epochs), (place, step) in itertools.product(enumerate(times), enumerate(steps)):
         scores = summary([scan for scan in scans if scan["step"] == step], epochs)
         if not scores:
             continue

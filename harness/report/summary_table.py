@@ -66,18 +66,13 @@ def summary_columns(evaluation: Evaluation) -> list[Column]:
     return [
         *columns,
         Column(
-            "all light",
             "misfit",
+            "",
             True,
-            "how well object and probe explain the patterns, without a reference; 0 is best",
+            "how well object and probe explain the patterns, without a reference; 0 is best; small print: the same for "
+            "the light scattered past the direct beam, and the verdict on both",
         ),
-        Column(
-            "scattered",
-            "misfit",
-            False,
-            "the same for the light past the direct beam, which fine structure scatters, and the verdict on both",
-        ),
-        Column("ms", "", True, "milliseconds per pattern, stitching not included"),
+        Column("ms", "", False, "milliseconds per pattern, stitching not included"),
     ]
 
 
@@ -90,7 +85,9 @@ def summary_lines(evaluation: Evaluation) -> list[Line]:
             cells = [cell for name in QUANTITIES for cell in metric_cells(result, name, intervals).values()]
             if _has_halves(evaluation):
                 cells += halves_cells(result)
-            cells += [*misfit_cells(result), speed_cell(result)]
+            misfit, scattered = misfit_cells(result)
+            both = Cell(misfit.text, f"{scattered.text} {scattered.small}", misfit.sort)
+            cells += [both if result.misfit else misfit, speed_cell(result)]
             lines.append(
                 Line(row.label, _note(row, result), scan, result.collapsed, parity_cell(row), tuple(cells))
             )

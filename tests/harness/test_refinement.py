@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+import ptychonnx
 from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, has_settled, refine
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
@@ -160,3 +161,16 @@ def test_what_cannot_be_iterated_on_is_refused_before_anything_runs(run, blurred
 def test_a_study_passes_the_iterations_on(tmp_path):
     plan = plan_lines(["fno"], tmp_path, evaluate_options=["--iterations", "5"])
     assert "--iterations 5" in " ".join(plan.evaluation)
+
+
+def test_epochs_that_a_caller_ends_leave_the_object_so_far(blurred, few):
+    seen = []
+
+    def until(misfits):
+        seen.append(len(misfits))
+        return len(misfits) == 2
+
+    ended = ptychonnx.reconstruct(blurred, few, refine=30, until=until)
+    assert seen == [1, 2]
+    assert ended.refinement.startswith("2 epochs of rPIE")
+    np.testing.assert_allclose(ended.object, ptychonnx.reconstruct(blurred, few, refine=2).object, atol=1e-4)
