@@ -88,5 +88,7 @@ def _depends_on_batch(native: NativeModule, kind: VerificationInputs) -> bool:
 
 
 def _close(one: NDArray, other: NDArray) -> bool:
+    if one.shape != other.shape:
+        return False
     largest = np.abs(other[np.isfinite(other)].astype(np.float64)).max(initial=0)
     return np.allclose(one, other, rtol=0, atol=1e-3 * float(largest), equal_nan=True)
