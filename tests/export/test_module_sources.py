@@ -122,3 +122,6 @@ def test_weights_that_do_not_fit_are_refused_by_name(network, tmp_path):
     path.write_bytes(b"junk")
     with pytest.raises(InputError, match="not a state dictionary"):
         load_weights(network, path)
+    torch.jit.save(torch.jit.script(network), path)
+    with pytest.raises(InputError, match=r"it is a TorchScript; save its state_dict\(\) instead"):
+        load_weights(network, path)

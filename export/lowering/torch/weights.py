@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,12 +123,17 @@ def _read(path: Path) -> Any:
         return _read_safetensors(path)
     try:
         # Functions and classes in the settings that neuraloperator stores with the tensors of its models.
-        with torch.serialization.safe_globals([nn.functional.gelu, SpectralConv]):
+        with torch.serialization.safe_globals([nn.functional.gelu, SpectralConv]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise a dozen different types
         reason = first_line(error)
         if isinstance(error, pickle.UnpicklingError):
             reason = "it holds objects whose code would have to be run; save module.state_dict() instead"
+        elif "TorchScript" in reason:
+            reason = "it is a TorchScript; save its state_dict() instead"
+        elif reason.isdigit():  # a byte that no pickle begins with
+            reason = "it was not written by torch.save"
         raise InputError(f"{path}: not a state dictionary that holds tensors only ({reason})") from error
 
 
