@@ -253,7 +253,7 @@ def test_the_command_line(lines_scan, noisy_network, tmp_path, run):
     code, out, _ = run(*arguments, "--object", f"Pty Chi={path}", "--object", f"other={path}")
     assert code == 0
     assert "Pty Chi" in out
-    assert "0.000 good" in out
+    assert ".000/.000 good" in out
     assert list(json.loads((tmp_path / "m.json").read_text())["rows"]) == ["Pty Chi", "other"]
     for wrong, message in (
         (["--object", str(path)], "expected LABEL=FILE"),

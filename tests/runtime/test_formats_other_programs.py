@@ -371,6 +371,26 @@ def test_an_object_of_ptypy_is_a_reference(scan, truth, tmp_path):
     np.testing.assert_allclose(reference.origin, (0, 0), atol=1e-2)
 
 
+def test_several_layers_or_objects_of_ptypy_are_refused(scan, truth, tmp_path):
+    """Taking the first would judge another object than the one that explains the patterns."""
+    geometry = {"_origin": np.full(2, -0.5 * PIXEL), "_psize": np.full(2, PIXEL)}
+
+    def written(name, objects):
+        content = {
+            f"content__obj__{storage}__{key}": value
+            for storage, data in objects.items()
+            for key, value in {"data": data, **geometry}.items()
+        }
+        return hdf5(tmp_path / name, **content)
+
+    written("layers.ptyr", {"SMFG00": np.stack([truth, truth])})
+    with pytest.raises(InputError, match=r"layers.ptyr: has an object \(2, .*expected one layer"):
+        read_reference(tmp_path / "layers.ptyr", scan)
+    written("two.ptyr", {"SMFG00": truth[None], "SMFG01": truth[None]})
+    with pytest.raises(InputError, match=r"two.ptyr: has 2 objects \(SMFG00, SMFG01\), expected one"):
+        read_reference(tmp_path / "two.ptyr", scan)
+
+
 def shelves_file(path, truth, scan, from_middle):
     """A reconstruction of PtychoShelves: corners of windows, (x, y) in pixels."""
     corners = scan.positions - scan.size // 2

@@ -144,12 +144,14 @@ def _from_ptychodus(file: HDF5File, scan: Scan) -> Reference:
 
 
 def _from_ptypy(file: HDF5File, scan: Scan) -> Reference:
-    storage = f"{_PTYPY}/{next(iter(file.names(_PTYPY)), '*')}"
+    storages = file.names(_PTYPY)
+    if len(storages) > 1:
+        raise InputError(f"{file.path}: has {len(storages)} objects ({', '.join(storages)}), expected one")
+    storage = f"{_PTYPY}/{next(iter(storages), '*')}"
     whole = file.complex("complex [layers, rows, columns]", f"{storage}/data")
     sides = file.real("(row, column) in metres", f"{storage}/_psize").astype(np.float64).reshape(-1)
     edge = file.real("(row, column) in metres", f"{storage}/_origin").astype(np.float64).reshape(-1)
-    if whole.ndim == 3:
-        whole = whole[0]
+    whole = _only_layer(whole, file.path)
     if sides.shape != (2,) or edge.shape != (2,) or not (sides > 0).all():
         raise InputError(
             f"{file.path}: {storage} has _psize {sides} and _origin {edge}, expected (row, column) each"
@@ -185,13 +187,21 @@ def _from_cdtools(file: HDF5File, scan: Scan) -> Reference:
 
 
 def _from_tike(archive: Archive, scan: Scan) -> Reference:
-    whole = complex_array(archive, "psi", "complex [rows, columns]")
-    while whole.ndim > 2 and len(whole) == 1:
-        whole = whole[0]
+    whole = _only_layer(complex_array(archive, "psi", "complex [rows, columns]"), archive.path)
     if "scan" not in archive:
         raise UnplacedObject(f"{archive.path}: no key 'scan', expected tike's positions next to 'psi'")
     corners = real_array(archive, "scan", "corners (row, column) in pixels [n, 2]").astype(np.float64)
     return _at_corners(archive.path, whole, corners[0] if corners.ndim == 3 else corners, scan)
+
+
+def _only_layer(layers: NDArray, path: Path) -> NDArray:
+    """An object [rows, columns] without the axes of its layers or modes; refused if there are several."""
+    whole = layers
+    while whole.ndim > 2 and len(whole) == 1:
+        whole = whole[0]
+    if whole.ndim != 2:
+        raise InputError(f"{path}: has an object {layers.shape}, expected one layer [rows, columns]")
+    return whole
 
 
 def _at_corners(path: Path, whole: NDArray, corners: NDArray[np.float64], scan: Scan) -> Reference:
