@@ -55,11 +55,6 @@ def check_plausible(
             f"{path}: {positions_key} spans {span:.2g} pixels of the object, expected a scan: are the positions in "
             "another unit? --positions-unit"
         )
-    if pixel_size is not None and span * pixel_size > _LARGEST_SPAN:
-        raise InputError(
-            f"{path}: {positions_key} spans {span * pixel_size:.3g} m, expected at most {_LARGEST_SPAN:g} m: are the "
-            "positions in another unit? --positions-unit, --pixel-size"
-        )
     away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
     farthest = int(np.argmax(away))
     spread = float(np.quantile(away, 0.9)) if len(away) >= 10 else float(np.sort(away)[-2])
@@ -67,6 +62,11 @@ def check_plausible(
         raise InputError(
             f"{path}: {positions_key}[{farthest}] is {away[farthest]:.3g} pixels away from the others, expected all "
             f"within {spread:.3g}: is it an outlier?"
+        )
+    if pixel_size is not None and span * pixel_size > _LARGEST_SPAN:
+        raise InputError(
+            f"{path}: {positions_key} spans {span * pixel_size:.3g} m, expected at most {_LARGEST_SPAN:g} m: are the "
+            "positions in another unit? --positions-unit, --pixel-size"
         )
 
 
