@@ -55,12 +55,15 @@ def zoo_names() -> list[str]:
 def zoo_path(name: str) -> Path:
     """Return the path of a trained network that comes with ptychonnx.
 
-    Raises InputError if the zoo has no network of that name.
-
     Parameters
     ----------
     name
         One of `zoo_names`, such as ``pinn_hybrid``.
+
+    Raises
+    ------
+    InputError
+        If the zoo has no network of that name.
 
     Examples
     --------
