@@ -152,7 +152,6 @@ def main() -> None:
         "artifact": {arguments.artifact.stem: file_sha256(arguments.artifact)},
         "seconds": arguments.seconds,
         "training": {"batch": 8, "overlap": 4, "learning_rate": 1e-3},
-        "processor": processor(),
     }
     document = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
     if {name: document.get(name) for name in conditions} != conditions:
@@ -172,7 +171,7 @@ def main() -> None:
             name, function = measure[method]
             if name in known or time.monotonic() > ends:
                 continue
-            known |= function()
+            known |= {name: {**figures, "processor": processor()} for name, figures in function().items()}
             print(place, name, known[name], flush=True)
             document["beams"] = [beams[number] for number in sorted(beams) if beams[number]["methods"]]
             write_text(arguments.out, json.dumps(document, indent=1) + "\n")

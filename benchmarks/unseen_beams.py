@@ -152,7 +152,6 @@ def main() -> None:
         "artifacts": {path.stem: file_sha256(path) for path in arguments.artifacts},
         "seed": seed,
         "patterns": grid**2,
-        "processor": processor(),
         "threads": arguments.threads,
     }
     document = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
@@ -166,11 +165,13 @@ def main() -> None:
             if number not in (arguments.row or range(len(rows))):
                 continue
             known = rows[number]["methods"]
+            new: Row = {}
             for name, session in sessions.items():
                 if name not in known:
-                    known.update(network_methods(name, session, scan))
+                    new |= network_methods(name, session, scan)
             if f"rPIE, {arguments.epochs} epochs" not in known:
-                known.update(rpie_method(arguments.epochs, first, scan))
+                new |= rpie_method(arguments.epochs, first, scan)
+            known |= {name: {**figures, "processor": processor()} for name, figures in new.items()}
             write_text(arguments.out, json.dumps(document, indent=1) + "\n")
             print(table, number, flush=True)
 
