@@ -17,7 +17,7 @@ from ptychonnx.runtime.scan.grouping import group_offsets, nearest_groups
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.overlap_consistency import NEIGHBOURS, overlap_disagreement
 from ptychonnx.train.registry import Architecture
-from ptychonnx.train.scan_checks import check_probe_power, check_trainable
+from ptychonnx.train.scan_checks import check_probe_power, check_repeated_patterns, check_trainable
 
 __all__ = ["SCALE_RULE", "ScanBeam", "TrainingData", "combine", "prepare"]
 
@@ -225,6 +225,7 @@ def prepare(
         check_probe_power(scan)
     # Training sees every pattern many times, in any order.
     diffraction = np.asarray(scan.diffraction)
+    check_repeated_patterns(scan.name, diffraction)
     supervised = architecture.supervised or distilled
     labels = _labels(scan) if supervised else None
     channels = network.channels

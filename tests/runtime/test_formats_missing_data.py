@@ -126,7 +126,7 @@ def test_dark_patterns_that_only_reading_shows_are_refused(scan, tmp_path, monke
         file.create_dataset("data", data=dark, chunks=(4, 16, 16), compression="gzip")
         file["positions"] = scan.positions
     back = read_scan(tmp_path / "s.h5", options=MAPPED)
-    with pytest.raises(InputError, match=r"data\[11\] has no photons, expected some: --min-photons 1"):
+    with pytest.raises(InputError, match=r"data\[11\] holds no photons, expected some: --min-photons 1"):
         np.asarray(back.diffraction)
     assert len(read_scan(tmp_path / "s.h5", options=MAPPED.model_copy(update={"min_photons": 1.0}))) == 19
 

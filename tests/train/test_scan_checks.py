@@ -56,6 +56,16 @@ def test_a_position_measured_many_times_trains(tiny_scan):
     assert len(data.train) + len(data.held_out) == 64
 
 
+def test_a_detector_that_stopped_is_named(tiny_scan, caplog):
+    diffraction = tiny_scan.diffraction.copy()
+    diffraction[41:] = diffraction[40]
+    prepared(replace(tiny_scan, diffraction=diffraction))
+    assert "23 of 64 patterns equal the one before (pattern 41 is the first)" in caplog.text
+    diffraction[:] = diffraction[40]
+    with pytest.raises(InputError, match="all 64 patterns are the same"):
+        prepared(replace(tiny_scan, diffraction=diffraction), "baseline")
+
+
 def test_patterns_without_a_photon_are_left_out_and_counted(tiny_scan, caplog, tmp_path):
     pytest.importorskip("lightning")
     dark = [5, 40]

@@ -30,7 +30,7 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
 
     Raises InputError on positions, pixel sizes or wavelengths that no experiment has, or if no pattern holds a photon.
     """
-    where = f"{path}: the patterns"
+    where = f"{path}: diffraction"
     check_plausible(path, "positions", scan.positions, scan.pixel_size, scan.wavelength)
     if note := positions_note(scan.positions, scan.size):
         log(note)
@@ -50,7 +50,7 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
         dark_patterns(scan.diffraction, scan.mask, "amplitude", None, scan.size // 2, where)
     )
     if len(numbers) == len(scan):
-        raise InputError(f"{where}: all {len(numbers)} are without photons, expected some with photons")
+        raise InputError(f"{where}: all {len(numbers)} patterns are without photons, expected some with photons")
     if not len(numbers):
         return scan
     shown = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")

@@ -64,7 +64,7 @@ def refuse_dark(patterns: NDArray, where: str, first: int) -> None:
     lit = patterns.any(axis=(1, 2))
     if not lit.all():
         raise InputError(
-            f"{where}[{first + int(np.argmin(lit))}] has no photons, expected some: --min-photons 1 leaves such "
+            f"{where}[{first + int(np.argmin(lit))}] holds no photons, expected some: --min-photons 1 leaves such "
             "patterns out"
         )
 
