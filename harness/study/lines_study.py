@@ -209,7 +209,14 @@ def _process(command: Command, threads: int | None = None) -> subprocess.Complet
         environment |= dict.fromkeys(_THREADS, str(threads))
         stdout, stderr = subprocess.PIPE, subprocess.STDOUT
     words = [sys.executable, "-m", "ptychonnx.harness.cli", *command]
-    return subprocess.run(words, check=False, env=environment, stdout=stdout, stderr=stderr, text=True)
+    with subprocess.Popen(words, env=environment, stdout=stdout, stderr=stderr, text=True) as child:
+        try:
+            output, _ = child.communicate()
+        except KeyboardInterrupt:
+            # The terminal interrupts the command too, and `subprocess.run` would kill it before it has cleared up.
+            child.wait()
+            raise
+    return subprocess.CompletedProcess(words, child.returncode, output)
 
 
 def _check(command: Command, code: int) -> None:

@@ -35,7 +35,20 @@ def ptychonnx(*arguments: object) -> str:
 def test_the_siemens_star_trains_exports_and_is_recognised(tmp_path):
     pytest.importorskip("lightning")
     run, model = tmp_path / "run", tmp_path / "star.onnx"
-    small = ("--width", 8, "--blocks", 1, "--modes", 16, "--epochs", 1)
+    small = (
+        "--width",
+        8,
+        "--blocks",
+        1,
+        "--modes",
+        16,
+        "--first-steps",
+        4,
+        "--final-steps",
+        2,
+        "--epochs",
+        1,
+    )
     ptychonnx("train", "fno", "--data", STAR, "--out", run, *small)
     ptychonnx("export", run, "--out", model)
     ptychonnx(

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
+import threading
+import time
 
 import pytest
 
+from ptychonnx.harness.study import lines_study
 from ptychonnx.harness.study.lines_study import plan_lines, run_plan
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from ptychonnx.runtime.inference import Session
@@ -154,3 +159,31 @@ def test_a_failure_of_one_network_stops_the_others(tmp_path, monkeypatch):
         run_plan(plan_lines(["cnn", "fno", "hybrid"], tmp_path), announced.append, print, at_once=2)
     # The training that ran beside it ends; nothing begins after the failure.
     assert sorted(line.split()[2] for line in announced) == ["cnn", "fno", "lines"]
+
+
+def test_an_interrupted_study_lets_its_command_clear_up(tmp_path, monkeypatch):
+    command = tmp_path / "command"
+    command.write_text(
+        f"#!{sys.executable}\n"
+        "import os, pathlib, time\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "try:\n"
+        "    (here / 'pid').write_text(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    time.sleep(1)\n"
+        "    (here / 'cleared').touch()\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setattr(lines_study.sys, "executable", str(command))
+
+    def interrupt():
+        while not (started := tmp_path / "pid").is_file() or not started.read_text():
+            time.sleep(0.01)
+        os.kill(int(started.read_text()), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        lines_study._process(["train"])
+    assert (tmp_path / "cleared").is_file()
