@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ptychonnx.export.adoption.interpolation import interpolate, interpolation_matrix
+from ptychonnx.export.adoption.interpolation import interpolate, interpolate_in_graph
 from ptychonnx.export.adoption.step import Argument, Patterns, Step
 
 if TYPE_CHECKING:
@@ -14,25 +15,28 @@ if TYPE_CHECKING:
 
     from ptychonnx.export.graph.editing import GraphTape
 
-__all__ = ["DETECTOR_STEPS"]
+__all__ = ["DETECTOR_STEPS", "crop", "crop_in_graph", "pad", "pad_in_graph"]
 
 # A pattern grows by at most this factor along each axis.
 _LARGEST = 8
 
 
-def _crop(x: Patterns, size: Argument) -> Patterns:
+def crop(x: NDArray, size: Argument) -> NDArray:
+    """The central pixels [..., size, size] of images."""
     start = x.shape[-1] // 2 - size // 2
     return x[..., start : start + size, start : start + size]
 
 
-def _crop_in_graph(tape: GraphTape, value: ir.Value, n: int, size: Argument) -> ir.Value:
+def crop_in_graph(tape: GraphTape, value: ir.Value, n: int, size: Argument) -> ir.Value:
+    """`crop` of images [B, C, n, n] as nodes of a graph."""
     start = n // 2 - size // 2
     for axis in (2, 3):
         value = tape.slice(value, axis, start, start + size)
     return value
 
 
-def _pad(x: Patterns, size: Argument) -> Patterns:
+def pad(x: NDArray, size: Argument) -> NDArray:
+    """Images with zeros around them, [..., size, size]."""
     n = x.shape[-1]
     start = size // 2 - n // 2
     padded = np.zeros((*x.shape[:-2], size, size), x.dtype)
@@ -40,7 +44,8 @@ def _pad(x: Patterns, size: Argument) -> Patterns:
     return padded
 
 
-def _pad_in_graph(tape: GraphTape, value: ir.Value, n: int, size: Argument) -> ir.Value:
+def pad_in_graph(tape: GraphTape, value: ir.Value, n: int, size: Argument) -> ir.Value:
+    """`pad` of images [B, C, n, n] as nodes of a graph."""
     start = size // 2 - n // 2
     end = size - n - start
     return tape.add("Pad", value, tape.integers(0, 0, start, start, 0, 0, end, end))
@@ -64,9 +69,7 @@ def _resample(x: Patterns, size: Argument) -> Patterns:
 
 
 def _resample_in_graph(tape: GraphTape, value: ir.Value, n: int, size: Argument) -> ir.Value:
-    weights = interpolation_matrix(n, size, n / size, n // 2, size // 2)
-    rows = tape.add("MatMul", tape.constant(weights, np.float32), value)
-    return tape.add("MatMul", rows, tape.constant(weights.T, np.float32))
+    return interpolate_in_graph(tape, value, n, size, n / size, n // 2, size // 2)
 
 
 def _roll_in_graph(tape: GraphTape, value: ir.Value, n: int) -> ir.Value:
@@ -75,6 +78,18 @@ def _roll_in_graph(tape: GraphTape, value: ir.Value, n: int) -> ir.Value:
         parts = [tape.slice(value, axis, n // 2, n), tape.slice(value, axis, 0, n // 2)]
         value = tape.add("Concat", *parts, axis=axis)
     return value
+
+
+def _rebin_step(summary: str, total: bool) -> Step:
+    return Step(
+        summary,
+        "factor",
+        lambda x, factor: _rebin(x, factor, total),
+        lambda tape, value, n, factor: _rebin_in_graph(tape, value, factor, total),
+        side=lambda n, factor: n // factor,
+        moves_pixels=True,
+        fits=lambda n, factor: n % factor == 0,
+    )
 
 
 DETECTOR_STEPS: dict[str, Step] = {
@@ -88,8 +103,8 @@ DETECTOR_STEPS: dict[str, Step] = {
     "crop": Step(
         "Keeps a square of this many pixels in the centre.",
         "size",
-        _crop,
-        _crop_in_graph,
+        crop,
+        crop_in_graph,
         side=lambda n, size: size,
         moves_pixels=True,
         keeps_window=True,
@@ -97,31 +112,15 @@ DETECTOR_STEPS: dict[str, Step] = {
     "pad": Step(
         "Adds zeros around the pattern, up to this many pixels.",
         "size",
-        _pad,
-        _pad_in_graph,
+        pad,
+        pad_in_graph,
         side=lambda n, size: size,
         moves_pixels=True,
         keeps_window=True,
         fits=lambda n, size: n <= size <= _LARGEST * n,
     ),
-    "rebin_mean": Step(
-        "Replaces blocks of factor x factor pixels by their mean.",
-        "factor",
-        lambda x, factor: _rebin(x, factor, False),
-        lambda tape, value, n, factor: _rebin_in_graph(tape, value, factor, False),
-        side=lambda n, factor: n // factor,
-        moves_pixels=True,
-        fits=lambda n, factor: n % factor == 0,
-    ),
-    "rebin_sum": Step(
-        "Replaces blocks of factor x factor pixels by their sum.",
-        "factor",
-        lambda x, factor: _rebin(x, factor, True),
-        lambda tape, value, n, factor: _rebin_in_graph(tape, value, factor, True),
-        side=lambda n, factor: n // factor,
-        moves_pixels=True,
-        fits=lambda n, factor: n % factor == 0,
-    ),
+    "rebin_mean": _rebin_step("Replaces blocks of factor x factor pixels by their mean.", total=False),
+    "rebin_sum": _rebin_step("Replaces blocks of factor x factor pixels by their sum.", total=True),
     "resample": Step(
         "Interpolates the pattern to this many pixels of another size; the direct beam stays in the centre.",
         "size",

@@ -58,10 +58,7 @@ def _record_product(tape: GraphTape, node: ir.Node, opset: int) -> None:
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         constant = constant_array(node.inputs[1])
         length = None if constant is None else int(constant.reshape(-1)[0])
-    inverse, onesided = (
-        bool(node.attributes[name].value) if name in node.attributes else False
-        for name in ("inverse", "onesided")
-    )
+    inverse, onesided = (bool(node.attributes.get_int(name, 0)) for name in ("inverse", "onesided"))
     if inverse and onesided and (len(node.inputs) < 2 or node.inputs[1] is None) and isinstance(points, int):
         length = 2 * (points - 1)
     if not isinstance(points, int) or not isinstance(parts, int) or not isinstance(length, int):
@@ -82,7 +79,7 @@ def _record_product(tape: GraphTape, node: ir.Node, opset: int) -> None:
 
 def _axis(node: ir.Node, opset: int, where: str) -> int:
     if opset < _AXIS_AS_INPUT:
-        return int(node.attributes["axis"].value) if "axis" in node.attributes else 1
+        return node.attributes.get_int("axis", 1)
     if len(node.inputs) < 3 or node.inputs[2] is None:
         return -2
     constant = constant_array(node.inputs[2])

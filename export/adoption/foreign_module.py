@@ -38,21 +38,15 @@ def adopt_module(
 ) -> ExportResult:
     """`adopt` for a torch module or a Keras model with its weights; the artifact is compared with the module itself.
 
+    Raises InputError if the module does not run on such patterns, or its outputs are not as specified. Raises
+    UnsupportedError if the module cannot be converted. Raises VerificationError if a check fails; nothing is written.
+
     Parameters
     ----------
     module
         Takes patterns float32 in the layout of the specification. A copy is converted, in evaluation mode.
     source
         Where the module came from, in words.
-
-    Raises
-    ------
-    InputError
-        If the module does not run on such patterns, or its outputs are not as specified.
-    UnsupportedError
-        If the module cannot be converted.
-    VerificationError
-        If a check fails; nothing is written.
     """
     check_name(out)
     progress.stage(f"Converting {source}")

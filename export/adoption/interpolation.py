@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from math import ceil, floor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["interpolate", "interpolation_matrix"]
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptychonnx.export.graph.editing import GraphTape
+
+__all__ = ["interpolate", "interpolate_in_graph", "interpolation_matrix"]
 
 
 def interpolation_matrix(
@@ -34,6 +40,21 @@ def interpolation_matrix(
     distances = np.abs(positions[:, None] - np.arange(source)) / max(step, 1.0)
     weights = np.maximum(1 - distances, 0)
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def interpolate_in_graph(
+    tape: GraphTape,
+    images: ir.Value,
+    source: int,
+    target: int,
+    step: float,
+    source_centre: float,
+    target_centre: float,
+) -> ir.Value:
+    """Images [..., n, n] times `interpolation_matrix` along rows and columns, as nodes of a graph."""
+    weights = interpolation_matrix(source, target, step, source_centre, target_centre)
+    rows = tape.add("MatMul", tape.constant(weights, np.float32), images)
+    return tape.add("MatMul", rows, tape.constant(weights.T, np.float32))
 
 
 def interpolate(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,10 +49,10 @@ def _divide_in_graph(tape: GraphTape, value: ir.Value, divisor: ir.Value) -> ir.
     return tape.add("Div", value, tape.add("Max", divisor, tape.constant(_LEAST, np.float32)))
 
 
-def _divided(figure: str) -> InNumpy:
+def _divided(figure: Callable[..., Any]) -> InNumpy:
     def run(x: Patterns, argument: Argument) -> Patterns:
         wide = x.astype(np.float64)
-        divisor = getattr(wide, figure)((-2, -1), keepdims=True)
+        divisor = figure(wide, axis=(-2, -1), keepdims=True)
         return (wide / np.maximum(divisor, _LEAST)).astype(np.float32)
 
     return run
@@ -59,20 +60,12 @@ def _divided(figure: str) -> InNumpy:
 
 def _divided_in_graph(operator: str) -> InGraph:
     def build(tape: GraphTape, value: ir.Value, n: int, argument: Argument) -> ir.Value:
-        return _divide_in_graph(tape, value, tape.add(operator, value, tape.integers(2, 3), keepdims=1))
+        divisor = tape.add(operator, value, tape.integers(2, 3), keepdims=1)
+        if operator == "ReduceSumSquare":
+            divisor = tape.add("Sqrt", divisor)
+        return _divide_in_graph(tape, value, divisor)
 
     return build
-
-
-def _divide_by_norm(x: Patterns, argument: Argument) -> Patterns:
-    wide = x.astype(np.float64)
-    norm = np.sqrt(np.square(wide).sum((-2, -1), keepdims=True))
-    return (wide / np.maximum(norm, _LEAST)).astype(np.float32)
-
-
-def _divide_by_norm_in_graph(tape: GraphTape, value: ir.Value, n: int, argument: Argument) -> ir.Value:
-    norm = tape.add("Sqrt", tape.add("ReduceSumSquare", value, tape.integers(2, 3), keepdims=1))
-    return _divide_in_graph(tape, value, norm)
 
 
 NORMALISATION_STEPS: dict[str, Step] = {
@@ -80,16 +73,19 @@ NORMALISATION_STEPS: dict[str, Step] = {
         "Scales each pattern to mean 0 and standard deviation 1.", "none", _standardise, _standardise_in_graph
     ),
     "divide_by_max": Step(
-        "Scales each pattern to a maximum of 1.", "none", _divided("max"), _divided_in_graph("ReduceMax")
+        "Scales each pattern to a maximum of 1.", "none", _divided(np.max), _divided_in_graph("ReduceMax")
     ),
     "divide_by_mean": Step(
-        "Scales each pattern to a mean of 1.", "none", _divided("mean"), _divided_in_graph("ReduceMean")
+        "Scales each pattern to a mean of 1.", "none", _divided(np.mean), _divided_in_graph("ReduceMean")
     ),
     "divide_by_sum": Step(
-        "Scales each pattern to a sum of 1.", "none", _divided("sum"), _divided_in_graph("ReduceSum")
+        "Scales each pattern to a sum of 1.", "none", _divided(np.sum), _divided_in_graph("ReduceSum")
     ),
     "divide_by_norm": Step(
-        "Scales each pattern to a sum of squares of 1.", "none", _divide_by_norm, _divide_by_norm_in_graph
+        "Scales each pattern to a sum of squares of 1.",
+        "none",
+        _divided(np.linalg.norm),
+        _divided_in_graph("ReduceSumSquare"),
     ),
     "unit_range": Step(
         "Scales each pattern to a minimum of 0 and a maximum of 1.",

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from ptychonnx.export.adoption.detector_steps import crop, pad
 from ptychonnx.export.adoption.foreign_graph import PatchGeometry, exit_wave_factor, patch_geometry
 from ptychonnx.export.adoption.foreign_types import cast_patterns
 from ptychonnx.export.adoption.interpolation import interpolate
 from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
-from ptychonnx.export.verification.engines import reference_evaluator
+from ptychonnx.export.verification.engines import cpu_session, reference_evaluator
 from ptychonnx.runtime.errors import InputError, first_line
-from ptychonnx.runtime.inference.onnxruntime_session import session_threads
 from ptychonnx.runtime.scan.orientation import orient_image, orient_pattern
 
 __all__ = ["ForeignNetwork", "Run", "run_of_graph"]
@@ -31,14 +30,9 @@ def run_of_graph(model: onnx.ModelProto, source: str, outputs: Sequence[str]) ->
 
     Raises InputError if neither loads the graph.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = session_threads()
     evaluator: Any
     try:
-        evaluator = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        evaluator = cpu_session(model.SerializeToString())
     except Exception as error:  # onnxruntime raises a dozen different types
         if "NOT_IMPLEMENTED" not in str(error):
             raise InputError(f"the foreign graph does not load: {first_line(error)}") from error
@@ -49,6 +43,9 @@ def run_of_graph(model: onnx.ModelProto, source: str, outputs: Sequence[str]) ->
 
 class ForeignNetwork:
     """A function from amplitudes [B, 1, N, N] to object parts [B, N, N, 1, 2].
+
+    Raises InputError when called, if the foreign network does not run on such patterns, or its outputs are not as
+    specified.
 
     Parameters
     ----------
@@ -62,11 +59,6 @@ class ForeignNetwork:
         The only batch size that it takes; None if any.
     result
         Type of the object parts: float32, or float64 for a network in float64.
-
-    Raises
-    ------
-    InputError
-        When called, if the foreign network does not run on such patterns, or its outputs are not as specified.
     """
 
     def __init__(
@@ -156,16 +148,11 @@ class ForeignNetwork:
 
 def _placed(patches: NDArray, geometry: PatchGeometry, n: int) -> NDArray:
     """The central part of patches [B, 1, M, M] in pixels of the scan, with zeros around it up to [B, 1, n, n]."""
-    first = geometry.side // 2 - geometry.kept // 2
-    patches = patches[..., first : first + geometry.kept, first : first + geometry.kept]
-    window = geometry.window
+    patches = crop(patches, geometry.kept)
     if geometry.pixel != 1:
-        centres = (geometry.kept - 1) / 2, (window - 1) / 2
-        patches = interpolate(patches, window, 1 / geometry.pixel, *centres)
-    start = n // 2 - window // 2
-    padded = np.zeros((*patches.shape[:2], n, n), dtype=patches.dtype)
-    padded[..., start : start + window, start : start + window] = patches
-    return padded
+        centres = (geometry.kept - 1) / 2, (geometry.window - 1) / 2
+        patches = interpolate(patches, geometry.window, 1 / geometry.pixel, *centres)
+    return pad(patches, n)
 
 
 def _to_layout(patterns: NDArray, layout: Layout) -> NDArray:

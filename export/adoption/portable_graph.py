@@ -36,15 +36,12 @@ def portable(foreign: Foreign, specification: Specification, amplitudes: NDArray
     How its author runs it stays as it is, except that a network in half precision is compared in single precision:
     engines round float16 differently, and by how much that matters is logged.
 
+    Raises UnsupportedError if the graph cannot be converted.
+
     Parameters
     ----------
     amplitudes
         Patterns float32 [n, 1, N, N] to try.
-
-    Raises
-    ------
-    UnsupportedError
-        If the graph cannot be converted.
     """
     changes = list(foreign.changes)
     model = in_single_precision(foreign.model)
@@ -96,7 +93,7 @@ def with_any_batch(
         reason = "does not run on" if difference is None else f"differs by {difference:.1e} on"
         _log.warning("%s %s several patterns together and is run one by one", foreign.name, reason)
         foreign = replace(foreign, run_batch=1, batch=1)
-    model = _with_dynamic_batch(foreign.model, foreign.source)
+    model = _with_dynamic_batch(foreign.model)
     try:
         run = run_of_graph(model, foreign.source, list(foreign.heads))
     except InputError:
@@ -124,21 +121,20 @@ def _difference(
         return None
 
 
-def _with_dynamic_batch(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+def _with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     """A graph whose batch is 1, with a dynamic batch instead; whether it is right must be shown by running it.
 
     Shapes noted by the exporter are dropped, and constant targets of Reshape that begin with the batch copy it from
     their input.
-
-    Parameters
-    ----------
-    source
-        Name of the input.
     """
     graph = ir.from_proto(model)
     infer_shapes(graph)
     for node in graph.graph:
-        if node.op_type == "Reshape" and _begins_with_one(node.inputs[0]) and not _allows_zero(node):
+        if (
+            node.op_type == "Reshape"
+            and _begins_with_one(node.inputs[0])
+            and not node.attributes.get_int("allowzero", 0)
+        ):
             target = constant_array(node.inputs[1])
             if target is not None and len(target) and target[0] == 1:
                 name = f"{node.outputs[0].name}.batched_shape"
@@ -152,13 +148,8 @@ def _with_dynamic_batch(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         for value in node.outputs:
             if not value.is_graph_output():
                 value.shape = None
-    assert any(value.name == source for value in graph.graph.inputs)
     return ir.to_proto(graph)
 
 
 def _begins_with_one(value: ir.Value | None) -> bool:
     return value is not None and value.shape is not None and len(value.shape) > 0 and value.shape[0] == 1
-
-
-def _allows_zero(node: ir.Node) -> bool:
-    return "allowzero" in node.attributes and bool(node.attributes["allowzero"].value)

@@ -216,10 +216,7 @@ class Specification(_SpecificationPart):
     def resolved_steps(self) -> list[tuple[str, Argument, int]]:
         """(name, argument, side before the step) of each step, and at the end ("", None, final side).
 
-        Raises
-        ------
-        InputError
-            If an argument does not fit, or its file cannot be read.
+        Raises InputError if an argument does not fit, or its file cannot be read.
         """
         side, resolved = self.n, []
         for step in self.input.steps:
@@ -231,10 +228,7 @@ class Specification(_SpecificationPart):
     def output_steps(self, quantity: str, side: int) -> list[tuple[str, Argument]]:
         """(name, argument) of the steps of one quantity, for patches of this side.
 
-        Raises
-        ------
-        InputError
-            As `resolved_steps`.
+        Raises InputError as `resolved_steps` does.
         """
         return [
             self._resolved(step, side)
@@ -246,10 +240,7 @@ class Specification(_SpecificationPart):
     def read_array(self, file: str, shape: tuple[int, ...], kind: type) -> NDArray:
         """A finite array of the given shape, from a .npy file in the folder of the specification.
 
-        Raises
-        ------
-        InputError
-            If the file holds something else.
+        Raises InputError if the file holds something else.
         """
         path = self.folder / file
         if not path.is_file() or not is_npy(path):
@@ -290,10 +281,7 @@ class Specification(_SpecificationPart):
 def read_specification(path: Path) -> Specification:
     """Read the YAML file.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, not YAML, or incomplete; the message names the field.
+    Raises InputError if the file is missing, not YAML, or incomplete; the message names the field.
     """
     path = Path(path)
     content = read_yaml_mapping(path, "fields such as label, n and output")

@@ -10,13 +10,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
+from ptychonnx.export.adoption.detector_steps import crop_in_graph, pad_in_graph
 from ptychonnx.export.adoption.foreign_graph import (
     PatchGeometry,
     exit_wave_factor,
     foreign_names,
     patch_geometry,
 )
-from ptychonnx.export.adoption.interpolation import interpolation_matrix
+from ptychonnx.export.adoption.interpolation import interpolate_in_graph
 from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
 from ptychonnx.export.adoption.type_nodes import cast_in_graph
@@ -136,18 +137,11 @@ def _place(tape: GraphTape, value: ir.Value, geometry: PatchGeometry, n: int) ->
     """The central part of a patch in pixels of the scan, with zeros around it up to `n` pixels."""
     window, kept = geometry.window, geometry.kept
     if kept != geometry.side:
-        first = geometry.side // 2 - kept // 2
-        for axis in (2, 3):
-            value = tape.slice(value, axis, first, first + kept)
+        value = crop_in_graph(tape, value, geometry.side, kept)
     if geometry.pixel != 1:
-        weights = interpolation_matrix(kept, window, 1 / geometry.pixel, (kept - 1) / 2, (window - 1) / 2)
-        rows = tape.add("MatMul", tape.constant(weights, np.float32), value)
-        value = tape.add("MatMul", rows, tape.constant(weights.T, np.float32))
-    if window != n:
-        start = n // 2 - window // 2
-        end = n - window - start
-        value = tape.add("Pad", value, tape.integers(0, 0, start, start, 0, 0, end, end))
-    return value
+        centres = (kept - 1) / 2, (window - 1) / 2
+        value = interpolate_in_graph(tape, value, kept, window, 1 / geometry.pixel, *centres)
+    return value if window == n else pad_in_graph(tape, value, window, n)
 
 
 def _multiply(

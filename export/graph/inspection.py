@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import onnx
 
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
 from ptychonnx.runtime.errors import VerificationError, first_line
 
-__all__ = ["check_graph", "graphs_inside", "operators"]
+__all__ = ["all_graphs", "check_graph", "graphs_inside", "operators"]
 
 # No GPU provider implements them, and the inverse is silently wrong in some versions of onnxruntime.
 _FORBIDDEN = {"DFT", "STFT"}
@@ -25,16 +25,17 @@ def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield attribute.g
 
 
+def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and those inside its nodes, at any depth."""
+    yield graph
+    for node in graph.node:
+        for inner in graphs_inside(node):
+            yield from all_graphs(inner)
+
+
 def operators(model: onnx.ModelProto) -> Counter[str]:
     """Number of nodes by operator, including those in branches and loops."""
-    return Counter(node.op_type for node in _all_nodes(model.graph.node))
-
-
-def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in graphs_inside(node):
-            yield from _all_nodes(graph.node)
+    return Counter(node.op_type for graph in all_graphs(model.graph) for node in graph.node)
 
 
 def check_graph(
@@ -69,7 +70,8 @@ def check_graph(
         raise VerificationError(f"graph: the ONNX checker refuses it: {first_line(error)}") from error
     custom = {
         f"{node.domain}.{node.op_type}"
-        for node in _all_nodes(model.graph.node)
+        for graph in all_graphs(model.graph)
+        for node in graph.node
         if node.domain not in ("", "ai.onnx")
     }
     custom |= {function.name for function in model.functions}

@@ -22,15 +22,12 @@ def with_bounds(
 ) -> dict[str, ModuleInput]:
     """The inputs with the bounds of all integers.
 
+    Raises InputError if the module does not even run on zeros.
+
     Parameters
     ----------
     run
         Runs the module on an array for each input; raises if it does not accept the values.
-
-    Raises
-    ------
-    InputError
-        If the module does not even run on zeros.
     """
     described = dict(inputs)
     for name, one in inputs.items():

@@ -39,8 +39,7 @@ class CubicResizePass(NodeRewritePass):
 
 
 def _is_cubic(node: ir.Node) -> bool:
-    mode = node.attributes.get("mode")
-    return node.op_type == "Resize" and mode is not None and mode.as_string() == "cubic"
+    return node.op_type == "Resize" and node.attributes.get_string("mode") == "cubic"
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> bool:
@@ -90,7 +89,7 @@ class _Size:
 
 def _matrix(node: ir.Node, opset: int, old: int, new: int, factor: float | None) -> NDArray[np.float32]:
     """[new, old]: outputs of the operator for images with a single row of ones."""
-    attributes = {name: _value(attribute) for name, attribute in node.attributes.items()}
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     sized = factor is None
     resize = onnx.helper.make_node(
         "Resize", ["x", "", "", "to"] if sized else ["x", "", "to"], ["y"], **attributes
@@ -107,13 +106,3 @@ def _matrix(node: ir.Node, opset: int, old: int, new: int, factor: float | None)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     (found,) = ReferenceEvaluator(model).run(None, {"x": np.eye(old, dtype=np.float32)[None, None]})
     return found[0, 0].astype(np.float32)
-
-
-def _value(attribute: ir.Attr) -> float | int | str:
-    match attribute.type:
-        case ir.AttributeType.STRING:
-            return attribute.as_string()
-        case ir.AttributeType.INT:
-            return attribute.as_int()
-        case _:
-            return attribute.as_float()

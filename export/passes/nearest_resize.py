@@ -187,8 +187,7 @@ def _run(chain: list[ir.Node], indices: NDArray[np.int64], after: tuple[int, ...
             case "Tile":
                 indices = np.tile(indices, tuple(_second_input(node)))
             case "Transpose":
-                order = node.attributes.get("perm")
-                indices = indices.transpose(None if order is None else order.as_ints())
+                indices = indices.transpose(node.attributes.get_ints("perm"))
             case "Reshape":
                 indices = indices.reshape(after)
     return indices

@@ -21,7 +21,7 @@ class PeriodicPaddingPass(NodeRewritePass):
     operators = frozenset({"Pad"})
 
     def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
-        if node.op_type != "Pad" or "mode" not in node.attributes or node.attributes["mode"].value != "wrap":
+        if node.op_type != "Pad" or node.attributes.get_string("mode") != "wrap":
             return False
         value, pads = node.inputs[0], constant_array(node.inputs[1])
         if value is None or value.shape is None or pads is None:

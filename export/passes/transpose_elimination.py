@@ -83,8 +83,8 @@ def _drop_identity(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def _permutation(node: ir.Node) -> list[int]:
-    if "perm" in node.attributes:
-        return list(node.attributes["perm"].as_ints())
+    if (order := node.attributes.get_ints("perm")) is not None:
+        return list(order)
     source = node.inputs[0]
     assert source is not None
     assert source.shape is not None, "a transposition without perm needs a known rank"

@@ -65,8 +65,7 @@ def _producer(nodes: list[ir.Node], value: ir.Value | None) -> ir.Node | None:
 
 
 def _transposes_images(node: ir.Node) -> bool:
-    order = node.attributes.get("perm") if node.op_type == "Transpose" else None
-    return order is not None and list(order.as_ints()) == [0, 2, 1]
+    return node.op_type == "Transpose" and list(node.attributes.get_ints("perm", ())) == [0, 2, 1]
 
 
 def _sizes(value: ir.Value | None) -> Sequence[int] | None:

@@ -21,6 +21,7 @@ from ptychonnx.runtime.inference.openvino_import import import_openvino
 
 __all__ = [
     "Engine",
+    "cpu_session",
     "installed_engines",
     "open_onnxruntime",
     "open_openvino",
@@ -84,17 +85,22 @@ def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
     """
 
     def load() -> Callable[..., Sequence[NDArray]]:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = session_threads()
-        if not optimised:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = cpu_session(data, optimised=optimised)
         names = _names(data)
         return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=False)))
 
     suffix = "" if optimised else " without optimisation"
     return _Engine(f"onnxruntime {ort.__version__} CPUExecutionProvider{suffix}", load)
+
+
+def cpu_session(data: bytes, *, optimised: bool = True) -> ort.InferenceSession:
+    """A session of onnxruntime on the CPU; raises whatever onnxruntime raises."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = session_threads()
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def open_openvino(data: bytes) -> Engine:
@@ -210,11 +216,7 @@ def open_values(data: bytes) -> Callable[..., dict[str, NDArray]]:
         for name in node.output:
             if name and name not in present:
                 model.graph.output.append(onnx.ValueInfoProto(name=name))
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = session_threads()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = cpu_session(model.SerializeToString(), optimised=False)
     names = [value.name for value in session.get_outputs()]
     input_names = _names(data)
     return lambda *inputs: dict(
@@ -229,11 +231,5 @@ def _names(data: bytes) -> list[str]:
 
 def installed_engines() -> dict[str, Callable[[bytes], Engine]]:
     """Functions that load a graph, by the short name of the engine; OpenVINO only if it is installed."""
-    engines: dict[str, Callable[[bytes], Engine]] = {
-        "onnxruntime": open_onnxruntime,
-        "openvino": open_openvino,
-        "reference": open_reference,
-    }
-    if find_spec("openvino") is None:
-        del engines["openvino"]
-    return engines
+    openvino = {} if find_spec("openvino") is None else {"openvino": open_openvino}
+    return {"onnxruntime": open_onnxruntime, **openvino, "reference": open_reference}

@@ -38,10 +38,7 @@ def real_form(function: Any) -> Callable[..., Mapping[str, Any]] | None:
 
     Returns None if there are none. Inputs and outputs are real.
 
-    Raises
-    ------
-    UnsupportedError
-        When it is called, if an operation has no rule; the message names it and its layer.
+    Raises UnsupportedError when it is called, if an operation has no rule; the message names it and its layer.
     """
     if not _has_complex_types(function.graph.as_graph_def()):
         return None

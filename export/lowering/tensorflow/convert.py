@@ -61,16 +61,13 @@ def convert_network(
 def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> Converted:
     """Convert a Keras model with one output; the first axis stays dynamic.
 
+    Raises UnsupportedError if the model has other inputs or several outputs, an axis of unknown size other than the
+    first, or operations without a counterpart in ONNX, such as those on complex numbers.
+
     Parameters
     ----------
     inputs
         Names of its inputs, in order.
-
-    Raises
-    ------
-    UnsupportedError
-        If the model has other inputs or several outputs, an axis of unknown size other than the first, or operations
-        without a counterpart in ONNX, such as those on complex numbers.
     """
     for kind, tensors, count in (("input", model.inputs, len(inputs)), ("output", model.outputs, 1)):
         if len(tensors) != count:
@@ -96,17 +93,15 @@ def convert_function(
 ) -> Converted:
     """Convert a function of tensors.
 
+    Raises UnsupportedError if there are operations without a counterpart in ONNX, or of complex numbers without a form
+    in real arithmetic.
+
     Parameters
     ----------
     call
         Returns a tensor for each of `outputs`.
     signature
         Shapes, types and names of its arguments.
-
-    Raises
-    ------
-    UnsupportedError
-        If there are operations without a counterpart in ONNX, or of complex numbers without a form in real arithmetic.
     """
 
     @tf.function(input_signature=signature)

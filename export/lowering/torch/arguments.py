@@ -69,6 +69,8 @@ def bind_arguments(
 ) -> Arguments:
     """Give every input its argument of `forward`, and its name.
 
+    Raises InputError if `forward` has no such arguments.
+
     Parameters
     ----------
     inputs
@@ -78,11 +80,6 @@ def bind_arguments(
         Further keyword arguments.
     shared
         Names of inputs without a batch axis, in addition to those that say so themselves.
-
-    Raises
-    ------
-    InputError
-        If `forward` has no such arguments.
     """
     named = [value for value in inputs if isinstance(value, ModuleInput) and value.name is not None]
     positional = tuple(value for value in inputs if value not in named)

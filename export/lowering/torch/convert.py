@@ -71,6 +71,10 @@ def convert_module(
 ) -> Converted:
     """Convert a module; the first axis of inputs and outputs stays dynamic, the others are fixed.
 
+    Raises UnsupportedError if a Fourier layer cannot be lowered, or the exporter cannot convert the module. Raises
+    InputError if the module does not run on the examples. Raises VerificationError if the output of a lowered layer
+    differs from that of the original.
+
     Parameters
     ----------
     module
@@ -85,15 +89,6 @@ def convert_module(
         The only batch size; None keeps it dynamic.
     shared
         Further inputs, of fixed shape, which all elements of the batch share.
-
-    Raises
-    ------
-    UnsupportedError
-        If a Fourier layer cannot be lowered, or the exporter cannot convert the module.
-    InputError
-        If the module does not run on the examples.
-    VerificationError
-        If the output of a lowered layer differs from that of the original.
     """
     # The exporter would treat a dynamic batch of one as a constant.
     inputs_of_batch = tuple(
@@ -125,17 +120,14 @@ def convert_lowered(
 
     Whatever else computes with complex numbers is replaced by real arithmetic, see `complex_arithmetic`.
 
+    Raises UnsupportedError if an operator has no real form, or the exporter cannot convert the module.
+
     Parameters
     ----------
     example
         Inputs of the module, in a batch of `batch`, or of 2 for a dynamic batch.
     shared
         Which inputs have no batch axis; none if empty.
-
-    Raises
-    ------
-    UnsupportedError
-        If an operator has no real form, or the exporter cannot convert the module.
     """
     module = lowering.module.requires_grad_(False)
     kinds = [LOWERING] if lowering.layers else []

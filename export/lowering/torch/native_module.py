@@ -32,6 +32,8 @@ __all__ = ["TorchModule"]
 class TorchModule:
     """A module, its inputs and its outputs.
 
+    Raises InputError if the module does not run on such inputs. Raises UnsupportedError if it cannot be exported.
+
     Parameters
     ----------
     module
@@ -42,13 +44,6 @@ class TorchModule:
         The only batch size; None if any.
     shared
         Names of inputs without a batch axis.
-
-    Raises
-    ------
-    InputError
-        If the module does not run on such inputs.
-    UnsupportedError
-        If it cannot be exported.
     """
 
     framework = "torch"

@@ -141,21 +141,16 @@ def at_full_precision(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
 def lower_spectral(module: nn.Module, *example: Any, **keywords: Any) -> Lowering:
     """Replace every spectral convolution of `module` by its real form.
 
+    Raises UnsupportedError if a layer cannot be lowered; the message contains its dotted path and the reason. Raises
+    InputError if the module does not run on the example. Raises VerificationError if the output of a lowered layer
+    differs from that of the original.
+
     Parameters
     ----------
     module
         Any module; it is left as it is.
     example, keywords
         Arguments of one forward pass, which determine all sizes other than the batch.
-
-    Raises
-    ------
-    UnsupportedError
-        If a layer cannot be lowered; the message contains its dotted path and the reason.
-    InputError
-        If the module does not run on the example.
-    VerificationError
-        If the output of a lowered layer differs from that of the original.
     """
     lowered, notes = at_full_precision(module)
     pair_complex_layers(lowered)

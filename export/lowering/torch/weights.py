@@ -57,6 +57,8 @@ class _State:
 def load_weights(module: nn.Module, path: Path, key: str | None = None) -> list[str]:
     """Load a state dictionary into a module; nothing in the file is executed.
 
+    Raises InputError if the file cannot be read, or no dictionary in it, or more than one, fits the module.
+
     Parameters
     ----------
     path
@@ -68,11 +70,6 @@ def load_weights(module: nn.Module, path: Path, key: str | None = None) -> list[
     Returns
     -------
     Where in the file the weights were and which prefix was removed, in words; empty for a plain state dictionary.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or no dictionary in it, or more than one, fits the module.
     """
     path = Path(path)
     content = _read(path)
