@@ -50,7 +50,9 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
         dark_patterns(scan.diffraction, scan.mask, "amplitude", None, scan.size // 2, where)
     )
     if len(numbers) == len(scan):
-        raise InputError(f"{where}: all {len(numbers)} patterns are without photons, expected some with photons")
+        raise InputError(
+            f"{where}: all {len(numbers)} patterns are without photons, expected some with photons"
+        )
     if not len(numbers):
         return scan
     shown = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")
