@@ -40,7 +40,7 @@ def some_probe(n):
 
 def network(architecture, n, **settings):
     config = NetworkConfig(n=n, width=8, blocks=2, modes=12, **settings)
-    guess = retrieval_constants(some_probe(n), 0.05, steps=2, final_steps=2, members=config.channels)
+    guess = retrieval_constants(some_probe(n), 0.05, steps=1, final_steps=1, members=config.channels)
     native = build_network(architecture, config, guess, seed=1)
     with torch.no_grad():
         for parameter in native.module.parameters():
