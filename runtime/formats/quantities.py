@@ -34,12 +34,18 @@ ANGLE_UNITS = {
 }  # fmt: skip
 
 
-def unit_factor(name: str, units: dict[str, float]) -> float | None:
-    """Metres or joules in a unit; words also in capitals, in the plural and as British write them. None if unknown."""
+def unit_factor(name: str, units: dict[str, float], where: str) -> float:
+    """Size of a unit in metres, joules or radians; words also in capitals, in the plural and as British write them.
+
+    Raises InputError, which begins with `where`, if none of the `units` has that name.
+    """
     if name in units:
         return units[name]
     words = {known.lower(): factor for known, factor in units.items() if len(known) > 2}
-    return words.get(name.lower().removesuffix("s").replace("metre", "meter"))
+    factor = words.get(name.lower().removesuffix("s").replace("metre", "meter"))
+    if factor is None:
+        raise InputError(f"{where} is in {name!r}, expected one of {', '.join(units)}")
+    return factor
 
 
 def wavelength_of_energy(energy: float) -> float:

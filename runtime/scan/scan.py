@@ -38,6 +38,11 @@ class Reference:
     object: NDArray[np.complex64]
     origin: tuple[float, float] = (0.0, 0.0)
 
+    def covers(self, positions: NDArray[np.float64]) -> bool:
+        """Whether all positions [n, 2], in pixels, lie on the object."""
+        inside = positions - np.array(self.origin)
+        return bool((inside >= 0).all() and (inside <= np.array(self.object.shape) - 1).all())
+
 
 @dataclass(frozen=True)
 class Scan:

@@ -148,7 +148,7 @@ def test_a_reference_of_another_scan_is_refused(scan, truth, tmp_path):
     corners = scan.positions - 8
     corners[4] += [0, 2]
     np.savez(path, object=truth, topleft_px=corners)
-    with pytest.raises(InputError, match=r"differs from the positions of known by up to 2\.0 pixels"):
+    with pytest.raises(InputError, match=r"positions differ from those of known by up to 2\.0 pixels"):
         read_reference(path, scan)
     np.savez(path, object=truth, topleft_px=corners[:-1])
     with pytest.raises(InputError, match="'topleft_px' has shape"):

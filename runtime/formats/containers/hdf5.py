@@ -236,13 +236,7 @@ class HDF5File:
 
     def _unit(self, dataset: h5py.Dataset, units: dict[str, float]) -> float:
         name = attribute_text(dataset, "units").strip()
-        if not name:
-            return 1.0
-        if (factor := unit_factor(name, units)) is None:
-            raise InputError(
-                f"{self.path}: {dataset.name} is in {name!r}, expected one of {', '.join(units)}"
-            )
-        return factor
+        return unit_factor(name, units, f"{self.path}: {dataset.name}") if name else 1.0
 
 
 def attribute_text(item: h5py.Dataset | h5py.Group, name: str, default: str = "") -> str:

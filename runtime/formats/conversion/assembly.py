@@ -314,7 +314,8 @@ def _reference_under(
     """The known object, unless positions lie outside it."""
     if known is None:
         return None
-    if (scan.positions < 0).any() or (scan.positions > np.array(known.shape) - 1).any():
+    reference = Reference(known.astype(np.complex64))
+    if not reference.covers(scan.positions):
         log(f"known object: left out, since positions leave its {known.shape[0]} x {known.shape[1]} pixels")
         return None
-    return Reference(known.astype(np.complex64))
+    return reference

@@ -34,12 +34,10 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
     check_plausible(path, "positions", scan.positions, scan.pixel_size, scan.wavelength)
     if note := positions_note(scan.positions, scan.size):
         log(note)
-    if scan.reference is not None:
-        inside = scan.positions - np.array(scan.reference.origin)
-        if (inside < 0).any() or (inside > np.array(scan.reference.object.shape) - 1).any():
-            rows, columns = scan.reference.object.shape
-            log(f"known object: left out, since positions leave its {rows} x {columns} pixels")
-            scan = replace(scan, reference=None)
+    if scan.reference is not None and not scan.reference.covers(scan.positions):
+        rows, columns = scan.reference.object.shape
+        log(f"known object: left out, since positions leave its {rows} x {columns} pixels")
+        scan = replace(scan, reference=None)
     if isinstance(scan.diffraction, LazyAmplitudes):
         # An invalid pattern of the sample is named when it is read.
         with suppress(InputError):

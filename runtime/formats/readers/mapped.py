@@ -267,6 +267,4 @@ def _metres(arrays: MappedArrays, key: str) -> float | None:
     suffix = UNIT_SUFFIX.search(arrays.names[key].lower())
     if not unit:
         return number * (METRES.get(POSITION_UNITS[suffix[1]], 1.0) if suffix else 1.0)
-    if (factor := unit_factor(unit, LENGTH_UNITS)) is None:
-        raise InputError(f"{arrays.where(key)} is in {unit!r}, expected one of {', '.join(LENGTH_UNITS)}")
-    return number * factor
+    return number * unit_factor(unit, LENGTH_UNITS, arrays.where(key))

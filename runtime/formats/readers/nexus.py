@@ -233,6 +233,5 @@ def _values(file: HDF5File, axis: h5py.Dataset, n: int, *, rotation: bool) -> ND
     if not rotation:
         return file.lengths(axis).reshape(-1)
     unit = attribute_text(axis, "units").strip() or "deg"
-    if (factor := unit_factor(unit, ANGLE_UNITS)) is None:
-        raise InputError(f"{file.path}: {axis.name} is in {unit!r}, expected one of {', '.join(ANGLE_UNITS)}")
+    factor = unit_factor(unit, ANGLE_UNITS, f"{file.path}: {axis.name}")
     return file.load(axis).astype(np.float64).reshape(-1) * factor

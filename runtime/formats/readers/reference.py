@@ -245,8 +245,7 @@ def _check_pixel_size(path: Path, pixel_size: float | None, scan: Scan) -> None:
 def _placed(path: Path, whole: NDArray, origin: NDArray[np.float64], scan: Scan) -> Reference:
     """A reference that the positions of the scan lie on."""
     reference = _reference(path, whole, origin)
-    inside = scan.positions - origin
-    if (inside < 0).any() or (inside > np.array(whole.shape) - 1).any():
+    if not reference.covers(scan.positions):
         raise InputError(
             f"{path}: positions of {scan.name} leave its object of {whole.shape[0]} x {whole.shape[1]} pixels at "
             f"{np.round(origin, 2).tolist()}, expected a reconstruction of the same scan"
@@ -260,15 +259,7 @@ def _origin_from_corners(path: Path, corners: NDArray[np.float64], scan: Scan) -
             f"{path}: 'topleft_px' has shape {corners.shape}, expected {scan.positions.shape}, one for each "
             f"pattern of {scan.name}"
         )
-    origins = window_corners(scan.positions, scan.size) - corners
-    origin = np.median(origins, axis=0)
-    worst = float(np.abs(origins - origin).max())
-    if worst > _TOLERANCE_PX:
-        raise InputError(
-            f"{path}: 'topleft_px' differs from the positions of {scan.name} by up to {worst:.1f} pixels "
-            f"after the best shift, expected at most {_TOLERANCE_PX:g}: is it the same scan?"
-        )
-    return origin
+    return _shift(path, window_corners(scan.positions, scan.size) - corners, scan)
 
 
 def _reference(path: Path, reference_object: NDArray, origin: NDArray) -> Reference:
