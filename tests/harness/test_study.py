@@ -122,9 +122,9 @@ def test_networks_run_side_by_side_each_on_its_share_of_the_cores(tmp_path, capf
         "    while not all((here / name).exists() for name in pair): time.monotonic() > end and sys.exit(9)\n"
         "print(sys.argv[2], len(os.sched_getaffinity(0)), os.environ.get('OMP_NUM_THREADS'))"
     )
-    start = subprocess.run
+    start = subprocess.Popen
     monkeypatch.setattr(
-        subprocess, "run", lambda words, **rest: start([words[0], "-c", program, *words[3:]], **rest)
+        subprocess, "Popen", lambda words, **rest: start([words[0], "-c", program, *words[3:]], **rest)
     )
     plan = plan_lines(["cnn", "fno", "hybrid"], tmp_path)
     announced, shown = [], []
@@ -142,7 +142,7 @@ def test_networks_run_side_by_side_each_on_its_share_of_the_cores(tmp_path, capf
 
 @pytest.mark.integration
 def test_a_failure_of_one_network_stops_the_others(tmp_path, monkeypatch):
-    start = subprocess.run
+    start = subprocess.Popen
     # The other training outlasts the one that fails.
     program = (
         "import sys, time; from pathlib import Path\n"
@@ -152,7 +152,7 @@ def test_a_failure_of_one_network_stops_the_others(tmp_path, monkeypatch):
         "time.sleep(sys.argv[2] == 'fno')"
     )
     monkeypatch.setattr(
-        subprocess, "run", lambda words, **rest: start([words[0], "-c", program, *words[3:]], **rest)
+        subprocess, "Popen", lambda words, **rest: start([words[0], "-c", program, *words[3:]], **rest)
     )
     announced = []
     with pytest.raises(EnvironmentFailure, match="exit code 3 at: ptychonnx train cnn"):
