@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import photons
+from ptychonnx.runtime.scan.amplitudes import photons, repeated_patterns
 from ptychonnx.runtime.scan.forward_model import illumination
 
 __all__ = ["check_probe_power", "check_repeated_patterns", "check_trainable", "without_dark_patterns"]
@@ -61,21 +61,21 @@ def check_probe_power(scan: Scan) -> None:
 
 
 def check_repeated_patterns(name: str, diffraction: NDArray[np.float32]) -> None:
-    """Name patterns that equal the one before, as a detector leaves them that stopped in the middle of a scan.
+    """Name patterns that equal an earlier one, as a detector leaves them that stopped in the middle of a scan.
 
     Raises InputError if all patterns of the scan `name` are the same; some are logged.
 
     `diffraction`: amplitudes [n, N, N].
     """
-    repeated = [k for k in range(1, len(diffraction)) if np.array_equal(diffraction[k], diffraction[k - 1])]
-    if not repeated:
+    repeated = np.flatnonzero(repeated_patterns(diffraction, set()))
+    if not len(repeated):
         return
     if len(repeated) == len(diffraction) - 1:
         raise InputError(
             f"{name}: all {len(diffraction)} patterns are the same, expected a scan of an object"
         )
     logger.warning(
-        "%s: %d of %d patterns equal the one before (pattern %d is the first): did the detector stop?",
+        "%s: %d of %d patterns equal an earlier one (pattern %d is the first): did the detector stop?",
         name,
         len(repeated),
         len(diffraction),

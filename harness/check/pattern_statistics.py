@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.runtime.formats.conversion.scaling import sample_of
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import repeated_patterns
 
 __all__ = ["PatternStatistics", "pattern_statistics"]
 
@@ -55,14 +56,14 @@ class PatternStatistics:
 
 def pattern_statistics(scan: Scan) -> PatternStatistics:
     """Read at most 512 patterns, evenly spread, and measure them; masked pixels do not count."""
-    index = np.unique(np.linspace(0, len(scan) - 1, min(len(scan), _MOST_PATTERNS)).astype(np.intp))
+    index = sample_of(len(scan), _MOST_PATTERNS)
     valid = scan.valid_pixels
     photons, total = [], np.zeros((scan.size, scan.size))
     tops: list[NDArray[np.float32]] = []
     brightest_pixels: list[NDArray[np.intp]] = []
     whole = dict.fromkeys((2, 1, 4), True)
     seen: set[bytes] = set()
-    repeated = []
+    repeated: list[int] = []
     for start in range(0, len(index), _AT_ONCE):
         rows = index[start : start + _AT_ONCE]
         amplitudes = np.where(valid, np.asarray(scan.diffraction[rows]), np.float32(0))
@@ -74,11 +75,7 @@ def pattern_statistics(scan: Scan) -> PatternStatistics:
         brightest_pixels.append(flat.argmax(axis=1))
         for power in whole:
             whole[power] = whole[power] and _whole(amplitudes, power)
-        for number, pattern in zip(rows.tolist(), amplitudes, strict=True):
-            digest = hashlib.blake2b(pattern.tobytes(), digest_size=16).digest()
-            if digest in seen:
-                repeated.append(number)
-            seen.add(digest)
+        repeated += rows[repeated_patterns(amplitudes, seen)].tolist()
     brightest, places = np.concatenate(tops), np.concatenate(brightest_pixels)
     highest = float(brightest.max())
     saturated = brightest == highest

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns
-from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam, stuck_marks
+from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam, without_stuck_pixels
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, lazy_frames
 from ptychonnx.runtime.formats.read_options import Conventions, ReadOptions
 from ptychonnx.runtime.live.events import Frame
@@ -55,6 +55,8 @@ class FrameConversion:
     ) -> None:
         """Decide on the steps.
 
+        Raises InputError if frames of this shape cannot be converted with these options.
+
         Parameters
         ----------
         first
@@ -65,11 +67,6 @@ class FrameConversion:
             bool [rows, columns] of the detector, True = valid.
         where
             The source, at the beginning of error messages.
-
-        Raises
-        ------
-        InputError
-            If frames of this shape cannot be converted with these options.
         """
         if options.bad_pixels == "mask":
             raise InputError(
@@ -81,10 +78,7 @@ class FrameConversion:
         self.notes: list[str] = []
         stack = np.stack([frame.image for frame in first if self._fits(frame)])
         self.plan = FramePlan.of(stack.shape, conventions.dc.value == "corner", options, where)
-        for mark, stuck in stuck_marks(stack, where).items():
-            self.notes.append(f"bad pixels: {np.count_nonzero(stuck)} that hold {mark} in all frames: masked")
-            mask = ~stuck if mask is None else mask & ~stuck
-        self._mask = mask
+        self._mask = mask = without_stuck_pixels(stack, mask, where, self.notes.append)
         beam = estimate_direct_beam(stack, mask, where)
         if options.dc is None and options.crop_centre is None and beam.place not in (None, "centre"):
             self.notes.append(
@@ -118,26 +112,19 @@ class FrameConversion:
         if not frames:
             return np.empty((0, size, size), np.float32)
         stack = np.stack([frame.image for frame in frames])
-        options = self._options
+        mask, options, where = self._mask, self._options, self._where
         try:
-            dark = dark_patterns(
-                stack, self._mask, self.quantity, options.min_photons, self._brightest_row, self._where
-            )
+            dark = dark_patterns(stack, mask, self.quantity, options.min_photons, self._brightest_row, where)
             if not dark.any():
-                return self._patterns(stack)
+                frames_of_stack = lazy_frames(
+                    stack, self.plan, self.quantity, mask, options.bad_pixels, where, _HINT
+                )
+                return frames_of_stack.diffraction[:]
+            reason = "no photons" if options.min_photons is None else "too dark"
         except InputError as error:
-            if len(frames) == 1:
-                left_out[frames[0].number] = str(error)
-                return np.empty((0, size, size), np.float32)
-        else:
-            if len(frames) == 1:
-                left_out[frames[0].number] = "no photons" if options.min_photons is None else "too dark"
-                return np.empty((0, size, size), np.float32)
-        # One of them is bad: each by itself shows which.
-        return np.concatenate([self._converted([frame], left_out) for frame in frames])
-
-    def _patterns(self, stack: NDArray) -> NDArray[np.float32]:
-        options = self._options
-        return lazy_frames(
-            stack, self.plan, self.quantity, self._mask, options.bad_pixels, self._where, _HINT
-        ).diffraction[:]
+            reason = str(error)
+        if len(frames) > 1:
+            # One of them is bad: each by itself shows which.
+            return np.concatenate([self._converted([frame], left_out) for frame in frames])
+        left_out[frames[0].number] = reason
+        return np.empty((0, size, size), np.float32)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.formats.conversion.assembly import positions_in_pixels, scan_of_frames
 from ptychonnx.runtime.formats.conversion.frames import Frames
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.conversion.scaling import probe_with_power, sampled_flux
+from ptychonnx.runtime.formats.conversion.scaling import probe_with_power, sample_of, sampled_flux
 from ptychonnx.runtime.formats.read_options import Conventions, ReadOptions
 from ptychonnx.runtime.live.frame_conversion import FrameConversion
 from ptychonnx.runtime.live.record_file import RecordFile
@@ -72,8 +72,7 @@ class GrowingScan:
 
     def sample(self, count: int) -> Scan:
         """At most 256 of the first `count` stored patterns, evenly spread, as a scan without positions."""
-        rows = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.intp))
-        return self.batch(self._file.read(rows))
+        return self.batch(self._file.read(sample_of(count, _SAMPLE)))
 
     def in_pixels(self, positions: NDArray[np.float64], conventions: Conventions) -> NDArray[np.float64]:
         """Positions [m, 2] of the source in object pixels (row, column), for the growing object."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -10,7 +11,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["Amplitudes", "LazyAmplitudes", "MappedAmplitudes", "check_amplitudes", "photons"]
+__all__ = [
+    "Amplitudes",
+    "LazyAmplitudes",
+    "MappedAmplitudes",
+    "check_amplitudes",
+    "photons",
+    "repeated_patterns",
+]
 
 # Size of the patterns whose statistics are computed at once, in bytes of float64.
 _BLOCK_BYTES = 2**23
@@ -179,13 +187,20 @@ def photons(amplitudes: Amplitudes) -> NDArray[np.float64]:
     return np.concatenate([np.sum(np.square(block, dtype=np.float64), axis=(1, 2)) for block in blocks])
 
 
+def repeated_patterns(patterns: NDArray[np.float32], seen: set[bytes]) -> NDArray[np.bool_]:
+    """True for each of the patterns [n, N, N] that equals an earlier one, or one whose hash `seen` has from before."""
+    repeated = np.zeros(len(patterns), dtype=bool)
+    for number, pattern in enumerate(patterns):
+        digest = hashlib.blake2b(pattern.tobytes(), digest_size=16).digest()
+        repeated[number] = digest in seen
+        seen.add(digest)
+    return repeated
+
+
 def check_amplitudes(patterns: NDArray[np.float32], name: str, first: int = 0) -> None:
     """Refuse patterns [m, N, N] that are not amplitudes; `first` is the index of the first of them.
 
-    Raises
-    ------
-    InputError
-        On NaN, infinity, or negative values, with the index of the pattern.
+    Raises InputError on NaN, infinity, or negative values, with the index of the pattern.
     """
     # Both propagate NaN.
     lowest, highest = patterns.min(axis=(1, 2)), patterns.max(axis=(1, 2))

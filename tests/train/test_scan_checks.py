@@ -60,7 +60,7 @@ def test_a_detector_that_stopped_is_named(tiny_scan, caplog):
     diffraction = tiny_scan.diffraction.copy()
     diffraction[41:] = diffraction[40]
     prepared(replace(tiny_scan, diffraction=diffraction))
-    assert "23 of 64 patterns equal the one before (pattern 41 is the first)" in caplog.text
+    assert "23 of 64 patterns equal an earlier one (pattern 41 is the first)" in caplog.text
     diffraction[:] = diffraction[40]
     with pytest.raises(InputError, match="all 64 patterns are the same"):
         prepared(replace(tiny_scan, diffraction=diffraction), "baseline")

@@ -105,34 +105,31 @@ class HDF5File:
         return isinstance(self.get(name), h5py.Group)
 
     def first(self, *names: str) -> h5py.Dataset | None:
-        """The first of these datasets that exists.
+        """The first of these datasets that exists; None if none does.
 
         Raises InputError if none does, and a link of one of the names leads nowhere.
         """
-        dataset = self._existing(*names)
-        if dataset is None and (links := self._dangling_names(*names)):
-            raise InputError(
-                f"{self.path}: {links[0]} is a link that leads nowhere ({self.dangling(links[0])}), expected a dataset"
-            )
-        return dataset
-
-    def _existing(self, *names: str) -> h5py.Dataset | None:
-        return next((self.get(name) for name in names if self.has(name)), None)
-
-    def _dangling_names(self, *names: str) -> list[str]:
-        return [name for name in names if self.dangling(name)]
+        for name in names:
+            if self.has(name):
+                return self.get(name)
+        for name in names:
+            if target := self.dangling(name):
+                raise InputError(
+                    f"{self.path}: {name} is a link that leads nowhere ({target}), expected a dataset"
+                )
+        return None
 
     def dataset(self, expected: str, *names: str) -> h5py.Dataset:
         """The first of these datasets that exists.
 
         Raises InputError if none does.
         """
-        dataset = self._existing(*names)
-        if dataset is None:
-            links = self._dangling_names(*names)
-            reason = f" (a link to {self.dangling(links[0])}, which is missing)" if links else ""
-            raise InputError(f"{self.path}: no dataset {' or '.join(names)}{reason}, expected {expected}")
-        return dataset
+        for name in names:
+            if self.has(name):
+                return self.get(name)
+        target = next(filter(None, map(self.dangling, names)), None)
+        reason = f" (a link to {target}, which is missing)" if target else ""
+        raise InputError(f"{self.path}: no dataset {' or '.join(names)}{reason}, expected {expected}")
 
     def real(self, expected: str, *names: str) -> NDArray:
         """An array of real numbers or integers, loaded whole."""

@@ -70,7 +70,7 @@ def follow(root: h5py.File, name: str, path: Path, guard: LinkGuard) -> h5py.Dat
     Raises InputError if a link leads to something other than a regular file in the allowed folder.
     """
     here: h5py.Group = root
-    parts = [part for part in name.split("/") if part and part != "."]
+    parts = _parts(name)
     for _ in range(_MAX_LINKS + len(parts)):
         if not parts:
             return here
@@ -110,16 +110,10 @@ def check_storage(
 ) -> None:
     """Refuse a dataset whose values are in files that are missing or out of bounds.
 
-    Parameters
-    ----------
-    outer
-        Virtual datasets that have this one as a source.
+    Raises InputError if a file of a virtual dataset or of external raw storage is missing or outside the allowed
+    folder, or a virtual dataset is a source of itself, which h5py would never release its lock after.
 
-    Raises
-    ------
-    InputError
-        If a file of a virtual dataset or of external raw storage is missing or outside the allowed folder, or a virtual
-        dataset is a source of itself. It is found here since h5py never releases its lock after a RecursionError.
+    `outer`: virtual datasets that have this one as a source.
     """
     where = f"{path}: {dataset.name}"
     folder = Path(dataset.file.filename).parent

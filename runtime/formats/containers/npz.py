@@ -72,14 +72,10 @@ class Archive:
             return self._file[key]
         except InputError:
             raise
-        except ValueError as error:
-            if "Object arrays" in str(error):
-                raise InputError(
-                    f"{self.path}: {key!r} is a pickled object, which is never loaded, expected {expected}"
-                ) from error
-            raise InputError(f"{self.path}: {key!r} is damaged ({error}), expected {expected}") from error
-        except _DAMAGE as error:
-            raise InputError(f"{self.path}: {key!r} is damaged ({error}), expected {expected}") from error
+        except (ValueError, *_DAMAGE) as error:
+            pickled = "Object arrays" in str(error)
+            fault = "a pickled object, which is never loaded" if pickled else f"damaged ({error})"
+            raise InputError(f"{self.path}: {key!r} is {fault}, expected {expected}") from error
 
     def _check_size(self, key: str) -> None:
         """Refuse an array that declares more than the file or the memory can hold."""
@@ -200,9 +196,9 @@ def open_archive(path: Path) -> Iterator[Archive]:
             if packed:
                 content = io.BytesIO(_unpacked(path, content))
             loaded = np.load(content, allow_pickle=False)
+        except InputError:
+            raise
         except (ValueError, *_DAMAGE) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(
                 f"{path}: truncated or no NPZ archive ({error}), expected a complete file"
             ) from error

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import SelectedStack, unwritten_patterns
-from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns
+from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns, kept_patterns
 from ptychonnx.runtime.formats.conversion.direct_beam import (
     DirectBeamEstimate,
     estimate_direct_beam,
-    stuck_marks,
+    without_stuck_pixels,
 )
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, Frames, lazy_frames
 from ptychonnx.runtime.formats.conversion.plausibility import (
@@ -45,30 +45,22 @@ def assemble(
 ) -> Scan:
     """Convert everything to the conventions of `Scan`; patterns stay in the file and are converted on access.
 
+    Raises InputError if shapes disagree, or positions are lengths and no pixel size is known. Invalid values are
+    refused when they are read, see `ptychonnx.runtime.formats.conversion.frames.lazy_frames`.
+
     Parameters
     ----------
     estimate
         See `ptychonnx.runtime.formats.conversion.scaling.scaled_probe`.
     log
         Receives one line per convention and per conversion.
-
-    Raises
-    ------
-    InputError
-        If shapes disagree, or positions are lengths and no pixel size is known. Invalid values are refused when they
-        are read, see `ptychonnx.runtime.formats.conversion.frames.lazy_frames`.
     """
     where = f"{raw.path}: {raw.patterns_key}"
     for note in raw.notes:
         log(note)
     _check(raw, options, where)
     raw = _without(raw, unwritten_patterns(raw.patterns), "never written", where, log)
-    for mark, stuck in stuck_marks(raw.patterns, where).items():
-        log(
-            f"bad pixels: {np.count_nonzero(stuck)} that hold {mark} in all frames, a detector's mark of "
-            f"{mark.bit_length() + 7 & ~7} bits: masked"
-        )
-        raw = replace(raw, mask=~stuck if raw.mask is None else raw.mask & ~stuck)
+    raw = replace(raw, mask=without_stuck_pixels(raw.patterns, raw.mask, where, log))
     if raw.mask is not None and np.count_nonzero(raw.mask) < _LEAST_VALID * raw.mask.size:
         bad = raw.mask.size - np.count_nonzero(raw.mask)
         log(f"mask: {bad} of {raw.mask.size} pixels are bad: does it mark the good ones?")
@@ -120,6 +112,8 @@ def scan_of_frames(
 ) -> Scan:
     """The scan of frames that are converted on access, with positions and probe in our conventions.
 
+    Raises InputError if positions are lengths and no pixel size is known, or implausible.
+
     Parameters
     ----------
     raw
@@ -130,11 +124,6 @@ def scan_of_frames(
         Those of the file, overridden by the options.
     log, estimate
         See `assemble`.
-
-    Raises
-    ------
-    InputError
-        If positions are lengths and no pixel size is known, or implausible.
     """
     height, width = raw.patterns.shape[1:]
     # A detector cut to a part sees lower frequencies only: the pixels of the object grow.
@@ -220,14 +209,9 @@ def _without(
     raw: RawScan, left_out: NDArray[np.bool_], kind: str, where: str, log: Callable[[str], None]
 ) -> RawScan:
     """The scan without some of its patterns, whose number is reported."""
-    numbers = np.flatnonzero(left_out)
-    if not len(numbers):
+    if not left_out.any():
         return raw
-    if len(numbers) == len(left_out):
-        raise InputError(f"{where}: all {len(numbers)} patterns are {kind}, expected some with photons")
-    shown = ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
-    log(f"patterns: {len(numbers)} of {len(left_out)} left out, {kind} (numbers {shown})")
-    kept = np.flatnonzero(~left_out)
+    kept = kept_patterns(left_out, kind, where, log)
     return replace(raw, patterns=SelectedStack(raw.patterns, kept), positions=raw.positions[kept])
 
 
@@ -237,8 +221,6 @@ def _check(raw: RawScan, options: ReadOptions, where: str) -> None:
         raise InputError(f"{where} has shape {shape}, expected square patterns [n, N, N]")
     if 0 in shape:
         raise InputError(f"{where} has shape {shape}: the scan is empty, expected a pattern")
-    if raw.probe is not None and raw.probe.ndim != 3:
-        raise InputError(f"{raw.path}: probe has shape {raw.probe.shape}, expected [modes, N, N]")
     if raw.positions.shape != (shape[0], 2):
         raise InputError(
             f"{raw.path}: {raw.positions_key} has shape {raw.positions.shape}, expected {(shape[0], 2)}, one for "
@@ -268,19 +250,14 @@ def positions_in_pixels(
 ) -> NDArray[np.float64]:
     """Positions [n, 2] in the unit, order and sign of a file as (row, column) in object pixels.
 
+    Raises InputError if positions are lengths and the pixel size is unknown; `where` (file and key) begins the message.
+
     Parameters
     ----------
     pixel
         Object pixel size after cropping, in metres.
     coarser
         Factor by which cropping enlarges the pixels of the object.
-    where
-        File and key, for errors.
-
-    Raises
-    ------
-    InputError
-        If positions are lengths and the pixel size is unknown.
     """
     positions = positions.astype(np.float64)
     if conventions.axes.value == "column,row":

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns, refuse_dark
+from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns, kept_patterns, refuse_dark
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
 from ptychonnx.runtime.formats.conversion.plausibility import check_plausible, counts_note, positions_note
 from ptychonnx.runtime.scan import Scan
@@ -21,8 +21,6 @@ __all__ = ["checked_scan"]
 
 # A direct beam farther from the centre than this part of the frame is named.
 _OFF_CENTRE = 1 / 8
-# Patterns that are listed by number.
-_NAMED = 8
 
 
 def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
@@ -44,18 +42,8 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
             _doubts(scan, where, log)
         return replace(scan, diffraction=_lit(scan.diffraction, where, scan.name))
     _doubts(scan, where, log)
-    numbers = np.flatnonzero(
-        dark_patterns(scan.diffraction, scan.mask, "amplitude", None, scan.size // 2, where)
-    )
-    if len(numbers) == len(scan):
-        raise InputError(
-            f"{where}: all {len(numbers)} patterns are without photons, expected some with photons"
-        )
-    if not len(numbers):
-        return scan
-    shown = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")
-    log(f"patterns: {len(numbers)} of {len(scan)} left out, without photons (numbers {shown})")
-    return scan.subset(np.setdiff1d(np.arange(len(scan)), numbers))
+    dark = dark_patterns(scan.diffraction, scan.mask, "amplitude", None, scan.size // 2, where)
+    return scan.subset(kept_patterns(dark, "without photons", where, log)) if dark.any() else scan
 
 
 def _doubts(scan: Scan, where: str, log: Callable[[str], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import h5py
@@ -14,12 +15,14 @@ from ptychonnx.runtime.formats.containers.stacks import Stack
 from ptychonnx.runtime.formats.conversion.scaling import valid_values
 from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
 
-__all__ = ["dark_patterns", "refuse_dark"]
+__all__ = ["dark_patterns", "kept_patterns", "refuse_dark"]
 
 # Stacks up to this size are read to the end; of larger ones only a strip, or the sizes of their chunks.
 _SMALL_BYTES = 2**24
 _BLOCK_BYTES = 2**23
 _STRIP = 16
+# Patterns that are listed by number.
+_NAMED = 8
 
 
 def dark_patterns(
@@ -54,6 +57,21 @@ def dark_patterns(
             counts = np.square(frame, dtype=np.float64) if quantity == "amplitude" else frame
             dark[index] = np.sum(counts, dtype=np.float64) < min_photons
     return dark
+
+
+def kept_patterns(
+    left_out: NDArray[np.bool_], kind: str, where: str, log: Callable[[str], None]
+) -> NDArray[np.intp]:
+    """Numbers of the patterns that stay when others [n] are left out, which is logged.
+
+    Raises InputError if none stays.
+    """
+    numbers = np.flatnonzero(left_out)
+    if len(numbers) == len(left_out):
+        raise InputError(f"{where}: all {len(numbers)} patterns are {kind}, expected some with photons")
+    shown = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")
+    log(f"patterns: {len(numbers)} of {len(left_out)} left out, {kind} (numbers {shown})")
+    return np.flatnonzero(~left_out)
 
 
 def refuse_dark(patterns: NDArray, where: str, first: int) -> None:

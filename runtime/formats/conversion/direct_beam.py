@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from ptychonnx.runtime.formats.containers.stacks import Stack
-from ptychonnx.runtime.formats.conversion.scaling import valid_values
+from ptychonnx.runtime.formats.conversion.scaling import sample_of, valid_values
 from ptychonnx.runtime.scan.amplitudes import Amplitudes
 
-__all__ = ["DirectBeamEstimate", "estimate_direct_beam", "stuck_marks"]
+__all__ = ["DirectBeamEstimate", "estimate_direct_beam", "without_stuck_pixels"]
 
 # Number of patterns whose mean shows where the direct beam is.
 _SAMPLE = 16
@@ -61,7 +62,20 @@ class DirectBeamEstimate:
         return f"the mean pattern is centred at [{row}, {column}]"
 
 
-def stuck_marks(stack: Stack, where: str) -> dict[int, NDArray[np.bool_]]:
+def without_stuck_pixels(
+    stack: Stack, mask: NDArray[np.bool_] | None, where: str, log: Callable[[str], None]
+) -> NDArray[np.bool_] | None:
+    """The mask [rows, columns] of valid pixels without those that hold a detector's mark in all frames; logged."""
+    for mark, stuck in _stuck_marks(stack, where).items():
+        log(
+            f"bad pixels: {np.count_nonzero(stuck)} that hold {mark} in all frames, a detector's mark of "
+            f"{mark.bit_length() + 7 & ~7} bits: masked"
+        )
+        mask = ~stuck if mask is None else mask & ~stuck
+    return mask
+
+
+def _stuck_marks(stack: Stack, where: str) -> dict[int, NDArray[np.bool_]]:
     """Pixels [rows, columns] that hold a mark of 16 bits, or of 8 bits in their own type, in every frame of a sample.
 
     By the mark.
@@ -74,7 +88,7 @@ def stuck_marks(stack: Stack, where: str) -> dict[int, NDArray[np.bool_]]:
     if n < 3 or kind not in "iuf" or not marks:
         return {}
     stuck = {mark: np.ones((height, width), dtype=bool) for mark in marks}
-    for index in np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)):
+    for index in sample_of(n, _SAMPLE):
         frame = np.asarray(stack[slice(index, index + 1), slice(None), slice(None)])[0]
         valid = valid_values(frame, where) & ~np.isin(frame, marks)
         brightest = frame[valid].max(initial=0)
@@ -134,8 +148,7 @@ def _mean_pattern(
     stack: Stack | Amplitudes, mask: NDArray[np.bool_] | None, where: str, rows: slice, columns: slice
 ) -> NDArray[np.float64]:
     """Mean of a sample, without the brightest value of each pixel, hot pixels limited."""
-    n = stack.shape[0]
-    sample = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int))
+    sample = sample_of(stack.shape[0], _SAMPLE)
     shape = tuple(len(range(side)[part]) for side, part in zip(stack.shape[1:], (rows, columns), strict=True))
     total, brightest = np.zeros(shape), np.zeros(shape)
     for index in sample:

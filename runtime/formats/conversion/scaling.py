@@ -14,7 +14,6 @@ __all__ = ["probe_with_power", "root_of_counts", "sample_of", "sampled_flux", "s
 
 # float32 holds all whole numbers up to this one.
 _EXACT_IN_FLOAT32 = 2**24
-_SAMPLE = 32
 # Marks of detectors of 32 bits: the largest signed number, and -1 and -2, which are just below 2**32 in unsigned types,
 # as are other small negative numbers that were cast, such as those that the subtraction of a dark frame leaves.
 _LARGEST_SIGNED_32 = 2**31 - 1
@@ -24,10 +23,7 @@ _WRAPPED_32 = (2**32 - 2**15, 2**32)
 def valid_values(values: NDArray, where: str) -> NDArray[np.bool_]:
     """True where a value is a photon count or an amplitude: not negative, NaN, infinite, or a detector's marker.
 
-    Raises
-    ------
-    InputError
-        If the values are not real numbers; `where` (file and key) begins the message.
+    Raises InputError if the values are not real numbers; `where` (file and key) begins the message.
     """
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind not in "fiu":
@@ -115,6 +111,6 @@ def sampled_flux(scan: Scan) -> float:
     return float(np.mean(photons(scan.diffraction[sample_of(len(scan))])))
 
 
-def sample_of(n: int) -> NDArray[np.intp]:
-    """Indices of a sample of n patterns, evenly spaced: enough to decide on a scale or a convention."""
-    return np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.intp))
+def sample_of(n: int, most: int = 32) -> NDArray[np.intp]:
+    """Indices of at most so many of n patterns, evenly spaced; 32 are enough to decide on a scale or a convention."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.intp))

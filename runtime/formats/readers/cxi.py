@@ -42,17 +42,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
-from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength, object_pixel_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.quantities import wavelength_of_energy
 from ptychonnx.runtime.formats.read_options import Convention, Conventions
+from ptychonnx.runtime.formats.readers.probe import probe_modes
 
 __all__ = ["matches", "read"]
 
@@ -171,14 +170,7 @@ def _basis(file: HDF5File, *, normed: bool = True) -> NDArray[np.float64]:
 
 
 def _probe(file: HDF5File) -> NDArray[np.complex64] | None:
-    dataset: h5py.Dataset | None = file.first(*_PROBE)
+    dataset = file.first(*_PROBE)
     if dataset is None:
         return None
-    if dataset.dtype.kind != "c" or dataset.ndim not in (2, 3, 4):
-        raise InputError(
-            f"{file.path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected complex [N, N], "
-            "[modes, N, N] or [coherent, modes, N, N]"
-        )
-    probe = in_single_precision(file.load(dataset, complete=False), f"{file.path}: {dataset.name}")
-    probe = probe[0] if probe.ndim == 4 else probe
-    return probe[None] if probe.ndim == 2 else probe
+    return probe_modes(file.complex("complex [modes, N, N]", *_PROBE), f"{file.path}: {dataset.name}")

@@ -46,6 +46,7 @@ from ptychonnx.runtime.formats.quantities import LENGTH_UNITS, positive_number, 
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 from ptychonnx.runtime.formats.readers.mapped_arrays import MappedArrays
 from ptychonnx.runtime.formats.readers.position_units import POSITION_UNITS, UNIT_SUFFIX, positions_unit
+from ptychonnx.runtime.formats.readers.probe import probe_modes
 
 __all__ = ["KEYS", "read"]
 
@@ -247,15 +248,11 @@ def _mask(arrays: MappedArrays) -> NDArray[np.bool_] | None:
 def _probe(arrays: MappedArrays) -> NDArray[np.complex64] | None:
     if "probe" not in arrays:
         return None
-    expected = "complex [..., modes, N, N] with leading axes of length 1"
+    where, expected = arrays.where("probe"), "complex [modes, N, N]"
     probe = arrays.find("probe", expected)
-    if probe.dtype.kind != "c" or len(probe.shape) < 2 or any(length != 1 for length in probe.shape[:-3]):
-        raise InputError(
-            f"{arrays.where('probe')} is {probe.dtype} of shape {probe.shape}, expected {expected}"
-        )
-    return in_single_precision(arrays.load("probe", probe), arrays.where("probe")).reshape(
-        -1, *probe.shape[-2:]
-    )
+    if probe.dtype.kind != "c":
+        raise InputError(f"{where} is {probe.dtype}, expected {expected}")
+    return probe_modes(in_single_precision(arrays.load("probe", probe), where), where, several=False)
 
 
 def _metres(arrays: MappedArrays, key: str) -> float | None:

@@ -25,12 +25,19 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
-from ptychonnx.runtime.formats.containers.npz import complex_array, is_archive, is_npy, load_npy, open_archive
+from ptychonnx.runtime.formats.containers.npz import (
+    Archive,
+    complex_array,
+    is_archive,
+    is_npy,
+    load_npy,
+    open_archive,
+)
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.paths import StrPath
 
-__all__ = ["read_probe"]
+__all__ = ["archive_probe", "probe_modes", "read_probe"]
 
 _EXPECTED = "a probe, complex [modes, N, N]"
 _KEYS = ("probe", "probeGuess")
@@ -46,17 +53,35 @@ def read_probe(path: StrPath) -> NDArray[np.complex64]:
     """
     path = Path(path)
     with damage_refused(path):
-        probe = _loaded(path)
-    while probe.ndim > 4 and len(probe) == 1:
-        # tike has an axis of length 1 in front.
-        probe = probe[0]
-    if not 2 <= probe.ndim <= 4 or not probe.size or probe.shape[-1] != probe.shape[-2]:
+        probe = probe_modes(_loaded(path), f"{path}: the probe")
+    if probe.shape[-1] != probe.shape[-2]:
         raise InputError(f"{path}: the probe has shape {probe.shape}, expected complex [modes, N, N]")
-    if probe.ndim == 4:
-        probe = probe[0]
     if not np.isfinite(probe).all():
         raise InputError(f"{path}: the probe holds NaN or infinity, expected finite values")
-    return probe[None] if probe.ndim == 2 else probe
+    return probe
+
+
+def probe_modes(probe: NDArray[np.complex64], where: str, *, several: bool = True) -> NDArray[np.complex64]:
+    """A probe [modes, N, N] from one [N, N], [modes, N, N] or [coherent, modes, N, N].
+
+    The first coherent part is used. More axes of length 1 may come first, as in files of tike.
+
+    Raises InputError on other axes, or on several coherent parts unless `several` are allowed.
+    """
+    most = 4 if several else 3
+    while probe.ndim > most and len(probe) == 1:
+        probe = probe[0]
+    if not 2 <= probe.ndim <= most or not probe.size:
+        expected = "[coherent, modes, N, N]" if several else "[modes, N, N] with leading axes of length 1"
+        raise InputError(f"{where} has shape {probe.shape}, expected complex {expected}")
+    return (probe[0] if probe.ndim == 4 else probe).reshape(-1, *probe.shape[-2:])
+
+
+def archive_probe(archive: Archive, key: str) -> NDArray[np.complex64] | None:
+    """The probe [modes, N, N] of an NPZ file, which has no coherent parts; None if there is none."""
+    if key not in archive:
+        return None
+    return probe_modes(complex_array(archive, key, _EXPECTED), f"{archive.path}: {key!r}", several=False)
 
 
 def _loaded(path: Path) -> NDArray[np.complex64]:

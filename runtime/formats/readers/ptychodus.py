@@ -37,6 +37,7 @@ from ptychonnx.runtime.formats.containers.stacks import SelectedStack, Stack
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, positive_number, wavelength_of_energy
 from ptychonnx.runtime.formats.read_options import Conventions
+from ptychonnx.runtime.formats.readers.probe import probe_modes
 
 __all__ = [
     "combined_layers",
@@ -168,14 +169,7 @@ def first_probe(file: HDF5File) -> NDArray[np.complex64] | None:
     stored = file.first("probe")
     if stored is None or not stored.size:
         return None
-    probe = file.complex("complex [coherent, modes, N, N]", "probe")
-    if probe.ndim == 4:
-        probe = probe[0]
-    if probe.ndim == 2:
-        probe = probe[None]
-    if probe.ndim != 3:
-        raise InputError(f"{file.path}: probe has shape {probe.shape}, expected [coherent, modes, N, N]")
-    return probe
+    return probe_modes(file.complex("complex [coherent, modes, N, N]", "probe"), f"{file.path}: probe")
 
 
 def object_corner(

@@ -33,6 +33,8 @@ The probe is scaled so that it explains the total power of the patterns, with th
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +44,12 @@ from ptychonnx.runtime.formats.containers.single_precision import of_polar
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, scaled_probe, valid_values
 from ptychonnx.runtime.formats.read_options import Conventions
-from ptychonnx.runtime.formats.readers.ptychopinn_labels import object_behind_probe, reference_object
+from ptychonnx.runtime.formats.readers.probe import archive_probe
+from ptychonnx.runtime.formats.readers.ptychopinn_labels import (
+    known_object,
+    object_behind_probe,
+    reference_object,
+)
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
 
@@ -84,11 +91,16 @@ def read(archive: Archive) -> Scan | RawScan:
     if grid:
         size = diffraction.shape[-1]
         positions = _side_by_side(positions + (0.5 if size % 2 == 0 else 0.0), size, str(archive.path))
-    scan = Scan(diffraction, positions, probe=_probe(archive), name=archive.path.name)
-    labels = _labels(archive, coordinates.shape, scan)
-    reference = reference_object(archive, scan)
+    scan = Scan(
+        diffraction,
+        positions,
+        probe=archive_probe(archive, "probeGuess"),
+        name=archive.path.name,
+        labels=_labels(archive, coordinates.shape),
+    )
+    labels, reference = object_behind_probe(scan), reference_object(archive, scan.positions)
     probe, _ = scaled_probe(scan, labels, reference)
-    return Scan(diffraction, positions, probe=probe, reference=reference, name=scan.name, labels=labels)
+    return replace(scan, probe=probe, reference=reference, labels=labels)
 
 
 def _of_ptychodus(archive: Archive, key: str, patterns: NDArray, positions: NDArray[np.float64]) -> RawScan:
@@ -98,13 +110,6 @@ def _of_ptychodus(archive: Archive, key: str, patterns: NDArray, positions: NDAr
         raise InputError(
             f"{archive.path}: 'bad_pixels' is {bad.dtype} of shape {bad.shape}, expected bool {patterns.shape[1:]}"
         )
-    whole = None
-    if "objectGuess" in archive:
-        whole = complex_array(archive, "objectGuess", "complex [rows, columns]")
-        if whole.ndim != 2:
-            raise InputError(
-                f"{archive.path}: 'objectGuess' has shape {whole.shape}, expected [rows, columns]"
-            )
     return RawScan(
         path=archive.path,
         patterns=patterns,
@@ -114,9 +119,9 @@ def _of_ptychodus(archive: Archive, key: str, patterns: NDArray, positions: NDAr
         conventions=conventions(archive),
         offset="middle",
         absolute=True,
-        probe=_probe(archive),
+        probe=archive_probe(archive, "probeGuess"),
         mask=bad == 0,
-        known_object=whole,
+        known_object=known_object(archive),
     )
 
 
@@ -205,29 +210,14 @@ def _side_by_side(centres: NDArray[np.float64], size: int, where: str) -> NDArra
     return as_tiled
 
 
-def _probe(archive: Archive) -> NDArray[np.complex64] | None:
-    if "probeGuess" not in archive:
-        return None
-    probe = complex_array(archive, "probeGuess", "complex [N, N] or [modes, N, N]")
-    return probe[None] if probe.ndim == 2 else probe
-
-
-def _labels(archive: Archive, coordinates: tuple[int, ...], scan: Scan) -> NDArray[np.complex64] | None:
+def _labels(archive: Archive, coordinates: tuple[int, ...]) -> NDArray[np.complex64] | None:
     if "Y" in archive:
-        labels = _flat_patterns(archive, "Y", complex_array(archive, "Y", "complex [n, N, N]"), coordinates)
-    elif "Y_I" in archive and "Y_phi" in archive:
+        return _flat_patterns(archive, "Y", complex_array(archive, "Y", "complex [n, N, N]"), coordinates)
+    if "Y_I" in archive and "Y_phi" in archive:
         amplitude = real_array(archive, "Y_I", "amplitudes [n, N, N]")
         phase = real_array(archive, "Y_phi", "phases in rad [n, N, N]")
         if amplitude.shape != phase.shape:
             raise InputError(f"{archive.path}: 'Y_phi' has shape {phase.shape}, expected {amplitude.shape}")
         whole = of_polar(amplitude, phase, f"{archive.path}: 'Y_I' and 'Y_phi'")
-        labels = _flat_patterns(archive, "Y_I", whole, coordinates)
-    else:
-        return None
-    if labels.shape != scan.diffraction.shape:
-        raise InputError(
-            f"{archive.path}: labels have shape {labels.shape}, expected {scan.diffraction.shape}"
-        )
-    if not np.isfinite(labels).all():
-        raise InputError(f"{archive.path}: labels hold NaN or infinity, expected finite values")
-    return labels if scan.probe is None else object_behind_probe(labels, scan.probe, scan.diffraction)
+        return _flat_patterns(archive, "Y_I", whole, coordinates)
+    return None

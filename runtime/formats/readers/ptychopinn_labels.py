@@ -20,25 +20,22 @@ __all__ = ["object_behind_probe", "reference_object"]
 _DARK = 1e-4
 
 
-def object_behind_probe(
-    labels: NDArray[np.complex64], probe: NDArray[np.complex64], diffraction: Amplitudes
-) -> NDArray[np.complex64]:
-    """The object in each window, from labels that may hold |P| |O| instead of |O|.
+def object_behind_probe(scan: Scan) -> NDArray[np.complex64] | None:
+    """The object in each window, from the labels of a scan, which may hold |P| |O| instead of |O|.
 
-    Parameters
-    ----------
-    labels
-        complex64 [n, N, N], with the phase of the object in either case.
-    probe
-        complex64 [modes, N, N]; with several modes |P| is ambiguous and the labels stay as they are.
-    diffraction
-        float32 [n, N, N], amplitudes, which show whether the labels include the probe.
+    With several modes of the probe |P| is ambiguous, and the labels stay as they are.
 
     Returns
     -------
     complex64 [n, N, N]; 0 where the probe is dark, if the probe had to be divided out.
     """
-    if len(probe) > 1 or not _behind_probe(labels, probe, diffraction):
+    labels, probe = scan.labels, scan.probe
+    if (
+        labels is None
+        or probe is None
+        or len(probe) > 1
+        or not _behind_probe(labels, probe, scan.diffraction)
+    ):
         return labels
     magnitude = np.abs(probe[0])
     lit = magnitude**2 > _DARK * np.max(magnitude**2)
@@ -58,8 +55,8 @@ def _behind_probe(
     return bool(as_lit > as_object)
 
 
-def reference_object(archive: Archive, scan: Scan) -> Reference | None:
-    """`objectGuess`, or None, with a warning if positions lie outside it.
+def known_object(archive: Archive) -> NDArray[np.complex64] | None:
+    """`objectGuess`, or None.
 
     Raises InputError if it is not [rows, columns].
     """
@@ -68,7 +65,15 @@ def reference_object(archive: Archive, scan: Scan) -> Reference | None:
     whole = complex_array(archive, "objectGuess", "complex [rows, columns]")
     if whole.ndim != 2:
         raise InputError(f"{archive.path}: 'objectGuess' has shape {whole.shape}, expected [rows, columns]")
-    if (scan.positions < 0).any() or (scan.positions > np.array(whole.shape) - 1).any():
+    return whole
+
+
+def reference_object(archive: Archive, positions: NDArray[np.float64]) -> Reference | None:
+    """`objectGuess`, or None, with a warning if positions lie outside it."""
+    whole = known_object(archive)
+    if whole is None:
+        return None
+    if not Reference(whole).covers(positions):
         warnings.warn(
             f"{archive.path}: positions leave 'objectGuess' of shape {whole.shape}: it is no reference",
             stacklevel=2,

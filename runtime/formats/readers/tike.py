@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.npz import Archive, complex_array
+from ptychonnx.runtime.formats.containers.npz import Archive
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.read_options import Conventions
+from ptychonnx.runtime.formats.readers.probe import archive_probe
 
 __all__ = ["matches", "read"]
 
@@ -54,7 +55,7 @@ def read(archive: Archive) -> RawScan:
         conventions=Conventions.of_format("tike", unit="px", axes="row,column", dc="corner"),
         offset="corner",
         absolute=True,
-        probe=_probe(archive) if "probe" in archive else None,
+        probe=archive_probe(archive, "probe"),
     )
 
 
@@ -65,11 +66,3 @@ def _without_view_axis(archive: Archive, key: str, axes: int, expected: str) -> 
     if array.ndim != axes:
         raise InputError(f"{archive.path}: {key!r} has shape {array.shape}, expected {expected}")
     return array
-
-
-def _probe(archive: Archive) -> NDArray[np.complex64]:
-    expected = "complex [..., modes, N, N] with leading axes of length 1"
-    probe = complex_array(archive, "probe", expected)
-    if probe.ndim < 2 or any(length != 1 for length in probe.shape[:-3]):
-        raise InputError(f"{archive.path}: 'probe' has shape {probe.shape}, expected {expected}")
-    return probe.reshape(-1, *probe.shape[-2:])
