@@ -22,6 +22,8 @@ ALSO ?=
 JOBS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# Containers often set it; then every process compiles torch or TensorFlow again, for about ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo bench bench-live bench-scale regimes exporters test hostile licences coverage package bundle resolve test-triton serve-triton test-mlserver test-kserve test-ptychodus test-slurm test-live \
 	lint types docs serve-docs install clean
