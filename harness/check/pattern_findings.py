@@ -10,6 +10,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from ptychonnx.harness.check.finding import Finding, FindingVerdict
 from ptychonnx.harness.check.pattern_statistics import PatternStatistics
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
+from ptychonnx.runtime.formats.conversion.saturation import SATURATION_REMEDY, saturates
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
@@ -17,9 +18,6 @@ __all__ = ["pattern_findings"]
 
 # Fewer photons in a pattern leave too little to any method; fewer than the second, to most.
 _HOPELESS, _FEW = 100.0, 3000.0
-# Below this many counts, several pixels share the largest number by chance.
-_LEAST_SATURATION = 256
-_SATURATED = 5
 # A pixel counts up to this multiple of its brightest neighbour.
 _HOT = 4.0
 _HOT_SIGMA = 10.0
@@ -98,10 +96,10 @@ def _photons(scan: Scan, statistics: PatternStatistics) -> Finding:
 def _saturation(statistics: PatternStatistics) -> Finding:
     highest, times = statistics.highest, statistics.times_highest
     values = {"highest": highest, "times": times, "pixels": statistics.pixels_highest}
-    if highest >= _LEAST_SATURATION and times >= _SATURATED and statistics.pixels_highest > 1:
+    if saturates(highest, times, statistics.pixels_highest):
         text = (
             f"{times} patterns end at the same {highest:.4g} counts, in {statistics.pixels_highest} pixels: the "
-            "detector saturates (shorter exposures, an attenuator, or --bad-pixels mask)"
+            f"detector saturates ({SATURATION_REMEDY})"
         )
         return Finding("saturation", "wrong", text, values)
     return Finding("saturation", "good", f"none seen: at most {highest:.4g} counts", values)

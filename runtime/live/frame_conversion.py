@@ -12,6 +12,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam, without_stuck_pixels
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, lazy_frames
+from ptychonnx.runtime.formats.conversion.saturation import saturation_note
 from ptychonnx.runtime.formats.read_options import Conventions, ReadOptions
 from ptychonnx.runtime.live.events import Frame
 
@@ -79,6 +80,8 @@ class FrameConversion:
         stack = np.stack([frame.image for frame in first if self._fits(frame)])
         self.plan = FramePlan.of(stack.shape, conventions.dc.value == "corner", options, where)
         self._mask = mask = without_stuck_pixels(stack, mask, where, self.notes.append)
+        if note := saturation_note(stack, mask, self.quantity, where, self.plan.rows, self.plan.columns):
+            self.notes.append(note)
         beam = estimate_direct_beam(stack, mask, where)
         if options.dc is None and options.crop_centre is None and beam.place not in (None, "centre"):
             self.notes.append(

@@ -232,6 +232,13 @@ def test_bad_frames_are_left_out_by_number(experiment: Experiment) -> None:
     assert len(series.scan) == 60
 
 
+def test_a_detector_that_saturates_is_named(experiment: Experiment, caplog: pytest.LogCaptureFixture) -> None:
+    frames = [replace(frame, image=np.minimum(frame.image, 300)) for frame in frames_of(experiment.scan)]
+    live(experiment, [*frames, SeriesEnd(1)], [samples_of(experiment.scan), PositionsEnd()])
+    (line,) = [line for line in caplog.messages if line.startswith("saturation")]
+    assert "end at the same 300 counts" in line
+
+
 def test_silence_and_interruption_pass_on_the_object_so_far(experiment: Experiment) -> None:
     done: list[FinishedSeries] = []
     frames, positions = frames_of(experiment.scan, list(range(40))), samples_of(experiment.scan)

@@ -25,6 +25,7 @@ from ptychonnx.runtime.formats.conversion.plausibility import (
 )
 from ptychonnx.runtime.formats.conversion.probe_window import fitted_probe, probe_of_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
+from ptychonnx.runtime.formats.conversion.saturation import saturation_note
 from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 from ptychonnx.runtime.scan import Reference, Scan
@@ -95,6 +96,9 @@ def assemble(
     if conventions.quantity.value == "amplitude" and options.quantity is None:
         first = raw.patterns[slice(0, 1), slice(None), slice(None)]
         frames.notes.append(counts_note(first))
+    frames.notes.append(
+        saturation_note(raw.patterns, raw.mask, conventions.quantity.value, where, plan.rows, plan.columns)
+    )
     for note in filter(None, frames.notes + _frame_notes(options, plan)):
         log(note)
     return scan_of_frames(raw, frames, plan, conventions, options, log, estimate=estimate)

@@ -14,6 +14,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns, kept_patterns, refuse_dark
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
 from ptychonnx.runtime.formats.conversion.plausibility import check_plausible, counts_note, positions_note
+from ptychonnx.runtime.formats.conversion.saturation import saturation_note
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 
@@ -47,7 +48,7 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
 
 
 def _doubts(scan: Scan, where: str, log: Callable[[str], None]) -> None:
-    """Say so if the patterns look like counts, or the mean pattern has the direct beam elsewhere than in the centre."""
+    """Say so if patterns look like counts or saturated, or the direct beam is elsewhere than in the centre."""
     if note := counts_note(scan.diffraction[0]):
         log(note)
     beam = estimate_direct_beam(scan.diffraction, scan.mask, where)
@@ -56,6 +57,8 @@ def _doubts(scan: Scan, where: str, log: Callable[[str], None]) -> None:
     if beam.place == "corner" or (beam.place == "centre" and off > _OFF_CENTRE * scan.size):
         remedy = "--dc corner" if beam.place == "corner" else "--crop with --crop-centre"
         log(f"direct beam: taken at {[centre, centre]}, but {beam.reason}: is it {remedy}?")
+    if note := saturation_note(scan.diffraction, scan.mask, "amplitude", where):
+        log(note)
 
 
 def _lit(diffraction: LazyAmplitudes, where: str, name: str) -> LazyAmplitudes:
