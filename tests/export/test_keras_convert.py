@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -90,6 +92,25 @@ def test_two_conversions_give_the_same_bytes():
     model = two_heads(n=16)
     one, other = (clean(convert_model(model).model).model.SerializeToString() for _ in range(2))
     assert one == other
+
+
+def test_an_optimizer_of_tf2onnx_that_fails_is_left_out(monkeypatch):
+    """The others run in place, without a copy of the graph for each; only now the graph is converted again."""
+    from tf2onnx import optimizer
+
+    seen = []
+
+    class Failing(optimizer.IdentityOptimizer):
+        def _optimize(self, graph):
+            seen.append(graph)
+            raise ValueError("no optimum")
+
+    model = two_heads(n=16)
+    expected = clean(convert_model(model).model).model.SerializeToString()
+    monkeypatch.setitem(optimizer._optimizers, "failing", Failing)
+    assert clean(convert_model(model).model).model.SerializeToString() == expected
+    assert len(seen) > 1
+    assert "TF2ONNX_CATCH_ERRORS" not in os.environ
 
 
 def test_unsupported_networks_are_refused_in_one_line():

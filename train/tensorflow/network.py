@@ -164,7 +164,8 @@ def build_network(
         Scope of the strategy that will train it.
     """
     build = architecture.load_builder()
-    keras.backend.clear_session()
+    # The search for garbage takes up to a second, since both frameworks hold a million objects.
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(policy)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import onnx_ir as ir
 import tensorflow as tf
 import tf2onnx
 from numpy.typing import NDArray
+from tf2onnx.constants import ENV_TF2ONNX_CATCH_ERRORS as _CATCH_ERRORS
 from tf2onnx.graph import Graph, Node
 
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
@@ -115,9 +117,7 @@ def convert_function(
             real = real_form(named.get_concrete_function())
             if real is not None:
                 function = tf.function(real, input_signature=signature, autograph=False)
-            proto, _ = tf2onnx.convert.from_function(
-                function, input_signature=signature, opset=OPSET, custom_op_handlers=_HANDLERS
-            )
+            proto = _from_function(function, signature)
     except UnsupportedError:
         raise
     except Exception as error:  # the model and the exporter may raise anything
@@ -135,6 +135,32 @@ def convert_function(
     graph = ReshapeEliminationPass()(ir.from_proto(proto)).model
     lowering = "none" if real is None else COMPLEX_LOWERING
     return Converted(ir.to_proto(graph), f"tf2onnx {tf2onnx.__version__}", lowering)
+
+
+def _from_function(function: Any, signature: Sequence[tf.TensorSpec]) -> onnx.ModelProto:
+    """The graph that tf2onnx writes.
+
+    tf2onnx copies the whole graph before each of its optimizers, to go on without one that fails, and the copies are a
+    quarter of an export. Copying is left to the case that one fails.
+    """
+
+    def convert() -> onnx.ModelProto:
+        proto, _ = tf2onnx.convert.from_function(
+            function, input_signature=signature, opset=OPSET, custom_op_handlers=_HANDLERS
+        )
+        return proto
+
+    # Any value of this variable turns the copies off.
+    if _CATCH_ERRORS in os.environ:
+        return convert()
+    os.environ[_CATCH_ERRORS] = "FALSE"
+    try:
+        return convert()
+    except Exception as error:  # an optimizer may raise anything
+        logger.debug("tf2onnx: %s; converting again, without what fails", first_line(error))
+    finally:
+        del os.environ[_CATCH_ERRORS]
+    return convert()
 
 
 def _restore_order(graph: onnx.GraphProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
