@@ -8,30 +8,12 @@ from typing import Any
 
 from markdown_tables import results, table, whole
 
-# Conditions of the scans of `results/unseen_beams.json` that a table shows.
-_UNSEEN_COLUMNS = {
-    "beam": "beam",
-    "family_seen": "family seen in training",
-    "object": "object",
-    "object_seen": "kind seen in training",
-    "modes": "modes",
-    "photons": "photons",
-    "step": "step (px)",
-}
-
 
 def unseen_beams(part: str) -> str:
     """The table of general networks on beams, kinds of object or raster steps, and its medians."""
     rows = results("unseen_beams")[part]
-    names = [name for name in rows[0] if name in _UNSEEN_COLUMNS]
     methods = sorted(rows[0]["methods"], key=lambda method: method.startswith("rPIE"))
-    lines = [
-        [
-            *(_condition(row[name]) for name in names),
-            *(_quality(row["methods"][method]) for method in methods),
-        ]
-        for row in rows
-    ]
+    lines = [[_scan(row), *(_quality(row["methods"][method]) for method in methods)] for row in rows]
     medians = []
     for method in methods:
         median = {
@@ -39,16 +21,14 @@ def unseen_beams(part: str) -> str:
             for key in ("amplitude_ssim", "phase_ssim", "seconds")
         }
         medians.append(f"{_quality(median)}, {median['seconds']:.1f}\u00a0s")
-    lines.append(["**median**", *[""] * (len(names) - 1), *medians])
-    return table([*(_UNSEEN_COLUMNS[name] for name in names), *methods], lines)
+    lines.append(["**median**", *medians])
+    return table(["scan", *methods], lines)
 
 
 def fine_tuned_beams() -> str:
-    """The general network of the zoo, its fine-tuned copies, and 300 epochs of iterations on some unseen beams."""
-    measured = [row for row in results("fine_tuned_beams")["beams"] if "fine-tuned" in row["methods"]]
-    rows = sorted(measured, key=lambda row: int(row["place"]))
+    """The general network of the zoo, its fine-tuned copies, and 300 epochs of iterations on the unseen beams."""
+    rows = sorted(results("fine_tuned_beams")["beams"], key=lambda row: int(row["place"]))
     iterated = results("unseen_beams")["beams"]
-    names = ("beam", "family_seen", "object", "modes", "photons", "step")
     methods = [method for method in rows[0]["methods"] if not method.startswith("rPIE")]
     reference = "rPIE, 300 epochs"
     lines = []
@@ -58,7 +38,7 @@ def fine_tuned_beams() -> str:
             for method in methods
         ]
         cells.append(_quality(iterated[row["place"]]["methods"][reference]))
-        lines.append([*(_condition(row[name]) for name in names), *cells])
+        lines.append([_scan(row), *cells])
     medians = [
         _quality(
             {
@@ -68,8 +48,8 @@ def fine_tuned_beams() -> str:
         )
         for method in methods
     ]
-    lines.append(["**median**", *[""] * (len(names) - 1), *medians, ""])
-    return table([*(_UNSEEN_COLUMNS[name] for name in names), *methods, reference], lines)
+    lines.append(["**median**", *medians, ""])
+    return table(["scan", *methods, reference], lines)
 
 
 def probe_modes() -> str:
@@ -164,7 +144,17 @@ def _quality(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _condition(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.0e}" if isinstance(value, float) else str(value)
+def _scan(row: Mapping[str, Any]) -> str:
+    """The conditions of a scan: its beam, object, photons in a pattern and raster step, as far as they vary."""
+    words = [f"{row['number']}:"] if "number" in row else []
+    if "beam" in row:
+        modes = f" ({row['modes']} modes)" if row["modes"] > 1 else ""
+        words.append(f"{row['beam']}{modes}, {row['object']},")
+        words.append(whole(f"{row['photons']:.0e}".replace("e+0", "e") + ","))
+    else:
+        words.append(
+            row["object"] + (", learned" if row.get("object_seen") else "") + ("," if "step" in row else "")
+        )
+    if "step" in row:
+        words.append(whole(f"{row['step']} px"))
+    return " ".join(words)
