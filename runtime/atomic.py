@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
@@ -31,6 +31,8 @@ __all__ = [
     "check_output",
     "check_replaceable",
     "check_updatable",
+    "claimed_output",
+    "is_open",
     "put_folder",
     "updated_folder",
     "working_folder",
@@ -45,6 +47,8 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _PATH_ERRORS = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
 # Arguments of Linux's renameat2.
 _HERE, _EXCHANGE = -100, 2
+# Working folders that this process has claimed, and that nothing in it is using.
+_claimed: set[Path] = set()
 # Below this free space, a failure without an error number is taken for a full disk.
 _FULL_BYTES = 2**16
 
@@ -181,24 +185,55 @@ def check_output(path: StrPath, size: int = 0) -> None:
         needed = f"needs {size / 1e6:.3g} MB, and " if size else ""
         raise EnvironmentFailure(f"{path}: {needed}{folder} has {free / 1e6:.3g} MB free")
     lock = _working_path(path) / "lock"
-    if lock.exists():
+    if lock.exists() and lock.parent.absolute() not in _claimed:
         with lock.open("rb") as file:
             _lock(file.fileno(), path)
+
+
+@contextmanager
+def claimed_output(path: StrPath) -> Iterator[None]:
+    """Keep other processes from writing an output while this one works on it, from before any work to the end.
+
+    Raises as `working_folder`. Parents that were missing and stay empty are removed again.
+    """
+    path = Path(path)
+    _check_kind(path)
+    folder = _working_path(path).absolute()
+    created = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        lock = _locked_folder(folder, path)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    _claimed.add(folder)
+    try:
+        yield
+    finally:
+        _claimed.discard(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+        with suppress(OSError):
+            for parent in created:
+                parent.rmdir()
 
 
 @contextmanager
 def working_folder(path: Path) -> Iterator[Path]:
     """Yield the empty, locked working folder of an output, on the same file system, and remove it at the end.
 
+    The folder of an output that this process has claimed stays, empty, until the claim ends.
+
     Raises InputError if the parent cannot be a folder, or another process is writing `path`. Raises EnvironmentFailure
     if the disk is full, read-only or broken.
     """
     _check_kind(path)
     folder = _working_path(path)
+    claim = folder.absolute()
+    claimed = claim in _claimed
     try:
-        lock = _locked_folder(folder, path)
+        lock = None if claimed else _locked_folder(folder, path)
     except OSError as error:
         raise _write_error(path, error) from error
+    _claimed.discard(claim)
     try:
         yield folder
     except Exception as error:
@@ -206,8 +241,12 @@ def working_folder(path: Path) -> Iterator[Path]:
             raise EnvironmentFailure(f"{path}: cannot be written ({reason})") from error
         raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        if lock is None:
+            _clear(folder)
+            _claimed.add(claim)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
 
 def _check_kind(path: Path) -> None:
@@ -237,7 +276,7 @@ def _locked_folder(folder: Path, path: Path) -> int:
             continue
         try:
             _lock(lock, path)
-            if _is_open(folder / "lock", lock):
+            if is_open(folder / "lock", lock):
                 _recover(folder, path)
                 return lock
         except BaseException:
@@ -258,7 +297,7 @@ def _lock(descriptor: int, path: Path) -> None:
             raise
 
 
-def _is_open(path: Path, descriptor: int) -> bool:
+def is_open(path: Path, descriptor: int) -> bool:
     """Whether a path is still the open file, and not removed by the owner of the lock before."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
@@ -270,6 +309,11 @@ def _recover(folder: Path, path: Path) -> None:
     """Undo an interrupted `_swap`, and remove the other remains of a killed process."""
     if (folder / "old").exists() and not path.exists():
         (folder / "old").replace(path)
+    _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a working folder holds besides its lock."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

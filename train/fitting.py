@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from ptychonnx.train.checkpoints import Checkpoints
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.dataset import TrainingData, combine, prepare
 from ptychonnx.train.fine_tuning import InitialWeights
+from ptychonnx.train.helper_process import helps_another_process
 from ptychonnx.train.registry import Architecture, import_framework_module
 from ptychonnx.train.run import (
     HELD_OUT_FOLDER,
@@ -44,13 +44,12 @@ from ptychonnx.train.training_job import FitResult, TrainingJob
 from ptychonnx.train.training_plan import TrainingPlan
 from ptychonnx.train.unfinished_run import (
     finished_already,
-    locked,
     open_unfinished,
     publish_run,
     unfinished_folder,
 )
 
-__all__ = ["helps_another_process", "settings_for", "train"]
+__all__ = ["settings_for", "train"]
 
 
 def settings_for(
@@ -139,8 +138,9 @@ def train(
         assert fresh is not None
         return prepared([without_dark_patterns(new) for new in fresh(epoch)])
 
-    folder = unfinished_folder(out) if helper else open_unfinished(out, plan, resume=resume)
-    with nullcontext() if helper else locked(folder):
+    with (
+        nullcontext(unfinished_folder(out)) if helper else open_unfinished(out, plan, resume=resume) as folder
+    ):
         checkpoints = Checkpoints(folder, training, writes=not helper)
         with _keeping_epochs(checkpoints, removes=not helper):
             if not helper:
@@ -193,11 +193,6 @@ def _prepared(
     if labels is None:
         return data
     return replace(data, sha256=hash_of({"scan": data.sha256, **fingerprint({"labels": labels})}))
-
-
-def helps_another_process() -> bool:
-    """Whether Lightning started this process, as a copy of the command, for another device."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _write_files(folder: Path, initial_weights: InitialWeights | None, files: Mapping[str, str]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ptychonnx.runtime.atomic import check_output
+from ptychonnx.runtime.atomic import check_output, claimed_output
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["check_files"]
+__all__ = ["check_files", "claimed_file"]
 
 # Parameters of commands that name a file or a folder to write.
 _OUTPUTS = ("out", "picture", "patches", "json", "csv", "markdown", "repository")
@@ -40,6 +41,18 @@ def check_files(values: Mapping[str, Any]) -> None:
         if any(written.samefile(file) for written in _existing(out) for file in read):
             raise InputError(f"--{name} {out}: is a file that the command reads, expected another name")
         check_output(out)
+
+
+def claimed_file(values: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Keep other processes from writing the file `out` of a command until the command ends.
+
+    Folders are not claimed: several commands may fill one, and trainings lock theirs. Nor is a file that several
+    processes write the parts of.
+    """
+    out = values.get("out")
+    if not isinstance(out, Path) or not out.suffix or out.is_dir() or values.get("shard"):
+        return nullcontext()
+    return claimed_output(out)
 
 
 def _existing(value: Any) -> list[Path]:

@@ -25,9 +25,10 @@ from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 from ptychonnx.harness.cli.config_file import ConfigFile
-from ptychonnx.harness.cli.file_check import check_files
+from ptychonnx.harness.cli.file_check import check_files, claimed_file
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.validation import checked
+from ptychonnx.train.helper_process import helps_another_process
 
 __all__ = ["Command", "Omit", "TypedOnly", "as_arguments", "derive_options"]
 
@@ -144,7 +145,9 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        check_files(ctx.params)
+        if not helps_another_process():
+            check_files(ctx.params)
+            ctx.with_resource(claimed_file(ctx.params))
         return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -24,8 +24,9 @@ from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.validation import checked
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.fine_tuning import find_initial_weights
-from ptychonnx.train.fitting import helps_another_process, settings_for
+from ptychonnx.train.fitting import settings_for
 from ptychonnx.train.fitting import train as train_network
+from ptychonnx.train.helper_process import helps_another_process
 from ptychonnx.train.registry import architectures, get_architecture
 from ptychonnx.train.run import FAMILY_NAME, RunRecord
 from ptychonnx.train.unfinished_run import unfinished_folder

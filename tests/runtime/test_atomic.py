@@ -16,6 +16,7 @@ from ptychonnx.runtime.atomic import (
     atomic_path,
     check_output,
     check_updatable,
+    claimed_output,
     updated_folder,
     write_text,
 )
@@ -226,6 +227,32 @@ def test_a_second_writer_of_the_same_output_is_refused(tmp_path):
     assert path.read_text() == "first"
     write_text(path, "later")
     assert sorted(tmp_path.iterdir()) == [path, tmp_path / "b.txt"]
+
+
+def test_a_claimed_output_belongs_to_one_process_between_writes_too(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    second = "import sys; from ptychonnx.runtime.atomic import write_text; write_text(sys.argv[1], 'second')"
+    with claimed_output(path):
+        check_output(path)
+        for text in ("first", "again"):
+            write_text(path, text)
+            assert f"{path}: another process is writing it" in in_a_process(second, path).stderr
+            with pytest.raises(InputError, match="another process"), claimed_output(path):
+                pass
+        with atomic_path(path) as partial:
+            partial.write_text("last")
+            with pytest.raises(InputError, match="another process"):
+                write_text(path, "third")
+        assert path.read_text() == "last"
+    assert list(path.parent.iterdir()) == [path]
+    write_text(path, "later")
+
+
+def test_a_claim_of_which_nothing_came_leaves_no_folders(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(KeyboardInterrupt), claimed_output(tmp_path / "there" / "deep" / "er" / "a.txt"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
 
 FULL = """

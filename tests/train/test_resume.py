@@ -23,8 +23,8 @@ from ptychonnx.train.fitting import settings_for, train
 from ptychonnx.train.history import read_history
 from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import read_run
-from ptychonnx.train.training_plan import PLAN_NAME
-from ptychonnx.train.unfinished_run import locked
+from ptychonnx.train.training_plan import PLAN_NAME, read_plan
+from ptychonnx.train.unfinished_run import open_unfinished
 from tests.train.tiny import SMALL, on_steps
 
 FRAMEWORK = {"fno": "lightning", "cnn": "tensorflow"}
@@ -195,11 +195,23 @@ def test_an_interrupted_training_is_neither_forgotten_nor_mixed_with_another(tin
         train_tiny(tiny_scan, "fno", out, resume=True)
     plan.write_text(ours)
     with (
-        locked(tmp_path / "run.unfinished"),
+        open_unfinished(out, read_plan(plan.parent), resume=True),
         pytest.raises(InputError, match="another process is training there"),
     ):
         train_tiny(tiny_scan, "fno", out, resume=True)
     train_tiny(tiny_scan, "fno", out, resume=True)
+
+
+def test_a_training_in_its_first_epoch_is_not_thrown_away_by_a_second_one(tiny_scan, tmp_path):
+    out = tmp_path / "run"
+
+    def begin_another(done, total):
+        if done == 2:
+            with pytest.raises(InputError, match="another process is training there"):
+                train_tiny(tiny_scan, "fno", out)
+
+    record = train_tiny(tiny_scan, "fno", out, begin_another, epochs=1)
+    assert read_run(out) == record
 
 
 def test_an_interruption_in_the_first_epoch_leaves_nothing(tiny_scan, tmp_path):
