@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import json
 import os
 import resource
@@ -31,6 +32,22 @@ __all__ = ["check_crashes"]
 _SECONDS = 300.0
 # Renames of one run that are disturbed at most, and outputs that are written by another process.
 _MOST, _MOST_OCCUPIED = 20, 3
+# Libraries that commands load when they need them: loaded once, not in every forked process. OpenVINO starts
+# a thread, which a fork loses.
+_LIBRARIES = (
+    "absl.logging",
+    "matplotlib.figure",
+    "model_signing.signing",
+    "onnx.reference.ops._op_list",
+    "onnx_ir.passes.common",
+    "scipy.signal",
+    "scipy.stats",
+    "skimage.feature",
+    "skimage.measure",
+    "skimage.registration",
+    "skimage.transform",
+    "sympy",
+)
 
 
 def run(folder: Path, line: str, before: Callable[[], object] = lambda: None) -> tuple[int, str]:
@@ -113,6 +130,8 @@ def check_crashes(
         report = json.loads(out.read_text())
     writers = {name: writer for name, writer in writers.items() if name not in report["occupied"]}
     campaign._load(frameworks)
+    for library in _LIBRARIES:
+        importlib.import_module(library)
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary) / "whole"
         for line in prepare(whole, frameworks):
