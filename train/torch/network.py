@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import random
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
@@ -11,7 +12,6 @@ from types import MethodType
 
 import numpy as np
 import torch
-from lightning import seed_everything
 from neuralop.layers.base_spectral_conv import BaseSpectralConv
 from neuralop.models.base_model import BaseModel
 from numpy.typing import NDArray
@@ -145,7 +145,10 @@ def build_network(
     Raises InputError if the output has another shape than [B, N, N, C, 2].
     """
     build = architecture.load_builder()
-    seed_everything(seed, verbose=False)
+    # As Lightning's `seed_everything`, whose import would be a third of a process that only converts a network.
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
     module = build(config, constants)
     for layer in module.modules():
         if isinstance(layer, BaseModel):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -212,6 +212,8 @@ def fit(job: TrainingJob) -> FitResult:
     """
     training, data, checkpoints = job.training, job.data, job.checkpoints
     job.require_equal_shares()
+    # Lightning hands the seed to the processes of further devices.
+    seed_everything(training.seed, verbose=False)
     native = build_network(job.architecture, job.network, job.retrieval_constants(), training.seed)
     if job.initial is not None:
         native.load(job.initial)
