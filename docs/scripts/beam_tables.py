@@ -13,7 +13,10 @@ def unseen_beams(part: str) -> str:
     """The table of general networks on beams, kinds of object or raster steps, and its medians."""
     rows = results("unseen_beams")[part]
     methods = sorted(rows[0]["methods"], key=lambda method: method.startswith("rPIE"))
-    lines = [[_scan(row), *(_quality(row["methods"][method]) for method in methods)] for row in rows]
+    lines = [
+        [_scan(row, place), *(_quality(row["methods"][method]) for method in methods)]
+        for place, row in enumerate(rows)
+    ]
     medians = []
     for method in methods:
         median = {
@@ -22,7 +25,8 @@ def unseen_beams(part: str) -> str:
         }
         medians.append(f"{_quality(median)}, {median['seconds']:.1f}\u00a0s")
     lines.append(["**median**", *medians])
-    return table(["scan", *methods], lines)
+    head = ", ".join(name for name in ("beam", "object", "photons", "step") if name in rows[0])
+    return table([head, *methods], lines)
 
 
 def fine_tuned_beams() -> str:
@@ -38,7 +42,7 @@ def fine_tuned_beams() -> str:
             for method in methods
         ]
         cells.append(_quality(iterated[row["place"]]["methods"][reference]))
-        lines.append([_scan(row), *cells])
+        lines.append([_scan(row, row["place"]), *cells])
     medians = [
         _quality(
             {
@@ -49,7 +53,7 @@ def fine_tuned_beams() -> str:
         for method in methods
     ]
     lines.append(["**median**", *medians, ""])
-    return table(["scan", *methods, reference], lines)
+    return table(["beam, object, photons, step", *methods, reference], lines)
 
 
 def probe_modes() -> str:
@@ -144,13 +148,17 @@ def _quality(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _scan(row: Mapping[str, Any]) -> str:
-    """The conditions of a scan: its beam, object, photons in a pattern and raster step, as far as they vary."""
-    words = [f"{row['number']}:"] if "number" in row else []
+def _scan(row: Mapping[str, Any], place: int) -> str:
+    """The conditions of a scan: its beam, object, photons in a pattern and raster step, as far as they vary.
+
+    Of the beams with their place, which the text refers to.
+    """
+    words = []
     if "beam" in row:
+        words.append(f"{place}:")
         modes = f" ({row['modes']} modes)" if row["modes"] > 1 else ""
         words.append(f"{row['beam']}{modes}, {row['object']},")
-        words.append(whole(f"{row['photons']:.0e}".replace("e+0", "e") + ","))
+        words.append(whole(f"{row['photons']:.0e}".replace("e+0", "e").replace("e+", "e") + ","))
     else:
         words.append(
             row["object"] + (", learned" if row.get("object_seen") else "") + ("," if "step" in row else "")
