@@ -96,6 +96,24 @@ def test_units_in_the_names_of_columns_are_taken(scan, explains, tmp_path, names
     np.testing.assert_allclose(np.diff(back.positions, axis=0), np.diff(scan.positions, axis=0))
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", " "])
+def test_fields_of_text_may_be_quoted(scan, tmp_path, separator):
+    rows = [["y position_mm", "x position_mm"], *(scan.positions * PIXEL * 1e3).tolist()]
+    lines = [separator.join(f'"{field}"' for field in row) for row in rows]
+    (tmp_path / "p.csv").write_text("\n".join(lines))
+    np.savez(tmp_path / "s.npz", d=scan.diffraction.astype(np.float64) ** 2)
+    back = read_scan(tmp_path / "s.npz", options=options("patterns=d positions=p.csv", pixel_size=PIXEL))
+    np.testing.assert_allclose(np.diff(back.positions, axis=0), np.diff(scan.positions, axis=0))
+
+
+@pytest.mark.parametrize("line", ["\t1\t2", "1\t2\t", ",1,2", '"1,2', '"1""2",3'])
+def test_a_line_with_an_empty_or_a_broken_field_is_refused(scan, tmp_path, line):
+    (tmp_path / "p.csv").write_text("\n".join(["1,2" if "," in line else "1\t2", line]))
+    np.savez(tmp_path / "s.npz", d=scan.diffraction.astype(np.float64) ** 2)
+    with pytest.raises(InputError, match="line 2"):
+        read_scan(tmp_path / "s.npz", options=options("patterns=d positions=p.csv", pixel_size=PIXEL))
+
+
 def test_positions_that_are_all_the_same_are_named(scan, tmp_path):
     lines = []
     path = write(tmp_path / "s.h5", scan, **{"entry/pos": np.ones_like(scan.positions)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +86,15 @@ def _is_number(text: str) -> bool:
 
 
 def _fields(line: str) -> list[str]:
-    if ";" in line:
-        # Where semicolons separate, a comma may be the decimal mark.
-        return [field.strip().replace(",", ".") for field in line.split(";")]
-    for separator in (",", "\t"):
-        if separator in line:
-            return [field.strip() for field in line.split(separator)]
-    return line.split()
+    """The fields of a line, without the quotation marks around them."""
+    separator = next((mark for mark in ";,\t" if mark in line), " ")
+    if separator == " " and '"' not in line:
+        return line.split()
+    try:
+        (fields,) = csv.reader(
+            [line.strip() if separator == " " else line], delimiter=separator, skipinitialspace=True
+        )
+    except csv.Error:  # longer than any number or name
+        return [line]
+    # Where semicolons separate, a comma may be the decimal mark.
+    return [field.strip().replace(",", ".") if separator == ";" else field.strip() for field in fields]
