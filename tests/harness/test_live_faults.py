@@ -57,6 +57,7 @@ options = ReplayOptions(rate=5000)
 detector, encoders = open_detector("zmq", frames, options, 20), open_encoders(positions, options, 20)
 threading.Thread(target=replay, args=(read_scan(scan), detector, encoders, options), daemon=True).start()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.dont_write_bytecode = True  # compiled modules would be cut short too
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 sys.argv = ["ptychonnx", "live", artifact, "--frames", f"zmq://{frames}", "--positions", f"zmq://{positions}"]
 sys.argv += ["--positions-unit", "px", "--pixel-size", "1e-8", "--probe", scan, "--out", out]

@@ -105,6 +105,8 @@ def sabotage(number: int, action: str) -> None:
 
 def fill(limit: int) -> None:
     """No file may grow beyond the limit: a write fails like one on a full disk."""
+    # Python leaves compiled modules that are cut short, which nobody can load.
+    sys.dont_write_bytecode = True
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 

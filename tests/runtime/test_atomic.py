@@ -279,6 +279,7 @@ writers = {
     "s.npz": lambda path: write_scan(path, scan),
     "o.npy": save,
 } | {name: lambda path: write_product(path, product) for name in ("o.npz", "o.tif", "o.h5", "o.cxi")}
+sys.dont_write_bytecode = True  # compiled modules would be cut short too
 for name, write in writers.items():
     for limit in (0, 3000, 20_000, 60_000):
         path = folder / name

@@ -120,10 +120,13 @@ def test_a_full_disk_stops_training_and_keeps_the_last_epoch(name, scan_file, un
 def small_files_only() -> Iterator:
     """A function after whose call no file can grow beyond 3 kB, which a full disk looks like; undone at the end."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    compiled = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # compiled modules would be cut short too
     try:
         yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = compiled
 
 
 @pytest.mark.parametrize("name", FRAMEWORK)
