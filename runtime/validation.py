@@ -32,7 +32,9 @@ def checked(
         if option is not None and location and location[0] in values:
             place = f"{option(location[0])} {first['input']}"
         else:
-            place = f"setting {'.'.join(location)} = {first['input']!r}"
+            # The input of a setting that is missing is that of all others.
+            value = "" if first["type"] == "missing" else f" = {first['input']!r}"
+            place = f"setting {'.'.join(location)}{value}"
         raise InputError(f"{place}: {_expectation(first['msg'])}") from error
 
 
@@ -48,6 +50,7 @@ def _expectation(message: str) -> str:
         ("Input should be greater", "expected a value greater"),
         ("Input should be less", "expected a value less"),
         ("Input should be", "expected"),
+        ("Extra inputs are not permitted", "unknown setting"),
         ("String should match pattern '", "expected text of the form "),
         ("Value error, ", ""),
     ):

@@ -23,6 +23,8 @@ _LARGEST_FRAME = 2**25
 def decoded(data: bytes, codec: str, shape: tuple[int, int], dtype: np.dtype, where: str) -> NDArray:
     """Decompress one frame.
 
+    Raises InputError if the sizes disagree, or the data are damaged.
+
     Parameters
     ----------
     codec
@@ -38,11 +40,6 @@ def decoded(data: bytes, codec: str, shape: tuple[int, int], dtype: np.dtype, wh
     Returns
     -------
     [rows, columns] in native byte order.
-
-    Raises
-    ------
-    InputError
-        If the sizes disagree, or the data are damaged.
     """
     rows, columns = shape
     if min(shape) < 1 or rows * columns > _LARGEST_FRAME:
@@ -80,7 +77,8 @@ def _decompressed(data: bytes, codec: str, shape: tuple[int, int], dtype: np.dty
         raise InputError(f"{where}: declares {declared} bytes, expected {size}")
     if block % (8 * dtype.itemsize) or not 0 <= block <= 2**24:
         raise InputError(f"{where}: declares blocks of {block} bytes, expected a multiple of eight pixels")
-    _check_blocks(data, pixels, block // dtype.itemsize or _default_block(dtype))
+    # bitshuffle does not know where its input ends. Pixels beyond a multiple of eight follow uncompressed.
+    _blocks(data, pixels // 8 * 8, block // dtype.itemsize or _default_block(dtype))
     decompress = bitshuffle.decompress_lz4 if codec == "bslz4" else bitshuffle.decompress_zstd
     payload = np.frombuffer(data, np.uint8, offset=_HEADER.size)
     return decompress(payload, (pixels,), dtype, block // dtype.itemsize).view(np.uint8)
@@ -111,26 +109,22 @@ def _default_block(dtype: np.dtype) -> int:
     return max(128, 8192 // dtype.itemsize // 8 * 8)
 
 
-def _check_blocks(data: bytes, pixels: int, block: int) -> None:
-    """Refuse data that end before their last block: bitshuffle does not know where its input ends."""
-    blocks = -(-(pixels // 8 * 8) // block)
-    place = _HEADER.size
-    for _ in range(blocks):
-        if place + 4 > len(data):
+def _blocks(data: bytes, size: int, block: int) -> list[memoryview]:
+    """Compressed blocks of `block` each of `size` uncompressed units, each of which has its length before it."""
+    blocks, place, view = [], _HEADER.size, memoryview(data)
+    for _ in range(0, size, block):
+        length = int.from_bytes(view[place : place + 4], "big")
+        place += 4 + length
+        if place > len(data):
             raise ValueError("a block is cut off")
-        place += 4 + struct.unpack_from(">I", data, place)[0]
-    if place > len(data):
-        raise ValueError("a block is cut off")
+        blocks.append(view[place - length : place])
+    return blocks
 
 
 def _lz4_blocks(data: bytes, size: int, block: int) -> bytes:
-    """Blocks of HDF5's LZ4 filter, each with its compressed size; a block that did not shrink is stored as it is."""
-    parts, place, left = [], _HEADER.size, size
-    while left > 0:
-        (length,) = struct.unpack_from(">I", data, place)
-        part, whole = data[place + 4 : place + 4 + length], min(block, left)
-        if len(part) != length or whole <= 0:
-            raise ValueError("a block is cut off")
-        parts.append(part if length == whole else lz4.block.decompress(part, uncompressed_size=whole))
-        place, left = place + 4 + length, left - whole
+    """The content of blocks of HDF5's LZ4 filter; a block that did not shrink is stored as it is."""
+    parts = []
+    for start, part in zip(range(0, size, block), _blocks(data, size, block), strict=True):
+        whole = min(block, size - start)
+        parts.append(part if len(part) == whole else lz4.block.decompress(part, uncompressed_size=whole))
     return b"".join(parts)

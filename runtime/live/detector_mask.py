@@ -17,10 +17,7 @@ __all__ = ["read_mask"]
 def read_mask(path: StrPath) -> NDArray[np.bool_]:
     """Read a mask [rows, columns] from an NPY or TIFF file; nonzero = valid.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, or holds something else.
+    Raises InputError if the file is missing, damaged, or holds something else.
     """
     path, expected = Path(path), "a mask [rows, columns], nonzero = valid"
     if path.is_file() and is_npy(path):

@@ -65,10 +65,7 @@ class Inbox(Generic[Event]):
 
         Events other than frames are returned one at a time, and not waited for behind frames.
 
-        Raises
-        ------
-        Exception
-            What `fail` was given, once no events are left.
+        Raises what `fail` was given, once no events are left.
         """
         deadline = time.monotonic() + timeout
         with self._changed:

@@ -10,7 +10,7 @@ import queue
 import time
 from collections import deque
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from p4p.client.thread import Context, Disconnected
 
@@ -31,23 +31,12 @@ class PVMonitor:
 
     _example = "pva://host:port/NAME"
 
-    def __init__(self, url: str, *known: str) -> None:
+    def __init__(self, url: str) -> None:
         """Connect; the server may start later.
 
-        Parameters
-        ----------
-        known
-            Names of the options in the query of the URL.
-
-        Raises
-        ------
-        InputError
-            If the URL has no name, a port that is none, or an unknown option.
+        Raises InputError if the URL has no name, or a port that is none.
         """
         self._url, parts = url, urlsplit(url)
-        self._query = dict(parse_qsl(parts.query))
-        if unknown := set(self._query) - set(known):
-            raise InputError(f"{url}: unknown {', '.join(sorted(unknown))}, expected {' or '.join(known)}")
         name = unquote(parts.path.lstrip("/"))
         if not name:
             raise InputError(f"{url}: no name of a PV, expected {self._example}")

@@ -19,15 +19,12 @@ class RecordFile:
     def __init__(self, shape: tuple[int, int], dtype: DTypeLike, content: str) -> None:
         """Create an empty file.
 
+        Raises EnvironmentFailure if there is no folder for temporary files.
+
         Parameters
         ----------
         content
             Description of the records in error messages.
-
-        Raises
-        ------
-        EnvironmentFailure
-            If there is no folder for temporary files.
         """
         self.shape, self.dtype, self._content = shape, np.dtype(dtype), content
         self._bytes = shape[0] * shape[1] * self.dtype.itemsize

@@ -26,7 +26,7 @@ FRAME_SOURCES = {
 POSITION_SOURCES = {
     "zmq": "positions.json_messages:JsonMessages",
     "zmq+sub": "positions.json_messages:JsonMessages",
-    "csv": "positions.growing_table:open_table",
+    "csv": "positions.growing_table:GrowingTable",
     "swmr+file": "positions.growing_datasets:GrowingDatasets",
     "pva": "positions.pv_table:PVTable",
     "raster": "positions.planned_raster:PlannedRaster",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import zmq
 
@@ -67,14 +67,6 @@ class ZeroMQSource:
 
     def close(self) -> None:
         self._socket.close()
-
-    def _query(self, *known: str) -> dict[str, str]:
-        """The options in the URL, of which only these are known."""
-        query = dict(parse_qsl(urlsplit(self._url).query))
-        if unknown := set(query) - set(known):
-            listed = " and ".join(filter(None, [", ".join(known[:-1]), known[-1]]))
-            raise InputError(f"{self._url}: unknown {', '.join(sorted(unknown))}, expected {listed}")
-        return query
 
     def _event(self, parts: list[bytes]) -> Any:
         """The event in the parts of a message, or None if there is none."""

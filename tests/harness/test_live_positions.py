@@ -139,15 +139,15 @@ def test_a_planned_raster_stands_for_measured_positions(experiment: Experiment) 
     ("url", "reason"),
     [
         ("raster://8x?step=1", r"expected raster://ROWSxCOLUMNS"),
-        ("raster://8x8?step=0", "a step above 0"),
-        ("raster://8x8?step=1&unit=inch", "unit=inch, expected one of px, m"),
+        ("raster://8x8?step=0", "step = '0': expected a value greater than 0"),
+        ("raster://8x8?step=1&unit=inch", "unit = 'inch': expected 'px', 'm'"),
         ("raster://99999x99999?step=1", "at most 10000000 points"),
-        ("swmr+file:///tmp/p.h5?x=/x", "expected x and y"),
+        ("swmr+file:///tmp/p.h5?x=/x", "setting y: field required"),
         ("swmr+file:///no/folder/p.h5?x=/x&y=/y", "no such folder"),
-        ("swmr+file:///tmp/p.h5?x=/x&y=/y&samples=0", "samples=0"),
+        ("swmr+file:///tmp/p.h5?x=/x&y=/y&samples=0", "samples = '0'"),
         ("pva://127.0.0.1/?unit=um", "no name of a PV"),
-        ("pva://127.0.0.1/stage?unit=feet", "unit=feet"),
-        ("pva://127.0.0.1/stage?first=1", "unknown first"),
+        ("pva://127.0.0.1/stage?unit=feet", "unit = 'feet'"),
+        ("pva://127.0.0.1/stage?first=1", "first = '1': unknown setting"),
     ],
 )
 def test_positions_that_cannot_be_read_are_refused(url: str, reason: str) -> None:

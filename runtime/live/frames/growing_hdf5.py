@@ -10,38 +10,30 @@ from __future__ import annotations
 import time
 from glob import has_magic
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h5py
+from pydantic import PositiveInt
 
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd
+from ptychonnx.runtime.live.source_url import SourceOptions, source_options, watched_file
 from ptychonnx.runtime.live.swmr import open_growing, poll
 
 __all__ = ["GrowingHDF5"]
 
-_DATA = "/entry/data/data"
-_IDLE_SECONDS = 10.0
+
+class _Options(SourceOptions):
+    data: str = "/entry/data/data"
+    frames: PositiveInt | None = None
+    idle: float = 10.0
 
 
 class GrowingHDF5:
     """Files of a detector, see `ptychonnx.runtime.live.events.FrameSource`; the series has number 1."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        parts = urlsplit(url)
-        self._path = Path(unquote(parts.netloc + parts.path))
-        query = dict(parse_qsl(parts.query))
-        if unknown := set(query) - {"data", "frames", "idle"}:
-            raise InputError(f"{url}: unknown {', '.join(sorted(unknown))}, expected data, frames and idle")
-        self._key = query.get("data", _DATA)
-        try:
-            self._frames = int(query["frames"]) if "frames" in query else None
-            self._idle = float(query.get("idle", _IDLE_SECONDS))
-        except ValueError as error:
-            raise InputError(f"{url}: {error}, expected numbers of frames and seconds") from error
-        if not self._path.parent.is_dir():
-            raise InputError(f"{url}: no such folder, expected a file that is written into it")
+        self._url, self._options = url, source_options(url, _Options)
+        self._path = watched_file(url)
         self._done: set[Path] = set()
         self._file: h5py.File | None = None
         self._dataset: h5py.Dataset | None = None
@@ -65,21 +57,23 @@ class GrowingHDF5:
 
     def _next(self) -> FrameEvent | None:
         number = self._before + self._index
-        if number == self._frames:
+        if number == self._options.frames:
             return self._end()
         if self._dataset is None and not self._open():
             return self._end() if self._state == "begun" and self._is_idle() else None
         if self._state == "waiting":
             self._state = "begun"
-            return SeriesBegin(1, self._frames)
+            return SeriesBegin(1, self._options.frames)
         assert self._dataset is not None
         try:
             self._dataset.refresh()
             available = self._dataset.shape[0]
             if self._index < available and self._is_written(self._index):
                 return self._frame(number)
-            if self._index < available and self._is_idle() and self._later(available):
-                self._skip()
+            later = range(self._index, available)
+            if self._is_idle() and (written := next(filter(self._is_written, later), None)) is not None:
+                # Frames before it were never written.
+                self._index = written
                 return None
         except (OSError, RuntimeError, KeyError) as error:
             raise InputError(f"{self._url}: damaged or unreadable ({first_line(error)})") from error
@@ -96,18 +90,13 @@ class GrowingHDF5:
         self._index += 1
         return Frame(1, number, image)
 
-    def _skip(self) -> None:
-        """Leave out frames that were never written although later ones were."""
-        while not self._is_written(self._index):
-            self._index += 1
-
     def _end(self) -> SeriesEnd:
         self._state = "ended"
         self.close()
         return SeriesEnd(1)
 
     def _is_idle(self) -> bool:
-        return time.monotonic() - self._grew > self._idle
+        return time.monotonic() - self._grew > self._options.idle
 
     def _is_written(self, index: int) -> bool:
         """False while a frame has its place in the dataset but not its data."""
@@ -123,9 +112,6 @@ class GrowingHDF5:
                 return False
             raise
         return True
-
-    def _later(self, available: int) -> bool:
-        return any(self._is_written(index) for index in range(self._index, available))
 
     def _files(self) -> list[Path]:
         if not has_magic(self._path.name):
@@ -144,13 +130,13 @@ class GrowingHDF5:
                 continue
             try:
                 self._file = open_growing(path)
-                dataset = self._file[self._key]
+                dataset = self._file[self._options.data]
             except (OSError, KeyError, RuntimeError):
                 # Not complete yet: the writer has created it and is about to write.
                 self.close()
                 return False
             if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 3:
-                raise InputError(f"{path}: {self._key} is no dataset [n, rows, columns]")
+                raise InputError(f"{path}: {self._options.data} is no dataset [n, rows, columns]")
             self._dataset = dataset
             return True
         return False

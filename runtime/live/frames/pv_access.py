@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.codecs import decoded
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd, UnreadableFrame
 from ptychonnx.runtime.live.pva import PVMonitor
+from ptychonnx.runtime.live.source_url import SourceOptions, source_options
 
 __all__ = ["PVAccess"]
 
-_IDLE_SECONDS = 10.0
 # Codecs of areaDetector. JPEG is lossy, and 8 bits.
 _CODECS = ("lz4", "bslz4", "blosc", "jpeg")
 # Types of compressed data, by the number that areaDetector writes into the parameters of the codec.
@@ -30,26 +31,25 @@ _TYPES = {1: "i1", 2: "i2", 3: "i4", 5: "u1", 6: "u2", 7: "u4", 9: "f4"}
 _HEADER = struct.Struct(">QI")
 
 
+class _Options(SourceOptions):
+    first: int
+    frames: PositiveInt | None = None
+    idle: float = 10.0
+
+
 class PVAccess(PVMonitor):
     """An image PV, see `ptychonnx.runtime.live.events.FrameSource`."""
 
     _example = "pva://host:port/NAME?first=1, with the uniqueId of the first frame"
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, "first", "frames", "idle")
-        query = self._query
-        try:
-            self._first = int(query["first"])
-            self._frames = int(query["frames"]) if "frames" in query else None
-            self._idle = float(query.get("idle", _IDLE_SECONDS))
-        except (KeyError, ValueError) as error:
-            self.close()
-            raise InputError(f"{url}: {error}, expected {self._example}") from error
+        self._options = source_options(url, _Options)
+        super().__init__(url)
         self._series, self._received = 0, 0
         self._running = False
 
     def _quiet(self, seconds: float) -> SeriesEnd | None:
-        return self._end() if self._running and seconds > self._idle else None
+        return self._end() if self._running and seconds > self._options.idle else None
 
     def _end(self) -> SeriesEnd:
         self._running = False
@@ -61,18 +61,20 @@ class PVAccess(PVMonitor):
             identity = int(update["uniqueId"])
         except (KeyError, TypeError) as error:
             raise InputError(f"{self._url}: has no uniqueId, expected an NTNDArray") from error
-        if not self._running or (identity == self._first and self._received):
+        if not self._running or (identity == self._options.first and self._received):
             self._series, self._received, self._running = self._series + 1, 0, True
-            events.append(SeriesBegin(self._series, self._frames))
+            events.append(SeriesBegin(self._series, self._options.frames))
         self._received += 1
-        number = identity - self._first
+        number = identity - self._options.first
         if number < 0:
-            raise InputError(f"{self._url}: uniqueId {identity}, expected at least first={self._first}")
+            raise InputError(
+                f"{self._url}: uniqueId {identity}, expected at least first={self._options.first}"
+            )
         try:
             events.append(Frame(self._series, number, _image(update, f"{self._url}: frame {number}")))
         except InputError as error:
             events.append(UnreadableFrame(self._series, number, str(error)))
-        if number + 1 == self._frames:
+        if number + 1 == self._options.frames:
             events.append(self._end())
         return events
 

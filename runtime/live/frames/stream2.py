@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.codecs import decoded
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd, UnreadableFrame
+from ptychonnx.runtime.live.source_url import SourceOptions, source_options
 from ptychonnx.runtime.live.zeromq import ZeroMQSource
 
 __all__ = ["Stream2"]
@@ -26,12 +27,16 @@ _TYPES = {64: "u1", 65: ">u2", 66: ">u4", 69: "<u2", 70: "<u4", 77: "<i2", 78: "
 _COMPRESSED = 56500
 
 
+class _Options(SourceOptions):
+    channel: str | None = None
+
+
 class Stream2(ZeroMQSource):
     """A detector that sends Stream2, see `ptychonnx.runtime.live.events.FrameSource`."""
 
     def __init__(self, url: str) -> None:
+        self._channel = source_options(url, _Options).channel
         super().__init__(url)
-        self._channel = self._query("channel").get("channel")
 
     def _event(self, parts: list[bytes]) -> FrameEvent | None:
         part = parts[-1]

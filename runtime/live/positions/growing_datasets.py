@@ -9,40 +9,40 @@ unit is that of the query, `unit=um`, or of the attribute `units`. The positions
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import get_args
 
 import h5py
 import numpy as np
+from pydantic import PositiveInt
 
 from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.formats.containers.hdf5 import attribute_text
+from ptychonnx.runtime.formats.read_options import Unit
 from ptychonnx.runtime.live.events import PositionEvent, PositionsEnd
-from ptychonnx.runtime.live.positions.sample_columns import known_unit, position_samples
+from ptychonnx.runtime.live.positions.sample_columns import position_samples
+from ptychonnx.runtime.live.source_url import SourceOptions, source_options, watched_file
 from ptychonnx.runtime.live.swmr import open_growing, poll
 
 __all__ = ["GrowingDatasets"]
+
+
+class _Options(SourceOptions):
+    x: str
+    y: str
+    frame: str | None = None
+    samples: PositiveInt = 1
+    frames: PositiveInt | None = None
+    unit: Unit | None = None
 
 
 class GrowingDatasets:
     """A file of a motion controller, see `ptychonnx.runtime.live.events.PositionSource`."""
 
     def __init__(self, url: str) -> None:
-        self._url, parts = url, urlsplit(url)
-        self._path = Path(unquote(parts.netloc + parts.path))
-        query = dict(parse_qsl(parts.query))
-        expected = "x and y, and possibly frame or samples, frames and unit"
-        if set(query) - {"x", "y", "frame", "samples", "frames", "unit"} or not {"x", "y"} <= set(query):
-            raise InputError(f"{url}: names {', '.join(query) or 'nothing'}, expected {expected}")
-        try:
-            self._samples, self._frames = int(query.get("samples", 1)), int(query.get("frames", 0))
-        except ValueError as error:
-            raise InputError(f"{url}: {error}, expected numbers of samples and frames") from error
-        if self._samples < 1:
-            raise InputError(f"{url}: samples={self._samples}, expected the number of samples for each frame")
-        if not self._path.parent.is_dir():
-            raise InputError(f"{url}: no such folder, expected a file that is written into it")
-        self.unit = known_unit(query.get("unit"), url)
-        self._keys = [query[name] for name in ("y", "x", "frame") if name in query]
+        self._url, self._options = url, source_options(url, _Options)
+        self._path = watched_file(url)
+        self.unit: str | None = self._options.unit
+        self._keys = list(filter(None, (self._options.y, self._options.x, self._options.frame)))
         self._file: h5py.File | None = None
         self._done, self._ended = 0, False
 
@@ -58,7 +58,7 @@ class GrowingDatasets:
             self._file = None
 
     def _next(self) -> PositionEvent | None:
-        if self._frames and self._done == self._frames * self._samples:
+        if self._options.frames and self._done == self._options.frames * self._options.samples:
             self._ended = True
             return PositionsEnd()
         if self._file is None and not self._open():
@@ -77,7 +77,7 @@ class GrowingDatasets:
         if not count:
             return None
         rows, across, *numbers = (column[:count] for column in columns)
-        counted = np.arange(self._done, self._done + count) // self._samples
+        counted = np.arange(self._done, self._done + count) // self._options.samples
         self._done += count
         return position_samples(numbers[0] if numbers else counted, rows, across, self._url)
 
@@ -95,6 +95,8 @@ class GrowingDatasets:
         for key, dataset in zip(self._keys, sets, strict=True):
             if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or dataset.dtype.kind not in "iuf":
                 raise InputError(f"{self._path}: {key} is no dataset [m] of numbers")
-        if self.unit is None and (stated := sets[0].attrs.get("units")) is not None:
-            self.unit = known_unit(stated.decode() if isinstance(stated, bytes) else str(stated), self._url)
+        if self.unit is None and (stated := attribute_text(sets[0], "units")):
+            if stated not in get_args(Unit):
+                raise InputError(f"{self._url}: unit={stated}, expected one of {', '.join(get_args(Unit))}")
+            self.unit = stated
         return True

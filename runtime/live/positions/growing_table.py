@@ -8,30 +8,28 @@ Columns are `x` (the column) and `y` (the row), or `row` and `column`, with an e
 from __future__ import annotations
 
 import re
-import time
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.live.events import PositionEvent, PositionSamples, PositionsEnd
+from ptychonnx.runtime.live.source_url import watched_file
+from ptychonnx.runtime.live.swmr import poll
 
-__all__ = ["GrowingTable", "open_table"]
+__all__ = ["GrowingTable"]
 
 _NAMES = {"x": 1, "y": 0, "row": 0, "column": 1}
 _NUMBERS = ("frame", "number", "index")
 _UNIT = re.compile(r"_(m|mm|um|nm|px)$")
 _SEPARATORS = re.compile(r"[,;\s]+")
-_POLL_SECONDS = 0.05
 _BLOCK = 2**20
 
 
 class GrowingTable:
     """A file that a motion controller writes, see `ptychonnx.runtime.live.events.PositionSource`."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, url: str) -> None:
+        self._path = watched_file(url)
         self._place, self._line, self._rows = 0, 0, 0
         self._rest = b""
         self._columns: tuple[int, int, int | None] | None = None
@@ -40,21 +38,15 @@ class GrowingTable:
         self._ended = False
 
     def receive(self, timeout: float) -> PositionEvent | None:
-        deadline = time.monotonic() + timeout
-        while True:
-            if self._ended:
-                self._ended = False
-                return PositionsEnd()
-            if (samples := self._read()) is not None:
-                return samples
-            if time.monotonic() >= deadline:
-                return None
-            time.sleep(min(_POLL_SECONDS, timeout))
+        return poll(self._next, timeout)
 
     def close(self) -> None:
         """Nothing stays open between reads."""
 
-    def _read(self) -> PositionSamples | None:
+    def _next(self) -> PositionEvent | None:
+        if self._ended:
+            self._ended = False
+            return PositionsEnd()
         try:
             # A FIFO would wait for a writer.
             if self._path.exists() and not self._path.is_file():
@@ -125,11 +117,3 @@ class GrowingTable:
         self.unit = units.pop()
         number = next((place for place, name in enumerate(names) if name.lower() in _NUMBERS), None)
         return places[0], places[1], number
-
-
-def open_table(url: str) -> GrowingTable:
-    """Watch a file, which may appear later."""
-    path = Path(unquote(urlsplit(url).netloc + urlsplit(url).path)) if "://" in url else Path(url)
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: no such folder, expected a file of positions in it")
-    return GrowingTable(path)

@@ -17,29 +17,32 @@ import json
 from typing import Any
 
 import numpy as np
+from pydantic import PositiveInt
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.read_options import Unit
 from ptychonnx.runtime.live.events import PositionEvent, PositionSamples, PositionsBegin, PositionsEnd
-from ptychonnx.runtime.live.positions.sample_columns import known_unit, pairs, position_samples
+from ptychonnx.runtime.live.positions.sample_columns import pairs, position_samples
+from ptychonnx.runtime.live.source_url import SourceOptions, source_options
 from ptychonnx.runtime.live.zeromq import ZeroMQSource
 
 __all__ = ["JsonMessages"]
 
-_CHANNELS = {"x": "/INENC2.VAL.Value", "y": "/INENC3.VAL.Value"}
+
+class _Options(SourceOptions):
+    x: str = "/INENC2.VAL.Value"
+    y: str = "/INENC3.VAL.Value"
+    samples: PositiveInt = 1
+    unit: Unit | None = None
 
 
 class JsonMessages(ZeroMQSource):
     """A motion controller that sends JSON, see `ptychonnx.runtime.live.events.PositionSource`."""
 
     def __init__(self, url: str) -> None:
+        self._options = source_options(url, _Options)
+        self.unit = self._options.unit
         super().__init__(url)
-        query = self._query("x", "y", "samples", "unit")
-        self._channels = {axis: query.get(axis, name) for axis, name in _CHANNELS.items()}
-        samples = query.get("samples", "1")
-        if not samples.isdigit() or samples.strip("0") == "":
-            raise InputError(f"{url}: samples={samples}, expected the number of samples for each frame")
-        self._samples = int(samples)
-        self.unit = known_unit(query.get("unit"), url)
         self._next = 0
 
     def _event(self, parts: list[bytes]) -> PositionEvent:
@@ -57,18 +60,18 @@ class JsonMessages(ZeroMQSource):
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{self._url}: a message that holds no positions ({error or type(error).__name__}), expected JSON with "
-                f"msg_type and {self._channels['x']} and {self._channels['y']}, or frame, x and y"
+                f"msg_type and {self._options.x} and {self._options.y}, or frame, x and y"
             ) from error
         raise InputError(f"{self._url}: a message of type {kind!r}, expected start, data or stop")
 
     def _samples_of(self, message: dict[str, Any]) -> PositionSamples:
         if "datasets" not in message:
             return position_samples(message["frame"], message["y"], message["x"], self._url)
-        sets = [message["datasets"][self._channels[axis]] for axis in ("y", "x")]
+        sets = [message["datasets"][channel] for channel in (self._options.y, self._options.x)]
         starts = {int(one.get("starting_sample_number", self._next)) for one in sets}
         if len(starts) > 1:
             raise ValueError("x and y begin at different samples")
         start, count = starts.pop(), len(sets[0]["data"])
         self._next = start + count
-        numbers = np.arange(start, start + count, dtype=np.int64) // self._samples
+        numbers = np.arange(start, start + count, dtype=np.int64) // self._options.samples
         return PositionSamples(numbers, pairs(sets[0]["data"], sets[1]["data"], count))

@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
+from pydantic import Field, PositiveInt
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.read_options import Unit
 from ptychonnx.runtime.live.events import PositionEvent, PositionSamples, PositionsBegin, PositionsEnd
-from ptychonnx.runtime.live.positions.sample_columns import known_unit
+from ptychonnx.runtime.live.source_url import SourceOptions, source_options
 
 __all__ = ["PlannedRaster"]
 
@@ -23,29 +25,33 @@ _SHAPE = re.compile(r"(\d+)x(\d+)")
 _MOST_POINTS = 10**7
 
 
+class _Options(SourceOptions):
+    step: float = Field(gt=0, allow_inf_nan=False)
+    unit: Unit | None = None
+    snake: bool = False
+    series: PositiveInt = 1
+
+
 class PlannedRaster:
     """All positions at once, see `ptychonnx.runtime.live.events.PositionSource`."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query))
-        shape = _SHAPE.fullmatch(parts.netloc)
-        expected = "raster://ROWSxCOLUMNS?step=STEP&unit=UNIT, and possibly snake=1 and series=K"
-        if shape is None or "step" not in query or set(query) - {"step", "unit", "snake", "series"}:
-            raise InputError(f"{url}: expected {expected}")
+        options, shape = source_options(url, _Options), _SHAPE.fullmatch(urlsplit(url).netloc)
+        if shape is None:
+            raise InputError(f"{url}: expected raster://ROWSxCOLUMNS?step=STEP&unit=UNIT")
         rows, columns = map(int, shape.groups())
-        try:
-            step, series = float(query["step"]), int(query.get("series", 1))
-        except ValueError as error:
-            raise InputError(f"{url}: {error}, expected {expected}") from error
-        if not (0 < rows * columns <= _MOST_POINTS and 0 < step < np.inf and series > 0):
-            raise InputError(f"{url}: expected at most {_MOST_POINTS} points and a step above 0")
-        self.unit = known_unit(query.get("unit"), url)
+        if not 0 < rows * columns <= _MOST_POINTS:
+            raise InputError(
+                f"{url}: {rows} x {columns} points, expected some and at most {_MOST_POINTS} points"
+            )
+        self.unit = options.unit
         points = np.indices((rows, columns), dtype=np.float64)
-        if query.get("snake") == "1":
+        if options.snake:
             points[1, 1::2] = points[1, 1::2, ::-1]
-        samples = PositionSamples(np.arange(rows * columns), step * points.reshape(2, -1).T)
-        self._events: deque[PositionEvent] = deque([PositionsBegin(), samples, PositionsEnd()] * series)
+        samples = PositionSamples(np.arange(rows * columns), options.step * points.reshape(2, -1).T)
+        self._events: deque[PositionEvent] = deque(
+            [PositionsBegin(), samples, PositionsEnd()] * options.series
+        )
 
     def receive(self, timeout: float) -> PositionEvent | None:
         if self._events:

@@ -12,11 +12,20 @@ from typing import Any
 import numpy as np
 
 from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.formats.read_options import Unit
 from ptychonnx.runtime.live.events import PositionSamples
-from ptychonnx.runtime.live.positions.sample_columns import known_unit, position_samples
+from ptychonnx.runtime.live.positions.sample_columns import position_samples
 from ptychonnx.runtime.live.pva import PVMonitor
+from ptychonnx.runtime.live.source_url import SourceOptions, source_options
 
 __all__ = ["PVTable"]
+
+
+class _Options(SourceOptions):
+    x: str = "x"
+    y: str = "y"
+    frame: str = "frame"
+    unit: Unit | None = None
 
 
 class PVTable(PVMonitor):
@@ -25,16 +34,14 @@ class PVTable(PVMonitor):
     _example = "pva://host:port/NAME?x=x&y=y&frame=frame&unit=um"
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, "x", "y", "frame", "unit")
-        try:
-            self.unit = known_unit(self._query.get("unit"), url)
-        except InputError:
-            self.close()
-            raise
+        self._options = source_options(url, _Options)
+        self.unit = self._options.unit
+        super().__init__(url)
 
     def _events(self, update: Any) -> list[PositionSamples]:
-        columns = {name: self._column(update, self._query.get(name, name)) for name in ("frame", "y", "x")}
-        return [position_samples(columns["frame"], columns["y"], columns["x"], self._url)]
+        names = self._options.frame, self._options.y, self._options.x
+        numbers, rows, columns = (self._column(update, name) for name in names)
+        return [position_samples(numbers, rows, columns, self._url)]
 
     def _column(self, update: Any, name: str) -> Any:
         try:

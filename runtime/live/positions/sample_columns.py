@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.read_options import Unit
 from ptychonnx.runtime.live.events import PositionSamples
 
-__all__ = ["known_unit", "pairs", "position_samples"]
-
-
-def known_unit(unit: str | None, where: str) -> str | None:
-    """The unit of positions, None if it is not stated.
-
-    Raises InputError if it is unknown.
-    """
-    known = get_args(Unit)
-    if unit is not None and unit not in known:
-        raise InputError(f"{where}: unit={unit}, expected one of {', '.join(known)}")
-    return unit
+__all__ = ["pairs", "position_samples"]
 
 
 def position_samples(numbers: Any, rows: Any, columns: Any, where: str) -> PositionSamples:
