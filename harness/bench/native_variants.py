@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ptychonnx.export.verification.denormals import intermediate_denormals
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, Variant
 from ptychonnx.runtime.inference.data_parallel import DataParallelRun, is_worth_splitting
+from ptychonnx.runtime.inference.onnxruntime_session import CPU, session_options
 from ptychonnx.train.run import read_run
 from ptychonnx.train.trained_network import load_network
 
@@ -108,11 +109,7 @@ def _run(session: ort.InferenceSession, feed: dict[str, NDArray]) -> NDArray[np.
 
 
 def _session(data: bytes, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(data, session_options(threads), providers=[CPU])
 
 
 def _gemm() -> bytes:

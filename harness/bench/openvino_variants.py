@@ -15,14 +15,12 @@ from ptychonnx.export.artifact.reduce_artifact import reduce_artifact
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, Variant
 from ptychonnx.harness.evaluation.precision_gate import PrecisionGate
 from ptychonnx.runtime.errors import VerificationError
-from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.openvino_run import compile_openvino, has_bfloat16
 from ptychonnx.runtime.scan import Scan
 
 __all__ = [
     "BFLOAT16",
     "FLOAT32",
-    "judge_bfloat16",
     "judge_eight_bit",
     "load_openvino",
     "openvino_precisions",
@@ -65,12 +63,3 @@ def judge_eight_bit(path: Path, scan: Scan, gate: PrecisionGate) -> tuple[bytes 
             out.read_bytes(),
             f"accepted, {len(reduced.layers) - kept} of {len(reduced.layers)} layers reduced",
         )
-
-
-def judge_bfloat16(path: Path, gate: PrecisionGate, threads: int) -> str:
-    """Verdict of the gate on the artifact in OpenVINO, in bfloat16."""
-    try:
-        gate.judge(path, Session(path, "openvino:bfloat16", threads))
-    except VerificationError as error:
-        return f"refused: {error}"
-    return "accepted"

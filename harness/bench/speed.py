@@ -27,7 +27,6 @@ from ptychonnx.harness.bench.measuring_process import LoadedVariants, MeasuringP
 from ptychonnx.harness.bench.native_variants import GEMM_OPERATIONS, load_native, load_onnx
 from ptychonnx.harness.bench.openvino_variants import (
     BFLOAT16,
-    judge_bfloat16,
     judge_eight_bit,
     load_openvino,
     openvino_precisions,
@@ -156,7 +155,7 @@ def _measure_artifact(
         eight_bit, judged["int8"] = judge_eight_bit(session.path, scan, gate)
         graphs |= {} if eight_bit is None else {"int8": eight_bit}
         if "bf16" in precisions:
-            judged[BFLOAT16] = judge_bfloat16(session.path, gate, threads)
+            judged[BFLOAT16] = gate.verdict(session.path, Session(session.path, "openvino:bfloat16", threads))
     if not judged.get(BFLOAT16, "").startswith("accepted"):
         precisions = [precision for precision in precisions if precision != "bf16"]
     framework = None

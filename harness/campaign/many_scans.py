@@ -22,10 +22,12 @@ from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
 from ptychonnx.runtime.paths import file_sha256, readable
 from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.reconstruction.misfit import Misfit
 
 __all__ = [
     "ScanOutcome",
     "ScanWork",
+    "misfit_values",
     "network_sha256",
     "process_scans",
     "reconstruct_scans",
@@ -80,14 +82,8 @@ class _Reconstruct:
             warn(str(run.positions))
         if result.position_doubt:
             warn(result.position_doubt)
-        values: dict[str, Any] = {"patterns": result.patterns, "shape": result.stitched.shape}
-        if result.misfit is not None:
-            values |= {
-                "misfit": round(result.misfit.value, 5),
-                "scattered": round(result.misfit.scattered, 5),
-                "verdict": result.misfit.verdict,
-            }
-        return values
+        values = {"patterns": result.patterns, "shape": result.stitched.shape}
+        return values | misfit_values(result.misfit)
 
 
 def reconstruct_scans(
@@ -257,6 +253,17 @@ def network_sha256(model: Predictor | Path | None) -> str:
     if isinstance(model, Path | Session):
         return file_sha256(model.path if isinstance(model, Session) else artifact_path(model))
     return hashlib.sha256(model.contract.to_json().encode()).hexdigest()
+
+
+def misfit_values(misfit: Misfit | None) -> dict[str, Any]:
+    """The values of a record about a misfit."""
+    if misfit is None:
+        return {}
+    return {
+        "misfit": round(misfit.value, 5),
+        "scattered": round(misfit.scattered, 5),
+        "verdict": misfit.verdict,
+    }
 
 
 def stored_settings(values: Mapping[str, Any], files: Mapping[str, Path | None]) -> dict[str, Any]:

@@ -7,10 +7,7 @@ the same eight, with the probe in the orientation of the patterns; they are trie
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ptychonnx.harness.check.few_epochs import (
     LARGEST_ODDS,
@@ -25,6 +22,7 @@ from ptychonnx.harness.check.finding import Finding
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.orientation import ORIENTATIONS, orient_pattern
+from ptychonnx.runtime.scan.probe_distance import probe_difference
 
 __all__ = ["orientation_errors", "orientation_finding"]
 
@@ -46,7 +44,7 @@ def orientation_errors(scan: Scan, progress: Progress = SILENT) -> CandidateErro
     candidates = {name: (name, probe) for name in ORIENTATIONS}
     for name in ORIENTATIONS:
         turned = np.ascontiguousarray(orient_pattern(probe, name))
-        if _difference(probe, turned) > _SYMMETRIC:
+        if probe_difference(probe, turned) > _SYMMETRIC:
             candidates[f"positions: {_changed_positions(name)}"] = (name, turned)
     errors = {}
     progress.stage("Trying orientations", len(candidates), "orientations")
@@ -100,9 +98,3 @@ def _changed_positions(orientation: str) -> str:
     rows, columns = reversed(flips) if transposed else flips
     words = {"rows and columns exchanged": transposed, "rows reversed": rows, "columns reversed": columns}
     return ", ".join(word for word, applies in words.items() if applies)
-
-
-def _difference(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> float:
-    """Relative difference of two probes after the best phase."""
-    product = float(abs(np.vdot(first, second)) / np.vdot(first, first).real)
-    return math.sqrt(max(0.0, 2 - 2 * product))

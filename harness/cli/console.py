@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
@@ -25,7 +25,19 @@ from rich.text import Text
 
 from ptychonnx.runtime.progress import SILENT, Progress
 
-__all__ = ["errors", "one_line", "output", "print_lines", "print_result", "report_progress", "set_verbosity"]
+if TYPE_CHECKING:
+    from ptychonnx.runtime.reconstruction import Reconstruction
+
+__all__ = [
+    "errors",
+    "one_line",
+    "output",
+    "print_lines",
+    "print_misfit",
+    "print_result",
+    "report_progress",
+    "set_verbosity",
+]
 
 # Width of tables in a file or a pipe, which have none of their own.
 _FILE_WIDTH = 120
@@ -162,6 +174,17 @@ def print_result(path: Path, lines: Sequence[str]) -> None:
     """Print the file that a command wrote, and its verdict line by line."""
     output.print(Text(one_line(str(path)), style="bold"), soft_wrap=True)
     print_lines(*lines)
+
+
+def print_misfit(reconstruction: Reconstruction, logger: logging.Logger) -> None:
+    """Print the forward misfit of an object; as a warning unless it is good."""
+    misfit = reconstruction.misfit
+    if misfit is not None and misfit.verdict == "good":
+        print_lines(str(misfit))
+    else:
+        logger.warning("%s", misfit or "forward misfit unknown: it needs a probe, and an object in memory")
+    if reconstruction.position_doubt:
+        logger.warning("%s", reconstruction.position_doubt)
 
 
 def print_lines(*lines: str, console: Console = output) -> None:

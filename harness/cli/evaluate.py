@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,18 +122,9 @@ def evaluate(
     check_batch(inference, server)
     labelled, commands = _labelled(objects or []), _commands(recipe)
     keywords: dict[str, Any] = {
-        "weighting": stitching.weighting,
-        "placement": stitching.placement,
-        "synchronise": stitching.synchronise,
-        "skip_invalid": stitching.skip_invalid,
-        "strict": stitching.strict,
-        "iterations": iterations.iterations,
-        "refine": iterations.refine,
-        "alpha": iterations.alpha,
-        "plane": options.plane,
-        "register": options.register,
-        "ptychopinn": options.ptychopinn,
-        "halves": options.halves,
+        **stitching.model_dump(exclude={"canvas_memory"}),
+        **iterations.model_dump(exclude={"refine_probe"}),
+        **asdict(options),
     }
     with remote_sessions(server or [], connection) as remote, ExitStack() as stack:
         networks: list[Path | Predictor] = [*(artifacts or []), *remote]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ptychonnx.harness.cli.console import print_lines, report_progress
+from ptychonnx.harness.cli.console import print_lines, print_misfit, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import ServerUrl, check_batch
 from ptychonnx.harness.view.live_view import LiveView
@@ -223,12 +223,7 @@ def _report(path: Path, series: FinishedSeries, network: Predictor, batch: int) 
         _logger.warning("%s", line)
     if series.reconstruction.skipped:
         print_lines(series.reconstruction.skipped_text)
-    if (misfit := series.reconstruction.misfit) is None or misfit.verdict != "good":
-        _logger.warning("%s", misfit or "forward misfit unknown: it needs a probe, and an object in memory")
-    else:
-        print_lines(str(misfit))
-    if series.reconstruction.position_doubt:
-        _logger.warning("%s", series.reconstruction.position_doubt)
+    print_misfit(series.reconstruction, _logger)
 
 
 @contextmanager

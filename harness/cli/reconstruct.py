@@ -22,7 +22,7 @@ from ptychonnx.harness.campaign.scan_run import (
     check_beam,
     reconstruct_scan,
 )
-from ptychonnx.harness.cli.console import one_line, print_lines, print_result, report_progress
+from ptychonnx.harness.cli.console import one_line, print_lines, print_misfit, print_result, report_progress
 from ptychonnx.harness.cli.many_scans import process_folder, process_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
@@ -212,14 +212,7 @@ def _print_run(run: ScanRun) -> None:
         print_lines(str(result.uncertainty))
     if result.requests is not None:
         print_lines(str(result.requests))
-    if result.misfit is None:
-        _warn("forward misfit unknown: it needs a probe, and an object in memory")
-        if result.position_doubt:
-            _warn(result.position_doubt)
-    elif result.misfit.verdict == "good":
-        print_lines(str(result.misfit))
-    else:
-        _warn(str(result.misfit))
+    print_misfit(result, _logger)
 
 
 def _draw(picture: Path, label: str, scan: Scan, result: Reconstruction) -> None:

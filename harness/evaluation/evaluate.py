@@ -7,13 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ptychonnx.harness.evaluation.evaluate_options import EvaluateOptions
 from ptychonnx.harness.evaluation.halves import agreement_of_halves, check_halves, halves_of
-from ptychonnx.harness.evaluation.judge import (
-    ComparisonOptions,
-    confidence_of_rows,
-    judge_reconstruction,
-    summarise,
-)
+from ptychonnx.harness.evaluation.judge import confidence_of_rows, judge_reconstruction, summarise
 from ptychonnx.harness.evaluation.methods import IterativeMethod, Method
 from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.plan import EvaluationPlan, plan_evaluation
@@ -162,9 +158,9 @@ def evaluate(
         _refuse_unknown(plan)
     if halves:
         _check_halves(plan)
-    options = ComparisonOptions(plane, register, ptychopinn)
+    options = EvaluateOptions(plane, register, ptychopinn, halves)
     failures: dict[str, str] = {}
-    summaries, rows = _reconstruct_and_judge(plan, region, options, halves, failures, progress)
+    summaries, rows = _reconstruct_and_judge(plan, region, options, failures, progress)
     evaluation = Evaluation(
         scans=summaries,
         rows=rows,
@@ -183,8 +179,7 @@ def evaluate(
 def _reconstruct_and_judge(
     plan: EvaluationPlan,
     region: RegionRule | None,
-    options: ComparisonOptions,
-    halves: bool,
+    options: EvaluateOptions,
     failures: dict[str, str],
     progress: Progress,
 ) -> tuple[tuple[ScanSummary, ...], tuple[EvaluationRow, ...]]:
@@ -195,7 +190,7 @@ def _reconstruct_and_judge(
         reconstructions = _reconstructions(plan.methods, scan, failures, progress)
         summary = summarise(scan, list(reconstructions.values()), region)
         summaries.append(summary)
-        agreement = _agreement(plan.methods, scan, summary, failures, progress) if halves else {}
+        agreement = _agreement(plan.methods, scan, summary, failures, progress) if options.halves else {}
         for method in plan.methods:
             if method.label in reconstructions:
                 result = judge_reconstruction(

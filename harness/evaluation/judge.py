@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.harness.evaluation.evaluate_options import EvaluateOptions
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult, ScanSummary
 from ptychonnx.harness.metrics.alignment import apply_alignment
 from ptychonnx.harness.metrics.alignment_notes import alignment_note
@@ -21,19 +21,10 @@ from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["ComparisonOptions", "confidence_of_rows", "judge_reconstruction", "summarise"]
+__all__ = ["confidence_of_rows", "judge_reconstruction", "summarise"]
 
 # PtychoPINN's SSIM uses a window of 7 x 7 pixels.
 _SMALLEST_FOR_PTYCHOPINN = 7
-
-
-@dataclass(frozen=True)
-class ComparisonOptions:
-    """What is removed before the comparison, and whether PtychoPINN's own definitions are reported too."""
-
-    plane: bool = False
-    register: bool = False
-    ptychopinn: bool = False
 
 
 def summarise(
@@ -69,7 +60,7 @@ def judge_reconstruction(
     scan: Scan,
     summary: ScanSummary,
     contract: Contract | None,
-    options: ComparisonOptions,
+    options: EvaluateOptions,
 ) -> ScanResult:
     """Compare one reconstruction with the reference of its scan, if there is one.
 

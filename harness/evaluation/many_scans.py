@@ -10,6 +10,7 @@ from typing import Any
 from ptychonnx.harness.campaign.engines import Engine
 from ptychonnx.harness.campaign.many_scans import (
     ScanOutcome,
+    misfit_values,
     network_sha256,
     process_scans,
     stored_settings,
@@ -50,19 +51,12 @@ class _Evaluate:
         (summary,) = evaluation.scans
         results = {row.label: row.results[summary.name] for row in evaluation.rows}
         misfits = [result.misfit for result in results.values() if result.misfit is not None]
-        values: dict[str, Any] = {
+        return {
             "patterns": summary.patterns,
             "shape": summary.region.shape,
             "ssim": {label: _ssim(result) for label, result in results.items() if result.comparison},
+            **misfit_values(min(misfits, key=lambda misfit: misfit.value, default=None)),
         }
-        if misfits:
-            best = min(misfits, key=lambda misfit: misfit.value)
-            values |= {
-                "misfit": round(best.value, 5),
-                "scattered": round(best.scattered, 5),
-                "verdict": best.verdict,
-            }
-        return values
 
 
 def evaluate_scans(

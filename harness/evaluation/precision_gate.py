@@ -16,7 +16,7 @@ from ptychonnx.harness.evaluation.results import ScanSummary
 from ptychonnx.harness.metrics.comparison import Comparison, MetricSet, compare
 from ptychonnx.runtime.contract import Quality
 from ptychonnx.runtime.contract.integrity import graph_sha256
-from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.errors import InputError, PtychonnxError, VerificationError
 from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan import Scan
@@ -103,6 +103,14 @@ class PrecisionGate:
         if reasons := excessive_decreases(quality):
             raise VerificationError(f"quality: {'; '.join(reasons)} (on {quality.scan})")
         return quality
+
+    def verdict(self, parent: Path, candidate: Predictor) -> str:
+        """``accepted``, or why `judge` refuses a candidate."""
+        try:
+            self.judge(parent, candidate)
+        except PtychonnxError as error:
+            return f"refused: {error}"
+        return "accepted"
 
     def _measure(self, parent: Path) -> tuple[ScanSummary, Quality]:
         """The reference for candidates, and the metrics of the parent."""

@@ -131,7 +131,7 @@ class NetworkCheck:
                     continue
                 result[name] = {"relative_error": relative_difference(output, expected)}
                 if gate is not None:
-                    result[name]["verdict"] = _verdict(gate, self.path, session)
+                    result[name]["verdict"] = gate.verdict(self.path, session)
             except PtychonnxError as error:
                 result[name] = {"error": str(error)}
         return result
@@ -272,11 +272,3 @@ class NetworkCheck:
     def _inputs(self, batch: int) -> tuple[NDArray, ...]:
         groups = nearest_groups(self.scan.positions, self._on_cpu.contract.channels)
         return self._on_cpu.inputs(self.scan, groups.take(range(batch), axis=0, mode="wrap"))
-
-
-def _verdict(gate: PrecisionGate, parent: Path, session: Session) -> str:
-    try:
-        gate.judge(parent, session)
-    except PtychonnxError as error:
-        return f"refused: {error}"
-    return "accepted"

@@ -32,6 +32,8 @@ def refine(
 ) -> Reconstruction:
     """Iterate from the object of a reconstruction, or from vacuum.
 
+    Raises InputError or VerificationError as `ptychonnx.harness.iterative.rpie.iterate`.
+
     Parameters
     ----------
     scan, refine_probe, alpha, until
@@ -48,11 +50,6 @@ def refine(
     Reconstruction
         `refinement` describes the iterations, `inference_seconds` includes their time, and `probe` holds the probe if
         it was refined. Without a network nothing was stitched: weighting and placement are ``none``.
-
-    Raises
-    ------
-    InputError, VerificationError
-        See `ptychonnx.harness.iterative.rpie.iterate`.
     """
     origin = "vacuum" if reconstruction is None else "the object of the network"
     start = reconstruction or Reconstruction(vacuum(scan), "none", len(scan), 0.0, 0.0, placement="none")

@@ -15,7 +15,6 @@ from ptychonnx.harness.report.page_images import image_strip
 from ptychonnx.harness.report.page_template import render
 from ptychonnx.harness.report.quantity_images import quantity_images
 from ptychonnx.harness.report.summary_table import summary_columns, summary_lines
-from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, GOOD, SCATTERED_DOUBTFUL, SCATTERED_GOOD
 
 if TYPE_CHECKING:
     from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanSummary
@@ -68,7 +67,7 @@ def render_page(
         "number": _number,
         "contract": _contract,
         "pairs": _pairs,
-        "scale": _scale_end,
+        "scale": "{:.3g}".format,
     }
     return render(
         "report.html.j2",
@@ -90,12 +89,6 @@ def render_page(
             if name.startswith("misfit")
         ],
         collapsed=[row.label for row in evaluation.rows if row.collapsed],
-        marks={
-            "good": GOOD,
-            "doubtful": DOUBTFUL,
-            "scattered_good": SCATTERED_GOOD,
-            "scattered_doubtful": SCATTERED_DOUBTFUL,
-        },
         thresholds={"contrast": COLLAPSED_CONTRAST, "pearson": COLLAPSED_PEARSON},
         uncompared=[scan.name for scan in evaluation.scans if scan.reference is None],
     )
@@ -108,10 +101,6 @@ def _strips(evaluation: Evaluation, scan: ScanSummary) -> list[Any]:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return _UNDEFINED if value is None else f"{value:.{digits}f}"
-
-
-def _scale_end(value: float) -> str:
-    return f"{value:.3g}"
 
 
 def _pairs(confidence: Confidence) -> list[dict[str, Any]]:

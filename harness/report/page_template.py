@@ -9,17 +9,28 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, GOOD, SCATTERED_DOUBTFUL, SCATTERED_GOOD
+
 __all__ = ["render"]
 
 
 def render(template: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
-    """Fill in a template of this folder; `style` and `script` are the style sheet and the script of all pages."""
+    """Fill in a template of this folder.
+
+    All pages know their style sheet `style`, their `script`, and the thresholds of the misfit, `marks`.
+    """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= filters
     style, script = Markup(_asset("report.css")), Markup(_asset("report.js"))
-    return environment.from_string(_asset(template)).render(style=style, script=script, **values)
+    marks = {
+        "good": GOOD,
+        "doubtful": DOUBTFUL,
+        "scattered_good": SCATTERED_GOOD,
+        "scattered_doubtful": SCATTERED_DOUBTFUL,
+    }
+    return environment.from_string(_asset(template)).render(style=style, script=script, marks=marks, **values)
 
 
 def _asset(name: str) -> str:

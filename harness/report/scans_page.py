@@ -18,13 +18,7 @@ from ptychonnx.harness.report.page_template import render
 from ptychonnx.harness.report.quantity_images import Panel, quantity_images
 from ptychonnx.runtime.errors import first_line
 from ptychonnx.runtime.formats.containers.hdf5_links import open_hdf5
-from ptychonnx.runtime.reconstruction.misfit import (
-    DOUBTFUL,
-    GOOD,
-    SCATTERED_DOUBTFUL,
-    SCATTERED_GOOD,
-    VERDICTS,
-)
+from ptychonnx.runtime.reconstruction.misfit import VERDICTS
 
 __all__ = ["ScanRow", "render_scans", "scan_row", "thumbnail"]
 
@@ -82,17 +76,7 @@ def render_scans(rows: Iterable[ScanRow], title: str) -> str:
     """HTML of the page; rows in the order of the table."""
     rows = list(rows)
     labels = sorted({label for row in rows for label in row.record.ssim})
-    return render(
-        "scans.html.j2",
-        {},
-        rows=rows,
-        labels=labels,
-        title=title,
-        good=GOOD,
-        doubtful=DOUBTFUL,
-        scattered_good=SCATTERED_GOOD,
-        scattered_doubtful=SCATTERED_DOUBTFUL,
-    )
+    return render("scans.html.j2", {}, rows=rows, labels=labels, title=title)
 
 
 def thumbnail(file: h5py.File) -> NDArray[np.complex128]:

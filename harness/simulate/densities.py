@@ -16,6 +16,7 @@ from skimage.color import rgb2gray
 from skimage.filters import gaussian
 from skimage.util import img_as_float64
 
+# Each is a kind of object.
 __all__ = [
     "circuits",
     "grains",
@@ -108,7 +109,7 @@ def spheres(shape: tuple[int, int], rng: np.random.Generator) -> Densities:
         centre, radius = rng.uniform(0, 1, 2) * shape, np.exp(rng.uniform(np.log(2.5), np.log(12)))
         window, squared = _around(shape, centre, radius)
         thickness[window] += np.sqrt(np.clip(radius**2 - squared, 0, None))
-    thickness = _scaled(thickness)
+    thickness = scaled(thickness)
     return thickness, thickness
 
 
@@ -182,6 +183,7 @@ def _blurred(density: NDArray[np.float64], sigma: float = 1.0) -> NDArray[np.flo
     return gaussian(density, sigma=sigma, preserve_range=True)
 
 
-def _scaled(density: NDArray[np.float64]) -> NDArray[np.float64]:
+def scaled(density: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slightly blurred, and scaled to [0, 1]."""
     blurred = _blurred(density)
     return np.clip(blurred / np.quantile(blurred, 0.999), 0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,13 +13,12 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ptychonnx.harness.simulate.beams import BeamFamily, beam_diameter, draw_beam
 from ptychonnx.harness.simulate.manifest import is_current, write_manifest
-from ptychonnx.harness.simulate.measurement import measure
+from ptychonnx.harness.simulate.measurement import simulate_raster
 from ptychonnx.harness.simulate.objects import ObjectKind, make_object
-from ptychonnx.harness.simulate.probes import PIXEL_SIZE, WAVELENGTH
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.progress import SILENT, Progress
-from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan import Scan
 
 __all__ = [
     "FamilyConfig",
@@ -144,24 +144,20 @@ def draw_parameters(config: FamilyConfig, number: int) -> MemberScan:
 def simulate_member(config: FamilyConfig, number: int) -> Scan:
     """Simulate one scan of a family: a jittered raster over an object of its own, with Poisson noise."""
     member, beam = _draw(config, number)
-    object_rng, position_rng, noise_rng = (_generator(config, number, part) for part in (2, 3, 4))
-    side = config.n + (config.grid - 1) * member.step + 2 * member.jitter
-    image = make_object(
-        member.object, (side, side), object_rng, absorption=member.absorption, phase_shift=member.phase_shift
-    )
-    axis = config.n // 2 + member.jitter + member.step * np.arange(config.grid)
-    raster = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-    shift = position_rng.integers(-member.jitter, member.jitter + 1, raster.shape)
-    positions = (raster + shift).astype(np.float64)
-    probe = (beam * np.sqrt(member.photons)).astype(np.complex64)
-    return Scan(
-        diffraction=measure(image, positions, probe, noise_rng),
-        positions=positions,
-        probe=probe,
-        mask=np.ones((config.n, config.n), dtype=bool),
-        reference=Reference(image),
-        pixel_size=PIXEL_SIZE,
-        wavelength=WAVELENGTH,
+    return simulate_raster(
+        partial(
+            make_object,
+            member.object,
+            rng=_generator(config, number, 2),
+            absorption=member.absorption,
+            phase_shift=member.phase_shift,
+        ),
+        (beam * np.sqrt(member.photons)).astype(np.complex64),
+        grid=config.grid,
+        step=member.step,
+        jitter=member.jitter,
+        position_rng=_generator(config, number, 3),
+        noise_rng=_generator(config, number, 4),
         name=f"scan_{number:04d}",
     )
 

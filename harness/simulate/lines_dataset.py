@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from ptychonnx.harness.simulate.manifest import is_current, write_manifest
-from ptychonnx.harness.simulate.measurement import measure
+from ptychonnx.harness.simulate.measurement import simulate_raster
 from ptychonnx.harness.simulate.objects import lines_object
-from ptychonnx.harness.simulate.probes import PIXEL_SIZE, WAVELENGTH, ProbeKind, make_probe
+from ptychonnx.harness.simulate.probes import ProbeKind, make_probe
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.formats import write_scan
-from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan import Scan
 
 __all__ = ["LinesConfig", "LinesDataset", "build_lines", "simulate_scan"]
 
@@ -77,27 +78,14 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
 
 def simulate_scan(config: LinesConfig, grid: int, seed: np.random.SeedSequence, name: str) -> Scan:
     """Simulate a raster scan of grid x grid positions over an object of random lines, with Poisson noise."""
-    object_seed, position_seed, noise_seed = seed.spawn(3)
-    side = config.n + (grid - 1) * config.step + 2 * config.jitter
-    image = lines_object(
-        (side, side),
-        np.random.default_rng(object_seed),
-        absorption=config.absorption,
-        phase_shift=config.phase_shift,
-    )
-    axis = config.n // 2 + config.jitter + config.step * np.arange(grid)
-    raster = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-    jitter = np.random.default_rng(position_seed).integers(-config.jitter, config.jitter + 1, raster.shape)
-    positions = (raster + jitter).astype(np.float64)
-    probe = make_probe(config.probe, config.n) * np.float32(np.sqrt(config.photons))
-    amplitude = measure(image, positions, probe, np.random.default_rng(noise_seed))
-    return Scan(
-        diffraction=amplitude,
-        positions=positions,
-        probe=probe,
-        mask=np.ones((config.n, config.n), dtype=bool),
-        reference=Reference(image),
-        pixel_size=PIXEL_SIZE,
-        wavelength=WAVELENGTH,
+    object_rng, position_rng, noise_rng = map(np.random.default_rng, seed.spawn(3))
+    return simulate_raster(
+        partial(lines_object, rng=object_rng, absorption=config.absorption, phase_shift=config.phase_shift),
+        make_probe(config.probe, config.n) * np.float32(np.sqrt(config.photons)),
+        grid=grid,
+        step=config.step,
+        jitter=config.jitter,
+        position_rng=position_rng,
+        noise_rng=noise_rng,
         name=name,
     )

@@ -10,6 +10,7 @@ from skimage.draw import line_aa
 from skimage.filters import gaussian
 
 from ptychonnx.harness.simulate import densities
+from ptychonnx.harness.simulate.densities import scaled
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["ObjectKind", "cells_object", "lines_object", "make_object", "star_object"]
@@ -79,7 +80,7 @@ def cells_object(
         body = np.sqrt(np.clip(1 - squared, 0, 1)) + np.sqrt(np.clip(1 - 9 * squared, 0, 1))
         thickness += rng.uniform(0.3, 1.0) * body
         absorbing += rng.uniform(0.0, 1.0) * body
-    return _transmission(absorption * _scaled(absorbing), phase_shift * _scaled(thickness))
+    return _transmission(absorption * scaled(absorbing), phase_shift * scaled(thickness))
 
 
 def star_object(
@@ -94,17 +95,7 @@ def star_object(
 
 
 _MAKERS = {"lines": lines_object, "cells": cells_object, "star": star_object}
-_DENSITIES = {
-    "grains": densities.grains,
-    "circuits": densities.circuits,
-    "spokes": densities.spokes,
-    "smooth": densities.smooth,
-    "natural": densities.natural,
-    "photographs": densities.photographs,
-    "spheres": densities.spheres,
-    "labyrinth": densities.labyrinth,
-    "leaves": densities.leaves,
-}
+_DENSITIES = {name: getattr(densities, name) for name in densities.__all__}
 
 
 def make_object(
@@ -131,12 +122,6 @@ def _transmission(absorbed: NDArray[np.float64], phase: NDArray[np.float64]) -> 
     return ((1 - absorbed) * np.exp(1j * phase)).astype(np.complex64)
 
 
-def _scaled(density: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slightly blurred, and scaled to [0, 1]."""
-    blurred = gaussian(density, sigma=1.0, preserve_range=True)
-    return np.clip(blurred / np.quantile(blurred, 0.999), 0, 1)
-
-
 def _lines(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
     """Anti-aliased lines of random width and density, slightly blurred, scaled to [0, 1]."""
     canvas = np.zeros(shape)
@@ -154,4 +139,4 @@ def _lines(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float
             inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
             np.maximum.at(stroke, (rows[inside], columns[inside]), value[inside])
         canvas += density * stroke
-    return _scaled(canvas)
+    return scaled(canvas)

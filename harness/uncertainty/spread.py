@@ -18,6 +18,7 @@ from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.probe_distance import probe_difference
 
 __all__ = ["MEMBERS", "Spread", "members", "spread_of", "symmetries_of"]
 
@@ -61,7 +62,7 @@ def symmetries_of(network: Predictor, scan: Scan) -> tuple[Symmetry, ...]:
         return SYMMETRIES[:MEMBERS]
     probe = scan.probe
     allowed = tuple(
-        symmetry for symmetry in SYMMETRIES if _difference(probe, symmetry.probe(probe)) < _SAME_BEAM
+        symmetry for symmetry in SYMMETRIES if probe_difference(probe, symmetry.probe(probe)) < _SAME_BEAM
     )
     if len(allowed) < 2:
         raise InputError(
@@ -118,9 +119,3 @@ def spread_of(objects: Iterable[NDArray[np.complex64]], scan: Scan, first: Recon
         phase=phase,
         region=region,
     )
-
-
-def _difference(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> float:
-    """Relative difference of two probes after the best phase."""
-    product = float(abs(np.vdot(first, second)) / np.vdot(first, first).real)
-    return float(np.sqrt(max(0.0, 2 - 2 * product)))

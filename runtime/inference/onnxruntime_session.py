@@ -21,7 +21,6 @@ from ptychonnx.runtime.inference.graph_shapes import inferred_graph
 from ptychonnx.runtime.inference.providers import (
     ProviderRequest,
     plugin_devices,
-    preload_cuda,
     provider_list,
 )
 from ptychonnx.runtime.machine import available_cores
@@ -75,7 +74,8 @@ def _open(
         first, providers = devices[0].ep_name, None
         options.add_provider_for_devices(devices[:1], {})
     elif first != CPU:
-        preload_cuda()
+        # The CUDA and cuDNN libraries that the extra `cuda` installs, if they are present.
+        ort.preload_dlls()
     try:
         with warnings.catch_warnings(action="ignore"), floating_point_kept():
             # Otherwise, onnxruntime prints what failed and goes on with the CPU.

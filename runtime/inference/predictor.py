@@ -45,9 +45,9 @@ class Predictor(ABC):
         """Name for messages and reports: the name of a file, or a URL."""
 
     @property
-    @abstractmethod
     def source(self) -> str:
         """Full path of the file, or URL."""
+        return self.name
 
     @property
     @abstractmethod
@@ -160,6 +160,8 @@ class Predictor(ABC):
     def inputs(self, scan: Scan, index: NDArray[np.intp]) -> tuple[NDArray, ...]:
         """Arrays for `predict` from the patterns of a scan.
 
+        Raises InputError if a count exceeds the contract's data type.
+
         Parameters
         ----------
         index
@@ -169,11 +171,6 @@ class Predictor(ABC):
         -------
         Patterns [m, C, N, N], float32 amplitudes or uint16 counts; then offsets float32 [m, C, 2] in pixels if the
         contract has them.
-
-        Raises
-        ------
-        InputError
-            If a count exceeds the contract's data type.
         """
         patterns: NDArray = scan.diffraction[index]
         if self.contract.input.domain == "counts":

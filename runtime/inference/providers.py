@@ -32,7 +32,6 @@ __all__ = [
     "ProviderRequest",
     "available",
     "plugin_devices",
-    "preload_cuda",
     "probe_providers",
     "provider_list",
     "visible_devices",
@@ -105,12 +104,6 @@ def _known(text: str) -> str:
 Provider = Annotated[str, AfterValidator(_known)]
 
 
-def preload_cuda() -> None:
-    """Load the CUDA and cuDNN libraries that the `cuda` extra installs, if they are present."""
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
-
-
 def available() -> list[str]:
     """Short names of the providers with a device on this machine, best first; the last is always ``cpu``."""
     with_device = {device.ep_name for device in ort.get_ep_devices()} | {_NAMES["cpu"]}
@@ -141,7 +134,7 @@ def probe_providers() -> dict[str, str]:
     try:
         # onnxruntime prints what it cannot load, which the result says too.
         with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
-            preload_cuda()
+            ort.preload_dlls()
             return {
                 short: _probe(name) if name in compiled else "not part of this build of onnxruntime"
                 for short, name in _NAMES.items()

@@ -23,7 +23,7 @@ from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import InputError, PtychonnxError
 from ptychonnx.runtime.inference.session import Session
 from ptychonnx.runtime.machine import available_cores, processor
-from ptychonnx.runtime.paths import cache_folder, read_text
+from ptychonnx.runtime.paths import cache_folder, file_sha256, read_text
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours
 
@@ -79,7 +79,8 @@ def tuned(
     """
     session.check_scan(scan)
     key = _key(session)
-    path = cache_folder() / "tuning" / f"{_digest(json.dumps(key, sort_keys=True).encode())}.json"
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    path = cache_folder() / "tuning" / f"{digest[:32]}.json"
     tuning = _cached(path, key, log)
     if tuning is None:
         tuning = _measure(session, scan, key, seconds)
@@ -97,10 +98,8 @@ def tuned(
 
 def _key(session: Session) -> dict[str, str]:
     """Everything that the result depends on."""
-    with session.path.open("rb") as file:
-        artifact = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "artifact": artifact,
+        "artifact": file_sha256(session.path),
         "processor": processor(),
         "cores": str(available_cores()),
         "onnxruntime": ort.__version__,
@@ -171,10 +170,6 @@ def _thread_counts(session: Session) -> list[int | None]:
         return [session.threads]
     most = available_cores()
     return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _in_words(tuning: Tuning) -> str:

@@ -38,9 +38,8 @@ from ptychonnx.runtime.live.running_checks import RunningChecks
 from ptychonnx.runtime.live.stored_patches import StoredPatches
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.reconstruction.stitching import patch_weight
-from ptychonnx.runtime.reconstruction.trust import beam_warnings, brightness_factor
+from ptychonnx.runtime.reconstruction.trust import beam_warnings, brightened, brightness_factor
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import MappedAmplitudes
 
 __all__ = ["FinishedSeries", "LiveReconstruction", "warm_up"]
 
@@ -142,14 +141,8 @@ class LiveReconstruction:
     def add(self, events: Sequence[Frame | UnreadableFrame]) -> None:
         """Predict and store the patches of frames, at most a batch.
 
-        Raises
-        ------
-        InputError
-            If the first frames do not fit the network or the options.
-        DeviceError, ServerError
-            If the network fails.
-        EnvironmentFailure
-            If the disk is full.
+        Raises InputError if the first frames do not fit the network or the options. Raises DeviceError or ServerError
+        if the network fails. Raises EnvironmentFailure if the disk is full.
         """
         report, frames = self.report, []
         for event in events:
@@ -192,6 +185,8 @@ class LiveReconstruction:
     def finish(self, announced: int | None = None, *, again: bool = True) -> FinishedSeries:
         """Stitch the object from everything that has a position.
 
+        Raises InputError if no frame has a position, or positions are implausible.
+
         Parameters
         ----------
         announced
@@ -199,11 +194,6 @@ class LiveReconstruction:
         again
             Run a network that takes the brightness of the whole scan once more, as for a finished file. It takes as
             long as `reconstruct`, which an interruption has no time for.
-
-        Raises
-        ------
-        InputError
-            If no frame has a position, or positions are implausible.
         """
         report, table = self.report, self.positions
         usable = set() if self._scan is None else set(self._scan.records) - set(report.left_out)
@@ -252,7 +242,9 @@ class LiveReconstruction:
         if first + count >= self._estimate_at:
             self._look_at_beam(scan.sample(first + count))
             self._estimate_at = 2 * (first + count)
-        self._patches.write(first, _predicted(self._network, self._bright(one), self._beam)[:count])
+        self._patches.write(
+            first, _predicted(self._network, brightened(one, self._factor), self._beam)[:count]
+        )
         # From here on the frames count, also if the user interrupts.
         scan.records.update(zip(numbers, range(first, first + count), strict=True))
         self._waiting.update(numbers)
@@ -261,15 +253,6 @@ class LiveReconstruction:
         self.checks.add_patterns(numbers[0], converted.patterns, scan.conversion.mask)
         self._last = time.monotonic()
         self._seconds += self._last - start
-
-    def _bright(self, scan: Scan) -> Scan:
-        """The scan with the brightness for which the network has a fixed scale."""
-        if self._factor == 1:
-            return scan
-        scale = np.float32(self._factor)
-        return replace(
-            scan, diffraction=MappedAmplitudes(scan.diffraction, lambda patterns: patterns * scale)
-        )
 
     def _look_for_gaps(self) -> None:
         """Say once that many numbers do not come: a PUSH socket deals its messages out to all receivers in turn."""
@@ -354,7 +337,7 @@ class LiveReconstruction:
             return
         groups = np.arange(len(numbers) - tail, len(numbers))[:, None]
         for index, patches in self._network.batches(
-            self._bright(scan), groups, self._settings.batch, self._beam
+            brightened(scan, self._factor), groups, self._settings.batch, self._beam
         ):
             rows = self._scan.rows([numbers[row] for row in index[:, 0].tolist()])
             for row, patch in zip(rows.tolist(), patches[:, 0], strict=True):

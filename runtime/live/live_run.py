@@ -101,14 +101,8 @@ class LiveRun:
     def run(self) -> None:
         """Reconstruct as many series as the options say.
 
-        Raises
-        ------
-        KeyboardInterrupt
-            After the object so far has been passed on.
-        ServerError
-            If the detector is silent for too long; likewise.
-        PtychonnxError
-            If a stream or the network fails; likewise.
+        Raises KeyboardInterrupt, ServerError if the detector is silent for too long, or PtychonnxError if a stream or
+        the network fails, each after the object so far has been passed on.
         """
         self._heard = time.monotonic()
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, RequestStatistics
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.inference.predictor import Batches, Beam
 from ptychonnx.runtime.live.record_file import RecordFile
 from ptychonnx.runtime.scan import Scan
@@ -32,18 +32,9 @@ class StoredPatches(Predictor):
         return self._network.name
 
     @property
-    def source(self) -> str:
-        return self._network.source
-
-    @property
     def provider(self) -> str:
         """Execution provider, or server, of the network."""
         return self._network.provider
-
-    @property
-    def requests(self) -> RequestStatistics | None:
-        """Latencies are those of the stream, not of requests."""
-        return None
 
     def predict(self, *inputs: NDArray) -> NDArray[np.complex64]:
         return self._network.predict(*inputs)

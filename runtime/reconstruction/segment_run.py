@@ -15,9 +15,9 @@ from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.runtime.inference import Predictor
 from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction.background import BackgroundReader, BackgroundWorker
-from ptychonnx.runtime.reconstruction.trust import brightness_factor
+from ptychonnx.runtime.reconstruction.trust import brightened, brightness_factor
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, MappedAmplitudes
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 
 __all__ = ["PatchSink", "SegmentRun", "run_segments", "segments"]
 
@@ -131,10 +131,7 @@ def run_segments(
         stitching = stages.enter_context(BackgroundWorker(add, "stitch"))
         if isinstance(scan.diffraction, LazyAmplitudes):
             scan = replace(scan, diffraction=stages.enter_context(BackgroundReader(scan.diffraction, groups)))
-        if factor != 1:
-            scale = np.float32(factor)
-            scaled = MappedAmplitudes(scan.diffraction, lambda patterns: patterns * scale)
-            scan = replace(scan, diffraction=scaled)
+        scan = brightened(scan, factor)
         mark = time.perf_counter()
         for index, patches in session.batches(scan, groups, batch, beam):
             inference_seconds += time.perf_counter() - mark

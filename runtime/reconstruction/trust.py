@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.contract.contract import Range
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import MappedAmplitudes
 from ptychonnx.runtime.scan.beam_arrays import sampled_flux
 from ptychonnx.runtime.scan.overlap import overlap_of
 from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance, probe_of_thumbnail
 from ptychonnx.runtime.scan.probe_geometry import IN_FOCUS, defocus, fresnel_number, probe_diameter
 
-__all__ = ["beam_warnings", "brightness_factor"]
+__all__ = ["beam_warnings", "brightened", "brightness_factor"]
 
 # An artifact with a fixed scale gives an object whose amplitude is off by the square root of the ratio of the photons.
 _BRIGHTNESS = 1.25
@@ -108,6 +111,15 @@ def brightness_factor(scan: Scan, contract: Contract) -> float:
     flux = sampled_flux(scan)
     ratio = contract.probe.flux / flux if flux else 1.0
     return 1.0 if 1 / _BRIGHTNESS <= ratio <= _BRIGHTNESS else float(np.sqrt(ratio))
+
+
+def brightened(scan: Scan, factor: float) -> Scan:
+    """The scan with amplitudes multiplied by a factor when they are read."""
+    if factor == 1:
+        return scan
+    scale = np.float32(factor)
+    amplitudes = MappedAmplitudes(scan.diffraction, lambda patterns: patterns * scale)
+    return replace(scan, diffraction=amplitudes)
 
 
 def _overlap(scan: Scan, contract: Contract) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan.beam_arrays import strongest_modes
 
-__all__ = ["FAR", "probe_distance", "probe_of_thumbnail", "thumbnail"]
+__all__ = ["FAR", "probe_difference", "probe_distance", "probe_of_thumbnail", "thumbnail"]
 
 # Distance above which two probes are different beams: a defocus or an aberration that changes the fringes, not noise
 # or a small error of the position.
@@ -34,6 +34,12 @@ def probe_distance(first: NDArray[np.complexfloating], second: NDArray[np.comple
     twin = np.roll(b[::-1, ::-1], 1, axis=(0, 1)).conj()
     largest = max(_largest_correlation(a, other) for other in (b, b.conj(), twin))
     return float(np.sqrt(max(0.0, 1 - min(1.0, largest) ** 2)))
+
+
+def probe_difference(first: NDArray[np.complexfloating], second: NDArray[np.complexfloating]) -> float:
+    """Relative difference of two probes in the same place after the best global phase, at full resolution."""
+    product = float(abs(np.vdot(first, second)) / np.vdot(first, first).real)
+    return float(np.sqrt(max(0.0, 2 - 2 * product)))
 
 
 def _largest_correlation(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> float:

@@ -19,6 +19,9 @@ def object_pixel_size(
 ) -> float | None:
     """Object pixel size in metres for patterns of `size` pixels: ``wavelength * distance / (size * detector pixel)``.
 
+    Raises InputError if one of them is not a positive length, the detector's pixels are not square, or `step`
+    contradicts them.
+
     Parameters
     ----------
     detector
@@ -29,11 +32,6 @@ def object_pixel_size(
     Returns
     -------
     None if the wavelength, the distance or the detector pixel is unknown.
-
-    Raises
-    ------
-    InputError
-        If one of them is not a positive length, the detector's pixels are not square, or `step` contradicts them.
     """
     distance = file.length(f"{detector}/distance")
     across = file.length(f"{detector}/x_pixel_size", f"{detector}/y_pixel_size") or step

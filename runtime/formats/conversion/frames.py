@@ -142,6 +142,9 @@ def lazy_frames(
     Only the policies ``mask`` and ``zero`` for bad pixels look through all frames at once, block by block: ``mask``
     needs the pixels that are bad in any of them, and both report the number.
 
+    Raises InputError if the mask has another shape than the frames. When patterns are read: if values outside the mask
+    are invalid and the policy is ``refuse``, or the file is damaged.
+
     Parameters
     ----------
     mask
@@ -150,12 +153,6 @@ def lazy_frames(
         File and key, and another remedy for bad pixels, for errors.
     name
         Name of the patterns in messages.
-
-    Raises
-    ------
-    InputError
-        If the mask has another shape than the frames. When patterns are read: if values outside the mask are invalid
-        and the policy is ``refuse``, or the file is damaged.
     """
     n, height, width = stack.shape
     if mask is not None and mask.shape != (height, width):

@@ -134,17 +134,14 @@ def check_far_field(
     ``step**2 / (wavelength * distance)``. Above 1, and with steps of more than half a far-field window, neighbouring
     windows could not overlap as ptychography needs it.
 
+    Raises UnsupportedError with the Fresnel number.
+
     Parameters
     ----------
     positions
         In object pixels of the far-field geometry, [n, 2].
     size
         N, pixels of a window.
-
-    Raises
-    ------
-    UnsupportedError
-        With the Fresnel number.
     """
     if pixel_size is None or wavelength is None or distance is None or len(positions) < 2:
         return

@@ -212,17 +212,16 @@ def _one_for_each(
         arrays.notes.append(f"positions: the first {n} of {len(values)} (given)")
         return values[:n]
     several, rest = divmod(len(values), n) if n else (0, 1)
-    if len(values) > n and rest:
-        raise InputError(
-            f"{arrays.path}: {_positions_key(arrays.names)} has shape {values.shape}, expected {(n, 2)}, one for each "
-            f"pattern: --ignore-extra-positions takes the first {n}"
-        )
-    if several < 2:
+    if len(values) <= n:
         return values
-    if not options.average_positions:
+    if rest or not options.average_positions:
+        first, mean = (
+            f"--ignore-extra-positions takes the first {n}",
+            f"--average-positions averages {several}",
+        )
         raise InputError(
             f"{arrays.path}: {_positions_key(arrays.names)} has shape {values.shape}, expected {(n, 2)}, one for each "
-            f"pattern: --average-positions averages {several} consecutive ones"
+            f"pattern: {first if rest else f'{mean} consecutive ones'}"
         )
     arrays.notes.append(f"positions: mean of {several} consecutive ones for each pattern (given)")
     return values.reshape(n, several, -1).mean(axis=1)

@@ -69,10 +69,7 @@ class ReadObject:
 def read_object(path: StrPath) -> ReadObject:
     """Read the object of a reconstruction or a simulation.
 
-    Raises
-    ------
-    InputError
-        If the file holds no object, or one of several layers.
+    Raises InputError if the file holds no object, or one of several layers.
     """
     path = Path(path)
     if not path.is_file():

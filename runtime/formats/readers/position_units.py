@@ -36,17 +36,15 @@ def positions_unit(
 ) -> Convention:
     """The unit of positions [n, 2], stated or by their span.
 
+    Raises InputError if a stated unit is unknown, or rows and columns have different ones, and the options do not state
+    one.
+
     Parameters
     ----------
     keys
         Those of the mapping that hold positions.
     of_columns
         Names of the columns, if they are a table.
-
-    Raises
-    ------
-    InputError
-        If a stated unit is unknown, or rows and columns have different ones, and the options do not state one.
     """
     stated = [unit for key in keys for unit in _stated_units(arrays, key, of_columns, options)]
     if len({unit.value for unit in stated}) > 1 and options.positions_unit is None:

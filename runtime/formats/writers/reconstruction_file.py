@@ -125,15 +125,12 @@ def check_product(path: StrPath, shape: tuple[int, int] = (0, 0)) -> None:
 def write_product(path: StrPath, product: Product) -> list[Path]:
     """Write a reconstruction atomically, in the format that the ending names.
 
+    Raises InputError if the ending is unknown, the file cannot be written, or the format needs the whole object and it
+    is kept in tiles.
+
     Returns
     -------
     The files that were written.
-
-    Raises
-    ------
-    InputError
-        If the ending is unknown, the file cannot be written, or the format needs the whole object and it is kept in
-        tiles.
     """
     path = Path(path)
     check_ending(path)

@@ -44,7 +44,7 @@ class RemoteSession(Predictor):
 
     def __init__(
         self,
-        address: Address | str,
+        url: str,
         *,
         credentials: Credentials | None = None,
         artifact: str | Path | None = None,
@@ -60,8 +60,8 @@ class RemoteSession(Predictor):
 
         Parameters
         ----------
-        address
-            URL ``scheme://host:port/model[/version]``, see `Address.parse`.
+        url
+            ``scheme://host:port/model[/version]``, see `Address.parse`.
         credentials
             Certificates and token.
         artifact
@@ -74,7 +74,7 @@ class RemoteSession(Predictor):
             Seconds during which a failed request is repeated if its cause may be transient: no connection or a broken
             one, or a server that is busy, starting, or too slow.
         """
-        self.address = Address.parse(address) if isinstance(address, str) else address
+        self.address = Address.parse(url)
         if in_flight < 1 or timeout <= 0 or patience < 0:
             raise InputError(
                 f"{self.address}: in flight {in_flight}, time-out {timeout:g} s, patience {patience:g} s, expected at "
@@ -99,11 +99,6 @@ class RemoteSession(Predictor):
 
     @property
     def name(self) -> str:
-        """URL of the model."""
-        return str(self.address)
-
-    @property
-    def source(self) -> str:
         """URL of the model."""
         return str(self.address)
 

@@ -29,6 +29,8 @@ def retry(
     The pauses double from 0.1 s to 2 s. Each is shortened at random by up to a half, so that requests that failed
     together are not repeated together.
 
+    Raises the RequestFailure of the last attempt.
+
     Parameters
     ----------
     patience
@@ -37,11 +39,6 @@ def retry(
         Ends the pauses when it is set.
     on_retry
         Called before each new attempt.
-
-    Raises
-    ------
-    RequestFailure
-        Of the last attempt.
     """
     pause = _FIRST_PAUSE
     deadline = None

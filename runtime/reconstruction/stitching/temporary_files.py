@@ -36,10 +36,7 @@ def check_disk_space(needed: dict[str, int]) -> None:
 def disk_errors(content: str) -> Iterator[None]:
     """Raise errors of a temporary file in one line that names its content.
 
-    Raises
-    ------
-    EnvironmentFailure
-        In place of an `OSError`.
+    Raises EnvironmentFailure in place of an `OSError`.
     """
     try:
         yield
