@@ -105,16 +105,16 @@ def quality(image: NDArray[np.complex64], scan: Scan, made: Reconstruction) -> R
     }
 
 
-def network_methods(name: str, session: Session, scan: Scan) -> Row:
-    """Quality and seconds of a network on a scan, alone and as the start of rPIE."""
+def network_methods(name: str, session: Session, scan: Scan, epochs: int) -> Row:
+    """Quality and seconds of a network on a scan, alone and as the start of some epochs of rPIE."""
     started = time.perf_counter()
     made = reconstruct(session, scan)
     seconds = time.perf_counter() - started
-    refined = iterate(scan, REFINEMENT, made.stitched)
+    refined = iterate(scan, epochs, made.stitched)
     misfit = None if made.misfit is None else made.misfit.value
     return {
         name: {**quality(made.stitched.object, scan, made), "seconds": round(seconds, 2), "misfit": misfit},
-        f"{name}, then {REFINEMENT} epochs": {
+        f"{name}, then {epochs} epochs": {
             **quality(refined.stitched.object, scan, made),
             "seconds": round(seconds + sum(refined.seconds), 2),
         },
@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=20)
     parser.add_argument("--grid", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=300, help="of rPIE from vacuum")
+    parser.add_argument("--refinement", type=int, default=REFINEMENT, help="epochs of rPIE after a network")
     parser.add_argument("--seed", type=int, default=20261129, help="training uses seed 0")
     parser.add_argument("--only", choices=("beams", "objects", "steps"), action="append")
     parser.add_argument("--row", type=int, action="append", help="place in the table; all by default")
@@ -167,11 +168,15 @@ def main() -> None:
             known = rows[number]["methods"]
             new: Row = {}
             for name, session in sessions.items():
-                if name not in known:
-                    new |= network_methods(name, session, scan)
+                if f"{name}, then {arguments.refinement} epochs" not in known:
+                    new |= network_methods(name, session, scan, arguments.refinement)
             if f"rPIE, {arguments.epochs} epochs" not in known:
                 new |= rpie_method(arguments.epochs, first, scan)
-            known |= {name: {**figures, "processor": processor()} for name, figures in new.items()}
+            known |= {
+                name: {**figures, "processor": processor()}
+                for name, figures in new.items()
+                if name not in known
+            }
             write_text(arguments.out, json.dumps(document, indent=1) + "\n")
             print(table, number, flush=True)
 
