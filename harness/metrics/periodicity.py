@@ -23,30 +23,18 @@ def periods_of(image: NDArray[np.complexfloating]) -> list[tuple[int, int]]:
 
     `image` is complex [rows, columns] and finite.
     """
-    # `scipy.signal.fftconvolve` would do, but loading it takes as long as everything else that is judged.
-    from scipy.fft import fft2, ifft2, next_fast_len
+    from scipy.signal import fftconvolve
     from skimage.feature import peak_local_max
 
     centred = image - image.mean()
     if min(image.shape) < 2 * _SHORTEST_PX or not np.abs(centred).max() > 0:
         return []
-    middle = np.array(image.shape) - 1
-    full = 2 * middle + 1
-    padded = [next_fast_len(int(length)) for length in full]
-
-    def transform(values: NDArray) -> NDArray:
-        return fft2(values, padded)
-
-    def restore(spectrum: NDArray) -> NDArray:
-        return ifft2(spectrum).real
-
-    correlation = np.roll(restore(np.abs(transform(centred)) ** 2), middle, axis=(0, 1))
+    ones = np.ones(image.shape)
+    correlation = fftconvolve(centred, centred[::-1, ::-1].conj()).real
     # The energy of either image where the two overlap.
-    square = np.abs(centred) ** 2
-    energy = restore(transform(square) * transform(np.ones(image.shape)))
-    correlation, energy = (values[: full[0], : full[1]] for values in (correlation, energy))
-    energy = np.maximum(energy, 1e-12 * np.sum(square))
-    correlation = correlation / np.sqrt(energy * energy[::-1, ::-1])
+    energy = np.maximum(fftconvolve(np.abs(centred) ** 2, ones), 1e-12 * np.sum(np.abs(centred) ** 2))
+    correlation /= np.sqrt(energy * energy[::-1, ::-1])
+    middle = np.array(image.shape) - 1
     half = np.array(image.shape) // 2
     # Correlations are symmetric: rows upwards are the same as rows downwards.
     inner = correlation[middle[0] :, middle[1] - half[1] : middle[1] + half[1] + 1][: half[0] + 1]
