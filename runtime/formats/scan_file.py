@@ -14,7 +14,7 @@ from ptychonnx.runtime.formats.conversion.assembly import assemble
 from ptychonnx.runtime.formats.conversion.checked_scan import checked_scan
 from ptychonnx.runtime.formats.conversion.probe_window import corner_note, probe_of_size
 from ptychonnx.runtime.formats.conversion.raw_scan import from_scan
-from ptychonnx.runtime.formats.conversion.scaling import probe_with_power, sampled_flux
+from ptychonnx.runtime.formats.conversion.scaling import estimated_flux, probe_with_power
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.formats.readers import mapped
 from ptychonnx.runtime.formats.readers.probe import read_probe
@@ -95,7 +95,7 @@ def read_scan(
         # The patterns of the scan hold the files open from here on.
         stack.pop_all()
     if probe is not None:
-        flux = sampled_flux(scan) if estimate_probe else scan.flux
+        flux = estimated_flux(scan) if estimate_probe else scan.flux
         sized = probe_of_size(read_probe(probe), scan.size, options.resample_probe, str(probe), log)
         scaled = probe_with_power(sized, flux)
         scan = replace(scan, probe=scaled, probe_estimated=estimate_probe)

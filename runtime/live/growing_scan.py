@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.formats.conversion.assembly import positions_in_pixels, scan_of_frames
 from ptychonnx.runtime.formats.conversion.frames import Frames
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.conversion.scaling import probe_with_power, sample_of, sampled_flux
+from ptychonnx.runtime.formats.conversion.scaling import estimated_flux, probe_with_power, sample_of
 from ptychonnx.runtime.formats.read_options import Conventions, ReadOptions
 from ptychonnx.runtime.live.frame_conversion import FrameConversion
 from ptychonnx.runtime.live.record_file import RecordFile
@@ -125,4 +125,4 @@ def _with_probe(scan: Scan, probe: NDArray[np.complex64] | None) -> Scan:
     """The scan with a probe whose power is estimated from a sample of the patterns, as `read_scan` does it."""
     if probe is None:
         return scan
-    return replace(scan, probe=probe_with_power(probe, sampled_flux(scan)), probe_estimated=True)
+    return replace(scan, probe=probe_with_power(probe, estimated_flux(scan)), probe_estimated=True)

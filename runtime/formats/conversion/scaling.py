@@ -10,7 +10,14 @@ from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.amplitudes import photons
 from ptychonnx.runtime.scan.forward_model import cut_windows, illumination
 
-__all__ = ["probe_with_power", "root_of_counts", "sample_of", "sampled_flux", "scaled_probe", "valid_values"]
+__all__ = [
+    "estimated_flux",
+    "probe_with_power",
+    "root_of_counts",
+    "sample_of",
+    "scaled_probe",
+    "valid_values",
+]
 
 # float32 holds all whole numbers up to this one.
 _EXACT_IN_FLOAT32 = 2**24
@@ -99,14 +106,14 @@ def scaled_probe(
         padded = np.pad(reference.object, margin)
         patches = cut_windows(padded, scan.positions[sample], scan.size, (-margin, -margin))
     if patches is None:
-        flux = sampled_flux(scan) if estimate else scan.flux
+        flux = estimated_flux(scan) if estimate else scan.flux
         return probe_with_power(scan.probe, flux), estimate
     density = illumination(scan.probe)
     passed = float(np.mean(np.sum(np.abs(patches) ** 2 * density, axis=(1, 2)))) / float(density.sum())
-    return probe_with_power(scan.probe, sampled_flux(scan), passed), False
+    return probe_with_power(scan.probe, estimated_flux(scan), passed), False
 
 
-def sampled_flux(scan: Scan) -> float:
+def estimated_flux(scan: Scan) -> float:
     """Mean number of photons in a sample of the patterns."""
     return float(np.mean(photons(scan.diffraction[sample_of(len(scan))])))
 
