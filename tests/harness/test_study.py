@@ -177,6 +177,9 @@ def test_an_interrupted_study_lets_its_command_clear_up(tmp_path, monkeypatch):
     command.chmod(0o755)
     monkeypatch.setattr(lines_study.sys, "executable", str(command))
 
+    # A process in the background of a shell ignores SIGINT, and so do its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def interrupt():
         while not (started := tmp_path / "pid").is_file() or not started.read_text():
             time.sleep(0.01)
@@ -184,6 +187,9 @@ def test_an_interrupted_study_lets_its_command_clear_up(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        lines_study._process(["train"])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            lines_study._process(["train"])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "cleared").is_file()

@@ -124,10 +124,10 @@ def test_a_builder_that_is_not_there_is_named(builder, message):
 
 
 def test_a_missing_framework_is_named_with_the_extra_that_brings_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "ptychonnx.train.torch.network", raising=False)
     with pytest.raises(
-        InputError, match=r'ptychonnx.train.torch.network needs lightning.*pip install "ptychonnx\[torch\]"'
+        InputError, match=r'ptychonnx.train.torch.network needs torch.*pip install "ptychonnx\[torch\]"'
     ):
         Architecture("x", "torch", "ptychonnx.train.torch.network:build", "").load_builder()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import Stack
 from ptychonnx.runtime.formats.conversion.scaling import sample_of, valid_values
 from ptychonnx.runtime.scan.amplitudes import Amplitudes
@@ -48,7 +49,10 @@ def saturation_note(
     sample = sample_of(stack.shape[0])
     brightest, places = np.zeros(len(sample)), np.zeros(len(sample), np.intp)
     for place, index in enumerate(sample.tolist()):
-        frame = np.asarray(stack[slice(index, index + 1), rows, columns])[0]
+        try:
+            frame = np.asarray(stack[slice(index, index + 1), rows, columns])[0]
+        except (OSError, RuntimeError, KeyError, InputError):  # damaged: named when it is read
+            continue
         valid = valid_values(frame, where)
         frame = np.where(valid if valid_part is None else valid & valid_part, frame, frame.dtype.type(0))
         places[place] = frame.argmax()
