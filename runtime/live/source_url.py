@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.validation import checked
 
-__all__ = ["SourceOptions", "source_options", "watched_file"]
+__all__ = ["Seconds", "SourceOptions", "source_options", "watched_file"]
+
+# With NaN or infinity a source would never be idle, and never end.
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class SourceOptions(BaseModel):

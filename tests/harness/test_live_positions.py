@@ -155,6 +155,13 @@ def test_positions_that_cannot_be_read_are_refused(url: str, reason: str) -> Non
         open_positions(url)
 
 
+@pytest.mark.parametrize("idle", ["nan", "inf", "-1"])
+@pytest.mark.parametrize("url", ["swmr+file:///tmp/f.h5?", "pva://127.0.0.1/frames?first=1&"])
+def test_frames_of_a_source_that_would_never_be_idle_are_refused(url: str, idle: str) -> None:
+    with pytest.raises(InputError, match=f"idle = '{idle}'"):
+        open_frames(f"{url}idle={idle}")
+
+
 def test_datasets_of_another_kind_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "p.h5", "w") as file:
         file["x"], file["y"] = np.zeros((3, 2)), np.zeros(3)

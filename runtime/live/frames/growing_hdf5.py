@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd
-from ptychonnx.runtime.live.source_url import SourceOptions, source_options, watched_file
+from ptychonnx.runtime.live.source_url import Seconds, SourceOptions, source_options, watched_file
 from ptychonnx.runtime.live.swmr import open_growing, poll
 
 __all__ = ["GrowingHDF5"]
@@ -25,7 +25,7 @@ __all__ = ["GrowingHDF5"]
 class _Options(SourceOptions):
     data: str = "/entry/data/data"
     frames: PositiveInt | None = None
-    idle: float = 10.0
+    idle: Seconds = 10.0
 
 
 class GrowingHDF5:

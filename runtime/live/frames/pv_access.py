@@ -19,7 +19,7 @@ from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.codecs import decoded
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd, UnreadableFrame
 from ptychonnx.runtime.live.pva import PVMonitor
-from ptychonnx.runtime.live.source_url import SourceOptions, source_options
+from ptychonnx.runtime.live.source_url import Seconds, SourceOptions, source_options
 
 __all__ = ["PVAccess"]
 
@@ -34,7 +34,7 @@ _HEADER = struct.Struct(">QI")
 class _Options(SourceOptions):
     first: int
     frames: PositiveInt | None = None
-    idle: float = 10.0
+    idle: Seconds = 10.0
 
 
 class PVAccess(PVMonitor):
