@@ -116,7 +116,7 @@ class ChildProcess:
         with Networks(self.model, self.options.inference) as networks:
             network, scan = self.options.prepared(scan, networks, say=print)
             if refinement:
-                check_iterative(scan, self.options.iterations.alpha)
+                check_iterative(scan, self.options.iterations.alpha, self.options.iterations.momentum)
             check_beam(network, scan, self.options.stitching, print)
             network, batch = networks.in_batches(network, scan)
             product = self.target / _PRODUCT
@@ -146,8 +146,15 @@ class ChildProcess:
                     self._epoch(done, epochs, misfits[-1])
                     return self.is_cancelled
 
-                alpha = self.options.iterations.alpha
-                result = refine(scan, result, refinement, alpha=alpha, until=until)
+                iterations = self.options.iterations
+                result = refine(
+                    scan,
+                    result,
+                    refinement,
+                    alpha=iterations.alpha,
+                    momentum=iterations.momentum,
+                    until=until,
+                )
             self._write(product, result, scan, network, indexes)
         cancelled = self.is_cancelled
         self._emit("finished", epoch=done, cancelled=cancelled, path=str(product), elapsed_s=self._elapsed())

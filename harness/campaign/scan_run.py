@@ -221,7 +221,7 @@ def reconstruct_scan(
     stitching, iterations = options.stitching, options.iterations
     _check_canvas(scan, options, out, whole)
     if iterations.refine:
-        check_iterative(scan, iterations.alpha)
+        check_iterative(scan, iterations.alpha, iterations.momentum)
     check_beam(network, scan, stitching, warn)
     symmetries = symmetries_of(network, scan) if options.uncertainty else ()
     if symmetries and not calibration_for(network.contract)[1]:
@@ -256,6 +256,7 @@ def reconstruct_scan(
             progress,
             refine_probe=iterations.refine_probe,
             alpha=iterations.alpha,
+            momentum=iterations.momentum,
             until=until,
         )
     result = refined or stitched

@@ -15,7 +15,7 @@ from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.plan import EvaluationPlan, plan_evaluation
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult, ScanSummary
 from ptychonnx.harness.iterative.iteration_options import Epochs
-from ptychonnx.harness.iterative.rpie import ALPHA
+from ptychonnx.harness.iterative.rpie import MOMENTUM
 from ptychonnx.harness.metrics.comparison import Comparison
 from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Placement
@@ -47,7 +47,8 @@ def evaluate(
     batch: int | Literal["auto"] | None = DEFAULT_BATCH,
     iterations: int = 0,
     refine: Epochs = 0,
-    alpha: float = ALPHA,
+    alpha: float | None = None,
+    momentum: float = MOMENTUM,
     references: Sequence[StrPath | None] | None = None,
     objects: Mapping[str, StrPath] | None = None,
     region: RegionRule | None = None,
@@ -89,8 +90,8 @@ def evaluate(
     refine
         Epochs of an iterative reconstruction from the object of each network, with a row for each; 0 for none,
         ``auto`` until the misfit hardly falls.
-    alpha
-        Regularisation of both, see `ptychonnx.harness.iterative.rpie.iterate`.
+    alpha, momentum
+        Regularisation and momentum of both, see `ptychonnx.harness.iterative.rpie.iterate`.
     references
         For each scan, a file with the object to compare with, or None for the reference in the scan.
     objects
@@ -152,6 +153,7 @@ def evaluate(
         iterations=iterations,
         refine=refine,
         alpha=alpha,
+        momentum=momentum,
         objects=objects,
     )
     if strict:

@@ -12,7 +12,7 @@ from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
 from ptychonnx.harness.iterative.iteration_options import Epochs
 from ptychonnx.harness.iterative.refinement import ALGORITHM, MOST_EPOCHS, refine
-from ptychonnx.harness.iterative.rpie import ALPHA
+from ptychonnx.harness.iterative.rpie import MOMENTUM
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -78,14 +78,15 @@ class IterativeMethod:
 
     Attributes
     ----------
-    epochs, alpha
+    epochs, alpha, momentum
         See `ptychonnx.harness.iterative.refinement.refine`.
     start
         Method whose object the iterations start from; vacuum if None.
     """
 
     epochs: Epochs
-    alpha: float = ALPHA
+    alpha: float | None = None
+    momentum: float = MOMENTUM
     start: NetworkMethod | None = None
 
     @property
@@ -107,7 +108,7 @@ class IterativeMethod:
         epochs = MOST_EPOCHS if self.epochs == "auto" else self.epochs
         progress.stage(f"Evaluating {self.label}", epochs, "epochs")
         start = None if self.start is None else earlier[self.start.label]
-        return refine(scan, start, self.epochs, progress, alpha=self.alpha)
+        return refine(scan, start, self.epochs, progress, alpha=self.alpha, momentum=self.momentum)
 
     def row(self, results: dict[str, ScanResult]) -> EvaluationRow:
         """Row without contract and parity."""

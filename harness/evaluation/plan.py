@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, NetworkMethod
 from ptychonnx.harness.evaluation.object_method import open_object
 from ptychonnx.harness.iterative.iteration_options import Epochs
-from ptychonnx.harness.iterative.rpie import ALPHA, check_iterative
+from ptychonnx.harness.iterative.rpie import MOMENTUM, check_iterative
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
@@ -43,7 +43,8 @@ def plan_evaluation(
     stitching: ReconstructOptions | None = None,
     iterations: int = 0,
     refine: Epochs = 0,
-    alpha: float = ALPHA,
+    alpha: float | None = None,
+    momentum: float = MOMENTUM,
     objects: Mapping[str, StrPath] | None = None,
 ) -> EvaluationPlan:
     """Open everything that an evaluation needs and check it; parameters as in `evaluate`.
@@ -75,7 +76,7 @@ def plan_evaluation(
     for scan in opened:
         check_whole(scan.positions, scan.size, None, f"{scan.name}: evaluate takes the whole object")
         if iterations or refine:
-            check_iterative(scan, alpha)
+            check_iterative(scan, alpha, momentum)
         for network in networks:
             network.check_scan(scan)
             chosen = stitching.resolved(network.contract)
@@ -92,9 +93,9 @@ def plan_evaluation(
         method = NetworkMethod(label, network, size, batch is None, stitching)
         methods.append(method)
         if refine:
-            methods.append(IterativeMethod(refine, alpha, method))
+            methods.append(IterativeMethod(refine, alpha, momentum, method))
     if iterations:
-        methods.append(IterativeMethod(iterations, alpha))
+        methods.append(IterativeMethod(iterations, alpha, momentum))
     taken = {method.label for method in methods}
     for label, path in objects.items():
         if label in taken:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ptychonnx.harness.iterative.rpie import ALPHA
+from ptychonnx.harness.iterative.rpie import MOMENTUM
 
 __all__ = ["Epochs", "IterationOptions"]
 
@@ -42,10 +42,18 @@ class IterationOptions(BaseModel):
         json_schema_extra={"metavar": "K|auto"},
     )
     refine_probe: bool = Field(default=False, description="Update the probe in these epochs too")
-    alpha: float = Field(
-        default=ALPHA,
+    alpha: float | None = Field(
+        default=None,
         gt=0,
         le=1,
-        description="Regularisation: smaller values converge faster and amplify noise; 1 is ePIE",
+        description="Regularisation: smaller values converge faster and amplify noise; 1 is ePIE. By default from the "
+        "photons: 1 for 1e4 in a pattern, 0.3 for 1e6, 0.1 for 1e8 and more",
         json_schema_extra={"metavar": "A"},
+    )
+    momentum: float = Field(
+        default=MOMENTUM,
+        ge=0,
+        lt=1,
+        description="Momentum of the object, which needs a third to a tenth of the epochs; 0 is rPIE without",
+        json_schema_extra={"metavar": "M"},
     )

@@ -25,7 +25,7 @@ __all__ = ["with_estimated_probe"]
 # Radius over N to which defocus alone spreads the beam; both signs are tried.
 _BLURS = (0.0, 0.06, 0.12, 0.18, 0.25, 0.33)
 _TRIAL_PATTERNS, _TRIAL_EPOCHS = 48, 4
-_PATTERNS, _EPOCHS = 150, 30
+_PATTERNS, _EPOCHS, _ALPHA = 150, 30, 0.3
 # Share of the power of the mean pattern within the aperture.
 _APERTURE = 0.9
 
@@ -49,7 +49,9 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT) -> tuple[Scan,
     for number, start in enumerate(starts, start=1):
         # ePIE: cautious steps, since the start is far from the truth. One that is too far may diverge.
         with suppress(VerificationError):
-            run = iterate(replace(trial, probe=start), _TRIAL_EPOCHS, refine_probe=True, alpha=1.0)
+            run = iterate(
+                replace(trial, probe=start), _TRIAL_EPOCHS, refine_probe=True, alpha=1.0, momentum=0
+            )
             if run.misfit[-1] < smallest:
                 best, smallest = run.probe, run.misfit[-1]
         progress.update(number * _TRIAL_EPOCHS)
@@ -58,6 +60,8 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT) -> tuple[Scan,
             replace(part, probe=best),
             _EPOCHS,
             refine_probe=True,
+            alpha=_ALPHA,
+            momentum=0,
             watch=lambda epoch, image: progress.update(len(starts) * _TRIAL_EPOCHS + epoch),
         )
     except VerificationError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ptychonnx.harness.iterative.iteration_options import Epochs
-from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
+from ptychonnx.harness.iterative.rpie import MOMENTUM, iterate, vacuum
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.misfit import forward_misfit
@@ -27,7 +27,8 @@ def refine(
     progress: Progress = SILENT,
     *,
     refine_probe: bool = False,
-    alpha: float = ALPHA,
+    alpha: float | None = None,
+    momentum: float = MOMENTUM,
     until: Callable[[Sequence[float]], bool] = lambda misfits: False,
 ) -> Reconstruction:
     """Iterate from the object of a reconstruction, or from vacuum.
@@ -36,10 +37,10 @@ def refine(
 
     Parameters
     ----------
-    scan, refine_probe, alpha, until
+    scan, refine_probe, alpha, momentum, until
         See `ptychonnx.harness.iterative.rpie.iterate`.
     epochs
-        Number of epochs; ``auto``: until the misfit `has_settled`, at most 100.
+        Number of epochs; ``auto``: until the misfit `has_settled`, and two more, at most 100.
     reconstruction
         Reconstruction of this scan to start from; vacuum if None.
     progress
@@ -60,8 +61,10 @@ def refine(
         start.stitched,
         refine_probe=refine_probe,
         alpha=alpha,
+        momentum=momentum,
         watch=lambda epoch, image: progress.update(epoch),
-        until=lambda misfits: until(misfits) or (automatic and has_settled(misfits)),
+        until=until,
+        settled=lambda misfits: automatic and has_settled(misfits),
     )
     misfit = forward_misfit(
         replace(scan, probe=iterations.probe, probe_estimated=False) if refine_probe else scan,

@@ -173,6 +173,64 @@ def test_one_epoch_is_rpie_written_out(alpha: float, fraction: float):
     assert np.abs(canvas - 1).max() > 0.1
 
 
+def test_momentum_is_mpie_written_out():
+    """An epoch of rPIE, three with momentum before each half, and one of ePIE without."""
+    scan, alpha, eta = known_scan(), 0.2, 0.6
+    assert scan.probe is not None
+    done = iterate(scan, 5, alpha=alpha, momentum=eta, seed=4)
+    canvas = np.ones(done.stitched.object.shape, dtype=np.complex128)
+    probe = scan.probe[0].astype(np.complex128)
+    light = np.abs(probe) ** 2
+    corners = np.rint(window_corners(scan.positions, SIZE) - done.stitched.origin).astype(int)
+    rng, before, velocity = np.random.default_rng(4), canvas.copy(), np.zeros_like(canvas)
+    for epoch in range(5):
+        denominator = light.max() if epoch == 4 else (1 - alpha) * light + alpha * light.max()
+        for place, index in enumerate(rng.permutation(len(scan))):
+            if place in {0, len(scan) // 2}:
+                velocity = eta * velocity + canvas - before
+                if 0 < epoch < 4:
+                    canvas += eta * velocity
+                before = canvas.copy()
+            row, column = corners[index]
+            window = canvas[row : row + SIZE, column : column + SIZE]
+            wave = np.fft.fft2(window * probe, norm="ortho")
+            measured = np.fft.ifftshift(scan.diffraction[index])
+            corrected = np.fft.ifft2(wave / np.abs(wave) * measured, norm="ortho")
+            window += probe.conj() * (corrected - window * probe) / denominator
+    np.testing.assert_allclose(done.stitched.object, canvas, atol=2e-3)
+    assert error(done.stitched, scan) < 0.7 * error(iterate(scan, 5, alpha=alpha, momentum=0).stitched, scan)
+
+
+def test_momentum_halves_the_epochs():
+    scan = known_scan()
+    with_momentum, without = iterate(scan, 10), iterate(scan, 20, momentum=0)
+    assert error(with_momentum.stitched, scan) < error(without.stitched, scan)
+    assert with_momentum.misfit[-1] < without.misfit[-1]
+    assert "momentum 0.8" in with_momentum.text
+    assert "no momentum" in without.text
+
+
+def test_few_photons_are_not_followed_into_their_noise():
+    scan = known_scan(photons=1e4)
+    counts = np.random.default_rng(1).poisson(np.square(scan.diffraction.astype(np.float64)))
+    noisy = replace(scan, diffraction=np.sqrt(counts).astype(np.float32))
+    careful = error(iterate(noisy, 20).stitched, scan)
+    assert careful < 0.9 * error(iterate(noisy, 20, alpha=0.1).stitched, scan)
+    assert careful < 0.9 * error(iterate(noisy, 20, momentum=0).stitched, scan)
+
+
+@pytest.mark.parametrize(("photons", "alpha"), [(1e3, "1"), (1e6, "0.32"), (1e9, "0.1")])
+def test_alpha_follows_the_photons(photons: float, alpha: str):
+    assert f"alpha {alpha}," in iterate(known_scan(photons=photons), 1).text
+
+
+def test_once_settled_only_the_last_epochs_follow():
+    scan = known_scan()
+    done = iterate(scan, 40, settled=lambda misfits: len(misfits) == 8)
+    np.testing.assert_array_equal(done.stitched.object, iterate(scan, 10).stitched.object)
+    assert len(iterate(scan, 40, momentum=0, settled=lambda misfits: len(misfits) == 8).misfit) == 8
+
+
 def test_the_same_seed_gives_the_same_object_and_another_one_another():
     scan = known_scan()
     one, same, other = (iterate(scan, 2, seed=seed).stitched.object for seed in (1, 1, 2))
@@ -201,6 +259,11 @@ def test_what_cannot_be_iterated_on_is_refused(monkeypatch: pytest.MonkeyPatch):
     for alpha in (0.0, 1.5):
         with pytest.raises(InputError, match=f"alpha is {alpha:g}, expected more than 0 and at most 1"):
             iterate(scan, 1, alpha=alpha)
+    for momentum in (-0.1, 1.0):
+        with pytest.raises(
+            InputError, match=f"momentum is {momentum:g}, expected a value from 0 and less than 1"
+        ):
+            iterate(scan, 1, momentum=momentum)
     monkeypatch.setitem(sys.modules, "cdtools", None)
     with pytest.raises(InputError, match=r"pip install ptychonnx\[iterative\]"):
         iterate(scan, 1)
