@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.harness.evaluation.judge import summarise
 from ptychonnx.harness.evaluation.results import ScanSummary
-from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
+from ptychonnx.harness.iterative.rpie import MOMENTUM, algorithm, iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.report.figure_style import COLOURS, DASHES, as_png, blank_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
@@ -73,7 +73,9 @@ def quality(image: NDArray[np.complex64], summary: ScanSummary) -> dict[str, flo
     return found
 
 
-def run(method: Method, scan: Scan, epochs: int, alpha: float) -> tuple[Reconstruction, list[NDArray]]:
+def run(
+    method: Method, scan: Scan, epochs: int, alpha: float | None, momentum: float
+) -> tuple[Reconstruction, list[NDArray]]:
     """One round of a method; returns the start and the object after each epoch."""
     began = time.perf_counter()
     if method.session is None:
@@ -84,7 +86,12 @@ def run(method: Method, scan: Scan, epochs: int, alpha: float) -> tuple[Reconstr
         method.start_seconds.append(time.perf_counter() - began)
     images = [made.stitched.object]
     done = iterate(
-        scan, epochs, made.stitched, alpha=alpha, watch=lambda epoch, image: images.append(image().copy())
+        scan,
+        epochs,
+        made.stitched,
+        alpha=alpha,
+        momentum=momentum,
+        watch=lambda epoch, image: images.append(image().copy()),
     )
     method.epoch_seconds.append(done.seconds)
     return made, images
@@ -112,14 +119,14 @@ def measure(artifacts: Sequence[Path], scan: Scan, arguments: argparse.Namespace
     methods[VACUUM] = Method(None)
     shuffled = random.Random(0)
     for method in methods.values():  # not timed: first runs also allocate and import
-        run(method, scan.subset(slice(0, min(32, len(scan)))), 1, arguments.alpha)
+        run(method, scan.subset(slice(0, min(32, len(scan)))), 1, arguments.alpha, arguments.momentum)
         method.start_seconds.clear(), method.epoch_seconds.clear()
     summary = None
     for number in range(arguments.rounds):
         order = list(methods)
         shuffled.shuffle(order)
         for name in order:
-            made, images = run(methods[name], scan, arguments.epochs, arguments.alpha)
+            made, images = run(methods[name], scan, arguments.epochs, arguments.alpha, arguments.momentum)
             if number == 0:
                 summary = summary or summarise(scan, [made], None)
                 methods[name].quality = [quality(image, summary) for image in images]
@@ -140,7 +147,7 @@ def measure(artifacts: Sequence[Path], scan: Scan, arguments: argparse.Namespace
     return found
 
 
-def draw(methods: dict[str, Any], title: str) -> bytes:
+def draw(methods: dict[str, Any], iterations: str, title: str) -> bytes:
     """Cut-off and error of the phase against time; a circle marks the network alone."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -164,7 +171,7 @@ def draw(methods: dict[str, Any], title: str) -> bytes:
                 marker=".",
                 markersize=4,
             )
-            lines[f"{name}, then rPIE" if from_network else "rPIE from vacuum"] = line
+            lines[f"{name}, then {iterations}" if from_network else f"{iterations} from vacuum"] = line
             if from_network:
                 (point,) = axes.plot(
                     times[0], values[0], "o", color=colour, markersize=8, markerfacecolor="white"
@@ -194,7 +201,8 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, help="object to compare with, if the scan has none")
     parser.add_argument("--probe", type=Path, help="NPZ whose probe replaces that of the scan")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--alpha", type=float, default=ALPHA, help="of rPIE; 1 is ePIE")
+    parser.add_argument("--alpha", type=float, help="1 is ePIE; default: from the photons")
+    parser.add_argument("--momentum", type=float, default=MOMENTUM, help="0 is rPIE")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
@@ -215,6 +223,7 @@ def main() -> None:
         "patterns": len(scan),
         "n": scan.size,
         "epochs": arguments.epochs,
+        "algorithm": algorithm(arguments.momentum),
         "alpha": arguments.alpha,
         "rounds": arguments.rounds,
         "threads": arguments.threads,
@@ -227,7 +236,7 @@ def main() -> None:
     if arguments.figure:
         title = f"{scan.name}: {len(scan)} patterns of {scan.size} x {scan.size} pixels"
         with atomic_path(arguments.figure) as partial:
-            partial.write_bytes(draw(methods, title))
+            partial.write_bytes(draw(methods, algorithm(arguments.momentum), title))
 
 
 if __name__ == "__main__":

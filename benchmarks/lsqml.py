@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.regimes import Judge, Row, iterated, simulate
-from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
+from ptychonnx.harness.iterative.rpie import iterate, vacuum
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.machine import processor
 from ptychonnx.runtime.scan import Scan
@@ -83,7 +83,7 @@ def main() -> None:
         judge = Judge(scan)
         row = {"object": kind, "step": step, "seed": seed, "batch": arguments.batch}
         row["LSQML"] = lsqml(arguments.python, scan, judge, arguments.batch, EPOCHS)
-        row["rPIE"] = iterated(scan, judge, EPOCHS[-1], None, 0.0, ALPHA)
+        row["rPIE"] = iterated(scan, judge, EPOCHS[-1], None, 0.0, "rPIE")
         document["scans"].append(row)
         write_text(arguments.out, json.dumps(document, indent=1) + "\n")
         print(kind, step, seed, row["LSQML"][-1], row["rPIE"][-1], flush=True)

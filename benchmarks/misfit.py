@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from benchmarks.regimes import SETTINGS
 from benchmarks.unseen_beams import Row, family_scans, quality
 from ptychonnx import simulate_lines
 from ptychonnx.harness.iterative.rpie import iterate, vacuum
@@ -76,7 +77,9 @@ def network_rows(session: Session, scan: Scan) -> dict[str, Row]:
     name = session.path.stem
     return {
         name: figures(scan, made, made.stitched, made.misfit),
-        f"{name}, then 3 epochs": figures(scan, made, iterate(scan, 3, made.stitched).stitched, None),
+        f"{name}, then 3 epochs": figures(
+            scan, made, iterate(scan, 3, made.stitched, **SETTINGS["rPIE"]).stitched, None
+        ),
     }
 
 
@@ -91,7 +94,7 @@ def vacuum_rows(scan: Scan) -> dict[str, Row]:
             stitched = Stitched(image().copy(), start.weight, start.origin)
             rows[f"rPIE, {epoch} epochs"] = figures(scan, like, stitched, None)
 
-    iterate(scan, max(EPOCHS), start, watch=watch)
+    iterate(scan, max(EPOCHS), start, watch=watch, **SETTINGS["rPIE"])
     return rows
 
 

@@ -2,8 +2,9 @@
 
 Simulated scans with the zone plate of `simulate lines`, an exact probe and exact positions, over the raster step, the
 photons per pattern and the kind of object, with several seeds. On every scan all methods run in turn, in an order that
-changes with the seed, on one thread: each network, each network followed by rPIE, and rPIE and ePIE from vacuum. After
-some of the epochs the object is compared with the known one. The score is the mean of the SSIM of amplitude and phase.
+changes with the seed, on one thread: each network, each network followed by mPIE, and mPIE, rPIE and ePIE from vacuum.
+After some of the epochs the object is compared with the known one. The score is the mean of the SSIM of amplitude and
+phase.
 
     python -m benchmarks.regimes --out docs/results/regimes.json
     python -m benchmarks.regimes --n 128 --seeds 1 --photons 1e9 --step 12 --step 24 --step 32 \
@@ -32,7 +33,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from ptychonnx.harness.evaluation.judge import summarise
-from ptychonnx.harness.iterative.rpie import ALPHA, iterate, vacuum
+from ptychonnx.harness.iterative.rpie import iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.simulate.measurement import measure
 from ptychonnx.harness.simulate.objects import make_object
@@ -52,20 +53,26 @@ PHOTONS = {1e9: STEPS, 1e6: (12, 24, 32), 1e4: (12, 24, 32)}
 OBJECTS = ("lines", "star", "photographs")
 # Epochs after which objects are judged.
 JUDGED = (1, 2, 3, 5, 10, 20, 30, 60, 100, 200, 300, 600, 1000, 2000)
-# Times allowed, in epochs of rPIE: a ratio within one run, which depends less on other work than seconds do.
+# Times allowed, in epochs of mPIE: a ratio within one run, which depends less on other work than seconds do.
 TIMES = (3, 10, 20, 60, 100, 600)
 # A method that iterates must have run for this part of a time, or the scan is left out of its row.
 _FILLED = 0.6
-EPIE = 1.0
+# Settings of the iterations, by name; mPIE has the defaults.
+SETTINGS: dict[str, dict[str, float]] = {
+    "mPIE": {},
+    "rPIE": {"alpha": 0.3, "momentum": 0.0},
+    "ePIE": {"alpha": 1.0, "momentum": 0.0},
+}
 # Networks of the zoo for any beam by the number of patterns that they take, whatever the size of these.
 _COLOURS = {
     "any": "#56b4e9",
     "any_grid2": "#0072b2",
     "pinn_hybrid": "#cc79a7",
-    "any + rPIE": "#8fd6b8",
-    "any_grid2 + rPIE": "#009e73",
-    "pinn_hybrid + rPIE": "#e7b8d2",
-    "rPIE": "#d55e00",
+    "any + mPIE": "#8fd6b8",
+    "any_grid2 + mPIE": "#009e73",
+    "pinn_hybrid + mPIE": "#e7b8d2",
+    "mPIE": "#d55e00",
+    "rPIE": "#f0b48a",
     "ePIE": "#e69f00",
 }
 
@@ -110,7 +117,7 @@ def iterated(
     epochs: int,
     start: Stitched | StitchedTiles | None,
     before: float,
-    alpha: float,
+    algorithm: str = "mPIE",
 ) -> list[Row]:
     """Scores along iterations that begin `before` seconds after the start."""
     images: dict[int, NDArray[np.complex64]] = {}
@@ -119,7 +126,7 @@ def iterated(
         if epoch in JUDGED or epoch == epochs:
             images[epoch] = image().copy()
 
-    result = iterate(scan, epochs, start, alpha=alpha, watch=watch)
+    result = iterate(scan, epochs, start, watch=watch, **SETTINGS[algorithm])
     seconds = before + np.cumsum(result.seconds)
     return [judge.row(image, epoch, float(seconds[epoch - 1])) for epoch, image in images.items()]
 
@@ -135,28 +142,36 @@ def measured(
         result = reconstruct(sessions[name], scan)
         seconds = time.perf_counter() - began
         rows[name] = [judge.row(result.object, 0, seconds)]
-        rows[f"{name} + rPIE"] = iterated(scan, judge, refinement, result.stitched, seconds, ALPHA)
+        rows[f"{name} + mPIE"] = iterated(scan, judge, refinement, result.stitched, seconds)
 
-    def from_vacuum(name: str, count: int, alpha: float) -> None:
-        rows[name] = iterated(scan, judge, count, None, 0.0, alpha)
+    def from_vacuum(name: str, count: int) -> None:
+        rows[name] = iterated(scan, judge, count, None, 0.0, name)
 
     runs: list[Callable[[], None]] = [lambda name=name: network(name) for name in sessions]
-    runs += [lambda: from_vacuum("rPIE", epochs, ALPHA), lambda: from_vacuum("ePIE", epie, EPIE)]
+    runs += [
+        lambda: from_vacuum("mPIE", epochs),
+        lambda: from_vacuum("rPIE", epochs),
+        lambda: from_vacuum("ePIE", epie),
+    ]
     for index in range(len(runs)):
         runs[(index + seed) % len(runs)]()
     return rows
 
 
 def best_within(rows: dict[str, list[Row]], epochs: float) -> dict[str, float]:
-    """The best score of each method in the time of some epochs of rPIE; methods without an object then are left out.
+    """The best score of each method in the time of some epochs of mPIE; methods without an object then are left out.
 
     None at all if a method that iterates was stopped long before.
     """
     scores: dict[str, float] = {}
-    last = rows["rPIE"][-1]
+    last = rows["mPIE"][-1]
     # The time of a sum of epochs is not exactly theirs.
     seconds = 1.05 * epochs * last["seconds"] / last["epochs"]
-    if any(points[-1]["seconds"] < _FILLED * seconds for name, points in rows.items() if "rPIE" in name):
+    if any(
+        points[-1]["seconds"] < _FILLED * seconds
+        for name, points in rows.items()
+        if "PIE" in name and name != "ePIE"
+    ):
         return scores
     for name, points in rows.items():
         within = [
@@ -212,14 +227,14 @@ def draw(documents: Sequence[Row], path: Path) -> None:
             f"{kind}, {photons:.0e} photons, N = {document['conditions']['n']}".replace("e+0", "e"),
             fontsize=10,
         )
-        last = [scan["methods"]["rPIE"][-1] for scan in document["scans"]]
+        last = [scan["methods"]["mPIE"][-1] for scan in document["scans"]]
         epoch = float(np.median([point["seconds"] / point["epochs"] for point in last]))
         axis.set_yticks(
             range(len(times[line])),
             [f"{epochs} ({epochs * epoch:.2g} s)" for epochs in times[line]] if column == 0 else [],
         )
         if column == 0:
-            axis.set_ylabel("time allowed\n(epochs of rPIE)")
+            axis.set_ylabel("time allowed\n(epochs of mPIE)")
         if line == len(lines) - 1:
             axis.set_xlabel("raster step (pixels)")
     patches = [Patch(color=_COLOURS.get(name, "#999999"), label=name) for name in sorted(used)]
@@ -256,7 +271,7 @@ def main() -> None:
     parser.add_argument("--object", choices=OBJECTS, action="append")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--grid", type=int, default=5, help="side of each scan, in positions")
-    parser.add_argument("--epochs", type=int, default=60, help="of rPIE from vacuum")
+    parser.add_argument("--epochs", type=int, default=60, help="of mPIE and rPIE from vacuum")
     parser.add_argument("--epie", type=int, default=10, help="epochs of ePIE from vacuum")
     parser.add_argument("--refinement", type=int, default=10, help="epochs from the object of a network")
     parser.add_argument(
@@ -304,9 +319,9 @@ def run(arguments: argparse.Namespace) -> None:
         key
         for key, scan in rows.items()
         if all(
-            points[-1]["epochs"] >= (arguments.epochs if name == "rPIE" else arguments.refinement)
+            points[-1]["epochs"] >= (arguments.epochs if name in ("mPIE", "rPIE") else arguments.refinement)
             for name, points in scan["methods"].items()
-            if "rPIE" in name
+            if "PIE" in name and name != "ePIE"
         )
     }
     # Seeds come last, so that an interrupted run has every kind of scan once.

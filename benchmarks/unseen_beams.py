@@ -1,14 +1,14 @@
-"""General networks on beams and objects that training never saw, next to rPIE.
+"""General networks on beams and objects that training never saw, next to mPIE and rPIE.
 
 Three tables over simulated scans: beams of a seed that training never used, the last quarter of them from families that
 it never saw, with objects of unseen kinds; the kinds of object that it learned and that it did not; and large raster
 steps. SSIM of amplitude and phase with the known object, of the network alone, of the network followed by ten epochs of
-rPIE, and of rPIE from vacuum; times are those of one run each.
+mPIE, and of iterations from vacuum; times are those of one run each.
 
-    python -m benchmarks.unseen_beams zoo/any_64.onnx --grid 10 --epochs 100 --out docs/results/unseen_beams.json
+    python -m benchmarks.unseen_beams zoo/any_64.onnx --grid 10 --out docs/results/unseen_beams.json
 
-What FILE holds already is not measured again; `--only` and `--row` measure a part, such as 300 epochs of a table that
-has 100.
+What FILE holds already is not measured again; `--only` and `--row` measure a part, such as `--vacuum rPIE 300`
+of one table.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.regimes import SETTINGS
 from ptychonnx.harness.evaluation.judge import summarise
 from ptychonnx.harness.iterative.rpie import iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare
@@ -106,7 +107,7 @@ def quality(image: NDArray[np.complex64], scan: Scan, made: Reconstruction) -> R
 
 
 def network_methods(name: str, session: Session, scan: Scan, epochs: int) -> Row:
-    """Quality and seconds of a network on a scan, alone and as the start of some epochs of rPIE."""
+    """Quality and seconds of a network on a scan, alone and as the start of some epochs of mPIE."""
     started = time.perf_counter()
     made = reconstruct(session, scan)
     seconds = time.perf_counter() - started
@@ -114,18 +115,18 @@ def network_methods(name: str, session: Session, scan: Scan, epochs: int) -> Row
     misfit = None if made.misfit is None else made.misfit.value
     return {
         name: {**quality(made.stitched.object, scan, made), "seconds": round(seconds, 2), "misfit": misfit},
-        f"{name}, then {epochs} epochs": {
+        f"{name}, then {epochs} of mPIE": {
             **quality(refined.stitched.object, scan, made),
             "seconds": round(seconds + sum(refined.seconds), 2),
         },
     }
 
 
-def rpie_method(epochs: int, session: Session, scan: Scan) -> Row:
-    """Quality and seconds of rPIE from vacuum, on the region that the network's patches cover."""
-    alone = iterate(scan, epochs, vacuum(scan))
+def from_vacuum(algorithm: str, epochs: int, session: Session, scan: Scan) -> Row:
+    """Quality and seconds of iterations from vacuum, on the region that the network's patches cover."""
+    alone = iterate(scan, epochs, vacuum(scan), **SETTINGS[algorithm])
     figures = quality(alone.stitched.object, scan, reconstruct(session, scan))
-    return {f"rPIE, {epochs} epochs": {**figures, "seconds": round(sum(alone.seconds), 2)}}
+    return {f"{algorithm}, {epochs} epochs": {**figures, "seconds": round(sum(alone.seconds), 2)}}
 
 
 def main() -> None:
@@ -133,8 +134,14 @@ def main() -> None:
     parser.add_argument("artifacts", type=Path, nargs="+")
     parser.add_argument("--scans", type=int, default=20)
     parser.add_argument("--grid", type=int, default=12)
-    parser.add_argument("--epochs", type=int, default=300, help="of rPIE from vacuum")
-    parser.add_argument("--refinement", type=int, default=REFINEMENT, help="epochs of rPIE after a network")
+    parser.add_argument(
+        "--vacuum",
+        nargs=2,
+        action="append",
+        metavar=("ALGORITHM", "EPOCHS"),
+        help="iterations from vacuum; default: mPIE 30",
+    )
+    parser.add_argument("--refinement", type=int, default=REFINEMENT, help="epochs of mPIE after a network")
     parser.add_argument("--seed", type=int, default=20261129, help="training uses seed 0")
     parser.add_argument("--only", choices=("beams", "objects", "steps"), action="append")
     parser.add_argument("--row", type=int, action="append", help="place in the table; all by default")
@@ -168,10 +175,11 @@ def main() -> None:
             known = rows[number]["methods"]
             new: Row = {}
             for name, session in sessions.items():
-                if f"{name}, then {arguments.refinement} epochs" not in known:
+                if f"{name}, then {arguments.refinement} of mPIE" not in known:
                     new |= network_methods(name, session, scan, arguments.refinement)
-            if f"rPIE, {arguments.epochs} epochs" not in known:
-                new |= rpie_method(arguments.epochs, first, scan)
+            for algorithm, epochs in arguments.vacuum or [("mPIE", 30)]:
+                if f"{algorithm}, {epochs} epochs" not in known:
+                    new |= from_vacuum(algorithm, int(epochs), first, scan)
             known |= {
                 name: {**figures, "processor": processor()}
                 for name, figures in new.items()

@@ -4,7 +4,7 @@ Input
     A folder with `diffraction.h5` and `product.h5`, as every ptychodus run leaves it.
 Events
     One JSON object a line: `started`, `epoch`, `checkpoint`, `cancelling`, `finished`, `error`. The network is epoch 1,
-    and each epoch of rPIE after it one more; the loss is the forward misfit of the network, and the misfit of the
+    and each epoch of mPIE after it one more; the loss is the forward misfit of the network, and the misfit of the
     amplitudes after it.
 Output
     `product.h5`, and `product.000001.h5`, the object of the network alone, if iterations follow. Positions keep the

@@ -11,8 +11,8 @@ import numpy as np
 from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
 from ptychonnx.harness.iterative.iteration_options import Epochs
-from ptychonnx.harness.iterative.refinement import ALGORITHM, MOST_EPOCHS, refine
-from ptychonnx.harness.iterative.rpie import MOMENTUM
+from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, refine
+from ptychonnx.harness.iterative.rpie import MOMENTUM, algorithm
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -91,10 +91,10 @@ class IterativeMethod:
 
     @property
     def label(self) -> str:
-        """Label of the row, such as ``pinn_fno + rPIE 5``."""
+        """Label of the row, such as ``pinn_fno + mPIE 5``."""
         if self.start is None:
-            return f"iterative ({ALGORITHM} {self.epochs})"
-        return f"{self.start.label} + {ALGORITHM} {self.epochs}"
+            return f"iterative ({algorithm(self.momentum)} {self.epochs})"
+        return f"{self.start.label} + {algorithm(self.momentum)} {self.epochs}"
 
     @property
     def contract(self) -> Contract | None:
@@ -121,7 +121,7 @@ class IterativeMethod:
             results,
             kind="iterations",
             facts={
-                "algorithm": ALGORITHM,
+                "algorithm": algorithm(self.momentum),
                 "epochs": str(self.epochs),
                 "start": "vacuum" if network is None else f"the object of {network.name}",
             },

@@ -1,1 +1,1 @@
-"""Iterative reconstruction (rPIE), alone or after a network."""
+"""Iterative reconstruction (mPIE and rPIE), alone or after a network."""

@@ -1,4 +1,4 @@
-"""Options of iterative reconstructions, with rPIE."""
+"""Options of iterative reconstructions."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def _epochs(value: Any) -> Epochs:
 
 
 class IterationOptions(BaseModel):
-    """How many epochs of rPIE run, from which start, and how."""
+    """How many epochs of mPIE run, from which start, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Iterations (rPIE, of the extra iterative)")
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Iterations (mPIE, of the extra iterative)")
 
     iterations: int = Field(
         default=0,
@@ -54,6 +54,6 @@ class IterationOptions(BaseModel):
         default=MOMENTUM,
         ge=0,
         lt=1,
-        description="Momentum of the object, which needs a third to a tenth of the epochs; 0 is rPIE without",
+        description="Momentum of the object, which saves two thirds of the epochs and more; 0 is rPIE",
         json_schema_extra={"metavar": "M"},
     )

@@ -12,9 +12,8 @@ from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.misfit import forward_misfit
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["ALGORITHM", "MOST_EPOCHS", "has_settled", "refine"]
+__all__ = ["MOST_EPOCHS", "has_settled", "refine"]
 
-ALGORITHM = "rPIE"
 # Of `auto`.
 MOST_EPOCHS = 100
 _LAST, _FALL = 3, 0.06

@@ -1,4 +1,4 @@
-"""Iterative reconstruction by rPIE with the package cdtools, from vacuum or from the object of a network.
+"""Iterative reconstruction by rPIE and mPIE with the package cdtools, from vacuum or from the object of a network.
 
 The regularised ptychographic iterative engine visits one pattern after the other and updates the object in its window:
 
@@ -40,7 +40,7 @@ from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, 
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
 
-__all__ = ["MOMENTUM", "Iterations", "check_installed", "check_iterative", "iterate", "vacuum"]
+__all__ = ["MOMENTUM", "Iterations", "algorithm", "check_installed", "check_iterative", "iterate", "vacuum"]
 
 # cdtools computes corners in single precision: a corner that is rounded to -1e-7 must still lie on the canvas.
 _MARGIN = 1
@@ -113,6 +113,11 @@ def check_installed() -> None:
         ) from error
 
 
+def algorithm(momentum: float) -> str:
+    """The name of the iterations: mPIE with momentum, rPIE without."""
+    return "mPIE" if momentum else "rPIE"
+
+
 def vacuum(scan: Scan) -> Stitched | StitchedTiles:
     """An object of ones on the canvas of a scan, with the weights that stitched patches would have."""
     stitcher = Stitcher(scan.positions, patch_weight("probe", scan.size, scan.probe))
@@ -136,7 +141,7 @@ def iterate(
     until: Callable[[Sequence[float]], bool] = lambda misfits: False,
     settled: Callable[[Sequence[float]], bool] = lambda misfits: False,
 ) -> Iterations:
-    """Run epochs of rPIE on a scan, on the CPU.
+    """Run epochs of mPIE, or of rPIE, on a scan, on the CPU.
 
     Raises InputError if the package is missing, the scan has no probe, an option is out of range, or the canvas is kept
     in tiles. Raises VerificationError if the iterations diverge.
@@ -158,7 +163,7 @@ def iterate(
         ``(1e4 / photons) ** (1 / 4)`` for the mean photons of a pattern, at least 0.1 and at most 1.
     momentum
         eta of the object, in [0, 1). With momentum the last epoch of five to nine, and the last two of more, are ePIE
-        without. 0: all epochs are rPIE.
+        without. 0: rPIE.
     seed
         Seed of the order of the patterns, which changes from epoch to epoch.
     watch
@@ -206,9 +211,9 @@ def iterate(
             end = min(end, epoch + (_MOST_LAST if momentum else 0))
         began = time.perf_counter()
     text = (
-        f"{len(misfit)} epoch{'s' if len(misfit) > 1 else ''} of rPIE, alpha {alpha:.2g}, step {step:g}, "
-        f"{f'momentum {momentum:g}' if momentum else 'no momentum'}, probe {'refined' if refine_probe else 'held'}, "
-        f"cdtools-py {version('cdtools-py')}"
+        f"{len(misfit)} epoch{'s' if len(misfit) > 1 else ''} of {algorithm(momentum)}, alpha {alpha:.2g}, "
+        f"{f'momentum {momentum:g}, ' if momentum else ''}step {step:g}, probe "
+        f"{'refined' if refine_probe else 'held'}, cdtools-py {version('cdtools-py')}"
     )
     stitched = Stitched(problem.object(), start.weight, start.origin)
     return Iterations(stitched, problem.probe(), tuple(misfit), tuple(seconds), text)

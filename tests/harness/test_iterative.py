@@ -206,8 +206,8 @@ def test_momentum_halves_the_epochs():
     with_momentum, without = iterate(scan, 10), iterate(scan, 20, momentum=0)
     assert error(with_momentum.stitched, scan) < error(without.stitched, scan)
     assert with_momentum.misfit[-1] < without.misfit[-1]
-    assert "momentum 0.8" in with_momentum.text
-    assert "no momentum" in without.text
+    assert "10 epochs of mPIE, alpha 0.32, momentum 0.8, step 1" in with_momentum.text
+    assert "20 epochs of rPIE, alpha 0.32, step 1" in without.text
 
 
 def test_few_photons_are_not_followed_into_their_noise():

@@ -48,7 +48,7 @@ def test_iterations_are_rows_beside_the_networks(run, blurred, scan_file, tmp_pa
     )
     assert code == 0, err
     rows = json.loads((out / "metrics.json").read_text())["rows"]
-    assert list(rows) == ["pinn_fno", "pinn_fno + rPIE 2", "iterative (rPIE 3)"]
+    assert list(rows) == ["pinn_fno", "pinn_fno + mPIE 2", "iterative (mPIE 3)"]
     network, refined, iterative = rows.values()
     assert refined["phase"]["mae"] < 0.8 * network["phase"]["mae"]
     assert refined["phase"]["mae"] < iterative["phase"]["mae"]
@@ -57,12 +57,12 @@ def test_iterations_are_rows_beside_the_networks(run, blurred, scan_file, tmp_pa
         assert row["parity"] is None
         assert row["kind"] == "iterations"
         assert row["timing"]["ms_per_pattern"] > 0
-        assert any("rPIE" in note and "cdtools-py" in note for note in row["notes"])
+        assert any("mPIE" in note and "cdtools-py" in note for note in row["notes"])
     assert "from vacuum" in " ".join(iterative["notes"])
     assert refined["timing"]["ms_per_pattern"] > network["timing"]["ms_per_pattern"]
-    assert {"iterative", "(rPIE"} <= set(text.split())  # the table folds long names
+    assert {"iterative", "(mPIE"} <= set(text.split())  # the table folds long names
     page = (out / "report.html").read_text()
-    assert "3 epochs of rPIE" in page
+    assert "3 epochs of mPIE" in page
     assert "none weights" not in page
 
 
@@ -97,7 +97,7 @@ def test_a_refined_reconstruction_says_what_was_done(run, blurred, scan_file, fe
             path = tmp_path / f"{name}.{ending}"
             code, out, err = run("reconstruct", blurred, scan_file, "--out", path, *options)
             assert code == 0, err
-        assert ("3 epochs of rPIE" in out) == (name != "plain")
+        assert ("3 epochs of mPIE" in out) == (name != "plain")
         with np.load(path, allow_pickle=False) as file:
             written[name] = {key: file[key] for key in ("object", "probe", "refinement")}
         with h5py.File(path.with_suffix(".h5")) as file:
@@ -136,7 +136,7 @@ def test_automatic_epochs_end_when_the_misfit_hardly_falls(run, blurred, scan_fi
     assert misfit < 0.7 * shorter
     code, out, err = run("reconstruct", blurred, scan_file, "--out", tmp_path / "o.h5", "--refine", "auto")
     assert code == 0, err
-    assert f"{epochs} epochs of rPIE" in out
+    assert f"{epochs} epochs of mPIE" in out
     code, _, err = run("reconstruct", blurred, scan_file, "--out", tmp_path / "p.h5", "--refine", "many")
     assert code == 2
     assert "--refine many: is neither a number from 0 nor 'auto'" in err
@@ -172,5 +172,5 @@ def test_epochs_that_a_caller_ends_leave_the_object_so_far(blurred, few):
 
     ended = ptychonnx.reconstruct(blurred, few, refine=30, until=until)
     assert seen == [1, 2]
-    assert ended.refinement.startswith("2 epochs of rPIE")
+    assert ended.refinement.startswith("2 epochs of mPIE")
     np.testing.assert_allclose(ended.object, ptychonnx.reconstruct(blurred, few, refine=2).object, atol=1e-4)

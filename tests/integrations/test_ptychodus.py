@@ -177,7 +177,7 @@ def test_cancelling_the_epochs_after_the_network_keeps_the_object(model, opened,
     assert monitor.get_last_error() is None
     two = ptychonnx.reconstruct(None, scan, refine=2)
     np.testing.assert_allclose(output.get_product().object_.get_layer(0), two.object, atol=1e-3)
-    assert "Cancelled, and the object so far is kept: 2 epochs of rPIE" in caplog.text
+    assert "Cancelled, and the object so far is kept: 2 epochs of mPIE" in caplog.text
 
 
 def test_a_model_is_loaded_run_and_saved(model, opened, tmp_path):

@@ -26,7 +26,7 @@ class NetworkSettings:
     provider
         Where the network runs, see `ptychonnx.Session`.
     epochs
-        Epochs of rPIE after the network.
+        Epochs of mPIE after the network.
     architecture, training_epochs
         What `ptychonnx train` trains.
     python

@@ -65,7 +65,7 @@ class NetworkReconstructor(TrainableReconstructor):
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
         """Yield the product with the object of the network, refined if that is set.
 
-        If the user cancels while the network runs, nothing is yielded. Epochs of rPIE end after the current one.
+        If the user cancels while the network runs, nothing is yielded. Epochs of mPIE end after the current one.
         """
         with tempfile.TemporaryDirectory(prefix="ptychonnx-") as name:
             folder = Path(name)
