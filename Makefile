@@ -159,7 +159,7 @@ $(PTYCHODUS)/installed: tests/integrations/ptychodus.txt constraints.txt pyproje
 	$(PYTHON) -m venv $(PTYCHODUS)
 	grep -vE '^(importlib-metadata|opentelemetry|packaging|protobuf)' constraints.txt > $(PTYCHODUS)/constraints.txt
 	$(PTYCHODUS)/bin/python -m pip install --quiet $(PIP_FLAGS) -c $(PTYCHODUS)/constraints.txt \
-		-r tests/integrations/ptychodus.txt -e '.[iterative]' ./integrations/ptychodus
+		-r tests/integrations/ptychodus.txt -e . ./integrations/ptychodus
 	touch $@
 
 $(PTYCHI)/installed: benchmarks/lsqml.txt

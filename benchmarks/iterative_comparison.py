@@ -228,7 +228,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         "threads": arguments.threads,
         "machine": platform.processor() or platform.machine(),
-        "versions": {name: version(name) for name in ("onnxruntime-gpu", "cdtools-py", "torch", "numpy")},
+        "versions": {name: version(name) for name in ("onnxruntime-gpu", "scipy", "numpy")},
         "methods": methods,
     }
     if arguments.out:

@@ -39,7 +39,6 @@ EXTRAS = {
     "signing": ("model-signing", "pyopenssl"),
     "live": ("pyzmq", "lz4", "bitshuffle", "blosc", "cbor2", "p4p", "websockets"),
     "cluster": ("distributed", "dask-jobqueue"),
-    "iterative": ("cdtools-py", "torch"),
 }
 _VARIABLES = (
     *("PTYCHONNX_CACHE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"),

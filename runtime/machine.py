@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["available_cores", "installed_versions", "processor", "software_versions", "vector_instructions"]
 
-_PACKAGES = ("ptychonnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scikit-image", "scipy", "cdtools-py")
+_PACKAGES = ("ptychonnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scikit-image", "scipy")
 _INSTRUCTIONS = {
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp")
 }

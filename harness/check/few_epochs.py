@@ -1,7 +1,6 @@
 """A few epochs of rPIE on a part of a scan, under several readings of it, and how surely one explains it better.
 
-The update (Maiden, Johnson and Li, Optica 4, 736, 2017) is written out here, in NumPy and at whole pixels:
-`harness.iterative` needs torch, which a beamline's computer need not have.
+The probe is held, and windows lie at whole pixels.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import fft2, ifft2
 from scipy.spatial import KDTree
 
 from ptychonnx.harness.check.finding import NO_PROBE
+from ptychonnx.harness.iterative.rpie import WindowUpdates
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.forward_model import illumination
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
 __all__ = [
@@ -131,22 +129,13 @@ def errors_after_few_epochs(
     probe
         complex [modes, N, N], which is held.
     """
-    size = probe.shape[-1]
-    corners = np.rint(positions - positions.min(axis=0)).astype(int)
-    image = np.ones(corners.max(axis=0) + size, dtype=np.complex64)
-    density = illumination(probe)
-    step = (probe.conj() / ((1 - _ALPHA) * density + _ALPHA * density.max())).astype(np.complex64)
+    corners = np.rint(positions - positions.min(axis=0))
+    vacuum = np.ones(corners.max(axis=0).astype(int) + probe.shape[-1], dtype=np.complex64)
+    updates = WindowUpdates(vacuum, probe, amplitudes, valid, corners)
     power = np.maximum(np.sum(np.square(amplitudes, dtype=np.float64)[:, valid], axis=1), 1e-12)
     errors = np.zeros(len(amplitudes))
     random = np.random.default_rng(0)
     for _ in range(_EPOCHS):
         for index in random.permutation(len(amplitudes)):
-            row, column = corners[index]
-            window = image[row : row + size, column : column + size]
-            waves = fft2(probe * window, norm="ortho")
-            predicted = np.sqrt(np.sum(waves.real**2 + waves.imag**2, axis=0))
-            measured = np.where(valid, amplitudes[index], predicted)
-            errors[index] = np.sum(np.square(measured - predicted, dtype=np.float64)) / power[index]
-            change = ifft2(waves * (measured / np.maximum(predicted, 1e-12) - 1), norm="ortho")
-            window += np.sum(step * change, axis=0)
+            errors[index] = updates.visit(index, _ALPHA) / power[index]
     return errors

@@ -49,7 +49,7 @@ def lines(
         typer.Option(
             min=0,
             metavar="K",
-            help="Also reconstruct iteratively with K epochs of mPIE. Needs ptychonnx[iterative].",
+            help="Also reconstruct iteratively with K epochs of mPIE.",
         ),
     ] = 0,
     ptychopinn: Annotated[

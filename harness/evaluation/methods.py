@@ -115,7 +115,7 @@ class IterativeMethod:
         network = None if self.start is None else self.start.network
         return EvaluationRow(
             self.label,
-            f"cdtools-py {version('cdtools-py')}",
+            f"ptychonnx {version('ptychonnx')}",
             None,
             "CPU" if network is None else f"{network.provider}, then CPU",
             results,

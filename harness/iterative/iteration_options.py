@@ -28,7 +28,7 @@ def _epochs(value: Any) -> Epochs:
 class IterationOptions(BaseModel):
     """How many epochs of mPIE run, from which start, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Iterations (mPIE, of the extra iterative)")
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Iterations (mPIE)")
 
     iterations: int = Field(
         default=0,

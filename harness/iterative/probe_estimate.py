@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.iterative.rpie import check_installed, iterate
+from ptychonnx.harness.iterative.rpie import iterate
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, SCATTERED_DOUBTFUL, forward_misfit
@@ -40,7 +40,6 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT) -> tuple[Scan,
     """
     if scan.probe is not None:
         raise InputError(f"{scan.name}: has a probe, expected --estimate-probe for a scan without one")
-    check_installed()
     scan = replace(scan, reference=None, labels=None)
     part, trial = _middle(scan, _PATTERNS), _middle(scan, _TRIAL_PATTERNS)
     starts = _starts(part)

@@ -71,7 +71,7 @@ def test_a_child_reconstructs_a_folder_of_ptychodus(folder, tmp_path):
     assert np.std(np.angle(layer[layer != 0])) > 0.1
 
 
-@pytest.mark.skipif(TRAINING is None, reason="PTYCHONNX_TRAINING_PYTHON names no interpreter with cdtools")
+@pytest.mark.skipif(TRAINING is None, reason="PTYCHONNX_TRAINING_PYTHON names no interpreter")
 def test_sigterm_ends_the_iterations_with_a_product_of_ptychodus(folder, tmp_path):
     command = [TRAINING, "-m", "ptychonnx.harness.cli", "ptychodus-child", "--model", "zoo:any_64"]
     command += ["-i", str(folder), "-o", str(tmp_path / "out"), "--refine", "100000"]

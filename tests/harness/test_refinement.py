@@ -57,7 +57,7 @@ def test_iterations_are_rows_beside_the_networks(run, blurred, scan_file, tmp_pa
         assert row["parity"] is None
         assert row["kind"] == "iterations"
         assert row["timing"]["ms_per_pattern"] > 0
-        assert any("mPIE" in note and "cdtools-py" in note for note in row["notes"])
+        assert any("mPIE" in note and "alpha" in note for note in row["notes"])
     assert "from vacuum" in " ".join(iterative["notes"])
     assert refined["timing"]["ms_per_pattern"] > network["timing"]["ms_per_pattern"]
     assert {"iterative", "(mPIE"} <= set(text.split())  # the table folds long names

@@ -162,7 +162,6 @@ def test_a_run_is_cancelled_between_batches(model, opened):
 
 
 def test_cancelling_the_epochs_after_the_network_keeps_the_object(model, opened, scan, caplog):
-    pytest.importorskip("cdtools", reason="the epochs need ptychonnx[iterative]")
     model.settings_registry["ptychonnx"].parameters()["RefinementEpochs"].set_value(30)
     monitor = model.processing_core.processing_api.task_monitor
     report = monitor.update_progress

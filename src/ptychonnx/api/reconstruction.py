@@ -67,7 +67,7 @@ def reconstruct(
         Rotate the patches to a common global phase before they are merged; the artifact's own choice if None.
     refine
         Epochs of iterative reconstruction (mPIE) that start from the object of the network; ``auto`` ends them when the
-        misfit hardly falls. Needs ``ptychonnx[iterative]`` and the probe.
+        misfit hardly falls. Needs the probe.
     canvas_memory
         Bytes that the canvas may take; a larger one is kept in tiles on disk. A quarter of the machine's memory if
         None.
