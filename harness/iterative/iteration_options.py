@@ -46,14 +46,13 @@ class IterationOptions(BaseModel):
         default=None,
         gt=0,
         le=1,
-        description="Regularisation: smaller values converge faster and amplify noise; 1 is ePIE. By default from the "
-        "photons: 1 for 1e4 in a pattern, 0.3 for 1e6, 0.1 for 1e8 and more",
+        description="Smaller is faster and noisier; 1: ePIE. Default: by photons",
         json_schema_extra={"metavar": "A"},
     )
     momentum: float = Field(
         default=MOMENTUM,
         ge=0,
         lt=1,
-        description="Momentum of the object, which saves two thirds of the epochs and more; 0 is rPIE",
+        description="Momentum of the object; 0 is rPIE",
         json_schema_extra={"metavar": "M"},
     )
