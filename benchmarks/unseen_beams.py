@@ -122,10 +122,10 @@ def network_methods(name: str, session: Session, scan: Scan, epochs: int) -> Row
     }
 
 
-def from_vacuum(algorithm: str, epochs: int, session: Session, scan: Scan) -> Row:
-    """Quality and seconds of iterations from vacuum, on the region that the network's patches cover."""
+def from_vacuum(algorithm: str, epochs: int, covering: Reconstruction, scan: Scan) -> Row:
+    """Quality and seconds of iterations from vacuum, on the region that a network's patches cover."""
     alone = iterate(scan, epochs, vacuum(scan), **SETTINGS[algorithm])
-    figures = quality(alone.stitched.object, scan, reconstruct(session, scan))
+    figures = quality(alone.stitched.object, scan, covering)
     return {f"{algorithm}, {epochs} epochs": {**figures, "seconds": round(sum(alone.seconds), 2)}}
 
 
@@ -174,12 +174,14 @@ def main() -> None:
                 continue
             known = rows[number]["methods"]
             new: Row = {}
+            covering: Reconstruction | None = None
             for name, session in sessions.items():
                 if f"{name}, then {arguments.refinement} of mPIE" not in known:
                     new |= network_methods(name, session, scan, arguments.refinement)
             for algorithm, epochs in arguments.vacuum or [("mPIE", 30)]:
                 if f"{algorithm}, {epochs} epochs" not in known:
-                    new |= from_vacuum(algorithm, int(epochs), first, scan)
+                    covering = covering or reconstruct(first, scan)
+                    new |= from_vacuum(algorithm, int(epochs), covering, scan)
             known |= {
                 name: {**figures, "processor": processor()}
                 for name, figures in new.items()
