@@ -165,6 +165,7 @@ def iterate(
     began = time.perf_counter()
     start = start or vacuum(scan)
     first = np.where(start.covered, start.object, 1).astype(np.complex64)
+    assert scan.probe is not None
     amplitudes = np.fft.ifftshift(np.asarray(scan.diffraction[:], dtype=np.float32), axes=(1, 2))
     updates = WindowUpdates(
         first,
@@ -186,12 +187,7 @@ def iterate(
         is_last = momentum > 0 and len(misfit) >= end - _last_epochs(end)
         is_first = not misfit
         eta = 0.0 if is_first or is_last else momentum
-        squares = 0.0
-        for place, index in enumerate(random.permutation(len(scan))):
-            if place in (0, len(scan) // 2):
-                drift.apply(eta)
-            squares += updates.visit(index, 1.0 if is_last else alpha)
-        error = float(np.sqrt(squares / max(updates.measured, 1e-12)))
+        error = _epoch(updates, random.permutation(len(scan)), 1.0 if is_last else alpha, drift, eta)
         seconds.append(time.perf_counter() - began)
         epoch = len(seconds)
         if not np.isfinite(error):
@@ -212,6 +208,18 @@ def iterate(
     )
     stitched = Stitched(updates.object, start.weight, start.origin)
     return Iterations(stitched, updates.probe, tuple(misfit), tuple(seconds), text)
+
+
+def _epoch(
+    updates: WindowUpdates, order: NDArray[np.intp], alpha: float, drift: _Momentum, eta: float
+) -> float:
+    """Visit every pattern, with momentum before each half; return the misfit."""
+    squares = 0.0
+    for place, index in enumerate(order):
+        if place in (0, len(order) // 2):
+            drift.apply(eta)
+        squares += updates.visit(index, alpha)
+    return float(np.sqrt(squares / max(updates.measured, 1e-12)))
 
 
 def _alpha(photons: float) -> float:
