@@ -21,6 +21,15 @@ try:
 finally:
     print(sorted(name for name in sys.argv.pop().split(",") if f"ptychonnx.harness.cli.{name}" in sys.modules))
 """
+# Prints how often everything was searched for garbage, and whether most objects are left out of the last search.
+SEARCHES = """
+import atexit, gc
+searches = []
+gc.callbacks.append(lambda phase, details: searches.append(details["generation"]))
+atexit.register(lambda: print(searches.count(2), gc.get_freeze_count() > 10 * len(gc.get_objects())))
+from ptychonnx.harness.cli import main
+main()
+"""
 
 
 def test_every_module_that_defines_a_command_is_in_the_list() -> None:
@@ -40,6 +49,13 @@ def test_a_command_does_not_wait_for_the_modules_of_others() -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "['metrics']"
+
+
+def test_a_command_does_not_search_its_libraries_for_garbage() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SEARCHES, "metrics", "--help"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 True"
 
 
 def test_the_version_is_that_of_the_installed_package(run) -> None:

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import ptychonnx
-from ptychonnx.harness.cli import main
+from ptychonnx.harness.cli.app import main
 
 FUNCTIONS_AND_CLASSES = [name for name in ptychonnx.__all__ if name not in {"__version__", "zoo"}]
 NEEDS = {"export_run": "lightning", "export_module": "torch"}
