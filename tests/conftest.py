@@ -7,10 +7,14 @@ import os
 import random
 import sys
 import zlib
+from collections.abc import Iterator
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.command_server import command_server
 
 if _WORKER := os.environ.get("PYTEST_XDIST_WORKER"):
     # Each worker, and what it starts, has a core for itself: threads of two workers do not wait for each other.
@@ -76,6 +80,13 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
     _seed(item.name)
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Path]:
+    """Folder with a `ptychonnx` that a process with its libraries loaded runs, see `tests/command_server.py`."""
+    with command_server() as folder:
+        yield folder
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -3,6 +3,9 @@
 Blocks marked `sh` and `python` are run, page by page and in order, in a folder with networks of the zoo and a small
 scan; `yaml`, `toml` and `python` blocks with a title are written to the file of that name. A block that is not run
 follows a comment `<!-- not run: reason -->`; its `ptychonnx` commands are still parsed.
+
+The pages that people read first run the installed command; on the others a server with the libraries loaded forks for
+each command, see `tests/command_server.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ PAGES = sorted(
     )
 )
 RUN_ELSEWHERE = {"docs/how-to/deploy.md": "tests/guides/test_deploy.py"}
+INSTALLED = Path(sys.executable).parent
+FIRST_PAGES = {"README.md", "docs/tutorial/index.md"}
 LANGUAGES = {"ini", "sh", "python", "shell", "yaml", "toml", "text", "json"}
 _FENCE = re.compile(
     r"(?P<reason><!-- not run: [^\n]+ -->\n\n?)?^(?P<indent> *)```(?P<language>\w*)(?P<title>[^\n]*)\n"
@@ -139,14 +144,14 @@ def clone(tmp_path: Path, prepared: Path) -> Path:
     return tmp_path
 
 
-def shell(code: str, folder: Path) -> None:
-    """Run a block of commands, which must end well."""
-    run(["bash", "-euc", code], code, folder)
+def shell(code: str, folder: Path, programs: Path = INSTALLED) -> None:
+    """Run a block of commands, which must end well; `ptychonnx` is that of a folder."""
+    run(["bash", "-euc", code], code, folder, programs)
 
 
-def run(command: list[str], code: str, folder: Path) -> None:
+def run(command: list[str], code: str, folder: Path, programs: Path = INSTALLED) -> None:
     environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{programs}:{INSTALLED}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
         "OMP_NUM_THREADS": "1",
         "PTYCHONNX_CACHE": str(folder / ".cache"),
@@ -165,12 +170,13 @@ def runs(block: Block) -> bool:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page not in RUN_ELSEWHERE and any(map(runs, blocks(page)))]
 )
-def test_the_blocks_of_a_page_run_in_order(page, clone):
+def test_the_blocks_of_a_page_run_in_order(page, clone, request):
+    programs = INSTALLED if page in FIRST_PAGES else request.getfixturevalue("programs")
     for block in filter(runs, blocks(page)):
         if block.title is not None:
             (clone / block.title).unlink(missing_ok=True)
             (clone / block.title).write_text(block.code, encoding="utf-8")
         elif block.language == "sh":
-            shell(block.code, clone)
+            shell(block.code, clone, programs)
         else:
             run([sys.executable, "-c", block.code], block.code, clone)
