@@ -15,7 +15,9 @@ def unseen_beams(part: str) -> str:
     # The page has room for seven methods; the text has the rest.
     left_out = "then 10" if part == "steps" else "any_64,"
     methods = [method for method in rows[0]["methods"] if left_out not in method]
-    methods.sort(key=lambda method: (not method.startswith("any"), method.startswith("rPIE"), "grid2" in method))
+    methods.sort(
+        key=lambda method: (not method.startswith("any"), method.startswith("rPIE"), "grid2" in method)
+    )
     lines = [
         [_scan(row, place), *(_quality(row["methods"][method]) for method in methods)]
         for place, row in enumerate(rows)
