@@ -34,7 +34,7 @@ _SOURCE = Path(__file__).resolve().parents[1] / "src"
 # What commands load when they need it.
 _LIBRARIES = (
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "hdf5plugin", "jinja2"),
-    *("skimage.metrics", "skimage.registration", "scipy.signal", "scipy.stats"),
+    *("skimage.feature", "skimage.filters", "skimage.metrics", "skimage.registration"),
     "ptychonnx.harness.evaluation.evaluate",
     "ptychonnx.harness.evaluation.write",
     "ptychonnx.runtime.reconstruction.stitching.kernel",

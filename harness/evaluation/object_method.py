@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptychonnx.harness.evaluation.resampling import read_resampled
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
 from ptychonnx.harness.metrics.alignment import apply_ramp, fit_ramp, fit_shift
+from ptychonnx.harness.metrics.convolution import convolve
 from ptychonnx.harness.metrics.periodicity import periods_of
 from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
 from ptychonnx.harness.metrics.region import declare_region, largest_rectangle
@@ -193,14 +194,13 @@ def _registration(
 
 def _by_correlation(image: NDArray[np.complex64], reference: Reference) -> Reference:
     """An object of unknown place where it correlates best with the reference, to whole pixels."""
-    from scipy.signal import fftconvolve
 
     def centred(values: NDArray[np.complex64]) -> NDArray[np.complex128]:
         known = values != 0
         return np.where(known, values - values[known].mean(dtype=np.complex128), 0)
 
     fixed, moving = centred(reference.object), centred(image)
-    correlation = np.abs(fftconvolve(fixed, moving[::-1, ::-1].conj()))
+    correlation = np.abs(convolve(fixed, moving[::-1, ::-1].conj()))
     peak = np.unravel_index(int(np.argmax(correlation)), correlation.shape)
     row, column = (
         float(start + place - length + 1)

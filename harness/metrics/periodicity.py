@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.harness.metrics.convolution import convolve
+
 __all__ = ["periods_of"]
 
 # An image that correlates with itself by more than this repeats itself.
@@ -23,16 +25,15 @@ def periods_of(image: NDArray[np.complexfloating]) -> list[tuple[int, int]]:
 
     `image` is complex [rows, columns] and finite.
     """
-    from scipy.signal import fftconvolve
     from skimage.feature import peak_local_max
 
     centred = image - image.mean()
     if min(image.shape) < 2 * _SHORTEST_PX or not np.abs(centred).max() > 0:
         return []
     ones = np.ones(image.shape)
-    correlation = fftconvolve(centred, centred[::-1, ::-1].conj()).real
+    correlation = convolve(centred, centred[::-1, ::-1].conj()).real
     # The energy of either image where the two overlap.
-    energy = np.maximum(fftconvolve(np.abs(centred) ** 2, ones), 1e-12 * np.sum(np.abs(centred) ** 2))
+    energy = np.maximum(convolve(np.abs(centred) ** 2, ones), 1e-12 * np.sum(np.abs(centred) ** 2))
     correlation /= np.sqrt(energy * energy[::-1, ::-1])
     middle = np.array(image.shape) - 1
     half = np.array(image.shape) // 2

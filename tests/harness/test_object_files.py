@@ -9,11 +9,13 @@ import h5py
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from scipy.signal import fftconvolve
 from skimage.io import imsave
 from typer.testing import CliRunner
 
 from ptychonnx.harness.cli.app import app
 from ptychonnx.harness.metrics.alignment_notes import alignment_note
+from ptychonnx.harness.metrics.convolution import convolve
 from ptychonnx.harness.metrics.object_files import compare_files
 from ptychonnx.harness.metrics.periodicity import periods_of
 from ptychonnx.runtime.errors import InputError
@@ -113,6 +115,21 @@ def test_a_period_of_a_lattice_with_one_defect_is_named(tmp_path):
     assert periods_of(OBJECT) == []
     registered = compare_files(tmp_path / "a.npz", tmp_path / "b.npz", register=True).comparison.alignment
     assert any("repeats itself after (0, 12) pixels" in note for note in registered.notes)
+
+
+@pytest.mark.parametrize("kinds", [("f4", "f4"), ("f4", "f8"), ("f8", "c8"), ("c16", "c16")])
+def test_a_convolution_is_that_of_scipy_bit_for_bit(kinds):
+    random = np.random.default_rng(5)
+    first, second = (
+        (random.normal(size=shape) + 1j * random.normal(size=shape)).astype(kind)
+        if kind.startswith("c")
+        else random.normal(size=shape).astype(kind)
+        for shape, kind in zip([(30, 41), (17, 22)], kinds, strict=True)
+    )
+    expected = fftconvolve(first, second)
+    answer = convolve(first, second)
+    assert answer.dtype == expected.dtype
+    np.testing.assert_array_equal(answer, expected)
 
 
 def test_noise_and_a_factor_are_no_reason_for_a_note(tmp_path):
