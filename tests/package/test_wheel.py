@@ -111,10 +111,21 @@ def test_the_wheel_alone_evaluates_two_networks_of_the_zoo(wheel: Path, tmp_path
 
     run(scripts / "ptychonnx", "simulate", "lines", "--out", "data", "--train-grid", 2, "--test-grid", 5)
     networks = ("zoo:pinn_fno", "zoo:baseline")
-    run(scripts / "ptychonnx", "evaluate", *networks, "--scan", "data/test.npz", "--out", "report")
+    run(
+        scripts / "ptychonnx",
+        "evaluate",
+        *networks,
+        "--scan",
+        "data/test.npz",
+        "--refine",
+        5,
+        "--out",
+        "report",
+    )
     rows = json.loads((outside / "report" / "metrics.json").read_text())["rows"]
     assert rows["pinn_fno"]["phase"]["pearson"] > 0.95
-    assert set(rows) == {"pinn_fno", "baseline"}
+    assert set(rows) == {"pinn_fno", "pinn_fno + mPIE 5", "baseline", "baseline + mPIE 5"}
+    assert rows["pinn_fno + mPIE 5"]["phase"]["mae"] < 0.5 * rows["pinn_fno"]["phase"]["mae"]
     where = run(scripts / "python", "-c", "import ptychonnx; print(ptychonnx.zoo.path('pinn_fno'))")
     assert Path(where.strip()).is_relative_to(tmp_path)
     loaded = "import sys, ptychonnx.harness.cli; print({'torch', 'tensorflow', 'keras'} & set(sys.modules))"
