@@ -8,6 +8,9 @@ import sys
 
 __all__ = ["main"]
 
+# Commands that run for days, such as `live`, load none and keep searching everything.
+_LOAD_A_FRAMEWORK = {"train", "export", "export-module", "adopt"}
+
 
 def main() -> None:
     """Run the command line, in a process of its own; `ptychonnx.harness.cli.app.main` runs it within another program.
@@ -16,7 +19,8 @@ def main() -> None:
     """
     # Libraries make up to a million objects that live until the end. To search all of them for garbage, again and again
     # while they are loaded and twice at exit, took a third of the time that a training framework needs to start.
-    gc.set_threshold(*gc.get_threshold()[:2], 1000)
+    if _LOAD_A_FRAMEWORK & {*sys.argv[1:]}:
+        gc.set_threshold(*gc.get_threshold()[:2], 1000)
     atexit.register(gc.freeze)
     try:
         from ptychonnx.harness.cli.app import main as run
