@@ -35,6 +35,7 @@ from ptychonnx.export.lowering.torch.author_line import (
 )
 from ptychonnx.export.lowering.torch.batch_dependence import fixed_batch, transform_along_batch
 from ptychonnx.export.lowering.torch.complex_arithmetic.real_form import computes_with_complex, real_form
+from ptychonnx.export.lowering.torch.exporter_shortcuts import exporter_shortcuts
 from ptychonnx.export.lowering.torch.spectral import LOWERING, Lowering, lower_spectral
 from ptychonnx.export.lowering.torch.symbolic_batch import SymbolicBatch
 from ptychonnx.export.lowering.torch.translations import TRANSLATIONS
@@ -132,7 +133,13 @@ def convert_lowered(
     module = lowering.module.requires_grad_(False)
     kinds = [LOWERING] if lowering.layers else []
     try:
-        with captured_output() as printed, real_resampling(), complete_stack_traces(), SymbolicBatch():
+        with (
+            captured_output() as printed,
+            real_resampling(),
+            complete_stack_traces(),
+            SymbolicBatch(),
+            exporter_shortcuts(),
+        ):
             if computes_with_complex(module, example):
                 shapes = None if batch else dynamic_batch(module, len(example), shared)
                 module = real_form(module, example, shapes)
