@@ -17,7 +17,7 @@ from ptychonnx.train.dataset import combine, prepare
 from ptychonnx.train.fitting import settings_for, train
 from ptychonnx.train.initial_retrieval import constants_for_network
 from ptychonnx.train.registry import get_architecture
-from tests.train.tiny import SMALL
+from tests.train.tiny import SHALLOW
 
 tf = pytest.importorskip("tensorflow")
 
@@ -130,9 +130,7 @@ def test_the_loss_of_a_mixed_step_is_the_mean_of_the_losses_of_its_groups(scans,
 
 
 def test_a_network_learns_several_scans_and_the_run_lists_them(scans, tmp_path):
-    network, training = settings_for(
-        CNN, {**SMALL, "width": 4, "final_steps": 1, "epochs": 2, "overlap": 4, "batch": 16}
-    )
+    network, training = settings_for(CNN, {**SHALLOW, "width": 4, "epochs": 2, "overlap": 4, "batch": 16})
     record = train(scans, CNN, network, training, tmp_path / "run")
     assert record.label == "pinn_cnn_any"
     assert [scan.modes for scan in record.scans] == [1, 1, 2]

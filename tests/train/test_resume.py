@@ -25,7 +25,7 @@ from ptychonnx.train.registry import get_architecture
 from ptychonnx.train.run import read_run
 from ptychonnx.train.training_plan import PLAN_NAME, read_plan
 from ptychonnx.train.unfinished_run import open_unfinished
-from tests.train.tiny import SMALL, on_steps
+from tests.train.tiny import SHALLOW, on_steps
 
 FRAMEWORK = {"fno": "lightning", "cnn": "tensorflow"}
 STEPS = 12  # in an epoch of the tiny scan
@@ -34,7 +34,7 @@ STEPS = 12  # in an epoch of the tiny scan
 def train_tiny(scan, name, out, on_step=lambda done, total: None, *, resume=False, source=None, **values):
     pytest.importorskip(FRAMEWORK[name])
     architecture = get_architecture(name)
-    network, training = settings_for(architecture, {**SMALL, "epochs": 4, **values})
+    network, training = settings_for(architecture, {**SHALLOW, "epochs": 4, **values})
     return train(
         scan, architecture, network, training, out, on_steps(on_step), resume=resume, initial_weights=source
     )

@@ -18,7 +18,7 @@ from ptychonnx.train.history import read_history
 from ptychonnx.train.registry import architectures, get_architecture
 from ptychonnx.train.run import fingerprint, held_out_scan, read_run
 from ptychonnx.train.trained_network import initial_network, load_network
-from tests.train.tiny import SMALL, on_steps
+from tests.train.tiny import SHALLOW, SMALL, on_steps
 
 PACKAGES = {"torch": "lightning", "tensorflow": "tensorflow"}
 # Every registered architecture is tested.
@@ -31,7 +31,7 @@ def train_tiny(scan, name, out, **values):
     pytest.importorskip(FRAMEWORK[name])
     architecture = get_architecture(name)
     steps = []
-    network, training = settings_for(architecture, {**SMALL, "epochs": 6, **values})
+    network, training = settings_for(architecture, {**SHALLOW, "epochs": 2, **values})
     record = train(
         scan, architecture, network, training, out, on_steps(lambda done, total: steps.append((done, total)))
     )
@@ -39,15 +39,24 @@ def train_tiny(scan, name, out, **values):
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_scan, tmp_path_factory):
-    folder, done = tmp_path_factory.mktemp("runs"), {}
+def trained(tiny_scan, tmp_path_factory):
+    """Record, steps and folder of a training with some settings; trained once."""
+    folder, done = tmp_path_factory.mktemp("trained"), {}
 
-    def run(name):
-        if name not in done:
-            done[name] = (*train_tiny(tiny_scan, name, folder / name), folder / name)
-        return done[name]
+    def run(name, **values):
+        key = (name, *sorted(values.items()))
+        if key not in done:
+            out = folder / f"{len(done)}" / name
+            done[key] = (*train_tiny(tiny_scan, name, out, **values), out)
+        return done[key]
 
     return run
+
+
+@pytest.fixture(scope="module")
+def runs(trained):
+    """The same for networks of several levels, which learn for longer."""
+    return lambda name: trained(name, **SMALL, epochs=6)
 
 
 @pytest.mark.parametrize("name", FRAMEWORK)
@@ -96,11 +105,15 @@ def test_the_caller_decides_whether_denormal_numbers_are_flushed(tiny_scan, tmp_
         torch.set_flush_denormal(False)
 
 
+# Also the run with another seed, which decides the initial weights alone.
+POISSON = {"loss": "poisson", "seed": 1, "epochs": 1}
+
+
 @pytest.mark.parametrize("name", ["fno", "cnn"])
-def test_the_seed_decides_every_weight(runs, tiny_scan, tmp_path, name):
-    record, _, _ = runs(name)
+def test_the_seed_decides_every_weight(trained, tiny_scan, tmp_path, name):
+    record, _, _ = trained(name)
     again, _ = train_tiny(tiny_scan, name, tmp_path / "again")
-    other, _ = train_tiny(tiny_scan, name, tmp_path / "other", seed=1, epochs=1)
+    other, _, _ = trained(name, **POISSON)
     assert again.trained_tensors == record.trained_tensors
     assert other.initial_tensors != record.initial_tensors
 
@@ -108,13 +121,13 @@ def test_the_seed_decides_every_weight(runs, tiny_scan, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        *((name, {"gridsize": 2}) for name in FRAMEWORK),
-        *((name, values) for name in ("fno", "cnn") for values in ({"loss": "poisson"}, {"overlap": 4})),
+        *((name, {"gridsize": 2, "blocks": 2 if name in TORCH else 1, "epochs": 1}) for name in FRAMEWORK),
+        *((name, values) for name in ("fno", "cnn") for values in (POISSON, {"overlap": 4, "epochs": 1})),
     ],
 )
-def test_other_settings_train_too(tiny_scan, tmp_path, name, values):
-    record, _ = train_tiny(tiny_scan, name, tmp_path / "run", epochs=1, **values)
-    network = load_network(tmp_path / "run", record)
+def test_other_settings_train_too(trained, tiny_scan, name, values):
+    record, _, folder = trained(name, **values)
+    network = load_network(folder, record)
     channels = record.network.gridsize**2
     patterns = np.repeat(tiny_scan.diffraction[:2, None], channels, axis=1)
     offsets = np.zeros((2, channels, 2), dtype=np.float32)
@@ -126,12 +139,12 @@ def test_other_settings_train_too(tiny_scan, tmp_path, name, values):
 def test_a_physics_informed_network_learns_the_patches_of_another(tiny_scan, tmp_path, name):
     pytest.importorskip(FRAMEWORK[name])
     architecture, out = get_architecture(name), tmp_path / "run"
-    network, training = settings_for(architecture, {**SMALL, "epochs": 3, "learning_rate": 1e-2})
+    network, training = settings_for(architecture, {**SHALLOW, "epochs": 3, "learning_rate": 1e-2})
     # Half the true object explains none of the patterns: only the labels teach it.
     known = cut_windows(tiny_scan.reference.object, tiny_scan.positions, 32, tiny_scan.reference.origin)
     record = train(tiny_scan, architecture, network, training, out, labels=known / 2)
     assert record.loss_name == "distilled"
-    assert record.final_steps == SMALL["final_steps"]
+    assert record.final_steps == SHALLOW["final_steps"]
     history = read_history(out / "history.csv")
     assert history[-1].loss < 0.7 * history[0].loss
     # The labels are part of what was trained on.
@@ -161,9 +174,11 @@ def test_a_training_of_a_few_steps_has_a_schedule(tiny_scan, tmp_path, name, epo
 
 
 @pytest.mark.parametrize("name", ["fno", "cnn"])
-def test_mixed_precision_changes_the_arithmetic_and_leaves_weights_in_float32(tiny_scan, tmp_path, name):
-    full, _ = train_tiny(tiny_scan, name, tmp_path / "full", epochs=1)
-    mixed, _ = train_tiny(tiny_scan, name, tmp_path / "mixed", epochs=1, precision="bf16-mixed")
+def test_mixed_precision_changes_the_arithmetic_and_leaves_weights_in_float32(
+    trained, tiny_scan, tmp_path, name
+):
+    full, _, _ = trained(name)
+    mixed, _ = train_tiny(tiny_scan, name, tmp_path / "mixed", precision="bf16-mixed")
     assert mixed.initial_tensors == full.initial_tensors
     assert mixed.trained_tensors != full.trained_tensors
     assert mixed.final_loss == pytest.approx(full.final_loss, rel=0.02)
@@ -185,8 +200,8 @@ def test_torch_networks_take_an_odd_size(name):
     assert built.predict(np.ones((2, 1, 33, 33), dtype=np.float32)).shape == (2, 33, 33, 1, 2)
 
 
-def test_two_devices_that_share_every_step_train_a_keras_network_like_one(runs, tiny_scan, tmp_path):
-    record, _, _ = runs("cnn")
+def test_two_devices_that_share_every_step_train_a_keras_network_like_one(trained, tiny_scan, tmp_path):
+    record, _, _ = trained("cnn")
     write_scan(tmp_path / "tiny.npz", tiny_scan)
     script = Path(__file__).with_name("two_cpus.py")
     subprocess.run(

@@ -1,4 +1,4 @@
-"""Settings of a network that trains in a second, for tests and for the processes that they start."""
+"""Settings of networks that train in a second, for tests and for the processes that they start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ptychonnx.runtime.progress import Callback
 
-__all__ = ["SMALL", "on_steps"]
+__all__ = ["SHALLOW", "SMALL", "on_steps"]
 
 SMALL = {
     "n": 32,
@@ -19,6 +19,8 @@ SMALL = {
     "overlap": 1,
     "learning_rate": 1e-3,
 }
+# For tests about training itself: each level and each step of retrieval costs Keras a second of tracing.
+SHALLOW = {**SMALL, "blocks": 1, "first_steps": 2, "final_steps": 1}
 
 
 def on_steps(function: Callable[[int, int], object]) -> Callback:

@@ -14,8 +14,8 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from ptychonnx.runtime.formats import read_scan  # noqa: E402
 from ptychonnx.train.fitting import settings_for, train  # noqa: E402
 from ptychonnx.train.registry import get_architecture  # noqa: E402
-from tests.train.tiny import SMALL  # noqa: E402
+from tests.train.tiny import SHALLOW  # noqa: E402
 
 scan, out = map(Path, sys.argv[1:])
-network, training = settings_for(get_architecture("cnn"), {**SMALL, "epochs": 6, "devices": 2})
+network, training = settings_for(get_architecture("cnn"), {**SHALLOW, "epochs": 2, "devices": 2})
 train(read_scan(scan), get_architecture("cnn"), network, training, out)
