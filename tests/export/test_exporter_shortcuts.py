@@ -40,11 +40,13 @@ def opposite_of_integers(x):
 
 ONCE = {
     "products": Function(lambda x: (1 - x.square()).reshape(x.shape[0], -1), nn.Conv2d(2, 3, 3)),
+    "a part": Function(lambda x: x.narrow(-1, 2, 3).narrow(1, 1, 1)),
     "doubling": Function(torch.relu, nn.ConvTranspose2d(2, 4, 3, 2, 1, 1, groups=2, bias=False, dilation=2)),
     "doubling with a bias": Function(lambda x: x.flatten(1), nn.ConvTranspose2d(2, 4, (2, 3), (2, 1))),
 }
 TWICE = {
     "writes": Function(written),
+    "a part from the end": Function(lambda x: x.narrow(-1, -3, 2)),
     "integers": Function(opposite_of_integers),
     "other factor": Function(lambda x: torch.rsub(x, 1, alpha=3)),
     "dropout": Function(torch.sin, nn.Dropout(0.5)),

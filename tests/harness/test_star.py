@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptychonnx.harness.check.orientation_test import orientation_finding
+from ptychonnx.harness.check import orientation_test
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.scan.orientation import ORIENTATIONS, orient_pattern
 
@@ -59,12 +60,22 @@ def test_the_siemens_star_trains_exports_and_is_recognised(programs, tmp_path):
     assert not row["phase"]["collapsed"]
 
 
-def test_every_orientation_of_the_siemens_star_is_recognised():
+def test_every_orientation_of_the_siemens_star_is_recognised(monkeypatch):
+    # Most patterns, masks and probes come back for another orientation of the scan, in another order.
+    iterate, known = orientation_test.errors_after_few_epochs, {}
+
+    def iterate_once(*arrays):
+        key = tuple(hashlib.sha256(np.ascontiguousarray(array)).digest() for array in arrays)
+        if key not in known:
+            known[key] = iterate(*arrays)
+        return known[key]
+
+    monkeypatch.setattr(orientation_test, "errors_after_few_epochs", iterate_once)
     star = read_scan(STAR, probe=REFERENCE)
     patterns = np.asarray(star.diffraction)
     for wrong in ORIENTATIONS:
         inverse = {"rot90": "rot270", "rot270": "rot90"}.get(wrong, wrong)
         scan = replace(star, diffraction=np.ascontiguousarray(orient_pattern(patterns, inverse)))
-        found = orientation_finding(scan)
+        found = orientation_test.orientation_finding(scan)
         assert found.values["best"] == wrong
         assert found.verdict == ("good" if wrong == "identity" else "wrong")

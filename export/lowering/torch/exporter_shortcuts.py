@@ -102,6 +102,11 @@ def _rsub(x: Node, other: Any, alpha: Any = 1) -> tuple[OpOverload, tuple] | Non
     return (_aten.sub.Tensor, (other, x)) if is_plain else None
 
 
+def _narrow(x: Node, axis: int, start: Any, length: Any) -> tuple[OpOverload, tuple] | None:
+    is_plain = isinstance(start, int) and isinstance(length, int) and start >= 0
+    return (_aten.slice.Tensor, (x, axis, start, start + length)) if is_plain else None
+
+
 def _conv_transpose2d(
     x: Node,
     weight: Node,
@@ -123,5 +128,6 @@ def _conv_transpose2d(
 _REWRITTEN: dict[OpOverload, Callable[..., tuple[OpOverload, tuple] | None]] = {
     _aten.square.default: _square,
     _aten.rsub.Scalar: _rsub,
+    _aten.narrow.default: _narrow,
     _aten.conv_transpose2d.input: _conv_transpose2d,
 }
