@@ -59,14 +59,14 @@ def _torchlib(opset_version: int) -> ONNXRegistry:
     return registry
 
 
-def _decomposed(program: ExportedProgram, registry: ONNXRegistry) -> ExportedProgram:
-    nodes = [node for node in program.graph.nodes if node.op not in ("placeholder", "output")]
-    rewritten = {node: _rewritten(node) for node in nodes if node.target in _REWRITTEN}
-    if not all(rewritten.get(node) or _has_translation(node, registry) for node in nodes):
-        return _decompose(program, registry)
+def _decomposed(exported_program: ExportedProgram, registry: ONNXRegistry) -> ExportedProgram:
+    nodes = [node for node in exported_program.graph.nodes if node.op not in ("placeholder", "output")]
+    rewritten = {node: new for node in nodes if node.target in _REWRITTEN and (new := _rewritten(node))}
+    if not all(node in rewritten or _has_translation(node, registry) for node in nodes):
+        return _decompose(exported_program, registry)
     for node, (target, arguments) in rewritten.items():
         node.target, node.args, node.kwargs = target, arguments, {}
-    return program
+    return exported_program
 
 
 def _has_translation(node: Node, registry: ONNXRegistry) -> bool:
