@@ -318,7 +318,7 @@ class WindowUpdates:
         predicted = np.sqrt(np.sum(waves.real**2 + waves.imag**2, axis=0))
         difference = self._amplitudes[index] - predicted
         if self._valid is not None:
-            difference *= self._valid
+            difference = np.where(self._valid, difference, np.float32(0))
         change = ifft2(waves * (difference / np.maximum(predicted, _DARK)), norm="ortho", overwrite_x=True)
         if self._probe_step:
             pull = self._probe_step * window.conj() * change

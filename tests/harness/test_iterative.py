@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
-from ptychonnx.harness.iterative.rpie import iterate, vacuum
+from ptychonnx.harness.iterative.rpie import WindowUpdates, iterate, vacuum
 from ptychonnx.harness.simulate.family import FamilyConfig, simulate_member
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.reconstruction.stitching import Stitched
@@ -129,6 +129,19 @@ def test_pixels_outside_the_mask_do_not_pull():
     broken = replace(scan, diffraction=spoilt)
     assert error(iterate(broken, 10).stitched, scan) > 0.15
     assert error(iterate(replace(broken, mask=mask), 10).stitched, scan) < 0.1
+
+
+def test_what_lies_under_the_mask_is_never_read():
+    scan = known_scan()
+    assert scan.probe is not None
+    amplitudes = np.fft.ifftshift(scan.diffraction, axes=(1, 2)).copy()
+    valid = np.ones((SIZE, SIZE), dtype=bool)
+    amplitudes[:, 3, 4], valid[3, 4] = np.nan, False
+    start = vacuum(scan)
+    corners = window_corners(scan.positions, SIZE) - start.origin
+    updates = WindowUpdates(start.object, scan.probe, amplitudes, valid, corners)
+    assert np.isfinite(updates.visit(0, 0.3))
+    assert np.isfinite(updates.object).all()
 
 
 def test_a_probe_that_is_wrong_is_refined_only_if_that_is_asked_for():
