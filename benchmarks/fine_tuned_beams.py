@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.regimes import SETTINGS
 from benchmarks.unseen_beams import REFINEMENT, Row, family_scans, quality
-from ptychonnx.harness.iterative.rpie import iterate, vacuum
+from ptychonnx.harness.iterative.iterations import iterate, vacuum
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
@@ -91,7 +91,7 @@ class Measurement:
         started = time.process_time()
         first = reconstruct(predictor, self.scan)
         taken = time.process_time() - started
-        refined = iterate(self.scan, REFINEMENT, first.stitched, **SETTINGS["rPIE"])
+        refined = iterate(self.scan, REFINEMENT, first.stitched, SETTINGS["rPIE"])
         both = time.process_time() - started
         return {
             name: self._row(first.stitched.object, taken),
@@ -129,7 +129,7 @@ class Measurement:
     def iterations(self, epochs: int) -> dict[str, Row]:
         """RPIE from vacuum."""
         started = time.process_time()
-        iterated = iterate(self.scan, epochs, vacuum(self.scan), **SETTINGS["rPIE"])
+        iterated = iterate(self.scan, epochs, vacuum(self.scan), SETTINGS["rPIE"])
         return {f"rPIE, {epochs} epochs": self._row(iterated.stitched.object, time.process_time() - started)}
 
     def _row(self, image: NDArray[np.complex64], seconds: float) -> Row:

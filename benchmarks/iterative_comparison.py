@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 from ptychonnx.harness.evaluation.judge import summarise
 from ptychonnx.harness.evaluation.results import ScanSummary
-from ptychonnx.harness.iterative.rpie import MOMENTUM, algorithm, iterate, vacuum
+from ptychonnx.harness.iterative.algorithm import MOMENTUM, Algorithm
+from ptychonnx.harness.iterative.iterations import iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.report.figure_style import COLOURS, DASHES, as_png, blank_figure
 from ptychonnx.runtime.atomic import atomic_path, write_text
@@ -74,7 +75,7 @@ def quality(image: NDArray[np.complex64], summary: ScanSummary) -> dict[str, flo
 
 
 def run(
-    method: Method, scan: Scan, epochs: int, alpha: float | None, momentum: float
+    method: Method, scan: Scan, epochs: int, algorithm: Algorithm
 ) -> tuple[Reconstruction, list[NDArray]]:
     """One round of a method; returns the start and the object after each epoch."""
     began = time.perf_counter()
@@ -89,8 +90,7 @@ def run(
         scan,
         epochs,
         made.stitched,
-        alpha=alpha,
-        momentum=momentum,
+        algorithm,
         watch=lambda epoch, image: images.append(image().copy()),
     )
     method.epoch_seconds.append(done.seconds)
@@ -117,16 +117,17 @@ def time_to(method: Method, quantity: str, network_seconds: list[float]) -> dict
 def measure(artifacts: Sequence[Path], scan: Scan, arguments: argparse.Namespace) -> dict[str, Any]:
     methods = {path.stem: Method(Session(path, "cpu", arguments.threads)) for path in artifacts}
     methods[VACUUM] = Method(None)
+    algorithm = Algorithm(arguments.alpha, arguments.momentum)
     shuffled = random.Random(0)
     for method in methods.values():  # not timed: first runs also allocate and import
-        run(method, scan.subset(slice(0, min(32, len(scan)))), 1, arguments.alpha, arguments.momentum)
+        run(method, scan.subset(slice(0, min(32, len(scan)))), 1, algorithm)
         method.start_seconds.clear(), method.epoch_seconds.clear()
     summary = None
     for number in range(arguments.rounds):
         order = list(methods)
         shuffled.shuffle(order)
         for name in order:
-            made, images = run(methods[name], scan, arguments.epochs, arguments.alpha, arguments.momentum)
+            made, images = run(methods[name], scan, arguments.epochs, algorithm)
             if number == 0:
                 summary = summary or summarise(scan, [made], None)
                 methods[name].quality = [quality(image, summary) for image in images]
@@ -223,7 +224,7 @@ def main() -> None:
         "patterns": len(scan),
         "n": scan.size,
         "epochs": arguments.epochs,
-        "algorithm": algorithm(arguments.momentum),
+        "algorithm": Algorithm(momentum=arguments.momentum).name,
         "alpha": arguments.alpha,
         "rounds": arguments.rounds,
         "threads": arguments.threads,
@@ -236,7 +237,7 @@ def main() -> None:
     if arguments.figure:
         title = f"{scan.name}: {len(scan)} patterns of {scan.size} x {scan.size} pixels"
         with atomic_path(arguments.figure) as partial:
-            partial.write_bytes(draw(methods, algorithm(arguments.momentum), title))
+            partial.write_bytes(draw(methods, Algorithm(momentum=arguments.momentum).name, title))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.regimes import Judge, Row, iterated, simulate
-from ptychonnx.harness.iterative.rpie import iterate, vacuum
+from ptychonnx.harness.iterative.iterations import iterate, vacuum
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.machine import processor
 from ptychonnx.runtime.scan import Scan

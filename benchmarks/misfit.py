@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 from benchmarks.regimes import SETTINGS
 from benchmarks.unseen_beams import Row, family_scans, quality
 from ptychonnx import simulate_lines
-from ptychonnx.harness.iterative.rpie import iterate, vacuum
+from ptychonnx.harness.iterative.iterations import iterate, vacuum
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.machine import processor
@@ -78,7 +78,7 @@ def network_rows(session: Session, scan: Scan) -> dict[str, Row]:
     return {
         name: figures(scan, made, made.stitched, made.misfit),
         f"{name}, then 3 epochs": figures(
-            scan, made, iterate(scan, 3, made.stitched, **SETTINGS["rPIE"]).stitched, None
+            scan, made, iterate(scan, 3, made.stitched, SETTINGS["rPIE"]).stitched, None
         ),
     }
 
@@ -94,7 +94,7 @@ def vacuum_rows(scan: Scan) -> dict[str, Row]:
             stitched = Stitched(image().copy(), start.weight, start.origin)
             rows[f"rPIE, {epoch} epochs"] = figures(scan, like, stitched, None)
 
-    iterate(scan, max(EPOCHS), start, watch=watch, **SETTINGS["rPIE"])
+    iterate(scan, max(EPOCHS), start, SETTINGS["rPIE"], watch=watch)
     return rows
 
 

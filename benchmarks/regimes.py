@@ -33,7 +33,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from ptychonnx.harness.evaluation.judge import summarise
-from ptychonnx.harness.iterative.rpie import iterate, vacuum
+from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.iterations import iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.simulate.measurement import measure
 from ptychonnx.harness.simulate.objects import make_object
@@ -58,10 +59,10 @@ TIMES = (3, 10, 20, 60, 100, 600)
 # A method that iterates must have run for this part of a time, or the scan is left out of its row.
 _FILLED = 0.6
 # Settings of the iterations, by name; mPIE has the defaults.
-SETTINGS: dict[str, dict[str, float]] = {
-    "mPIE": {},
-    "rPIE": {"alpha": 0.3, "momentum": 0.0},
-    "ePIE": {"alpha": 1.0, "momentum": 0.0},
+SETTINGS = {
+    "mPIE": Algorithm(),
+    "rPIE": Algorithm(alpha=0.3, momentum=0.0),
+    "ePIE": Algorithm(alpha=1.0, momentum=0.0),
 }
 # Networks of the zoo for any beam by the number of patterns that they take, whatever the size of these.
 _COLOURS = {
@@ -126,7 +127,7 @@ def iterated(
         if epoch in JUDGED or epoch == epochs:
             images[epoch] = image().copy()
 
-    result = iterate(scan, epochs, start, watch=watch, **SETTINGS[algorithm])
+    result = iterate(scan, epochs, start, SETTINGS[algorithm], watch=watch)
     seconds = before + np.cumsum(result.seconds)
     return [judge.row(image, epoch, float(seconds[epoch - 1])) for epoch, image in images.items()]
 

@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
-from ptychonnx.harness.metrics.region import declare_region
+from ptychonnx.harness.metrics.region import declare_region, largest_rectangle
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
@@ -43,6 +43,27 @@ def figures(
     scan: Scan, patches: NDArray[np.complexfloating], *, synchronise: bool = False
 ) -> dict[str, float | None]:
     """SSIM and Pearson correlation of the stitched patches [n, N, N], as in `ptychonnx evaluate`."""
+    image, reference, region, _ = _stitched(scan, patches, synchronise)
+    found = compare(image, reference, region)
+    return {
+        f"{quantity}_{metric}": getattr(getattr(found, quantity), metric)
+        for quantity in ("amplitude", "phase")
+        for metric in ("ssim", "pearson")
+    }
+
+
+def stitched_rectangles(
+    scan: Scan, patches: NDArray[np.complexfloating], *, synchronise: bool = False
+) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    """The stitched object and the true one in the largest rectangle of their region."""
+    image, reference, _, rectangle = _stitched(scan, patches, synchronise)
+    return image[rectangle], reference[rectangle]
+
+
+def _stitched(
+    scan: Scan, patches: NDArray[np.complexfloating], synchronise: bool
+) -> tuple[NDArray[np.complex64], NDArray[np.complex64], NDArray[np.bool_], tuple[slice, slice]]:
+    """The stitched object, the true one, and the region to compare with its largest rectangle."""
     weight = patch_weight("probe", scan.size, scan.probe)
     stitcher = Stitcher(scan.positions, weight, synchronise=synchronise)
     for index in range(len(scan)):
@@ -50,12 +71,7 @@ def figures(
     stitched = stitcher.result()
     reference, known, _ = reference_on_canvas(scan.reference, stitched.object.shape, stitched.origin)
     region, _ = declare_region(scan, stitched.covered & known, stitched.origin)
-    found = compare(stitched.object, reference, region)
-    return {
-        f"{quantity}_{metric}": getattr(getattr(found, quantity), metric)
-        for quantity in ("amplitude", "phase")
-        for metric in ("ssim", "pearson")
-    }
+    return stitched.object, reference, region, largest_rectangle(region).slices
 
 
 def test_scan(config: LinesConfig) -> Scan:

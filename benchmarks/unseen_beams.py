@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.regimes import SETTINGS
 from ptychonnx.harness.evaluation.judge import summarise
-from ptychonnx.harness.iterative.rpie import iterate, vacuum
+from ptychonnx.harness.iterative.iterations import iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.simulate.family import FamilyConfig, draw_parameters, simulate_member
 from ptychonnx.harness.simulate.measurement import measure
@@ -124,7 +124,7 @@ def network_methods(name: str, session: Session, scan: Scan, epochs: int) -> Row
 
 def from_vacuum(algorithm: str, epochs: int, covering: Reconstruction, scan: Scan) -> Row:
     """Quality and seconds of iterations from vacuum, on the region that a network's patches cover."""
-    alone = iterate(scan, epochs, vacuum(scan), **SETTINGS[algorithm])
+    alone = iterate(scan, epochs, vacuum(scan), SETTINGS[algorithm])
     figures = quality(alone.stitched.object, scan, covering)
     return {f"{algorithm}, {epochs} epochs": {**figures, "seconds": round(sum(alone.seconds), 2)}}
 

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ptychonnx.runtime.inference.providers import probe_providers
-from ptychonnx.runtime.machine import available_cores, installed_versions, processor, vector_instructions
+from ptychonnx.runtime.machine import (
+    available_cores,
+    available_memory,
+    installed_versions,
+    processor,
+    vector_instructions,
+)
 from ptychonnx.runtime.paths import cache_folder
 
 __all__ = ["EXTRAS", "describe_installation"]
@@ -81,8 +87,6 @@ def describe_installation() -> dict[str, Any]:
 
 
 def _memory() -> float | None:
-    """Physical memory in gigabytes, where the system tells it."""
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (AttributeError, ValueError, OSError):
-        return None
+    """Memory that this process may use, in gigabytes, where the system tells it."""
+    memory = available_memory()
+    return None if memory is None else round(memory / 1e9, 1)

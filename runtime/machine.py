@@ -1,4 +1,4 @@
-"""The processor, the cores that this process may use, and the versions of packages."""
+"""The processor, the cores and the memory that this process may use, and the versions of packages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["available_cores", "installed_versions", "processor", "software_versions", "vector_instructions"]
+__all__ = [
+    "available_cores",
+    "available_memory",
+    "installed_versions",
+    "processor",
+    "software_versions",
+    "vector_instructions",
+]
 
 _PACKAGES = ("ptychonnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scikit-image", "scipy")
 _INSTRUCTIONS = {
@@ -43,12 +50,35 @@ def available_cores(root: Path = Path("/")) -> int:
 def _quota(root: Path) -> float:
     """Cores' worth of time that the control group of this process has; infinite without a limit."""
     try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-        (own,) = (line.removeprefix("0::/") for line in groups if line.startswith("0::/"))
-        quota, period = (root / "sys/fs/cgroup" / own / "cpu.max").read_text().split()
+        quota, period = _control_group(root, "cpu.max").split()
         return math.inf if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         return math.inf
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that this process may use: those of the machine, of its control group, or of its own limit.
+
+    None if the system does not tell.
+    """
+    limits: list[int] = []
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+        limits.append(int(_control_group(root, "memory.max")))
+    with contextlib.suppress(ImportError):  # nor has it limits of processes
+        import resource
+
+        own = resource.getrlimit(resource.RLIMIT_AS)[0]
+        limits += [] if own == resource.RLIM_INFINITY else [own]
+    return min(limits, default=None)
+
+
+def _control_group(root: Path, name: str) -> str:
+    """Content of a file of the control group of this process."""
+    groups = (root / "proc/self/cgroup").read_text().splitlines()
+    (own,) = (line.removeprefix("0::/") for line in groups if line.startswith("0::/"))
+    return (root / "sys/fs/cgroup" / own / name).read_text()
 
 
 def software_versions() -> dict[str, str]:

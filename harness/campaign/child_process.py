@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, check_beam
-from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, refine
-from ptychonnx.harness.iterative.rpie import check_iterative
+from ptychonnx.harness.iterative.iterations import MOST_EPOCHS, check_iterative
+from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.writers.reconstruction_file import write_reconstruction
@@ -116,7 +116,7 @@ class ChildProcess:
         with Networks(self.model, self.options.inference) as networks:
             network, scan = self.options.prepared(scan, networks, say=print)
             if refinement:
-                check_iterative(scan, self.options.iterations.alpha, self.options.iterations.momentum)
+                check_iterative(scan)
             check_beam(network, scan, self.options.stitching, print)
             network, batch = networks.in_batches(network, scan)
             product = self.target / _PRODUCT
@@ -146,15 +146,7 @@ class ChildProcess:
                     self._epoch(done, epochs, misfits[-1])
                     return self.is_cancelled
 
-                iterations = self.options.iterations
-                result = refine(
-                    scan,
-                    result,
-                    refinement,
-                    alpha=iterations.alpha,
-                    momentum=iterations.momentum,
-                    until=until,
-                )
+                result = refine(scan, result, refinement, self.options.iterations.algorithm, until=until)
             self._write(product, result, scan, network, indexes)
         cancelled = self.is_cancelled
         self._emit("finished", epoch=done, cancelled=cancelled, path=str(product), elapsed_s=self._elapsed())

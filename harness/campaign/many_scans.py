@@ -102,7 +102,7 @@ def reconstruct_scans(
     options = options or RunOptions()
     settings = stored_settings(
         {
-            "network": network_sha256(networks.model),
+            "network": "none" if options.iterations.iterations else network_sha256(networks.model),
             "options": options.model_dump(mode="json", exclude_defaults=True),
         },
         {"probe": options.probe, "companion": options.reading.companion},

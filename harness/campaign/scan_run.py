@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
+from ptychonnx.harness.iterative.iterations import MOST_EPOCHS, Epochs, check_iterative
 from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
-from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, refine
-from ptychonnx.harness.iterative.rpie import check_iterative
+from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.uncertainty.calibration import calibration_for, installed
 from ptychonnx.harness.uncertainty.estimate import with_uncertainty
 from ptychonnx.harness.uncertainty.spread import symmetries_of
@@ -80,14 +80,21 @@ class RunOptions(BaseModel):
 
         `say`: receives a line about each change of the scan.
         """
-        if self.estimate_probe:
-            scan, text = with_estimated_probe(scan, progress)
-            say(text)
+        scan = self.with_probe(scan, progress, say)
         network = networks.for_scan(scan, any_size=self.fit_patterns)
         if self.fit_patterns and scan.size != network.contract.n:
             scan, text = with_pattern_size(scan, network.contract.n)
             say(text)
         return network, scan
+
+    def with_probe(
+        self, scan: Scan, progress: Progress = SILENT, say: Callable[[str], None] = lambda line: None
+    ) -> Scan:
+        """The scan with an estimated probe if that is wanted; see `prepared`."""
+        if self.estimate_probe:
+            scan, text = with_estimated_probe(scan, progress)
+            say(text)
+        return scan
 
 
 class Networks:
@@ -162,10 +169,10 @@ class ScanRun:
     ----------
     scan
         The scan as the network took it, with its positions corrected if that was wanted.
-    network
-        The network that ran.
-    stitched, refined
-        The object of the network, and that of the iterations that followed, if any.
+    result
+        The object, after the iterations if there were any.
+    network, stitched
+        The network that ran, and its object before the iterations; None if they started from vacuum.
     files
         The files that were written.
     positions
@@ -173,16 +180,11 @@ class ScanRun:
     """
 
     scan: Scan
-    network: Predictor
-    stitched: Reconstruction
-    refined: Reconstruction | None
-    files: tuple[Path, ...]
+    result: Reconstruction
+    network: Predictor | None = None
+    stitched: Reconstruction | None = None
+    files: tuple[Path, ...] = ()
     positions: PositionCorrection | None = None
-
-    @property
-    def result(self) -> Reconstruction:
-        """The last of the two objects."""
-        return self.refined or self.stitched
 
 
 def reconstruct_scan(
@@ -205,6 +207,8 @@ def reconstruct_scan(
 
     Parameters
     ----------
+    networks
+        Not used if the options ask for iterations from vacuum.
     out
         File for the object; nothing is written if None.
     warn
@@ -217,11 +221,43 @@ def reconstruct_scan(
     until
         Called after each epoch of the iterations with the misfits so far; they end if it returns True.
     """
-    network, scan = options.prepared(scan, networks, progress, warn)
-    stitching, iterations = options.stitching, options.iterations
-    _check_canvas(scan, options, out, whole)
-    if iterations.refine:
-        check_iterative(scan, iterations.alpha, iterations.momentum)
+    iterations = options.iterations
+    if iterations.iterations:
+        scan = options.with_probe(scan, progress, warn)
+        _check_canvas(scan, options, out, whole)
+        check_iterative(scan)
+        run = ScanRun(scan, _iterated(scan, None, iterations.iterations, options, progress, until))
+    else:
+        network, scan = options.prepared(scan, networks, progress, warn)
+        _check_canvas(scan, options, out, whole)
+        if iterations.refine:
+            check_iterative(scan)
+        run = _stitched(networks, network, scan, options, progress, warn, stitch)
+        if iterations.refine:
+            refined = _iterated(run.scan, run.result, iterations.refine, options, progress, until)
+            run = replace(run, result=refined)
+    result = run.result
+    if options.stitching.strict:
+        is_wrong = result.misfit is not None and result.misfit.verdict == "wrong"
+        if reason := str(result.misfit) if is_wrong else result.position_doubt:
+            raise VerificationError(f"--strict: {out or scan.name} was not written: {reason}")
+    if out is None:
+        return run
+    contract = None if run.network is None else run.network.contract
+    return replace(run, files=tuple(write_reconstruction(out, result, run.scan, contract)))
+
+
+def _stitched(
+    networks: Networks,
+    network: Predictor,
+    scan: Scan,
+    options: RunOptions,
+    progress: Progress,
+    warn: Callable[[str], None],
+    stitch: Callable[[Predictor, Scan, int, Progress], Reconstruction] | None,
+) -> ScanRun:
+    """Reconstruct a scan with a network, with corrected positions and uncertainty if that is wanted."""
+    stitching = options.stitching
     check_beam(network, scan, stitching, warn)
     symmetries = symmetries_of(network, scan) if options.uncertainty else ()
     if symmetries and not calibration_for(network.contract)[1]:
@@ -233,45 +269,42 @@ def reconstruct_scan(
     network, batch = networks.in_batches(network, scan)
     correction, model = None, options.positions.correct_positions
     if stitch is not None:
-        stitched = stitch(network, scan, batch, progress)
+        result = stitch(network, scan, batch, progress)
     else:
         progress.stage(f"Reconstructing {scan.name}", len(scan), "patterns")
         if model is None:
-            stitched = reconstruct(network, scan, stitching, batch, progress)
+            result = reconstruct(network, scan, stitching, batch, progress)
         else:
             bound = options.positions.position_bound
-            scan, stitched, correction = reconstruct_with_positions(
+            scan, result, correction = reconstruct_with_positions(
                 network, scan, stitching, batch, progress, model=model, bound=bound
             )
     if symmetries:
-        stitched = with_uncertainty(network, scan, stitched, symmetries, stitching, batch, progress)
-    refined = None
-    if iterations.refine:
-        epochs = MOST_EPOCHS if iterations.refine == "auto" else iterations.refine
-        progress.stage(f"Refining {scan.name}", epochs, "epochs")
-        refined = refine(
-            scan,
-            stitched,
-            iterations.refine,
-            progress,
-            refine_probe=iterations.refine_probe,
-            alpha=iterations.alpha,
-            momentum=iterations.momentum,
-            until=until,
-        )
-    result = refined or stitched
-    if stitching.strict:
-        is_wrong = result.misfit is not None and result.misfit.verdict == "wrong"
-        if reason := str(result.misfit) if is_wrong else result.position_doubt:
-            raise VerificationError(f"--strict: {out or scan.name} was not written: {reason}")
-    files = [] if out is None else write_reconstruction(out, result, scan, network.contract)
-    return ScanRun(scan, network, stitched, refined, tuple(files), correction)
+        result = with_uncertainty(network, scan, result, symmetries, stitching, batch, progress)
+    return ScanRun(scan, result, network, result, positions=correction)
+
+
+def _iterated(
+    scan: Scan,
+    start: Reconstruction | None,
+    epochs: Epochs,
+    options: RunOptions,
+    progress: Progress,
+    until: Callable[[Sequence[float]], bool],
+) -> Reconstruction:
+    """Iterate on a scan, from the object of a network or from vacuum."""
+    verb = "Reconstructing" if start is None else "Refining"
+    progress.stage(f"{verb} {scan.name}", MOST_EPOCHS if epochs == "auto" else epochs, "epochs")
+    return refine(scan, start, epochs, options.iterations.algorithm, progress, until=until)
 
 
 def _check_canvas(scan: Scan, options: RunOptions, out: Path | None, whole: Sequence[str]) -> None:
     """Refuse outputs and options that take the whole object, if it is kept in tiles."""
     memory = options.stitching.canvas_bytes
-    consumers = [*whole, *(["--refine"] if options.iterations.refine else [])]
+    consumers = [
+        *whole,
+        *(f"--{name}" for name in ("iterations", "refine") if getattr(options.iterations, name)),
+    ]
     consumers += ["--correct-positions"] if options.positions.correct_positions else []
     consumers += ["--uncertainty"] if options.uncertainty else []
     if out is not None:

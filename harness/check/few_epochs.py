@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from ptychonnx.harness.check.finding import NO_PROBE
-from ptychonnx.harness.iterative.rpie import WindowUpdates
+from ptychonnx.harness.iterative.window_updates import WindowUpdates
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 

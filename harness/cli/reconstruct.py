@@ -24,7 +24,7 @@ from ptychonnx.harness.campaign.scan_run import (
 )
 from ptychonnx.harness.cli.console import one_line, print_lines, print_misfit, print_result, report_progress
 from ptychonnx.harness.cli.many_scans import process_folder, process_watched
-from ptychonnx.harness.cli.model_options import Omit, derive_options
+from ptychonnx.harness.cli.model_options import derive_options
 from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
 from ptychonnx.harness.cli.shared_options import READING, EstimateProbe, Probe, ServerUrl
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
@@ -59,8 +59,8 @@ def reconstruct(
         typer.Argument(
             metavar="[ARTIFACT] SCAN...",
             parser=artifact_path,
-            help="ONNX artifact or zoo:NAME, left out with --server and for the general network of the zoo; and scan "
-            "files (docs/reference/formats.md).",
+            help="ONNX artifact or zoo:NAME, left out with --server, with --iterations, and for the general network of "
+            "the zoo; and scan files (docs/reference/formats.md).",
             show_default=False,
         ),
     ],
@@ -99,14 +99,14 @@ def reconstruct(
     inference: InferenceOptions,
     stitching: ReconstructOptions,
     positions: PositionOptions,
-    iterations: Annotated[IterationOptions, Omit("iterations")],
+    iterations: IterationOptions,
     connection: ServerOptions,
     reading: ReadOptions,
     division: DivisionOptions,
 ) -> None:
     """Run every pattern of a scan through an artifact and **stitch** the patches into one object.
 
-    Without an artifact, the zoo's general network for patterns of this size is taken.
+    Without an artifact, the zoo's general network for patterns of this size is taken; with --iterations, none.
 
     Example: `ptychonnx reconstruct models/pinn_fno.onnx scan.cxi --out object.h5`
 
@@ -154,8 +154,9 @@ def reconstruct(
     if positions.positions_out is not None and run.positions is not None:
         write_positions(positions.positions_out, run.scan, run.positions)
     if picture is not None:
-        _draw(picture, run.network.contract.label, run.scan, run.result)
-    if networks.model is None:
+        label = iterations.algorithm.name if run.network is None else run.network.contract.label
+        _draw(picture, label, run.scan, run.result)
+    if networks.model is None and run.network is not None:
         print_lines(
             f"{scan.name}: reconstructed with zoo:{Path(run.network.name).stem}, the general network for "
             f"patterns of {run.scan.size} x {run.scan.size} pixels"
@@ -197,15 +198,19 @@ def _print_run(run: ScanRun) -> None:
     result, stitched = run.result, run.stitched
     rows, columns = result.stitched.shape
     files = one_line(" and ".join(map(str, run.files)))
-    print_lines(
-        f"{files}: {rows} x {columns} pixels from {result.patterns} patterns on "
-        f"{run.network.provider}, {1e3 * stitched.inference_seconds / result.patterns:.2f} ms per pattern, weighting "
-        f"{result.weighting}"
-    )
+    made = f"{files}: {rows} x {columns} pixels from {result.patterns} patterns"
+    if run.network is not None and stitched is not None:
+        print_lines(
+            f"{made} on {run.network.provider}, {1e3 * stitched.inference_seconds / result.patterns:.2f} ms per "
+            f"pattern, weighting {result.weighting}"
+        )
+    else:
+        print_lines(made)
     if run.positions is not None:
         print_lines(str(run.positions))
-    if run.refined is not None:
-        print_lines(f"{result.refinement}, {result.inference_seconds - stitched.inference_seconds:.1f} s")
+    if result.refinement:
+        seconds = result.inference_seconds - (stitched.inference_seconds if stitched is not None else 0)
+        print_lines(f"{result.refinement}, {seconds:.1f} s")
     if result.skipped:
         print_lines(result.skipped_text)
     if result.uncertainty is not None:

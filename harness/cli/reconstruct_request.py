@@ -62,8 +62,12 @@ class ReconstructRequest:
             raise InputError(
                 "--positions-out: positions stay as they are, expected --correct-positions with it"
             )
-        if iterations.refine_probe and not iterations.refine:
-            raise InputError("--refine-probe: there are no iterations, expected --refine K with it")
+        if iterations.refine_probe and not (iterations.refine or iterations.iterations):
+            raise InputError(
+                "--refine-probe: there are no iterations, expected --refine K or --iterations K with it"
+            )
+        if iterations.iterations:
+            self._check_without_network(options)
         if not self.scans or (self.artifact and self.server):
             count = len(self.scans) + (self.artifact is not None)
             either = "a scan, or an artifact (or --server URL) and a scan"
@@ -84,6 +88,33 @@ class ReconstructRequest:
             check_patches_file(self.patches)
         if options.positions.positions_out is not None:
             check_output(options.positions.positions_out)
+
+    def _check_without_network(self, options: RunOptions) -> None:
+        """Refuse what belongs to a network beside iterations that start from vacuum."""
+        stitching, division = options.stitching, self.division
+        if self.artifact is not None:
+            raise InputError(
+                f"{self.artifact}: --iterations start from vacuum, expected no artifact, or --refine instead"
+            )
+        for option, is_set in (
+            ("--server", self.server is not None),
+            ("--refine", bool(options.iterations.refine)),
+            ("--patches", self.patches is not None),
+            ("--correct-positions", options.positions.correct_positions is not None),
+            ("--uncertainty", options.uncertainty),
+            ("--fit-patterns", options.fit_patterns),
+            ("--shard", division.shard is not None),
+            ("--executor", division.executor is not None and not self.many),
+            ("--weighting", stitching.weighting is not None),
+            ("--placement", stitching.placement is not None),
+            ("--synchronise", stitching.synchronise is not None),
+            ("--skip-invalid", stitching.skip_invalid),
+        ):
+            if is_set:
+                raise InputError(
+                    f"{option}: belongs to a network, and --iterations start from vacuum without one: expected one of "
+                    "them"
+                )
 
     def _contradictions(self, options: RunOptions) -> Iterator[str]:
         if self.division.shard or (self.division.executor and not self.many):

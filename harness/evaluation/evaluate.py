@@ -14,8 +14,8 @@ from ptychonnx.harness.evaluation.methods import IterativeMethod, Method
 from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.plan import EvaluationPlan, plan_evaluation
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult, ScanSummary
-from ptychonnx.harness.iterative.iteration_options import Epochs
-from ptychonnx.harness.iterative.rpie import MOMENTUM
+from ptychonnx.harness.iterative.algorithm import MOMENTUM, Algorithm
+from ptychonnx.harness.iterative.iterations import Epochs
 from ptychonnx.harness.metrics.comparison import Comparison
 from ptychonnx.harness.metrics.region import RegionRule
 from ptychonnx.runtime.contract import Placement
@@ -45,7 +45,7 @@ def evaluate(
     skip_invalid: bool = False,
     strict: bool = False,
     batch: int | Literal["auto"] | None = DEFAULT_BATCH,
-    iterations: int = 0,
+    iterations: Epochs = 0,
     refine: Epochs = 0,
     alpha: float | None = None,
     momentum: float = MOMENTUM,
@@ -86,12 +86,12 @@ def evaluate(
         Patterns in one run of a network. If ``auto`` or None, each artifact gets the batch that is fastest in trials on
         the first scan (`ptychonnx.runtime.inference.tuning.tuned`).
     iterations
-        Epochs of an iterative reconstruction from vacuum, which has a row of its own; 0 for none.
+        Epochs of an iterative reconstruction from vacuum, which has a row of its own; 0 for none, ``auto`` until the
+        misfit hardly falls.
     refine
-        Epochs of an iterative reconstruction from the object of each network, with a row for each; 0 for none,
-        ``auto`` until the misfit hardly falls.
+        The same from the object of each network, with a row for each.
     alpha, momentum
-        Regularisation and momentum of both, see `ptychonnx.harness.iterative.rpie.iterate`.
+        Regularisation and momentum of both, see `ptychonnx.harness.iterative.algorithm.Algorithm`.
     references
         For each scan, a file with the object to compare with, or None for the reference in the scan.
     objects
@@ -152,8 +152,7 @@ def evaluate(
         stitching=stitching,
         iterations=iterations,
         refine=refine,
-        alpha=alpha,
-        momentum=momentum,
+        algorithm=Algorithm(alpha, momentum),
         objects=objects,
     )
     if strict:

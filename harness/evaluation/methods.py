@@ -10,9 +10,9 @@ import numpy as np
 
 from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult
-from ptychonnx.harness.iterative.iteration_options import Epochs
-from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, refine
-from ptychonnx.harness.iterative.rpie import MOMENTUM, algorithm
+from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.iterations import MOST_EPOCHS, Epochs
+from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -78,23 +78,22 @@ class IterativeMethod:
 
     Attributes
     ----------
-    epochs, alpha, momentum
+    epochs, algorithm
         See `ptychonnx.harness.iterative.refinement.refine`.
     start
         Method whose object the iterations start from; vacuum if None.
     """
 
     epochs: Epochs
-    alpha: float | None = None
-    momentum: float = MOMENTUM
+    algorithm: Algorithm
     start: NetworkMethod | None = None
 
     @property
     def label(self) -> str:
         """Label of the row, such as ``pinn_fno + mPIE 5``."""
         if self.start is None:
-            return f"iterative ({algorithm(self.momentum)} {self.epochs})"
-        return f"{self.start.label} + {algorithm(self.momentum)} {self.epochs}"
+            return f"iterative ({self.algorithm.name} {self.epochs})"
+        return f"{self.start.label} + {self.algorithm.name} {self.epochs}"
 
     @property
     def contract(self) -> Contract | None:
@@ -108,7 +107,7 @@ class IterativeMethod:
         epochs = MOST_EPOCHS if self.epochs == "auto" else self.epochs
         progress.stage(f"Evaluating {self.label}", epochs, "epochs")
         start = None if self.start is None else earlier[self.start.label]
-        return refine(scan, start, self.epochs, progress, alpha=self.alpha, momentum=self.momentum)
+        return refine(scan, start, self.epochs, self.algorithm, progress)
 
     def row(self, results: dict[str, ScanResult]) -> EvaluationRow:
         """Row without contract and parity."""
@@ -121,7 +120,7 @@ class IterativeMethod:
             results,
             kind="iterations",
             facts={
-                "algorithm": algorithm(self.momentum),
+                "algorithm": self.algorithm.name,
                 "epochs": str(self.epochs),
                 "start": "vacuum" if network is None else f"the object of {network.name}",
             },

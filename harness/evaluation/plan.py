@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, NetworkMethod
 from ptychonnx.harness.evaluation.object_method import open_object
-from ptychonnx.harness.iterative.iteration_options import Epochs
-from ptychonnx.harness.iterative.rpie import MOMENTUM, check_iterative
+from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.iterations import Epochs, check_iterative
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
@@ -41,10 +41,9 @@ def plan_evaluation(
     provider: str = "auto",
     batch: int | None = DEFAULT_BATCH,
     stitching: ReconstructOptions | None = None,
-    iterations: int = 0,
+    iterations: Epochs = 0,
     refine: Epochs = 0,
-    alpha: float | None = None,
-    momentum: float = MOMENTUM,
+    algorithm: Algorithm | None = None,
     objects: Mapping[str, StrPath] | None = None,
 ) -> EvaluationPlan:
     """Open everything that an evaluation needs and check it; parameters as in `evaluate`.
@@ -65,7 +64,7 @@ def plan_evaluation(
         raise InputError(
             f"evaluate: got objects and {len(scans)} scans, expected the one that they belong to"
         )
-    stitching = stitching or ReconstructOptions()
+    stitching, algorithm = stitching or ReconstructOptions(), algorithm or Algorithm()
     networks: list[Predictor] = [
         Session(artifact, provider) if isinstance(artifact, str | os.PathLike) else artifact
         for artifact in artifacts
@@ -76,7 +75,7 @@ def plan_evaluation(
     for scan in opened:
         check_whole(scan.positions, scan.size, None, f"{scan.name}: evaluate takes the whole object")
         if iterations or refine:
-            check_iterative(scan, alpha, momentum)
+            check_iterative(scan)
         for network in networks:
             network.check_scan(scan)
             chosen = stitching.resolved(network.contract)
@@ -93,9 +92,9 @@ def plan_evaluation(
         method = NetworkMethod(label, network, size, batch is None, stitching)
         methods.append(method)
         if refine:
-            methods.append(IterativeMethod(refine, alpha, momentum, method))
+            methods.append(IterativeMethod(refine, algorithm, method))
     if iterations:
-        methods.append(IterativeMethod(iterations, alpha, momentum))
+        methods.append(IterativeMethod(iterations, algorithm))
     taken = {method.label for method in methods}
     for label, path in objects.items():
         if label in taken:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ptychonnx.harness.iterative.rpie import MOMENTUM
+from ptychonnx.harness.iterative.algorithm import MOMENTUM, Algorithm
+from ptychonnx.harness.iterative.iterations import Epochs
 
-__all__ = ["Epochs", "IterationOptions"]
-
-Epochs = int | Literal["auto"]
+__all__ = ["IterationOptions"]
 
 
 def _epochs(value: Any) -> Epochs:
@@ -30,11 +29,10 @@ class IterationOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Iterations (mPIE)")
 
-    iterations: int = Field(
+    iterations: Annotated[Epochs, BeforeValidator(_epochs)] = Field(
         default=0,
-        ge=0,
-        description="Add a row with K epochs that start from vacuum",
-        json_schema_extra={"metavar": "K"},
+        description="Epochs from vacuum, without a network; auto ends them by the misfit",
+        json_schema_extra={"metavar": "K|auto"},
     )
     refine: Annotated[Epochs, BeforeValidator(_epochs)] = Field(
         default=0,
@@ -56,3 +54,8 @@ class IterationOptions(BaseModel):
         description="Momentum of the object; 0 is rPIE",
         json_schema_extra={"metavar": "M"},
     )
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """What an epoch does."""
+        return Algorithm(self.alpha, self.momentum, refine_probe=self.refine_probe)

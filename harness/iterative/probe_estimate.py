@@ -14,7 +14,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.harness.iterative.rpie import iterate
+from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.iterations import iterate
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, SCATTERED_DOUBTFUL, forward_misfit
@@ -24,8 +25,11 @@ __all__ = ["with_estimated_probe"]
 
 # Radius over N to which defocus alone spreads the beam; both signs are tried.
 _BLURS = (0.0, 0.06, 0.12, 0.18, 0.25, 0.33)
+# Trials are ePIE: cautious steps, since the start is far from the truth.
 _TRIAL_PATTERNS, _TRIAL_EPOCHS = 48, 4
-_PATTERNS, _EPOCHS, _ALPHA = 150, 30, 0.3
+_TRIAL = Algorithm(alpha=1.0, momentum=0.0, refine_probe=True)
+_PATTERNS, _EPOCHS = 150, 30
+_REFINEMENT = Algorithm(alpha=0.3, momentum=0.0, refine_probe=True)
 # Share of the power of the mean pattern within the aperture.
 _APERTURE = 0.9
 
@@ -46,11 +50,9 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT) -> tuple[Scan,
     progress.stage(f"Estimating the probe of {scan.name}", len(starts) * _TRIAL_EPOCHS + _EPOCHS, "epochs")
     best, smallest = starts[0], np.inf
     for number, start in enumerate(starts, start=1):
-        # ePIE: cautious steps, since the start is far from the truth. One that is too far may diverge.
+        # One that is too far may diverge.
         with suppress(VerificationError):
-            run = iterate(
-                replace(trial, probe=start), _TRIAL_EPOCHS, refine_probe=True, alpha=1.0, momentum=0
-            )
+            run = iterate(replace(trial, probe=start), _TRIAL_EPOCHS, algorithm=_TRIAL)
             if run.misfit[-1] < smallest:
                 best, smallest = run.probe, run.misfit[-1]
         progress.update(number * _TRIAL_EPOCHS)
@@ -58,9 +60,7 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT) -> tuple[Scan,
         run = iterate(
             replace(part, probe=best),
             _EPOCHS,
-            refine_probe=True,
-            alpha=_ALPHA,
-            momentum=0,
+            algorithm=_REFINEMENT,
             watch=lambda epoch, image: progress.update(len(starts) * _TRIAL_EPOCHS + epoch),
         )
     except VerificationError as error:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.iterations import MOST_EPOCHS, has_settled, iterate, vacuum
 from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
-from ptychonnx.harness.iterative.rpie import WindowUpdates, iterate, vacuum
+from ptychonnx.harness.iterative.window_updates import WindowUpdates
 from ptychonnx.harness.simulate.family import FamilyConfig, simulate_member
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.reconstruction.stitching import Stitched
@@ -77,7 +79,7 @@ def error(found: Stitched, scan: Scan) -> float:
 
 def test_the_known_object_comes_back_from_vacuum():
     scan = known_scan()
-    done = iterate(scan, 25, step=1.7)
+    done = iterate(scan, 25, algorithm=Algorithm(step=1.7))
     assert error(vacuum(scan), scan) > 0.2
     assert error(done.stitched, scan) < 0.03
     assert done.misfit[-1] < 0.1 * done.misfit[0]
@@ -85,12 +87,12 @@ def test_the_known_object_comes_back_from_vacuum():
 
 def test_no_mirror_image_and_no_other_place_of_the_direct_beam_explains_the_patterns():
     scan = known_scan()
-    right = iterate(scan, 15, alpha=1).misfit[-1]
+    right = iterate(scan, 15, algorithm=Algorithm(alpha=1)).misfit[-1]
     turned = replace(scan, positions=scan.positions[:, ::-1].copy())
     mirrored = replace(scan, diffraction=scan.diffraction[:, ::-1].copy())
     cornered = replace(scan, diffraction=np.fft.fftshift(scan.diffraction, axes=(1, 2)))
     for wrong in (turned, mirrored, cornered):
-        assert iterate(wrong, 15, alpha=1).misfit[-1] > 3 * right
+        assert iterate(wrong, 15, algorithm=Algorithm(alpha=1)).misfit[-1] > 3 * right
 
 
 @pytest.mark.parametrize("modes", [1, 2])
@@ -149,7 +151,7 @@ def test_a_probe_that_is_wrong_is_refined_only_if_that_is_asked_for():
     assert scan.probe is not None
     row, column = np.mgrid[:SIZE, :SIZE] - SIZE // 2
     wrong = replace(scan, probe=(scan.probe * np.exp(0.02j * (row**2 - column**2))).astype(np.complex64))
-    held, refined = iterate(wrong, 10), iterate(wrong, 10, refine_probe=True)
+    held, refined = iterate(wrong, 10), iterate(wrong, 10, algorithm=Algorithm(refine_probe=True))
     np.testing.assert_allclose(held.probe, wrong.probe, rtol=1e-5)
     assert refined.misfit[-1] < 0.6 * held.misfit[-1]
     patches = cut_windows(refined.stitched.object, wrong.positions, SIZE, refined.stitched.origin)
@@ -164,7 +166,7 @@ def test_a_probe_that_is_wrong_is_refined_only_if_that_is_asked_for():
 def test_one_epoch_is_rpie_written_out(alpha: float, fraction: float):
     scan = known_scan(fraction, modes=2)
     assert scan.probe is not None
-    done = iterate(scan, 1, step=0.7, alpha=alpha, seed=4)
+    done = iterate(scan, 1, seed=4, algorithm=Algorithm(step=0.7, alpha=alpha))
     canvas = np.ones(done.stitched.object.shape, dtype=np.complex128)
     # All windows lie the same fraction of a pixel off the grid.
     ramp = np.exp(-2j * np.pi * fraction * (np.fft.fftfreq(SIZE)[:, None] + 2 * np.fft.fftfreq(SIZE)))
@@ -223,7 +225,7 @@ def test_epie_of_cdtools_finds_the_same_object():
     for _ in range(2):
         descent.data_loader = [dataset[[int(index)]] for index in rng.permutation(len(scan))]
         descent.run_epoch(calculation_width=1)
-    done = iterate(scan, 2, alpha=1, momentum=0, seed=4)
+    done = iterate(scan, 2, seed=4, algorithm=Algorithm(alpha=1, momentum=0))
     with torch.no_grad():
         np.testing.assert_allclose(done.stitched.object, model.obj.numpy(), atol=1e-3)
     assert np.abs(done.stitched.object - 1).max() > 0.1
@@ -233,7 +235,7 @@ def test_momentum_is_mpie_written_out():
     """An epoch of rPIE, three with momentum before each half, and one of ePIE without."""
     scan, alpha, eta = known_scan(), 0.2, 0.6
     assert scan.probe is not None
-    done = iterate(scan, 5, alpha=alpha, momentum=eta, seed=4)
+    done = iterate(scan, 5, seed=4, algorithm=Algorithm(alpha=alpha, momentum=eta))
     canvas = np.ones(done.stitched.object.shape, dtype=np.complex128)
     probe = scan.probe[0].astype(np.complex128)
     light = np.abs(probe) ** 2
@@ -254,12 +256,14 @@ def test_momentum_is_mpie_written_out():
             corrected = np.fft.ifft2(wave / np.abs(wave) * measured, norm="ortho")
             window += probe.conj() * (corrected - window * probe) / denominator
     np.testing.assert_allclose(done.stitched.object, canvas, atol=2e-3)
-    assert error(done.stitched, scan) < 0.7 * error(iterate(scan, 5, alpha=alpha, momentum=0).stitched, scan)
+    assert error(done.stitched, scan) < 0.7 * error(
+        iterate(scan, 5, algorithm=Algorithm(alpha=alpha, momentum=0)).stitched, scan
+    )
 
 
 def test_momentum_halves_the_epochs():
     scan = known_scan()
-    with_momentum, without = iterate(scan, 10), iterate(scan, 20, momentum=0)
+    with_momentum, without = iterate(scan, 10), iterate(scan, 20, algorithm=Algorithm(momentum=0))
     assert error(with_momentum.stitched, scan) < error(without.stitched, scan)
     assert with_momentum.misfit[-1] < without.misfit[-1]
     assert "10 epochs of mPIE, alpha 0.32, momentum 0.8, step 1" in with_momentum.text
@@ -271,8 +275,8 @@ def test_few_photons_are_not_followed_into_their_noise():
     counts = np.random.default_rng(1).poisson(np.square(scan.diffraction.astype(np.float64)))
     noisy = replace(scan, diffraction=np.sqrt(counts).astype(np.float32))
     careful = error(iterate(noisy, 20).stitched, scan)
-    assert careful < 0.9 * error(iterate(noisy, 20, alpha=0.1).stitched, scan)
-    assert careful < 0.9 * error(iterate(noisy, 20, momentum=0).stitched, scan)
+    assert careful < 0.9 * error(iterate(noisy, 20, algorithm=Algorithm(alpha=0.1)).stitched, scan)
+    assert careful < 0.9 * error(iterate(noisy, 20, algorithm=Algorithm(momentum=0)).stitched, scan)
 
 
 @pytest.mark.parametrize(("photons", "alpha"), [(1e3, "1"), (1e6, "0.32"), (1e9, "0.1")])
@@ -282,9 +286,15 @@ def test_alpha_follows_the_photons(photons: float, alpha: str):
 
 def test_once_settled_only_the_last_epochs_follow():
     scan = known_scan()
-    done = iterate(scan, 40, settled=lambda misfits: len(misfits) == 8)
-    np.testing.assert_array_equal(done.stitched.object, iterate(scan, 10).stitched.object)
-    assert len(iterate(scan, 40, momentum=0, settled=lambda misfits: len(misfits) == 8).misfit) == 8
+    done = iterate(scan, "auto")
+    epochs = len(done.misfit)
+    assert 6 <= epochs < MOST_EPOCHS
+    assert has_settled(done.misfit[:-2])
+    assert not has_settled(done.misfit[:-3])
+    np.testing.assert_array_equal(done.stitched.object, iterate(scan, epochs).stitched.object)
+    without = iterate(scan, "auto", algorithm=Algorithm(momentum=0)).misfit
+    assert has_settled(without)
+    assert not has_settled(without[:-1])
 
 
 def test_the_same_seed_gives_the_same_object_and_another_one_another():
@@ -311,15 +321,15 @@ def test_what_cannot_be_iterated_on_is_refused():
     with pytest.raises(InputError, match="got 0 epochs"):
         iterate(scan, 0)
     with pytest.raises(InputError, match="step is 2"):
-        iterate(scan, 1, step=2.0)
+        iterate(scan, 1, algorithm=Algorithm(step=2.0))
     for alpha in (0.0, 1.5):
         with pytest.raises(InputError, match=f"alpha is {alpha:g}, expected more than 0 and at most 1"):
-            iterate(scan, 1, alpha=alpha)
+            iterate(scan, 1, algorithm=Algorithm(alpha=alpha))
     for momentum in (-0.1, 1.0):
         with pytest.raises(
             InputError, match=f"momentum is {momentum:g}, expected a value from 0 and less than 1"
         ):
-            iterate(scan, 1, momentum=momentum)
+            iterate(scan, 1, algorithm=Algorithm(momentum=momentum))
     small = Stitched(np.ones((20, 20), dtype=np.complex64), np.ones((20, 20)), vacuum(scan).origin)
     with pytest.raises(InputError, match="windows leave the object"):
         iterate(scan, 1, small)

@@ -12,9 +12,12 @@ import pytest
 
 import ptychonnx
 from ptychonnx.harness.evaluation.evaluate import evaluate
-from ptychonnx.harness.iterative.refinement import MOST_EPOCHS, has_settled, refine
+from ptychonnx.harness.iterative import iterations
+from ptychonnx.harness.iterative.iterations import MOST_EPOCHS, has_settled
+from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.harness.study.lines_study import plan_lines
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.progress import Callback, ProgressUpdate
@@ -155,7 +158,7 @@ def test_what_cannot_be_iterated_on_is_refused_before_anything_runs(run, blurred
         assert not out.exists()
     code, _, err = run("reconstruct", blurred, path, "--out", out / "object.h5", "--refine-probe")
     assert code == 2
-    assert "expected --refine K with it" in err
+    assert "expected --refine K or --iterations K with it" in err
 
 
 def test_a_study_passes_the_iterations_on(tmp_path):
@@ -174,3 +177,85 @@ def test_epochs_that_a_caller_ends_leave_the_object_so_far(blurred, few):
     assert seen == [1, 2]
     assert ended.refinement.startswith("2 epochs of mPIE")
     np.testing.assert_allclose(ended.object, ptychonnx.reconstruct(blurred, few, refine=2).object, atol=1e-4)
+
+
+def test_iterations_from_vacuum_need_no_network(run, few, scan_file, tmp_path):
+    out, picture = tmp_path / "object.h5", tmp_path / "object.png"
+    code, text, err = run(
+        "reconstruct", scan_file, "--iterations", 30, "--out", out, "--picture", picture, "--provider", "cpu"
+    )
+    assert code == 0, err
+    assert "30 epochs of mPIE" in text
+    assert "from vacuum" in text
+    assert "good, the object explains the patterns" in text
+    assert "ms per pattern" not in text
+    with h5py.File(out) as file:
+        assert file.attrs["contract"] == ""
+        assert "from vacuum" in file.attrs["refinement"]
+        image = file["object"][()]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    (row,) = evaluate([], [few], None, objects={"written": out}).rows
+    (result,) = row.results.values()
+    assert result.comparison.phase.mae < 0.05
+    alone = ptychonnx.reconstruct(None, few, iterations=30)
+    np.testing.assert_array_equal(alone.object, image)
+    assert alone.weighting == "none"
+    automatic = ptychonnx.reconstruct(None, few, iterations="auto")
+    assert 6 <= int(automatic.refinement.split()[0]) < MOST_EPOCHS
+    assert alone.misfit.value <= automatic.misfit.value < 0.1
+
+
+def test_many_scans_are_iterated_on_without_a_network(run, few, tmp_path):
+    paths = [tmp_path / "first.npz", tmp_path / "second.npz"]
+    for path in paths:
+        write_scan(path, few)
+    folder = tmp_path / "objects"
+    code, _, err = run("reconstruct", *paths, "--iterations", 10, "--out", folder)
+    assert code == 0, err
+    lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    assert {line["result"] for line in lines} == {"first.h5", "second.h5"}
+    assert {line["settings"]["network"] for line in lines} == {"none"}
+    assert {line["verdict"] for line in lines} == {"good"}
+    (record, _) = ptychonnx.reconstruct_scans(None, paths, tmp_path / "again", iterations=10)
+    assert record.error is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--refine", "3"),
+        ("--uncertainty",),
+        ("--fit-patterns",),
+        ("--weighting", "probe"),
+        ("--synchronise",),
+        ("--skip-invalid",),
+        ("--correct-positions", "free"),
+        ("--patches", "patches.h5"),
+        ("--server", "grpc://127.0.0.1:1/network"),
+        ("--executor", "local:1"),
+        ("--shard", "1/2"),
+    ],
+)
+def test_iterations_from_vacuum_refuse_what_belongs_to_a_network(run, scan_file, tmp_path, options):
+    out = tmp_path / "object.h5"
+    code, _, err = run("reconstruct", scan_file, "--iterations", 3, "--out", out, *options)
+    assert code == 2
+    assert f"{options[0]}: belongs to a network, and --iterations start from vacuum without one" in err
+    assert not out.exists()
+
+
+def test_iterations_from_vacuum_take_no_network(run, blurred, scan_file, few, tmp_path):
+    out = tmp_path / "object.h5"
+    code, _, err = run("reconstruct", blurred, scan_file, "--iterations", 3, "--out", out)
+    assert code == 2
+    assert "--iterations start from vacuum, expected no artifact, or --refine instead" in err
+    for extra in ({"refine": 1}, {}):
+        model = None if extra else blurred
+        with pytest.raises(InputError, match="iterations: start from vacuum"):
+            ptychonnx.reconstruct(model, few, iterations=3, **extra)
+
+
+def test_iterations_that_exceed_the_memory_are_refused(few, monkeypatch):
+    monkeypatch.setattr(iterations, "available_memory", lambda: 7 * len(few) * few.size**2)
+    with pytest.raises(InputError, match=r"keep all amplitudes in memory, .* expected at most half of"):
+        ptychonnx.reconstruct(None, few, iterations=1)

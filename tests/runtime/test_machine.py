@@ -1,4 +1,4 @@
-"""The cores that this process may use."""
+"""The cores and the memory that this process may use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from ptychonnx import zoo
 from ptychonnx.runtime.inference.onnxruntime_session import session_threads
-from ptychonnx.runtime.machine import available_cores
+from ptychonnx.runtime.machine import available_cores, available_memory
 
 
 def machine(folder: Path, limit: str, group: str = "0::/kubepods/pod7") -> Path:
@@ -41,6 +41,22 @@ def test_without_a_limit_the_scheduler_decides(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     assert available_cores(machine(tmp_path, limit)) == 8
     assert available_cores(tmp_path / "no such folder") == 8
+
+
+def test_a_control_group_limits_the_memory(tmp_path: Path) -> None:
+    whole = available_memory(tmp_path / "no such folder")
+    assert whole == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    folder = machine(tmp_path, "max 100000\n")
+    for limit, expected in (("1073741824\n", 2**30), ("max\n", whole), (f"{2 * whole}\n", whole)):
+        (folder / "sys/fs/cgroup/kubepods/pod7/memory.max").write_text(limit)
+        assert available_memory(folder) == expected
+
+
+def test_a_limit_of_the_process_is_a_limit_of_its_memory(tmp_path: Path) -> None:
+    code = "from ptychonnx.runtime.machine import available_memory; print(available_memory())"
+    limited = f"ulimit -v {8 * 2**20}; exec {sys.executable} -c '{code}'"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == min(8 * 2**30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def test_onnxruntime_chooses_where_all_cores_are_free(monkeypatch: pytest.MonkeyPatch) -> None:

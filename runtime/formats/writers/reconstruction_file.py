@@ -4,10 +4,10 @@ HDF5 and CXI are written block by block, whatever the size of the object; the ot
 
 HDF5
     `object` complex64 [rows, columns], `weight` float32, `origin_px` [2], the (row, column) of pixel [0, 0] in the
-    coordinates of the scan; attributes `scan`, `weighting`, `contract` and, if iterations followed the network,
-    `refinement`. If the pixel size is known, the file is also a ptychodus product: positions in metres, x = column,
-    y = row, of the geometric middle of a window; the probe [1, modes, N, N]; unknown parameters of the experiment are
-    0, as in ptychodus. `entry` plots amplitude, phase, misfit and, if it was asked for, uncertainty, see
+    coordinates of the scan; attributes `scan`, `weighting`, `contract` (empty without a network) and, if there were
+    iterations, `refinement`. If the pixel size is known, the file is also a ptychodus product: positions in metres,
+    x = column, y = row, of the geometric middle of a window; the probe [1, modes, N, N]; unknown parameters of the
+    experiment are 0, as in ptychodus. `entry` plots amplitude, phase, misfit and, if it was asked for, uncertainty, see
     `ptychonnx.runtime.formats.writers.nxdata`.
 CXI
     `entry_1/image_1` the probe, `entry_1/image_2` the object, `sample_1/geometry_1/translation` in metres, laid out as
@@ -76,9 +76,9 @@ class Product:
     scan
         Source of positions, probe, pixel size and wavelength.
     weighting, contract
-        Stitching weights, and the contract of the artifact as JSON.
+        Stitching weights, and the contract of the artifact as JSON; empty without a network.
     refinement
-        Description of the iterations after the network; empty if there were none.
+        Description of the iterations; empty if there were none.
     misfit
         How well the object explains the patterns, if that is known.
     uncertainty
@@ -143,9 +143,12 @@ def write_product(path: StrPath, product: Product) -> list[Path]:
 
 
 def write_reconstruction(
-    path: StrPath, reconstruction: Reconstruction, scan: Scan, contract: Contract
+    path: StrPath, reconstruction: Reconstruction, scan: Scan, contract: Contract | None
 ) -> list[Path]:
-    """Write the result of `reconstruct` in the format that the ending of `path` names, see `write_product`."""
+    """Write the result of `reconstruct` in the format that the ending of `path` names, see `write_product`.
+
+    `contract`: of the network; None if iterations started from vacuum.
+    """
     scan = scan.settled()
     if reconstruction.probe is not None:
         scan = replace(scan, probe=reconstruction.probe)
@@ -153,7 +156,7 @@ def write_reconstruction(
         reconstruction.stitched,
         scan,
         reconstruction.weighting,
-        contract.to_json(),
+        "" if contract is None else contract.to_json(),
         reconstruction.refinement,
         reconstruction.misfit,
         reconstruction.uncertainty,

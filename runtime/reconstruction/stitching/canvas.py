@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.machine import available_memory
 from ptychonnx.runtime.reconstruction.stitching.temporary_files import disk_errors
 
 __all__ = [
@@ -34,14 +35,12 @@ _CONTENT = "the tiles of the canvas"
 
 
 def canvas_memory() -> int:
-    """Default limit for sums in memory, in bytes: a quarter of the machine's memory.
+    """Default limit for sums in memory, in bytes: a quarter of the memory that this process may use.
 
     The object and its weight, computed from the sums at the end, take another two thirds of it.
     """
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return 2**31
+    memory = available_memory()
+    return 2**31 if memory is None else memory // 4
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ptychonnx.harness.campaign.manifest import ScanRecord
 from ptychonnx.harness.campaign.many_scans import reconstruct_scans as run_scans
 from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.runtime.contract import Placement, Weighting
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.paths import StrPath
@@ -36,12 +37,13 @@ def reconstruct(
     placement: Placement | None = None,
     synchronise: bool | None = None,
     refine: int | Literal["auto"] = 0,
+    iterations: int | Literal["auto"] = 0,
     canvas_memory: int | None = None,
     skip_invalid: bool = False,
     progress: Progress = SILENT,
     until: Callable[[Sequence[float]], bool] = lambda misfits: False,
 ) -> Reconstruction:
-    """Run every pattern of a scan through a network and stitch the patches into one object.
+    """Run every pattern of a scan through a network and stitch the patches into one object, or iterate from vacuum.
 
     Parameters
     ----------
@@ -68,6 +70,8 @@ def reconstruct(
     refine
         Epochs of iterative reconstruction (mPIE) that start from the object of the network; ``auto`` ends them when the
         misfit hardly falls. Needs the probe.
+    iterations
+        Epochs of iterative reconstruction from vacuum, without a network; ``auto`` as for `refine`. `model` is None.
     canvas_memory
         Bytes that the canvas may take; a larger one is kept in tiles on disk. A quarter of the machine's memory if
         None.
@@ -76,8 +80,8 @@ def reconstruct(
     progress
         Receives progress, see `ptychonnx.runtime.progress`.
     until
-        Called after each epoch of `refine` with the misfits so far; the epochs end if it returns True, and the object
-        so far is kept.
+        Called after each epoch of `refine` or `iterations` with the misfits so far; the epochs end if it returns True,
+        and the object so far is kept.
 
     Returns
     -------
@@ -117,9 +121,11 @@ def reconstruct(
         placement=placement,
         synchronise=synchronise,
         refine=refine,
+        iterations=iterations,
         canvas_memory=canvas_memory,
         skip_invalid=skip_invalid,
     )
+    _check_start(model, options)
     network = Path(model) if isinstance(model, str | os.PathLike) else model
     with Networks(network, options.inference) as networks:
         if isinstance(scan, str | os.PathLike):
@@ -129,7 +135,7 @@ def reconstruct(
 
 
 def reconstruct_scans(
-    model: Predictor | StrPath,
+    model: Predictor | StrPath | None,
     scans: Iterable[StrPath],
     folder: StrPath,
     *,
@@ -157,9 +163,9 @@ def reconstruct_scans(
     progress
         Receives the number of scans done.
     **options
-        `provider`, `batch`, `weighting`, `placement`, `synchronise`, `refine`, `canvas_memory` and `skip_invalid` of
-        `reconstruct`; and `strict`, which refuses scans that the network does not know and objects that do not explain
-        the patterns.
+        `provider`, `batch`, `weighting`, `placement`, `synchronise`, `refine`, `iterations`, `canvas_memory` and
+        `skip_invalid` of `reconstruct`; and `strict`, which refuses scans that the network does not know and objects
+        that do not explain the patterns.
 
     Returns
     -------
@@ -182,6 +188,7 @@ def reconstruct_scans(
     """
     with ExitStack() as stack:
         chosen = _run_options(**options)
+        _check_start(model, chosen)
         engine: Engine | None = None
         if isinstance(executor, str):
             engine = stack.enter_context(open_engine(executor, chosen.inference.provider))
@@ -194,11 +201,20 @@ def reconstruct_scans(
     return [outcome.record for outcome in outcomes]
 
 
+def _check_start(model: Predictor | StrPath | None, options: RunOptions) -> None:
+    iterations = options.iterations
+    if iterations.iterations and (model is not None or iterations.refine):
+        raise InputError(
+            "iterations: start from vacuum, expected no refine with them, and None for the model"
+        )
+
+
 def _run_options(
     *,
     provider: str = "auto",
     batch: int | Literal["auto"] = DEFAULT_BATCH,
     refine: int | Literal["auto"] = 0,
+    iterations: int | Literal["auto"] = 0,
     canvas_memory: int | None = None,
     **stitching: Any,
 ) -> RunOptions:
@@ -209,6 +225,6 @@ def _run_options(
             "canvas_memory": None if canvas_memory is None else canvas_memory / 1e9,
             **stitching,
         },
-        "iterations": {"refine": refine},
+        "iterations": {"refine": refine, "iterations": iterations},
     }
     return checked(RunOptions, values)

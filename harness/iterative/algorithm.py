@@ -1,0 +1,81 @@
+"""What iterations do in each epoch: rPIE with momentum (mPIE), and without in the last epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychonnx.runtime.errors import InputError
+
+__all__ = ["MOMENTUM", "Algorithm"]
+
+MOMENTUM = 0.8
+
+# A smaller alpha converges faster with many photons and amplifies noise with few (docs/results/iterative.md): 1 up to
+# this number of photons in a pattern, then their inverse fourth root, down to the smallest.
+_PHOTONS_OF_EPIE, _SMALLEST_ALPHA = 1e4, 0.1
+
+# With momentum: one epoch in so many is ePIE without, at most so many in all.
+_ONE_LAST_IN, _MOST_LAST = 5, 2
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Settings of the iterations.
+
+    Raises InputError if one is out of range.
+
+    Attributes
+    ----------
+    alpha
+        Regularisation in (0, 1]: the smaller, the larger the updates where the probe is faint. 1 is ePIE. If None,
+        ``(1e4 / photons) ** (1 / 4)`` for the mean photons of a pattern, at least 0.1 and at most 1.
+    momentum
+        eta of the object, in [0, 1). With momentum the last epoch of five to nine, and the last two of more, are ePIE
+        without. 0: rPIE.
+    step
+        beta, in (0, 2): 1 solves the brightest pixel of each pattern in one step.
+    refine_probe
+        Update the probe too, by the rule of ePIE with object and probe exchanged.
+    """
+
+    alpha: float | None = None
+    momentum: float = MOMENTUM
+    step: float = 1.0
+    refine_probe: bool = False
+
+    def __post_init__(self) -> None:
+        if self.alpha is not None and not 0 < self.alpha <= 1:
+            raise InputError(f"iterations: alpha is {self.alpha:g}, expected more than 0 and at most 1")
+        if not 0 <= self.momentum < 1:
+            raise InputError(
+                f"iterations: momentum is {self.momentum:g}, expected a value from 0 and less than 1"
+            )
+        if not 0 < self.step < 2:
+            raise InputError(f"iterations: step is {self.step:g}, expected a value between 0 and 2")
+
+    @property
+    def name(self) -> str:
+        """mPIE with momentum, rPIE without."""
+        return "mPIE" if self.momentum else "rPIE"
+
+    def alpha_for(self, photons: float) -> float:
+        """The regularisation for a mean number of photons in a pattern."""
+        if self.alpha is not None:
+            return self.alpha
+        return float(np.clip((_PHOTONS_OF_EPIE / max(photons, 1.0)) ** 0.25, _SMALLEST_ALPHA, 1.0))
+
+    def last_epochs(self, epochs: int | None = None) -> int:
+        """How many of a number of epochs are ePIE without momentum; of any large number if None."""
+        if not self.momentum:
+            return 0
+        return _MOST_LAST if epochs is None else min(epochs // _ONE_LAST_IN, _MOST_LAST)
+
+    def describe(self, epochs: int, alpha: float) -> str:
+        """The settings of finished iterations in words."""
+        return (
+            f"{epochs} epoch{'s' if epochs > 1 else ''} of {self.name}, alpha {alpha:.2g}, "
+            f"{f'momentum {self.momentum:g}, ' if self.momentum else ''}step {self.step:g}, probe "
+            f"{'refined' if self.refine_probe else 'held'}"
+        )

@@ -1,0 +1,216 @@
+"""Iterative reconstruction by mPIE or rPIE, from vacuum or from the object of a network.
+
+Momentum is that of mPIE (Maiden, Johnson and Li, Optica 4, 736, 2017), twice in each epoch but the first: with the
+object O_before of half an epoch ago,
+
+    V <- eta V + O - O_before,    O <- O + eta V
+
+The last epochs are ePIE without momentum, which averages the noise that large steps have left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.window_updates import WindowUpdates
+from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.machine import available_memory
+from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
+from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import window_corners
+
+__all__ = ["MOST_EPOCHS", "Epochs", "Iterations", "check_iterative", "has_settled", "iterate", "vacuum"]
+
+Epochs = int | Literal["auto"]
+
+# Of `auto`.
+MOST_EPOCHS = 100
+_LAST, _FALL = 3, 0.06
+
+# Patterns that are read at once.
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Iterations:
+    """Result of an iterative reconstruction.
+
+    Attributes
+    ----------
+    stitched
+        The object on the canvas of the start, with the weights of the start.
+    probe
+        complex64 [modes, N, N], refined or unchanged.
+    misfit
+        After each epoch ``sqrt(sum (A - measured)^2 / sum measured^2)`` over the valid pixels of all patterns, with the
+        amplitude A at the time the pattern was visited.
+    seconds
+        Time of each epoch; the first includes preparation.
+    text
+        Summary of the settings in words.
+    """
+
+    stitched: Stitched
+    probe: NDArray[np.complex64]
+    misfit: tuple[float, ...]
+    seconds: tuple[float, ...]
+    text: str
+
+
+def check_iterative(scan: Scan) -> None:
+    """Check what `iterate` needs before any work is done.
+
+    Raises InputError if the probe is unknown, or the amplitudes take more than half of the memory.
+    """
+    if scan.probe is None:
+        raise InputError(
+            f"{scan.name}: iterations need a probe and the scan has none: give one with --probe "
+            "(`ptychonnx reconstruct --estimate-probe` estimates one)"
+        )
+    size, memory = 4 * len(scan) * scan.size**2, available_memory()
+    if memory is not None and size > memory / 2:
+        raise InputError(
+            f"{scan.name}: iterations keep all amplitudes in memory, {size / 1e9:.3g} GB, expected at most half of "
+            f"the {memory / 1e9:.3g} GB here"
+        )
+
+
+def vacuum(scan: Scan) -> Stitched | StitchedTiles:
+    """An object of ones on the canvas of a scan, with the weights that stitched patches would have."""
+    stitcher = Stitcher(scan.positions, patch_weight("probe", scan.size, scan.probe))
+    patch = np.ones((1, scan.size, scan.size), dtype=np.complex64)
+    for position in scan.positions:
+        stitcher.add(patch, position[None])
+    return stitcher.result()
+
+
+def iterate(
+    scan: Scan,
+    epochs: Epochs,
+    start: Stitched | StitchedTiles | None = None,
+    algorithm: Algorithm | None = None,
+    *,
+    seed: int = 0,
+    watch: Callable[[int, Callable[[], NDArray[np.complex64]]], None] = lambda epoch, image: None,
+    until: Callable[[Sequence[float]], bool] = lambda misfits: False,
+) -> Iterations:
+    """Run epochs of mPIE, or of rPIE, on a scan, on the CPU.
+
+    Raises InputError if the scan has no probe, or the canvas is kept in tiles. Raises VerificationError if the
+    iterations diverge.
+
+    Parameters
+    ----------
+    scan
+        Scan with a probe that is scaled to the counts. Pixels outside the mask are ignored.
+    epochs
+        Number of times that each pattern is visited; ``auto``: until the misfit `has_settled`, then the last epochs of
+        the algorithm, at most `MOST_EPOCHS` in all.
+    start
+        Object to start from, such as that of a network; vacuum if None. Pixels that no patch covers start as vacuum.
+    algorithm
+        What an epoch does; mPIE if None.
+    seed
+        Seed of the order of the patterns, which changes from epoch to epoch.
+    watch
+        Called after each epoch with its number (from 1) and a function that returns the current object, complex64
+        [rows, columns]. Its time is not counted.
+    until
+        Called after each epoch with the misfits so far; the iterations end if it returns True.
+
+    Notes
+    -----
+    All amplitudes, float32 [n, N, N], are kept in memory.
+    """
+    check_iterative(scan)
+    if epochs != "auto" and epochs < 1:
+        raise InputError(f"iterations: got {epochs} epochs, expected at least one")
+    algorithm = algorithm or Algorithm()
+    scan = scan.settled()
+    began = time.perf_counter()
+    start = start or vacuum(scan)
+    first = np.where(start.covered, start.object, 1).astype(np.complex64)
+    assert scan.probe is not None
+    updates = WindowUpdates(
+        first,
+        scan.probe,
+        _shifted(scan),
+        np.fft.ifftshift(scan.valid_pixels),
+        window_corners(scan.positions, scan.size) - np.asarray(start.origin),
+        step=algorithm.step,
+        refine_probe=algorithm.refine_probe,
+    )
+    alpha = algorithm.alpha_for(updates.measured / len(scan))
+    random = np.random.default_rng(seed)
+    drift = _Momentum(updates.object)
+    misfit: list[float] = []
+    seconds: list[float] = []
+    end = MOST_EPOCHS if epochs == "auto" else epochs
+    while len(misfit) < end:
+        is_last = len(misfit) >= end - algorithm.last_epochs(end)
+        eta = 0.0 if is_last or not misfit else algorithm.momentum
+        error = _epoch(updates, random.permutation(len(scan)), 1.0 if is_last else alpha, drift, eta)
+        seconds.append(time.perf_counter() - began)
+        epoch = len(seconds)
+        if not np.isfinite(error):
+            raise VerificationError(
+                f"{scan.name}: the iterations diverged in epoch {epoch}, expected a probe that is scaled to the counts"
+            )
+        misfit.append(error)
+        watch(epoch, lambda: updates.object)
+        if until(misfit):
+            break
+        if epochs == "auto" and not is_last and has_settled(misfit):
+            end = min(end, epoch + algorithm.last_epochs())
+        began = time.perf_counter()
+    stitched = Stitched(updates.object, start.weight, start.origin)
+    text = algorithm.describe(len(misfit), alpha)
+    return Iterations(stitched, updates.probe, tuple(misfit), tuple(seconds), text)
+
+
+def has_settled(misfits: Sequence[float]) -> bool:
+    """Whether the last three epochs lowered the misfit by less than 6 % in all."""
+    return len(misfits) > _LAST and misfits[-1] > (1 - _FALL) * misfits[-1 - _LAST]
+
+
+def _shifted(scan: Scan) -> NDArray[np.float32]:
+    """The amplitudes with the direct beam in the corner, read in blocks so that they take their memory once."""
+    amplitudes = np.empty((len(scan), scan.size, scan.size), dtype=np.float32)
+    for first in range(0, len(scan), _AT_ONCE):
+        block = slice(first, first + _AT_ONCE)
+        amplitudes[block] = np.fft.ifftshift(scan.diffraction[block], axes=(1, 2))
+    return amplitudes
+
+
+def _epoch(
+    updates: WindowUpdates, order: NDArray[np.intp], alpha: float, drift: _Momentum, eta: float
+) -> float:
+    """Visit every pattern, with momentum before each half; return the misfit."""
+    squares = 0.0
+    for place, index in enumerate(order):
+        if place in (0, len(order) // 2):
+            drift.apply(eta)
+        squares += updates.visit(index, alpha)
+    return float(np.sqrt(squares / max(updates.measured, 1e-12)))
+
+
+class _Momentum:
+    """Momentum of an object: where its last moves lead."""
+
+    def __init__(self, image: NDArray[np.complex64]) -> None:
+        self._object, self._before = image, image.copy()
+        self._velocity = np.zeros_like(image)
+
+    def apply(self, eta: float) -> None:
+        """Move the object on, in place, by `eta` times its momentum."""
+        self._velocity *= eta
+        self._velocity += self._object - self._before
+        self._object += eta * self._velocity
+        self._before[:] = self._object
