@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.harness.evaluation.judge import summarise
 from ptychonnx.harness.evaluation.results import ScanSummary
-from ptychonnx.harness.iterative.algorithm import MOMENTUM, Algorithm
+from ptychonnx.harness.iterative.algorithm import Algorithm
 from ptychonnx.harness.iterative.iterations import iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.report.figure_style import COLOURS, DASHES, as_png, blank_figure
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--probe", type=Path, help="NPZ whose probe replaces that of the scan")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--alpha", type=float, help="1 is ePIE; default: from the photons")
-    parser.add_argument("--momentum", type=float, default=MOMENTUM, help="0 is rPIE")
+    parser.add_argument("--momentum", type=float, help="0 is rPIE; 0.8 by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)

@@ -111,7 +111,7 @@ class ChildProcess:
 
     def _reconstruct(self) -> int:
         scan, indexes = self._read()
-        refinement = self.options.iterations.refine
+        refinement = self.options.iterations.refine or 0
         epochs = 1 + (MOST_EPOCHS if refinement == "auto" else refinement)
         with Networks(self.model, self.options.inference) as networks:
             network, scan = self.options.prepared(scan, networks, say=print)

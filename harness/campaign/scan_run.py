@@ -9,7 +9,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
-from ptychonnx.harness.iterative.iterations import MOST_EPOCHS, Epochs, check_iterative
+from ptychonnx.harness.iterative.iterations import (
+    MOST_EPOCHS,
+    Epochs,
+    check_iterative,
+    obstacle_to_iterations,
+)
 from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
 from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.uncertainty.calibration import calibration_for, installed
@@ -61,6 +66,12 @@ class RunOptions(BaseModel):
         companion = self.reading.companion
         reading = self.reading.model_copy(update={"companion": companion and companion.absolute()})
         return self.model_copy(update={"reading": reading, "probe": self.probe and self.probe.absolute()})
+
+    def refined(self, default: Epochs) -> RunOptions:
+        """The same options with a number of epochs after the network, if none was chosen."""
+        if self.iterations.refine is not None:
+            return self
+        return self.model_copy(update={"iterations": self.iterations.model_copy(update={"refine": default})})
 
     def read(self, path: Path) -> Scan:
         """Read a scan; the power of its probe is estimated, if it is unknown."""
@@ -233,9 +244,8 @@ def reconstruct_scan(
         if iterations.refine:
             check_iterative(scan)
         run = _stitched(networks, network, scan, options, progress, warn, stitch)
-        if iterations.refine:
-            refined = _iterated(run.scan, run.result, iterations.refine, options, progress, until)
-            run = replace(run, result=refined)
+        if epochs := _refinement(networks, scan, options):
+            run = replace(run, result=_iterated(run.scan, run.result, epochs, options, progress, until))
     result = run.result
     if options.stitching.strict:
         is_wrong = result.misfit is not None and result.misfit.verdict == "wrong"
@@ -282,6 +292,20 @@ def _stitched(
     if symmetries:
         result = with_uncertainty(network, scan, result, symmetries, stitching, batch, progress)
     return ScanRun(scan, result, network, result, positions=correction)
+
+
+def _refinement(networks: Networks, scan: Scan, options: RunOptions) -> Epochs:
+    """Epochs that follow the network: as many as were asked for.
+
+    If the user chose neither their number nor the network, the object is wanted and not that of a certain network, and
+    the epochs that explain the patterns follow where they can.
+    """
+    if options.iterations.refine is not None:
+        return options.iterations.refine
+    if networks.model is not None or options.uncertainty or obstacle_to_iterations(scan):
+        return 0
+    is_whole = all(whole_shape(scan.positions, scan.size, options.stitching.canvas_bytes))
+    return "auto" if is_whole else 0
 
 
 def _iterated(

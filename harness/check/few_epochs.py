@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from ptychonnx.harness.check.finding import NO_PROBE
 from ptychonnx.harness.iterative.window_updates import WindowUpdates
@@ -23,7 +22,6 @@ __all__ = [
     "CandidateErrors",
     "errors_after_few_epochs",
     "independent_patterns",
-    "structured_part",
     "untestable",
 ]
 
@@ -31,9 +29,7 @@ __all__ = [
 _FEWEST = 9
 # Below these odds two candidates explain the patterns equally well.
 ODDS = 20.0
-_PATTERNS, _EPOCHS, _ALPHA = 64, 8, 0.3
-# Places that are tried for the part of the scan with the most structure.
-_PLACES = 5
+_EPOCHS, _ALPHA = 8, 0.3
 # Errors are uncertain by a part of themselves, since a few epochs do not end at the minimum.
 _UNCERTAIN = 0.02
 # The differences are not quite normal: larger odds would claim more than a part of one scan can show.
@@ -90,26 +86,6 @@ def independent_patterns(scan: Scan, part: NDArray[np.intp]) -> float:
     assert scan.probe is not None
     area = float(np.prod(np.ptp(scan.positions[part], axis=0) + 1))
     return float(np.clip(area / (np.pi / 4 * probe_diameter(scan.probe) ** 2), 2, len(part)))
-
-
-def structured_part(scan: Scan) -> NDArray[np.intp]:
-    """Neighbouring patterns where they differ most: of several places, the one with the most structure."""
-    count = min(_PATTERNS, len(scan))
-    tree = KDTree(scan.positions)
-    low, high = scan.positions.min(axis=0), scan.positions.max(axis=0)
-    best, structure = np.arange(count), -1.0
-    middle = (low + high) / 2
-    for place in range(_PLACES):
-        corner = np.array([place // 2 % 2, place % 2]) if place < _PLACES - 1 else 0.5
-        centre = middle + (corner - 0.5) * (high - low) / 2
-        part = np.sort(tree.query(centre, count)[1])
-        amplitudes = np.asarray(scan.diffraction[part], dtype=np.float64)
-        differs = float(amplitudes.var(axis=0).sum() / np.square(amplitudes).mean(axis=0).sum())
-        if differs > structure:
-            best, structure = part, differs
-        if count == len(scan):
-            break
-    return best
 
 
 def errors_after_few_epochs(

@@ -15,10 +15,10 @@ from ptychonnx.harness.check.few_epochs import (
     CandidateErrors,
     errors_after_few_epochs,
     independent_patterns,
-    structured_part,
     untestable,
 )
 from ptychonnx.harness.check.finding import Finding
+from ptychonnx.harness.iterative.scan_part import structured_part
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.orientation import ORIENTATIONS, orient_pattern

@@ -59,8 +59,8 @@ def reconstruct(
         typer.Argument(
             metavar="[ARTIFACT] SCAN...",
             parser=artifact_path,
-            help="ONNX artifact or zoo:NAME, left out with --server, with --iterations, and for the general network of "
-            "the zoo; and scan files (docs/reference/formats.md).",
+            help="ONNX artifact or zoo:NAME, unless --server or --iterations is given; and scan files "
+            "(docs/reference/formats.md).",
             show_default=False,
         ),
     ],
@@ -106,7 +106,7 @@ def reconstruct(
 ) -> None:
     """Run every pattern of a scan through an artifact and **stitch** the patches into one object.
 
-    Without an artifact, the zoo's general network for patterns of this size is taken; with --iterations, none.
+    Without an artifact, the zoo's general network for patterns of this size is taken.
 
     Example: `ptychonnx reconstruct models/pinn_fno.onnx scan.cxi --out object.h5`
 
@@ -143,6 +143,8 @@ def reconstruct(
             return
         stitch: Callable[..., Reconstruction] | None = None
         if engine is not None:
+            # Whoever divides a scan among workers has more of it than one process should iterate on unasked.
+            options = options.refined(0)
             stitch = LargeScan(scans[0], options, engine, out.parent, division.shards)
         elif patches is not None:
             stitch = partial(_keep_patches, patches, stitching)

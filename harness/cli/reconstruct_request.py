@@ -154,7 +154,7 @@ class ReconstructRequest:
                 yield f"{self.out}: is a part of an object, expected a name that ends in .h5"
             for option, is_set in (
                 ("--picture", self.picture is not None),
-                ("--refine", options.iterations.refine != 0),
+                ("--refine", bool(options.iterations.refine)),
             ):
                 if is_set:
                     yield f"{option}: takes the whole object, which has to be merged from its parts first"

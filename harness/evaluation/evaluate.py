@@ -14,7 +14,7 @@ from ptychonnx.harness.evaluation.methods import IterativeMethod, Method
 from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.plan import EvaluationPlan, plan_evaluation
 from ptychonnx.harness.evaluation.results import Evaluation, EvaluationRow, ScanResult, ScanSummary
-from ptychonnx.harness.iterative.algorithm import MOMENTUM, Algorithm
+from ptychonnx.harness.iterative.algorithm import Algorithm
 from ptychonnx.harness.iterative.iterations import Epochs
 from ptychonnx.harness.metrics.comparison import Comparison
 from ptychonnx.harness.metrics.region import RegionRule
@@ -46,9 +46,9 @@ def evaluate(
     strict: bool = False,
     batch: int | Literal["auto"] | None = DEFAULT_BATCH,
     iterations: Epochs = 0,
-    refine: Epochs = 0,
+    refine: Epochs | None = None,
     alpha: float | None = None,
-    momentum: float = MOMENTUM,
+    momentum: float | None = None,
     references: Sequence[StrPath | None] | None = None,
     objects: Mapping[str, StrPath] | None = None,
     region: RegionRule | None = None,
@@ -89,7 +89,7 @@ def evaluate(
         Epochs of an iterative reconstruction from vacuum, which has a row of its own; 0 for none, ``auto`` until the
         misfit hardly falls.
     refine
-        The same from the object of each network, with a row for each.
+        The same from the object of each network, with a row for each; none if None.
     alpha, momentum
         Regularisation and momentum of both, see `ptychonnx.harness.iterative.algorithm.Algorithm`.
     references

@@ -42,7 +42,7 @@ def plan_evaluation(
     batch: int | None = DEFAULT_BATCH,
     stitching: ReconstructOptions | None = None,
     iterations: Epochs = 0,
-    refine: Epochs = 0,
+    refine: Epochs | None = None,
     algorithm: Algorithm | None = None,
     objects: Mapping[str, StrPath] | None = None,
 ) -> EvaluationPlan:

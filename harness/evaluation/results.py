@@ -146,6 +146,12 @@ class ScanResult:
             else {
                 "value": self.misfit.value,
                 "scattered": self.misfit.scattered,
+                "held_out": None
+                if self.misfit.held_out is None
+                else {
+                    "value": self.misfit.held_out.misfit.value,
+                    "scattered": self.misfit.held_out.misfit.scattered,
+                },
                 "verdict": self.misfit.verdict,
             },
             "halves": None if self.halves is None else _agreement(self.halves),

@@ -8,9 +8,9 @@ import numpy as np
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["MOMENTUM", "Algorithm"]
+__all__ = ["Algorithm"]
 
-MOMENTUM = 0.8
+_MOMENTUM = 0.8
 
 # A smaller alpha converges faster with many photons and amplifies noise with few (docs/results/iterative.md): 1 up to
 # this number of photons in a pattern, then their inverse fourth root, down to the smallest.
@@ -32,8 +32,9 @@ class Algorithm:
         Regularisation in (0, 1]: the smaller, the larger the updates where the probe is faint. 1 is ePIE. If None,
         ``(1e4 / photons) ** (1 / 4)`` for the mean photons of a pattern, at least 0.1 and at most 1.
     momentum
-        eta of the object, in [0, 1). With momentum the last epoch of five to nine, and the last two of more, are ePIE
-        without. 0: rPIE.
+        Momentum of the object, in [0, 1). With momentum the last epoch of five to nine, and the last two of more, are
+        ePIE without. 0: rPIE. If None, 0.8 with a probe that is held, and 0 with one that is refined, which does not
+        follow an object with momentum.
     step
         beta, in (0, 2): 1 solves the brightest pixel of each pattern in one step.
     refine_probe
@@ -41,24 +42,29 @@ class Algorithm:
     """
 
     alpha: float | None = None
-    momentum: float = MOMENTUM
+    momentum: float | None = None
     step: float = 1.0
     refine_probe: bool = False
 
     def __post_init__(self) -> None:
         if self.alpha is not None and not 0 < self.alpha <= 1:
             raise InputError(f"iterations: alpha is {self.alpha:g}, expected more than 0 and at most 1")
-        if not 0 <= self.momentum < 1:
-            raise InputError(
-                f"iterations: momentum is {self.momentum:g}, expected a value from 0 and less than 1"
-            )
+        if not 0 <= self.eta < 1:
+            raise InputError(f"iterations: momentum is {self.eta:g}, expected a value from 0 and less than 1")
         if not 0 < self.step < 2:
             raise InputError(f"iterations: step is {self.step:g}, expected a value between 0 and 2")
 
     @property
+    def eta(self) -> float:
+        """The momentum, whether chosen or not."""
+        if self.momentum is not None:
+            return self.momentum
+        return 0.0 if self.refine_probe else _MOMENTUM
+
+    @property
     def name(self) -> str:
         """mPIE with momentum, rPIE without."""
-        return "mPIE" if self.momentum else "rPIE"
+        return "mPIE" if self.eta else "rPIE"
 
     def alpha_for(self, photons: float) -> float:
         """The regularisation for a mean number of photons in a pattern."""
@@ -68,7 +74,7 @@ class Algorithm:
 
     def last_epochs(self, epochs: int | None = None) -> int:
         """How many of a number of epochs are ePIE without momentum; of any large number if None."""
-        if not self.momentum:
+        if not self.eta:
             return 0
         return _MOST_LAST if epochs is None else min(epochs // _ONE_LAST_IN, _MOST_LAST)
 
@@ -76,6 +82,6 @@ class Algorithm:
         """The settings of finished iterations in words."""
         return (
             f"{epochs} epoch{'s' if epochs > 1 else ''} of {self.name}, alpha {alpha:.2g}, "
-            f"{f'momentum {self.momentum:g}, ' if self.momentum else ''}step {self.step:g}, probe "
+            f"{f'momentum {self.eta:g}, ' if self.eta else ''}step {self.step:g}, probe "
             f"{'refined' if self.refine_probe else 'held'}"
         )

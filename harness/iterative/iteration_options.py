@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ptychonnx.harness.iterative.algorithm import MOMENTUM, Algorithm
+from ptychonnx.harness.iterative.algorithm import Algorithm
 from ptychonnx.harness.iterative.iterations import Epochs
 
 __all__ = ["IterationOptions"]
 
 
-def _epochs(value: Any) -> Epochs:
-    if value == "auto":
-        return "auto"
+def _epochs(value: Any) -> Epochs | None:
+    if value in ("auto", None):
+        return value
     try:
         number = int(value)
     except (TypeError, ValueError):
@@ -31,12 +31,12 @@ class IterationOptions(BaseModel):
 
     iterations: Annotated[Epochs, BeforeValidator(_epochs)] = Field(
         default=0,
-        description="Epochs from vacuum, without a network; auto ends them by the misfit",
+        description="Epochs from vacuum, without a network",
         json_schema_extra={"metavar": "K|auto"},
     )
-    refine: Annotated[Epochs, BeforeValidator(_epochs)] = Field(
-        default=0,
-        description="Epochs from the object of each network; auto ends them by the misfit",
+    refine: Annotated[Epochs | None, BeforeValidator(_epochs)] = Field(
+        default=None,
+        description="Epochs from the object of each network. Default: 0, or auto if none is named",
         json_schema_extra={"metavar": "K|auto"},
     )
     refine_probe: bool = Field(default=False, description="Update the probe in these epochs too")
@@ -47,11 +47,11 @@ class IterationOptions(BaseModel):
         description="Smaller is faster and noisier; 1: ePIE. Default: by photons",
         json_schema_extra={"metavar": "A"},
     )
-    momentum: float = Field(
-        default=MOMENTUM,
+    momentum: float | None = Field(
+        default=None,
         ge=0,
         lt=1,
-        description="Momentum of the object; 0 is rPIE",
+        description="Of the object; 0: rPIE. Default: 0.8; 0 with --refine-probe",
         json_schema_extra={"metavar": "M"},
     )
 

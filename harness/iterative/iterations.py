@@ -26,13 +26,22 @@ from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, 
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
 
-__all__ = ["MOST_EPOCHS", "Epochs", "Iterations", "check_iterative", "has_settled", "iterate", "vacuum"]
+__all__ = [
+    "MOST_EPOCHS",
+    "Epochs",
+    "Iterations",
+    "check_iterative",
+    "has_settled",
+    "iterate",
+    "obstacle_to_iterations",
+    "vacuum",
+]
 
 Epochs = int | Literal["auto"]
 
 # Of `auto`.
 MOST_EPOCHS = 100
-_LAST, _FALL = 3, 0.06
+_LAST, _FALL = 8, 0.06
 
 # Patterns that are read at once.
 _AT_ONCE = 64
@@ -67,19 +76,26 @@ class Iterations:
 def check_iterative(scan: Scan) -> None:
     """Check what `iterate` needs before any work is done.
 
-    Raises InputError if the probe is unknown, or the amplitudes take more than half of the memory.
+    Raises InputError with the reason, see `obstacle_to_iterations`.
     """
+    if reason := obstacle_to_iterations(scan):
+        raise InputError(f"{scan.name}: {reason}")
+
+
+def obstacle_to_iterations(scan: Scan) -> str:
+    """Why a scan cannot be iterated on: no probe, or amplitudes that take more than half of the memory; else empty."""
     if scan.probe is None:
-        raise InputError(
-            f"{scan.name}: iterations need a probe and the scan has none: give one with --probe "
-            "(`ptychonnx reconstruct --estimate-probe` estimates one)"
+        return (
+            "iterations need a probe and the scan has none: give one with --probe (`ptychonnx reconstruct "
+            "--estimate-probe` estimates one)"
         )
     size, memory = 4 * len(scan) * scan.size**2, available_memory()
     if memory is not None and size > memory / 2:
-        raise InputError(
-            f"{scan.name}: iterations keep all amplitudes in memory, {size / 1e9:.3g} GB, expected at most half of "
-            f"the {memory / 1e9:.3g} GB here"
+        return (
+            f"iterations keep all amplitudes in memory, {size / 1e9:.3g} GB, expected at most half of the "
+            f"{memory / 1e9:.3g} GB here"
         )
+    return ""
 
 
 def vacuum(scan: Scan) -> Stitched | StitchedTiles:
@@ -155,7 +171,7 @@ def iterate(
     end = MOST_EPOCHS if epochs == "auto" else epochs
     while len(misfit) < end:
         is_last = len(misfit) >= end - algorithm.last_epochs(end)
-        eta = 0.0 if is_last or not misfit else algorithm.momentum
+        eta = 0.0 if is_last or not misfit else algorithm.eta
         error = _epoch(updates, random.permutation(len(scan)), 1.0 if is_last else alpha, drift, eta)
         seconds.append(time.perf_counter() - began)
         epoch = len(seconds)
@@ -176,7 +192,7 @@ def iterate(
 
 
 def has_settled(misfits: Sequence[float]) -> bool:
-    """Whether the last three epochs lowered the misfit by less than 6 % in all."""
+    """Whether the last eight epochs lowered the misfit by less than 6 % in all."""
     return len(misfits) > _LAST and misfits[-1] > (1 - _FALL) * misfits[-1 - _LAST]
 
 

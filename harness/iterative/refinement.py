@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.held_out import judge_by_held_out_patterns
 from ptychonnx.harness.iterative.iterations import Epochs, iterate, vacuum
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
-from ptychonnx.runtime.reconstruction.misfit import forward_misfit
+from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["refine"]
@@ -30,8 +31,11 @@ def refine(
 
     Parameters
     ----------
-    scan, epochs, algorithm, until
+    scan, algorithm, until
         See `ptychonnx.harness.iterative.iterations.iterate`.
+    epochs
+        Likewise; but ``auto`` runs none if the object of the reconstruction explains the patterns down to their noise,
+        which more epochs would follow.
     reconstruction
         Reconstruction of this scan to start from; vacuum if None.
     progress
@@ -41,10 +45,18 @@ def refine(
     -------
     Reconstruction
         `refinement` describes the iterations, `inference_seconds` includes their time, and `probe` holds the probe if
-        it was refined. Without a network nothing was stitched: weighting and placement are ``none``.
+        it was refined. Without a network nothing was stitched: weighting and placement are ``none``. Patterns that a
+        trial of the iterations did not see have a part in the verdict of the misfit, see
+        `ptychonnx.harness.iterative.held_out`.
     """
     algorithm = algorithm or Algorithm()
     origin = "vacuum" if reconstruction is None else "the object of the network"
+    if epochs == "auto" and reconstruction is not None and _leaves_noise_alone(reconstruction.misfit):
+        return replace(
+            reconstruction,
+            refinement=f"0 epochs of {algorithm.name}: the object of the network explains the patterns down to their "
+            "noise",
+        )
     start = reconstruction or Reconstruction(vacuum(scan), "none", len(scan), 0.0, 0.0, placement="none")
     iterations = iterate(
         scan,
@@ -64,5 +76,16 @@ def refine(
         refinement=f"{iterations.text}, from {origin}; relative misfit of the amplitudes {iterations.misfit[-1]:.2g}",
         probe=iterations.probe if algorithm.refine_probe else None,
         # The positions are the same; iterations have no patches of their own.
-        misfit=forward_misfit(explained, iterations.stitched, start.agreement),
+        misfit=forward_misfit(
+            explained,
+            iterations.stitched,
+            start.agreement,
+            judge_by_held_out_patterns(
+                scan, None if reconstruction is None else reconstruction.stitched, algorithm
+            ),
+        ),
     )
+
+
+def _leaves_noise_alone(misfit: Misfit | None) -> bool:
+    return misfit is not None and misfit.value == 0 and misfit.scattered == 0

@@ -15,6 +15,9 @@ pattern has, the smaller is the misfit of an object that is equally wrong. So th
 pixels to which an empty object sends less than half of the measured light: the misfit of the scattered light, whose
 thresholds are the same for all sizes of pattern.
 
+An object that was fitted to the patterns explains them more easily, so patterns that were held out have a part in the
+verdict.
+
 The misfit is no distance from the true object: pixels that the light hardly reaches do not count, and a probe that is
 wrong can be compensated by the object.
 """
@@ -40,6 +43,7 @@ __all__ = [
     "SCATTERED_DOUBTFUL",
     "SCATTERED_GOOD",
     "VERDICTS",
+    "HeldOut",
     "Misfit",
     "Verdict",
     "forward_misfit",
@@ -58,6 +62,9 @@ _DIRECT = 0.5
 
 # An object must explain this share of the square of the misfit that an empty one leaves.
 _SHARE = 0.5
+
+# Patterns that share less than this part of their light with others cannot be predicted from them.
+_SHARED = 0.3
 
 # Patterns that are predicted, evenly spread over the scan: enough for three digits.
 _MOST_PATTERNS = 1024
@@ -84,6 +91,8 @@ class Misfit:
         Their positions (row, column) in pixels: with `per_pattern` a map over the scan.
     agreement : NeighbourAgreement or None
         Whether the patches of neighbours agree, see `neighbour_agreement`; None for objects without patches.
+    held_out : HeldOut or None
+        Misfit of patterns to which the object was not fitted; None for objects that were fitted to none.
     """
 
     value: float
@@ -93,15 +102,19 @@ class Misfit:
     per_pattern: NDArray[np.float64]
     positions: NDArray[np.float64]
     agreement: NeighbourAgreement | None = None
+    held_out: HeldOut | None = None
 
     @property
     def verdict(self) -> Verdict:
         """``good`` up to `GOOD`, ``wrong`` above `DOUBTFUL`, ``doubtful`` between; one step worse if the object
         explains less than half of what an empty one leaves. The scattered light has thresholds of its own, and the
-        worse of the two counts. ``wrong`` too if neighbouring patches agree better with other positions, and
-        ``unknown`` instead of good if they have too little in common to tell.
+        worse of the two counts; so it does of all patterns and those that were held out. ``wrong`` too if neighbouring
+        patches agree better with other positions, and ``unknown`` instead of good if they have too little in common to
+        tell.
         """
         verdict = self._explained
+        if self.held_out is not None:
+            verdict = max(verdict, self.held_out.verdict, key=VERDICTS.index)
         if self.agreement is None:
             return verdict
         if self.agreement.better is not None:
@@ -118,38 +131,73 @@ class Misfit:
         return "good" if explains and self.scattered <= SCATTERED_GOOD else "doubtful"
 
     def __str__(self) -> str:
+        is_fitted = self.held_out is not None
         means = {
             "good": "the object explains the patterns",
-            "doubtful": "the object explains the patterns in part: compare with a few iterations (--refine)",
+            "doubtful": "the object explains the patterns in part: "
+            + ("check probe and positions (`ptychonnx check`)" if is_fitted else "iterate (--refine auto)"),
             "unknown": "cannot be judged",
             "wrong": "the object does not explain the patterns: do not use it",
         }
         worst = int(self.patterns[int(np.argmax(self.per_pattern))])
+        held_out = "" if self.held_out is None else f"; {self.held_out}"
         return (
-            f"forward misfit {self.value:.3f}, of the scattered light alone {self.scattered:.3f}: {self.verdict}, "
-            f"{self._with_reason(means[self.verdict])} (an empty object has {self.vacuum:.3f}; worst pattern "
-            f"{worst}: {self.per_pattern.max():.3f})"
+            f"forward misfit {self.value:.3f}, of the scattered light alone {self.scattered:.3f}{held_out}: "
+            f"{self.verdict}, {self._with_reason(means[self.verdict])} (an empty object has {self.vacuum:.3f}; worst "
+            f"pattern {worst}: {self.per_pattern.max():.3f})"
         )
 
     def _with_reason(self, meaning: str) -> str:
         """What a verdict means, and what the patches of neighbours have to do with it."""
+        if self.verdict == "unknown" and self.held_out is not None and self.held_out.verdict == "unknown":
+            return f"{meaning}: neighbouring patterns share too little light to predict each other"
         if self.agreement is None or not self.agreement.reason:
             return meaning
         if self.verdict == "unknown":
             return f"{meaning}: {self.agreement.reason}"
-        if self.verdict == "wrong" and self._explained != "wrong":
+        if self.verdict == "wrong" and self.agreement.better is not None and self._explained != "wrong":
             return f"do not use the object: {self.agreement.reason}"
         return f"{meaning}; {self.agreement.reason}"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Misfit of patterns to which an object was not fitted, see `ptychonnx.harness.iterative.held_out`.
+
+    Attributes
+    ----------
+    misfit : Misfit
+        Of these patterns alone.
+    shared : float
+        Share of their light that falls where the patterns to which the object was fitted have as much.
+    """
+
+    misfit: Misfit
+    shared: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of the misfit; ``unknown`` instead of wrong if too little light is shared to predict these patterns."""
+        verdict = self.misfit.verdict
+        return "unknown" if verdict == "wrong" and self.shared < _SHARED else verdict
+
+    def __str__(self) -> str:
+        return f"of patterns that a trial did not see {self.misfit.value:.3f} and {self.misfit.scattered:.3f}"
 
 
 # Objects and probes in units of other programs may exceed single precision, which makes the misfit infinite.
 @np.errstate(over="ignore")
 def forward_misfit(
-    scan: Scan, stitched: Stitched | StitchedTiles, agreement: NeighbourAgreement | None = None
+    scan: Scan,
+    stitched: Stitched | StitchedTiles,
+    agreement: NeighbourAgreement | None = None,
+    held_out: HeldOut | None = None,
 ) -> Misfit | None:
     """Misfit of an object to the patterns of a scan; None without a probe, or for an object that is kept in tiles.
 
     Patterns that have not been read yet are read; of more than 1,024 patterns, 1,024 are compared, evenly spread.
+
+    `agreement`, `held_out`: attributes of the `Misfit`.
     """
     if scan.probe is None or not isinstance(stitched, Stitched):
         return None
@@ -190,7 +238,7 @@ def forward_misfit(
             (significant, light[dark].sum()),
         )
     )
-    return Misfit(value, vacuum, scattered, index, per_pattern, scan.positions[index], agreement)
+    return Misfit(value, vacuum, scattered, index, per_pattern, scan.positions[index], agreement, held_out)
 
 
 def _beyond_noise(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:

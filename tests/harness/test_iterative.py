@@ -68,6 +68,13 @@ def on_canvas(scan: Scan, image: np.ndarray | None = None) -> Stitched:
     return replace(start, object=canvas)
 
 
+def noisy_scan(photons: float) -> Scan:
+    """The known scan with counting noise."""
+    scan = known_scan(photons=photons)
+    counts = np.random.default_rng(1).poisson(np.square(scan.diffraction.astype(np.float64)))
+    return replace(scan, diffraction=np.sqrt(counts).astype(np.float32))
+
+
 def error(found: Stitched, scan: Scan) -> float:
     """Complex root mean square error over that of the reference, after one global phase, where light fell."""
     truth = on_canvas(scan).object
@@ -271,9 +278,7 @@ def test_momentum_halves_the_epochs():
 
 
 def test_few_photons_are_not_followed_into_their_noise():
-    scan = known_scan(photons=1e4)
-    counts = np.random.default_rng(1).poisson(np.square(scan.diffraction.astype(np.float64)))
-    noisy = replace(scan, diffraction=np.sqrt(counts).astype(np.float32))
+    scan, noisy = known_scan(photons=1e4), noisy_scan(photons=1e4)
     careful = error(iterate(noisy, 20).stitched, scan)
     assert careful < 0.9 * error(iterate(noisy, 20, algorithm=Algorithm(alpha=0.1)).stitched, scan)
     assert careful < 0.9 * error(iterate(noisy, 20, algorithm=Algorithm(momentum=0)).stitched, scan)
@@ -284,15 +289,27 @@ def test_alpha_follows_the_photons(photons: float, alpha: str):
     assert f"alpha {alpha}," in iterate(known_scan(photons=photons), 1).text
 
 
+def test_a_probe_is_refined_without_momentum():
+    """With it, object and probe chase each other."""
+    scan = replace(known_scan(), probe=0.8 * known_scan().probe)
+    refined = iterate(scan, 40, algorithm=Algorithm(refine_probe=True))
+    assert "rPIE" in refined.text
+    assert "momentum" not in refined.text
+    assert refined.misfit[-1] < 0.03
+    assert "mPIE" in iterate(scan, 1, algorithm=Algorithm(momentum=0.5, refine_probe=True)).text
+
+
 def test_once_settled_only_the_last_epochs_follow():
     scan = known_scan()
     done = iterate(scan, "auto")
     epochs = len(done.misfit)
-    assert 6 <= epochs < MOST_EPOCHS
+    assert 11 <= epochs < MOST_EPOCHS
     assert has_settled(done.misfit[:-2])
     assert not has_settled(done.misfit[:-3])
     np.testing.assert_array_equal(done.stitched.object, iterate(scan, epochs).stitched.object)
-    without = iterate(scan, "auto", algorithm=Algorithm(momentum=0)).misfit
+    # Noise settles where rPIE alone would go on.
+    without = iterate(noisy_scan(photons=1e4), "auto", algorithm=Algorithm(momentum=0)).misfit
+    assert len(without) < MOST_EPOCHS
     assert has_settled(without)
     assert not has_settled(without[:-1])
 

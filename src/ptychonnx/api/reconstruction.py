@@ -36,7 +36,7 @@ def reconstruct(
     weighting: Weighting | None = None,
     placement: Placement | None = None,
     synchronise: bool | None = None,
-    refine: int | Literal["auto"] = 0,
+    refine: int | Literal["auto"] | None = None,
     iterations: int | Literal["auto"] = 0,
     canvas_memory: int | None = None,
     skip_invalid: bool = False,
@@ -69,7 +69,8 @@ def reconstruct(
         Rotate the patches to a common global phase before they are merged; the artifact's own choice if None.
     refine
         Epochs of iterative reconstruction (mPIE) that start from the object of the network; ``auto`` ends them when the
-        misfit hardly falls. Needs the probe.
+        misfit hardly falls. Needs the probe. If None: ``auto`` if `model` is None, the scan has a probe, and object and
+        patterns fit into memory; 0 otherwise.
     iterations
         Epochs of iterative reconstruction from vacuum, without a network; ``auto`` as for `refine`. `model` is None.
     canvas_memory
@@ -213,7 +214,7 @@ def _run_options(
     *,
     provider: str = "auto",
     batch: int | Literal["auto"] = DEFAULT_BATCH,
-    refine: int | Literal["auto"] = 0,
+    refine: int | Literal["auto"] | None = None,
     iterations: int | Literal["auto"] = 0,
     canvas_memory: int | None = None,
     **stitching: Any,
