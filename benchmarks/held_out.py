@@ -1,6 +1,6 @@
 """Do iterations reveal a wrong scan? The verdict on their object, with and without patterns that were held out.
 
-    python -m benchmarks.held_out --out benchmarks/results/held_out.json
+    python -m benchmarks.held_out --out docs/results/held_out.json
 
 Simulated scans in several beams are read rightly, and with one fault each: positions with exchanged or reversed axes,
 steps that are too long, positions at random or of other patterns, turned patterns, a direct beam that is off by a

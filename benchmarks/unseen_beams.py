@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from benchmarks.regimes import SETTINGS
 from ptychonnx.harness.evaluation.judge import summarise
-from ptychonnx.harness.iterative.iterations import iterate, vacuum
+from ptychonnx.harness.iterative.iterations import Epochs, iterate, vacuum
+from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.simulate.family import FamilyConfig, draw_parameters, simulate_member
 from ptychonnx.harness.simulate.measurement import measure
@@ -106,18 +107,20 @@ def quality(image: NDArray[np.complex64], scan: Scan, made: Reconstruction) -> R
     }
 
 
-def network_methods(name: str, session: Session, scan: Scan, epochs: int) -> Row:
+def network_methods(name: str, session: Session, scan: Scan, epochs: Epochs) -> Row:
     """Quality and seconds of a network on a scan, alone and as the start of some epochs of mPIE."""
     started = time.perf_counter()
     made = reconstruct(session, scan)
     seconds = time.perf_counter() - started
-    refined = iterate(scan, epochs, made.stitched)
+    refined = refine(scan, made, epochs)
+    more = refined.inference_seconds - made.inference_seconds
     misfit = None if made.misfit is None else made.misfit.value
     return {
         name: {**quality(made.stitched.object, scan, made), "seconds": round(seconds, 2), "misfit": misfit},
         f"{name}, then {epochs} of mPIE": {
             **quality(refined.stitched.object, scan, made),
-            "seconds": round(seconds + sum(refined.seconds), 2),
+            "seconds": round(seconds + more, 2),
+            "epochs": int(refined.refinement.split()[0]),
         },
     }
 
@@ -141,7 +144,12 @@ def main() -> None:
         metavar=("ALGORITHM", "EPOCHS"),
         help="iterations from vacuum; default: mPIE 30",
     )
-    parser.add_argument("--refinement", type=int, default=REFINEMENT, help="epochs of mPIE after a network")
+    parser.add_argument(
+        "--refinement",
+        type=lambda text: "auto" if text == "auto" else int(text),
+        default=REFINEMENT,
+        help="epochs of mPIE after a network, or auto",
+    )
     parser.add_argument("--seed", type=int, default=20261129, help="training uses seed 0")
     parser.add_argument("--only", choices=("beams", "objects", "steps"), action="append")
     parser.add_argument("--row", type=int, action="append", help="place in the table; all by default")

@@ -69,6 +69,25 @@ def probe_modes() -> str:
     return table(["batch", *names], lines)
 
 
+def held_out() -> str:
+    """How many iterated objects of right and of wrong scans get each verdict, with and without patterns held out."""
+    rows = results("held_out")["rows"]
+    judged = {"all patterns alone": "verdict_of_all_patterns", "with patterns held out": "verdict"}
+    verdicts = ("good", "doubtful", "unknown", "wrong")
+    lines = []
+    for kind in ("right", "wrong"):
+        for start in dict.fromkeys(row["start"] for row in rows):
+            of_kind = [
+                row
+                for row in rows
+                if row["start"] == start and (row["reading"] == "right") == (kind == "right")
+            ]
+            for name, key in judged.items():
+                counts = [str(sum(row[key] == verdict for row in of_kind)) for verdict in verdicts]
+                lines.append([f"{kind}, from {start.replace('any', 'zoo:any')}", name, *counts])
+    return table(["scan, start", "judged by", *verdicts], lines)
+
+
 def regimes(file: str = "regimes") -> str:
     """The table of methods over kinds of scan of a file: SSIM of amplitude and phase, means of the seeds.
 

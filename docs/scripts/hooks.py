@@ -315,6 +315,7 @@ _GENERATORS = {
         beam_tables.unseen_beams,
         beam_tables.fine_tuned_beams,
         beam_tables.probe_modes,
+        beam_tables.held_out,
         beam_tables.regimes,
         beam_tables.lsqml,
         beam_tables.calibration,

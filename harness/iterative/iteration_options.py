@@ -51,7 +51,7 @@ class IterationOptions(BaseModel):
         default=None,
         ge=0,
         lt=1,
-        description="Of the object; 0: rPIE. Default: 0.8; 0 with --refine-probe",
+        description="Momentum; 0 is rPIE. Default: 0.8; 0 with --refine-probe",
         json_schema_extra={"metavar": "M"},
     )
 

@@ -72,6 +72,7 @@ def test_without_a_network_and_without_a_reference(ours, lines_scan, tmp_path):
     assert result["misfit"] == {
         "value": misfit.value,
         "scattered": misfit.scattered,
+        "held_out": None,
         "verdict": misfit.verdict,
     }
     assert "not registered, since the scan has no reference" in result["notes"][0]

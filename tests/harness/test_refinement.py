@@ -91,16 +91,17 @@ def test_iterations_alone_make_a_report(few, tmp_path):
 
 def test_a_refined_reconstruction_says_what_was_done(run, blurred, scan_file, few, tmp_path):
     written = {}
-    for name, options in (
-        ("plain", []),
-        ("refined", ["--refine", 3]),
-        ("both", ["--refine", 3, "--refine-probe"]),
+    for name, done, options in (
+        ("plain", "", []),
+        ("refined", "3 epochs of mPIE", ["--refine", 3]),
+        ("both", "3 epochs of rPIE", ["--refine", 3, "--refine-probe"]),
     ):
         for ending in ("h5", "npz"):
             path = tmp_path / f"{name}.{ending}"
             code, out, err = run("reconstruct", blurred, scan_file, "--out", path, *options)
             assert code == 0, err
-        assert ("3 epochs of mPIE" in out) == (name != "plain")
+        assert done in out
+        assert ("epochs" in out) == bool(done)
         with np.load(path, allow_pickle=False) as file:
             written[name] = {key: file[key] for key in ("object", "probe", "refinement")}
         with h5py.File(path.with_suffix(".h5")) as file:
@@ -259,3 +260,52 @@ def test_iterations_that_exceed_the_memory_are_refused(few, monkeypatch):
     monkeypatch.setattr(iterations, "available_memory", lambda: 7 * len(few) * few.size**2)
     with pytest.raises(InputError, match=r"keep all amplitudes in memory, .* expected at most half of"):
         ptychonnx.reconstruct(None, few, iterations=1)
+
+
+def test_the_object_of_the_general_network_is_refined_unless_the_user_chose(run, tmp_path):
+    scan = ptychonnx.simulate_lines(grid=5)
+    path = tmp_path / "scan.npz"
+    write_scan(path, scan)
+    texts = {}
+    for name, options in (
+        ("default", []),
+        ("none", ["--refine", 0]),
+        ("two", ["--refine", 2]),
+        ("uncertainty", ["--uncertainty"]),
+    ):
+        code, text, err = run("reconstruct", path, "--out", tmp_path / f"{name}.npz", *options)
+        assert code == 0, err
+        texts[name] = text
+    code, named, err = run("reconstruct", "zoo:any_64", path, "--out", tmp_path / "named.npz")
+    assert code == 0, err
+    assert "epochs of mPIE" not in texts["none"] + texts["uncertainty"] + named
+    assert "2 epochs of mPIE" in texts["two"]
+    (line,) = (line for line in texts["default"].splitlines() if "epochs of mPIE" in line)
+    assert 11 <= int(line.split()[0]) < MOST_EPOCHS
+    images = {}
+    for name in ("default", "none"):
+        with np.load(tmp_path / f"{name}.npz", allow_pickle=False) as file:
+            images[name] = file["object"]
+    np.testing.assert_array_equal(ptychonnx.reconstruct(None, scan).object, images["default"])
+    np.testing.assert_array_equal(ptychonnx.reconstruct(None, scan, refine=0).object, images["none"])
+
+
+def test_what_cannot_be_refined_is_not_by_default(few, tmp_path, monkeypatch):
+    scan = ptychonnx.simulate_lines(grid=3)
+    assert "epochs" in ptychonnx.reconstruct(None, scan).refinement
+    in_tiles = ptychonnx.reconstruct(None, scan, canvas_memory=0)
+    assert in_tiles.refinement == ""
+    monkeypatch.setattr(iterations, "available_memory", lambda: 7 * len(scan) * scan.size**2)
+    assert ptychonnx.reconstruct(None, scan).refinement == ""
+
+
+def test_an_object_that_leaves_noise_alone_is_not_iterated_on(few):
+    """More epochs would follow the noise."""
+    network = ptychonnx.reconstruct(None, few, iterations=100)
+    assert network.misfit.value == network.misfit.scattered == 0
+    automatic = refine(few, network, "auto")
+    assert automatic.refinement.startswith(
+        "0 epochs of mPIE: the object of the network explains the patterns down to"
+    )
+    np.testing.assert_array_equal(automatic.object, network.object)
+    assert refine(few, network, 1).refinement.startswith("1 epoch of mPIE")
