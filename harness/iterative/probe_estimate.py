@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.held_out import judge_by_held_out_patterns
 from ptychonnx.harness.iterative.iterations import iterate
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -67,12 +68,15 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT) -> tuple[Scan,
         raise VerificationError(
             f"{scan.name}: no probe could be estimated, since the iterations diverged: give a probe with --probe FILE"
         ) from error
-    misfit = forward_misfit(replace(part, probe=run.probe), run.stitched)
+    explained = replace(part, probe=run.probe)
+    misfit = forward_misfit(
+        explained, run.stitched, held_out=judge_by_held_out_patterns(explained, None, Algorithm())
+    )
     assert misfit is not None
     text = (
         f"{scan.name}: probe estimated from the mean pattern and {_EPOCHS} epochs of rPIE on {len(part)} patterns, "
         f"{misfit.verdict}: forward misfit {misfit.value:.3f}, that of an empty object {misfit.vacuum:.3f}, of the "
-        f"scattered light alone {misfit.scattered:.3f}"
+        f"scattered light alone {misfit.scattered:.3f}{'' if misfit.held_out is None else f'; {misfit.held_out}'}"
     )
     if misfit.verdict == "wrong":
         raise VerificationError(

@@ -63,6 +63,8 @@ _DIRECT = 0.5
 # An object must explain this share of the square of the misfit that an empty one leaves.
 _SHARE = 0.5
 
+# Patterns that were held out, of scans that were read rightly, had less where overlap is not too little to tell.
+_GOOD_HELD_OUT = 0.05
 # Patterns that share less than this part of their light with others cannot be predicted from them.
 _SHARED = 0.3
 
@@ -177,8 +179,13 @@ class HeldOut:
 
     @property
     def verdict(self) -> Verdict:
-        """That of the misfit; ``unknown`` instead of wrong if too little light is shared to predict these patterns."""
+        """That of the misfit, but ``good`` only up to 0.05; ``unknown`` instead of wrong if too little light is shared.
+
+        Patterns that share no light with others cannot be predicted from them.
+        """
         verdict = self.misfit.verdict
+        if verdict == "good" and self.misfit.value > _GOOD_HELD_OUT:
+            return "doubtful"
         return "unknown" if verdict == "wrong" and self.shared < _SHARED else verdict
 
     def __str__(self) -> str:

@@ -127,6 +127,14 @@ def test_patterns_that_share_no_light_tell_nothing():
     )
 
 
+def test_patterns_that_were_held_out_have_a_stricter_threshold(scan):
+    held_out = judge_by_held_out_patterns(scan, None, Algorithm())
+    for value, verdict in ((0.04, "good"), (0.06, "doubtful"), (0.3, "wrong")):
+        misfit = replace(held_out.misfit, value=value, vacuum=1.0, scattered=0.1)
+        assert replace(held_out, misfit=misfit).verdict == verdict
+        assert misfit.verdict == ("good" if value < 0.1 else verdict)
+
+
 def test_all_the_light_is_shared_where_steps_are_small():
     assert (
         judge_by_held_out_patterns(ptychonnx.simulate_lines(grid=6, step=2), None, Algorithm()).shared > 0.99
