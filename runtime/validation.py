@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["checked", "first_fault"]
+__all__ = ["checked", "expectation", "first_fault"]
 
 Settings = TypeVar("Settings")
 
@@ -35,7 +35,7 @@ def checked(
             # The input of a setting that is missing is that of all others.
             value = "" if first["type"] == "missing" else f" = {first['input']!r}"
             place = f"setting {'.'.join(location)}{value}"
-        raise InputError(f"{place}: {_expectation(first['msg'])}") from error
+        raise InputError(f"{place}: {expectation(first['msg'])}") from error
 
 
 def first_fault(error: ValidationError) -> str:
@@ -44,7 +44,7 @@ def first_fault(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
 
 
-def _expectation(message: str) -> str:
+def expectation(message: str) -> str:
     """A message of pydantic in the words of ours: "expected a value greater than 0"."""
     for start, ours in (
         ("Input should be greater", "expected a value greater"),

@@ -22,6 +22,7 @@ from ptychonnx.harness.cli.commands import Commands
 from ptychonnx.harness.cli.console import errors, one_line, output, print_lines, set_verbosity
 from ptychonnx.runtime.errors import InputError, InternalError, PtychonnxError, VerificationError
 from ptychonnx.runtime.paths import cache_folder
+from ptychonnx.runtime.validation import expectation
 
 __all__ = ["all_commands", "app", "main"]
 
@@ -167,6 +168,9 @@ def _usage_message(error: TyperException) -> str:
     """The message of Typer, and where to read more; empty if Typer printed the page of help instead."""
     context = getattr(error, "ctx", None)
     message = error.format_message()
+    place, quote, reason = message.partition("': ")
+    if quote:
+        message = f"{place}{quote}{expectation(reason)}"
     if not context or not message:
         return message
     end = "" if message.endswith("?") else "."

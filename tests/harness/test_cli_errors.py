@@ -126,8 +126,11 @@ def test_wrong_options_are_one_line_that_says_where_to_read_on(run):
     assert (code, err) == (2, "Error: Missing option '--out'. See ptychonnx simulate lines --help.\n")
     code, _, err = run("simulate", "lines", "--out", "x", "--n", "many")
     assert code == 2
-    assert err.startswith("Error: Invalid value for '--n': ")
+    assert err.startswith("Error: Invalid value for '--n': expected a valid integer, unable to parse ")
     assert len(err.splitlines()) == 1
+    code, _, err = run("reconstruct", "scan.npz", "--weighting", "heavy", "--out", "x.h5")
+    assert code == 2
+    assert err.startswith("Error: Invalid value for '--weighting': 'heavy' is not one of 'probe', 'window', ")
 
 
 @pytest.mark.parametrize("option", ["--canvas-memory", "--timeout", "--patience"])
