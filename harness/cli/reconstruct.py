@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -156,8 +157,7 @@ def reconstruct(
     if positions.positions_out is not None and run.positions is not None:
         write_positions(positions.positions_out, run.scan, run.positions)
     if picture is not None:
-        label = iterations.algorithm.name if run.network is None else run.network.contract.label
-        _draw(picture, label, run.scan, run.result)
+        _draw(picture, run)
     if networks.model is None and run.network is not None:
         print_lines(
             f"{scan.name}: reconstructed with zoo:{Path(run.network.name).stem}, the general network for "
@@ -222,10 +222,14 @@ def _print_run(run: ScanRun) -> None:
     print_misfit(result, _logger)
 
 
-def _draw(picture: Path, label: str, scan: Scan, result: Reconstruction) -> None:
+def _draw(picture: Path, run: ScanRun) -> None:
+    scan, result = run.scan, run.result
+    made = [] if run.network is None else [run.network.contract.label]
+    if result.refinement:
+        made.append(re.split("[,:]", result.refinement)[0])
     region, _ = declare_region(scan, result.stitched.covered, result.stitched.origin, RegionRule())
     with atomic_path(picture) as partial:
-        quantities = quantity_images(None, region, [Panel(label, result.stitched.object)])
+        quantities = quantity_images(None, region, [Panel(", ".join(made), result.stitched.object)])
         if result.uncertainty is not None:
             quantities += uncertainty_images(result.uncertainty, region)
         partial.write_bytes(object_figure(quantities))
