@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from ptychonnx.harness.iterative.algorithm import Algorithm
 from ptychonnx.harness.iterative.held_out import judge_by_held_out_patterns
 from ptychonnx.harness.iterative.iterations import Epochs, iterate, vacuum
@@ -69,16 +71,19 @@ def refine(
     explained = scan
     if algorithm.refine_probe:
         explained = replace(scan, probe=iterations.probe, probe_estimated=False)
+    # Iterations fill what no patch covers with vacuum; an object is empty there.
+    stitched = iterations.stitched
+    stitched = replace(stitched, object=np.where(stitched.covered, stitched.object, 0))
     return replace(
         start,
-        stitched=iterations.stitched,
+        stitched=stitched,
         inference_seconds=start.inference_seconds + sum(iterations.seconds),
         refinement=f"{iterations.text}, from {origin}; relative misfit of the amplitudes {iterations.misfit[-1]:.2g}",
         probe=iterations.probe if algorithm.refine_probe else None,
         # The positions are the same; iterations have no patches of their own.
         misfit=forward_misfit(
             explained,
-            iterations.stitched,
+            stitched,
             start.agreement,
             judge_by_held_out_patterns(
                 scan, None if reconstruction is None else reconstruction.stitched, algorithm

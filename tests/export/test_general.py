@@ -24,6 +24,7 @@ from ptychonnx.export.artifact.specialise import beam_of_probe, beam_of_scan, sp
 from ptychonnx.export.deploy.deployable import read_artifacts
 from ptychonnx.export.verification import engines
 from ptychonnx.harness.cli.app import main
+from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.harness.simulate.probes import disk_probe
 from ptychonnx.runtime.errors import InputError
@@ -192,11 +193,17 @@ def zoo(artifact, tmp_path, monkeypatch):
 def test_a_scan_alone_is_reconstructed_with_the_general_network_of_the_zoo(zoo, other, monkeypatch, capfd):
     write_scan("scan.npz", other)
     arguments = ["reconstruct", "scan.npz", "--out", "object.npz", "--picture", "object.png"]
-    assert command(monkeypatch, *arguments) == 0
+    assert command(monkeypatch, *arguments, "--refine", "0") == 0
     assert "scan.npz: reconstructed with zoo:any_32" in capfd.readouterr().out
-    expected = reconstruct(Session(f"zoo:any_{N}", "cpu"), other).object
-    np.testing.assert_allclose(np.load("object.npz")["object"], expected, atol=1e-4)
-    np.testing.assert_allclose(ptychonnx.reconstruct(None, other, provider="cpu").object, expected, atol=1e-5)
+    network = reconstruct(Session(f"zoo:any_{N}", "cpu"), other)
+    np.testing.assert_allclose(np.load("object.npz")["object"], network.object, atol=1e-4)
+    alone = ptychonnx.reconstruct(None, other, provider="cpu", refine=0)
+    np.testing.assert_allclose(alone.object, network.object, atol=1e-5)
+    # Iterations follow if nothing is chosen.
+    assert command(monkeypatch, *arguments) == 0
+    assert "epochs of mPIE" in capfd.readouterr().out
+    refined = refine(other, network, "auto")
+    np.testing.assert_allclose(np.load("object.npz")["object"], refined.object, atol=1e-3)
     assert Path("object.png").read_bytes().startswith(b"\x89PNG")
 
 

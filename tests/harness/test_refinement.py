@@ -309,3 +309,12 @@ def test_an_object_that_leaves_noise_alone_is_not_iterated_on(few):
     )
     np.testing.assert_array_equal(automatic.object, network.object)
     assert refine(few, network, 1).refinement.startswith("1 epoch of mPIE")
+
+
+def test_pixels_that_no_patch_covers_stay_empty(blurred, few):
+    network = reconstruct(Session(blurred), few)
+    assert not network.stitched.covered.all()
+    for start in (network, None):
+        stitched = refine(few, start, 2).stitched
+        np.testing.assert_array_equal(stitched.object != 0, stitched.covered)
+        np.testing.assert_array_equal(stitched.covered, network.stitched.covered)
