@@ -67,7 +67,7 @@ class RunOptions(BaseModel):
         reading = self.reading.model_copy(update={"companion": companion and companion.absolute()})
         return self.model_copy(update={"reading": reading, "probe": self.probe and self.probe.absolute()})
 
-    def refined(self, default: Epochs) -> RunOptions:
+    def with_refinement(self, default: Epochs) -> RunOptions:
         """The same options with a number of epochs after the network, if none was chosen."""
         if self.iterations.refine is not None:
             return self
@@ -245,7 +245,13 @@ def reconstruct_scan(
             check_iterative(scan)
         run = _stitched(networks, network, scan, options, progress, warn, stitch)
         if epochs := _refinement(networks, scan, options):
-            run = replace(run, result=_iterated(run.scan, run.result, epochs, options, progress, until))
+            try:
+                run = replace(run, result=_iterated(run.scan, run.result, epochs, options, progress, until))
+            except VerificationError as error:
+                if iterations.refine is not None:
+                    raise
+                # Nobody asked for them, so they must not cost the object.
+                warn(f"{error}; the object of the network is kept as it is")
     result = run.result
     if options.stitching.strict:
         is_wrong = result.misfit is not None and result.misfit.verdict == "wrong"

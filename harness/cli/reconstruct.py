@@ -145,7 +145,7 @@ def reconstruct(
         stitch: Callable[..., Reconstruction] | None = None
         if engine is not None:
             # Whoever divides a scan among workers has more of it than one process should iterate on unasked.
-            options = options.refined(0)
+            options = options.with_refinement(0)
             stitch = LargeScan(scans[0], options, engine, out.parent, division.shards)
         elif patches is not None:
             stitch = partial(_keep_patches, patches, stitching)

@@ -62,7 +62,8 @@ class ReconstructRequest:
             raise InputError(
                 "--positions-out: positions stay as they are, expected --correct-positions with it"
             )
-        if iterations.refine_probe and not (iterations.refine or iterations.iterations):
+        by_default = iterations.refine is None and self.artifact is None and self.server is None
+        if iterations.refine_probe and not (iterations.refine or iterations.iterations or by_default):
             raise InputError(
                 "--refine-probe: there are no iterations, expected --refine K or --iterations K with it"
             )

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ptychonnx.harness.iterative.algorithm import Algorithm
 from ptychonnx.harness.iterative.iterations import iterate, vacuum
 from ptychonnx.harness.iterative.scan_part import structured_part
-from ptychonnx.runtime.errors import VerificationError
 from ptychonnx.runtime.reconstruction.misfit import HeldOut, forward_misfit
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.scan import Scan
@@ -35,6 +34,8 @@ def judge_by_held_out_patterns(
 ) -> HeldOut | None:
     """Run 30 epochs on a part of a scan without some of its patterns, and judge how these are predicted.
 
+    Raises VerificationError if these iterations diverge.
+
     Parameters
     ----------
     scan
@@ -46,7 +47,7 @@ def judge_by_held_out_patterns(
 
     Returns
     -------
-    None for fewer than nine patterns, or if the iterations diverge.
+    None for fewer than nine patterns.
     """
     if len(scan) < _FEWEST:
         return None
@@ -55,10 +56,7 @@ def judge_by_held_out_patterns(
     inner = np.argsort(distance, kind="stable")[: max(len(part) // 2, _ONE_IN)]
     is_held = np.zeros(len(part), dtype=bool)
     is_held[inner[::_ONE_IN]] = True
-    try:
-        trial = iterate(part.subset(np.flatnonzero(~is_held)), _EPOCHS, start or vacuum(part), algorithm)
-    except VerificationError:
-        return None
+    trial = iterate(part.subset(np.flatnonzero(~is_held)), _EPOCHS, start or vacuum(part), algorithm)
     if algorithm.refine_probe:
         part = replace(part, probe=trial.probe, probe_estimated=False)
     misfit = forward_misfit(part.subset(np.flatnonzero(is_held)), trial.stitched)

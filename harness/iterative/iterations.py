@@ -172,7 +172,9 @@ def iterate(
     while len(misfit) < end:
         is_last = len(misfit) >= end - algorithm.last_epochs(end)
         eta = 0.0 if is_last or not misfit else algorithm.eta
-        error = _epoch(updates, random.permutation(len(scan)), 1.0 if is_last else alpha, drift, eta)
+        # Iterations that diverge overflow, which is told below.
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            error = _epoch(updates, random.permutation(len(scan)), 1.0 if is_last else alpha, drift, eta)
         seconds.append(time.perf_counter() - began)
         epoch = len(seconds)
         if not np.isfinite(error):

@@ -318,3 +318,25 @@ def test_pixels_that_no_patch_covers_stay_empty(blurred, few):
         stitched = refine(few, start, 2).stitched
         np.testing.assert_array_equal(stitched.object != 0, stitched.covered)
         np.testing.assert_array_equal(stitched.covered, network.stitched.covered)
+
+
+def test_iterations_that_nobody_asked_for_do_not_cost_the_object(run, tmp_path):
+    scan = ptychonnx.simulate_lines(grid=8, step=20)
+    path, out = tmp_path / "scan.npz", tmp_path / "object.npz"
+    write_scan(path, replace(scan, probe=(0.4 * scan.probe).astype(np.complex64)))
+    # A probe that is refined with momentum diverges.
+    diverging = ["--refine-probe", "--momentum", 0.99]
+    code, text, err = run("reconstruct", path, *diverging, "--out", out)
+    assert code == 0, err
+    assert "the iterations diverged in epoch" in err
+    assert "the object of the network is kept as it is" in err
+    assert "epochs" not in text
+    with np.load(out, allow_pickle=False) as file:
+        kept = file["object"]
+    code, _, err = run("reconstruct", path, "--refine", 0, "--out", out)
+    assert code == 0, err
+    with np.load(out, allow_pickle=False) as file:
+        np.testing.assert_array_equal(kept, file["object"])
+    code, _, err = run("reconstruct", path, *diverging, "--refine", "auto", "--out", tmp_path / "asked.npz")
+    assert code == 1
+    assert not (tmp_path / "asked.npz").exists()
