@@ -151,7 +151,8 @@ def check_replaceable(path: Path, marker: str) -> None:
 def put_folder(partial: Path, path: Path) -> None:
     """Move a complete folder to `path`, on the same file system, in place of the folder there."""
     with working_folder(path) as folder:
-        _swap(partial, path, folder)
+        # Not exchanged: the earlier folder would stay under the name of the new one.
+        _move(partial, path, folder)
 
 
 def write_text(path: StrPath, text: str) -> None:
@@ -323,10 +324,14 @@ def _clear(folder: Path) -> None:
 
 def _swap(partial: Path, path: Path, folder: Path) -> None:
     """Move `partial` to `path`; the folder there, if any, moves to the working folder, in one step if possible."""
+    if not (path.exists() and _exchange(partial, path)):
+        _move(partial, path, folder)
+
+
+def _move(partial: Path, path: Path, folder: Path) -> None:
+    """Move `partial` to `path`, after the folder there, if any, to the working folder."""
     if not path.exists():
         partial.replace(path)
-        return
-    if _exchange(partial, path):
         return
     old = folder / "old"
     path.replace(old)

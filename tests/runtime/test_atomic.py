@@ -17,6 +17,7 @@ from ptychonnx.runtime.atomic import (
     check_output,
     check_updatable,
     claimed_output,
+    put_folder,
     updated_folder,
     write_text,
 )
@@ -341,3 +342,13 @@ def test_the_longest_name_can_be_written(tmp_path, name):
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [(name, "new")]
     with pytest.raises(InputError, match="cannot be written"):
         check_output(tmp_path / f"another {name}")
+
+
+def test_a_folder_that_takes_the_place_of_another_leaves_nothing_under_its_old_name(tmp_path):
+    run, unfinished = tmp_path / "run", tmp_path / "run.unfinished"
+    for folder, text in ((run, "old"), (unfinished, "new")):
+        folder.mkdir()
+        (folder / "config.json").write_text(text)
+    put_folder(unfinished, run)
+    assert (run / "config.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
