@@ -29,7 +29,9 @@ def checked(
     except ValidationError as error:
         first = error.errors()[0]
         location = [str(part) for part in first["loc"]]
-        if option is not None and location and location[0] in values:
+        if not location:  # settings that contradict each other
+            raise InputError(expectation(first["msg"])) from error
+        if option is not None and location[0] in values:
             place = f"{option(location[0])} {first['input']}"
         else:
             # The input of a setting that is missing is that of all others.

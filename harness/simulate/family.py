@@ -12,8 +12,8 @@ import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
 from ptychonnx.harness.simulate.beams import BeamFamily, beam_diameter, draw_beam
-from ptychonnx.harness.simulate.manifest import is_current, write_manifest
-from ptychonnx.harness.simulate.measurement import simulate_raster
+from ptychonnx.harness.simulate.manifest import begin_manifest, is_current, write_manifest
+from ptychonnx.harness.simulate.measurement import MOST_PHOTONS, simulate_raster
 from ptychonnx.harness.simulate.objects import ObjectKind, make_object
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.formats import write_scan
@@ -59,8 +59,8 @@ class FamilyConfig:
         description="Kind of object; repeat for several",
     )
     max_modes: int = Field(default=4, ge=1, le=8, description="Largest number of incoherent probe modes")
-    min_photons: float = Field(default=1e5, gt=0, description="Fewest photons per pattern")
-    max_photons: float = Field(default=1e10, gt=0, description="Most photons per pattern")
+    min_photons: float = Field(default=1e5, gt=0, le=MOST_PHOTONS, description="Fewest photons per pattern")
+    max_photons: float = Field(default=1e10, gt=0, le=MOST_PHOTONS, description="Most photons per pattern")
     min_overlap: float = Field(default=0.4, ge=0, lt=1, description="Least overlap, 0 to 1")
     max_overlap: float = Field(default=0.8, ge=0, lt=1, description="Largest overlap, 0 to 1")
     max_phase: float = Field(default=5.0, gt=0, le=6.3, description="Largest phase contrast, in radians")
@@ -114,7 +114,7 @@ class FamilyDataset:
 def build_family(config: FamilyConfig, folder: Path, progress: Progress = SILENT) -> FamilyDataset:
     """Write `scan_0000.npz` and so on, and `manifest.json`, into a folder, unless they are up to date.
 
-    Raises InputError if the folder cannot be written.
+    Raises InputError if the folder cannot be written, or holds a scan of one of these names that is not simulated.
     """
     files = tuple(folder / f"scan_{number:04d}.npz" for number in range(config.scans))
     manifest = folder / "manifest.json"
@@ -128,7 +128,7 @@ def build_family(config: FamilyConfig, folder: Path, progress: Progress = SILENT
     if is_current(manifest, content, files):
         return FamilyDataset(files, manifest, rebuilt=False)
     check_output(manifest)
-    manifest.unlink(missing_ok=True)  # the folder must not look up to date until all files are new
+    begin_manifest(manifest, content, files)
     progress.stage("Simulating a family", len(files), "scans")
     for number, path in enumerate(files):
         write_scan(path, simulate_member(config, number))

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from ptychonnx.harness.simulate.manifest import is_current, write_manifest
-from ptychonnx.harness.simulate.measurement import simulate_raster
+from ptychonnx.harness.simulate.manifest import begin_manifest, is_current, write_manifest
+from ptychonnx.harness.simulate.measurement import MOST_PHOTONS, simulate_raster
 from ptychonnx.harness.simulate.objects import lines_object
 from ptychonnx.harness.simulate.probes import ProbeKind, make_probe
 from ptychonnx.runtime.atomic import check_output
@@ -32,9 +32,13 @@ class LinesConfig:
     probe: ProbeKind = Field(
         default="zone-plate", description="Probe: a focused X-ray beam, or an idealised disk"
     )
-    photons: float = Field(default=1e9, gt=0, description="Mean number of photons per pattern")
-    step: int = Field(default=6, ge=1, description="Raster step, in pixels; smaller steps give more overlap")
-    jitter: int = Field(default=1, ge=0, description="Largest random shift of a position, in pixels")
+    photons: float = Field(
+        default=1e9, gt=0, le=MOST_PHOTONS, description="Mean number of photons per pattern"
+    )
+    step: int = Field(
+        default=6, ge=1, le=1024, description="Raster step, in pixels; smaller steps give more overlap"
+    )
+    jitter: int = Field(default=1, ge=0, le=1024, description="Largest random shift of a position, in pixels")
     train_grid: int = Field(default=40, ge=2, description="Side of the training scan, in positions")
     test_grid: int = Field(default=20, ge=2, description="Side of the test scan, in positions")
     absorption: float = Field(default=0.5, ge=0, le=1, description="Amplitude contrast, 0 to 1")
@@ -57,7 +61,7 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
 
     The files are rebuilt if a parameter, the generator, or the hash of a file differs from the manifest.
 
-    Raises InputError if the folder cannot be written.
+    Raises InputError if the folder cannot be written, or holds a `train.npz` or `test.npz` that is not simulated.
     """
     dataset = LinesDataset(folder / "train.npz", folder / "test.npz", folder / "manifest.json", rebuilt=False)
     wanted = {"generator": "lines", "version": _GENERATOR_VERSION, "parameters": asdict(config)}
@@ -65,7 +69,7 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
     if is_current(dataset.manifest, wanted, files):
         return dataset
     check_output(dataset.manifest)
-    dataset.manifest.unlink(missing_ok=True)  # the folder must not look up to date until both files are new
+    begin_manifest(dataset.manifest, wanted, files)
     for number, (path, grid) in enumerate(
         [(dataset.train, config.train_grid), (dataset.test, config.test_grid)]
     ):

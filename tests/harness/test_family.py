@@ -101,6 +101,13 @@ def test_a_family_is_written_once_and_its_first_scans_are_those_of_a_larger_one(
     assert build_family(SMALL, tmp_path / "a").rebuilt
     assert dataset.scans[1].read_bytes() == written["scan_0001.npz"]
     assert read_scan(dataset.scans[0]).reference is not None
+    # A training takes all scans of the folder.
+    build_family(replace(SMALL, scans=2), tmp_path / "a")
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "manifest.json",
+        "scan_0000.npz",
+        "scan_0001.npz",
+    ]
 
 
 def test_unknown_families_are_refused():
@@ -121,4 +128,5 @@ def test_bad_ranges_are_one_line(run, tmp_path, options, line):
     assert code == 2
     assert line in err
     assert len(err.strip().splitlines()) == 1
+    assert len(err) < 400
     assert not (tmp_path / "family").exists()

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from ptychonnx.harness.simulate import lines_dataset
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines, simulate_scan
 from ptychonnx.harness.simulate.objects import lines_object
 from ptychonnx.harness.simulate.probes import disk_probe, zone_plate_probe
@@ -101,6 +102,26 @@ def test_the_dataset_is_built_once_and_rebuilt_when_anything_differs(tmp_path):
     assert set(manifest["sha256"]) == {"train.npz", "test.npz"}
 
 
+def test_a_scan_that_is_not_simulated_is_not_replaced(tmp_path):
+    (tmp_path / "test.npz").write_bytes(b"measured")
+    with pytest.raises(InputError, match=r"test.npz: is not listed in a manifest.json"):
+        build_lines(LinesConfig(**SMALL), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["test.npz"]
+
+
+def test_a_simulation_that_was_killed_is_repeated(tmp_path, monkeypatch):
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    config = LinesConfig(**SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(lines_dataset, "write_manifest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_lines(config, tmp_path)
+    assert build_lines(config, tmp_path).rebuilt
+    assert not build_lines(config, tmp_path).rebuilt
+
+
 def test_the_test_object_is_not_the_training_object(tmp_path):
     dataset = build_lines(LinesConfig(**{**SMALL, "test_grid": 4}), tmp_path)
     train, test = read_scan(dataset.train), read_scan(dataset.test)
@@ -114,6 +135,9 @@ def test_the_test_object_is_not_the_training_object(tmp_path):
     [
         ({"n": 8}, "setting n = 8"),
         ({"photons": 0}, "photons"),
+        ({"photons": float("inf")}, "setting photons = inf: expected a value less than"),
+        ({"photons": 1e300}, "photons"),
+        ({"step": 10**8}, "step"),
         ({"probe": "laser"}, "setting probe = 'laser'"),
     ],
 )
