@@ -17,6 +17,7 @@ from ptychonnx.harness.campaign.manifest import VERSION, FileState, Manifest, Sc
 from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.harness.campaign.worker_network import WorkerNetwork, check_shared_folder
 from ptychonnx.runtime.errors import InputError, PtychonnxError
+from ptychonnx.runtime.formats.writers.reconstruction_file import is_reconstruction
 from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
@@ -128,7 +129,8 @@ def process_scans(
     A scan that fails does not stop the others: its record says why. A scan whose result was written by an earlier call,
     from the same content and settings, is not processed again; one that failed or changed is.
 
-    Raises InputError if two scans have the same name, or the folder has the result of another scan under this name.
+    Raises InputError if two scans have the same name, or the folder has the result of another scan or a file of another
+    kind under this name.
 
     Parameters
     ----------
@@ -228,6 +230,10 @@ def _results(scans: Sequence[Path], folder: Path, ending: str, manifest: Manifes
         record = manifest.records.get(out.name)
         if record is not None and record.scan != str(scan.absolute()) and Path(record.scan).exists():
             raise InputError(f"{out}: is the result of {record.scan}, expected another folder for {scan}")
+        if record is None and out.is_file() and not is_reconstruction(out):
+            raise InputError(
+                f"{out}: is a file of yours that the object of {scan} would replace, expected another folder"
+            )
         results[first] = out
     return results
 

@@ -24,6 +24,7 @@ from ptychonnx.harness.evaluation.evaluate import evaluate as run_evaluation
 from ptychonnx.harness.evaluation.evaluate_options import EvaluateOptions
 from ptychonnx.harness.evaluation.many_scans import evaluate_scans
 from ptychonnx.harness.evaluation.results import Evaluation
+from ptychonnx.harness.evaluation.write import FILES
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.harness.report.terminal_table import comparison_table
@@ -112,6 +113,9 @@ def evaluate(
     Many scans: `ptychonnx evaluate models/*.onnx --scans 'night/*.cxi' --out reports/`
     """
     exports = _exports(json, csv, markdown)
+    for target in exports:
+        if out is not None and Path(target).resolve() in {(out / name).resolve() for name in FILES}:
+            raise InputError(f"{target}: is a file of the report in {out}, expected another name")
     if out is None and not exports:
         raise InputError("got nothing to write, expected --out, --json, --csv or --markdown")
     if bool(scan) == bool(scans):

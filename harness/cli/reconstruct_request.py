@@ -150,6 +150,8 @@ class ReconstructRequest:
             yield f"{folders[0]}: is a folder, expected scans such as {folders[0] / '*.h5'}, or --watch"
         if self.division.watch and not (self.many and self.scans == folders and len(folders) == 1):
             yield f"--watch: {self.scans[0]} and --out, expected a folder of scans and one for their objects"
+        if self.division.watch and self.scans[0].resolve() == self.out.resolve():
+            yield f"--out {self.out}: is the folder that is watched for scans, expected another one for their objects"
         if self.part is not None:
             if self.out.suffix != ".h5":
                 yield f"{self.out}: is a part of an object, expected a name that ends in .h5"
@@ -163,6 +165,3 @@ class ReconstructRequest:
                 yield "--batch auto: may differ between the parts of a scan, expected a number with --shard"
         if self.patches is not None and options.positions.correct_positions:
             yield "--patches: are those at the recorded positions, expected no --correct-positions with it"
-        for option, path in (("--patches", self.patches), ("--picture", self.picture)):
-            if path is not None and path.resolve() == self.out.resolve():
-                yield f"{option} {path}: is the file of the object too, expected another name"

@@ -9,8 +9,10 @@ from ptychonnx.harness.report.evaluation_figures import draw_figures
 from ptychonnx.harness.report.html_page import render_page
 from ptychonnx.runtime.atomic import check_output, check_updatable, updated_folder
 
-__all__ = ["check_folder", "write_evaluation"]
+__all__ = ["FILES", "check_folder", "write_evaluation"]
 
+# Besides the figures.
+FILES = ("report.html", "metrics.json")
 # A small report with its figures.
 _REPORT_BYTES = 2**19
 
@@ -33,7 +35,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
         files = {f"{name}.png": image for name, image in figures.items()}
         files |= {
             name: text.encode(errors="backslashreplace")
-            for name, text in (("report.html", page), ("metrics.json", content))
+            for name, text in zip(FILES, (page, content), strict=True)
         }
         for name, data in files.items():
             (folder / name).unlink(missing_ok=True)

@@ -188,6 +188,9 @@ def test_a_reader_that_goes_away_is_no_fault(tmp_path):
         "evaluate {network} --scan scan.npz --json linked.npz",
         "merge scan.npz --out scan.npz",
         "specialise {network} --scan scan.npz --out linked.npz",
+        "reconstruct {network} scan.npz --out o.h5 --correct-positions free --positions-out scan.npz",
+        "evaluate --object a=scan.npz --scan p.npz --json scan.npz",
+        "live {network} --frames swmr+file://scan.npz?idle=1 --positions raster://2x2 --out scan.npz",
     ],
 )
 def test_a_file_that_is_read_is_not_overwritten(run, four_artifacts, lines_scan, tmp_path, monkeypatch, line):
@@ -251,3 +254,27 @@ def test_an_input_that_is_no_regular_file_is_not_waited_for(run, tmp_path, monke
     code, _, err = run(*line.split())
     assert code == 2
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "reconstruct N S --out o.h5 --correct-positions free --positions-out o.h5",
+            "is what --out writes too",
+        ),
+        ("reconstruct N S --out o.h5 --picture ./o.h5", "is what --out writes too"),
+        ("evaluate N --scan S --csv ./t --json t", "is what --json writes too"),
+        ("evaluate N --scan S --csv r/metrics.json --out r", "is a file of the report in r"),
+    ],
+)
+def test_two_outputs_never_share_a_file(
+    run, four_artifacts, lines_scan, tmp_path, monkeypatch, line, message
+):
+    monkeypatch.chdir(tmp_path)
+    write_scan(Path("scan.npz"), lines_scan)
+    names = {"N": str(four_artifacts[0]), "S": "scan.npz"}
+    code, _, err = run(*(names.get(word, word) for word in line.split()))
+    assert code == 2
+    assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]

@@ -152,6 +152,25 @@ def test_names_that_collide_are_refused_before_any_work(run, four_artifacts, nig
     assert f"is the result of {night[0]}, expected another folder" in error
 
 
+def test_a_file_that_is_no_object_is_not_replaced(run, four_artifacts, night, tmp_path):
+    raw = night[0].with_suffix(".h5")
+    with h5py.File(raw, "w") as file:
+        file["entry_1/data_1/data"] = np.ones((2, 4, 4))
+    before = raw.read_bytes()
+    code, _, error = run("reconstruct", four_artifacts[0], *night, "--out", raw.parent)
+    assert code == 2
+    assert f"{raw}: is a file of yours" in error
+    assert raw.read_bytes() == before
+    raw.unlink()
+    assert run("reconstruct", four_artifacts[0], night[0], "--out", raw.parent)[0] == 0
+    # A command that was killed before its record was written leaves an object, which is replaced.
+    (raw.parent / "manifest.jsonl").unlink()
+    assert run("reconstruct", four_artifacts[0], night[0], "--out", raw.parent)[0] == 0
+    code, _, error = run("reconstruct", four_artifacts[0], raw.parent, "--out", raw.parent, "--watch")
+    assert code == 2
+    assert "is the folder that is watched" in error
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

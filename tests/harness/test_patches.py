@@ -36,7 +36,7 @@ def test_what_is_refused_leaves_no_file(four_artifacts, scan_file, tmp_path, run
     command = ("reconstruct", four_artifacts[0], scan_file, "--out", out, "--patches")
     for path, more, message in (
         (tmp_path / "p.npz", (), "expected a name that ends in .h5"),
-        (out, (), "is the file of the object too"),
+        (out, (), "is what --out writes too"),
         (tmp_path / "p.h5", ("--shard", "1/2"), "expected no --executor, --shard or folder"),
     ):
         code, _, err = run(*command, path, *more)

@@ -164,6 +164,15 @@ def write_reconstruction(
     return write_product(Path(path), product)
 
 
+def is_reconstruction(path: Path) -> bool:
+    """Whether a file is an HDF5 file that `write_reconstruction` wrote."""
+    try:
+        with h5py.File(path) as file:
+            return "contract" in file.attrs and "origin_px" in file
+    except OSError:
+        return False
+
+
 def _write_hdf5(path: Path, product: Product) -> None:
     scan, metres = product.scan, product.metres()
     with new_hdf5(path) as file:
