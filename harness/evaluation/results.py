@@ -152,6 +152,8 @@ class ScanResult:
                     "value": self.misfit.held_out.misfit.value,
                     "scattered": self.misfit.held_out.misfit.scattered,
                 },
+                "noise": None if self.misfit.noise is None else self.misfit.noise.level,
+                "contrast": None if self.misfit.noise is None else self.misfit.noise.contrast,
                 "verdict": self.misfit.verdict,
             },
             "halves": None if self.halves is None else _agreement(self.halves),

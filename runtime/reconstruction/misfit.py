@@ -18,6 +18,9 @@ thresholds are the same for all sizes of pattern.
 An object that was fitted to the patterns explains them more easily, so patterns that were held out have a part in the
 verdict.
 
+With few photons an object of mere noise explains the patterns down to their noise. So the noise that counting leaves in
+the object is compared with its contrast.
+
 The misfit is no distance from the true object: pixels that the light hardly reaches do not count, and a probe that is
 wrong can be compensated by the object.
 """
@@ -32,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from ptychonnx.runtime.reconstruction.counting_noise import CountingNoise, counting_noise
 from ptychonnx.runtime.reconstruction.neighbour_agreement import NeighbourAgreement
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.scan import Scan
@@ -62,6 +66,9 @@ _DIRECT = 0.5
 
 # An object must explain this share of the square of the misfit that an empty one leaves.
 _SHARE = 0.5
+
+# Counting noise over contrast: above this most objects have an SSIM of 0.3 to 0.7.
+_NOISY = 0.5
 
 # Patterns that were held out, of scans that were read rightly, had less where overlap is not too little to tell.
 _GOOD_HELD_OUT = 0.05
@@ -95,6 +102,8 @@ class Misfit:
         Whether the patches of neighbours agree, see `neighbour_agreement`; None for objects without patches.
     held_out : HeldOut or None
         Misfit of patterns to which the object was not fitted; None for objects that were fitted to none.
+    noise : CountingNoise or None
+        Noise that the photons leave in the object, and its contrast.
     """
 
     value: float
@@ -105,16 +114,17 @@ class Misfit:
     positions: NDArray[np.float64]
     agreement: NeighbourAgreement | None = None
     held_out: HeldOut | None = None
+    noise: CountingNoise | None = None
 
     @property
     def verdict(self) -> Verdict:
         """``good`` up to `GOOD`, ``wrong`` above `DOUBTFUL`, ``doubtful`` between; one step worse if the object
         explains less than half of what an empty one leaves. The scattered light has thresholds of its own, and the
-        worse of the two counts; so it does of all patterns and those that were held out. ``wrong`` too if neighbouring
-        patches agree better with other positions, and ``unknown`` instead of good if they have too little in common to
-        tell.
+        worse of the two counts; so it does of all patterns and those that were held out. ``doubtful`` instead of good
+        if counting noise is more than half of the contrast. ``wrong`` too if neighbouring patches agree better with
+        other positions, and ``unknown`` instead of good if they have too little in common to tell.
         """
-        verdict = self._explained
+        verdict = "doubtful" if self._is_noisy else self._explained
         if self.held_out is not None:
             verdict = max(verdict, self.held_out.verdict, key=VERDICTS.index)
         if self.agreement is None:
@@ -122,6 +132,11 @@ class Misfit:
         if self.agreement.better is not None:
             return "wrong"
         return verdict if self.agreement.tells or verdict != "good" else "unknown"
+
+    @property
+    def _is_noisy(self) -> bool:
+        """Whether the object explains the patterns and is hidden in their noise."""
+        return self._explained == "good" and self.noise is not None and self.noise.share > _NOISY
 
     @property
     def _explained(self) -> Verdict:
@@ -133,11 +148,9 @@ class Misfit:
         return "good" if explains and self.scattered <= SCATTERED_GOOD else "doubtful"
 
     def __str__(self) -> str:
-        is_fitted = self.held_out is not None
         means = {
             "good": "the object explains the patterns",
-            "doubtful": "the object explains the patterns in part: "
-            + ("check probe and positions (`ptychonnx check`)" if is_fitted else "iterate (--refine auto)"),
+            "doubtful": self._doubt,
             "unknown": "cannot be judged",
             "wrong": "the object does not explain the patterns: do not use it",
         }
@@ -148,6 +161,22 @@ class Misfit:
             f"{self.verdict}, {self._with_reason(means[self.verdict])} (an empty object has {self.vacuum:.3f}; worst "
             f"pattern {worst}: {self.per_pattern.max():.3f})"
         )
+
+    @property
+    def _doubt(self) -> str:
+        """Why the object is doubtful, and what helps."""
+        if self._is_noisy and (self.held_out is None or self.held_out.verdict == "good"):
+            assert self.noise is not None
+            return (
+                f"the object explains the patterns, but the noise of so few photons is {self.noise.share:.1f} times "
+                "its contrast: count longer, or crop the patterns (--crop), which makes its pixels larger"
+            )
+        helps = (
+            "iterate (--refine auto)"
+            if self.held_out is None
+            else "check probe and positions (`ptychonnx check`)"
+        )
+        return f"the object explains the patterns in part: {helps}"
 
     def _with_reason(self, meaning: str) -> str:
         """What a verdict means, and what the patches of neighbours have to do with it."""
@@ -183,7 +212,7 @@ class HeldOut:
 
         Patterns that share no light with others cannot be predicted from them.
         """
-        verdict = self.misfit.verdict
+        verdict = self.misfit._explained
         if verdict == "good" and self.misfit.value > _GOOD_HELD_OUT:
             return "doubtful"
         return "unknown" if verdict == "wrong" and self.shared < _SHARED else verdict
@@ -245,7 +274,10 @@ def forward_misfit(
             (significant, light[dark].sum()),
         )
     )
-    return Misfit(value, vacuum, scattered, index, per_pattern, scan.positions[index], agreement, held_out)
+    noise = counting_noise(scan, stitched)
+    return Misfit(
+        value, vacuum, scattered, index, per_pattern, scan.positions[index], agreement, held_out, noise
+    )
 
 
 def _beyond_noise(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -73,6 +73,8 @@ def test_without_a_network_and_without_a_reference(ours, lines_scan, tmp_path):
         "value": misfit.value,
         "scattered": misfit.scattered,
         "held_out": None,
+        "noise": misfit.noise.level,
+        "contrast": misfit.noise.contrast,
         "verdict": misfit.verdict,
     }
     assert "not registered, since the scan has no reference" in result["notes"][0]

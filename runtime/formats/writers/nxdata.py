@@ -65,13 +65,16 @@ class ObjectPlots:
 def write_misfit(entry: h5py.Group, misfit: Misfit, pixel_size: float | None, title: str) -> None:
     """NXdata group `misfit`: the misfit of each compared pattern at its position, as a scatter plot.
 
-    It also holds `pattern`, the indices of the patterns, and as attributes `total`, `scattered`, `verdict` and,
-    for an object that was fitted to the patterns, `held_out` and `held_out_scattered`.
+    It also holds `pattern`, the indices of the patterns, and as attributes `total`, `scattered`, `verdict`, the
+    counting `noise` of the object and its `contrast`, and, for an object that was fitted to the patterns, `held_out`
+    and `held_out_scattered`.
     """
     scale, unit = _unit(pixel_size)
     group = entry.create_group("misfit")
     group.attrs.update({"NX_class": "NXdata", "signal": "misfit", "axes": ["x", "y"]})
     group.attrs.update({"total": misfit.value, "scattered": misfit.scattered, "verdict": misfit.verdict})
+    if misfit.noise is not None:
+        group.attrs.update({"noise": misfit.noise.level, "contrast": misfit.noise.contrast})
     if misfit.held_out is not None:
         held_out = misfit.held_out.misfit
         group.attrs.update({"held_out": held_out.value, "held_out_scattered": held_out.scattered})
