@@ -33,7 +33,7 @@ KINDS: tuple[ObjectKind, ...] = ("lines", "cells", "grains", "photographs", "lea
 PHOTONS = (1e4, 3e4, 1e5, 3e5, 1e6, 1e7, 1e8)
 GRID, SEED = 8, 20261130
 
-SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 1.0, np.inf)
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0, np.inf)
 
 Row = dict[str, Any]
 

@@ -67,8 +67,8 @@ _DIRECT = 0.5
 # An object must explain this share of the square of the misfit that an empty one leaves.
 _SHARE = 0.5
 
-# Counting noise over contrast: above this most objects have an SSIM of 0.3 to 0.7.
-_NOISY = 0.5
+# Counting noise over contrast: above this the smaller SSIM of amplitude and phase is 0.2 to 0.75.
+_NOISY = 0.3
 
 # Patterns that were held out, of scans that were read rightly, had less where overlap is not too little to tell.
 _GOOD_HELD_OUT = 0.05
@@ -121,7 +121,7 @@ class Misfit:
         """``good`` up to `GOOD`, ``wrong`` above `DOUBTFUL`, ``doubtful`` between; one step worse if the object
         explains less than half of what an empty one leaves. The scattered light has thresholds of its own, and the
         worse of the two counts; so it does of all patterns and those that were held out. ``doubtful`` instead of good
-        if counting noise is more than half of the contrast. ``wrong`` too if neighbouring patches agree better with
+        if counting noise is more than 0.3 of the contrast. ``wrong`` too if neighbouring patches agree better with
         other positions, and ``unknown`` instead of good if they have too little in common to tell.
         """
         verdict = "doubtful" if self._is_noisy else self._explained
@@ -168,7 +168,7 @@ class Misfit:
         if self._is_noisy and (self.held_out is None or self.held_out.verdict == "good"):
             assert self.noise is not None
             return (
-                f"the object explains the patterns, but the noise of so few photons is {self.noise.share:.1f} times "
+                f"the object explains the patterns, but the noise of so few photons is {self.noise.share:.2f} times "
                 "its contrast: count longer, or crop the patterns (--crop), which makes its pixels larger"
             )
         helps = (

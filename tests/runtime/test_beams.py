@@ -143,7 +143,7 @@ def test_counting_noise_is_no_misfit():
     assert misfit.scattered < 0.1
     # Nobody could have found this object in the patterns.
     assert misfit.verdict == "doubtful"
-    assert f"the noise of so few photons is {misfit.noise.share:.1f} times its contrast: count longer" in str(
+    assert f"the noise of so few photons is {misfit.noise.share:.2f} times its contrast: count longer" in str(
         misfit
     )
     assert "iterate" not in str(misfit)
