@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 from scipy import constants
 
@@ -22,12 +24,16 @@ __all__ = [
 LENGTH_UNITS = METRES | {
     "meter": 1.0, "metre": 1.0, "meters": 1.0, "metres": 1.0, "micron": 1e-6, "microns": 1e-6, "µm": 1e-6,
     "μm": 1e-6, "millimeter": 1e-3, "micrometer": 1e-6, "nanometer": 1e-9,
-    "angstrom": constants.angstrom, "Å": constants.angstrom, "A": constants.angstrom, "pm": 1e-12,
+    "angstrom": constants.angstrom, "ang": constants.angstrom, "Å": constants.angstrom, "A": constants.angstrom,
+    "pm": 1e-12,
 }  # fmt: skip
 ENERGY_UNITS = {
     "J": 1.0, "joule": 1.0, "eV": constants.eV, "ev": constants.eV, "EV": constants.eV, "keV": 1e3 * constants.eV,
+    "electronvolt": constants.eV, "kiloelectronvolt": 1e3 * constants.eV,
 }  # fmt: skip
 
+# Values for each pattern that differ by less are one number.
+_SAME = 1e-3
 # In radians.
 ANGLE_UNITS = {
     "deg": np.pi / 180, "degree": np.pi / 180, "°": np.pi / 180, "rad": 1.0, "radian": 1.0, "mrad": 1e-3, "urad": 1e-6,
@@ -39,6 +45,8 @@ def unit_factor(name: str, units: dict[str, float], where: str) -> float:
 
     Raises InputError, which begins with `where`, if none of the `units` has that name.
     """
+    # The sign of micro and that of angstrom have two codes each.
+    name = unicodedata.normalize("NFKC", name)
     if name in units:
         return units[name]
     words = {known.lower(): factor for known, factor in units.items() if len(known) > 2}
@@ -59,11 +67,18 @@ def energy_of_wavelength(wavelength: float) -> float:
 
 
 def positive_number(value: object, where: str, expected: str) -> float:
-    """One finite number above zero, from a scalar or an array that holds one.
+    """One finite number above zero, from a scalar or an array that holds one; the mean of several that are the same.
+
+    Some programs write a number for each pattern, or for each axis.
 
     Raises InputError if `value` is anything else; `where` (file and key) begins the message.
     """
     array = np.asarray(value)
+    if array.size > 1 and array.dtype.kind in "fiu" and np.isfinite(array).all() and (array > 0).all():
+        lowest, highest = float(array.min()), float(array.max())
+        if highest - lowest > _SAME * lowest:
+            raise InputError(f"{where} varies from {lowest:g} to {highest:g}, expected {expected}")
+        array = np.mean(array, dtype=np.float64)
     if (
         array.size != 1
         or array.dtype.kind not in "fiu"

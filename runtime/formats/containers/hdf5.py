@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
@@ -22,15 +22,23 @@ from ptychonnx.runtime.formats.containers.hdf5_links import (
 from ptychonnx.runtime.formats.containers.hdf5_storage import unwritten
 from ptychonnx.runtime.formats.containers.memory import check_memory
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision, of_two_fields
-from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, LENGTH_UNITS, positive_number, unit_factor
+from ptychonnx.runtime.formats.quantities import (
+    ENERGY_UNITS,
+    LENGTH_UNITS,
+    positive_number,
+    unit_factor,
+    wavelength_of_energy,
+)
 from ptychonnx.runtime.formats.read_options import ReadOptions
 
-__all__ = ["HDF5File", "attribute_text"]
+__all__ = ["HDF5File", "attribute_text", "attribute_texts"]
 
 
 # Energies without units are in the unit in which they are those of a photon; between 60 and 200, that of
 # extreme ultraviolet in eV or of hard X-rays in keV, nobody can tell.
 _PLAUSIBLE_ENERGIES = {"J": (1e-18, 1e-13), "keV": (0.1, 60.0), "eV": (200.0, 2e5)}
+# A wavelength and an energy of the same photon agree to within this part.
+_SAME_PHOTON = 1e-2
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,29 @@ class HDF5File:
         """The first of these lengths that exists, in metres, which is the unit without a `units` attribute."""
         return self._quantity(names, LENGTH_UNITS, "one positive length")
 
+    def wavelength(self, lengths: tuple[str, ...], energies: tuple[str, ...]) -> float | None:
+        """The wavelength in metres that the options give, or the first of the `lengths`, or that of the first energy.
+
+        A wavelength and an energy that contradict each other are noted.
+        """
+        if self.options.wavelength is not None:
+            return self.options.wavelength
+        stated = self.length(*lengths)
+        if stated is None:
+            energy = self.energy(*energies)
+            return None if energy is None else wavelength_of_energy(energy)
+        silent = replace(self, notes=[])
+        # An energy may be another one than that of a photon.
+        with suppress(InputError):
+            energy = silent.energy(*energies)
+            other = stated if energy is None else wavelength_of_energy(energy)
+            if abs(other - stated) > _SAME_PHOTON * stated:
+                self.notes.append(
+                    f"wavelength: {stated:.6g} m, but the energy in the file is that of {other:.6g} m: is it "
+                    f"--wavelength {other:.6g}?"
+                )
+        return stated
+
     def energy(self, *names: str) -> float | None:
         """The first of these energies that exists, in joules.
 
@@ -201,10 +232,20 @@ class HDF5File:
         )
 
     def lengths(self, dataset: h5py.Dataset) -> NDArray[np.float64]:
-        """A dataset of lengths in metres, converted by its `units` attribute."""
+        """A dataset of lengths in metres, converted by its `units` attribute, which may name one for each column."""
         if dataset.dtype.kind not in "fiu":
             raise InputError(f"{self.path}: {dataset.name} is {dataset.dtype}, expected lengths")
-        return self.load(dataset).astype(np.float64) * self._unit(dataset, LENGTH_UNITS)
+        where = f"{self.path}: {dataset.name}"
+        names = [name.strip() for name in attribute_texts(dataset, "units")]
+        factors = [unit_factor(name, LENGTH_UNITS, where) if name else 1.0 for name in names] or [1.0]
+        if len(set(factors)) == 1:
+            factors = factors[:1]
+        elif not dataset.ndim or len(factors) != dataset.shape[-1]:
+            raise InputError(
+                f"{where} has shape {dataset.shape} and the units {', '.join(names)}, expected one unit or one for "
+                "each column"
+            )
+        return self.load(dataset).astype(np.float64) * np.array(factors)
 
     def companion(self, default: str, expected: str) -> HDF5File:
         """The second file: the one that the options name, else `default` in the same folder.
@@ -238,9 +279,15 @@ class HDF5File:
 
 def attribute_text(item: h5py.Dataset | h5py.Group, name: str, default: str = "") -> str:
     """An attribute as text; an array of strings counts by its first element."""
-    value = np.asarray(item.attrs.get(name, default)).reshape(-1)[:1].tolist()
-    return (
-        value[0].decode("utf-8", "replace")
-        if value and isinstance(value[0], bytes)
-        else "".join(map(str, value))
-    )
+    return next(iter(attribute_texts(item, name, default)), "")
+
+
+def attribute_texts(item: h5py.Dataset | h5py.Group, name: str, default: str = "") -> list[str]:
+    """An attribute as text, each element of an array of strings; none if it is empty."""
+    value = item.attrs.get(name, default)
+    if isinstance(value, h5py.Empty):
+        return []
+    return [
+        each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each)
+        for each in np.asarray(value).reshape(-1).tolist()
+    ]

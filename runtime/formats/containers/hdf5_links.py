@@ -10,6 +10,7 @@ import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers the compression filters of detectors)
@@ -19,6 +20,8 @@ from ptychonnx.runtime.errors import InputError
 __all__ = ["LinkGuard", "check_storage", "dangling_target", "follow", "open_hdf5"]
 
 _MAX_LINKS = 32
+# Ends of selections without limits are larger.
+_UNLIMITED = 2**62
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,24 @@ def check_storage(
             raise InputError(
                 f"{where} is a virtual dataset whose source {source.file_name}:{name} is missing, expected it"
             )
+        # HDF5 crashes where it reads behind the end of a source.
+        if _too_short(part, source):
+            raise InputError(
+                f"{where} is a virtual dataset whose source {source.file_name}:{name} has shape {part.shape}, which is "
+                "too small, expected all of it: was the scan ended early?"
+            )
         inside = (*outer, dataset)
         if part in inside or len(inside) > _MAX_LINKS:
             raise InputError(f"{where} is a virtual dataset of itself, expected other data")
         check_storage(part, path, guard, inside)
+
+
+def _too_short(part: h5py.Dataset, source: Any) -> bool:
+    """Whether a virtual dataset takes more from a source than it has; selections without limits never do."""
+    if source.src_space.get_select_type() == h5py.h5s.SEL_ALL:
+        return part.size < source.vspace.get_select_npoints() < _UNLIMITED
+    ends = source.src_space.get_select_bounds()[1]
+    return any(have < end + 1 < _UNLIMITED for have, end in zip(part.shape, map(int, ends), strict=False))
 
 
 def _parts(path: str) -> list[str]:

@@ -47,19 +47,34 @@ def unwritten(dataset: h5py.Dataset, leading: int) -> NDArray[np.bool_]:
 
 
 def _unwritten_sources(dataset: h5py.Dataset, leading: int) -> NDArray[np.bool_]:
-    """The same for a virtual dataset, whose sources exist: slices that no source fills, or that a source lacks."""
-    missing = np.ones(dataset.shape[0], dtype=bool)
+    """The same for a virtual dataset, whose sources exist.
+
+    Slices that a source lacks, or that sources fill to a smaller part than others: several sources may each hold a
+    part of all slices, as the modules of a detector do.
+    """
+    lacking, filled = np.zeros(dataset.shape[0], dtype=bool), np.zeros(dataset.shape[0], dtype=np.int64)
     folder = Path(dataset.file.filename).parent
     for source in dataset.virtual_sources():
-        start, stop = (int(bound[0]) for bound in source.vspace.get_select_bounds())
+        slices = _slices(source.vspace, dataset.shape[0])
         with ExitStack() as stack:
             file = dataset.file
             if source.file_name != ".":
                 file = stack.enter_context(h5py.File(folder / source.file_name.replace("%b", "0"), "r"))
             inner = file[source.dset_name.replace("%b", "0")]
-            lacking = unwritten(inner, 1)
-            if source.src_space.get_select_type() != h5py.h5s.SEL_ALL:
-                first, last = (int(bound[0]) for bound in source.src_space.get_select_bounds())
-                lacking = lacking[first : last + 1]
-        missing[start : stop + 1] = lacking if len(lacking) == stop + 1 - start else lacking.any()
-    return np.broadcast_to(missing.reshape(-1, *(1,) * (leading - 1)), dataset.shape[:leading]).copy()
+            missing = unwritten(inner, 1)[_slices(source.src_space, inner.shape[0])]
+        lacking[slices] |= missing if len(missing) == len(slices) else missing.any()
+        filled[slices] += source.vspace.get_select_npoints() // max(1, len(slices))
+    incomplete = lacking | (filled < filled.max(initial=1))
+    return np.broadcast_to(incomplete.reshape(-1, *(1,) * (leading - 1)), dataset.shape[:leading]).copy()
+
+
+def _slices(space: h5py.h5s.SpaceID, length: int) -> NDArray[np.intp]:
+    """Indices along the first axis that a selection takes, of `length` if it takes all."""
+    if space.get_select_type() == h5py.h5s.SEL_ALL:
+        return np.arange(length)
+    if space.is_regular_hyperslab():
+        start, stride, count, block = (int(values[0]) for values in space.get_regular_hyperslab())
+        if start + stride * (count - 1) + block <= max(length, int(space.shape[0])):
+            return (start + stride * np.arange(count)[:, None] + np.arange(block)).ravel()
+    first, last = (int(bound[0]) for bound in space.get_select_bounds())
+    return np.arange(first, last + 1)

@@ -15,6 +15,9 @@ from ptychonnx.runtime.formats.containers.memory import check_memory
 
 __all__ = ["TextTable", "read_text_table"]
 
+# Beginnings of comments, of NumPy, MATLAB and C.
+_COMMENTS = ("#", "%", "//")
+
 
 @dataclass(frozen=True)
 class TextTable:
@@ -25,7 +28,7 @@ class TextTable:
 
 
 def read_text_table(path: Path, expected: str) -> TextTable:
-    """Read a table; lines that are empty or begin with # are ignored, but for one above the numbers that names them.
+    """Read a table; empty lines and comments (#, %, //) are ignored, but for one above the numbers that names them.
 
     Raises InputError if a line other than the first holds something else than numbers, or lines differ in length.
     """
@@ -37,7 +40,7 @@ def read_text_table(path: Path, expected: str) -> TextTable:
     numbered = [
         (number, line)
         for number, line in enumerate(lines, 1)
-        if line.strip() and not line.strip().startswith("#")
+        if line.strip() and not line.strip().startswith(_COMMENTS)
     ]
     rows: list[list[float]] = []
     names: tuple[str, ...] = ()
@@ -58,6 +61,11 @@ def read_text_table(path: Path, expected: str) -> TextTable:
             )
     if rows and not names:
         names = _names_in_comments(lines[: numbered[0][0] - 1], len(rows[0]))
+    if rows and names and len(names) != len(rows[0]):
+        raise InputError(
+            f"{path}: line {numbered[0][0]} has {len(names)} names ({reprlib.repr(numbered[0][1])}), expected "
+            f"{len(rows[0])}, one for each column"
+        )
     if not rows:
         raise InputError(f"{path}: no array of numbers (the file has no row of them), expected {expected}")
     return TextTable(np.array(rows), names)
@@ -65,7 +73,7 @@ def read_text_table(path: Path, expected: str) -> TextTable:
 
 def _names_in_comments(lines: list[str], count: int) -> tuple[str, ...]:
     """Names in the last comment above the numbers, as NumPy's `savetxt` writes them; none if it is something else."""
-    comments = [line.strip().lstrip("#").strip() for line in lines if line.strip().startswith("#")]
+    comments = [line.strip().lstrip("#%/").strip() for line in lines if line.strip().startswith(_COMMENTS)]
     names = _fields(comments[-1]) if comments else []
     return tuple(names) if len(names) == count and not any(map(_is_number, names)) else ()
 

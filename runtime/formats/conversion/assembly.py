@@ -21,6 +21,7 @@ from ptychonnx.runtime.formats.conversion.plausibility import (
     check_far_field,
     check_plausible,
     counts_note,
+    mask_note,
     positions_note,
 )
 from ptychonnx.runtime.formats.conversion.probe_window import fitted_probe, probe_of_size
@@ -34,8 +35,6 @@ __all__ = ["assemble", "positions_in_pixels", "scan_of_frames"]
 
 # Pixels of a frame; the largest detectors have 18 million.
 _LARGEST_FRAME = 2**25
-# A mask with fewer valid pixels is doubtful.
-_LEAST_VALID = 0.5
 # Decimals of positions in pixels that were lengths in the file.
 _DECIMALS = 6
 _SIGNS = {"as-is": (1, 1), "flip-row": (-1, 1), "flip-column": (1, -1), "flip-both": (-1, -1)}
@@ -59,12 +58,12 @@ def assemble(
     where = f"{raw.path}: {raw.patterns_key}"
     for note in raw.notes:
         log(note)
+    raw = _one_position_each(raw, options, log)
     _check(raw, options, where)
     raw = _without(raw, unwritten_patterns(raw.patterns), "never written", where, log)
     raw = replace(raw, mask=without_stuck_pixels(raw.patterns, raw.mask, where, log))
-    if raw.mask is not None and np.count_nonzero(raw.mask) < _LEAST_VALID * raw.mask.size:
-        bad = raw.mask.size - np.count_nonzero(raw.mask)
-        log(f"mask: {bad} of {raw.mask.size} pixels are bad: does it mark the good ones?")
+    if note := mask_note(raw.mask):
+        log(note)
     height, width = raw.patterns.shape[1:]
     beam = estimate_direct_beam(raw.patterns, raw.mask, where, *_searched(raw, options))
     conventions = _with_direct_beam(raw, options, beam)
@@ -217,6 +216,29 @@ def _without(
         return raw
     kept = kept_patterns(left_out, kind, where, log)
     return replace(raw, patterns=SelectedStack(raw.patterns, kept), positions=raw.positions[kept])
+
+
+def _one_position_each(raw: RawScan, options: ReadOptions, log: Callable[[str], None]) -> RawScan:
+    """The scan with one position for each pattern: the first ones, or means, if the options say so."""
+    n, values = next(iter(raw.patterns.shape), 0), raw.positions
+    if values.ndim != 2 or len(values) <= n or not n:
+        return raw
+    if options.ignore_extra_positions:
+        log(f"positions: the first {n} of {len(values)} (given)")
+        return replace(raw, positions=values[:n])
+    several, rest = divmod(len(values), n)
+    if rest or not options.average_positions:
+        remedy = (
+            f"--ignore-extra-positions takes the first {n}"
+            if rest
+            else f"--average-positions averages {several} consecutive ones"
+        )
+        raise InputError(
+            f"{raw.path}: {raw.positions_key} has shape {values.shape}, expected {(n, 2)}, one for each pattern: "
+            f"{remedy}"
+        )
+    log(f"positions: mean of {several} consecutive ones for each pattern (given)")
+    return replace(raw, positions=values.reshape(n, several, -1).mean(axis=1))
 
 
 def _check(raw: RawScan, options: ReadOptions, where: str) -> None:

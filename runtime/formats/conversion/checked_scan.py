@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns, kept_patterns, refuse_dark
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
-from ptychonnx.runtime.formats.conversion.plausibility import check_plausible, counts_note, positions_note
+from ptychonnx.runtime.formats.conversion.plausibility import (
+    check_plausible,
+    counts_note,
+    mask_note,
+    positions_note,
+)
 from ptychonnx.runtime.formats.conversion.saturation import saturation_note
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
@@ -49,6 +54,8 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
 
 def _doubts(scan: Scan, where: str, log: Callable[[str], None]) -> None:
     """Say so if patterns look like counts or saturated, or the direct beam is elsewhere than in the centre."""
+    if note := mask_note(scan.mask):
+        log(note)
     if note := counts_note(scan.diffraction[0]):
         log(note)
     beam = estimate_direct_beam(scan.diffraction, scan.mask, where)

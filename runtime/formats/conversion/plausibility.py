@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength
 
-__all__ = ["check_far_field", "check_plausible", "counts_note", "positions_note"]
+__all__ = ["check_far_field", "check_plausible", "counts_note", "mask_note", "positions_note"]
 
 # No stage of a scan moves farther, in metres.
 _LARGEST_SPAN = 0.1
@@ -23,6 +23,8 @@ _OUTLIER = 100.0
 _REPEATED = 0.1
 # Steps of fewer pixels, in a scan that spans less than a window, are in another unit.
 _LEAST_STEP = 0.5
+# A mask with a smaller part of valid pixels is doubtful.
+_LEAST_VALID = 0.5
 # Amplitudes that are whole numbers by chance are smaller.
 _LEAST_COUNT = 8.0
 # A nearest neighbour that is this many times farther than at other positions.
@@ -86,7 +88,15 @@ def positions_note(positions: NDArray[np.float64], size: int) -> str:
         return f"positions: all {len(positions)} are the same: expected a scan"
     if not spans.all():
         return f"positions: all have the same {'row' if spans[0] == 0 else 'column'}: is an axis missing?"
-    places = len(np.unique(positions, axis=0))
+    visited, times = np.unique(positions, axis=0, return_counts=True)
+    places = len(visited)
+    most = int(np.argmax(times))
+    if times[most] > 2 and np.median(times) == 1 and len(positions) - places <= _REPEATED * len(positions):
+        first = np.flatnonzero((positions == visited[most]).all(axis=1))[:2]
+        return (
+            f"positions: {times[most]} patterns have the same one (numbers {first[0]}, {first[1]}, ...): were all of "
+            "them recorded?"
+        )
     if len(positions) - places > _REPEATED * len(positions):
         return (
             f"positions: {len(positions)} patterns have {places} different ones: were all of them recorded?"
@@ -109,6 +119,14 @@ def positions_note(positions: NDArray[np.float64], size: int) -> str:
             f"about {step:.3g}: is it an outlier?"
         )
     return ""
+
+
+def mask_note(mask: NDArray[np.bool_] | None) -> str:
+    """A line for the user if a mask, True = valid, leaves less than half of the pixels."""
+    if mask is None or np.count_nonzero(mask) >= _LEAST_VALID * mask.size:
+        return ""
+    bad = mask.size - np.count_nonzero(mask)
+    return f"mask: {bad} of {mask.size} pixels are bad: does it mark the good ones?"
 
 
 def counts_note(pattern: NDArray) -> str:

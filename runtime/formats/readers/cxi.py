@@ -49,7 +49,6 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength, object_pixel_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.quantities import wavelength_of_energy
 from ptychonnx.runtime.formats.read_options import Convention, Conventions
 from ptychonnx.runtime.formats.readers.probe import probe_modes
 
@@ -94,7 +93,7 @@ def read(file: HDF5File) -> RawScan:
     split = second and not any(map(file.has, _TRANSLATION))
     product = file.companion(_PRODUCT, "the positions of these patterns") if split else file
     translation = product.dataset("positions of the sample in metres [n, 3]", *_TRANSLATION)
-    if translation.ndim != 2 or len(translation) != len(data) or translation.shape[1] not in (2, 3):
+    if translation.ndim != 2 or len(translation) < len(data) or translation.shape[1] not in (2, 3):
         raise InputError(
             f"{product.path}: {translation.name} has shape {translation.shape}, expected {(len(data), 3)} or "
             f"{(len(data), 2)}, one (x, y, z) in metres for each pattern"
@@ -134,22 +133,22 @@ def _is_true(value: Any, where: str) -> bool:
     raise InputError(f"{where} is {text[:40] if array.size == 1 else array.shape}, expected true or false")
 
 
-def _geometry(file: HDF5File, size: int) -> tuple[float, float]:
-    """Wavelength and object pixel size in metres."""
-    wavelength = file.options.wavelength or file.length(*_WAVELENGTH)
-    if wavelength is None:
-        energy = file.energy(*_ENERGY)
-        if energy is None:
-            raise InputError(
-                f"{file.path}: no dataset {' or '.join(_WAVELENGTH + _ENERGY)}, expected metres or joules"
-            )
-        wavelength = wavelength_of_energy(energy)
+def _geometry(file: HDF5File, size: int) -> tuple[float | None, float | None]:
+    """Wavelength and object pixel size in metres, as far as the options do not replace the pixel size."""
+    wavelength = file.wavelength(_WAVELENGTH, _ENERGY)
+    if wavelength is None and file.options.pixel_size is None:
+        raise InputError(
+            f"{file.path}: no dataset {' or '.join(_WAVELENGTH + _ENERGY)}, expected metres or joules, or "
+            "--wavelength, or the --pixel-size of the object"
+        )
     lengths = np.linalg.norm(_basis(file, normed=False), axis=-1)
     step = float(lengths[0]) if lengths.max() < _LARGEST_PIXEL else None
-    pixel_size = object_pixel_size(file, _DETECTOR, check_wavelength(wavelength, str(file.path)), size, step)
-    if pixel_size is None:
+    if wavelength is not None:
+        check_wavelength(wavelength, str(file.path))
+    pixel_size = object_pixel_size(file, _DETECTOR, wavelength, size, step)
+    if pixel_size is None and file.options.pixel_size is None:
         missing = "x_pixel_size or y_pixel_size" if file.has(f"{_DETECTOR}/distance") else "distance"
-        raise InputError(f"{file.path}: no dataset {_DETECTOR}/{missing}, expected metres")
+        raise InputError(f"{file.path}: no dataset {_DETECTOR}/{missing}, expected metres, or --pixel-size")
     return wavelength, pixel_size
 
 

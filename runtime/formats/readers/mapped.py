@@ -52,6 +52,11 @@ __all__ = ["KEYS", "read"]
 
 KEYS = ("patterns", "positions", "x", "y", "probe", "mask", "bad", "pixel_size", "wavelength")
 _INITIALS = ("xy", "xr", "cy", "cr")
+# Names of two columns, the horizontal one first.
+_HORIZONTAL_FIRST = tuple(
+    re.compile(rf"(?:^|[\W_])(?:{names})(?:$|[\W_\d])", re.IGNORECASE)
+    for names in ("h|hor|horiz|horizontal|fast", "v|ver|vert|vertical|slow")
+)
 # Names of the columns of a table: row, column, and number of the frame.
 _COLUMNS = tuple(
     re.compile(rf"(?:^|[\W_])(?:{names})(?:$|[\W_\d])", re.IGNORECASE)
@@ -159,13 +164,18 @@ def _positions(
             Convention("row,column", "raster convention"),
         )
     unit = positions_unit(arrays, keys, of_columns, values, options)
-    return _one_for_each(arrays, options, values, n), unit, axes
+    return values, unit, axes
 
 
 def _named_x_y(first: str, second: str) -> bool:
     row, column, _ = _COLUMNS
     alike = "x" in first.lower() and first.lower().replace("x", "y") == second.lower()
-    return alike or bool(column.search(first) and row.search(second))
+    horizontal, vertical = _HORIZONTAL_FIRST
+    return (
+        alike
+        or bool(column.search(first) and row.search(second))
+        or bool(horizontal.search(first) and vertical.search(second))
+    )
 
 
 def _named_columns(
@@ -200,31 +210,6 @@ def _named_columns(
         )
     arrays.notes.append(f"positions: mean of {samples.min()} to {samples.max()} rows of each {name} (given)")
     return np.stack([np.bincount(frame, part) / samples for part in picked.T], axis=1), kept
-
-
-def _one_for_each(
-    arrays: MappedArrays, options: ReadOptions, values: NDArray[np.float64], n: int
-) -> NDArray[np.float64]:
-    """Positions [n, 2]; several samples of an encoder per pattern are averaged if the options say so."""
-    if values.ndim != 2:
-        return values
-    if options.ignore_extra_positions and len(values) > n:
-        arrays.notes.append(f"positions: the first {n} of {len(values)} (given)")
-        return values[:n]
-    several, rest = divmod(len(values), n) if n else (0, 1)
-    if len(values) <= n:
-        return values
-    if rest or not options.average_positions:
-        first, mean = (
-            f"--ignore-extra-positions takes the first {n}",
-            f"--average-positions averages {several}",
-        )
-        raise InputError(
-            f"{arrays.path}: {_positions_key(arrays.names)} has shape {values.shape}, expected {(n, 2)}, one for each "
-            f"pattern: {first if rest else f'{mean} consecutive ones'}"
-        )
-    arrays.notes.append(f"positions: mean of {several} consecutive ones for each pattern (given)")
-    return values.reshape(n, several, -1).mean(axis=1)
 
 
 def _mask(arrays: MappedArrays) -> NDArray[np.bool_] | None:

@@ -24,7 +24,7 @@ from ptychonnx.runtime.formats.read_options import ReadOptions
 
 __all__ = ["MappedArrays"]
 
-_ARRAY_FILES = {".npy", ".csv", ".txt", ".dat"}
+_ARRAY_FILES = {".npy", ".csv", ".tsv", ".txt", ".dat"}
 
 
 class MappedArrays:
@@ -48,7 +48,7 @@ class MappedArrays:
         """An HDF5 dataset, still in its file, or an array; a `large` one is memory-mapped where possible."""
         name = self.names[key]
         neighbour = self.path.parent / name
-        if neighbour.suffix in _ARRAY_FILES and neighbour.is_file():
+        if neighbour.suffix.lower() in _ARRAY_FILES and neighbour.is_file():
             return (
                 load_npy(neighbour, expected) if is_npy(neighbour) else self.table(neighbour, expected).values
             )

@@ -38,16 +38,20 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_text
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_text, attribute_texts
 from ptychonnx.runtime.formats.containers.stacks import RasterStack, Stack
 from ptychonnx.runtime.formats.conversion.detector_geometry import object_pixel_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.quantities import ANGLE_UNITS, unit_factor, wavelength_of_energy
+from ptychonnx.runtime.formats.quantities import ANGLE_UNITS, unit_factor
 from ptychonnx.runtime.formats.read_options import Convention, Conventions
 
 __all__ = ["matches", "read", "sample_positions"]
 
 _DEFINITIONS = {"NXptycho", "NXcxi_ptycho"}
+# Rotations of the sample that differ by less, in radians, are those of one projection.
+_SAME_ANGLE = 2e-3
+# Cosine between two axes from which on they are parallel.
+_PARALLEL = 0.99
 
 
 def matches(file: HDF5File) -> bool:
@@ -63,7 +67,7 @@ def read(file: HDF5File) -> RawScan:
     entry = _entry(file)
     assert entry is not None
     instrument = _group(file, entry, "NXinstrument", "instrument_1")
-    detector = _group(file, instrument, "NXdetector", "detector_1")
+    detector = _area_detector(file, instrument)
     data = file.dataset("photon counts [n, rows, columns]", f"{detector}/data")
     if data.ndim not in (3, 4):
         raise InputError(
@@ -96,11 +100,10 @@ def _entry(file: HDF5File) -> str | None:
         definition = file.first(f"{name}/definition")
         if definition is not None and definition.dtype.kind in "OSU":
             text = np.asarray(file.load(definition)).reshape(-1)[:1].tolist()
-            if (
-                text
-                and (text[0].decode("utf-8", "replace") if isinstance(text[0], bytes) else text[0])
-                in _DEFINITIONS
-            ):
+            first = text[0] if text else ""
+            first = first.decode("utf-8", "replace") if isinstance(first, bytes) else first
+            # Some writers pad text, or begin it with a byte order mark.
+            if first.strip("\ufeff\0 \t\r\n") in _DEFINITIONS:
                 return name
     return None
 
@@ -119,18 +122,40 @@ def _group(file: HDF5File, parent: str, kind: str, default: str) -> str:
     return name
 
 
+def _area_detector(file: HDF5File, instrument: str) -> str:
+    """The detector with the largest frames: others count photons or have one row; more than one is noted."""
+    sides: dict[str, int] = {}
+    for detector in _children(file, instrument, "NXdetector"):
+        data = file.get(f"{detector}/data")
+        if isinstance(data, h5py.Dataset) and data.ndim in (3, 4):
+            sides[detector] = min(data.shape[-2:])
+    if not sides:
+        return _group(file, instrument, "NXdetector", "detector_1")
+    chosen = max(sides, key=lambda detector: sides[detector])
+    if len(sides) > 1:
+        names = ", ".join(detector.rpartition("/")[2] for detector in sides)
+        file.notes.append(f"detector: {chosen.rpartition('/')[2]} of {names}, by the size of its frames")
+    return chosen
+
+
 def _translation(file: HDF5File, entry: str, detector: str, n: int) -> tuple[NDArray[np.float64], str, str]:
     """(x, y) of the sample in metres [n, 2], their key, and how their unit is known."""
     samples = [*_children(file, entry, "NXsample"), f"{entry}/sample_1"]
     places = [f"{entry}/data_1", *(f"{sample}/geometry_1" for sample in samples), detector, *samples]
-    dataset = file.first(*(f"{place}/translation" for place in places))
+    names = [f"{place}/translation" for place in places]
+    dataset = file.first(*names)
+    # The translation of a detector that stands still is no position of the sample.
+    still = dataset is not None and dataset.size <= 3 < 2 * n
+    moving = [name for name in names if file.has(name) and file.get(name).shape[:1] == (n,)] if still else []
+    transformed = any(file.has_group(f"{sample}/transformations") for sample in samples)
+    dataset = file.first(*moving) if moving else None if still and transformed else dataset
     if dataset is not None:
-        if dataset.ndim != 2 or len(dataset) != n or dataset.shape[1] not in (2, 3):
+        if dataset.ndim != 2 or len(dataset) < n or dataset.shape[1] not in (2, 3):
             raise InputError(
                 f"{file.path}: {dataset.name} has shape {dataset.shape}, expected {(n, 3)} or {(n, 2)}, one (x, y, z) "
                 "for each pattern"
             )
-        unit = attribute_text(dataset, "units")
+        unit = ", ".join(dict.fromkeys(attribute_texts(dataset, "units")))
         reason = f"from the units {unit} of the file" if unit else "NeXus convention, no units in the file"
         return file.lengths(dataset)[:, :2], dataset.name, reason
     for sample in samples:
@@ -145,14 +170,14 @@ def _translation(file: HDF5File, entry: str, detector: str, n: int) -> tuple[NDA
 
 def _wavelength(file: HDF5File, instrument: str) -> float | None:
     beams = [*_children(file, instrument, "NXbeam"), f"{instrument}/beam_1"]
-    wavelength = file.options.wavelength or file.length(
-        *(f"{beam}/{name}" for beam in beams for name in ("incident_wavelength", "wavelength"))
+    return file.wavelength(
+        tuple(f"{beam}/{name}" for beam in beams for name in ("incident_wavelength", "wavelength")),
+        tuple(
+            f"{beam}/{name}"
+            for beam in beams
+            for name in ("incident_beam_energy", "incident_energy", "energy")
+        ),
     )
-    if wavelength is not None:
-        return wavelength
-    names = ("incident_beam_energy", "incident_energy", "energy")
-    energy = file.energy(*(f"{beam}/{name}" for beam in beams for name in names))
-    return None if energy is None else wavelength_of_energy(energy)
 
 
 def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
@@ -175,10 +200,13 @@ def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
             raise InputError(
                 f"{file.path}: {axis.name} depends_on {carrier!r}, expected an axis in {place} with a vector, or '.'"
             )
-    chained, ordered = _chain(axes)
+    start = file.first(f"{place.rpartition('/')[0]}/depends_on")
+    chained, ordered = _chain(axes, "" if start is None else _last_name(file.load(start)))
+    if not ordered:
+        _refuse_parallel(file, axes, n)
     position, moving = np.zeros((n, 3)), 0
     for axis in chained:
-        rotation = attribute_text(axis, "transformation_type") == "rotation"
+        rotation = attribute_text(axis, "transformation_type").strip().lower() == "rotation"
         values = _values(file, axis, n, rotation=rotation)
         vector = np.asarray(axis.attrs["vector"], dtype=np.float64)
         # Files that are not normalised would turn by another angle.
@@ -187,6 +215,11 @@ def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
         if not rotation:
             position = position + values[:, None] * vector
         elif values.any():
+            if np.ptp(values) > _SAME_ANGLE:
+                raise InputError(
+                    f"{file.path}: {axis.name} turns the sample by {np.rad2deg(np.ptp(values)):.3g} degrees between "
+                    "patterns, expected one angle for a scan"
+                )
             if not ordered:
                 raise InputError(
                     f"{file.path}: {axis.name} rotates the sample by {np.rad2deg(values.flat[0]):g} degrees, expected "
@@ -200,19 +233,44 @@ def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
     return position[:, :2]
 
 
-def _chain(axes: list[h5py.Dataset]) -> tuple[list[h5py.Dataset], bool]:
-    """The axes from the sample to the base, and whether `depends_on` states this order."""
+def _last_name(stored: NDArray) -> str:
+    """The last name of a path that is stored as text."""
+    text = next(iter(stored.reshape(-1).tolist()), "")
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    return text.strip().rpartition("/")[2]
+
+
+def _refuse_parallel(file: HDF5File, axes: list[h5py.Dataset], n: int) -> None:
+    """Refuse two axes that move along one line, which may be one motor twice, where no order says that both count."""
+    moving = [axis for axis in axes if axis.size == n > 1 and np.shape(axis.attrs["vector"]) == (3,)]
+    for index, axis in enumerate(moving):
+        for other in moving[:index]:
+            along, across = (np.asarray(one.attrs["vector"], dtype=np.float64) for one in (axis, other))
+            kinds = {attribute_text(one, "transformation_type").strip().lower() for one in (axis, other)}
+            length = np.linalg.norm(along) * np.linalg.norm(across)
+            if "rotation" not in kinds and abs(along @ across) > _PARALLEL * length > 0:
+                raise InputError(
+                    f"{file.path}: {other.name} and {axis.name} move the sample along the same line, expected "
+                    "depends_on of the sample and of every axis, which states which of them carries it"
+                )
+
+
+def _chain(axes: list[h5py.Dataset], start: str) -> tuple[list[h5py.Dataset], bool]:
+    """The axes from the sample to the base, and whether `depends_on` states this order.
+
+    `start`: the axis that the sample depends on; others than those that carry it do not count.
+    """
     by_name = {axis.name.rpartition("/")[2]: axis for axis in axes}
     carriers = {
         name: attribute_text(axis, "depends_on", "?").rpartition("/")[2] for name, axis in by_name.items()
     }
-    first = [name for name in by_name if name not in carriers.values()]
+    first = [start] if start in by_name else [name for name in by_name if name not in carriers.values()]
     chain: list[str] = []
     name = first[0] if len(first) == 1 else ""
     while name in by_name and name not in chain:
         chain.append(name)
         name = carriers[name]
-    if len(chain) == len(axes) and name == ".":
+    if (start in by_name or len(chain) == len(axes)) and name == ".":
         return [by_name[name] for name in chain], True
     return axes, False
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import attribute_text
-from ptychonnx.runtime.formats.quantities import LENGTH_UNITS
+from ptychonnx.runtime.formats.containers.hdf5 import attribute_texts
+from ptychonnx.runtime.formats.quantities import LENGTH_UNITS, unit_factor
 from ptychonnx.runtime.formats.read_options import METRES, Convention, ReadOptions
 from ptychonnx.runtime.formats.readers.mapped_arrays import MappedArrays
 
@@ -53,6 +54,10 @@ def positions_unit(
             f"{arrays.path}: the positions are in {units}, expected one unit for rows and columns"
         )
     if stated:
+        if len(keys) > 1 and len({unit.reason for unit in stated}) == len(stated) == 1:
+            arrays.notes.append(
+                f"positions: {' or '.join(keys)} states no unit, {stated[0].value} taken for both"
+            )
         return stated[0]
     span = float(np.ptp(values, axis=0).max()) if values.size and np.isfinite(values).all() else np.inf
     if span == 0:
@@ -62,14 +67,27 @@ def positions_unit(
     return Convention("px", f"they span {span:.4g}, too much for metres")
 
 
+def _unit_of(name: str) -> str:
+    """The unit of positions that a name means, in any spelling; empty if there is none."""
+    name = name.strip()
+    if name.lower() in ("px", "pixel", "pixels"):
+        return "px"
+    with suppress(InputError):
+        metres = unit_factor(name, LENGTH_UNITS, "")
+        return next((unit for unit in METRES if METRES[unit] == metres), "")
+    return ""
+
+
 def _stated_units(
     arrays: MappedArrays, key: str, of_columns: tuple[str, ...], options: ReadOptions
 ) -> list[Convention]:
     """The unit of an array by its attribute or the names of its columns, else by its own name."""
     array = arrays.find(key, "positions")
-    name = attribute_text(array, "units") if isinstance(array, h5py.Dataset) else ""
-    if name in POSITION_UNITS:
-        return [Convention(POSITION_UNITS[name], "from the units of the file")]
+    names = attribute_texts(array, "units") if isinstance(array, h5py.Dataset) else []
+    units = [_unit_of(name) for name in names]
+    if units and all(units):
+        return [Convention(unit, "from the units of the file") for unit in units]
+    name = ", ".join(names).strip()
     if name and options.positions_unit is None:
         raise InputError(
             f"{arrays.where(key)}: its units are {name!r}, expected {', '.join(METRES)} or px: --positions-unit says "

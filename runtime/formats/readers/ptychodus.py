@@ -89,6 +89,12 @@ def read(file: HDF5File) -> RawScan:
     stack, rows = _paired(diffraction, product, counts)
     x, y, _ = product.vectors("float [n] in metres", _X, _Y, _INDEXES)
     known_object, pixel_size, corner = placed_object(product)
+    notes: tuple[str, ...] = ()
+    if len(rows) < max(len(counts), len(x)):
+        notes = (
+            f"patterns: {len(rows)} of {len(counts)} have one of the {len(x)} positions by their index, the others are "
+            "left out",
+        )
     attributes = product.root.attrs
     energy = attributes.get("photon_energy_eV", attributes.get("probe_energy_eV", 0.0))
     return RawScan(
@@ -105,6 +111,7 @@ def read(file: HDF5File) -> RawScan:
         pixel_size=pixel_size,
         wavelength=_wavelength(product, energy),
         distance=_distance(product),
+        notes=notes,
     )
 
 

@@ -71,6 +71,7 @@ def read(file: HDF5File) -> RawScan:
         pixel_size=pixel,
         wavelength=wavelength,
         distance=None if distance is None or distance.size != 1 else float(file.load(distance).item()),
+        notes=_missing_chunks(chunks),
     )
 
 
@@ -85,6 +86,16 @@ def _chunks(file: HDF5File) -> list[str]:
                 f"{file.path}: chunks/{name} leads to {target}, which is missing, expected it in the same folder"
             )
     return [f"chunks/{name}" for name in numbers]
+
+
+def _missing_chunks(chunks: list[str]) -> tuple[str, ...]:
+    """A line about the chunks that a gap in the numbers shows to be missing."""
+    numbers = [int(name.rpartition("/")[2]) for name in chunks]
+    lacking = numbers[-1] + 1 - len(numbers)
+    if not lacking:
+        return ()
+    first = next(number for number in range(numbers[-1]) if number not in numbers)
+    return (f"patterns: {lacking} of {numbers[-1] + 1} chunks are missing (first chunks/{first})",)
 
 
 def _numbers(file: HDF5File, name: str) -> h5py.Dataset | None:
