@@ -16,6 +16,7 @@ from ptychonnx.runtime.formats.conversion.direct_beam import (
     estimate_direct_beam,
     without_stuck_pixels,
 )
+from ptychonnx.runtime.formats.conversion.frame_doubts import frame_doubts
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, Frames, lazy_frames
 from ptychonnx.runtime.formats.conversion.plausibility import (
     check_far_field,
@@ -97,6 +98,10 @@ def assemble(
         frames.notes.append(counts_note(first))
     frames.notes.append(
         saturation_note(raw.patterns, raw.mask, conventions.quantity.value, where, plan.rows, plan.columns)
+    )
+    quantity = conventions.quantity.value
+    frames.notes.extend(
+        frame_doubts(raw.patterns, raw.mask, quantity, where, beam.nearest, plan.rows, plan.columns)
     )
     for note in filter(None, frames.notes + _frame_notes(options, plan)):
         log(note)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns, kept_patterns, refuse_dark
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
+from ptychonnx.runtime.formats.conversion.frame_doubts import frame_doubts
 from ptychonnx.runtime.formats.conversion.plausibility import (
     check_plausible,
     counts_note,
@@ -65,6 +66,8 @@ def _doubts(scan: Scan, where: str, log: Callable[[str], None]) -> None:
         remedy = "--dc corner" if beam.place == "corner" else "--crop with --crop-centre"
         log(f"direct beam: taken at {[centre, centre]}, but {beam.reason}: is it {remedy}?")
     if note := saturation_note(scan.diffraction, scan.mask, "amplitude", where):
+        log(note)
+    for note in frame_doubts(scan.diffraction, scan.mask, "amplitude", where, beam.nearest):
         log(note)
 
 

@@ -1,0 +1,188 @@
+"""Frames that are read without an error and mean something else: other quantities, bad pixels, a beam that was off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import grey_closing, maximum_filter
+
+from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.containers.stacks import Stack
+from ptychonnx.runtime.formats.conversion.scaling import sample_of, valid_values
+from ptychonnx.runtime.scan.amplitudes import Amplitudes
+
+__all__ = ["frame_doubts"]
+
+_SAMPLE = 16
+# Quantities that others are stored as, where their inverse is a whole number.
+_INVERSES: dict[str, Callable[[NDArray], NDArray]] = {
+    "squares": np.square,
+    "exponentials": np.exp,
+    "powers of ten": lambda values: np.power(10.0, values),
+}
+_REMEDIES = {"squares": "is it --quantity amplitude?"}
+# Larger numbers are whole by chance, as far as their digits tell.
+_LARGEST_WHOLE = 1e3
+_LEAST_VALUES = 64
+# Counts that a pixel has in all frames only if it is broken.
+_CONSTANT, _LEAST_FRAMES = 16, 5
+# A pixel that is hot has this many times the counts of its brightest neighbour; one that is dead has pixels with as
+# many in a pattern on both sides, up to so many pixels away.
+_HOT, _HOT_SIGMA, _DEAD, _REACH = 4.0, 10.0, 20.0, 4
+_NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
+# Patterns with a smaller part of the usual photons were taken without the beam.
+# The usual ones are those of the brighter patterns.
+_DIM, _USUAL, _THRESHOLD = 0.02, 0.75, 0.1
+# Values of a cube that is looked at from two sides.
+_SMALL_CUBE = 2**22
+
+
+def frame_doubts(
+    stack: Stack | Amplitudes,
+    mask: NDArray[np.bool_] | None,
+    quantity: str,
+    where: str,
+    beam: tuple[int, int],
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+) -> list[str]:
+    """Lines for the user about a sample of the frames.
+
+    Parameters
+    ----------
+    mask
+        bool [rows, columns], True = valid.
+    quantity
+        ``counts`` or ``amplitude``.
+    beam
+        (row, column) of the direct beam, which may be a peak of one pixel.
+    rows, columns
+        Part of the frames to look at.
+    """
+    sample = sample_of(stack.shape[0], _SAMPLE)
+    part = tuple(len(range(side)[cut]) for side, cut in zip(stack.shape[1:], (rows, columns), strict=True))
+    good = (
+        np.ones(part, bool) if mask is None or mask.shape != stack.shape[1:] else mask[rows, columns].copy()
+    )
+    lowest, highest, total = np.full(part, np.inf), np.zeros(part), np.zeros(part)
+    photons: dict[int, float] = {}
+    whole = dict.fromkeys(_INVERSES, 0)
+    for index in sample.tolist():
+        try:
+            frame = np.asarray(stack[slice(index, index + 1), rows, columns])[0]
+        except (OSError, RuntimeError, KeyError, InputError):  # damaged: named when it is read
+            continue
+        good &= valid_values(frame, where)
+        values = np.where(good, frame, frame.dtype.type(0)).astype(np.float64)
+        if quantity == "counts" and frame.dtype.kind == "f":
+            whole = {
+                name: times + _whole(values, name, frame.dtype)
+                for name, times in whole.items()
+                if _whole(values, name, frame.dtype) >= 0
+            }
+        counts = np.square(values) if quantity == "amplitude" else values
+        np.minimum(lowest, counts, out=lowest)
+        np.maximum(highest, counts, out=highest)
+        total += counts
+        photons[index] = float(counts.sum())
+    notes = [
+        f"quantity: counts, but the {name} of all values are whole numbers: "
+        f"{_REMEDIES.get(name, 'are they logarithms? Counts are needed')}"
+        for name, times in whole.items()
+        if times >= _LEAST_VALUES
+    ]
+    if len(photons) >= _LEAST_FRAMES:
+        near = (beam[0] - (rows.start or 0), beam[1] - (columns.start or 0))
+        notes += [
+            _bad_pixels(lowest, highest, total / len(photons), good, near, (rows, columns)),
+            _dim(photons),
+        ]
+    notes.append(_last_axis(stack))
+    return [note for note in notes if note]
+
+
+def _whole(values: NDArray[np.float64], name: str, dtype: np.dtype) -> int:
+    """How many values are no whole numbers, while the inverse of each is one; -1 if one is none."""
+    with np.errstate(over="ignore"):
+        inverse = _INVERSES[name](values)
+    rounding = 8 * float(np.finfo(dtype).eps) * inverse * np.maximum(values, 1)
+    told = (values > 0) & (inverse < _LARGEST_WHOLE) & (rounding < 0.05)
+    values, inverse, rounding = values[told], inverse[told], rounding[told]
+    if (np.abs(inverse - np.rint(inverse)) > rounding + 1e-9).any():
+        return -1
+    return int(np.count_nonzero(values != np.rint(values)))
+
+
+def _bad_pixels(
+    lowest: NDArray[np.float64],
+    highest: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    good: NDArray[np.bool_],
+    beam: tuple[int, int],
+    part: tuple[slice, slice],
+) -> str:
+    constant = good & (lowest == highest) & (lowest >= _CONSTANT)
+    # Patterns of nothing, without noise, are all the same.
+    if np.count_nonzero(constant) > np.count_nonzero(highest) / 2:
+        constant[:] = False
+    brightest = maximum_filter(np.where(good, mean, 0), footprint=_NEIGHBOURS, mode="wrap")
+    hot = good & (lowest > _HOT * brightest + _HOT_SIGMA * np.sqrt(brightest + 1))
+    rows, columns = (
+        np.arange(middle - 1, middle + 2) % side for middle, side in zip(beam, mean.shape, strict=True)
+    )
+    hot[np.ix_(rows, columns)] = False
+    reach = 2 * _REACH + 1
+    trusted = np.where(constant | hot, 0, mean)
+    # What lies outside of the frame is dark: a gap has two sides.
+    around = np.maximum(*(grey_closing(trusted, size, mode="constant") for size in ((1, reach), (reach, 1))))
+    dead = good & (mean == 0) & (around > _DEAD)
+    bad = constant | hot | dead
+    if not bad.any():
+        return ""
+    row, column = (
+        int(place) + (cut.start or 0) for place, cut in zip(np.argwhere(bad)[0], part, strict=True)
+    )
+    kinds = (
+        (constant, "hold the same counts in all patterns looked at"),
+        (hot & ~constant, "are far brighter than their neighbours in all of them"),
+        (dead, "are 0 among bright ones"),
+    )
+    text = ", ".join(f"{np.count_nonzero(pixels)} {kind}" for pixels, kind in kinds if pixels.any())
+    return f"bad pixels: {text} (first [{row}, {column}]): mask them"
+
+
+def _dim(photons: dict[int, float]) -> str:
+    usual = float(np.quantile(list(photons.values()), _USUAL))
+    dim = [index for index, light in photons.items() if 0 < light < _DIM * usual]
+    if not dim:
+        return ""
+    return (
+        f"patterns: {len(dim)} of {len(photons)} looked at have less than {_DIM:.0%} of the usual photons (first "
+        f"number {dim[0]}): --min-photons {_THRESHOLD * usual:.2g} leaves such patterns out"
+    )
+
+
+def _last_axis(stack: Stack | Amplitudes) -> str:
+    """Say so if the patterns of a cube seem to be numbered along its last axis, as MATLAB and old files have them."""
+    n, height, width = stack.shape
+    if not (n == height == width and n > _LEAST_FRAMES and n**3 <= _SMALL_CUBE):
+        return ""
+    try:
+        cube = np.asarray(stack[slice(0, n), slice(None), slice(None)]).astype(np.float64)
+    except (OSError, RuntimeError, KeyError, InputError):
+        return ""
+    first, last = (_compactness(np.abs(cube).mean(axis=axis)) for axis in (0, 2))
+    if not last > 2 * first:
+        return ""
+    return (
+        f"patterns: [{n}, {n}, {n}], whose beam stays in one place along the last axis, not the first: are they [rows, "
+        "columns, n]? Expected [n, rows, columns]"
+    )
+
+
+def _compactness(image: NDArray[np.float64]) -> float:
+    """Inverse of the number of pixels that hold the intensity."""
+    total = float(image.sum())
+    return float(np.square(image).sum()) / total**2 if total > 0 else 0.0
