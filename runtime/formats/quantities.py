@@ -78,7 +78,7 @@ def positive_number(value: object, where: str, expected: str) -> float:
         lowest, highest = float(array.min()), float(array.max())
         if highest - lowest > _SAME * lowest:
             raise InputError(f"{where} varies from {lowest:g} to {highest:g}, expected {expected}")
-        array = np.mean(array, dtype=np.float64)
+        array = np.asarray(np.mean(array, dtype=np.float64))
     if (
         array.size != 1
         or array.dtype.kind not in "fiu"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
+
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 from ptychonnx.runtime.formats.containers.npz import is_archive, open_archive
@@ -27,8 +29,6 @@ from ptychonnx.runtime.formats.readers import (
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["FORMATS", "NATIVE", "ScanFormat", "recognise"]
-
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def _opened(path: Path, options: ReadOptions, stack: ExitStack) -> tuple[str, An
     if is_archive(path):
         archive = stack.enter_context(open_archive(path))
         return "npz", archive, f"an NPZ archive of {', '.join(sorted(archive.keys)) or 'nothing'}"
-    with path.open("rb") as start:
-        if start.read(len(_HDF5)) != _HDF5:
-            return "none", None, "neither NPZ nor HDF5"
+    # MATLAB writes a text before the HDF5 file.
+    if not h5py.is_hdf5(path):
+        return "none", None, "neither NPZ nor HDF5"
     file = HDF5File.open(path, options, stack)
-    return "hdf5", file, f"an HDF5 file of {', '.join(sorted(file.root)) or 'nothing'}"
+    return "hdf5", file, f"an HDF5 file of {', '.join(sorted(file.names())) or 'nothing'}"

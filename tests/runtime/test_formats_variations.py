@@ -10,6 +10,7 @@ import pytest
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan, write_scan
+from ptychonnx.runtime.formats.readers.probe import read_probe
 from tests.runtime import test_formats_cxi, test_formats_mapped, test_formats_nexus, test_formats_ptyd
 from tests.runtime.test_formats_cxi import TRANSLATION
 
@@ -171,3 +172,46 @@ def test_names_that_are_not_one_for_each_column_are_refused(scan, tmp_path):
     mapping = {"patterns": "entry/data", "positions": "p.txt"}
     with pytest.raises(InputError, match=r"line 1 has 3 names .*expected 2, one for each column"):
         read(test_formats_mapped.write(tmp_path / "s.h5", scan), mapping=mapping)
+
+
+def test_a_filter_that_is_not_installed_is_named(scan, tmp_path):
+    path = test_formats_cxi.write(tmp_path / "s.cxi", scan)
+    with h5py.File(path, "a") as file:
+        counts = file["entry_1/data_1/data"][()]
+        del file["entry_1/instrument_1/detector_1/data"]
+        file.create_dataset(
+            "entry_1/instrument_1/detector_1/data", data=counts, chunks=(1, 16, 16), compression="gzip"
+        )
+    content = path.read_bytes()
+    place = content.index(b"deflate") - 8
+    path.write_bytes(content[:place] + (31999).to_bytes(2, "little") + content[place + 2 :])
+    with pytest.raises(InputError, match=r"data is compressed with the HDF5 filter 31999 .*not installed"):
+        read_scan(path)
+
+
+def test_a_file_of_matlab_begins_with_a_text(tmp_path):
+    path = tmp_path / "s.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["something"] = 1
+    with pytest.raises(InputError, match="an HDF5 file of something, expected one of"):
+        read_scan(path)
+
+
+def test_names_that_are_no_text_do_not_disturb(scan, explains, tmp_path):
+    path = test_formats_mapped.write(tmp_path / "s.h5", scan)
+    with h5py.File(path, "a") as file:
+        for group in (file, file["entry"]):
+            h5py.h5g.create(group.id, b"\xff\xfe")
+    with pytest.raises(InputError, match="an HDF5 file of entry, expected one of"):
+        read_scan(path)
+    explains(read(path, mapping={"patterns": "entry/da*", "positions": "entry/pos"})[0])
+
+
+def test_two_parts_or_two_storages_are_no_modes(probe, tmp_path):
+    np.savez(tmp_path / "p.npz", probe=np.stack([probe[0].real, probe[0].imag]))
+    with pytest.raises(InputError, match=r"real numbers \[2, N, N\]: real and imaginary part"):
+        read_probe(tmp_path / "p.npz")
+    with h5py.File(tmp_path / "p.ptyr", "w") as file:
+        file["content/probe/S0/data"] = file["content/probe/S1/data"] = probe
+    with pytest.raises(InputError, match=r"has 2 probes \(S0, S1\), expected one"):
+        read_probe(tmp_path / "p.ptyr")

@@ -85,9 +85,9 @@ class HDF5File:
         return item
 
     def names(self, group: str = "/") -> list[str]:
-        """Names in a group; none if there is no such group."""
+        """Names in a group; none if there is no such group. A name that is no text in UTF-8 is none of a format."""
         found = self.get(group)
-        return list(found) if isinstance(found, h5py.Group) else []
+        return [name for name in found if isinstance(name, str)] if isinstance(found, h5py.Group) else []
 
     def dangling(self, name: str) -> str | None:
         """File and path that a link of this name leads to, if it leads nowhere."""

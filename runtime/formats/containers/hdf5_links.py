@@ -119,6 +119,7 @@ def check_storage(
     `outer`: virtual datasets that have this one as a source.
     """
     where = f"{path}: {dataset.name}"
+    _check_filters(dataset, where)
     folder = Path(dataset.file.filename).parent
     for file_name, _, _ in dataset.external or ():
         if not guard.check(folder / file_name, where):
@@ -150,6 +151,22 @@ def check_storage(
         if part in inside or len(inside) > _MAX_LINKS:
             raise InputError(f"{where} is a virtual dataset of itself, expected other data")
         check_storage(part, path, guard, inside)
+
+
+def _check_filters(dataset: h5py.Dataset, where: str) -> None:
+    """Refuse chunks in a compression that is not installed, of which HDF5 tells a folder of its own alone."""
+    if not dataset.chunks or dataset.is_virtual or not dataset.id.get_num_chunks():
+        return
+    filters = dataset.id.get_create_plist()
+    for place in range(filters.get_nfilters()):
+        code, _, _, name = filters.get_filter(place)
+        # A chunk may have been written without a filter.
+        if h5py.h5z.filter_avail(code) or dataset.id.get_chunk_info(0).filter_mask >> place & 1:
+            continue
+        raise InputError(
+            f"{where} is compressed with the HDF5 filter {code} ({name.decode('utf-8', 'replace')!r}), which is not "
+            "installed, expected one of hdf5plugin or HDF5: h5repack rewrites the file"
+        )
 
 
 def _too_short(part: h5py.Dataset, source: Any) -> bool:

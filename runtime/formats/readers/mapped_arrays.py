@@ -65,7 +65,7 @@ class MappedArrays:
             return parts[0] if len(parts) == 1 else ConcatenatedStack(parts)
         if not container.has(name):
             raise InputError(
-                f"{path}: no dataset {name}, expected {expected} (the file has {', '.join(sorted(container.root))})"
+                f"{path}: no dataset {name}, expected {expected} (the file has {', '.join(sorted(container.names()))})"
             )
         return container.get(name)
 

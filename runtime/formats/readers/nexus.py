@@ -146,7 +146,8 @@ def _translation(file: HDF5File, entry: str, detector: str, n: int) -> tuple[NDA
     dataset = file.first(*names)
     # The translation of a detector that stands still is no position of the sample.
     still = dataset is not None and dataset.size <= 3 < 2 * n
-    moving = [name for name in names if file.has(name) and file.get(name).shape[:1] == (n,)] if still else []
+    found = [(name, file.get(name)) for name in names] if still else []
+    moving = [name for name, item in found if isinstance(item, h5py.Dataset) and item.shape[:1] == (n,)]
     transformed = any(file.has_group(f"{sample}/transformations") for sample in samples)
     dataset = file.first(*moving) if moving else None if still and transformed else dataset
     if dataset is not None:

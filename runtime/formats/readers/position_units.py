@@ -83,11 +83,11 @@ def _stated_units(
 ) -> list[Convention]:
     """The unit of an array by its attribute or the names of its columns, else by its own name."""
     array = arrays.find(key, "positions")
-    names = attribute_texts(array, "units") if isinstance(array, h5py.Dataset) else []
-    units = [_unit_of(name) for name in names]
+    texts = attribute_texts(array, "units") if isinstance(array, h5py.Dataset) else []
+    units = [_unit_of(name) for name in texts]
     if units and all(units):
         return [Convention(unit, "from the units of the file") for unit in units]
-    name = ", ".join(names).strip()
+    name = ", ".join(texts).strip()
     if name and options.positions_unit is None:
         raise InputError(
             f"{arrays.where(key)}: its units are {name!r}, expected {', '.join(METRES)} or px: --positions-unit says "

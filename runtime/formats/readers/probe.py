@@ -74,6 +74,11 @@ def probe_modes(probe: NDArray[np.complex64], where: str, *, several: bool = Tru
     if not 2 <= probe.ndim <= most or not probe.size:
         expected = "[coherent, modes, N, N]" if several else "[modes, N, N] with leading axes of length 1"
         raise InputError(f"{where} has shape {probe.shape}, expected complex {expected}")
+    # Modes may be real, but a negative field as the second of two is an imaginary part.
+    if probe.ndim == 3 and len(probe) == 2 and not np.imag(probe).any() and (np.real(probe[1]) < 0).any():
+        raise InputError(
+            f"{where} holds real numbers [2, N, N]: real and imaginary part? Expected complex ones"
+        )
     return (probe[0] if probe.ndim == 4 else probe).reshape(-1, *probe.shape[-2:])
 
 
@@ -99,7 +104,10 @@ def _loaded(path: Path) -> NDArray[np.complex64]:
 
 def _from_hdf5(file: HDF5File) -> NDArray[np.complex64]:
     names = [name for name in _DATASETS if file.has(name)]
-    names += [f"{_PTYPY}/{storage}/data" for storage in file.names(_PTYPY)]
+    storages = file.names(_PTYPY)
+    if len(storages) > 1 and not names:
+        raise InputError(f"{file.path}: has {len(storages)} probes ({', '.join(storages)}), expected one")
+    names += [f"{_PTYPY}/{storage}/data" for storage in storages]
     if not names:
         raise InputError(
             f"{file.path}: no dataset {', '.join(_DATASETS)} or {_PTYPY}/*/data, expected {_EXPECTED}"
