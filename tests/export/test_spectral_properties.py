@@ -74,7 +74,7 @@ def configurations(draw):
 
 
 @settings(
-    max_examples=int(EXAMPLES or 50) // TOGETHER,
+    max_examples=int(EXAMPLES or 30) // TOGETHER,
     deadline=None,
     derandomize=EXAMPLES is None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
