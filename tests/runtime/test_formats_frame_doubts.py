@@ -71,6 +71,15 @@ def test_pixels_that_never_change_or_never_count_are_named(scan, counts, tmp_pat
     assert not any(line.startswith("bad pixels") for line in lines)
 
 
+def test_bright_pixels_among_noise_about_zero_are_not_hot(scan, counts, tmp_path):
+    rng = np.random.default_rng(6)
+    background = counts + rng.normal(0, 10, counts.shape)
+    # One pixel is never negative, all of its neighbours are at times.
+    background[:, 2, 2] = rng.uniform(14, 20, 20)
+    lines = doubts(scan, tmp_path, background, bad_pixels="zero")
+    assert [line for line in lines if "(given)" not in line] == []
+
+
 def test_patterns_without_the_beam_are_named_and_left_out(scan, counts, tmp_path):
     counts[:3] = np.random.default_rng(1).poisson(0.05, counts[:3].shape)
     (line,) = doubts(scan, tmp_path, counts)

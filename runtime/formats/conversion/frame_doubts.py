@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import grey_closing, maximum_filter
+from scipy.ndimage import convolve, grey_closing, maximum_filter
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import Stack
@@ -31,6 +31,8 @@ _CONSTANT, _LEAST_FRAMES = 16, 5
 # A pixel that is hot has this many times the counts of its brightest neighbour; one that is dead has pixels with as
 # many in a pattern on both sides, up to so many pixels away.
 _HOT, _HOT_SIGMA, _DEAD, _REACH = 4.0, 10.0, 20.0, 4
+# Neighbours that must be good for a pixel to be called hot.
+_KNOWN = 4
 _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
 # Patterns with a smaller part of the usual photons were taken without the beam.
 # The usual ones are those of the brighter patterns.
@@ -63,9 +65,8 @@ def frame_doubts(
     """
     sample = sample_of(stack.shape[0], _SAMPLE)
     part = tuple(len(range(side)[cut]) for side, cut in zip(stack.shape[1:], (rows, columns), strict=True))
-    good = (
-        np.ones(part, bool) if mask is None or mask.shape != stack.shape[1:] else mask[rows, columns].copy()
-    )
+    trusted = np.ones(part, bool) if mask is None or mask.shape != stack.shape[1:] else mask[rows, columns]
+    good = trusted.copy()
     lowest, highest, total = np.full(part, np.inf), np.zeros(part), np.zeros(part)
     photons: dict[int, float] = {}
     whole = dict.fromkeys(_INVERSES, 0)
@@ -74,8 +75,9 @@ def frame_doubts(
             frame = np.asarray(stack[slice(index, index + 1), rows, columns])[0]
         except (OSError, RuntimeError, KeyError, InputError):  # damaged: named when it is read
             continue
-        good &= valid_values(frame, where)
-        values = np.where(good, frame, frame.dtype.type(0)).astype(np.float64)
+        valid = valid_values(frame, where)
+        good &= valid
+        values = np.where(valid & trusted, frame, frame.dtype.type(0)).astype(np.float64)
         if quantity == "counts" and frame.dtype.kind == "f":
             whole = {
                 name: times + _whole(values, name, frame.dtype)
@@ -127,8 +129,10 @@ def _bad_pixels(
     # Patterns of nothing, without noise, are all the same.
     if np.count_nonzero(constant) > np.count_nonzero(highest) / 2:
         constant[:] = False
-    brightest = maximum_filter(np.where(good, mean, 0), footprint=_NEIGHBOURS, mode="wrap")
-    hot = good & (lowest > _HOT * brightest + _HOT_SIGMA * np.sqrt(brightest + 1))
+    brightest = maximum_filter(mean, footprint=_NEIGHBOURS, mode="wrap")
+    # Among pixels that are masked or were invalid, a good one is not hot.
+    known = convolve(good.astype(np.uint8), _NEIGHBOURS.astype(np.uint8), mode="wrap") >= _KNOWN
+    hot = good & known & (lowest > _HOT * brightest + _HOT_SIGMA * np.sqrt(brightest + 1))
     rows, columns = (
         np.arange(middle - 1, middle + 2) % side for middle, side in zip(beam, mean.shape, strict=True)
     )
