@@ -215,3 +215,8 @@ def test_two_parts_or_two_storages_are_no_modes(probe, tmp_path):
         file["content/probe/S0/data"] = file["content/probe/S1/data"] = probe
     with pytest.raises(InputError, match=r"has 2 probes \(S0, S1\), expected one"):
         read_probe(tmp_path / "p.ptyr")
+
+
+def test_a_raster_that_is_not_used_is_named(scan, tmp_path):
+    path = test_formats_cxi.write(tmp_path / "s.cxi", scan)
+    assert "raster: left out, since the file has positions" in read(path, raster=(4, 5), raster_step=1e-7)[1]

@@ -59,6 +59,8 @@ def assemble(
     where = f"{raw.path}: {raw.patterns_key}"
     for note in raw.notes:
         log(note)
+    if options.raster is not None and raw.positions_key != "--raster":
+        log("raster: left out, since the file has positions")
     raw = _one_position_each(raw, options, log)
     _check(raw, options, where)
     raw = _without(raw, unwritten_patterns(raw.patterns), "never written", where, log)
