@@ -28,6 +28,7 @@ except ImportError:  # Windows: no locks, and remains are always removed
 __all__ = [
     "atomic_folder",
     "atomic_path",
+    "check_not_read",
     "check_output",
     "check_replaceable",
     "check_updatable",
@@ -189,6 +190,20 @@ def check_output(path: StrPath, size: int = 0) -> None:
     if lock.exists() and lock.parent.absolute() not in _claimed:
         with lock.open("rb") as file:
             _lock(file.fileno(), path)
+
+
+def check_not_read(path: StrPath, *read: object) -> None:
+    """Refuse an output that is a file to read.
+
+    Raises InputError.
+
+    `read`: paths; anything else is ignored.
+    """
+    out = Path(path)
+    paths = [Path(name) for name in read if isinstance(name, str | os.PathLike)]
+    for name in paths:
+        if out.exists() and name.exists() and out.samefile(name):
+            raise InputError(f"{path}: is a file that is read, expected another name")
 
 
 @contextmanager

@@ -143,5 +143,7 @@ class InternalError(PtychonnxError, RuntimeError):
 
 def first_line(error: BaseException) -> str:
     """First line of the message of an exception of another library; its class if the message is empty."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -203,7 +203,7 @@ class Specification(_SpecificationPart):
     label: str = Field(min_length=1, description="name in reports")
     architecture: str = Field(default="foreign", description="name of the architecture in reports")
     n: int = Field(gt=1, description="side of the measured patterns in pixels, before the steps")
-    flux: float = Field(gt=0, description="mean photons per pattern in training")
+    flux: float = Field(gt=0, le=1e15, description="mean photons per pattern in training")
     origin: str | None = Field(default=None, description="where the network came from, in words")
     input: ForeignInput = ForeignInput()
     output: ForeignOutput

@@ -36,6 +36,8 @@ __all__ = ["TOLERANCE", "OneBeam", "beam_of_probe", "beam_of_scan", "specialise"
 
 # Relative difference that is allowed between the specialised artifact and the general one with the same beam.
 TOLERANCE = 1e-5
+# In a pattern; NumPy draws no numbers above 2**63 from a Poisson distribution.
+_MOST_PHOTONS = 1e15
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,10 @@ def beam_of_probe(
     """
     contract = _general(artifact)
     probe = probe_of_size(probe, contract.n, resample, name)
-    if not (np.isfinite(photons) and photons > 0):
-        raise InputError(f"--photons {photons:g}: expected the mean photons in a pattern, above 0")
+    if not 0 < photons <= _MOST_PHOTONS:
+        raise InputError(
+            f"--photons {photons:g}: expected the mean photons in a pattern, above 0 and at most {_MOST_PHOTONS:g}"
+        )
     power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))
     scaled = probe * np.float32(np.sqrt(photons / power)) if np.isfinite(power) and power else probe
     assert contract.beam is not None

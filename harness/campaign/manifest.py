@@ -102,7 +102,9 @@ class Manifest:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise InputError(f"{self.path}: cannot be read as a manifest ({error})") from error
+            raise InputError(
+                f"{self.path}: cannot be read as a manifest ({error.strerror or error})"
+            ) from error
         self._complete = text.endswith("\n") or not text
         for number, line in enumerate(text.splitlines(), 1):
             try:

@@ -16,7 +16,7 @@ from ptychonnx.harness.campaign.engines import Engine
 from ptychonnx.harness.campaign.manifest import VERSION, FileState, Manifest, ScanRecord
 from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, reconstruct_scan
 from ptychonnx.harness.campaign.worker_network import WorkerNetwork, check_shared_folder
-from ptychonnx.runtime.errors import InputError, PtychonnxError
+from ptychonnx.runtime.errors import InputError, PtychonnxError, first_line
 from ptychonnx.runtime.formats.writers.reconstruction_file import is_reconstruction
 from ptychonnx.runtime.inference import Predictor, Session
 from ptychonnx.runtime.inference.artifact_path import artifact_path
@@ -215,6 +215,8 @@ def _record(task: ScanTask, **values: Any) -> ScanRecord:
 
 
 def _message(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return first_line(error)
     return " ".join(str(error).split()) or type(error).__name__
 
 

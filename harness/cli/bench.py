@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich import box
@@ -15,6 +15,7 @@ from ptychonnx.harness.bench.speed_report import SpeedReport, check_earlier, wri
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
 from ptychonnx.harness.cli.shared_options import Artifacts, read_if_set
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.inference import DEFAULT_BATCH
 
@@ -51,7 +52,6 @@ def bench(
         typer.Option(help="Result of benchmarks/end_to_end.py, whose two ratios are added to the JSON file."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--json", "--out", help="JSON file for the figures.")] = None,
-    provider: Annotated[Literal["auto", "cpu"], typer.Option(hidden=True)] = "auto",
     *,
     reading: ReadOptions,
 ) -> None:
@@ -63,6 +63,10 @@ def bench(
 
     Example: `ptychonnx bench models/*.onnx --run runs/pinn_cnn --run runs/pinn_fno --json bench.json`
     """
+    if judge_on is not None and not reduced:
+        raise InputError("--judge-on: lower precisions are not measured, expected no --no-reduced with it")
+    if pipeline is not None and out is None:
+        raise InputError("--pipeline: is added to a JSON file, expected --json FILE with it")
     judged_on = read_if_set(judge_on, reading, "--judge-on")
     if out is not None:
         check_earlier(out, pipeline)

@@ -19,7 +19,7 @@ from ptychonnx.harness.campaign.engines import open_engine
 from ptychonnx.harness.cli.console import errors, output, print_lines, report_progress
 from ptychonnx.harness.cli.many_scans import process_folder, process_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import OptionalArtifacts, Probe, ServerUrls, check_batch
+from ptychonnx.harness.cli.shared_options import OptionalArtifacts, Probe, ServerUrls, check_inference
 from ptychonnx.harness.evaluation.evaluate import evaluate as run_evaluation
 from ptychonnx.harness.evaluation.evaluate_options import EvaluateOptions
 from ptychonnx.harness.evaluation.many_scans import evaluate_scans
@@ -123,7 +123,8 @@ def evaluate(
     scan = scan or []
     if reference and len(reference) != len(scan):
         raise InputError(f"got {len(reference)} references for {len(scan)} scans, expected one for each")
-    check_batch(inference, server)
+    check_inference(inference, server, artifacts)
+    iterations.check_used(run=bool(iterations.refine or iterations.iterations))
     labelled, commands = _labelled(objects or []), _commands(recipe)
     keywords: dict[str, Any] = {
         **stitching.model_dump(exclude={"canvas_memory"}),
@@ -276,5 +277,5 @@ def _commands(recipe: Path | None) -> list[str]:
     try:
         lines = read_text(recipe).splitlines()
     except OSError as error:
-        raise InputError(f"{recipe}: cannot be read as a shell script ({error})") from error
+        raise InputError(f"{recipe}: cannot be read as a shell script ({error.strerror or error})") from error
     return [line for line in lines if line.startswith("ptychonnx ")]

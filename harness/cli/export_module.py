@@ -77,6 +77,8 @@ def export_module(
 
     Example: `ptychonnx export-module net.py:build --shape 1,64,64 --out net.onnx`
     """
+    if weights_key is not None and weights is None:
+        raise InputError("--weights-key: names a part of a file of weights, expected --weights FILE with it")
     inputs = [read_input(text) for text in shape or []]
     if example is not None:
         inputs = read_example(example, inputs)

@@ -70,6 +70,9 @@ def inspect(
         raise InputError("expected the path of an ONNX artifact")
     if public_key is not None and not verify:
         raise InputError("--public-key checks a signature, expected --verify with it")
+    for option, is_set in (("--json", as_json), (f"--provider {provider}", provider != "auto")):
+        if verify and is_set:
+            raise InputError(f"{option}: belongs to the contract, expected no --verify with it")
     if verify:
         _verify(artifact, public_key)
         return

@@ -14,7 +14,7 @@ import typer
 
 from ptychonnx.harness.cli.console import print_lines, print_misfit, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import ServerUrl, check_batch
+from ptychonnx.harness.cli.shared_options import ServerUrl, check_inference
 from ptychonnx.harness.view.live_view import LiveView
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions
@@ -123,7 +123,7 @@ def live(
     servers = [server] if server else []
     if (artifact is None) == (server is None):
         raise InputError("live: expected one network, an artifact or --server URL")
-    check_batch(inference, servers)
+    check_inference(inference, servers)
     check_product(out)
     if out.suffix not in ENDINGS_OF_TILES:
         raise InputError(f"{out}: a scan may become too large for it, expected .h5 or .cxi")

@@ -14,7 +14,7 @@ from ptychonnx.harness.bench.load_figure import load_figure
 from ptychonnx.harness.bench.load_test import LoadPoint, load_report, measure_load
 from ptychonnx.harness.cli.console import output, report_progress
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import OptionalArtifacts, ServerUrls, check_batch
+from ptychonnx.harness.cli.shared_options import OptionalArtifacts, ServerUrls, check_inference
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
@@ -63,11 +63,12 @@ def loadtest(
     """
     if not artifacts and not server:
         raise InputError("loadtest: got no network, expected artifacts or --server URL")
-    check_batch(inference, server)
+    check_inference(inference, server, artifacts)
     clients, rates = concurrency or (1, 2, 4, 8), rate or ()
     patterns = read_scan(scan, options=reading)
     # Nothing is sent again: a load that a server cannot sustain is a result.
-    connection = connection.model_copy(update={"in_flight": 1, "patience": 0.0})
+    if server:
+        connection = connection.model_copy(update={"in_flight": 1, "patience": 0.0})
     with remote_sessions(server or [], connection) as remote:
         local = [Session(artifact, inference.provider, threads) for artifact in artifacts or []]
         batches: int | list[int] = inference.batch or []

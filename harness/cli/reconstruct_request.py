@@ -8,11 +8,13 @@ from pathlib import Path
 
 from ptychonnx.harness.campaign.division_options import DivisionOptions
 from ptychonnx.harness.campaign.scan_run import RunOptions
-from ptychonnx.harness.cli.shared_options import check_batch
+from ptychonnx.harness.cli.shared_options import check_inference
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.writers.patches_file import check_patches_file
 from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
+from ptychonnx.runtime.inference.inference_options import InferenceOptions
+from ptychonnx.runtime.reconstruction.position_options import PositionOptions
 from ptychonnx.runtime.sharding import Shard
 
 __all__ = ["ReconstructRequest", "divided_files"]
@@ -62,11 +64,15 @@ class ReconstructRequest:
             raise InputError(
                 "--positions-out: positions stay as they are, expected --correct-positions with it"
             )
-        by_default = iterations.refine is None and self.artifact is None and self.server is None
-        if iterations.refine_probe and not (iterations.refine or iterations.iterations or by_default):
+        if options.positions.position_bound != PositionOptions().position_bound and not (
+            options.positions.correct_positions
+        ):
             raise InputError(
-                "--refine-probe: there are no iterations, expected --refine K or --iterations K with it"
+                "--position-bound: positions stay as they are, expected --correct-positions with it"
             )
+        divided = self.division.shard or (self.division.executor and not self.many)
+        by_default = iterations.refine is None and not (self.artifact or self.server or divided)
+        iterations.check_used(run=bool(iterations.refine or iterations.iterations or by_default))
         if iterations.iterations:
             self._check_without_network(options)
         if not self.scans or (self.artifact and self.server):
@@ -78,7 +84,7 @@ class ReconstructRequest:
             raise InputError(
                 "--uncertainty: is that of the object of the network, expected no --refine with it"
             )
-        check_batch(inference, [self.server] if self.server else None)
+        check_inference(inference, [self.server] if self.server else None)
         for reason in self._contradictions(options):
             raise InputError(reason)
         if not self.many:
@@ -99,6 +105,8 @@ class ReconstructRequest:
             )
         for option, is_set in (
             ("--server", self.server is not None),
+            ("--provider", options.inference.provider != InferenceOptions().provider),
+            ("--batch", options.inference.batch != InferenceOptions().batch),
             ("--refine", bool(options.iterations.refine)),
             ("--patches", self.patches is not None),
             ("--correct-positions", options.positions.correct_positions is not None),

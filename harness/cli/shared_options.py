@@ -21,7 +21,7 @@ __all__ = [
     "Probe",
     "ServerUrl",
     "ServerUrls",
-    "check_batch",
+    "check_inference",
     "read_if_set",
 ]
 
@@ -68,7 +68,14 @@ def read_if_set(path: Path | None, reading: ReadOptions, option: str = "--scan")
     return None
 
 
-def check_batch(options: InferenceOptions, servers: list[str] | None) -> None:
-    """Refuse `--batch auto` for networks on servers, where threads and batches are not ours to choose."""
+def check_inference(
+    options: InferenceOptions, servers: list[str] | None, artifacts: list[Path] | None = None
+) -> None:
+    """Refuse `--batch auto` and `--provider` for networks on servers, where threads and devices are not ours to choose.
+
+    Raises InputError. A provider may be named if there are artifacts too.
+    """
     if servers and options.batch is None:
         raise InputError("--batch auto: is for artifacts, expected a number with --server")
+    if servers and not artifacts and options.provider != InferenceOptions().provider:
+        raise InputError(f"--provider {options.provider}: is for artifacts, expected none with --server")

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ptychonnx.harness.iterative.algorithm import Algorithm
 from ptychonnx.harness.iterative.iterations import Epochs
+from ptychonnx.runtime.errors import InputError
 
 __all__ = ["IterationOptions"]
 
@@ -54,6 +55,21 @@ class IterationOptions(BaseModel):
         description="Momentum; 0 is rPIE. Default: 0.8; 0 with --refine-probe",
         json_schema_extra={"metavar": "M"},
     )
+
+    def check_used(self, *, run: bool) -> None:
+        """Refuse settings of epochs if none run.
+
+        Raises InputError.
+        """
+        for option, is_set in (
+            ("--refine-probe", self.refine_probe),
+            ("--alpha", self.alpha is not None),
+            ("--momentum", self.momentum is not None),
+        ):
+            if is_set and not run:
+                raise InputError(
+                    f"{option}: there are no iterations, expected --refine K or --iterations K with it"
+                )
 
     @property
     def algorithm(self) -> Algorithm:

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.table import Table
 from rich.text import Text
 
+import ptychonnx
 from ptychonnx.harness.cli import console
 from ptychonnx.runtime.errors import DeviceError, EnvironmentFailure, InputError, InternalError, ServerError
 from ptychonnx.runtime.formats import write_scan
@@ -278,3 +280,68 @@ def test_two_outputs_never_share_a_file(
     assert code == 2
     assert message in err
     assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("reconstruct N S --out o.h5 --alpha 0.3", "--alpha: there are no iterations"),
+        ("reconstruct N S --out o.h5 --refine 0 --momentum 0", "--momentum: there are no iterations"),
+        ("reconstruct S --out o.h5 --executor local --alpha 0.3", "--alpha: there are no iterations"),
+        ("evaluate N --scan S --json - --momentum 0", "--momentum: there are no iterations"),
+        ("reconstruct N S --out o.h5 --position-bound 3", "--position-bound: positions stay as they are"),
+        ("reconstruct S --out o.h5 --iterations 3 --provider cpu", "--provider: belongs to a network"),
+        ("reconstruct S --out o.h5 --iterations 3 --batch 3", "--batch: belongs to a network"),
+        (
+            "reconstruct --server grpc://h:1/m S --out o.h5 --provider cuda",
+            "--provider cuda: is for artifacts",
+        ),
+        (
+            "evaluate --server grpc://h:1/m --scan S --json - --provider cpu",
+            "--provider cpu: is for artifacts",
+        ),
+        ("reconstruct N S --out o.h5 --timeout 3", "--timeout: is for networks on servers"),
+        ("evaluate N --scan S --json - --tls-ca S", "--tls-ca: is for networks on servers"),
+        ("loadtest N --scan S --tls-ca S", "--tls-ca: is for networks on servers"),
+        ("inspect N --verify --json", "--json: belongs to the contract"),
+        ("inspect N --verify --provider nothing", "--provider nothing: belongs to the contract"),
+        ("bench N --no-reduced --judge-on S", "--judge-on: lower precisions are not measured"),
+        ("bench N --pipeline S", "--pipeline: is added to a JSON file"),
+        ("bench N --provider cpu", "No such option: --provider"),
+        ("export-module net.py:build --out o.onnx --weights-key ema", "--weights-key: names a part"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    run, four_artifacts, lines_scan, tmp_path, monkeypatch, line, message
+):
+    monkeypatch.chdir(tmp_path)
+    write_scan(Path("scan.npz"), lines_scan)
+    names = {"N": str(four_artifacts[0]), "S": "scan.npz"}
+    code, _, err = run(*(names.get(word, word) for word in line.split()))
+    assert code == 2
+    assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
+
+
+@pytest.mark.parametrize("photons", ["0", "inf", "1e30"])
+def test_photons_beyond_any_source_are_refused(run, tmp_path, photons):
+    np.save(tmp_path / "probe.npy", np.ones((1, 64, 64), dtype=np.complex64))
+    out = tmp_path / "out.onnx"
+    options = ("--probe", tmp_path / "probe.npy", "--photons", photons, "--out", out)
+    code, _, err = run("specialise", "zoo:any_64", *options)
+    assert code == 2
+    assert f"--photons {float(photons):g}: expected the mean photons in a pattern" in err
+    assert not out.exists()
+
+
+def test_functions_overwrite_no_file_that_they_read(lines_scan, tmp_path):
+    scan = tmp_path / "scan.npz"
+    write_scan(scan, lines_scan)
+    before = scan.read_bytes()
+    for call in (
+        lambda: ptychonnx.reconstruct("zoo:pinn_cnn", str(scan), out=scan),
+        lambda: ptychonnx.adopt(scan, tmp_path / "theirs.yaml", scan),
+    ):
+        with pytest.raises(InputError, match="is a file that is read"):
+            call()
+    assert scan.read_bytes() == before

@@ -182,9 +182,7 @@ def test_epochs_that_a_caller_ends_leave_the_object_so_far(blurred, few):
 
 def test_iterations_from_vacuum_need_no_network(run, few, scan_file, tmp_path):
     out, picture = tmp_path / "object.h5", tmp_path / "object.png"
-    code, text, err = run(
-        "reconstruct", scan_file, "--iterations", 30, "--out", out, "--picture", picture, "--provider", "cpu"
-    )
+    code, text, err = run("reconstruct", scan_file, "--iterations", 30, "--out", out, "--picture", picture)
     assert code == 0, err
     assert "30 epochs of mPIE" in text
     assert "from vacuum" in text

@@ -52,9 +52,15 @@ class ServerOptions(BaseModel):
 def remote_sessions(urls: Sequence[str], options: ServerOptions) -> Iterator[list[RemoteSession]]:
     """Open a session for each URL, and close all of them at the end.
 
-    Raises InputError if artifacts are named for the contracts, but not one for each server. Raises ServerError if a
+    Raises InputError if artifacts are named for the contracts, but not one for each server, or options are set without
+    a server. Raises ServerError if a
     server is unreachable or refuses.
     """
+    if not urls and options != ServerOptions():
+        name = next(iter(options.model_dump(exclude_defaults=True)))
+        raise InputError(
+            f"--{name.replace('_', '-')}: is for networks on servers, expected --server URL with it"
+        )
     artifacts: Sequence[Path | None] = options.contract or [None] * len(urls)
     if len(artifacts) != len(urls):
         raise InputError(

@@ -11,6 +11,7 @@ from ptychonnx.export.adoption.adopt import adopt as adopt_network
 from ptychonnx.export.adoption.foreign_module import adopt_module
 from ptychonnx.export.artifact.export_run import ExportResult
 from ptychonnx.export.verification.verify import TOLERANCE
+from ptychonnx.runtime.atomic import check_not_read
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Scan
@@ -65,6 +66,7 @@ def adopt(
     >>> result.contract.label, result.contract.n
     ('theirs', 64)
     """
+    check_not_read(out, network, specification, scan)
     if not isinstance(specification, Specification):
         specification = read_specification(Path(specification))
     if isinstance(scan, str | os.PathLike):

@@ -13,6 +13,7 @@ from ptychonnx.harness.campaign.engines import Engine, open_engine
 from ptychonnx.harness.campaign.manifest import ScanRecord
 from ptychonnx.harness.campaign.many_scans import reconstruct_scans as run_scans
 from ptychonnx.harness.campaign.scan_run import Networks, RunOptions, reconstruct_scan
+from ptychonnx.runtime.atomic import check_not_read
 from ptychonnx.runtime.contract import Placement, Weighting
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
@@ -115,6 +116,7 @@ def reconstruct(
     """
     if out is not None:
         check_product(out)
+        check_not_read(out, model, scan)
     options = _run_options(
         provider=provider,
         batch=batch,
