@@ -12,7 +12,7 @@ import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
 from ptychonnx.harness.simulate.beams import BeamFamily, beam_diameter, draw_beam
-from ptychonnx.harness.simulate.manifest import begin_manifest, is_current, write_manifest
+from ptychonnx.harness.simulate.manifest import is_current, manifest_of
 from ptychonnx.harness.simulate.measurement import MOST_PHOTONS, simulate_raster
 from ptychonnx.harness.simulate.objects import ObjectKind, make_object
 from ptychonnx.runtime.atomic import check_output
@@ -128,12 +128,11 @@ def build_family(config: FamilyConfig, folder: Path, progress: Progress = SILENT
     if is_current(manifest, content, files):
         return FamilyDataset(files, manifest, rebuilt=False)
     check_output(manifest)
-    begin_manifest(manifest, content, files)
-    progress.stage("Simulating a family", len(files), "scans")
-    for number, path in enumerate(files):
-        write_scan(path, simulate_member(config, number))
-        progress.update(number + 1)
-    write_manifest(manifest, content, files)
+    with manifest_of(manifest, content, files):
+        progress.stage("Simulating a family", len(files), "scans")
+        for number, path in enumerate(files):
+            write_scan(path, simulate_member(config, number))
+            progress.update(number + 1)
     return FamilyDataset(files, manifest, rebuilt=True)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from ptychonnx.harness.simulate.manifest import begin_manifest, is_current, write_manifest
+from ptychonnx.harness.simulate.manifest import is_current, manifest_of
 from ptychonnx.harness.simulate.measurement import MOST_PHOTONS, simulate_raster
 from ptychonnx.harness.simulate.objects import lines_object
 from ptychonnx.harness.simulate.probes import ProbeKind, make_probe
@@ -69,14 +69,12 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
     if is_current(dataset.manifest, wanted, files):
         return dataset
     check_output(dataset.manifest)
-    begin_manifest(dataset.manifest, wanted, files)
-    for number, (path, grid) in enumerate(
-        [(dataset.train, config.train_grid), (dataset.test, config.test_grid)]
-    ):
-        write_scan(
-            path, simulate_scan(config, grid, np.random.SeedSequence([config.seed, number]), path.stem)
-        )
-    write_manifest(dataset.manifest, wanted, files)
+    with manifest_of(dataset.manifest, wanted, files):
+        for number, (path, grid) in enumerate(
+            [(dataset.train, config.train_grid), (dataset.test, config.test_grid)]
+        ):
+            seed = np.random.SeedSequence([config.seed, number])
+            write_scan(path, simulate_scan(config, grid, seed, path.stem))
     return LinesDataset(dataset.train, dataset.test, dataset.manifest, rebuilt=True)
 
 

@@ -109,15 +109,33 @@ def test_a_scan_that_is_not_simulated_is_not_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["test.npz"]
 
 
-def test_a_simulation_that_was_killed_is_repeated(tmp_path, monkeypatch):
-    def killed(*arguments: object) -> None:
-        raise KeyboardInterrupt
+def test_a_manifest_of_another_program_does_not_make_files_ours(tmp_path):
+    theirs = {"sha256": {"test.npz": "0", "notes.txt": "0"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(theirs))
+    for name in theirs["sha256"]:
+        (tmp_path / name).write_bytes(b"measured")
+    with pytest.raises(InputError, match=r"test.npz: is not listed"):
+        build_lines(LinesConfig(**SMALL), tmp_path)
+    (tmp_path / "test.npz").unlink()
+    build_lines(LinesConfig(**SMALL), tmp_path)
+    assert (tmp_path / "notes.txt").read_bytes() == b"measured"
 
-    config = LinesConfig(**SMALL)
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_simulation_that_was_interrupted_is_repeated(written, tmp_path, monkeypatch):
+    config, write, calls = LinesConfig(**SMALL), lines_dataset.write_scan, []
+
+    def interrupted(*arguments: object) -> None:
+        if len(calls) == written:
+            raise KeyboardInterrupt
+        calls.append(write(*arguments))
+
     with monkeypatch.context() as patch:
-        patch.setattr(lines_dataset, "write_manifest", killed)
+        patch.setattr(lines_dataset, "write_scan", interrupted)
         with pytest.raises(KeyboardInterrupt):
             build_lines(config, tmp_path)
+    left = ["manifest.json", "train.npz"] if written else []
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
     assert build_lines(config, tmp_path).rebuilt
     assert not build_lines(config, tmp_path).rebuilt
 
