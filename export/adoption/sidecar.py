@@ -23,6 +23,7 @@ from ptychonnx.export.adoption.preprocessing import STEPS, Argument
 from ptychonnx.runtime.contract import Weighting
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.npz import is_npy, load_npy
+from ptychonnx.runtime.scan.amplitudes import MOST_PHOTONS
 from ptychonnx.runtime.scan.orientation import Orientation
 from ptychonnx.runtime.validation import first_fault
 from ptychonnx.runtime.yaml_files import read_yaml_mapping
@@ -203,7 +204,7 @@ class Specification(_SpecificationPart):
     label: str = Field(min_length=1, description="name in reports")
     architecture: str = Field(default="foreign", description="name of the architecture in reports")
     n: int = Field(gt=1, description="side of the measured patterns in pixels, before the steps")
-    flux: float = Field(gt=0, le=1e15, description="mean photons per pattern in training")
+    flux: float = Field(gt=0, le=MOST_PHOTONS, description="mean photons per pattern in training")
     origin: str | None = Field(default=None, description="where the network came from, in words")
     input: ForeignInput = ForeignInput()
     output: ForeignOutput

@@ -29,6 +29,7 @@ from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.inference.predictor import object_parts
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import MOST_PHOTONS
 from ptychonnx.runtime.scan.beam_arrays import beam_arrays, probe_arrays, sampled_flux
 from ptychonnx.runtime.scan.probe_distance import thumbnail
 
@@ -36,8 +37,6 @@ __all__ = ["TOLERANCE", "OneBeam", "beam_of_probe", "beam_of_scan", "specialise"
 
 # Relative difference that is allowed between the specialised artifact and the general one with the same beam.
 TOLERANCE = 1e-5
-# In a pattern; NumPy draws no numbers above 2**63 from a Poisson distribution.
-_MOST_PHOTONS = 1e15
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,9 @@ def beam_of_probe(
     """
     contract = _general(artifact)
     probe = probe_of_size(probe, contract.n, resample, name)
-    if not 0 < photons <= _MOST_PHOTONS:
+    if not 0 < photons <= MOST_PHOTONS:
         raise InputError(
-            f"--photons {photons:g}: expected the mean photons in a pattern, above 0 and at most {_MOST_PHOTONS:g}"
+            f"--photons {photons:g}: expected the mean photons in a pattern, above 0 and at most {MOST_PHOTONS:g}"
         )
     power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))
     scaled = probe * np.float32(np.sqrt(photons / power)) if np.isfinite(power) and power else probe

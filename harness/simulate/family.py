@@ -13,12 +13,13 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ptychonnx.harness.simulate.beams import BeamFamily, beam_diameter, draw_beam
 from ptychonnx.harness.simulate.manifest import is_current, manifest_of
-from ptychonnx.harness.simulate.measurement import MOST_PHOTONS, simulate_raster
+from ptychonnx.harness.simulate.measurement import simulate_raster
 from ptychonnx.harness.simulate.objects import ObjectKind, make_object
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import MOST_PHOTONS
 
 __all__ = [
     "FamilyConfig",

@@ -11,12 +11,13 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from ptychonnx.harness.simulate.manifest import is_current, manifest_of
-from ptychonnx.harness.simulate.measurement import MOST_PHOTONS, simulate_raster
+from ptychonnx.harness.simulate.measurement import simulate_raster
 from ptychonnx.harness.simulate.objects import lines_object
 from ptychonnx.harness.simulate.probes import ProbeKind, make_probe
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import MOST_PHOTONS
 
 __all__ = ["LinesConfig", "LinesDataset", "build_lines", "simulate_scan"]
 

@@ -11,10 +11,8 @@ from ptychonnx.harness.simulate.probes import PIXEL_SIZE, WAVELENGTH
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward
 
-__all__ = ["MOST_PHOTONS", "measure", "simulate_raster"]
+__all__ = ["measure", "simulate_raster"]
 
-# In a pattern; NumPy draws no numbers above 2**63 from a Poisson distribution.
-MOST_PHOTONS = 1e15
 _CHUNK = 256
 
 

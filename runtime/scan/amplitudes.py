@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from ptychonnx.runtime.errors import InputError
 
 __all__ = [
+    "MOST_PHOTONS",
     "Amplitudes",
     "LazyAmplitudes",
     "MappedAmplitudes",
@@ -20,6 +21,8 @@ __all__ = [
     "repeated_patterns",
 ]
 
+# In a pattern: NumPy draws no Poisson numbers above 2**63, and none is that bright.
+MOST_PHOTONS = 1e15
 # Size of the patterns whose statistics are computed at once, in bytes of float64.
 _BLOCK_BYTES = 2**23
 

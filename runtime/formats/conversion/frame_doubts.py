@@ -79,11 +79,8 @@ def frame_doubts(
         good &= valid
         values = np.where(valid & trusted, frame, frame.dtype.type(0)).astype(np.float64)
         if quantity == "counts" and frame.dtype.kind == "f":
-            whole = {
-                name: times + _whole(values, name, frame.dtype)
-                for name, times in whole.items()
-                if _whole(values, name, frame.dtype) >= 0
-            }
+            found = {name: _whole(values, name, frame.dtype) for name in whole}
+            whole = {name: whole[name] + times for name, times in found.items() if times is not None}
         counts = np.square(values) if quantity == "amplitude" else values
         np.minimum(lowest, counts, out=lowest)
         np.maximum(highest, counts, out=highest)
@@ -105,15 +102,15 @@ def frame_doubts(
     return [note for note in notes if note]
 
 
-def _whole(values: NDArray[np.float64], name: str, dtype: np.dtype) -> int:
-    """How many values are no whole numbers, while the inverse of each is one; -1 if one is none."""
+def _whole(values: NDArray[np.float64], name: str, dtype: np.dtype) -> int | None:
+    """How many values are fractions, if the inverse of every value is a whole number; None if that of one is not."""
     with np.errstate(over="ignore"):
         inverse = _INVERSES[name](values)
     rounding = 8 * float(np.finfo(dtype).eps) * inverse * np.maximum(values, 1)
     told = (values > 0) & (inverse < _LARGEST_WHOLE) & (rounding < 0.05)
     values, inverse, rounding = values[told], inverse[told], rounding[told]
     if (np.abs(inverse - np.rint(inverse)) > rounding + 1e-9).any():
-        return -1
+        return None
     return int(np.count_nonzero(values != np.rint(values)))
 
 
