@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import platform
@@ -90,6 +91,10 @@ def all_commands() -> Commands:
 def main() -> None:
     """Run the command line and exit with a code of the table in `ptychonnx --help`."""
     set_verbosity(0)
+    # Names of files may have letters that the encoding of a terminal lacks.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     code = 0
     try:

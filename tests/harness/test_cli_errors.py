@@ -171,6 +171,33 @@ def test_verbosity_chooses_what_is_logged(run, monkeypatch, flags, shown, tmp_pa
     assert [line for line in err.splitlines() if line not in ("Simulating lines", "Error: done")] == shown
 
 
+def test_letters_that_a_terminal_lacks_are_no_fault(tmp_path):
+    out = tmp_path / "näme"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ptychonnx",
+            "simulate",
+            "lines",
+            "--n",
+            "16",
+            "--train-grid",
+            "2",
+            "--test-grid",
+            "2",
+        ]
+        + ["--out", str(out)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "n\\xe4me" in done.stdout
+    assert (out / "train.npz").is_file()
+
+
 def test_a_reader_that_goes_away_is_no_fault(tmp_path):
     command = f"{sys.executable} -m ptychonnx inspect --schema | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
