@@ -198,6 +198,16 @@ def test_letters_that_a_terminal_lacks_are_no_fault(tmp_path):
     assert (out / "train.npz").is_file()
 
 
+def test_standard_streams_may_be_closed(tmp_path):
+    line = "simulate lines --n 16 --train-grid 2 --test-grid 2 --out out"
+    command = f"{sys.executable} -m ptychonnx {line} <&- >&- 2>&-"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment)
+    assert done.returncode == 0
+    assert (tmp_path / "out" / "manifest.json").is_file()
+    assert ptychonnx.read_scan(tmp_path / "out" / "train.npz").size == 16
+
+
 def test_a_reader_that_goes_away_is_no_fault(tmp_path):
     command = f"{sys.executable} -m ptychonnx inspect --schema | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
