@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["checked", "expectation", "first_fault"]
+__all__ = ["checked", "expectation", "first_fault", "whole_number"]
 
 Settings = TypeVar("Settings")
 
@@ -59,3 +59,12 @@ def expectation(message: str) -> str:
         if message.startswith(start):
             return ours + message.removeprefix(start).rstrip("'" if start.endswith("'") else "")
     return message[:1].lower() + message[1:]
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, also from a text; None for anything else, such as a fraction."""
+    try:
+        number = int(value)
+        return None if isinstance(value, bool) or number != float(value) else number
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ptychonnx.harness.iterative.algorithm import Algorithm
 from ptychonnx.harness.iterative.iterations import Epochs
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.validation import whole_number
 
 __all__ = ["IterationOptions"]
 
@@ -16,11 +17,8 @@ __all__ = ["IterationOptions"]
 def _epochs(value: Any) -> Epochs | None:
     if value in ("auto", None):
         return value
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = -1
-    if number < 0:
+    number = whole_number(value)
+    if number is None or number < 0:
         raise ValueError("is neither a number from 0 nor 'auto'")
     return number
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH
 from ptychonnx.runtime.inference.providers import Provider
+from ptychonnx.runtime.validation import whole_number
 
 __all__ = ["InferenceOptions"]
 
@@ -15,11 +16,8 @@ __all__ = ["InferenceOptions"]
 def _batch(value: Any) -> int | None:
     if value in ("auto", None):
         return None
-    try:
-        number = int(value)
-    except ValueError:
-        number = 0
-    if number < 1:
+    number = whole_number(value)
+    if number is None or number < 1:
         raise ValueError("is neither a number above 0 nor 'auto'")
     return number
 

@@ -35,6 +35,7 @@ from ptychonnx.runtime.machine import available_cores
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.beam_arrays import beam_arrays
+from ptychonnx.runtime.validation import whole_number
 
 __all__ = ["Session"]
 
@@ -100,12 +101,15 @@ class Session(Predictor):
         ------
         InputError
             If the file is missing, is not an ONNX model, is unsafe, has no contract or contradicts it; if the
-            provider is unknown; or if the network cannot be captured as the requested CUDA graph.
+            provider is unknown or `threads` is no number above 0; or if the network cannot be captured as the requested
+            CUDA graph.
         VerificationError
             If the graph or the contract differs from its stored hash.
         DeviceError
             If the provider is unavailable on this machine.
         """
+        if threads is not None and (whole_number(threads) or 0) < 1:
+            raise InputError(f"{path}: {threads} threads, expected a number above 0, or None")
         self.path = artifact_path(path)
         self.requested_provider = provider
         self.threads = threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -140,3 +141,27 @@ def test_the_keywords_of_simulate_lines_are_the_parameters_with_their_defaults()
     shared = set(defaults) - {"name"}
     assert {name: defaults[name] for name in shared} == {name: getattr(config, name) for name in shared}
     assert ptychonnx.simulate_lines.__defaults__ == (config.test_grid,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"scan": np.ones((4, 64, 64), dtype=np.float32)},
+            "scan: got ndarray, expected a Scan or the path of a file",
+        ),
+        ({"scan": None}, "scan: got NoneType"),
+        ({"refine": 1.5}, "refine = 1.5: is neither a number from 0 nor 'auto'"),
+        ({"batch": 2.5}, "batch = 2.5: is neither a number above 0 nor 'auto'"),
+        ({"batch": True}, "batch = True"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ptychonnx.InputError, match=re.escape(message)):
+        ptychonnx.reconstruct("zoo:pinn_fno", **{"scan": ptychonnx.simulate_lines(grid=2), **arguments})
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "two"])
+def test_threads_that_are_none_are_refused(threads: object) -> None:
+    with pytest.raises(ptychonnx.InputError, match=f"{threads} threads, expected a number above 0"):
+        ptychonnx.Session("zoo:pinn_fno", "cpu", threads)

@@ -133,6 +133,8 @@ def reconstruct(
     with Networks(network, options.inference) as networks:
         if isinstance(scan, str | os.PathLike):
             scan = options.read(Path(scan))
+        elif not isinstance(scan, Scan):
+            raise InputError(f"scan: got {type(scan).__name__}, expected a Scan or the path of a file")
         target = None if out is None else Path(out)
         return reconstruct_scan(networks, scan, options, target, progress, until=until).result
 
