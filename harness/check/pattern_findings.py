@@ -9,9 +9,13 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from ptychonnx.harness.check.finding import Finding, FindingVerdict
 from ptychonnx.harness.check.pattern_statistics import PatternStatistics
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
 from ptychonnx.runtime.formats.conversion.saturation import SATURATION_REMEDY, saturates
+from ptychonnx.runtime.reconstruction.counting_noise import dose, noise_level
+from ptychonnx.runtime.reconstruction.stitching import canvas_layout
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import illumination
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
 __all__ = ["pattern_findings"]
@@ -27,6 +31,8 @@ _MUCH_MASKED = 0.3
 _OFF_CENTRE_PX, _OFF_CENTRE = 2.0, 1 / 8
 _DRIFT, _SEGMENTS = 0.3, 10
 _LOST = 0.2
+# Objects of more are not looked at.
+_MOST_PIXELS = 2**26
 _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
 
 
@@ -81,16 +87,34 @@ def _photons(scan: Scan, statistics: PatternStatistics) -> Finding:
         "lowest": float(statistics.photons.min()),
         "highest": float(statistics.photons.max()),
         "per_um2": None,
+        "object_noise": None,
     }
     text = f"{mean:.3g} in a pattern ({values['lowest']:.3g} to {values['highest']:.3g})"
     if scan.probe is not None and scan.pixel_size is not None:
         area = np.pi / 4 * (probe_diameter(scan.probe) * scan.pixel_size * 1e6) ** 2
-        values["per_um2"] = dose = mean / area
-        text += f", {dose:.3g} per square micrometre and exposure"
+        values["per_um2"] = fluence = mean / area
+        text += f", {fluence:.3g} per square micrometre and exposure"
+    if noise := _object_noise(scan, mean):
+        values["object_noise"] = noise
+        text += f", noise of {noise:.2g} or more in a pixel of the object"
     verdict: FindingVerdict = "wrong" if mean < _HOPELESS else "doubtful" if mean < _FEW else "good"
     if verdict != "good":
         text += ": expose longer, or sum frames"
     return Finding("photons", verdict, text, values)
+
+
+def _object_noise(scan: Scan, photons: float) -> float | None:
+    """Noise of a pixel of the object, whatever the unit of the probe is; None without a probe, or for a huge object."""
+    if scan.probe is None or not photons:
+        return None
+    try:
+        origin, shape = canvas_layout(scan.positions, scan.size)
+    except InputError:  # the positions have a finding of their own
+        return None
+    power = float(illumination(scan.probe).sum())
+    if shape[0] * shape[1] > _MOST_PIXELS or not power:
+        return None
+    return noise_level(dose(scan, shape, origin)) * float(np.sqrt(power / photons))
 
 
 def _saturation(statistics: PatternStatistics) -> Finding:

@@ -9,6 +9,7 @@ assumes something of the object, as networks do, may have less noise and a bias 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from ptychonnx.runtime.reconstruction.stitching import Stitched
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import illumination, window_corners
 
-__all__ = ["CountingNoise", "counting_noise", "dose"]
+__all__ = ["CountingNoise", "counting_noise", "dose", "noise_level"]
 
 # Pixels that count have at least this part of the largest dose.
 _LIT = 0.1
@@ -50,36 +51,56 @@ class CountingNoise:
 
 def counting_noise(scan: Scan, stitched: Stitched) -> CountingNoise:
     """Noise and contrast of an object where it has at least a tenth of the largest dose; the scan has a probe."""
-    photons = dose(scan, stitched)
-    least = max(_LIT * float(photons.max()), float(np.finfo(np.float32).tiny))
-    count, variance, total, square = 0, 0.0, 0j, 0.0
-    for first in range(0, len(photons), _ROWS):
-        rows = slice(first, first + _ROWS)
-        lit = photons[rows] >= least
+    photons = dose(scan, stitched.object.shape, stitched.origin)
+    count, total, square = 0, 0j, 0.0
+    for rows, lit in _lit_blocks(photons):
         values = stitched.object[rows][lit].astype(np.complex128)
         count += len(values)
-        variance += float(np.sum(1 / photons[rows][lit], dtype=np.float64))
         total += complex(values.sum())
         square += float(np.sum(values.real**2 + values.imag**2))
     count = max(count, 1)
     return CountingNoise(
-        float(np.sqrt(variance / count)), float(np.sqrt(max(square / count - abs(total / count) ** 2, 0.0)))
+        noise_level(photons), float(np.sqrt(max(square / count - abs(total / count) ** 2, 0.0)))
     )
 
 
-def dose(scan: Scan, stitched: Stitched) -> NDArray[np.float32]:
+def noise_level(photons: NDArray[np.float32]) -> float:
+    """Noise of a pixel of an object, with the mean variance of the pixels that have a tenth of the largest dose.
+
+    `photons`: dose [rows, columns].
+    """
+    count, variance = 0, 0.0
+    for rows, lit in _lit_blocks(photons):
+        count += int(np.count_nonzero(lit))
+        variance += float(np.sum(1 / photons[rows][lit], dtype=np.float64))
+    return float(np.sqrt(variance / max(count, 1)))
+
+
+def dose(scan: Scan, shape: tuple[int, ...], origin: tuple[float, float]) -> NDArray[np.float32]:
     """Photons [rows, columns] that all patterns of a scan put on each pixel of an object; the scan has a probe.
 
     Positions are rounded to whole pixels; light beyond the object is left out.
+
+    Parameters
+    ----------
+    shape, origin
+        Of the object: (rows, columns), and (row, column) of its first pixel in pixels of the scan.
     """
     assert scan.probe is not None
-    size, shape = scan.size, stitched.object.shape
+    size = scan.size
     light = illumination(scan.probe).astype(np.float32)
     total = np.zeros(shape, dtype=np.float32)
-    corners = np.rint(window_corners(scan.positions, size) - np.asarray(stitched.origin)).astype(int)
-    for corner in corners:
+    for corner in np.rint(window_corners(scan.positions, size) - np.asarray(origin)).astype(int):
         low = np.clip(corner, 0, shape)
         high = np.clip(corner + size, 0, shape)
         (r0, c0), (r1, c1) = low, high
         total[r0:r1, c0:c1] += light[r0 - corner[0] : r1 - corner[0], c0 - corner[1] : c1 - corner[1]]
     return total
+
+
+def _lit_blocks(photons: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
+    """Rows of an object, and where they are lit."""
+    least = max(_LIT * float(photons.max()), float(np.finfo(np.float32).tiny))
+    for first in range(0, len(photons), _ROWS):
+        rows = slice(first, first + _ROWS)
+        yield rows, photons[rows] >= least

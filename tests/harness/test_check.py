@@ -96,6 +96,20 @@ def test_a_good_scan_is_good_in_every_respect():
     assert result.verdict == "good"
 
 
+def test_the_noise_of_the_object_does_not_depend_on_the_unit_of_the_probe():
+    noise, other = (
+        finding(scan, "photons").values["object_noise"]
+        for scan in (GOOD, replace(GOOD, probe=np.complex64(1e-3) * GOOD.probe))
+    )
+    assert noise == pytest.approx(other)
+    # Every photon is on a pixel of the object: the least noise is that of an even dose.
+    rows, columns = np.ptp(GOOD.positions, axis=0) + SIZE
+    assert noise > np.sqrt(rows * columns / (1e5 * len(GOOD))) / 2
+    assert noise < 0.2
+    assert f"noise of {noise:.2g} or more in a pixel" in finding(GOOD, "photons").text
+    assert finding(replace(GOOD, probe=None), "photons").values["object_noise"] is None
+
+
 @pytest.mark.parametrize("density", [lines, grains, clouds])
 def test_every_orientation_is_recognised(density):
     scan = simulated(density, defocused(), photons=3e4, seed=5)
