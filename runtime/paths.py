@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["StrPath", "cache_folder", "file_sha256", "read_text", "readable"]
+__all__ = ["StrPath", "cache_folder", "check_file", "file_sha256", "read_text", "readable"]
 
 StrPath = str | os.PathLike[str]
 _CACHE_VARIABLE = "PTYCHONNX_CACHE"
@@ -26,6 +26,16 @@ def cache_folder() -> Path:
         return Path(folder)
     users = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
     return (Path(users) if Path(users).is_absolute() else Path("~/.cache").expanduser()) / "ptychonnx"
+
+
+def check_file(path: Path, expected: str) -> None:
+    """Refuse a path that is no regular file.
+
+    Raises InputError, which ends with what was `expected`.
+    """
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+        raise InputError(f"{path}: {kind}, expected {expected}")
 
 
 def file_sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ from types import ModuleType
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.contract.integrity import check_model_file, external_tensors
 from ptychonnx.runtime.errors import InputError, VerificationError
+from ptychonnx.runtime.paths import check_file
 
 __all__ = ["sign", "signature_path", "verify_signature"]
 
@@ -51,8 +52,7 @@ def verify_signature(artifact: Path, public_key: Path) -> str:
     Returns the outcome in words.
     """
     package = _package()
-    if not artifact.is_file():
-        raise InputError(f"{artifact}: no such file, expected an ONNX artifact")
+    check_file(artifact, "an ONNX artifact")
     try:
         config = package.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
     except Exception as error:  # as above

@@ -16,6 +16,7 @@ from typing import Any
 
 from ptychonnx.export.artifact.export_module import framework_of
 from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.paths import check_file
 from ptychonnx.train.registry import import_framework_module
 
 __all__ = ["load_source", "load_weights", "read_arguments"]
@@ -123,8 +124,7 @@ def _load_package(name: str) -> ModuleType:
 
 def _load_file(path: Path, name: str) -> ModuleType:
     """Run a file by itself, or as a part of its package if it lies in one or imports relatively."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected Python code that defines {name!r}")
+    check_file(path, f"Python code that defines {name!r}")
     file = path.resolve()
     text = file.read_text(encoding="utf-8", errors="replace")
     if ("keras" in text or "tensorflow" in text) and importlib.util.find_spec("tensorflow"):

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from ptychonnx.runtime.contract.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.errors import InputError, VerificationError, first_line
+from ptychonnx.runtime.paths import check_file
 
 __all__ = [
     "CONTRACT_HASH_KEY",
@@ -59,8 +60,7 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
     """
     path = Path(path)
     limit = _limit() if max_bytes is None else max_bytes
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected an ONNX artifact")
+    check_file(path, "an ONNX artifact")
     total = path.stat().st_size
     if total > limit:
         raise InputError(

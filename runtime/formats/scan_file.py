@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.conversion.assembly import assemble
 from ptychonnx.runtime.formats.conversion.checked_scan import checked_scan
@@ -20,7 +19,7 @@ from ptychonnx.runtime.formats.readers import mapped
 from ptychonnx.runtime.formats.readers.probe import read_probe
 from ptychonnx.runtime.formats.readers.reference import read_reference
 from ptychonnx.runtime.formats.scan_formats import NATIVE, recognise
-from ptychonnx.runtime.paths import StrPath, readable
+from ptychonnx.runtime.paths import StrPath, check_file, readable
 from ptychonnx.runtime.scan import Scan
 
 __all__ = ["read_scan"]
@@ -87,9 +86,7 @@ def read_scan(
     """
     path = Path(path)
     options = options or ReadOptions()
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
-        raise InputError(f"{path}: {kind}, expected a scan file")
+    check_file(path, "a scan file")
     with damage_refused(path), ExitStack() as stack:
         scan = _read(path, options, log, estimate_probe, stack)
         # The patterns of the scan hold the files open from here on.

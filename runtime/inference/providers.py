@@ -24,6 +24,7 @@ from pydantic import AfterValidator
 
 from ptychonnx.runtime.errors import DeviceError, InputError, first_line
 from ptychonnx.runtime.inference.cuda_libraries import cuda_state
+from ptychonnx.runtime.paths import check_file
 
 __all__ = [
     "PROVIDER_FORMS",
@@ -207,8 +208,7 @@ def plugin_devices(name: str, library: Path) -> list[Any]:
     Raises InputError if the library is missing or is no plugin provider. Raises DeviceError if it does not load on this
     machine, or has no device here.
     """
-    if not library.is_file():
-        raise InputError(f"{library}: no such file, expected the library of the plugin provider {name}")
+    check_file(library, f"the library of the plugin provider {name}")
     path = str(library.resolve())
     _register(name, path)
     devices = [

@@ -11,6 +11,9 @@ from ptychonnx.export.deploy.openvino import _document
 from ptychonnx.harness.campaign.manifest import MANIFEST, FileState, Manifest
 from ptychonnx.harness.simulate.manifest import is_current
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import read_scan
+from ptychonnx.runtime.formats.readers.objects import read_object
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.live.growing_object import GrowingObject
 from ptychonnx.runtime.paths import file_sha256, read_text
 from ptychonnx.runtime.sharding.part_file import opened_part
@@ -33,6 +36,20 @@ def fifo(tmp_path):
 def test_a_fifo_is_no_file_to_read(fifo, reader):
     with pytest.raises(OSError, match="not a regular file"):
         reader(fifo)
+
+
+def test_what_is_no_file_is_named(fifo, tmp_path):
+    for path, kind in (
+        (tmp_path, "is a folder"),
+        (fifo, "not a regular file"),
+        (tmp_path / "a", "no such file"),
+    ):
+        with pytest.raises(InputError, match=f"{path}: {kind}, expected an ONNX artifact"):
+            Session(path, "cpu")
+        with pytest.raises(InputError, match=f"{kind}, expected a scan file"):
+            read_scan(path)
+        with pytest.raises(InputError, match=f"{kind}, expected an object"):
+            read_object(path)
 
 
 def test_a_fifo_is_no_part_no_configuration_and_no_manifest(fifo, tmp_path):

@@ -30,6 +30,7 @@ from ptychonnx.export.lowering.module_input import (
 from ptychonnx.export.lowering.tensorflow.convert import convert_function
 from ptychonnx.export.verification.inputs import module_inputs
 from ptychonnx.runtime.errors import InputError, UnsupportedError, first_line
+from ptychonnx.runtime.paths import check_file
 from ptychonnx.train.run import LayerOutput
 from ptychonnx.train.tensorflow.network import KerasNetwork
 
@@ -45,8 +46,7 @@ def read_keras_file(path: Path) -> keras.Model:
     Raises InputError if the file is missing or damaged, or needs code, such as a lambda or a layer that is not part of
     Keras.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected a Keras model")
+    check_file(path, "a Keras model")
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises a dozen different types

@@ -14,6 +14,7 @@ from neuralop.layers.spectral_convolution import SpectralConv
 from torch import Tensor, nn
 
 from ptychonnx.runtime.errors import InputError, first_line
+from ptychonnx.runtime.paths import check_file
 
 __all__ = ["load_weights"]
 
@@ -114,8 +115,7 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], expected: Mapping[str,
 
 
 def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected a state dictionary")
+    check_file(path, "a state dictionary")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:

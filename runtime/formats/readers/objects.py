@@ -38,7 +38,7 @@ from ptychonnx.runtime.formats.containers.npz import (
 )
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision, of_polar, of_two_fields
 from ptychonnx.runtime.formats.read_options import ReadOptions
-from ptychonnx.runtime.paths import StrPath
+from ptychonnx.runtime.paths import StrPath, check_file
 
 __all__ = ["SAME_PIXELS", "ReadObject", "archive_pixel_size", "hdf5_pixel_size", "read_object"]
 
@@ -72,10 +72,7 @@ def read_object(path: StrPath) -> ReadObject:
     Raises InputError if the file holds no object, or one of several layers.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file, expected an object (HDF5, CXI, .ptyr, .mat, NPZ, NPY or TIFF)"
-        )
+    check_file(path, "an object (HDF5, CXI, .ptyr, .mat, NPZ, NPY or TIFF)")
     if path.suffix.lower() in _TIFF_ENDINGS:
         return _checked(path, _from_tiff(path), None)
     if is_archive(path):

@@ -49,7 +49,7 @@ from ptychonnx.runtime.formats.quantities import positive_number
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.formats.readers.objects import SAME_PIXELS, archive_pixel_size, hdf5_pixel_size
 from ptychonnx.runtime.formats.readers.ptychodus import placed_object
-from ptychonnx.runtime.paths import StrPath
+from ptychonnx.runtime.paths import StrPath, check_file
 from ptychonnx.runtime.scan import Reference, Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
 
@@ -81,8 +81,7 @@ def read_reference(path: StrPath, scan: Scan) -> Reference:
     Raises InputError if the file is of another kind, or its window corners do not fit the positions of the scan.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected a reference object (NPZ or HDF5)")
+    check_file(path, "a reference object (NPZ or HDF5)")
     with damage_refused(path):
         if is_archive(path):
             with open_archive(path) as archive:

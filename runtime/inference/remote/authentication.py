@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.remote.address import Address
+from ptychonnx.runtime.paths import check_file
 
 __all__ = ["TOKEN_VARIABLE", "Credentials", "read_token"]
 
@@ -50,8 +51,8 @@ class Credentials:
         """
         files = {"CA": self.ca, "certificate": self.certificate, "key": self.key}
         for kind, path in files.items():
-            if path is not None and not path.is_file():
-                raise InputError(f"{path}: no such file, expected the TLS {kind} in PEM form")
+            if path is not None:
+                check_file(path, f"the TLS {kind} in PEM form")
         if (self.certificate is None) != (self.key is None):
             raise InputError(f"{address}: got only one of TLS certificate and key, expected both")
         if any(files.values()) and not address.encrypted:
