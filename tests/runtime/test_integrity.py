@@ -256,7 +256,7 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path, name):
         assert "\n" not in str(error.value)
     path.write_bytes(whole)
     check_model_file(path)
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="is a folder, expected an ONNX artifact"):
         check_model_file(tmp_path)
 
 

@@ -254,7 +254,7 @@ def test_what_is_no_model_is_refused(tmp_path, artifact):
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="no such file"):
         Session(tmp_path / "absent.onnx")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="is a folder"):
         Session(tmp_path)
 
 
