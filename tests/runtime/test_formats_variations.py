@@ -108,6 +108,11 @@ def test_a_motor_that_is_there_twice_counts_once_or_is_refused(scan, explains, t
     explains(read_scan(nexus(tmp_path / "t.nxs", scan, [again, start], chain)))
 
 
+def test_a_coarse_motor_that_stands_still_counts_nothing(scan, explains, tmp_path):
+    coarse = ("sample_1/transformations/coarse", np.full(20, 7.0), X)
+    explains(read_scan(nexus(tmp_path / "s.nxs", scan, [coarse])))
+
+
 def test_extra_positions_are_dropped_or_averaged_in_every_format(scan, tmp_path):
     path = test_formats_cxi.write(tmp_path / "s.cxi", scan)
     with h5py.File(path) as file:

@@ -243,7 +243,11 @@ def _last_name(stored: NDArray) -> str:
 
 def _refuse_parallel(file: HDF5File, axes: list[h5py.Dataset], n: int) -> None:
     """Refuse two axes that move along one line, which may be one motor twice, where no order says that both count."""
-    moving = [axis for axis in axes if axis.size == n > 1 and np.shape(axis.attrs["vector"]) == (3,)]
+    moving = [
+        axis
+        for axis in axes
+        if axis.size == n > 1 and np.shape(axis.attrs["vector"]) == (3,) and np.ptp(file.load(axis)) > 0
+    ]
     for index, axis in enumerate(moving):
         for other in moving[:index]:
             along, across = (np.asarray(one.attrs["vector"], dtype=np.float64) for one in (axis, other))
