@@ -60,11 +60,25 @@ def _number(loader: _BoundedLoader, node: yaml.ScalarNode) -> int | float:
     return loader.construct_yaml_int(node) if whole else loader.construct_yaml_float(node)
 
 
+class _WrittenLoader(_BoundedLoader):
+    """Keeps numbers, dates and words such as `yes` as they are written."""
+
+
+def _written(loader: _BoundedLoader, node: yaml.ScalarNode) -> str:
+    if node.tag.endswith((":int", ":float")):
+        _number(loader, node)
+    return str(node.value)
+
+
 for _tag in ("int", "float"):
     _BoundedLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+for _tag in ("int", "float", "bool", "timestamp"):
+    _WrittenLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _written)
 
 
-def read_yaml_mapping(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:
+def read_yaml_mapping(
+    path: str | os.PathLike[str], expected: str, *, as_written: bool = False
+) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
     Raises InputError if the file cannot be read, is too large, is not valid YAML, uses aliases, repeats a key, is
@@ -76,6 +90,8 @@ def read_yaml_mapping(path: str | os.PathLike[str], expected: str) -> dict[str, 
         A regular file of at most 64 kB.
     expected
         What the file should hold, for the error: "a mapping of options to values".
+    as_written
+        Keep numbers, dates and words such as ``yes`` as texts: 1.10 is not 1.1.
 
     Returns
     -------
@@ -92,7 +108,7 @@ def read_yaml_mapping(path: str | os.PathLike[str], expected: str) -> dict[str, 
     if len(data) > _LARGEST_FILE:
         raise InputError(f"{path}: larger than {_LARGEST_FILE // 1024} kB, expected {expected}")
     try:
-        content = yaml.load(data.decode("utf-8"), Loader=_BoundedLoader)
+        content = yaml.load(data.decode("utf-8"), Loader=_WrittenLoader if as_written else _BoundedLoader)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text, expected {expected}") from error
     except yaml.MarkedYAMLError as error:

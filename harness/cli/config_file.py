@@ -29,16 +29,19 @@ def _load(context: typer.Context, path: Path | None) -> Path | None:
         return None
     known = {name: parameter for parameter in _settings(context) for name in _names(parameter)}
     values = {}
-    for key, value in read_yaml_mapping(path, "a mapping of options to values").items():
-        name = str(key).replace("-", "_")
+    content = read_yaml_mapping(path, "a mapping of options to values", as_written=True)
+    for key, value in content.items():
+        name = key.replace("-", "_")
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise InputError(f"{path}: {key} is no option of this command; the nearest is {nearest}")
+        parameter = known[name]
+        if parameter.name in values:
+            raise InputError(f"{path}: {key} is given twice, expected one value")
         if value is None:
             continue
-        parameter = known[name]
-        text = _as_typed(value, multiple=parameter.multiple or parameter.nargs != 1)
         try:
+            text = _as_typed(value, parameter)
             parameter.process_value(context, text)
         except Exception as error:
             raise InputError(
@@ -53,7 +56,9 @@ def _settings(context: typer.Context) -> list[Any]:
     return [
         parameter
         for parameter in context.command.params
-        if parameter.name not in _NOT_SETTINGS and not getattr(parameter, "hidden", False)
+        if parameter.name not in _NOT_SETTINGS
+        and not parameter.name.startswith("help_")
+        and not getattr(parameter, "hidden", False)
     ]
 
 
@@ -63,15 +68,24 @@ def _names(parameter: Any) -> list[str]:
     return [*options, parameter.name]
 
 
-def _as_typed(value: Any, *, multiple: bool) -> Any:
-    """A value as on the command line: a list is comma-separated unless the option takes several values."""
+def _as_typed(value: Any, parameter: Any) -> Any:
+    """A value as on the command line: a list is comma-separated unless the option takes several values.
+
+    Raises InputError if the option takes no list, or an entry is empty or has entries of its own.
+    """
     if isinstance(value, Mapping):
-        value = [f"{key}={entry}" for key, entry in value.items()]
-    if multiple:
-        return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return value if isinstance(value, bool) else str(value)
+        value = [f"{key}={entry}" for key, entry in value.items() if _is_text(entry)] or [value]
+    multiple = parameter.multiple or parameter.nargs != 1
+    if not multiple and not _is_text(value) and parameter.type_descriptor.annotation not in (str, str | None):
+        raise InputError("expected one value")
+    entries = value if isinstance(value, list) else [value]
+    if not all(map(_is_text, entries)) or not (multiple or entries):
+        raise InputError("expected a text or a number that is not empty, or a list of them")
+    return entries if multiple else ",".join(entries)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 ConfigFile = Annotated[

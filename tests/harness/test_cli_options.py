@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import pytest
 import typer
 import yaml
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ptychonnx.harness.cli.app import all_commands
 from ptychonnx.harness.cli.model_options import Omit, TypedOnly, derive_options
@@ -179,6 +179,56 @@ def test_a_file_configures_a_reconstruction(run, four_artifacts, lines_scan, tmp
     assert code == 0, err
     assert "weighting uniform" in out
     assert Path(tmp_path / "o.npz").is_file()
+
+
+class Words(BaseModel):
+    note: str = Field(default="", description="Text")
+    file: Path | None = Field(default=None, description="File")
+    keep: bool = Field(default=False, description="Keep")
+
+
+class More(Words):
+    model_config = ConfigDict(
+        title="More", json_schema_extra={"help_option": "--help-more", "help_subject": "of more"}
+    )
+    keep_it: bool = Field(default=False, description="Keep it")
+
+
+@pytest.mark.parametrize("text", ["1.10", "yes", "off", "2020-1-1", "1_000", "0x10", "1e9", "true"])
+def test_texts_of_a_file_are_those_that_were_written(invoke, tmp_path, text):
+    received = []
+
+    def work(settings: Words) -> None:
+        received.append(settings)
+
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"note: {text}\nfile: {text}\nkeep: yes\n")
+    invoke(work, "--config", str(path))
+    assert received == [Words(note=text, file=Path(text), keep=True)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file: ''", "file = '': expected one value"),
+        ("file: []", "file = .*expected one value"),
+        ("file: [a, b]", "file = .*expected one value"),
+        ("file: {a: b}", "file = .*expected one value"),
+        ("file: !!binary aGVsbG8=", "file = .*expected one value"),
+        ("note: ''", "note = '': expected a text"),
+        ("note: [[a], b]", "note = .*expected a text"),
+        ("keep-it: true\nkeep_it: false", "keep_it is given twice"),
+        ("help-more: true", "help-more is no option"),
+    ],
+)
+def test_values_of_a_file_that_the_command_line_would_refuse_are_refused(invoke, tmp_path, content, message):
+    def work(settings: More) -> None:
+        raise AssertionError
+
+    path = tmp_path / "settings.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        invoke(work, "--config", str(path))
 
 
 def test_an_option_of_a_command_states_its_default_as_those_of_models_do():
