@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.validation import first_fault
@@ -59,7 +59,9 @@ class NetworkInput(_Part):
     dc: Literal["centre", "corner"] = Field(
         default="centre", description="pixel of the direct beam; centre is N // 2"
     )
-    scale: float = Field(gt=0, description="factor that the graph applies to the amplitude")
+    scale: float = Field(
+        gt=0, allow_inf_nan=False, description="factor that the graph applies to the amplitude"
+    )
     scale_rule: str = Field(description="how the scale was determined, in words")
 
 
@@ -174,7 +176,7 @@ class TrainingProbe(_Part):
 
     sha256: str | None
     modes: int
-    flux: float = Field(gt=0, description="mean photons in a training pattern")
+    flux: float = Field(gt=0, allow_inf_nan=False, description="mean photons in a training pattern")
     thumbnail: str | None = Field(
         default=None,
         description="the strongest mode at 32 x 32 pixels or fewer, unit power: base64 of float16 [side, side, 2]",
@@ -321,6 +323,12 @@ class Contract(_Part):
         default=None,
         description="SHA-256 of the serialised model without its metadata, by which a changed file is detected",
     )
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Self:
+        if self.stitching.window is not None and self.stitching.window > self.n:
+            raise ValueError(f"stitching.window: {self.stitching.window}, expected at most n = {self.n}")
+        return self
 
     @property
     def general(self) -> bool:

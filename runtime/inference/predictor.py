@@ -135,7 +135,8 @@ class Predictor(ABC):
         """Refuse a scan that does not fit the contract.
 
         Raises InputError if N differs, the scan has fewer patterns than a group, or a general network has no probe.
-        Raises UnsupportedError if the network predicts anything but the object as real and imaginary part.
+        Raises UnsupportedError if the network predicts anything but the object as real and imaginary part, or takes
+        patterns whose direct beam is in the corner.
         """
         contract = self.contract
         if scan.size != contract.n:
@@ -155,6 +156,11 @@ class Predictor(ABC):
             raise UnsupportedError(
                 f"{self.name}: predicts {output.quantity} as {output.representation}, "
                 "this version reconstructs from object patches as real_imag"
+            )
+        if contract.input.dc != "centre":
+            raise UnsupportedError(
+                f"{self.name}: takes patterns with the direct beam in the {contract.input.dc}, this version feeds "
+                "them with it in the centre"
             )
 
     def inputs(self, scan: Scan, index: NDArray[np.intp]) -> tuple[NDArray, ...]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import onnx
@@ -222,6 +223,32 @@ def test_an_output_that_cannot_be_stitched_is_refused(tmp_path, oracle, output):
     session = Session(write_identity(tmp_path / "o.onnx", contract(output=output)))
     with pytest.raises(InputError, match="reconstructs from object patches as real_imag"):
         reconstruct(session, oracle)
+
+
+def test_a_network_of_patterns_with_the_direct_beam_in_the_corner_is_refused(tmp_path, oracle):
+    written = contract().model_dump(mode="json")
+    session = Session(
+        write_identity(
+            tmp_path / "o.onnx",
+            Contract.model_validate(written | {"input": written["input"] | {"dc": "corner"}}),
+        )
+    )
+    with pytest.raises(InputError, match="direct beam in the corner"):
+        reconstruct(session, oracle)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ('"scale": ', "Infinity", r"input\.scale"),
+        ('"flux": ', "Infinity", r"probe\.flux"),
+        ('"window": ', "1000", r"window: 1000, expected at most n"),
+    ],
+)
+def test_a_contract_of_impossible_values_is_refused(tmp_path, key, value, message):
+    text = re.sub(rf"({key})[^,}}]+", rf"\g<1>{value}", contract().to_json())
+    with pytest.raises(InputError, match=message):
+        Session(write_identity(tmp_path / "x.onnx", text))
 
 
 def test_a_file_without_a_contract_is_refused(tmp_path):
