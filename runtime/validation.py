@@ -43,7 +43,9 @@ def checked(
 def first_fault(error: ValidationError) -> str:
     """The first fault of a document: its key, and what is wrong with it."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg'].removeprefix('Value error, ')}"
+    return (
+        f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg'].removeprefix('Value error, ')}"
+    )
 
 
 def expectation(message: str) -> str:
