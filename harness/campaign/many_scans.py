@@ -147,6 +147,8 @@ def process_scans(
     -------
     One outcome for each scan, in their order.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, expected a folder to write to")
     folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(folder)
     results = _results(scans, folder, ending, manifest)

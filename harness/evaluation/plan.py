@@ -65,6 +65,12 @@ def plan_evaluation(
             f"evaluate: got objects and {len(scans)} scans, expected the one that they belong to"
         )
     stitching, algorithm = stitching or ReconstructOptions(), algorithm or Algorithm()
+    for what, items, kind in (("artifacts", artifacts, Predictor), ("scans", scans, Scan)):
+        for item in items:
+            if not isinstance(item, str | os.PathLike | kind):
+                raise InputError(
+                    f"{what}: got {type(item).__name__}, expected a {kind.__name__} or the path of a file"
+                )
     networks: list[Predictor] = [
         Session(artifact, provider) if isinstance(artifact, str | os.PathLike) else artifact
         for artifact in artifacts

@@ -77,8 +77,8 @@ class Scan:
     Raises
     ------
     InputError
-        On wrong shapes, NaN or negative amplitudes, an empty scan, or a probe of the wrong size. Amplitudes in a file
-        are checked when they are read.
+        On wrong shapes, types or units, masked arrays, NaN or negative amplitudes, an empty scan, or a probe of the
+        wrong size. Amplitudes in a file are checked when they are read.
 
     Examples
     --------
@@ -109,6 +109,7 @@ class Scan:
         if self.probe is not None:
             _check_probe(self.probe, size, self.name)
         if self.mask is not None:
+            _check_array(self.mask, "mask", "b", "bool [N, N]", self.name)
             if self.mask.shape != (size, size):
                 raise InputError(f"{self.name}: mask has shape {self.mask.shape}, expected {(size, size)}")
             if not self.mask.any():
@@ -117,6 +118,12 @@ class Scan:
             _check_reference(self.reference, self.name)
         if self.labels is not None:
             _check_labels(self.labels, self.diffraction.shape, self.name)
+        for quantity in ("pixel_size", "wavelength", "distance"):
+            value = getattr(self, quantity)
+            if value is not None and not _is_length(value):
+                raise InputError(
+                    f"{self.name}: {quantity} is {value!r}, expected a finite number of metres above 0"
+                )
 
     def __len__(self) -> int:
         return len(self.diffraction)
@@ -164,7 +171,26 @@ class Scan:
         )
 
 
+def _is_length(value: object) -> bool:
+    """Whether a value is one number, finite and above 0."""
+    array = np.asarray(value)
+    return array.ndim == 0 and array.dtype.kind in "iuf" and bool(0 < array < np.inf)
+
+
+def _check_array(value: object, what: str, kinds: str, expected: str, name: str) -> None:
+    """Raises InputError for anything but a plain array of these kinds of numbers, such as a list or a masked array."""
+    if (
+        not isinstance(value, np.ndarray)
+        or isinstance(value, np.ma.MaskedArray)
+        or value.dtype.kind not in kinds
+    ):
+        kind = f"{value.dtype} in a " if isinstance(value, np.ndarray) else ""
+        raise InputError(f"{name}: {what} is {kind}{type(value).__name__}, expected an array {expected}")
+
+
 def _check_diffraction(diffraction: Amplitudes, name: str) -> tuple[int, int]:
+    if isinstance(diffraction, np.ndarray) or not hasattr(diffraction, "shape"):
+        _check_array(diffraction, "diffraction", "biufcOSU", "float32 [n, N, N]", name)
     shape = diffraction.shape
     if len(shape) != 3 or shape[1] != shape[2]:
         raise InputError(f"{name}: diffraction has shape {shape}, expected [n, N, N]")
@@ -180,6 +206,7 @@ def _check_diffraction(diffraction: Amplitudes, name: str) -> tuple[int, int]:
 
 
 def _check_positions(positions: NDArray[np.float64], n: int, name: str) -> None:
+    _check_array(positions, "positions", "iuf", "float64 [n, 2]", name)
     if positions.shape != (n, 2):
         raise InputError(f"{name}: positions have shape {positions.shape}, expected {(n, 2)} (row, column)")
     bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
@@ -188,6 +215,7 @@ def _check_positions(positions: NDArray[np.float64], n: int, name: str) -> None:
 
 
 def _check_probe(probe: NDArray[np.complex64], size: int, name: str) -> None:
+    _check_array(probe, "probe", "iufc", "complex64 [modes, N, N]", name)
     if probe.ndim != 3 or probe.shape[1:] != (size, size):
         raise InputError(
             f"{name}: probe has shape {probe.shape}, expected [modes, {size}, {size}] like the patterns"
@@ -199,6 +227,7 @@ def _check_probe(probe: NDArray[np.complex64], size: int, name: str) -> None:
 
 
 def _check_labels(labels: NDArray[np.complex64], shape: tuple[int, ...], name: str) -> None:
+    _check_array(labels, "labels", "iufc", "complex64 [n, N, N]", name)
     if labels.shape != shape:
         raise InputError(f"{name}: labels have shape {labels.shape}, expected {shape}")
     if not np.isfinite(labels).all():
@@ -206,13 +235,15 @@ def _check_labels(labels: NDArray[np.complex64], shape: tuple[int, ...], name: s
 
 
 def _check_reference(reference: Reference, name: str) -> None:
+    _check_array(reference.object, "reference object", "iufc", "complex64 [rows, columns]", name)
     if reference.object.ndim != 2 or not reference.object.size:
         raise InputError(
             f"{name}: reference object has shape {reference.object.shape}, expected [rows, columns]"
         )
     if not np.isfinite(reference.object).all():
         raise InputError(f"{name}: reference object holds NaN or infinity, expected finite values")
-    if not np.isfinite(reference.origin).all():
+    origin = np.asarray(reference.origin)
+    if origin.shape != (2,) or origin.dtype.kind not in "iuf" or not np.isfinite(origin).all():
         raise InputError(
             f"{name}: origin of the reference is {reference.origin}, expected finite (row, column)"
         )

@@ -165,3 +165,38 @@ def test_arguments_of_another_kind_are_refused(arguments: dict, message: str) ->
 def test_threads_that_are_none_are_refused(threads: object) -> None:
     with pytest.raises(ptychonnx.InputError, match=f"{threads} threads, expected a number above 0"):
         ptychonnx.Session("zoo:pinn_fno", "cpu", threads)
+
+
+@pytest.mark.parametrize("scans", [None, 3, [None], ["scan.npz", 3]])
+def test_scans_that_are_no_paths_are_refused_before_anything_is_written(
+    scans: object, tmp_path: Path
+) -> None:
+    with pytest.raises(ptychonnx.InputError, match=r"scans: got \w+, expected paths of files"):
+        ptychonnx.reconstruct_scans("zoo:pinn_fno", scans, tmp_path / "objects")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_path_is_one_scan_and_a_folder_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "scan.npz"
+    ptychonnx.write_scan(path, ptychonnx.simulate_lines(grid=2))
+    records = ptychonnx.reconstruct_scans("zoo:pinn_fno", str(path), tmp_path / "objects")
+    assert [record.result for record in records] == ["scan.h5"]
+    with pytest.raises(ptychonnx.InputError, match="is a file, expected a folder"):
+        ptychonnx.reconstruct_scans("zoo:pinn_fno", path, path)
+    with pytest.raises(ptychonnx.InputError, match="executor: got int"):
+        ptychonnx.reconstruct_scans("zoo:pinn_fno", path, tmp_path / "none", executor=4)
+    assert not (tmp_path / "none").exists()
+
+
+def test_evaluate_and_write_scan_name_what_they_got_instead(tmp_path: Path) -> None:
+    scan = ptychonnx.simulate_lines(grid=2)
+    for artifacts, scans, message in (
+        (None, scan, "artifacts: got NoneType, expected a Predictor"),
+        ([3], scan, "artifacts: got int, expected a Predictor"),
+        ("zoo:pinn_fno", {"a": scan}, "scans: got dict, expected a Scan"),
+    ):
+        with pytest.raises(ptychonnx.InputError, match=message):
+            ptychonnx.evaluate(artifacts, scans)
+    with pytest.raises(ptychonnx.InputError, match="got ndarray to write, expected a Scan"):
+        ptychonnx.write_scan(tmp_path / "scan.npz", scan.diffraction)
+    assert not list(tmp_path.iterdir())

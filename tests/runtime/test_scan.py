@@ -54,6 +54,36 @@ def test_bad_input_is_refused_in_one_line_that_names_the_scan(scan, changes, mes
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "change", "message"),
+    [
+        ("diffraction", lambda values: values.tolist(), "diffraction is list"),
+        (
+            "diffraction",
+            lambda values: np.ma.masked_greater(values, 5),
+            "diffraction is float32 in a MaskedArray",
+        ),
+        ("positions", lambda values: values + 0j, "positions is complex128 in a ndarray"),
+        ("positions", lambda values: values.astype(str), "positions is <U32 in a ndarray"),
+        ("mask", lambda _: np.ones((16, 16), int), "mask is int64 in a ndarray, expected an array bool"),
+        *(
+            (
+                quantity,
+                lambda _, value=value: value,
+                f"{quantity} is .*expected a finite number of metres above 0",
+            )
+            for quantity in ("pixel_size", "wavelength", "distance")
+            for value in (0, -1e-9, np.nan, np.inf, "10nm", True, np.array([1e-8, 1e-8]))
+        ),
+        ("reference", lambda _: Reference(np.ones((4, 4)), (0, 0, 0)), "origin of the reference"),
+        ("reference", lambda _: Reference([[1]]), "reference object is list"),
+    ],
+)
+def test_values_of_another_kind_are_refused(scan, field, change, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(scan, **{field: change(getattr(scan, field))})
+
+
 def test_flux_is_the_mean_photon_number(scan):
     assert scan.flux == pytest.approx(np.mean([np.sum(p.astype(float) ** 2) for p in scan.diffraction]))
     assert Scan(np.full((2, 4, 4), 3e3, np.float32), np.zeros((2, 2))).flux == 16 * 9e6

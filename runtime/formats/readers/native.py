@@ -123,6 +123,8 @@ def write_scan(path: StrPath, scan: Scan) -> None:
     path = Path(path)
     if path.suffix != ".npz":
         raise InputError(f"{path}: expected a file name that ends in .npz")
+    if not isinstance(scan, Scan):
+        raise InputError(f"{path}: got {type(scan).__name__} to write, expected a Scan")
     arrays: dict[str, NDArray | Amplitudes] = {
         "format": np.array(MARKER),
         "diffraction": scan.diffraction,

@@ -141,7 +141,7 @@ def reconstruct(
 
 def reconstruct_scans(
     model: Predictor | StrPath | None,
-    scans: Iterable[StrPath],
+    scans: Iterable[StrPath] | StrPath,
     folder: StrPath,
     *,
     executor: Executor | str | None = None,
@@ -158,7 +158,7 @@ def reconstruct_scans(
     model
         As of `reconstruct`; an artifact if there is an executor.
     scans
-        Files that `read_scan` reads, whose names differ.
+        Files that `read_scan` reads, whose names differ; or one.
     folder
         Folder for the objects, created if missing.
     executor
@@ -180,7 +180,7 @@ def reconstruct_scans(
     Raises
     ------
     InputError
-        If the model cannot be used, or two scans have the same name.
+        If the model cannot be used, two scans have the same name, or an argument is of another kind.
 
     Examples
     --------
@@ -195,15 +195,28 @@ def reconstruct_scans(
         chosen = _run_options(**options)
         _check_start(model, chosen)
         engine: Engine | None = None
+        paths = _paths(scans)
         if isinstance(executor, str):
             engine = stack.enter_context(open_engine(executor, chosen.inference.provider))
+        elif executor is not None and not isinstance(executor, Executor):
+            raise InputError(
+                f"executor: got {type(executor).__name__}, expected an executor of concurrent.futures or a text"
+            )
         elif executor is not None:
             engine = Engine(executor)
         network = Path(model) if isinstance(model, str | os.PathLike) else model
         networks = stack.enter_context(Networks(network, chosen.inference))
-        paths = [Path(scan) for scan in scans]
         outcomes = run_scans(networks, paths, Path(folder), chosen, progress, engine=engine)
     return [outcome.record for outcome in outcomes]
+
+
+def _paths(scans: Iterable[StrPath] | StrPath) -> list[Path]:
+    """Raises InputError for anything but paths; a text is a path, not many letters."""
+    files = list(scans) if isinstance(scans, Iterable) and not isinstance(scans, str) else [scans]
+    for scan in files:
+        if not isinstance(scan, str | os.PathLike):
+            raise InputError(f"scans: got {type(scan).__name__}, expected paths of files")
+    return [Path(scan) for scan in files]
 
 
 def _check_start(model: Predictor | StrPath | None, options: RunOptions) -> None:
