@@ -261,3 +261,17 @@ def test_a_description_of_an_older_or_later_version_is_read(tmp_path):
     assert ModuleDescription.from_json(json.dumps({"source": "a", "later": 1}), "x").source == "a"
     with pytest.raises(InputError, match=r"^x: ptychonnx.module not understood"):
         ModuleDescription.from_json("[]", "x")
+
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        return x.add_(1).square_()
+
+
+def test_a_module_that_changes_its_input_is_compared_on_the_input_as_it_was():
+    module = native_module.TorchModule(InPlace(), [IMAGE])
+    given = np.zeros((2, 1, 16, 17), np.float32)
+    for predict in (module.predict, module.exact):
+        (found,) = predict(given)
+        assert (found == 1).all()
+        assert not given.any()

@@ -73,7 +73,7 @@ class TorchModule:
     def _trial(self, arguments: Arguments) -> Callable[[list[NDArray]], object]:
         def run(arrays: list[NDArray]) -> object:
             with torch.inference_mode():
-                return arguments.call(self._module, [torch.from_numpy(array) for array in arrays])
+                return arguments.call(self._module, [*map(_tensor, arrays)])
 
         return run
 
@@ -84,14 +84,14 @@ class TorchModule:
     def predict(self, *inputs: NDArray) -> list[NDArray]:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return [value.numpy() for value in self._real(*map(torch.from_numpy, inputs))]
+            return [value.numpy() for value in self._real(*map(_tensor, inputs))]
 
     def exact(self, *inputs: NDArray) -> list[NDArray]:
         """The same in float64; in float32 if the module does not run in float64."""
         try:
             with _float64(), torch.inference_mode():
                 wide = (array.astype(np.float64) if array.dtype.kind == "f" else array for array in inputs)
-                return [value.numpy() for value in self._double(*map(torch.from_numpy, wide))]
+                return [value.numpy() for value in self._double(*map(_tensor, wide))]
         except Exception:  # types written in the author's code, for example
             return self.predict(*inputs)
 
@@ -107,7 +107,7 @@ class TorchModule:
     def layers(self, *inputs: NDArray) -> list[LayerOutput]:
         return [
             LayerOutput(layer.name.removeprefix("module."), layer.output, layer.after)
-            for layer in layer_outputs(self._real, *map(torch.from_numpy, inputs))
+            for layer in layer_outputs(self._real, *map(_tensor, inputs))
         ]
 
     def convert(self, opset: int) -> Converted:
@@ -134,6 +134,11 @@ class TorchModule:
         if not is_plain or lowered._forward_hooks or lowered._forward_pre_hooks:
             lowered = RealValuedModule(lowered, self._arguments).eval()
         return Lowering(lowered, lowering.layers, self._layer_notes)
+
+
+def _tensor(array: NDArray) -> Tensor:
+    """A copy, which a module may change in place."""
+    return torch.from_numpy(array.copy())
 
 
 @contextmanager

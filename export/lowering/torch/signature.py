@@ -109,7 +109,7 @@ def _run(
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _tensors(arguments.call(module, tensors))
+            return _tensors(arguments.call(module, [tensor.clone() for tensor in tensors]))
     except InputError:
         raise
     except Exception as error:  # whatever the author's code raises
