@@ -31,12 +31,15 @@ def summary(
 
     Example: `ptychonnx summary objects/`
     """
+    path = out or folder / "summary.html"
+    if path.suffix.lower() not in (".html", ".htm"):
+        # The folder has the manifest and the objects, which a page must not replace.
+        raise InputError(f"--out {path}: expected a name that ends in .html")
     manifest = Manifest(folder)
     if not manifest.records:
         raise InputError(
             f"{folder / MANIFEST}: has no scans, expected a folder that `reconstruct` or `evaluate` wrote"
         )
-    path = out or folder / "summary.html"
     rows = []
     with report_progress() as progress:
         progress.stage(f"Drawing {len(manifest.records)} objects", len(manifest.records), "objects")

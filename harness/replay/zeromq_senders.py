@@ -33,6 +33,11 @@ class _Sender:
     """
 
     def __init__(self, address: str, timeout: float, series: int = 1) -> None:
+        port = address.rpartition(":")[2]
+        if (
+            port.isdecimal() and not 0 < int(port) < 2**16
+        ):  # ZeroMQ would take the rest of a division by 65536
+            raise InputError(f"{address}: port {port[:20]}, expected HOST:PORT with a port from 1 to 65535")
         self._address, self._series = address, series
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, _MESSAGES_AHEAD)

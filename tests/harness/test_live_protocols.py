@@ -214,3 +214,15 @@ with File(sys.argv[1], mode="r", swmr=True, libver="latest") as file:
     data = file["/entry/data/data"]
     print(len(data), int(data[-1].sum()))
 """
+
+
+@pytest.mark.parametrize("port", [0, 65536, 99999])
+def test_a_port_that_does_not_exist_is_refused(port):
+    with pytest.raises(InputError, match="expected HOST:PORT with a port from 1 to 65535"):
+        open_detector("zmq", f"127.0.0.1:{port}", ReplayOptions(), 1.0)
+
+
+@pytest.mark.parametrize("values", [{"rate": 1e-300}, {"samples": 10**11}])
+def test_a_replay_that_would_never_end_is_refused(values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        ReplayOptions(**values)

@@ -256,6 +256,16 @@ def test_the_page_sorts_by_misfit(run, four_artifacts, night, tmp_path):
     assert json.loads(html.unescape(title[1])) == [[*ascending, "two"], [*ascending[::-1], "two"]]
 
 
+@pytest.mark.parametrize("name", ["manifest.jsonl", "one.h5"])
+def test_a_page_replaces_no_file_of_its_folder(run, tmp_path, name):
+    path = tmp_path / name
+    path.write_text("kept")
+    code, _, error = run("summary", tmp_path, "--out", path)
+    assert code == 2
+    assert f"--out {path}: expected a name that ends in .html" in error
+    assert path.read_text() == "kept"
+
+
 def test_a_folder_without_a_manifest_is_no_night(run, tmp_path):
     code, _, error = run("summary", tmp_path)
     assert code == 2
