@@ -53,6 +53,8 @@ def _check_value(
         raise InputError(f"{path}: contract names {kind} {name!r}, the graph has {sorted(values)}")
     value = values[name]
     promise = f"{path}: contract promises"
+    if not value.shape:
+        raise InputError(f"{promise} {kind} {name!r} with axes, the graph does not say which it has")
     fixed = value.shape[0] if isinstance(value.shape[0], int) else None
     if fixed != contract.batch:
         raise InputError(

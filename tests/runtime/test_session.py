@@ -251,6 +251,15 @@ def test_a_contract_of_impossible_values_is_refused(tmp_path, key, value, messag
         Session(write_identity(tmp_path / "x.onnx", text))
 
 
+def test_a_graph_that_does_not_state_its_axes_is_refused(tmp_path):
+    path = write_identity(tmp_path / "x.onnx", contract())
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"x\.onnx: contract promises input 'diffraction' with axes"):
+        Session(path)
+
+
 def test_a_file_without_a_contract_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"bare\.onnx: no ptychonnx\.contract in its metadata"):
         Session(write_identity(tmp_path / "bare.onnx", None))
