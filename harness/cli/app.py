@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -93,8 +94,10 @@ def main() -> None:
     set_verbosity(0)
     # Names of files may have letters that the encoding of a terminal lacks.
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        # Another program may have put a pipe in place of a file.
+        with suppress(OSError):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     code = 0
     try:
