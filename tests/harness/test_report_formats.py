@@ -153,7 +153,7 @@ def test_forms_go_beside_the_report(run, four_artifacts, scan_file, tmp_path) ->
     [
         ((), "nothing to write, expected --out, --json, --csv or --markdown"),
         (("--json", "-", "--csv", "-"), "another table goes to standard output"),
-        (("--markdown", "same", "--csv", "same"), "another table goes to same"),
+        (("--markdown", "same", "--csv", "same"), "--markdown same: is what --csv writes too"),
         (("--csv", "."), "--csv .: is a folder, expected a file"),
     ],
 )
