@@ -295,6 +295,22 @@ def test_an_input_that_is_no_regular_file_is_not_waited_for(run, tmp_path, monke
     assert len(err.splitlines()) == 1
 
 
+@pytest.fixture
+def refused(run, four_artifacts, lines_scan, tmp_path, monkeypatch):
+    """Check that a line, with N for a network and S for a scan, is refused with a message and writes nothing."""
+
+    def check(line: str, message: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        write_scan(Path("scan.npz"), lines_scan)
+        names = {"N": str(four_artifacts[0]), "S": "scan.npz"}
+        code, _, err = run(*(names.get(word, word) for word in line.split()))
+        assert code == 2
+        assert message in err
+        assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
+
+    return check
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -307,16 +323,8 @@ def test_an_input_that_is_no_regular_file_is_not_waited_for(run, tmp_path, monke
         ("evaluate N --scan S --csv r/metrics.json --out r", "is a file of the report in r"),
     ],
 )
-def test_two_outputs_never_share_a_file(
-    run, four_artifacts, lines_scan, tmp_path, monkeypatch, line, message
-):
-    monkeypatch.chdir(tmp_path)
-    write_scan(Path("scan.npz"), lines_scan)
-    names = {"N": str(four_artifacts[0]), "S": "scan.npz"}
-    code, _, err = run(*(names.get(word, word) for word in line.split()))
-    assert code == 2
-    assert message in err
-    assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
+def test_two_outputs_never_share_a_file(refused, line, message):
+    refused(line, message)
 
 
 @pytest.mark.parametrize(
@@ -348,16 +356,8 @@ def test_two_outputs_never_share_a_file(
         ("export-module net.py:build --out o.onnx --weights-key ema", "--weights-key: names a part"),
     ],
 )
-def test_an_option_that_would_do_nothing_is_refused(
-    run, four_artifacts, lines_scan, tmp_path, monkeypatch, line, message
-):
-    monkeypatch.chdir(tmp_path)
-    write_scan(Path("scan.npz"), lines_scan)
-    names = {"N": str(four_artifacts[0]), "S": "scan.npz"}
-    code, _, err = run(*(names.get(word, word) for word in line.split()))
-    assert code == 2
-    assert message in err
-    assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
+def test_an_option_that_would_do_nothing_is_refused(refused, line, message):
+    refused(line, message)
 
 
 @pytest.mark.parametrize("photons", ["0", "inf", "1e30"])

@@ -10,7 +10,7 @@ from scipy.ndimage import convolve, grey_closing, maximum_filter
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import Stack
-from ptychonnx.runtime.formats.conversion.scaling import sample_of, valid_values
+from ptychonnx.runtime.formats.conversion.sampled_frames import sampled_frames, trusted_pixels
 from ptychonnx.runtime.scan.amplitudes import Amplitudes
 
 __all__ = ["frame_doubts"]
@@ -63,19 +63,12 @@ def frame_doubts(
     rows, columns
         Part of the frames to look at.
     """
-    sample = sample_of(stack.shape[0], _SAMPLE)
-    part = tuple(len(range(side)[cut]) for side, cut in zip(stack.shape[1:], (rows, columns), strict=True))
-    trusted = np.ones(part, bool) if mask is None or mask.shape != stack.shape[1:] else mask[rows, columns]
-    good = trusted.copy()
+    trusted = trusted_pixels(stack, mask, rows, columns)
+    part, good = trusted.shape, trusted.copy()
     lowest, highest, total = np.full(part, np.inf), np.zeros(part), np.zeros(part)
     photons: dict[int, float] = {}
     whole = dict.fromkeys(_INVERSES, 0)
-    for index in sample.tolist():
-        try:
-            frame = np.asarray(stack[slice(index, index + 1), rows, columns])[0]
-        except (OSError, RuntimeError, KeyError, InputError):  # damaged: named when it is read
-            continue
-        valid = valid_values(frame, where)
+    for index, frame, valid in sampled_frames(stack, _SAMPLE, where, rows, columns):
         good &= valid
         values = np.where(valid & trusted, frame, frame.dtype.type(0)).astype(np.float64)
         if quantity == "counts" and frame.dtype.kind == "f":

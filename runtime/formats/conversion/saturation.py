@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import Stack
-from ptychonnx.runtime.formats.conversion.scaling import sample_of, valid_values
+from ptychonnx.runtime.formats.conversion.sampled_frames import sampled_frames, trusted_pixels
 from ptychonnx.runtime.scan.amplitudes import Amplitudes
 
 __all__ = ["SATURATION_REMEDY", "saturates", "saturation_note"]
@@ -16,6 +15,7 @@ SATURATION_REMEDY = "shorter exposures, an attenuator, or these pixels in the ma
 # Below this many counts, several pixels share the largest number by chance.
 _LEAST_COUNTS = 256
 _LEAST_PATTERNS = 5
+_SAMPLE = 32
 
 
 def saturates(counts: float, patterns: int, pixels: int) -> bool:
@@ -45,18 +45,15 @@ def saturation_note(
     rows, columns
         Part of the frames to look at.
     """
-    valid_part = None if mask is None or mask.shape != stack.shape[1:] else mask[rows, columns]
-    sample = sample_of(stack.shape[0])
-    brightest, places = np.zeros(len(sample)), np.zeros(len(sample), np.intp)
-    for place, index in enumerate(sample.tolist()):
-        try:
-            frame = np.asarray(stack[slice(index, index + 1), rows, columns])[0]
-        except (OSError, RuntimeError, KeyError, InputError):  # damaged: named when it is read
-            continue
-        valid = valid_values(frame, where)
-        frame = np.where(valid if valid_part is None else valid & valid_part, frame, frame.dtype.type(0))
-        places[place] = frame.argmax()
-        brightest[place] = frame.flat[places[place]]
+    trusted = trusted_pixels(stack, mask, rows, columns)
+    found = []
+    for _, frame, valid in sampled_frames(stack, _SAMPLE, where, rows, columns):
+        counted = np.where(valid & trusted, frame, frame.dtype.type(0))
+        place = int(counted.argmax())
+        found.append((float(counted.flat[place]), place))
+    if not found:
+        return ""
+    brightest, places = map(np.array, zip(*found, strict=True))
     highest = float(brightest.max())
     alike = brightest == highest
     counts = highest**2 if quantity == "amplitude" else highest
@@ -64,6 +61,6 @@ def saturation_note(
     if not saturates(counts, patterns, pixels):
         return ""
     return (
-        f"saturation: {patterns} of {len(sample)} patterns looked at end at the same {counts:.4g} counts, in {pixels} "
+        f"saturation: {patterns} of {len(found)} patterns looked at end at the same {counts:.4g} counts, in {pixels} "
         f"pixels: the detector saturates, and the object will be wrong ({SATURATION_REMEDY})"
     )
