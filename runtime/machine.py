@@ -9,9 +9,12 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ptychonnx.runtime.errors import InputError
+
 __all__ = [
     "available_cores",
     "available_memory",
+    "check_memory",
     "installed_versions",
     "processor",
     "software_versions",
@@ -72,6 +75,18 @@ def available_memory(root: Path = Path("/")) -> int | None:
         own = resource.getrlimit(resource.RLIMIT_AS)[0]
         limits += [] if own == resource.RLIM_INFINITY else [own]
     return min(limits, default=None)
+
+
+def check_memory(size: int, where: str) -> None:
+    """Refuse `size` bytes that exceed half of the memory that this process may use.
+
+    Raises InputError with `where` (file and key) at the beginning of the message.
+    """
+    memory = available_memory()
+    if memory is not None and size > memory / 2:
+        raise InputError(
+            f"{where} declares {size / 2**30:.3g} GiB, expected at most half of this machine's {memory / 2**30:.3g} GiB"
+        )
 
 
 def _control_group(root: Path, name: str) -> str:

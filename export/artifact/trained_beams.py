@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.contract import TrainedBeams
-from ptychonnx.runtime.contract.contract import Range
+from ptychonnx.runtime.contract import Range, TrainedBeams
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.probe_geometry import defocus, fresnel_number, probe_diameter
 from ptychonnx.train.run import Family, RunRecord

@@ -37,8 +37,7 @@ from ptychonnx.runtime.reconstruction.position_correction import (
     PositionCorrection,
     reconstruct_with_positions,
 )
-from ptychonnx.runtime.reconstruction.position_options import PositionOptions
-from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
+from ptychonnx.runtime.reconstruction.reconstruct_options import PositionOptions, ReconstructOptions
 from ptychonnx.runtime.reconstruction.stitching import check_whole, whole_shape
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan

@@ -10,8 +10,7 @@ from scipy.spatial import KDTree
 from ptychonnx.harness.check.finding import NO_PROBE, Finding, FindingVerdict
 from ptychonnx.harness.check.pattern_statistics import PatternStatistics
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.overlap import overlap_of
-from ptychonnx.runtime.scan.probe_geometry import probe_diameter
+from ptychonnx.runtime.scan.probe_geometry import overlap_of, probe_diameter
 
 __all__ = ["geometry_findings"]
 

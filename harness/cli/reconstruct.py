@@ -43,8 +43,7 @@ from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction import reconstruct as run_reconstruction
 from ptychonnx.runtime.reconstruction.position_correction import write_positions
-from ptychonnx.runtime.reconstruction.position_options import PositionOptions
-from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
+from ptychonnx.runtime.reconstruction.reconstruct_options import PositionOptions, ReconstructOptions
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.sharding import Shard, reconstruct_shard
 

@@ -14,7 +14,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.writers.patches_file import check_patches_file
 from ptychonnx.runtime.formats.writers.reconstruction_file import check_product
 from ptychonnx.runtime.inference.inference_options import InferenceOptions
-from ptychonnx.runtime.reconstruction.position_options import PositionOptions
+from ptychonnx.runtime.reconstruction.reconstruct_options import PositionOptions
 from ptychonnx.runtime.sharding import Shard
 
 __all__ = ["ReconstructRequest", "divided_files"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from ptychonnx.runtime.contract.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
 from ptychonnx.runtime.errors import InputError, VerificationError, first_line
 from ptychonnx.runtime.paths import check_file
 

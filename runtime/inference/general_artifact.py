@@ -11,7 +11,7 @@ import numpy as np
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.artifact_path import zoo_names, zoo_path
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.overlap import overlap_of
+from ptychonnx.runtime.scan.probe_geometry import overlap_of
 
 __all__ = ["general_artifact"]
 

@@ -16,7 +16,7 @@ from ptychonnx.runtime.contract.integrity import check_model_file, stored_contra
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.inference.cuda_libraries import cuda_state
-from ptychonnx.runtime.inference.data_parallel import SharedRun
+from ptychonnx.runtime.inference.data_parallel import SessionRun, SharedRun
 from ptychonnx.runtime.inference.floating_point import floating_point_kept
 from ptychonnx.runtime.inference.graph_agreement import check_agreement
 from ptychonnx.runtime.inference.io_binding import BoundRun, check_capture
@@ -30,7 +30,6 @@ from ptychonnx.runtime.inference.openvino_run import OpenVinoRun
 from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH, Batches, Beam, Predictor, complex_patches
 from ptychonnx.runtime.inference.providers import ProviderRequest
 from ptychonnx.runtime.inference.resilient_run import ResilientRun, Run
-from ptychonnx.runtime.inference.session_run import SessionRun
 from ptychonnx.runtime.machine import available_cores
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Scan

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ptychonnx.runtime.errors import InputError
 
 __all__ = [
     "Frame",
@@ -21,6 +23,8 @@ __all__ = [
     "SeriesBegin",
     "SeriesEnd",
     "UnreadableFrame",
+    "pairs",
+    "position_samples",
 ]
 
 
@@ -137,3 +141,25 @@ class PositionSource(Protocol):
 
     def close(self) -> None:
         """Disconnect; called by the thread that receives."""
+
+
+def position_samples(numbers: Any, rows: Any, columns: Any, where: str) -> PositionSamples:
+    """Samples from the number of the frame, the row and the column of each.
+
+    Raises InputError if they differ in length or are no numbers.
+    """
+    try:
+        numbers = np.atleast_1d(np.asarray(numbers))
+        if numbers.dtype.kind not in "iuf" or not np.array_equal(numbers, np.rint(numbers)):
+            raise ValueError("frame holds no whole numbers")
+        return PositionSamples(numbers.astype(np.int64), pairs(rows, columns, len(numbers)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}, expected frame, x and y of each sample") from error
+
+
+def pairs(rows: Any, columns: Any, count: int) -> NDArray[np.float64]:
+    """(row, column) float64 [count, 2]; raises ValueError if the lengths differ."""
+    pair = [np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in (rows, columns)]
+    if {axis.shape for axis in pair} != {(count,)}:
+        raise ValueError(f"x and y differ in length, expected {count} each")
+    return np.stack(pair, axis=1)

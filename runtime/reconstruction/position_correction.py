@@ -19,9 +19,12 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction.misfit import forward_misfit, object_windows
-from ptychonnx.runtime.reconstruction.position_options import PositionModel, PositionOptions
 from ptychonnx.runtime.reconstruction.position_shifts import Shifts, position_shifts
-from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
+from ptychonnx.runtime.reconstruction.reconstruct_options import (
+    PositionModel,
+    PositionOptions,
+    ReconstructOptions,
+)
 from ptychonnx.runtime.reconstruction.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.reconstruction.stitching import Stitched, Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan

@@ -15,7 +15,7 @@ from scipy.sparse.linalg import lsqr
 from scipy.spatial import KDTree
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.reconstruction.position_options import PositionModel
+from ptychonnx.runtime.reconstruction.reconstruct_options import PositionModel
 from ptychonnx.runtime.reconstruction.stitching import patch_weight
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter

@@ -1,12 +1,17 @@
-"""Options of a reconstruction: how patches are stitched into one object."""
+"""Options of a reconstruction: how patches are stitched into one object, and how positions are corrected."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ptychonnx.runtime.contract import Contract, Placement, Stitching, Weighting
 
-__all__ = ["ReconstructOptions"]
+__all__ = ["PositionModel", "PositionOptions", "ReconstructOptions"]
+
+PositionModel = Literal["free", "drift", "backlash"]
 
 
 class ReconstructOptions(BaseModel):
@@ -48,3 +53,26 @@ class ReconstructOptions(BaseModel):
     def canvas_bytes(self) -> int | None:
         """Largest canvas in memory, in bytes; None for the default."""
         return None if self.canvas_memory is None else int(1e9 * self.canvas_memory)
+
+
+class PositionOptions(BaseModel):
+    """Whether positions are corrected by the patches of the network, and by which model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Positions")
+
+    correct_positions: PositionModel | None = Field(
+        default=None,
+        description="Correct positions by the patches: each (free), or by a model",
+    )
+    position_bound: float = Field(
+        default=8.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Largest correction, in pixels; others stay",
+        json_schema_extra={"metavar": "PX"},
+    )
+    positions_out: Path | None = Field(
+        default=None,
+        description="CSV file for the corrected positions and their shifts",
+        json_schema_extra={"metavar": "FILE"},
+    )

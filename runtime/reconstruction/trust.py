@@ -6,14 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from ptychonnx.runtime.contract import Contract
-from ptychonnx.runtime.contract.contract import Range
+from ptychonnx.runtime.contract import Contract, Range
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import MappedAmplitudes
 from ptychonnx.runtime.scan.beam_arrays import sampled_flux
-from ptychonnx.runtime.scan.overlap import overlap_of
 from ptychonnx.runtime.scan.probe_distance import FAR, probe_distance, probe_of_thumbnail
-from ptychonnx.runtime.scan.probe_geometry import IN_FOCUS, defocus, fresnel_number, probe_diameter
+from ptychonnx.runtime.scan.probe_geometry import (
+    IN_FOCUS,
+    defocus,
+    fresnel_number,
+    overlap_of,
+    probe_diameter,
+)
 
 __all__ = ["beam_warnings", "brightened", "brightness_factor"]
 

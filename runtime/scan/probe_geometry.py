@@ -1,14 +1,16 @@
-"""Width and defocus of a probe, from the probe alone."""
+"""Width and defocus of a probe, from the probe alone, and the overlap of a scan."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from ptychonnx.runtime.scan.beam_arrays import strongest_modes
 from ptychonnx.runtime.scan.forward_model import illumination
+from ptychonnx.runtime.scan.scan import Scan
 
-__all__ = ["IN_FOCUS", "defocus", "fresnel_number", "probe_diameter"]
+__all__ = ["IN_FOCUS", "defocus", "fresnel_number", "overlap_of", "probe_diameter"]
 
 # Fresnel numbers above this one are those of a beam in focus.
 IN_FOCUS = 1000.0
@@ -52,6 +54,14 @@ def probe_diameter(probe: NDArray[np.complexfloating]) -> float:
     density = illumination(probe)
     area = float(density.sum() ** 2 / (density**2).sum())
     return float(2 * np.sqrt(area / np.pi))
+
+
+def overlap_of(scan: Scan) -> float | None:
+    """``1 - distance of neighbouring positions / diameter of the probe``, at least 0; None without a probe."""
+    if scan.probe is None or len(scan) < 2:
+        return None
+    distance = float(np.median(KDTree(scan.positions).query(scan.positions, 2)[0][:, 1]))
+    return max(0.0, 1 - distance / probe_diameter(scan.probe))
 
 
 def _centred(axis: NDArray, density: NDArray[np.float64], direction: int) -> NDArray[np.float64]:

@@ -20,7 +20,6 @@ from ptychonnx.runtime.formats.containers.hdf5_links import (
     open_hdf5,
 )
 from ptychonnx.runtime.formats.containers.hdf5_storage import unwritten
-from ptychonnx.runtime.formats.containers.memory import check_memory
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision, of_two_fields
 from ptychonnx.runtime.formats.quantities import (
     ENERGY_UNITS,
@@ -30,6 +29,7 @@ from ptychonnx.runtime.formats.quantities import (
     wavelength_of_energy,
 )
 from ptychonnx.runtime.formats.read_options import ReadOptions
+from ptychonnx.runtime.machine import check_memory
 
 __all__ = ["HDF5File", "attribute_text", "attribute_texts"]
 

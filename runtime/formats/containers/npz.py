@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.formats.containers.damage import HEADER_DAMAGE
-from ptychonnx.runtime.formats.containers.memory import check_memory
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
+from ptychonnx.runtime.machine import check_memory
 
 __all__ = ["Archive", "complex_array", "is_archive", "is_npy", "load_npy", "open_archive", "real_array"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.memory import check_memory
+from ptychonnx.runtime.machine import check_memory
 
 __all__ = ["TextTable", "read_text_table"]
 

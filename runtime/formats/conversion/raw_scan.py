@@ -1,4 +1,4 @@
-"""A scan in the conventions of its file."""
+"""A scan in the conventions of its file, and positions of a raster that were not recorded."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import Stack
-from ptychonnx.runtime.formats.read_options import Conventions
+from ptychonnx.runtime.formats.read_options import Conventions, ReadOptions
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["RawScan", "from_scan"]
+__all__ = ["RawScan", "from_scan", "raster_positions"]
 
 
 @dataclass(frozen=True)
@@ -90,3 +91,18 @@ def from_scan(scan: Scan, path: Path, conventions: Conventions) -> RawScan:
         pixel_size=scan.pixel_size,
         wavelength=scan.wavelength,
     )
+
+
+def raster_positions(options: ReadOptions, n: int, where: str) -> NDArray[np.float64]:
+    """Positions (row, column) [n, 2] of a raster by its shape and step, row by row.
+
+    Raises InputError if the step is missing, or the raster does not have n points.
+    """
+    if options.raster is None or options.raster_step is None:
+        raise InputError(f"{where}: --raster and --raster-step describe a raster together, expected both")
+    rows, columns = options.raster
+    if rows * columns != n:
+        raise InputError(
+            f"{where}: a raster of {rows} x {columns} points for {n} patterns, expected {n} points"
+        )
+    return np.indices((rows, columns)).reshape(2, -1).T.astype(np.float64) * options.raster_step

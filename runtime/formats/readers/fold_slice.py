@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
-from ptychonnx.runtime.formats.conversion.raster import raster_positions
-from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
+from ptychonnx.runtime.formats.conversion.raw_scan import RawScan, raster_positions
 from ptychonnx.runtime.formats.read_options import Conventions
 from ptychonnx.runtime.formats.readers.ptychodus import (
     combined_layers,

@@ -40,8 +40,7 @@ from ptychonnx.runtime.formats.containers.hdf5 import attribute_text
 from ptychonnx.runtime.formats.containers.npz import is_npy
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.containers.stacks import RasterStack
-from ptychonnx.runtime.formats.conversion.raster import raster_positions
-from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
+from ptychonnx.runtime.formats.conversion.raw_scan import RawScan, raster_positions
 from ptychonnx.runtime.formats.quantities import LENGTH_UNITS, positive_number, unit_factor
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 from ptychonnx.runtime.formats.readers.mapped_arrays import MappedArrays

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 from ptychonnx.runtime.formats.containers.hdf5_storage import unwritten
-from ptychonnx.runtime.formats.containers.memory import check_memory
 from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, is_npy, load_npy, open_archive
 from ptychonnx.runtime.formats.containers.stacks import ConcatenatedStack
 from ptychonnx.runtime.formats.containers.text_table import TextTable, read_text_table
 from ptychonnx.runtime.formats.read_options import ReadOptions
+from ptychonnx.runtime.machine import check_memory
 
 __all__ = ["MappedArrays"]
 

@@ -17,12 +17,13 @@ from ptychonnx.runtime.inference.remote.address import Address
 from ptychonnx.runtime.inference.remote.authentication import Credentials
 from ptychonnx.runtime.inference.remote.connection import (
     DESCRIPTION_BYTES,
+    Kind,
     ModelConfig,
     ModelMetadata,
+    RequestFailure,
     model_config,
     model_metadata,
 )
-from ptychonnx.runtime.inference.remote.request_failure import Kind, RequestFailure
 
 __all__ = ["GrpcConnection"]
 

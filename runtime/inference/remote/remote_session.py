@@ -18,9 +18,13 @@ from ptychonnx.runtime.inference.predictor import DEFAULT_BATCH, Batches, Beam, 
 from ptychonnx.runtime.inference.remote.address import Address
 from ptychonnx.runtime.inference.remote.authentication import Credentials
 from ptychonnx.runtime.inference.remote.compatibility import agreed_contract, check_metadata
-from ptychonnx.runtime.inference.remote.connect import connect
-from ptychonnx.runtime.inference.remote.connection import Connection, ModelConfig, ModelMetadata
-from ptychonnx.runtime.inference.remote.request_failure import RequestFailure
+from ptychonnx.runtime.inference.remote.connection import (
+    Connection,
+    ModelConfig,
+    ModelMetadata,
+    RequestFailure,
+    connect,
+)
 from ptychonnx.runtime.inference.remote.retry import retry
 from ptychonnx.runtime.inference.request_statistics import RequestLog, RequestStatistics
 from ptychonnx.runtime.scan import Scan

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ptychonnx.runtime.inference.remote.request_failure import RequestFailure
+from ptychonnx.runtime.inference.remote.connection import RequestFailure
 
 __all__ = ["retry"]
 

@@ -18,8 +18,7 @@ from pydantic import PositiveInt
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.formats.containers.hdf5 import attribute_text
 from ptychonnx.runtime.formats.read_options import Unit
-from ptychonnx.runtime.live.events import PositionEvent, PositionsEnd
-from ptychonnx.runtime.live.positions.sample_columns import position_samples
+from ptychonnx.runtime.live.events import PositionEvent, PositionsEnd, position_samples
 from ptychonnx.runtime.live.source_url import SourceOptions, source_options, watched_file
 from ptychonnx.runtime.live.swmr import open_growing, poll
 

@@ -21,8 +21,14 @@ from pydantic import PositiveInt
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.read_options import Unit
-from ptychonnx.runtime.live.events import PositionEvent, PositionSamples, PositionsBegin, PositionsEnd
-from ptychonnx.runtime.live.positions.sample_columns import pairs, position_samples
+from ptychonnx.runtime.live.events import (
+    PositionEvent,
+    PositionSamples,
+    PositionsBegin,
+    PositionsEnd,
+    pairs,
+    position_samples,
+)
 from ptychonnx.runtime.live.source_url import SourceOptions, source_options
 from ptychonnx.runtime.live.zeromq import ZeroMQSource
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.formats.read_options import Unit
-from ptychonnx.runtime.live.events import PositionSamples
-from ptychonnx.runtime.live.positions.sample_columns import position_samples
+from ptychonnx.runtime.live.events import PositionSamples, position_samples
 from ptychonnx.runtime.live.pva import PVMonitor
 from ptychonnx.runtime.live.source_url import SourceOptions, source_options
 
