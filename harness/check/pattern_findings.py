@@ -12,6 +12,7 @@ from ptychonnx.harness.check.pattern_statistics import PatternStatistics
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
 from ptychonnx.runtime.formats.conversion.saturation import SATURATION_REMEDY, saturates
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 from ptychonnx.runtime.reconstruction.counting_noise import dose, noise_level
 from ptychonnx.runtime.reconstruction.stitching import canvas_layout
 from ptychonnx.runtime.scan import Scan
@@ -130,7 +131,7 @@ def _saturation(statistics: PatternStatistics) -> Finding:
 
 
 def _direct_beam(scan: Scan) -> Finding:
-    beam = estimate_direct_beam(scan.diffraction, scan.mask, scan.name)
+    beam = estimate_direct_beam(StoredFrames(scan.diffraction, scan.mask, scan.name))
     centre = scan.size // 2
     off = max(abs(place - centre) for place in beam.pixel)
     row, column = beam.nearest

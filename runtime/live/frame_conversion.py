@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from ptychonnx.runtime.formats.conversion.dark_patterns import dark_patterns
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam, without_stuck_pixels
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, lazy_frames
 from ptychonnx.runtime.formats.conversion.saturation import saturation_note
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 from ptychonnx.runtime.formats.read_options import Conventions, ReadOptions
 from ptychonnx.runtime.live.events import Frame
 
@@ -79,16 +80,18 @@ class FrameConversion:
         self.notes: list[str] = []
         stack = np.stack([frame.image for frame in first if self._fits(frame)])
         self.plan = FramePlan.of(stack.shape, conventions.dc.value == "corner", options, where)
-        self._mask = mask = without_stuck_pixels(stack, mask, where, self.notes.append)
-        if note := saturation_note(stack, mask, self.quantity, where, self.plan.rows, self.plan.columns):
+        stored = StoredFrames(stack, mask, where, self.quantity)
+        self._mask = without_stuck_pixels(stored, self.notes.append)
+        stored = replace(stored, mask=self._mask)
+        if note := saturation_note(replace(stored, rows=self.plan.rows, columns=self.plan.columns)):
             self.notes.append(note)
-        beam = estimate_direct_beam(stack, mask, where)
+        beam = estimate_direct_beam(stored)
         if options.dc is None and options.crop_centre is None and beam.place not in (None, "centre"):
             self.notes.append(
                 f"dc: centre (assumed), but {beam.reason} of the first frames: is it --dc {beam.place}?"
             )
         self._brightest_row = beam.pixel[0]
-        self.mask = lazy_frames(stack, self.plan, self.quantity, mask, options.bad_pixels, where).mask
+        self.mask = lazy_frames(stored, self.plan, options.bad_pixels).mask
 
     def convert(self, frames: Sequence[Frame]) -> ConvertedFrames:
         """Convert frames; those that a finished file would leave out, or be refused for, are left out."""
@@ -114,15 +117,11 @@ class FrameConversion:
         size = self.plan.size
         if not frames:
             return np.empty((0, size, size), np.float32)
-        stack = np.stack([frame.image for frame in frames])
-        mask, options, where = self._mask, self._options, self._where
+        options, stack = self._options, np.stack([frame.image for frame in frames])
+        stored = StoredFrames(stack, self._mask, self._where, self.quantity)
         try:
-            dark = dark_patterns(stack, mask, self.quantity, options.min_photons, self._brightest_row, where)
-            if not dark.any():
-                frames_of_stack = lazy_frames(
-                    stack, self.plan, self.quantity, mask, options.bad_pixels, where, _HINT
-                )
-                return frames_of_stack.diffraction[:]
+            if not dark_patterns(stored, options.min_photons, self._brightest_row).any():
+                return lazy_frames(stored, self.plan, options.bad_pixels, _HINT).diffraction[:]
             reason = "no photons" if options.min_photons is None else "too dark"
         except InputError as error:
             reason = str(error)

@@ -8,6 +8,7 @@ import pytest
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_beam
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 
 N = 32
 
@@ -21,7 +22,7 @@ def disc(*, inner=0.0, outer=6.0, centre=(16, 16), shape=(N, N), n=12):
 
 
 def place(frames, mask=None):
-    return estimate_direct_beam(frames, mask, "frames")
+    return estimate_direct_beam(StoredFrames(frames, mask, "frames"))
 
 
 def zinger(frames):

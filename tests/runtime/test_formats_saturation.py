@@ -8,6 +8,7 @@ import pytest
 
 from ptychonnx.runtime.formats import ReadOptions, read_scan, write_scan
 from ptychonnx.runtime.formats.conversion.saturation import saturation_note
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 
 
 def named(path, options=None) -> list[str]:
@@ -89,4 +90,4 @@ def test_five_patterns_that_end_at_the_same_counts_in_several_pixels(
     frames = np.zeros((12, 8, 8), np.float32)
     for number in range(patterns):
         frames[number, 3, number % pixels] = counts
-    assert bool(saturation_note(frames, None, quantity, "frames")) == expected
+    assert bool(saturation_note(StoredFrames(frames, None, "frames", quantity))) == expected

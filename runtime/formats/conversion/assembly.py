@@ -29,6 +29,7 @@ from ptychonnx.runtime.formats.conversion.probe_window import fitted_probe, prob
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.conversion.saturation import saturation_note
 from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 from ptychonnx.runtime.scan import Reference, Scan
 
@@ -64,18 +65,20 @@ def assemble(
     raw = _one_position_each(raw, options, log)
     _check(raw, options, where)
     raw = _without(raw, unwritten_patterns(raw.patterns), "never written", where, log)
-    raw = replace(raw, mask=without_stuck_pixels(raw.patterns, raw.mask, where, log))
+    stored = StoredFrames(raw.patterns, raw.mask, where)
+    raw = replace(raw, mask=without_stuck_pixels(stored, log))
     if note := mask_note(raw.mask):
         log(note)
     height, width = raw.patterns.shape[1:]
-    beam = estimate_direct_beam(raw.patterns, raw.mask, where, *_searched(raw, options))
+    stored = replace(stored, mask=raw.mask)
+    rows, columns = _searched(options)
+    beam = estimate_direct_beam(replace(stored, rows=rows, columns=columns))
     conventions = _with_direct_beam(raw, options, beam)
     for line in conventions.lines():
         log(line + (_doubt(options, conventions, beam) if line.startswith("dc:") else ""))
     plan = FramePlan.of(raw.patterns.shape, conventions.dc.value == "corner", options, where)
-    dark = dark_patterns(
-        raw.patterns, raw.mask, conventions.quantity.value, options.min_photons, beam.pixel[0], where
-    )
+    quantity = conventions.quantity.value
+    dark = dark_patterns(replace(stored, quantity=quantity), options.min_photons, beam.pixel[0])
     raw = _without(raw, dark, "without photons" if options.min_photons is None else "too dark", where, log)
     centre = (height // 2, width // 2)
     if conventions.dc.value == beam.place == "centre" and options.crop_centre is None:
@@ -85,26 +88,12 @@ def assemble(
             log(
                 f"direct beam: taken at {list(centre)}, but {beam.reason}: is it --crop-centre {row} {column}?"
             )
-    frames = lazy_frames(
-        raw.patterns,
-        plan,
-        conventions.quantity.value,
-        raw.mask,
-        options.bad_pixels,
-        where,
-        raw.hint,
-        raw.path.name,
-    )
-    if conventions.quantity.value == "amplitude" and options.quantity is None:
+    stored = StoredFrames(raw.patterns, raw.mask, where, quantity, plan.rows, plan.columns)
+    frames = lazy_frames(stored, plan, options.bad_pixels, raw.hint, raw.path.name)
+    if quantity == "amplitude" and options.quantity is None:
         first = raw.patterns[slice(0, 1), slice(None), slice(None)]
         frames.notes.append(counts_note(first))
-    frames.notes.append(
-        saturation_note(raw.patterns, raw.mask, conventions.quantity.value, where, plan.rows, plan.columns)
-    )
-    quantity = conventions.quantity.value
-    frames.notes.extend(
-        frame_doubts(raw.patterns, raw.mask, quantity, where, beam.nearest, plan.rows, plan.columns)
-    )
+    frames.notes.extend([saturation_note(stored), *frame_doubts(stored, beam.nearest)])
     for note in filter(None, frames.notes + _frame_notes(options, plan)):
         log(note)
     return scan_of_frames(raw, frames, plan, conventions, options, log, estimate=estimate)
@@ -176,7 +165,7 @@ def scan_of_frames(
     return replace(scan, probe=probe, probe_estimated=estimated, reference=reference)
 
 
-def _searched(raw: RawScan, options: ReadOptions) -> tuple[slice, slice]:
+def _searched(options: ReadOptions) -> tuple[slice, slice]:
     """Part of the frames that may hold the direct beam: around a given centre, or all."""
     if options.crop is None or options.crop_centre is None:
         return slice(None), slice(None)

@@ -21,6 +21,7 @@ from ptychonnx.runtime.formats.conversion.plausibility import (
     positions_note,
 )
 from ptychonnx.runtime.formats.conversion.saturation import saturation_note
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 
@@ -43,31 +44,33 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
         rows, columns = scan.reference.object.shape
         log(f"known object: left out, since positions leave its {rows} x {columns} pixels")
         scan = replace(scan, reference=None)
+    stored = StoredFrames(scan.diffraction, scan.mask, where, "amplitude")
     if isinstance(scan.diffraction, LazyAmplitudes):
         # An invalid pattern of the sample is named when it is read.
         with suppress(InputError):
-            _doubts(scan, where, log)
+            _doubts(stored, log)
         return replace(scan, diffraction=_lit(scan.diffraction, where, scan.name))
-    _doubts(scan, where, log)
-    dark = dark_patterns(scan.diffraction, scan.mask, "amplitude", None, scan.size // 2, where)
+    _doubts(stored, log)
+    dark = dark_patterns(stored, None, scan.size // 2)
     return scan.subset(kept_patterns(dark, "without photons", where, log)) if dark.any() else scan
 
 
-def _doubts(scan: Scan, where: str, log: Callable[[str], None]) -> None:
+def _doubts(stored: StoredFrames, log: Callable[[str], None]) -> None:
     """Say so if patterns look like counts or saturated, or the direct beam is elsewhere than in the centre."""
-    if note := mask_note(scan.mask):
+    if note := mask_note(stored.mask):
         log(note)
-    if note := counts_note(scan.diffraction[0]):
+    if note := counts_note(stored.stack[0]):
         log(note)
-    beam = estimate_direct_beam(scan.diffraction, scan.mask, where)
-    centre = scan.size // 2
+    beam = estimate_direct_beam(stored)
+    size = stored.stack.shape[-1]
+    centre = size // 2
     off = max(abs(place - centre) for place in beam.pixel)
-    if beam.place == "corner" or (beam.place == "centre" and off > _OFF_CENTRE * scan.size):
+    if beam.place == "corner" or (beam.place == "centre" and off > _OFF_CENTRE * size):
         remedy = "--dc corner" if beam.place == "corner" else "--crop with --crop-centre"
         log(f"direct beam: taken at {[centre, centre]}, but {beam.reason}: is it {remedy}?")
-    if note := saturation_note(scan.diffraction, scan.mask, "amplitude", where):
+    if note := saturation_note(stored):
         log(note)
-    for note in frame_doubts(scan.diffraction, scan.mask, "amplitude", where, beam.nearest):
+    for note in frame_doubts(stored, beam.nearest):
         log(note)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.stacks import Stack
 from ptychonnx.runtime.formats.conversion.scaling import valid_values
-from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 
 __all__ = ["dark_patterns", "kept_patterns", "refuse_dark"]
 
@@ -25,36 +25,26 @@ _STRIP = 16
 _NAMED = 8
 
 
-def dark_patterns(
-    stack: Stack | Amplitudes,
-    mask: NDArray[np.bool_] | None,
-    quantity: str,
-    min_photons: float | None,
-    brightest_row: float,
-    where: str,
-) -> NDArray[np.bool_]:
+def dark_patterns(frames: StoredFrames, min_photons: float | None, brightest_row: float) -> NDArray[np.bool_]:
     """True for each pattern without photons, or with fewer than `min_photons`, [n].
 
     A threshold needs all patterns. Without one, only patterns that may be empty are read; in large files of chunks that
     are not compressed, or hold several patterns, they are refused when they are read instead.
 
-    Parameters
-    ----------
-    brightest_row
-        Row of the frames near the direct beam.
+    `brightest_row`: row of the frames near the direct beam.
     """
-    n = stack.shape[0]
-    dark = np.zeros(n, dtype=bool)
-    candidates = np.arange(n) if min_photons is not None else _candidates(stack, int(brightest_row), where)
-    for index in candidates:
-        frame = np.asarray(stack[slice(int(index), int(index) + 1), slice(None), slice(None)])[0]
-        valid = valid_values(frame, where)
+    n = frames.stack.shape[0]
+    dark, trusted = np.zeros(n, dtype=bool), frames.trusted
+    candidates = np.arange(n) if min_photons is not None else _candidates(frames, int(brightest_row))
+    for index in candidates.tolist():
+        frame = frames.frame(index)
+        valid = valid_values(frame, frames.where)
         broken = np.count_nonzero(~valid) > valid.size // 2
-        frame = np.where(valid if mask is None or mask.shape != valid.shape else valid & mask, frame, 0)
+        frame = np.where(valid & trusted, frame, 0)
         if min_photons is None:
             dark[index] = not (broken or frame.any())
         else:
-            counts = np.square(frame, dtype=np.float64) if quantity == "amplitude" else frame
+            counts = np.square(frame, dtype=np.float64) if frames.quantity == "amplitude" else frame
             dark[index] = np.sum(counts, dtype=np.float64) < min_photons
     return dark
 
@@ -87,8 +77,9 @@ def refuse_dark(patterns: NDArray, where: str, first: int) -> None:
         )
 
 
-def _candidates(stack: Stack | Amplitudes, brightest_row: int, where: str) -> NDArray[np.intp]:
+def _candidates(frames: StoredFrames, brightest_row: int) -> NDArray[np.intp]:
     """Patterns that may be empty, found at little cost."""
+    stack = frames.stack
     n, height, width = stack.shape
     chunks = getattr(stack, "chunks", None)
     if (
@@ -108,7 +99,7 @@ def _candidates(stack: Stack | Amplitudes, brightest_row: int, where: str) -> ND
     empty = []
     for start in range(0, n, step):
         strip = np.asarray(stack[slice(start, min(n, start + step)), rows, slice(None)])
-        lit = valid_values(strip, where) & (strip != 0)
+        lit = valid_values(strip, frames.where) & (strip != 0)
         empty.append(start + np.flatnonzero(~lit.any(axis=(1, 2))))
     return np.concatenate(empty)
 

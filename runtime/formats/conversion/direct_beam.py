@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from ptychonnx.runtime.formats.containers.stacks import Stack
 from ptychonnx.runtime.formats.conversion.scaling import sample_of, valid_values
-from ptychonnx.runtime.scan.amplitudes import Amplitudes
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 
 __all__ = ["DirectBeamEstimate", "estimate_direct_beam", "without_stuck_pixels"]
 
@@ -62,11 +61,10 @@ class DirectBeamEstimate:
         return f"the mean pattern is centred at [{row}, {column}]"
 
 
-def without_stuck_pixels(
-    stack: Stack, mask: NDArray[np.bool_] | None, where: str, log: Callable[[str], None]
-) -> NDArray[np.bool_] | None:
+def without_stuck_pixels(frames: StoredFrames, log: Callable[[str], None]) -> NDArray[np.bool_] | None:
     """The mask [rows, columns] of valid pixels without those that hold a detector's mark in all frames; logged."""
-    for mark, stuck in _stuck_marks(stack, where).items():
+    mask = frames.mask
+    for mark, stuck in _stuck_marks(frames).items():
         log(
             f"bad pixels: {np.count_nonzero(stuck)} that hold {mark} in all frames, a detector's mark of "
             f"{mark.bit_length() + 7 & ~7} bits: masked"
@@ -75,22 +73,19 @@ def without_stuck_pixels(
     return mask
 
 
-def _stuck_marks(stack: Stack, where: str) -> dict[int, NDArray[np.bool_]]:
-    """Pixels [rows, columns] that hold a mark of 16 bits, or of 8 bits in their own type, in every frame of a sample.
-
-    By the mark.
-    """
-    n, height, width = stack.shape
-    kind, size = stack.dtype.kind, stack.dtype.itemsize
+def _stuck_marks(frames: StoredFrames) -> dict[int, NDArray[np.bool_]]:
+    """By the mark, of 16 bits, or of 8 bits in their own type: pixels that hold it in every frame of a sample."""
+    n, height, width = frames.stack.shape
+    kind, size = frames.stack.dtype.kind, frames.stack.dtype.itemsize
     # The largest value of the type itself is never a count, see `valid_values`.
     narrow = {("u", 1): _MARKS_8, ("u", 2): _MARKS_16[1:2]}
     marks = _MARKS_16 if kind == "f" or size > 2 else narrow.get((kind, size), ())
     if n < 3 or kind not in "iuf" or not marks:
         return {}
     stuck = {mark: np.ones((height, width), dtype=bool) for mark in marks}
-    for index in sample_of(n, _SAMPLE):
-        frame = np.asarray(stack[slice(index, index + 1), slice(None), slice(None)])[0]
-        valid = valid_values(frame, where) & ~np.isin(frame, marks)
+    for index in sample_of(n, _SAMPLE).tolist():
+        frame = frames.frame(index)
+        valid = valid_values(frame, frames.where) & ~np.isin(frame, marks)
         brightest = frame[valid].max(initial=0)
         stuck = {
             mark: both
@@ -100,27 +95,14 @@ def _stuck_marks(stack: Stack, where: str) -> dict[int, NDArray[np.bool_]]:
     return stuck
 
 
-def estimate_direct_beam(
-    stack: Stack | Amplitudes,
-    mask: NDArray[np.bool_] | None,
-    where: str,
-    rows: slice = slice(None),
-    columns: slice = slice(None),
-) -> DirectBeamEstimate:
+def estimate_direct_beam(frames: StoredFrames) -> DirectBeamEstimate:
     """Locate the direct beam in the mean of a sample of the frames.
 
     The mean leaves out the brightest value of each pixel, which may be a cosmic ray, and limits pixels that are much
     brighter than all of their neighbours. Its centre is taken on a torus, so that a beam in the corner is as compact
     as one in the centre; a gap, a beam stop or the donut of a zone plate does not move it.
-
-    Parameters
-    ----------
-    mask
-        bool [rows, columns], True = valid.
-    rows, columns
-        Part of the frames to look at.
     """
-    image, bins = _binned(_mean_pattern(stack, mask, where, rows, columns))
+    image, bins = _binned(_mean_pattern(frames))
     amplitude = np.sqrt(image)
     amplitude = np.maximum(amplitude - np.median(amplitude), 0)
     centre, concentration = zip(*(_on_torus(amplitude.sum(axis=1 - axis)) for axis in (0, 1)), strict=True)
@@ -138,27 +120,20 @@ def estimate_direct_beam(
         if abs(in_centre - in_corner) > _ROUNDER:
             place = "centre" if in_centre > in_corner else "corner"
             centre = tuple(sides // 2 if place == "centre" else 0 * sides)
-    row, column = (_centre_of_mass(image, centre) % sides) * bins + (bins - 1) / 2
-    return DirectBeamEstimate(
-        place, (row + (rows.start or 0), column + (columns.start or 0)), stack.shape[1:]
-    )
+    row, column = (_centre_of_mass(image, centre) % sides) * bins + (bins - 1) / 2 + frames.first_pixel
+    return DirectBeamEstimate(place, (row, column), frames.stack.shape[1:])
 
 
-def _mean_pattern(
-    stack: Stack | Amplitudes, mask: NDArray[np.bool_] | None, where: str, rows: slice, columns: slice
-) -> NDArray[np.float64]:
+def _mean_pattern(frames: StoredFrames) -> NDArray[np.float64]:
     """Mean of a sample, without the brightest value of each pixel, hot pixels limited."""
-    sample = sample_of(stack.shape[0], _SAMPLE)
-    shape = tuple(len(range(side)[part]) for side, part in zip(stack.shape[1:], (rows, columns), strict=True))
-    total, brightest = np.zeros(shape), np.zeros(shape)
+    sample, trusted = sample_of(frames.stack.shape[0], _SAMPLE).tolist(), frames.trusted
+    total, brightest = np.zeros(trusted.shape), np.zeros(trusted.shape)
     for index in sample:
-        frame = np.asarray(stack[slice(index, index + 1), rows, columns])[0]
-        frame = np.where(valid_values(frame, where), frame, frame.dtype.type(0))
+        frame = frames.frame(index)
+        frame = np.where(valid_values(frame, frames.where), frame, frame.dtype.type(0))
         total += frame
         np.maximum(brightest, frame, out=brightest)
-    image = total - brightest if len(sample) > 2 else total
-    if mask is not None and mask.shape == stack.shape[1:]:
-        image = image * mask[rows, columns]
+    image = (total - brightest if len(sample) > 2 else total) * trusted
     limited = np.minimum(image, _HOT * maximum_filter(image, footprint=_NEIGHBOURS, mode="wrap"))
     return limited if limited.any() else image
 

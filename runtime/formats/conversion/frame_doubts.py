@@ -10,7 +10,7 @@ from scipy.ndimage import convolve, grey_closing, maximum_filter
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import Stack
-from ptychonnx.runtime.formats.conversion.sampled_frames import sampled_frames, trusted_pixels
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 from ptychonnx.runtime.scan.amplitudes import Amplitudes
 
 __all__ = ["frame_doubts"]
@@ -41,40 +41,23 @@ _DIM, _USUAL, _THRESHOLD = 0.02, 0.75, 0.1
 _SMALL_CUBE = 2**22
 
 
-def frame_doubts(
-    stack: Stack | Amplitudes,
-    mask: NDArray[np.bool_] | None,
-    quantity: str,
-    where: str,
-    beam: tuple[int, int],
-    rows: slice = slice(None),
-    columns: slice = slice(None),
-) -> list[str]:
+def frame_doubts(frames: StoredFrames, beam: tuple[int, int]) -> list[str]:
     """Lines for the user about a sample of the frames.
 
-    Parameters
-    ----------
-    mask
-        bool [rows, columns], True = valid.
-    quantity
-        ``counts`` or ``amplitude``.
-    beam
-        (row, column) of the direct beam, which may be a peak of one pixel.
-    rows, columns
-        Part of the frames to look at.
+    `beam`: (row, column) of the direct beam, which may be a peak of one pixel.
     """
-    trusted = trusted_pixels(stack, mask, rows, columns)
+    trusted = frames.trusted
     part, good = trusted.shape, trusted.copy()
     lowest, highest, total = np.full(part, np.inf), np.zeros(part), np.zeros(part)
     photons: dict[int, float] = {}
     whole = dict.fromkeys(_INVERSES, 0)
-    for index, frame, valid in sampled_frames(stack, _SAMPLE, where, rows, columns):
+    for index, frame, valid in frames.sample(_SAMPLE):
         good &= valid
         values = np.where(valid & trusted, frame, frame.dtype.type(0)).astype(np.float64)
-        if quantity == "counts" and frame.dtype.kind == "f":
+        if frames.quantity == "counts" and frame.dtype.kind == "f":
             found = {name: _whole(values, name, frame.dtype) for name in whole}
             whole = {name: whole[name] + times for name, times in found.items() if times is not None}
-        counts = np.square(values) if quantity == "amplitude" else values
+        counts = np.square(values) if frames.quantity == "amplitude" else values
         np.minimum(lowest, counts, out=lowest)
         np.maximum(highest, counts, out=highest)
         total += counts
@@ -86,12 +69,9 @@ def frame_doubts(
         if times >= _LEAST_VALUES
     ]
     if len(photons) >= _LEAST_FRAMES:
-        near = (beam[0] - (rows.start or 0), beam[1] - (columns.start or 0))
-        notes += [
-            _bad_pixels(lowest, highest, total / len(photons), good, near, (rows, columns)),
-            _dim(photons),
-        ]
-    notes.append(_last_axis(stack))
+        mean = total / len(photons)
+        notes += [_bad_pixels(lowest, highest, mean, good, beam, frames.first_pixel), _dim(photons)]
+    notes.append(_last_axis(frames.stack))
     return [note for note in notes if note]
 
 
@@ -113,7 +93,7 @@ def _bad_pixels(
     mean: NDArray[np.float64],
     good: NDArray[np.bool_],
     beam: tuple[int, int],
-    part: tuple[slice, slice],
+    first: tuple[int, int],
 ) -> str:
     constant = good & (lowest == highest) & (lowest >= _CONSTANT)
     # Patterns of nothing, without noise, are all the same.
@@ -124,7 +104,8 @@ def _bad_pixels(
     known = convolve(good.astype(np.uint8), _NEIGHBOURS.astype(np.uint8), mode="wrap") >= _KNOWN
     hot = good & known & (lowest > _HOT * brightest + _HOT_SIGMA * np.sqrt(brightest + 1))
     rows, columns = (
-        np.arange(middle - 1, middle + 2) % side for middle, side in zip(beam, mean.shape, strict=True)
+        np.arange(middle - start - 1, middle - start + 2) % side
+        for middle, start, side in zip(beam, first, mean.shape, strict=True)
     )
     hot[np.ix_(rows, columns)] = False
     reach = 2 * _REACH + 1
@@ -135,9 +116,7 @@ def _bad_pixels(
     bad = constant | hot | dead
     if not bad.any():
         return ""
-    row, column = (
-        int(place) + (cut.start or 0) for place, cut in zip(np.argwhere(bad)[0], part, strict=True)
-    )
+    row, column = (np.argwhere(bad)[0] + first).tolist()
     kinds = (
         (constant, "hold the same counts in all patterns looked at"),
         (hot & ~constant, "are far brighter than their neighbours in all of them"),

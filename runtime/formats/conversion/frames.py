@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.stacks import Stack, patterns_together
+from ptychonnx.runtime.formats.containers.stacks import patterns_together
 from ptychonnx.runtime.formats.conversion.dark_patterns import refuse_dark
 from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, valid_values
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
 from ptychonnx.runtime.scan.orientation import orient_pattern
@@ -128,14 +129,7 @@ class FramePlan:
 
 
 def lazy_frames(
-    stack: Stack,
-    plan: FramePlan,
-    quantity: str,
-    mask: NDArray[np.bool_] | None,
-    bad_pixels: str,
-    where: str,
-    hint: str = "",
-    name: str = "scan",
+    stored: StoredFrames, plan: FramePlan, bad_pixels: str, hint: str = "", name: str = "scan"
 ) -> Frames:
     """Frames that are read and converted on access.
 
@@ -145,21 +139,16 @@ def lazy_frames(
     Raises InputError if the mask has another shape than the frames. When patterns are read: if values outside the mask
     are invalid and the policy is ``refuse``, or the file is damaged.
 
-    Parameters
-    ----------
-    mask
-        bool [rows, columns] of the file's frames, True = valid; other pixels may hold anything.
-    where, hint
-        File and key, and another remedy for bad pixels, for errors.
-    name
-        Name of the patterns in messages.
+    Pixels outside the mask may hold anything.
+
+    `hint`: another remedy for bad pixels. `name`: that of the patterns in messages.
     """
-    n, height, width = stack.shape
-    if mask is not None and mask.shape != (height, width):
-        raise InputError(f"{where}: the mask has shape {mask.shape}, expected {(height, width)}")
-    trusted = None if mask is None else mask[plan.rows, plan.columns]
+    mask, shape = stored.mask, stored.stack.shape[1:]
+    if mask is not None and mask.shape != shape:
+        raise InputError(f"{stored.where}: the mask has shape {mask.shape}, expected {shape}")
+    stored = replace(stored, rows=plan.rows, columns=plan.columns)
     result = None if mask is None else plan.mask(mask)
-    source = _Frames(stack, plan, quantity, trusted, bad_pixels == "refuse", result, where, hint)
+    source = _Frames(stored, plan, bad_pixels == "refuse", result, hint)
     notes = []
     if bad_pixels != "refuse":
         count, ever = source.survey()
@@ -175,46 +164,39 @@ def lazy_frames(
             )
         elif count:
             notes.append(f"bad pixels: {count} values set to 0 (given)")
-    shape = (n, plan.size, plan.size)
-    return Frames(LazyAmplitudes(shape, source.read, source.block, name), source.good, notes)
+    amplitudes = LazyAmplitudes(
+        (stored.stack.shape[0], plan.size, plan.size), source.read, source.block, name
+    )
+    return Frames(amplitudes, source.good, notes)
 
 
 @dataclass(frozen=True)
 class _Frames:
-    """Frames of a stack and their conversion.
+    """Stored frames and their conversion.
 
     Attributes
     ----------
-    trusted
-        bool, the file's mask in the part that is read.
     refuse
         Whether invalid values are refused; otherwise they become 0.
     good
         bool [N, N], the mask of the patterns.
     """
 
-    stack: Stack
+    stored: StoredFrames
     plan: FramePlan
-    quantity: str
-    trusted: NDArray[np.bool_] | None
     refuse: bool
     good: NDArray[np.bool_] | None
-    where: str
     hint: str
 
     @property
     def frame_bytes(self) -> int:
         """Size of a frame as it is read, in float64."""
-        height, width = (
-            len(range(length)[part])
-            for length, part in zip(self.stack.shape[1:], (self.plan.rows, self.plan.columns), strict=True)
-        )
-        return 8 * height * width
+        return 8 * self.stored.trusted.size
 
     @property
     def block(self) -> int:
         """Number of frames to read together, so that no chunk is decompressed twice."""
-        together = patterns_together(self.stack)
+        together = patterns_together(self.stored.stack)
         if together * self.frame_bytes > _LARGEST_BLOCK_BYTES:
             together = 1
         return together * max(1, _BLOCK_BYTES // (together * self.frame_bytes))
@@ -230,56 +212,59 @@ class _Frames:
 
     def survey(self) -> tuple[int, NDArray[np.bool_]]:
         """Number of invalid values, and the pixels of an upright frame that are invalid in any frame."""
+        n = self.stored.stack.shape[0]
         count, ever = 0, np.zeros((self.plan.cut, self.plan.cut), dtype=bool)
-        for start in range(0, self.stack.shape[0], self.block):
-            frames = self._frames(start, min(start + self.block, self.stack.shape[0]))
-            broken = self._broken(valid_values(frames, self.where))
+        for start in range(0, n, self.block):
+            frames = self._frames(start, min(start + self.block, n))
+            broken = self._broken(valid_values(frames, self.stored.where))
             count += int(np.count_nonzero(broken))
             ever |= self.plan.upright(broken).any(axis=0)
         return count, ever
 
     def _frames(self, start: int, stop: int) -> NDArray:
         try:
-            return np.asarray(self.stack[slice(start, stop), self.plan.rows, self.plan.columns])
+            return np.asarray(self.stored.stack[slice(start, stop), self.plan.rows, self.plan.columns])
         except (OSError, RuntimeError, KeyError) as error:
             raise InputError(
-                f"{self.where} is damaged or unreadable ({error}), expected a complete file"
+                f"{self.stored.where} is damaged or unreadable ({error}), expected a complete file"
             ) from error
 
     def _broken(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return ~valid if self.trusted is None else ~valid & self.trusted
+        return ~valid & self.stored.trusted
 
     def _converted(self, frames: NDArray, first: int) -> NDArray[np.float32]:
-        valid = valid_values(frames, self.where)
+        valid = valid_values(frames, self.stored.where)
         whole = bool(valid.all())
         if self.refuse and not whole:
             self._refuse(frames, valid, first)
-        if not whole or self.trusted is not None:
-            used = valid if self.trusted is None else valid & self.trusted
-            frames = np.where(used, frames, frames.dtype.type(0))
-        refuse_dark(frames, self.where, first)
+        if not whole or self.stored.mask is not None:
+            frames = np.where(valid & self.stored.trusted, frames, frames.dtype.type(0))
+        refuse_dark(frames, self.stored.where, first)
         # What float32 cannot hold becomes infinite, and is refused with the number of the pattern.
         with np.errstate(over="ignore"):
-            amplitude = root_of_counts(frames) if self.quantity == "counts" else frames.astype(np.float32)
+            amplitude = (
+                root_of_counts(frames) if self.stored.quantity == "counts" else frames.astype(np.float32)
+            )
             patterns = self.plan.binned(self.plan.upright(amplitude))
         return patterns if self.good is None else patterns * self.good
 
     def _refuse(self, frames: NDArray, valid: NDArray[np.bool_], first: int) -> None:
         broken = np.count_nonzero(self._broken(valid), axis=(1, 2))
-        if broken.any():
-            index = int(np.argmax(broken > 0))
-            negative = frames[index][frames[index] < 0]
-            # Marks are all alike, noise is not.
-            if negative.size > _BACKGROUND * frames[index].size and np.ptp(negative) > 0:
-                raise InputError(
-                    f"{self.where}[{first + index}] has {broken[index]} invalid pixels, {negative.size} negative "
-                    f"ones, as after the subtraction of a background, expected photon {self.quantity}: --bad-pixels "
-                    "zero sets them to 0"
-                )
+        if not broken.any():
+            return
+        index = int(np.argmax(broken > 0))
+        negative = frames[index][frames[index] < 0]
+        where, expected = f"{self.stored.where}[{first + index}]", f"expected photon {self.stored.quantity}"
+        # Marks are all alike, noise is not.
+        if negative.size > _BACKGROUND * frames[index].size and np.ptp(negative) > 0:
             raise InputError(
-                f"{self.where}[{first + index}] has {broken[index]} pixels that are negative, NaN or saturated and not "
-                f"masked, expected photon {self.quantity}: {self.hint}--bad-pixels mask masks them"
+                f"{where} has {broken[index]} invalid pixels, {negative.size} negative ones, as after the subtraction "
+                f"of a background, {expected}: --bad-pixels zero sets them to 0"
             )
+        raise InputError(
+            f"{where} has {broken[index]} pixels that are negative, NaN or saturated and not masked, {expected}: "
+            f"{self.hint}--bad-pixels mask masks them"
+        )
 
 
 def _around(centre: int, side: int, length: int, where: str) -> slice:

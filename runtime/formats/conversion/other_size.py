@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, lazy_frames
 from ptychonnx.runtime.formats.conversion.probe_window import fitted_probe, resampled_probe, share_in_middle
 from ptychonnx.runtime.formats.conversion.scaling import sample_of
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, photons
@@ -66,15 +67,8 @@ def _plan(scan: Scan, size: int) -> FramePlan:
 
 
 def _smaller(scan: Scan, plan: FramePlan) -> Scan:
-    frames = lazy_frames(
-        scan.diffraction,
-        plan,
-        "amplitude",
-        scan.mask,
-        "refuse",
-        f"{scan.name}: the patterns",
-        name=scan.name,
-    )
+    stored = StoredFrames(scan.diffraction, scan.mask, f"{scan.name}: the patterns", "amplitude")
+    frames = lazy_frames(stored, plan, "refuse", name=scan.name)
     return _converted(
         scan,
         frames.diffraction,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ptychonnx.runtime.formats.containers.stacks import Stack
-from ptychonnx.runtime.formats.conversion.sampled_frames import sampled_frames, trusted_pixels
-from ptychonnx.runtime.scan.amplitudes import Amplitudes
+from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 
 __all__ = ["SATURATION_REMEDY", "saturates", "saturation_note"]
 
@@ -26,28 +23,11 @@ def saturates(counts: float, patterns: int, pixels: int) -> bool:
     return counts >= _LEAST_COUNTS and patterns >= _LEAST_PATTERNS and pixels > 1
 
 
-def saturation_note(
-    stack: Stack | Amplitudes,
-    mask: NDArray[np.bool_] | None,
-    quantity: str,
-    where: str,
-    rows: slice = slice(None),
-    columns: slice = slice(None),
-) -> str:
-    """A line for the user if the detector saturates in a sample of the frames; otherwise nothing.
-
-    Parameters
-    ----------
-    mask
-        bool [rows, columns], True = valid.
-    quantity
-        ``counts`` or ``amplitude``.
-    rows, columns
-        Part of the frames to look at.
-    """
-    trusted = trusted_pixels(stack, mask, rows, columns)
+def saturation_note(frames: StoredFrames) -> str:
+    """A line for the user if the detector saturates in a sample of the frames; otherwise nothing."""
+    trusted = frames.trusted
     found = []
-    for _, frame, valid in sampled_frames(stack, _SAMPLE, where, rows, columns):
+    for _, frame, valid in frames.sample(_SAMPLE):
         counted = np.where(valid & trusted, frame, frame.dtype.type(0))
         place = int(counted.argmax())
         found.append((float(counted.flat[place]), place))
@@ -56,7 +36,7 @@ def saturation_note(
     brightest, places = map(np.array, zip(*found, strict=True))
     highest = float(brightest.max())
     alike = brightest == highest
-    counts = highest**2 if quantity == "amplitude" else highest
+    counts = highest**2 if frames.quantity == "amplitude" else highest
     patterns, pixels = int(alike.sum()), len(np.unique(places[alike]))
     if not saturates(counts, patterns, pixels):
         return ""
