@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers the compression filters of detectors)
@@ -31,7 +32,7 @@ from ptychonnx.runtime.formats.quantities import (
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.machine import check_memory
 
-__all__ = ["HDF5File", "attribute_text", "attribute_texts"]
+__all__ = ["HDF5File", "attribute_text", "attribute_texts", "loaded", "texts"]
 
 
 # Energies without units are in the unit in which they are those of a photon; between 60 and 200, that of
@@ -98,11 +99,7 @@ class HDF5File:
 
         Raises InputError if they do not fit into memory, or if `complete` and a part of them was never written.
         """
-        where = f"{self.path}: {dataset.name}"
-        check_memory(dataset.size * dataset.dtype.itemsize, where)
-        if complete and unwritten(dataset, 1).any():
-            raise InputError(f"{where} has parts that were never written, expected all {dataset.shape}")
-        return np.asarray(dataset[()])
+        return loaded(dataset, f"{self.path}: {dataset.name}", complete=complete)
 
     def has(self, name: str) -> bool:
         """True if a dataset has this name."""
@@ -117,9 +114,8 @@ class HDF5File:
 
         Raises InputError if none does, and a link of one of the names leads nowhere.
         """
-        for name in names:
-            if self.has(name):
-                return self.get(name)
+        if (found := self.existing(*names)) is not None:
+            return found
         for name in names:
             if target := self.dangling(name):
                 raise InputError(
@@ -132,9 +128,8 @@ class HDF5File:
 
         Raises InputError if none does.
         """
-        for name in names:
-            if self.has(name):
-                return self.get(name)
+        if (found := self.existing(*names)) is not None:
+            return found
         target = next(filter(None, map(self.dangling, names)), None)
         reason = f" (a link to {target}, which is missing)" if target else ""
         raise InputError(f"{self.path}: no dataset {' or '.join(names)}{reason}, expected {expected}")
@@ -259,6 +254,23 @@ class HDF5File:
             )
         return self.open(path, self.options, self.stack)
 
+    def translations(self, dataset: h5py.Dataset, n: int) -> NDArray[np.float64]:
+        """(x, y) of the sample in metres, [n, 2], of a dataset that may hold more patterns, and z.
+
+        Raises InputError if it has another shape.
+        """
+        if dataset.ndim != 2 or len(dataset) < n or dataset.shape[1] not in (2, 3):
+            raise self.shape_error(dataset, f"{(n, 3)} or {(n, 2)}, one (x, y, z) in metres for each pattern")
+        return self.lengths(dataset)[:, :2]
+
+    def shape_error(self, dataset: h5py.Dataset, expected: str) -> InputError:
+        """The error for a dataset of another shape than expected."""
+        return InputError(f"{self.path}: {dataset.name} has shape {dataset.shape}, expected {expected}")
+
+    def existing(self, *names: str) -> h5py.Dataset | None:
+        """The first of these datasets that exists; None if none does, wherever links lead."""
+        return next((item for item in map(self.get, names) if isinstance(item, h5py.Dataset)), None)
+
     def _array(self, expected: str, names: tuple[str, ...], kinds: str) -> NDArray:
         dataset = self.dataset(expected, *names)
         if dataset.dtype.kind not in kinds:
@@ -269,12 +281,9 @@ class HDF5File:
         dataset = self.first(*names)
         if dataset is None:
             return None
-        number = positive_number(self.load(dataset), f"{self.path}: {dataset.name}", expected)
-        return number * self._unit(dataset, units)
-
-    def _unit(self, dataset: h5py.Dataset, units: dict[str, float]) -> float:
-        name = attribute_text(dataset, "units").strip()
-        return unit_factor(name, units, f"{self.path}: {dataset.name}") if name else 1.0
+        where, unit = f"{self.path}: {dataset.name}", attribute_text(dataset, "units").strip()
+        number = positive_number(self.load(dataset), where, expected)
+        return number * unit_factor(unit, units, where) if unit else number
 
 
 def attribute_text(item: h5py.Dataset | h5py.Group, name: str, default: str = "") -> str:
@@ -285,9 +294,23 @@ def attribute_text(item: h5py.Dataset | h5py.Group, name: str, default: str = ""
 def attribute_texts(item: h5py.Dataset | h5py.Group, name: str, default: str = "") -> list[str]:
     """An attribute as text, each element of an array of strings; none if it is empty."""
     value = item.attrs.get(name, default)
-    if isinstance(value, h5py.Empty):
-        return []
+    return [] if isinstance(value, h5py.Empty) else texts(value)
+
+
+def texts(stored: Any) -> list[str]:
+    """Each element of stored text, or of anything else as text."""
     return [
-        each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each)
-        for each in np.asarray(value).reshape(-1).tolist()
+        element.decode("utf-8", "replace") if isinstance(element, bytes) else str(element)
+        for element in np.asarray(stored).reshape(-1).tolist()
     ]
+
+
+def loaded(stored: Any, where: str, *, complete: bool = True) -> NDArray:
+    """All values of a dataset or an array; `where` begins the message.
+
+    Raises InputError if they do not fit into memory, or if `complete` and a part of them was never written.
+    """
+    check_memory(stored.size * stored.dtype.itemsize, where)
+    if complete and isinstance(stored, h5py.Dataset) and unwritten(stored, 1).any():
+        raise InputError(f"{where} has parts that were never written, expected all {stored.shape}")
+    return np.asarray(stored[()])

@@ -241,7 +241,4 @@ def complex_array(archive: Archive, key: str, expected: str) -> NDArray[np.compl
 
     Raises InputError also if it holds no numbers.
     """
-    array = archive.array(key, expected)
-    if array.dtype.kind not in "cfiu":
-        raise InputError(f"{archive.path}: {key!r} is {array.dtype}, expected {expected}")
-    return in_single_precision(array, f"{archive.path}: {key!r}")
+    return in_single_precision(archive.array(key, expected), f"{archive.path}: {key!r}", expected)

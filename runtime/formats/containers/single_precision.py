@@ -10,14 +10,16 @@ from ptychonnx.runtime.errors import InputError
 __all__ = ["in_single_precision", "of_polar", "of_two_fields"]
 
 
-def in_single_precision(values: NDArray, where: str) -> NDArray[np.complex64]:
+def in_single_precision(
+    values: NDArray, where: str, expected: str = "complex numbers"
+) -> NDArray[np.complex64]:
     """Numbers as complex64; NaN and infinities stay, for `Scan` to refuse.
 
     Raises InputError if they are no numbers, or one is beyond the range of float32; `where` (file and key) begins the
     message.
     """
     if values.dtype.kind not in "cfiu":
-        raise InputError(f"{where} is {values.dtype}, expected complex numbers")
+        raise InputError(f"{where} is {values.dtype}, expected {expected}")
     with np.errstate(over="ignore", invalid="ignore"):
         single = values.astype(np.complex64)
     if np.isinf(single).any() and np.isfinite(values).all():

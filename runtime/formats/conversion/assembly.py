@@ -22,6 +22,7 @@ from ptychonnx.runtime.formats.conversion.plausibility import (
     check_far_field,
     check_plausible,
     counts_note,
+    covering_reference,
     mask_note,
     positions_note,
 )
@@ -144,8 +145,8 @@ def scan_of_frames(
         probe = probe_of_size(
             fitted_probe(probe, plan), plan.size, options.resample_probe, f"{raw.path}: probe", log
         )
-    kept = _keeps_reference(raw, options)
-    known = raw.known_object if kept else None
+    changed = (options.positions_axes, options.positions_sign, options.positions_unit, options.crop)
+    known = raw.known_object if all(value is None for value in changed) else None
     if raw.known_object is not None and known is None:
         log("known object: left out, since options change its pixels or axes")
     if not (known is not None or raw.absolute) and np.isfinite(positions).all():
@@ -160,7 +161,9 @@ def scan_of_frames(
         name=raw.path.name,
         distance=raw.distance,
     )
-    reference = _reference_under(scan, known, log)
+    reference = None
+    if known is not None:
+        reference = covering_reference(Reference(known.astype(np.complex64)), scan.positions, log)
     probe, estimated = scaled_probe(scan, None, reference, estimate=estimate)
     return replace(scan, probe=probe, probe_estimated=estimated, reference=reference)
 
@@ -300,21 +303,3 @@ def _offset(place: str, size: int) -> float:
     if place == "middle":
         return 0.5 if size % 2 == 0 else 0.0
     return float(size // 2) if place == "corner" else 0.0
-
-
-def _keeps_reference(raw: RawScan, options: ReadOptions) -> bool:
-    changed = (options.positions_axes, options.positions_sign, options.positions_unit, options.crop)
-    return raw.known_object is not None and all(value is None for value in changed)
-
-
-def _reference_under(
-    scan: Scan, known: NDArray[np.complex64] | None, log: Callable[[str], None]
-) -> Reference | None:
-    """The known object, unless positions lie outside it."""
-    if known is None:
-        return None
-    reference = Reference(known.astype(np.complex64))
-    if not reference.covers(scan.positions):
-        log(f"known object: left out, since positions leave its {known.shape[0]} x {known.shape[1]} pixels")
-        return None
-    return reference

@@ -17,6 +17,7 @@ from ptychonnx.runtime.formats.conversion.frame_doubts import frame_doubts
 from ptychonnx.runtime.formats.conversion.plausibility import (
     check_plausible,
     counts_note,
+    covering_reference,
     mask_note,
     positions_note,
 )
@@ -40,10 +41,8 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
     check_plausible(path, "positions", scan.positions, scan.pixel_size, scan.wavelength)
     if note := positions_note(scan.positions, scan.size):
         log(note)
-    if scan.reference is not None and not scan.reference.covers(scan.positions):
-        rows, columns = scan.reference.object.shape
-        log(f"known object: left out, since positions leave its {rows} x {columns} pixels")
-        scan = replace(scan, reference=None)
+    if scan.reference is not None:
+        scan = replace(scan, reference=covering_reference(scan.reference, scan.positions, log))
     stored = StoredFrames(scan.diffraction, scan.mask, where, "amplitude")
     if isinstance(scan.diffraction, LazyAmplitudes):
         # An invalid pattern of the sample is named when it is read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,16 @@ from scipy.spatial import KDTree
 
 from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength
+from ptychonnx.runtime.scan import Reference
 
-__all__ = ["check_far_field", "check_plausible", "counts_note", "mask_note", "positions_note"]
+__all__ = [
+    "check_far_field",
+    "check_plausible",
+    "counts_note",
+    "covering_reference",
+    "mask_note",
+    "positions_note",
+]
 
 # No stage of a scan moves farther, in metres.
 _LARGEST_SPAN = 0.1
@@ -136,6 +145,17 @@ def counts_note(pattern: NDArray) -> str:
     if brightest < _LEAST_COUNT or (values != np.rint(values)).any():
         return ""
     return f"quantity: amplitude, but a pattern holds whole numbers up to {brightest:g}: is it --quantity counts?"
+
+
+def covering_reference(
+    reference: Reference, positions: NDArray[np.float64], log: Callable[[str], None]
+) -> Reference | None:
+    """A known object, or None, which is logged, if positions lie outside it."""
+    if reference.covers(positions):
+        return reference
+    rows, columns = reference.object.shape
+    log(f"known object: left out, since positions leave its {rows} x {columns} pixels")
+    return None
 
 
 def check_far_field(

@@ -46,11 +46,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, texts
 from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength, object_pixel_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.read_options import Convention, Conventions
-from ptychonnx.runtime.formats.readers.probe import probe_modes
+from ptychonnx.runtime.formats.readers.probe import hdf5_probe
 
 __all__ = ["matches", "read"]
 
@@ -84,20 +84,13 @@ def read(file: HDF5File) -> RawScan:
     """
     data = file.dataset("photon counts [n, N, N]", *_DATA)
     if data.ndim != 3:
-        raise InputError(
-            f"{file.path}: {data.name} has shape {data.shape}, expected square patterns [n, N, N]"
-        )
+        raise file.shape_error(data, "square patterns [n, N, N]")
     wavelength, pixel_size = _geometry(file, min(data.shape[1:]))
     # ptychodus writes diffraction.cxi and product.cxi: positions and probe are in the second.
     second = file.options.companion or file.path.with_name(_PRODUCT).is_file()
     split = second and not any(map(file.has, _TRANSLATION))
     product = file.companion(_PRODUCT, "the positions of these patterns") if split else file
     translation = product.dataset("positions of the sample in metres [n, 3]", *_TRANSLATION)
-    if translation.ndim != 2 or len(translation) < len(data) or translation.shape[1] not in (2, 3):
-        raise InputError(
-            f"{product.path}: {translation.name} has shape {translation.shape}, expected {(len(data), 3)} or "
-            f"{(len(data), 2)}, one (x, y, z) in metres for each pattern"
-        )
     corner = _is_true(data.attrs.get("is_fft_shifted", False), f"{file.path}: {data.name} is_fft_shifted")
     conventions = Conventions.of_format(
         "CXI", unit="m", axes="row,column", dc="corner" if corner else "centre"
@@ -109,10 +102,10 @@ def read(file: HDF5File) -> RawScan:
         patterns=data,
         patterns_key=data.name,
         # The beam meets the part of the sample that is opposite to the sample's own motion.
-        positions=-(product.lengths(translation)[:, :2] @ _basis(file)[:, :2].T),
+        positions=-(product.translations(translation, len(data)) @ _basis(file)[:, :2].T),
         positions_key=translation.name,
         conventions=replace(conventions, axes=projected),
-        probe=_probe(product),
+        probe=hdf5_probe(product, *_PROBE),
         mask=None if mask is None else (mask & ~_SIGNAL_ABOVE_BACKGROUND) == 0,
         pixel_size=pixel_size,
         wavelength=wavelength,
@@ -125,8 +118,7 @@ def read(file: HDF5File) -> RawScan:
 def _is_true(value: Any, where: str) -> bool:
     """A flag, which some writers store as text."""
     array = np.asarray(value)
-    flag = array.item() if array.size == 1 else None
-    text = flag.decode("utf-8", "replace") if isinstance(flag, bytes) else str(flag)
+    text = texts(array)[0] if array.size == 1 else "None"
     for answer, words in ((True, ("true", "yes", "1")), (False, ("false", "no", "0", ""))):
         if text.strip().lower().removesuffix(".0") in words:
             return answer
@@ -166,10 +158,3 @@ def _basis(file: HDF5File, *, normed: bool = True) -> NDArray[np.float64]:
             f"{file.path}: {dataset.name} has shape {basis.shape}, expected two vectors (x, y, z), [2, 3] or [3, 2]"
         )
     return basis / lengths if normed else basis
-
-
-def _probe(file: HDF5File) -> NDArray[np.complex64] | None:
-    dataset = file.first(*_PROBE)
-    if dataset is None:
-        return None
-    return probe_modes(file.complex("complex [modes, N, N]", *_PROBE), f"{file.path}: {dataset.name}")

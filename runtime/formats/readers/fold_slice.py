@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan, raster_positions
 from ptychonnx.runtime.formats.read_options import Conventions
+from ptychonnx.runtime.formats.readers.probe import hdf5_probe
 from ptychonnx.runtime.formats.readers.ptychodus import (
     combined_layers,
-    first_probe,
     object_corner,
     object_number,
 )
@@ -70,7 +70,7 @@ def read(file: HDF5File) -> RawScan:
         positions_key=f"{names[0]} and {names[1]}",
         conventions=_CONVENTIONS[names],
         offset="middle",
-        probe=first_probe(parameters),
+        probe=hdf5_probe(parameters, "probe"),
         known_object=known_object,
         pixel_size=pixel_size or parameters.length("dx"),
         wavelength=parameters.length("lambda"),

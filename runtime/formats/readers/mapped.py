@@ -93,7 +93,6 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
             "transpose)?"
         )
     positions, unit, axes = _positions(arrays, options, patterns.shape[0])
-    mask = _mask(arrays)
     return RawScan(
         path=path,
         patterns=patterns,
@@ -110,7 +109,7 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
         detect_dc=True,
         absolute=unit.value == "px",
         probe=_probe(arrays),
-        mask=mask,
+        mask=_mask(arrays),
         pixel_size=_metres(arrays, "pixel_size"),
         wavelength=_metres(arrays, "wavelength"),
         notes=tuple(arrays.notes),
@@ -157,13 +156,8 @@ def _positions(
         values, axes = np.stack([x, y], axis=1), Convention("column,row", "x and y are mapped")
     else:
         values = raster_positions(options, n, str(arrays.path))
-        return (
-            values,
-            positions_unit(arrays, (), (), values, options),
-            Convention("row,column", "raster convention"),
-        )
-    unit = positions_unit(arrays, keys, of_columns, values, options)
-    return values, unit, axes
+        axes = Convention("row,column", "raster convention")
+    return values, positions_unit(arrays, keys, of_columns, values, options), axes
 
 
 def _named_x_y(first: str, second: str) -> bool:

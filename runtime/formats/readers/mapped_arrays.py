@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
-from ptychonnx.runtime.formats.containers.hdf5_storage import unwritten
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, loaded
 from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, is_npy, load_npy, open_archive
 from ptychonnx.runtime.formats.containers.stacks import ConcatenatedStack
 from ptychonnx.runtime.formats.containers.text_table import TextTable, read_text_table
 from ptychonnx.runtime.formats.read_options import ReadOptions
-from ptychonnx.runtime.machine import check_memory
 
 __all__ = ["MappedArrays"]
 
@@ -71,12 +69,7 @@ class MappedArrays:
 
     def load(self, key: str, array: Any) -> NDArray:
         """All values of an array that `find` returned."""
-        check_memory(array.size * array.dtype.itemsize, self.where(key))
-        if isinstance(array, h5py.Dataset) and unwritten(array, 1 if array.ndim else 0).any():
-            raise InputError(
-                f"{self.where(key)} has parts that were never written, expected all {array.shape}"
-            )
-        return np.asarray(array[()])
+        return loaded(array, self.where(key))
 
     def table(self, path: Path, expected: str) -> TextTable:
         """A text file, read once."""
@@ -93,9 +86,7 @@ class MappedArrays:
         """Datasets of a group, or of a pattern of names, in the order of their numbers."""
         group, _, pattern = (name, "/", "*") if file.has_group(name) else name.rpartition("/")
         names = _in_order(fnmatch.filter(file.names(group or "/"), pattern))
-        parts: list[Any] = [
-            file.get(f"{group}/{one}") if file.has(f"{group}/{one}") else None for one in names
-        ]
+        parts: list[Any] = [file.existing(f"{group}/{one}") for one in names]
         while parts and parts[-1] is None:
             parts.pop()
         if len(parts) < len(names):

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_text, attribute_texts
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_text, attribute_texts, texts
 from ptychonnx.runtime.formats.containers.stacks import RasterStack, Stack
 from ptychonnx.runtime.formats.conversion.detector_geometry import object_pixel_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
@@ -70,9 +70,7 @@ def read(file: HDF5File) -> RawScan:
     detector = _area_detector(file, instrument)
     data = file.dataset("photon counts [n, rows, columns]", f"{detector}/data")
     if data.ndim not in (3, 4):
-        raise InputError(
-            f"{file.path}: {data.name} has shape {data.shape}, expected square patterns [n, N, N]"
-        )
+        raise file.shape_error(data, "square patterns [n, N, N]")
     stack: Stack = data if data.ndim == 3 else RasterStack(data)
     positions, key, reason = _translation(file, entry, detector, stack.shape[0])
     wavelength = _wavelength(file, instrument)
@@ -99,9 +97,7 @@ def _entry(file: HDF5File) -> str | None:
     for name in file.names():
         definition = file.first(f"{name}/definition")
         if definition is not None and definition.dtype.kind in "OSU":
-            text = np.asarray(file.load(definition)).reshape(-1)[:1].tolist()
-            first = text[0] if text else ""
-            first = first.decode("utf-8", "replace") if isinstance(first, bytes) else first
+            first = next(iter(texts(file.load(definition))), "")
             # Some writers pad text, or begin it with a byte order mark.
             if first.strip("\ufeff\0 \t\r\n") in _DEFINITIONS:
                 return name
@@ -151,14 +147,10 @@ def _translation(file: HDF5File, entry: str, detector: str, n: int) -> tuple[NDA
     transformed = any(file.has_group(f"{sample}/transformations") for sample in samples)
     dataset = file.first(*moving) if moving else None if still and transformed else dataset
     if dataset is not None:
-        if dataset.ndim != 2 or len(dataset) < n or dataset.shape[1] not in (2, 3):
-            raise InputError(
-                f"{file.path}: {dataset.name} has shape {dataset.shape}, expected {(n, 3)} or {(n, 2)}, one (x, y, z) "
-                "for each pattern"
-            )
+        positions = file.translations(dataset, n)
         unit = ", ".join(dict.fromkeys(attribute_texts(dataset, "units")))
         reason = f"from the units {unit} of the file" if unit else "NeXus convention, no units in the file"
-        return file.lengths(dataset)[:, :2], dataset.name, reason
+        return positions, dataset.name, reason
     for sample in samples:
         if file.has_group(f"{sample}/transformations"):
             place = f"{sample}/transformations"
@@ -202,7 +194,8 @@ def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
                 f"{file.path}: {axis.name} depends_on {carrier!r}, expected an axis in {place} with a vector, or '.'"
             )
     start = file.first(f"{place.rpartition('/')[0]}/depends_on")
-    chained, ordered = _chain(axes, "" if start is None else _last_name(file.load(start)))
+    named = [] if start is None else texts(file.load(start))
+    chained, ordered = _chain(axes, next(iter(named), "").strip().rpartition("/")[2])
     if not ordered:
         _refuse_parallel(file, axes, n)
     position, moving = np.zeros((n, 3)), 0
@@ -232,13 +225,6 @@ def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
             f"{file.path}: no axis in {place} has {n} values and a vector, expected x and y of the sample"
         )
     return position[:, :2]
-
-
-def _last_name(stored: NDArray) -> str:
-    """The last name of a path that is stored as text."""
-    text = next(iter(stored.reshape(-1).tolist()), "")
-    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
-    return text.strip().rpartition("/")[2]
 
 
 def _refuse_parallel(file: HDF5File, axes: list[h5py.Dataset], n: int) -> None:

@@ -37,7 +37,7 @@ from ptychonnx.runtime.formats.containers.single_precision import in_single_prec
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.paths import StrPath
 
-__all__ = ["archive_probe", "probe_modes", "read_probe"]
+__all__ = ["archive_probe", "hdf5_probe", "probe_modes", "read_probe"]
 
 _EXPECTED = "a probe, complex [modes, N, N]"
 _KEYS = ("probe", "probeGuess")
@@ -87,6 +87,14 @@ def archive_probe(archive: Archive, key: str) -> NDArray[np.complex64] | None:
     if key not in archive:
         return None
     return probe_modes(complex_array(archive, key, _EXPECTED), f"{archive.path}: {key!r}", several=False)
+
+
+def hdf5_probe(file: HDF5File, *names: str) -> NDArray[np.complex64] | None:
+    """The first of these probes, [modes, N, N]; None if there is none, or one without pixels, as in ptychodus."""
+    stored = file.first(*names)
+    if stored is None or not stored.size:
+        return None
+    return probe_modes(file.complex(_EXPECTED, *names), f"{file.path}: {stored.name}")
 
 
 def _loaded(path: Path) -> NDArray[np.complex64]:

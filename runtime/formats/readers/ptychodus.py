@@ -37,11 +37,10 @@ from ptychonnx.runtime.formats.containers.stacks import SelectedStack, Stack
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.quantities import ENERGY_UNITS, positive_number, wavelength_of_energy
 from ptychonnx.runtime.formats.read_options import Conventions
-from ptychonnx.runtime.formats.readers.probe import probe_modes
+from ptychonnx.runtime.formats.readers.probe import hdf5_probe
 
 __all__ = [
     "combined_layers",
-    "first_probe",
     "matches",
     "matches_training",
     "object_corner",
@@ -105,7 +104,7 @@ def read(file: HDF5File) -> RawScan:
         positions_key=f"{_X} and {_Y}",
         conventions=Conventions.of_format("ptychodus", unit="m", axes="column,row"),
         offset="middle",
-        probe=first_probe(product),
+        probe=hdf5_probe(product, "probe"),
         mask=_mask(diffraction),
         known_object=known_object,
         pixel_size=pixel_size,
@@ -131,7 +130,7 @@ def _read_bundle(file: HDF5File) -> RawScan:
             axes="column,row",
             quantity="counts" if amplitudes.dtype.kind in "iu" else "amplitude",
         ),
-        probe=first_probe(file),
+        probe=hdf5_probe(file, "probe"),
         known_object=combined_layers(file) if file.has("object") else None,
         pixel_size=object_number(file, "pixel_width_m", positive=True) if file.has("object") else None,
         wavelength=_wavelength(file, file.root.attrs.get("photon_energy_eV", 0.0)),
@@ -152,7 +151,7 @@ def read_training(file: HDF5File) -> RawScan:
         positions_key=f"{_X_PX} and {_Y_PX}",
         conventions=Conventions.of_format("ptychodus", unit="px", axes="column,row"),
         offset="middle",
-        probe=first_probe(file),
+        probe=hdf5_probe(file, "probe"),
         mask=_mask(file),
         known_object=combined_layers(file) if file.has("object") else None,
         pixel_size=file.length("object_pixel_width_m"),
@@ -169,14 +168,6 @@ def combined_layers(file: HDF5File) -> NDArray[np.complex64]:
     if whole.ndim != 2 or layers.size == 0:
         raise InputError(f"{file.path}: object has shape {layers.shape}, expected [layers, rows, columns]")
     return whole
-
-
-def first_probe(file: HDF5File) -> NDArray[np.complex64] | None:
-    """`probe` [modes, N, N], the first of several coherent parts; None if there is none, or one without pixels."""
-    stored = file.first("probe")
-    if stored is None or not stored.size:
-        return None
-    return probe_modes(file.complex("complex [coherent, modes, N, N]", "probe"), f"{file.path}: probe")
 
 
 def object_corner(

@@ -53,9 +53,7 @@ def read(file: HDF5File) -> RawScan:
     parts = [file.dataset("photon counts [m, N, N]", f"{name}/data") for name in chunks]
     for part in parts:
         if part.ndim != 3 or part.shape[1:] != parts[0].shape[1:]:
-            raise InputError(
-                f"{file.path}: {part.name} has shape {part.shape}, expected [m, N, N] like the others"
-            )
+            raise file.shape_error(part, "[m, N, N] like the others")
     size = parts[0].shape[-1]
     positions, positions_key = _positions(file, chunks, [len(part) for part in parts])
     wavelength, pixel = _geometry(file, size)
@@ -157,16 +155,12 @@ def _mask(file: HDF5File, chunks: list[str], parts: list[h5py.Dataset]) -> NDArr
         if weights is None:
             continue
         if weights.shape not in (part.shape, part.shape[1:]):
-            raise InputError(f"{file.path}: {weights.name} has shape {weights.shape}, expected {part.shape}")
-        blocks = (
-            [file.load(weights)]
-            if weights.ndim == 2
-            else [
-                (weights[start : start + _BLOCK] > 0).all(axis=0) for start in range(0, len(weights), _BLOCK)
-            ]
-        )
-        for block in blocks:
-            mask = block > 0 if mask is None else mask & (block > 0)
+            raise file.shape_error(weights, f"{part.shape}")
+        frames = weights.shape[0] if weights.ndim == 3 else 0
+        blocks = (weights[start : start + _BLOCK] for start in range(0, frames, _BLOCK))
+        for block in blocks if frames else [file.load(weights)[None]]:
+            good = (block > 0).all(axis=0)
+            mask = good if mask is None else mask & good
     if mask is not None:
         return mask
     for name in ("meta/weight2d", "info/weight2d", "common/weight2d"):
