@@ -168,12 +168,7 @@ def check_output(path: StrPath, size: int = 0) -> None:
     Raises InputError if the parent cannot be a folder or is not writable, or another process is writing `path`. Raises
     EnvironmentFailure if the disk has too little space.
 
-    Parameters
-    ----------
-    path
-        File or folder to write; missing parents are created when it is written.
-    size
-        Expected size in bytes.
+    `path`: file or folder to write; missing parents are created when it is written. `size`: expected size in bytes.
     """
     path = Path(path)
     _check_kind(path)

@@ -84,18 +84,11 @@ def read_yaml_mapping(
     Raises InputError if the file cannot be read, is too large, is not valid YAML, uses aliases, repeats a key, is
     nested more than 16 levels deep, or is not a mapping. The message names the line.
 
-    Parameters
-    ----------
-    path
-        A regular file of at most 64 kB.
-    expected
-        What the file should hold, for the error: "a mapping of options to values".
-    as_written
-        Keep numbers, dates and words such as ``yes`` as texts: 1.10 is not 1.1.
+    * `path`: a regular file of at most 64 kB.
+    * `expected`: what the file should hold, for the error: "a mapping of options to values".
+    * `as_written`: keep numbers, dates and words such as ``yes`` as texts: 1.10 is not 1.1.
 
-    Returns
-    -------
-    The mapping; keys are strings. An empty file is an empty mapping.
+    Returns the mapping; keys are strings. An empty file is an empty mapping.
     """
     path = Path(path)
     try:

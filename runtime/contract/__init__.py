@@ -129,17 +129,11 @@ class TrainedBeams(_Part):
 
 @dataclass(frozen=True)
 class InputTensor:
-    """An input of the graph as an engine or a server sees it.
-
-    Attributes
-    ----------
-    shape
-        Without the batch axis, which comes first.
-    """
+    """An input of the graph as an engine or a server sees it."""
 
     name: str
     dtype: Literal["float32", "uint16"]
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # without the batch axis, which comes first
 
 
 class NetworkOutput(_Part):

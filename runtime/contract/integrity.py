@@ -46,17 +46,11 @@ def check_model_file(path: Path, max_bytes: int | None = None) -> onnx.ModelProt
     outside its folder; if it uses operators of domains other than ONNX's own, which would need a library of code; or if
     a metadata key occurs twice, so that readers may see different values.
 
-    Parameters
-    ----------
-    path
-        An ONNX file.
-    max_bytes
-        Largest size of the file together with its external data; None takes the environment variable
-        ``PTYCHONNX_MAX_MODEL_BYTES``, or `DEFAULT_MAX_BYTES`.
+    * `path`: an ONNX file.
+    * `max_bytes`: largest size of the file together with its external data; None takes the environment variable
+      ``PTYCHONNX_MAX_MODEL_BYTES``, or `DEFAULT_MAX_BYTES`.
 
-    Returns
-    -------
-    The model, without its external data.
+    Returns the model, without its external data.
     """
     path = Path(path)
     limit = _limit() if max_bytes is None else max_bytes

@@ -33,27 +33,17 @@ __all__ = ["FORMATS", "NATIVE", "ScanFormat", "recognise"]
 
 @dataclass(frozen=True)
 class ScanFormat:
-    """A kind of scan file.
+    """A kind of scan file."""
 
-    Attributes
-    ----------
-    name, keys
-        For messages: its name, and the keys by which it is recognised.
-    container
-        ``npz``: `matches` and `read` take an `npz.Archive`; ``hdf5``: both take an `HDF5File`.
-    matches
-        True if the open file has this format.
-    read
-        Reads the open file into a `Scan`, or into a `RawScan` whose patterns are still in the file.
-    conventions
-        Conventions of an open file, for formats whose reader returns a `Scan`; a `RawScan` has its own.
-    """
-
+    # For messages: its name, and the keys by which it is recognised.
     name: str
     keys: str
+    # `npz`: `matches` and `read` take an `npz.Archive`; `hdf5`: both take an `HDF5File`.
     container: Literal["npz", "hdf5"]
-    matches: Callable[[Any], bool]
+    matches: Callable[[Any], bool]  # true if the open file has this format
+    # Reads the open file into a `Scan`, or into a `RawScan` whose patterns are still in the file.
     read: Callable[[Any], Scan | RawScan]
+    # Conventions of an open file, for formats whose reader returns a `Scan`; a `RawScan` has its own.
     conventions: Callable[[Any], Conventions] | None = None
 
 

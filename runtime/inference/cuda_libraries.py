@@ -28,26 +28,14 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class CudaState:
-    """What of CUDA a machine has.
+    """What of CUDA a machine has."""
 
-    Attributes
-    ----------
-    needed
-        Version of CUDA that onnxruntime was built for, such as ``13.0``; empty if it has no CUDA provider.
-    driver
-        Version of the NVIDIA driver; None if none is loaded.
-    supported
-        Newest version of CUDA that the driver runs.
-    devices
-        Number of devices that this process may use.
-    libraries
-        Path of each library; None if it is missing. Empty if they were not looked for.
-    """
-
+    # Version of CUDA that onnxruntime was built for, such as `13.0`; empty if it has no CUDA provider.
     needed: str
-    driver: str | None = None
-    supported: tuple[int, int] | None = None
-    devices: int = 0
+    driver: str | None = None  # version of the NVIDIA driver; None if none is loaded
+    supported: tuple[int, int] | None = None  # newest version of CUDA that the driver runs
+    devices: int = 0  # number of devices that this process may use
+    # Path of each library; None if it is missing. Empty if they were not looked for.
     libraries: Mapping[str, str | None] = field(default_factory=dict)
 
     @property

@@ -36,12 +36,9 @@ class DataParallelRun:
     def __init__(self, session: ort.InferenceSession, threads: int) -> None:
         """Start the threads.
 
-        Parameters
-        ----------
-        session
-            On the CPU, with one thread per operator, one output, and sizes that are fixed except for the batch.
-        threads
-            Number of threads, including the caller's.
+        * `session`: on the CPU, with one thread per operator, one output, and sizes that are fixed except for the
+          batch.
+        * `threads`: number of threads, including the caller's.
         """
         self.threads = threads
         self._session = session
@@ -52,16 +49,10 @@ class DataParallelRun:
     def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
         """Run one batch of at least `threads` groups; may be called from any thread.
 
-        Parameters
-        ----------
-        inputs
-            Arrays [batch, ...] in the order of the graph's inputs.
-        beam
-            Inputs without a batch, by name, which replace their defaults.
+        * `inputs`: arrays [batch, ...] in the order of the graph's inputs.
+        * `beam`: inputs without a batch, by name, which replace their defaults.
 
-        Returns
-        -------
-        float32 [batch, ...]
+        Returns float32 [batch, ...].
         """
         batch = len(inputs[0])
         output = np.empty((batch, *self._output.shape[1:]), dtype=np.float32)

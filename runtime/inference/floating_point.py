@@ -27,11 +27,8 @@ _REGISTER = _REGISTERS.get(platform.machine()) if sys.platform == "linux" else N
 def floating_point_kept(*, flushed: bool = False) -> Iterator[None]:
     """Give the calling thread its treatment of rounding and denormal numbers back at the end.
 
-    Parameters
-    ----------
-    flushed
-        Whether denormal numbers are flushed to zero meanwhile, also in threads that start then. Only on Linux, on
-        x86-64 and 64-bit ARM.
+    `flushed`: whether denormal numbers are flushed to zero meanwhile, also in threads that start then. Only on Linux,
+    on x86-64 and 64-bit ARM.
     """
     library = _mathematics()
     kept = ctypes.create_string_buffer(_BYTES)

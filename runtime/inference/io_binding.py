@@ -38,12 +38,8 @@ class BoundRun:
     ) -> None:
         """Bind to a session.
 
-        Parameters
-        ----------
-        device, number
-            ``cuda`` or ``cpu``, as in `onnxruntime.OrtValue`, and the number of the device.
-        sets
-            Number of sets of buffers, and of batches that run at the same time. A CUDA graph has one.
+        * `device`, `number`: ``cuda`` or ``cpu``, as in `onnxruntime.OrtValue`, and the number of the device.
+        * `sets`: number of sets of buffers, and of batches that run at the same time. A CUDA graph has one.
         """
         self._session = session
         self._contract = contract

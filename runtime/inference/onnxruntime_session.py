@@ -43,12 +43,8 @@ def open_session(
 
     Raises InputError if the file does not load. Raises DeviceError if the provider is unavailable.
 
-    Parameters
-    ----------
-    device
-        Number of the CUDA device.
-    profile
-        Start of the name of the file to which onnxruntime writes the times of all nodes.
+    * `device`: number of the CUDA device.
+    * `profile`: start of the name of the file to which onnxruntime writes the times of all nodes.
     """
     try:
         return _open(path, request, threads, device, profile)

@@ -77,17 +77,10 @@ def compile_openvino(
 
     The fastest way in OpenVINO is with fixed sizes and one stream per thread, if the batch can be divided equally.
 
-    Parameters
-    ----------
-    precision
-        ``f32`` or ``bf16``.
-    without_batch
-        Inputs without a batch, by name.
+    `precision`: ``f32`` or ``bf16``. `without_batch`: inputs without a batch, by name.
 
-    Returns
-    -------
-    A function of the inputs, and of the inputs without a batch as `beam`, that returns a new array. Only one thread
-    may call it.
+    Returns a function of the inputs, and of the inputs without a batch as `beam`, that returns a new array. Only one
+    thread may call it.
     """
     core, patterns = import_openvino().Core(), len(inputs[0])
     streams = threads if is_worth_splitting(patterns, threads) and patterns % threads == 0 else 1

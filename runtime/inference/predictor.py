@@ -168,15 +168,10 @@ class Predictor(ABC):
 
         Raises InputError if a count exceeds the contract's data type.
 
-        Parameters
-        ----------
-        index
-            int [m, C], indices of the patterns of each group.
+        `index`: int [m, C], indices of the patterns of each group.
 
-        Returns
-        -------
-        Patterns [m, C, N, N], float32 amplitudes or uint16 counts; then offsets float32 [m, C, 2] in pixels if the
-        contract has them.
+        Returns patterns [m, C, N, N], float32 amplitudes or uint16 counts; then offsets float32 [m, C, 2] in pixels if
+        the contract has them.
         """
         patterns: NDArray = scan.diffraction[index]
         if self.contract.input.domain == "counts":

@@ -54,27 +54,13 @@ _PLUGIN_ENTRY = b"CreateEpFactories"
 
 @dataclass(frozen=True)
 class ProviderRequest:
-    """What the user asked for, such as ``cuda:0,1``.
+    """What the user asked for, such as ``cuda:0,1``."""
 
-    Attributes
-    ----------
-    kind
-        ``auto``, ``cpu``, ``cuda``, ``cuda-graph``, ``tensorrt``, ``openvino`` or ``plugin``.
-    devices
-        Numbers of the devices of a CUDA provider, which share each batch.
-    tf32
-        Whether the CUDA provider may round the factors of products to 10 bits of mantissa.
-    bfloat16
-        Whether OpenVINO computes in bfloat16.
-    plugin
-        Name and library of a plugin provider.
-    """
-
-    kind: str
-    devices: tuple[int, ...] = (0,)
-    tf32: bool = False
-    bfloat16: bool = False
-    plugin: tuple[str, Path] | None = None
+    kind: str  # `auto`, `cpu`, `cuda`, `cuda-graph`, `tensorrt`, `openvino` or `plugin`
+    devices: tuple[int, ...] = (0,)  # numbers of the devices of a CUDA provider, which share each batch
+    tf32: bool = False  # whether the CUDA provider may round the factors of products to 10 bits of mantissa
+    bfloat16: bool = False  # whether OpenVINO computes in bfloat16
+    plugin: tuple[str, Path] | None = None  # name and library of a plugin provider
 
     @classmethod
     def parse(cls, text: str) -> ProviderRequest:

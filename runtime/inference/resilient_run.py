@@ -34,14 +34,9 @@ class ResilientRun:
     ) -> None:
         """Wrap a run.
 
-        Parameters
-        ----------
-        name, provider
-            For messages.
-        any_batch
-            Whether a batch may be divided.
-        on_cpu
-            Returns the run that takes over if the provider fails after it had worked; None on the CPU.
+        * `name`, `provider`: for messages.
+        * `any_batch`: whether a batch may be divided.
+        * `on_cpu`: returns the run that takes over if the provider fails after it had worked; None on the CPU.
         """
         self._name, self._provider = name, provider
         self._run, self._any_batch, self._on_cpu = run, any_batch, on_cpu

@@ -59,16 +59,10 @@ def tuned(
 
     Raises InputError if the scan does not fit the artifact.
 
-    Parameters
-    ----------
-    session
-        An artifact. A thread count that was requested, or a batch that is fixed, is kept.
-    scan
-        Source of the patterns for the trials, which repeat them if there are few.
-    seconds
-        Approximate time limit of the trials. If one round takes longer, only one is run.
-    log
-        Receives one line with the result and its origin.
+    * `session`: an artifact. A thread count that was requested, or a batch that is fixed, is kept.
+    * `scan`: source of the patterns for the trials, which repeat them if there are few.
+    * `seconds`: approximate time limit of the trials. If one round takes longer, only one is run.
+    * `log`: receives one line with the result and its origin.
 
     Returns
     -------

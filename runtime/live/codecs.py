@@ -25,21 +25,13 @@ def decoded(data: bytes, codec: str, shape: tuple[int, int], dtype: np.dtype, wh
 
     Raises InputError if the sizes disagree, or the data are damaged.
 
-    Parameters
-    ----------
-    codec
-        One of `CODECS`: raw bytes; LZ4, as one block or with the header of the HDF5 filter; bitshuffle with LZ4 or
-        Zstandard, with the header of the HDF5 filter; Blosc; JPEG of 8 bits.
-    shape
-        (rows, columns).
-    dtype
-        With the byte order of the sender.
-    where
-        Source and frame, at the beginning of error messages.
+    * `codec`: one of `CODECS`: raw bytes; LZ4, as one block or with the header of the HDF5 filter; bitshuffle with LZ4
+      or Zstandard, with the header of the HDF5 filter; Blosc; JPEG of 8 bits.
+    * `shape`: (rows, columns).
+    * `dtype`: with the byte order of the sender.
+    * `where`: source and frame, at the beginning of error messages.
 
-    Returns
-    -------
-    [rows, columns] in native byte order.
+    Returns [rows, columns] in native byte order.
     """
     rows, columns = shape
     if min(shape) < 1 or rows * columns > _LARGEST_FRAME:

@@ -37,14 +37,9 @@ class FrameConversion:
     Everything is decided with the first frames of a series, since later ones are not known: a mask of pixels that are
     bad in any frame, and a direct beam that only the mean of all frames shows, must be given.
 
-    Attributes
-    ----------
-    shape, dtype
-        (rows, columns) and type of the detector's frames.
-    plan
-        Steps from a frame to a pattern.
-    notes
-        Lines for the user.
+    * `shape`, `dtype`: (rows, columns) and type of the detector's frames.
+    * `plan`: steps from a frame to a pattern.
+    * `notes`: lines for the user.
     """
 
     def __init__(
@@ -59,16 +54,10 @@ class FrameConversion:
 
         Raises InputError if frames of this shape cannot be converted with these options.
 
-        Parameters
-        ----------
-        first
-            The first frames of the series.
-        conventions
-            Their quantity and the place of the direct beam.
-        mask
-            bool [rows, columns] of the detector, True = valid.
-        where
-            The source, at the beginning of error messages.
+        * `first`: the first frames of the series.
+        * `conventions`: their quantity and the place of the direct beam.
+        * `mask`: bool [rows, columns] of the detector, True = valid.
+        * `where`: the source, at the beginning of error messages.
         """
         if options.bad_pixels == "mask":
             raise InputError(

@@ -35,10 +35,7 @@ class GrowingObject:
     It is seen in tiles of `TILE` x `TILE` pixels; tile (0, 0) begins at the origin of the positions, so that tiles stay
     where they are when the canvas is enlarged.
 
-    Attributes
-    ----------
-    version
-        Increases with every change.
+    `version`: increases with every change.
     """
 
     def __init__(self, weight: NDArray[np.float64], *, synchronise: bool) -> None:

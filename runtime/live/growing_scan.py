@@ -30,12 +30,7 @@ _SAMPLE = 256
 class GrowingScan:
     """Amplitudes in order of arrival, from which a `Scan` in order of numbers is made.
 
-    Attributes
-    ----------
-    conversion
-        Steps from a frame to a pattern.
-    records
-        Index in the file of each frame, by number.
+    `conversion`: steps from a frame to a pattern. `records`: index in the file of each frame, by number.
     """
 
     def __init__(

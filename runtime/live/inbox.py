@@ -20,10 +20,7 @@ _POLL_SECONDS = 0.1
 class Inbox(Generic[Event]):
     """Events in order of arrival.
 
-    Attributes
-    ----------
-    bytes
-        Size of the frames that wait.
+    `bytes`: size of the frames that wait.
     """
 
     def __init__(self, limit: float) -> None:

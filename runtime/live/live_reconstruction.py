@@ -84,20 +84,12 @@ def _predicted(network: Predictor, scan: Scan, beam: Beam) -> NDArray[np.complex
 class LiveReconstruction:
     """Takes frames and positions of one series in any order.
 
-    Attributes
-    ----------
-    series
-        Number of the series.
-    positions
-        Table to which the caller adds positions.
-    object
-        The growing object; empty while the series is stitched at its end.
-    report, checks
-        Counts so far, and figures of the last patterns.
-    finished
-        Whether all patches have been placed and the file is about to be written.
-    last_pattern
-        Number and amplitudes float32 [N, N] of the last pattern; None before the first.
+    * `series`: number of the series.
+    * `positions`: table to which the caller adds positions.
+    * `object`: the growing object; empty while the series is stitched at its end.
+    * `report`, `checks`: counts so far, and figures of the last patterns.
+    * `finished`: whether all patches have been placed and the file is about to be written.
+    * `last_pattern`: number and amplitudes float32 [N, N] of the last pattern; None before the first.
     """
 
     def __init__(
@@ -169,10 +161,7 @@ class LiveReconstruction:
     def place(self, unit: str | None) -> None:
         """Add patches to the growing object whose position has been settled since the last call.
 
-        Parameters
-        ----------
-        unit
-            Unit of the positions, if their source states it.
+        `unit`: unit of the positions, if their source states it.
         """
         if self._scan is None:
             return
@@ -187,13 +176,9 @@ class LiveReconstruction:
 
         Raises InputError if no frame has a position, or positions are implausible.
 
-        Parameters
-        ----------
-        announced
-            Number of frames that the detector announced, if the series is complete.
-        again
-            Run a network that takes the brightness of the whole scan once more, as for a finished file. It takes as
-            long as `reconstruct`, which an interruption has no time for.
+        * `announced`: number of frames that the detector announced, if the series is complete.
+        * `again`: run a network that takes the brightness of the whole scan once more, as for a finished file. It takes
+          as long as `reconstruct`, which an interruption has no time for.
         """
         report, table = self.report, self.positions
         usable = set() if self._scan is None else set(self._scan.records) - set(report.left_out)

@@ -14,39 +14,21 @@ _LONGEST = 12
 
 @dataclass
 class LiveReport:
-    """Counts of one series.
+    """Counts of one series."""
 
-    Attributes
-    ----------
-    frames
-        Frames received, without duplicates.
-    duplicates
-        Frames whose number had been received before; the first one counts.
-    left_out
-        Why frames were left out, by number.
-    missing
-        Numbers that never came although later ones did, or the detector announced them.
-    without_position, without_frame
-        Numbers that remained unmatched.
-    interpolated
-        Frames whose position was interpolated.
-    beam
-        What the network does not know about the scan, by its kind; see `ptychonnx.runtime.reconstruction.trust`.
-    seconds
-        From the first frame to the last patch.
-    latencies
-        Seconds from the arrival of a frame, or of its position if that came later, to the growing object.
-    """
-
-    frames: int = 0
-    duplicates: int = 0
-    left_out: dict[int, str] = field(default_factory=dict)
+    frames: int = 0  # frames received, without duplicates
+    duplicates: int = 0  # frames whose number had been received before; the first one counts
+    left_out: dict[int, str] = field(default_factory=dict)  # why frames were left out, by number
+    # Numbers that never came although later ones did, or the detector announced them.
     missing: list[int] = field(default_factory=list)
+    # Numbers that remained unmatched.
     without_position: list[int] = field(default_factory=list)
     without_frame: list[int] = field(default_factory=list)
-    interpolated: list[int] = field(default_factory=list)
+    interpolated: list[int] = field(default_factory=list)  # frames whose position was interpolated
+    # What the network does not know about the scan, by its kind; see `ptychonnx.runtime.reconstruction.trust`.
     beam: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: float = 0.0  # from the first frame to the last patch
+    # Seconds from the arrival of a frame, or of its position if that came later, to the growing object.
     latencies: list[float] = field(default_factory=list)
 
     def lines(self) -> list[str]:

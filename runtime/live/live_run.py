@@ -59,14 +59,9 @@ class LiveRun:
     ) -> None:
         """Prepare; entering the `with` block begins to receive.
 
-        Parameters
-        ----------
-        finished
-            Called with each series at its end, or at an interruption: writes the file.
-        observe
-            Called after every step with the growing series and the number of frames that wait.
-        batch_seconds
-            How long a batch takes, as `warm_up` measured it.
+        * `finished`: called with each series at its end, or at an interruption: writes the file.
+        * `observe`: called after every step with the growing series and the number of frames that wait.
+        * `batch_seconds`: how long a batch takes, as `warm_up` measured it.
         """
         self._network, self._settings, self._options = network, settings, options
         self._batch_seconds = batch_seconds

@@ -18,34 +18,17 @@ __all__ = ["LiveSettings", "check_network"]
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """How a series is reconstructed.
+    """How a series is reconstructed."""
 
-    Attributes
-    ----------
-    reading
-        Conventions of frames and positions; those that are left out are defaults: counts, the direct beam in the
-        centre, and (row, column).
-    stitching
-        As for a finished scan.
-    probe
-        complex64 [modes, N, N] of any power, or None.
-    mask
-        bool [rows, columns] of the detector, True = valid, or None.
-    batch
-        Patterns in a run of the network.
-    interpolate
-        Whether missing positions are interpolated.
-    source
-        Of the frames, for messages.
-    """
-
+    # Conventions of frames and positions; those that are left out are defaults: counts, the direct beam in the centre,
+    # and (row, column).
     reading: ReadOptions
-    stitching: ReconstructOptions
-    probe: NDArray[np.complex64] | None = None
-    mask: NDArray[np.bool_] | None = None
-    batch: int = DEFAULT_BATCH
-    interpolate: bool = False
-    source: str = "frames"
+    stitching: ReconstructOptions  # as for a finished scan
+    probe: NDArray[np.complex64] | None = None  # complex64 [modes, N, N] of any power, or None
+    mask: NDArray[np.bool_] | None = None  # bool [rows, columns] of the detector, True = valid, or None
+    batch: int = DEFAULT_BATCH  # patterns in a run of the network
+    interpolate: bool = False  # whether missing positions are interpolated
+    source: str = "frames"  # of the frames, for messages
 
 
 def check_network(network: Predictor, settings: LiveSettings) -> None:

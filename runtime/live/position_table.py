@@ -19,10 +19,7 @@ class PositionTable:
     A position is settled when a sample of a later frame has arrived, or the scan has ended: until then, further samples
     of the same frame may follow.
 
-    Attributes
-    ----------
-    ended : bool
-        Whether the source has reported the end of the scan.
+    `ended`: whether the source has reported the end of the scan.
     """
 
     def __init__(self) -> None:

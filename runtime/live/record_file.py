@@ -21,10 +21,7 @@ class RecordFile:
 
         Raises EnvironmentFailure if there is no folder for temporary files.
 
-        Parameters
-        ----------
-        content
-            Description of the records in error messages.
+        `content`: description of the records in error messages.
         """
         self.shape, self.dtype, self._content = shape, np.dtype(dtype), content
         self._bytes = shape[0] * shape[1] * self.dtype.itemsize

@@ -59,10 +59,7 @@ class _Watch:
 class RunningChecks:
     """Figures of the last patterns.
 
-    Attributes
-    ----------
-    predicted
-        Amplitudes float32 [N, N] that the growing object predicts for the pattern that was compared last.
+    `predicted`: amplitudes float32 [N, N] that the growing object predicts for the pattern that was compared last.
     """
 
     def __init__(self, probe: NDArray[np.complex64] | None) -> None:

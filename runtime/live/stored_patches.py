@@ -19,10 +19,7 @@ class StoredPatches(Predictor):
     def __init__(self, network: Predictor, patches: RecordFile, records: NDArray[np.intp]) -> None:
         """Patches in order of the scan.
 
-        Parameters
-        ----------
-        records
-            int [n], index in `patches` of each pattern of the scan.
+        `records`: int [n], index in `patches` of each pattern of the scan.
         """
         self._network, self._patches, self._records = network, patches, records
         self.contract = network.contract

@@ -81,10 +81,7 @@ def dose(scan: Scan, shape: tuple[int, ...], origin: tuple[float, float]) -> NDA
 
     Positions are rounded to whole pixels; light beyond the object is left out.
 
-    Parameters
-    ----------
-    shape, origin
-        Of the object: (rows, columns), and (row, column) of its first pixel in pixels of the scan.
+    `shape`, `origin`: of the object: (rows, columns), and (row, column) of its first pixel in pixels of the scan.
     """
     assert scan.probe is not None
     size = scan.size

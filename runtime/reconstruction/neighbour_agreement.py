@@ -137,10 +137,7 @@ def neighbour_agreement(
 class NeighbourPatches:
     """Keeps the patches of neighbours while a scan is reconstructed.
 
-    Attributes
-    ----------
-    patches
-        complex64 [N, N] by the number of their pattern.
+    `patches`: complex64 [N, N] by the number of their pattern.
     """
 
     def __init__(self, scan: Scan) -> None:

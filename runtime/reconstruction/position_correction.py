@@ -40,27 +40,13 @@ _BOUND_PX: float = PositionOptions().position_bound
 
 @dataclass(frozen=True)
 class PositionCorrection:
-    """What the patches say about the positions.
+    """What the patches say about the positions."""
 
-    Attributes
-    ----------
-    shifts
-        float64 [n, 2], (row, column) in pixels, corrected less recorded; their mean is 0.
-    model
-        Model of the errors.
-    applied
-        Whether the corrected positions were kept.
-    misfit
-        Forward misfit with the recorded and with the corrected positions.
-    beyond
-        Number of positions that stay since they would move further than the bound.
-    """
-
-    shifts: Shifts
-    model: PositionModel
-    applied: bool
-    misfit: tuple[float, float]
-    beyond: int
+    shifts: Shifts  # float64 [n, 2], (row, column) in pixels, corrected less recorded; their mean is 0
+    model: PositionModel  # model of the errors
+    applied: bool  # whether the corrected positions were kept
+    misfit: tuple[float, float]  # forward misfit with the recorded and with the corrected positions
+    beyond: int  # number of positions that stay since they would move further than the bound
 
     def __str__(self) -> str:
         lengths = np.hypot(*self.shifts.T)

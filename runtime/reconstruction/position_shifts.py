@@ -44,9 +44,7 @@ def position_shifts(scan: Scan, patches: NDArray[np.complex64], model: PositionM
 
     Raises InputError if too few patches overlap.
 
-    Returns
-    -------
-    float64 [n, 2] (row, column), to add to the positions; their mean is 0.
+    Returns float64 [n, 2] (row, column), to add to the positions; their mean is 0.
     """
     assert scan.probe is not None
     pairs = _neighbours(scan.positions, probe_diameter(scan.probe))

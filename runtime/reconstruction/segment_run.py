@@ -51,19 +51,12 @@ def segments(groups: NDArray[np.intp], batch: int) -> list[NDArray[np.intp]]:
 
 @dataclass(frozen=True)
 class SegmentRun:
-    """Statistics of a run.
+    """Statistics of a run."""
 
-    Attributes
-    ----------
-    inference_seconds, stitching_seconds
-        Time spent waiting for patches, and time spent stitching.
-    skipped
-        Patterns that were left out since their patches are not finite.
-    """
-
+    # Time spent waiting for patches, and time spent stitching.
     inference_seconds: float
     stitching_seconds: float
-    skipped: frozenset[int]
+    skipped: frozenset[int]  # patterns that were left out since their patches are not finite
 
 
 def run_segments(
@@ -85,18 +78,12 @@ def run_segments(
 
     Raises VerificationError if the patch of a pattern is not finite, unless `skip_invalid`; or if no patch is.
 
-    Parameters
-    ----------
-    parts
-        Segments, groups of patterns int [m, C]; all but the last consist of whole batches.
-    stitcher
-        Returns an empty stitcher for a segment, by its place in `parts`. Called by the stitching thread.
-    finished
-        Receives the place of a segment and its stitcher, after its last patch. Called by the stitching thread.
-    skip_invalid
-        Leave out patches that are not finite.
-    keep
-        Also receives the patches complex64 [m, N, N] as predicted, with the patterns int [m] that they belong to.
+    * `parts`: segments, groups of patterns int [m, C]; all but the last consist of whole batches.
+    * `stitcher`: returns an empty stitcher for a segment, by its place in `parts`. Called by the stitching thread.
+    * `finished`: receives the place of a segment and its stitcher, after its last patch. Called by the stitching
+      thread.
+    * `skip_invalid`: leave out patches that are not finite.
+    * `keep`: also receives the patches complex64 [m, N, N] as predicted, with the patterns int [m] that they belong to.
     """
     groups = np.concatenate(parts)
     ends = np.cumsum([len(part) for part in parts]).tolist()

@@ -54,12 +54,8 @@ class LazyAmplitudes:
     Indexing works as for an array. The patterns that the first axis selects are read, consecutive ones together; the
     rest of the index is applied to them. Only the number of photons in each pattern is kept.
 
-    Attributes
-    ----------
-    shape, dtype
-        (n, N, N), float32.
-    block
-        Number of patterns that are best read together, starting at a multiple of it.
+    * `shape`, `dtype`: (n, N, N), float32.
+    * `block`: number of patterns that are best read together, starting at a multiple of it.
     """
 
     dtype = np.dtype(np.float32)
@@ -74,19 +70,12 @@ class LazyAmplitudes:
     ) -> None:
         """Amplitudes of a file.
 
-        Parameters
-        ----------
-        shape
-            (n, N, N).
-        read
-            Returns the patterns from one index up to, not including, another as float32 [m, N, N]. It keeps the file
-            open if necessary.
-        block
-            See the attribute; at least 1.
-        name
-            Name of the patterns in messages.
-        photons
-            Number of photons in each pattern [n] if known, NaN where not.
+        * `shape`: (n, N, N).
+        * `read`: returns the patterns from one index up to, not including, another as float32 [m, N, N]. It keeps the
+          file open if necessary.
+        * `block`: see the attribute; at least 1.
+        * `name`: name of the patterns in messages.
+        * `photons`: number of photons in each pattern [n] if known, NaN where not.
         """
         self.shape = shape
         self.block = max(1, min(block, shape[0]))

@@ -30,21 +30,11 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class MergedParts:
-    """The object of a scan that was reconstructed in parts.
+    """The object of a scan that was reconstructed in parts."""
 
-    Attributes
-    ----------
-    reconstruction : Reconstruction
-        Equal to that of one process, bit for bit.
-    scan : Scan
-        Positions, probe and geometry; its patterns cannot be read.
-    contract : Contract
-        That of the network.
-    """
-
-    reconstruction: Reconstruction
-    scan: Scan
-    contract: Contract
+    reconstruction: Reconstruction  # equal to that of one process, bit for bit
+    scan: Scan  # positions, probe and geometry; its patterns cannot be read
+    contract: Contract  # that of the network
 
 
 def merge_parts(
@@ -55,13 +45,9 @@ def merge_parts(
     Raises InputError if a part is missing, occurs twice, is damaged, or belongs to another scan, network or choice of
     options. Raises EnvironmentFailure if the tiles of the canvas do not fit on the disk.
 
-    Parameters
-    ----------
-    paths
-        Part files that `reconstruct_shard` wrote, of all shards.
-    canvas_memory
-        Largest canvas in memory, in bytes, see `Stitcher`. Of the parts, one rectangle of a segment, or 256 patches,
-        are in memory at a time.
+    * `paths`: part files that `reconstruct_shard` wrote, of all shards.
+    * `canvas_memory`: largest canvas in memory, in bytes, see `Stitcher`. Of the parts, one rectangle of a segment, or
+      256 patches, are in memory at a time.
     """
     if not paths:
         raise InputError("merge: no part is named, expected all parts of one scan")

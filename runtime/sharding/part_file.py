@@ -155,12 +155,7 @@ def write_scan_data(
 class PartReader:
     """An open part file.
 
-    Attributes
-    ----------
-    path
-        Name of the file, for messages.
-    description
-        What the part belongs to.
+    `path`: name of the file, for messages. `description`: what the part belongs to.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:

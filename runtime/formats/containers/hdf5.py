@@ -44,25 +44,14 @@ _SAME_PHOTON = 1e-2
 
 @dataclass(frozen=True)
 class HDF5File:
-    """An HDF5 file and the options for reading it.
+    """An HDF5 file and the options for reading it."""
 
-    Attributes
-    ----------
-    root, path
-        The open file and its name.
-    options
-        See `ptychonnx.runtime.formats.read_options`.
-    stack
-        Closes every file that is opened along with this one.
-    notes
-        Lines for the user about what was assumed.
-    """
-
+    # The open file and its name.
     root: h5py.File
     path: Path
-    options: ReadOptions
-    stack: ExitStack
-    notes: list[str] = field(default_factory=list)
+    options: ReadOptions  # see `ptychonnx.runtime.formats.read_options`
+    stack: ExitStack  # closes every file that is opened along with this one
+    notes: list[str] = field(default_factory=list)  # lines for the user about what was assumed
 
     @classmethod
     def open(cls, path: Path, options: ReadOptions, stack: ExitStack) -> HDF5File:

@@ -26,18 +26,10 @@ _UNLIMITED = 2**62
 
 @dataclass(frozen=True)
 class LinkGuard:
-    """Where links may lead.
+    """Where links may lead."""
 
-    Attributes
-    ----------
-    folder
-        Every file must be in it, after symbolic links are resolved; None allows any folder.
-    stack
-        Closes the files that links lead to.
-    """
-
-    folder: Path | None
-    stack: ExitStack
+    folder: Path | None  # every file must be in it, after symbolic links are resolved; None allows any folder
+    stack: ExitStack  # closes the files that links lead to
 
     def check(self, target: Path, origin: str) -> bool:
         """Whether a file exists.

@@ -42,12 +42,7 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 class Archive:
     """Arrays of an NPZ file, loaded or memory-mapped on access.
 
-    Attributes
-    ----------
-    path
-        The file, for messages.
-    keys
-        Names of the arrays.
+    `path`: the file, for messages. `keys`: names of the arrays.
     """
 
     def __init__(self, path: Path, file: np.lib.npyio.NpzFile, *, plain: bool = True) -> None:

@@ -51,12 +51,8 @@ def assemble(
     Raises InputError if shapes disagree, or positions are lengths and no pixel size is known. Invalid values are
     refused when they are read, see `ptychonnx.runtime.formats.conversion.frames.lazy_frames`.
 
-    Parameters
-    ----------
-    estimate
-        See `ptychonnx.runtime.formats.conversion.scaling.scaled_probe`.
-    log
-        Receives one line per convention and per conversion.
+    * `estimate`: see `ptychonnx.runtime.formats.conversion.scaling.scaled_probe`.
+    * `log`: receives one line per convention and per conversion.
     """
     where = f"{raw.path}: {raw.patterns_key}"
     for note in raw.notes:
@@ -114,16 +110,10 @@ def scan_of_frames(
 
     Raises InputError if positions are lengths and no pixel size is known, or implausible.
 
-    Parameters
-    ----------
-    raw
-        Of its patterns only the shape counts.
-    frames, plan
-        From `lazy_frames` and `FramePlan.of`.
-    conventions
-        Those of the file, overridden by the options.
-    log, estimate
-        See `assemble`.
+    * `raw`: of its patterns only the shape counts.
+    * `frames`, `plan`: from `lazy_frames` and `FramePlan.of`.
+    * `conventions`: those of the file, overridden by the options.
+    * `log`, `estimate`: see `assemble`.
     """
     height, width = raw.patterns.shape[1:]
     # A detector cut to a part sees lower frequencies only: the pixels of the object grow.
@@ -277,12 +267,8 @@ def positions_in_pixels(
 
     Raises InputError if positions are lengths and the pixel size is unknown; `where` (file and key) begins the message.
 
-    Parameters
-    ----------
-    pixel
-        Object pixel size after cropping, in metres.
-    coarser
-        Factor by which cropping enlarges the pixels of the object.
+    * `pixel`: object pixel size after cropping, in metres.
+    * `coarser`: factor by which cropping enlarges the pixels of the object.
     """
     positions = positions.astype(np.float64)
     if conventions.axes.value == "column,row":

@@ -22,16 +22,10 @@ def object_pixel_size(
     Raises InputError if one of them is not a positive length, the detector's pixels are not square, or `step`
     contradicts them.
 
-    Parameters
-    ----------
-    detector
-        Group with `distance`, `x_pixel_size` and `y_pixel_size`; one of the two sizes is enough.
-    step
-        Side of the detector's pixels by its basis vectors, in metres; None if they are directions only.
+    * `detector`: group with `distance`, `x_pixel_size` and `y_pixel_size`; one of the two sizes is enough.
+    * `step`: side of the detector's pixels by its basis vectors, in metres; None if they are directions only.
 
-    Returns
-    -------
-    None if the wavelength, the distance or the detector pixel is unknown.
+    Returns None if the wavelength, the distance or the detector pixel is unknown.
     """
     distance = file.length(f"{detector}/distance")
     across = file.length(f"{detector}/x_pixel_size", f"{detector}/y_pixel_size") or step

@@ -32,21 +32,12 @@ _ROUNDER = 0.1
 
 @dataclass(frozen=True)
 class DirectBeamEstimate:
-    """The place of the direct beam in the mean pattern.
+    """The place of the direct beam in the mean pattern."""
 
-    Attributes
-    ----------
-    place
-        ``centre`` or ``corner``; None if both are about as likely.
-    pixel
-        (row, column) of the centre of mass of the mean pattern, in the file's own frames.
-    sides
-        Rows and columns of the frames.
-    """
-
-    place: str | None
+    place: str | None  # `centre` or `corner`; None if both are about as likely
+    # (row, column) of the centre of mass of the mean pattern, in the file's own frames.
     pixel: tuple[float, float]
-    sides: tuple[int, ...]
+    sides: tuple[int, ...]  # rows and columns of the frames
 
     @property
     def nearest(self) -> tuple[int, int]:

@@ -39,26 +39,18 @@ class Frames:
 
 @dataclass(frozen=True)
 class FramePlan:
-    """The steps from a frame in the file to a pattern: crop, direct beam to the centre, orient, bin.
+    """The steps from a frame in the file to a pattern: crop, direct beam to the centre, orient, bin."""
 
-    Attributes
-    ----------
-    rows, columns
-        Part of the detector that is read from the file.
-    inner
-        Crop after the direct beam has been moved to the centre, for files that have it in the corner.
-    corner, orientation, rebin
-        See `ptychonnx.runtime.formats.read_options.ReadOptions`.
-    full, cut, size
-        Side of the detector before cropping (None unless it is square), after cropping, and of the patterns, N.
-    """
-
+    # Part of the detector that is read from the file.
     rows: slice
     columns: slice
+    # Crop after the direct beam has been moved to the centre, for files that have it in the corner.
     inner: slice
+    # See `ptychonnx.runtime.formats.read_options.ReadOptions`.
     corner: bool
     orientation: str
     rebin: int
+    # Side of the detector before cropping (None unless it is square), after cropping, and of the patterns, N.
     full: int | None
     cut: int
     size: int
@@ -172,20 +164,12 @@ def lazy_frames(
 
 @dataclass(frozen=True)
 class _Frames:
-    """Stored frames and their conversion.
-
-    Attributes
-    ----------
-    refuse
-        Whether invalid values are refused; otherwise they become 0.
-    good
-        bool [N, N], the mask of the patterns.
-    """
+    """Stored frames and their conversion."""
 
     stored: StoredFrames
     plan: FramePlan
-    refuse: bool
-    good: NDArray[np.bool_] | None
+    refuse: bool  # whether invalid values are refused; otherwise they become 0
+    good: NDArray[np.bool_] | None  # bool [N, N], the mask of the patterns
     hint: str
 
     @property

@@ -85,10 +85,7 @@ def positions_note(positions: NDArray[np.float64], size: int) -> str:
     """A line for the user if positions are doubtful: all are one; they lie on a row or a column, as when an axis is
     missing; many are repeated; their windows do not overlap, or are nearly the same; or one lies apart.
 
-    Parameters
-    ----------
-    size
-        N, pixels of a window.
+    `size`: N, pixels of a window.
     """
     if len(positions) < 3 or not np.isfinite(positions).all():
         return ""
@@ -174,12 +171,7 @@ def check_far_field(
 
     Raises UnsupportedError with the Fresnel number.
 
-    Parameters
-    ----------
-    positions
-        In object pixels of the far-field geometry, [n, 2].
-    size
-        N, pixels of a window.
+    `positions`: in object pixels of the far-field geometry, [n, 2]. `size`: N, pixels of a window.
     """
     if pixel_size is None or wavelength is None or distance is None or len(positions) < 2:
         return

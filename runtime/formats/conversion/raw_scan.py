@@ -18,59 +18,34 @@ __all__ = ["RawScan", "from_scan", "raster_positions"]
 
 @dataclass(frozen=True)
 class RawScan:
-    """A scan in the conventions of its file; patterns stay in the file.
+    """A scan in the conventions of its file; patterns stay in the file."""
 
-    Attributes
-    ----------
-    path
-        The file, for messages.
-    patterns, patterns_key
-        Stack [n, rows, columns] of detector frames, and its key.
-    positions, positions_key
-        float64 [n, 2] in the file's unit and axis order.
-    conventions
-        Meaning of the numbers.
-    offset
-        Point of a window that the format's positions refer to; ours is the pixel [N // 2, N // 2]. ``centre`` is the
-        same, ``middle`` (N - 1) / 2, ``corner`` 0.
-    absolute
-        Whether positions are coordinates that `known_object` or the user refers to. Otherwise only their differences
-        are meaningful, and the first window is placed in the corner of the canvas.
-    probe
-        complex [modes, N, N], in any unit.
-    mask
-        bool [rows, columns] of the detector, True = valid.
-    known_object
-        complex [rows, columns]; its pixel [0, 0] is at position (0, 0).
-    pixel_size, wavelength
-        In metres; the pixel size is that of the object at the full detector (its shorter side).
-    distance
-        From the sample to the detector, in metres.
-    hint
-        Remedy for bad pixels in this format.
-    detect_dc
-        Whether the direct beam is where the mean pattern has it, instead of where the conventions say.
-    notes
-        Lines for the user about what was assumed.
-    """
-
-    path: Path
+    path: Path  # the file, for messages
+    # Stack [n, rows, columns] of detector frames, and its key.
     patterns: Stack
     patterns_key: str
+    # float64 [n, 2] in the file's unit and axis order.
     positions: NDArray[np.float64]
     positions_key: str
-    conventions: Conventions
+    conventions: Conventions  # meaning of the numbers
+    # Point of a window that the format's positions refer to; ours is the pixel [N // 2, N // 2]. `centre` is the same,
+    # `middle` (N - 1) / 2, `corner` 0.
     offset: str = "centre"
+    # Whether positions are coordinates that `known_object` or the user refers to. Otherwise only their differences are
+    # meaningful, and the first window is placed in the corner of the canvas.
     absolute: bool = False
-    probe: NDArray[np.complex64] | None = None
-    mask: NDArray[np.bool_] | None = None
+    probe: NDArray[np.complex64] | None = None  # complex [modes, N, N], in any unit
+    mask: NDArray[np.bool_] | None = None  # bool [rows, columns] of the detector, True = valid
+    # complex [rows, columns]; its pixel [0, 0] is at position (0, 0).
     known_object: NDArray[np.complex64] | None = None
+    # In metres; the pixel size is that of the object at the full detector (its shorter side).
     pixel_size: float | None = None
     wavelength: float | None = None
-    distance: float | None = None
-    hint: str = ""
+    distance: float | None = None  # from the sample to the detector, in metres
+    hint: str = ""  # remedy for bad pixels in this format
+    # Whether the direct beam is where the mean pattern has it, instead of where the conventions say.
     detect_dc: bool = False
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # lines for the user about what was assumed
 
 
 def from_scan(scan: Scan, path: Path, conventions: Conventions) -> RawScan:

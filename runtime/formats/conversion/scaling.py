@@ -70,12 +70,8 @@ def probe_with_power(
 
     A probe without power is returned unchanged; `Scan` refuses it.
 
-    Parameters
-    ----------
-    flux
-        Mean number of photons in a pattern.
-    transmission
-        Fraction of the probe's photons that passes the object.
+    * `flux`: mean number of photons in a pattern.
+    * `transmission`: fraction of the probe's photons that passes the object.
     """
     power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2)) * transmission
     if not (np.isfinite(power) and power > 0):
@@ -88,14 +84,9 @@ def scaled_probe(
 ) -> tuple[NDArray[np.complex64] | None, bool]:
     """The probe of a scan, scaled so that it explains the power of the patterns, together with the object if known.
 
-    Parameters
-    ----------
-    estimate
-        Estimate the power from a sample of the patterns where all would have to be read.
+    `estimate`: estimate the power from a sample of the patterns where all would have to be read.
 
-    Returns
-    -------
-    (probe, whether its power is an estimate)
+    Returns (probe, whether its power is an estimate).
     """
     if scan.probe is None:
         return None, False

@@ -18,26 +18,13 @@ __all__ = ["StoredFrames"]
 
 @dataclass(frozen=True)
 class StoredFrames:
-    """Frames as they are stored, or a part of each.
+    """Frames as they are stored, or a part of each."""
 
-    Attributes
-    ----------
-    stack
-        [n, rows, columns].
-    mask
-        bool [rows, columns], True = valid.
-    where
-        File and key, at the beginning of error messages.
-    quantity
-        ``counts`` or ``amplitude``.
-    rows, columns
-        Part of the frames to look at.
-    """
-
-    stack: Stack | Amplitudes
-    mask: NDArray[np.bool_] | None
-    where: str
-    quantity: str = "counts"
+    stack: Stack | Amplitudes  # [n, rows, columns]
+    mask: NDArray[np.bool_] | None  # bool [rows, columns], True = valid
+    where: str  # file and key, at the beginning of error messages
+    quantity: str = "counts"  # `counts` or `amplitude`
+    # Part of the frames to look at.
     rows: slice = field(default_factory=lambda: slice(None))
     columns: slice = field(default_factory=lambda: slice(None))
 

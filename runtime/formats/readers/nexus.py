@@ -179,10 +179,8 @@ def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
     Raises InputError if no axis has n values, an axis is malformed, or a stage is rotated and the order of the axes is
     unknown.
 
-    Parameters
-    ----------
-    place
-        Group of the axes. Each has a `vector`, a `transformation_type`, and `depends_on`, the axis that carries it.
+    `place`: group of the axes. Each has a `vector`, a `transformation_type`, and `depends_on`, the axis that carries
+    it.
     """
     axes = [axis for name in file.names(place) if (axis := file.first(f"{place}/{name}")) is not None]
     axes = [axis for axis in axes if "vector" in axis.attrs]

@@ -52,18 +52,10 @@ _TIFF_ENDINGS = (".tif", ".tiff")
 
 @dataclass(frozen=True)
 class ReadObject:
-    """An object as a file holds it.
+    """An object as a file holds it."""
 
-    Attributes
-    ----------
-    values
-        complex64 [rows, columns].
-    pixel_size
-        In metres; None if the file does not say.
-    """
-
-    values: NDArray[np.complex64]
-    pixel_size: float | None
+    values: NDArray[np.complex64]  # complex64 [rows, columns]
+    pixel_size: float | None  # in metres; None if the file does not say
 
 
 def read_object(path: StrPath) -> ReadObject:

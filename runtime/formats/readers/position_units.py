@@ -40,12 +40,7 @@ def positions_unit(
     Raises InputError if a stated unit is unknown, or rows and columns have different ones, and the options do not state
     one.
 
-    Parameters
-    ----------
-    keys
-        Those of the mapping that hold positions.
-    of_columns
-        Names of the columns, if they are a table.
+    `keys`: those of the mapping that hold positions. `of_columns`: names of the columns, if they are a table.
     """
     stated = [unit for key in keys for unit in _stated_units(arrays, key, of_columns, options)]
     if len({unit.value for unit in stated}) > 1 and options.positions_unit is None:

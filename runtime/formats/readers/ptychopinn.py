@@ -227,9 +227,7 @@ def _object_behind_probe(scan: Scan) -> NDArray[np.complex64] | None:
 
     With several modes of the probe |P| is ambiguous, and the labels stay as they are.
 
-    Returns
-    -------
-    complex64 [n, N, N]; 0 where the probe is dark, if the probe had to be divided out.
+    Returns complex64 [n, N, N]; 0 where the probe is dark, if the probe had to be divided out.
     """
     labels, probe = scan.labels, scan.probe
     if (

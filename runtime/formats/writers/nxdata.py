@@ -30,16 +30,10 @@ class ObjectPlots:
     ) -> None:
         """Create the groups, and the attributes `default` from the root down to the phase.
 
-        Parameters
-        ----------
-        entry
-            Group directly under the root.
-        shape, origin
-            Of the object; `origin` is the position (row, column) of its pixel [0, 0], in pixels.
-        pixel_size
-            In metres, or None.
-        title
-            Name of the scan.
+        * `entry`: group directly under the root.
+        * `shape`, `origin`: of the object; `origin` is the position (row, column) of its pixel [0, 0], in pixels.
+        * `pixel_size`: in metres, or None.
+        * `title`: name of the scan.
         """
         entry.parent.attrs["NX_class"] = "NXroot"
         entry.parent.attrs["default"] = entry.name.removeprefix("/")

@@ -67,30 +67,16 @@ _BYTES_PER_PIXEL = 12
 
 @dataclass(frozen=True)
 class Product:
-    """A reconstruction and its origin.
+    """A reconstruction and its origin."""
 
-    Attributes
-    ----------
-    stitched
-        The object, its weight and its place on the canvas.
-    scan
-        Source of positions, probe, pixel size and wavelength.
-    weighting, contract
-        Stitching weights, and the contract of the artifact as JSON; empty without a network.
-    refinement
-        Description of the iterations; empty if there were none.
-    misfit
-        How well the object explains the patterns, if that is known.
-    uncertainty
-        How far the object may be from the true one, if that was asked for.
-    """
-
-    stitched: Stitched | StitchedTiles
-    scan: Scan
+    stitched: Stitched | StitchedTiles  # the object, its weight and its place on the canvas
+    scan: Scan  # source of positions, probe, pixel size and wavelength
+    # Stitching weights, and the contract of the artifact as JSON; empty without a network.
     weighting: str
     contract: str
-    refinement: str = ""
-    misfit: Misfit | None = None
+    refinement: str = ""  # description of the iterations; empty if there were none
+    misfit: Misfit | None = None  # how well the object explains the patterns, if that is known
+    # How far the object may be from the true one, if that was asked for.
     uncertainty: Uncertainty | None = None
 
     def metres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -128,9 +114,7 @@ def write_product(path: StrPath, product: Product) -> list[Path]:
     Raises InputError if the ending is unknown, the file cannot be written, or the format needs the whole object and it
     is kept in tiles.
 
-    Returns
-    -------
-    The files that were written.
+    Returns the files that were written.
     """
     path = Path(path)
     check_ending(path)

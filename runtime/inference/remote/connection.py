@@ -83,18 +83,10 @@ class ModelMetadata:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The part of Triton's model configuration that is used.
+    """The part of Triton's model configuration that is used."""
 
-    Attributes
-    ----------
-    contract : str or None
-        Published contract as JSON.
-    max_batch : int or None
-        Largest batch of a request; None if it is not limited.
-    """
-
-    contract: str | None = None
-    max_batch: int | None = None
+    contract: str | None = None  # published contract as JSON
+    max_batch: int | None = None  # largest batch of a request; None if it is not limited
 
 
 class Connection(Protocol):
@@ -114,16 +106,11 @@ class Connection(Protocol):
     ) -> tuple[NDArray[np.float32], str]:
         """Run one batch; may be called from any thread.
 
-        Parameters
-        ----------
-        output
-            Name of the output.
-        output_bytes
-            Size of the output; an answer that is longer, with its description, is refused before it is read.
+        * `output`: name of the output.
+        * `output_bytes`: size of the output; an answer that is longer, with its description, is refused before it is
+          read.
 
-        Returns
-        -------
-        Values of the output, and the version of the model that answered.
+        Returns values of the output, and the version of the model that answered.
         """
 
     def close(self) -> None:

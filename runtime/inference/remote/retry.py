@@ -31,14 +31,9 @@ def retry(
 
     Raises the RequestFailure of the last attempt.
 
-    Parameters
-    ----------
-    patience
-        Seconds after the first failure during which attempts are made, the last at their end; 0: one attempt.
-    stopped
-        Ends the pauses when it is set.
-    on_retry
-        Called before each new attempt.
+    * `patience`: seconds after the first failure during which attempts are made, the last at their end; 0: one attempt.
+    * `stopped`: ends the pauses when it is set.
+    * `on_retry`: called before each new attempt.
     """
     pause = _FIRST_PAUSE
     deadline = None

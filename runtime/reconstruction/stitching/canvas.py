@@ -45,23 +45,13 @@ def canvas_memory() -> int:
 
 @dataclass(frozen=True)
 class PlacedPatches:
-    """Patches with their places on a canvas.
+    """Patches with their places on a canvas."""
 
-    Attributes
-    ----------
-    patches : complex64 [m, h, w]
-        Contiguous.
-    corners : int [m, 2]
-        (row, column) of the canvas pixel under the first pixel of each patch.
-    fractions : float64 [m, 2]
-        Additional shift down and to the right, in [0, 1) pixels.
-    interpolate : bool
-        Whether patches are shifted by the fractions when they are added; otherwise they have been shifted before.
-    """
-
-    patches: NDArray[np.complex64]
+    patches: NDArray[np.complex64]  # complex64 [m, h, w], contiguous
+    # int [m, 2], (row, column) of the canvas pixel under the first pixel of each patch.
     corners: NDArray[np.intp]
-    fractions: NDArray[np.float64]
+    fractions: NDArray[np.float64]  # float64 [m, 2], additional shift down and to the right, in [0, 1) pixels
+    # Whether patches are shifted by the fractions when they are added; otherwise they have been shifted before.
     interpolate: bool
 
     def relative_to(self, origin: NDArray[np.intp], index: NDArray[np.intp]) -> PlacedPatches:
@@ -134,16 +124,10 @@ class TiledCanvas:
     ) -> None:
         """Create an empty canvas.
 
-        Parameters
-        ----------
-        memory
-            Limit for the mapped tiles in memory, in bytes; at least one tile is kept.
-        corners
-            int [n, 2] (row, column), first pixels of all patches to be added.
-        shape
-            (h, w) of a patch.
-        side
-            Side of a tile in pixels.
+        * `memory`: limit for the mapped tiles in memory, in bytes; at least one tile is kept.
+        * `corners`: int [n, 2] (row, column), first pixels of all patches to be added.
+        * `shape`: (h, w) of a patch.
+        * `side`: side of a tile in pixels.
         """
         self._shape = rows, columns
         self._side = side

@@ -23,12 +23,8 @@ __all__ = ["fourier_matrix", "shift"]
 def shift(patches: NDArray[np.float32], fractions: NDArray[np.float64], moved: NDArray[np.float32]) -> None:
     """Shift patches into `moved`, whose pixel i is the value at i - fraction, so that the last one leaves the patch.
 
-    Parameters
-    ----------
-    patches, moved
-        [m, N, 2 * N], real and imaginary parts side by side.
-    fractions
-        [m, 2] (row, column) in [0, 1). A fraction of 0 leaves that axis unchanged, bit for bit.
+    * `patches`, `moved`: [m, N, 2 * N], real and imaginary parts side by side.
+    * `fractions`: [m, 2] (row, column) in [0, 1). A fraction of 0 leaves that axis unchanged, bit for bit.
     """
     size = patches.shape[1]
     kernel = np.empty(3 * size - 1, np.float32)

@@ -42,21 +42,13 @@ def add_patches(
     Patches are interpolated in single precision, multiplied and added in double. A fraction of 0 leaves a patch
     unchanged, bit for bit.
 
-    Parameters
-    ----------
-    values, weights
-        [rows, 2 * columns] and [rows, columns], the sums; real and imaginary parts alternate.
-    patches
-        [m, h, 2 * w]; real and imaginary parts alternate.
-    weight
-        [h, w], the same for each patch.
-    corners
-        [m, 2] (row, column), pixel of the sums under the first pixel of each patch.
-    fractions
-        [m, 2] in [0, 1), additional shift down and to the right. Weights are shifted bilinearly. The first row or
-        column, which lacks a neighbour, is left out.
-    interpolate
-        Whether to shift the patches too; otherwise they have been shifted before.
+    * `values`, `weights`: [rows, 2 * columns] and [rows, columns], the sums; real and imaginary parts alternate.
+    * `patches`: [m, h, 2 * w]; real and imaginary parts alternate.
+    * `weight`: [h, w], the same for each patch.
+    * `corners`: [m, 2] (row, column), pixel of the sums under the first pixel of each patch.
+    * `fractions`: [m, 2] in [0, 1), additional shift down and to the right. Weights are shifted bilinearly. The first
+      row or column, which lacks a neighbour, is left out.
+    * `interpolate`: whether to shift the patches too; otherwise they have been shifted before.
     """
     rows, columns = weights.shape
     height, width = weight.shape

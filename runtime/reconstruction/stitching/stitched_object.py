@@ -20,18 +20,12 @@ _CHUNK_PIXELS = 2**20
 
 @dataclass(frozen=True)
 class Block:
-    """A rectangular part of an object.
+    """A rectangular part of an object."""
 
-    Attributes
-    ----------
-    rows, columns : slice
-        Pixels of the object that it covers.
-    object, weight : complex64 and float64 [h, w]
-        As in `Stitched`.
-    """
-
+    # Pixels of the object that it covers.
     rows: slice
     columns: slice
+    # complex64 and float64 [h, w], as in `Stitched`.
     object: NDArray[np.complex64]
     weight: NDArray[np.float64]
 

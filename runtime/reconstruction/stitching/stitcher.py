@@ -36,17 +36,10 @@ __all__ = ["Stitcher", "Sums", "canvas_layout", "check_whole", "whole_shape"]
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over patches in a rectangle of the object.
+    """Sums over patches in a rectangle of the object."""
 
-    Attributes
-    ----------
-    corner : (int, int)
-        (row, column) of pixel [0, 0] in the coordinates of the scan.
-    values, weights : complex128 and float64 [h, w]
-        Sums of weighted values and of weights.
-    """
-
-    corner: tuple[int, int]
+    corner: tuple[int, int]  # (row, column) of pixel [0, 0] in the coordinates of the scan
+    # complex128 and float64 [h, w], sums of weighted values and of weights.
     values: NDArray[np.complex128]
     weights: NDArray[np.float64]
 
@@ -93,22 +86,14 @@ class Stitcher:
         Raises InputError if the placement is unknown, or the canvas exceeds `MAX_CANVAS_PIXELS`. Raises
         EnvironmentFailure if tiles and stored patches do not fit on the disk.
 
-        Parameters
-        ----------
-        positions
-            float64 [n, 2] (row, column), centres of all windows to be added, in pixels.
-        weight
-            float64 [N, N] from `patch_weight`.
-        placement
-            Method of sub-pixel shifts.
-        synchronise
-            Rotate patches to a common global phase.
-        memory
-            Limit for the sums in memory, in bytes; a larger canvas is kept in tiles. None: `canvas_memory()`.
-        tile
-            Side of a tile in pixels.
-        sparse
-            Keep a large canvas in tiles, also if it fits in memory, where the patches reach less than half of them.
+        * `positions`: float64 [n, 2] (row, column), centres of all windows to be added, in pixels.
+        * `weight`: float64 [N, N] from `patch_weight`.
+        * `placement`: method of sub-pixel shifts.
+        * `synchronise`: rotate patches to a common global phase.
+        * `memory`: limit for the sums in memory, in bytes; a larger canvas is kept in tiles. None: `canvas_memory()`.
+        * `tile`: side of a tile in pixels.
+        * `sparse`: keep a large canvas in tiles, also if it fits in memory, where the patches reach less than half of
+          them.
         """
         if placement not in get_args(Placement):
             known = ", ".join(get_args(Placement))
@@ -141,12 +126,7 @@ class Stitcher:
 
         Raises InputError if a patch lies outside the canvas. Raises EnvironmentFailure if the disk is full.
 
-        Parameters
-        ----------
-        patches
-            complex [m, N, N].
-        positions
-            float64 [m, 2] (row, column), centres of the patches in pixels.
+        `patches`: complex [m, N, N]. `positions`: float64 [m, 2] (row, column), centres of the patches in pixels.
         """
         corners, fractions = self._place(positions)
         if len(corners) and (corners.min() < 0 or (corners + self._weight.shape > self._shape).any()):
@@ -252,16 +232,10 @@ def check_whole(positions: NDArray[np.float64], size: int, memory: int | None, c
 
     Raises InputError if the sums exceed the memory limit, or the canvas exceeds `MAX_CANVAS_PIXELS`.
 
-    Parameters
-    ----------
-    positions
-        float64 [n, 2], centres of all windows in pixels.
-    size
-        Side N of a window in pixels.
-    memory
-        As for `Stitcher`.
-    consumer
-        Beginning of the error message: which output takes only whole objects.
+    * `positions`: float64 [n, 2], centres of all windows in pixels.
+    * `size`: side N of a window in pixels.
+    * `memory`: as for `Stitcher`.
+    * `consumer`: beginning of the error message: which output takes only whole objects.
     """
     _, shape = canvas_layout(positions, size)
     if shape[0] * shape[1] * BYTES_PER_PIXEL > (canvas_memory() if memory is None else memory):
@@ -285,12 +259,7 @@ def canvas_layout(positions: NDArray[np.float64], size: int) -> tuple[tuple[floa
 
     Raises InputError if the canvas exceeds `MAX_CANVAS_PIXELS`.
 
-    Parameters
-    ----------
-    positions
-        float64 [n, 2], centres of the windows.
-    size
-        N, side of a window.
+    `positions`: float64 [n, 2], centres of the windows. `size`: N, side of a window.
     """
     corners = window_corners(positions, size)
     low = np.floor(corners.min(axis=0))

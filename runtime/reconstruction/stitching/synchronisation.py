@@ -53,16 +53,11 @@ def phase_factors(
     Within each connected component, patches are rotated to a common global phase. Their mean rotation, weighted with
     their energies, is zero, so that the component keeps its mean phase. An isolated patch keeps its own phase.
 
-    Parameters
-    ----------
-    corners, fractions
-        int and float64 [n, 2] (row, column), place of each patch on the canvas, see `canvas.PlacedPatches`.
-    order
-        Indices [n] of the patches in an order that does not depend on their order of arrival.
-    shape
-        (h, w) of a patch.
-    weighted
-        Function that returns weighted patches complex128 [m, h, w] for indices [m].
+    * `corners`, `fractions`: int and float64 [n, 2] (row, column), place of each patch on the canvas, see
+      `canvas.PlacedPatches`.
+    * `order`: indices [n] of the patches in an order that does not depend on their order of arrival.
+    * `shape`: (h, w) of a patch.
+    * `weighted`: function that returns weighted patches complex128 [m, h, w] for indices [m].
     """
     corners = corners[order]
     pairs = overlapping_pairs(corners + fractions[order], shape)
