@@ -46,17 +46,6 @@ class ProgressUpdate:
     unit: str
 
 
-class _Silent:
-    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:
-        pass
-
-    def update(self, done: int, total: int | None = None) -> None:
-        pass
-
-
-SILENT: Progress = _Silent()
-
-
 class Callback:
     """Progress for programs: every report is passed to `function` as a `ProgressUpdate`.
 
@@ -85,3 +74,6 @@ class Callback:
     def _report(self, update: ProgressUpdate) -> None:
         self._now = update
         self._function(update)
+
+
+SILENT: Progress = Callback(lambda update: None)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychonnx.runtime.formats.conversion.scaling import sample_of
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import repeated_patterns
+from ptychonnx.runtime.scan.amplitudes import repeated_patterns, sample_of
 
 __all__ = ["PatternStatistics", "pattern_statistics"]
 

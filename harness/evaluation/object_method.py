@@ -18,7 +18,6 @@ from ptychonnx.harness.metrics.reference_placement import reference_on_canvas
 from ptychonnx.harness.metrics.region import declare_region, largest_rectangle
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_reference
-from ptychonnx.runtime.formats.conversion.scaling import sample_of
 from ptychonnx.runtime.formats.readers.objects import read_object
 from ptychonnx.runtime.formats.readers.probe import read_probe
 from ptychonnx.runtime.formats.readers.reference import OtherPixels, UnplacedObject
@@ -28,7 +27,7 @@ from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit, object_windows
 from ptychonnx.runtime.reconstruction.stitching import Stitched, canvas_layout
 from ptychonnx.runtime.scan import Reference, Scan
-from ptychonnx.runtime.scan.amplitudes import photons
+from ptychonnx.runtime.scan.amplitudes import photons, sample_of
 from ptychonnx.runtime.scan.forward_model import illumination
 
 __all__ = ["ObjectMethod", "open_object"]

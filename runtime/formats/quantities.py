@@ -74,16 +74,10 @@ def positive_number(value: object, where: str, expected: str) -> float:
     Raises InputError if `value` is anything else; `where` (file and key) begins the message.
     """
     array = np.asarray(value)
-    if array.size > 1 and array.dtype.kind in "fiu" and np.isfinite(array).all() and (array > 0).all():
-        lowest, highest = float(array.min()), float(array.max())
-        if highest - lowest > _SAME * lowest:
-            raise InputError(f"{where} varies from {lowest:g} to {highest:g}, expected {expected}")
-        array = np.asarray(np.mean(array, dtype=np.float64))
-    if (
-        array.size != 1
-        or array.dtype.kind not in "fiu"
-        or not (np.isfinite(array).all() and array.item() > 0)
-    ):
+    if not array.size or array.dtype.kind not in "fiu" or not ((array > 0) & np.isfinite(array)).all():
         shown = array.tolist() if array.size <= 4 else f"an array of shape {array.shape}"
         raise InputError(f"{where} is {shown}, expected {expected}")
-    return float(array.item())
+    lowest, highest = float(array.min()), float(array.max())
+    if highest - lowest > _SAME * lowest:
+        raise InputError(f"{where} varies from {lowest:g} to {highest:g}, expected {expected}")
+    return float(np.mean(array, dtype=np.float64))

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.formats.conversion.assembly import positions_in_pixels, scan_of_frames
 from ptychonnx.runtime.formats.conversion.frames import Frames
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.conversion.scaling import estimated_flux, probe_with_power, sample_of
+from ptychonnx.runtime.formats.conversion.scaling import estimated_flux, probe_with_power
 from ptychonnx.runtime.formats.read_options import Conventions, ReadOptions
 from ptychonnx.runtime.live.frame_conversion import FrameConversion
 from ptychonnx.runtime.live.record_file import RecordFile
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, sample_of
 
 __all__ = ["GrowingScan"]
 

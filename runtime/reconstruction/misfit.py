@@ -39,6 +39,7 @@ from ptychonnx.runtime.reconstruction.counting_noise import CountingNoise, count
 from ptychonnx.runtime.reconstruction.neighbour_agreement import NeighbourAgreement
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.amplitudes import sample_of
 from ptychonnx.runtime.scan.forward_model import forward, window_corners
 
 __all__ = [
@@ -240,8 +241,8 @@ def forward_misfit(
     scan = scan.settled()
     assert scan.probe is not None
     probe = scan.probe.astype(np.complex64)
-    count = min(len(scan), _MOST_PATTERNS)
-    index = np.linspace(0, len(scan) - 1, count).astype(np.intp)
+    index = sample_of(len(scan), _MOST_PATTERNS)
+    count = len(index)
     valid = scan.valid_pixels
     empty = forward(np.ones((1, scan.size, scan.size), dtype=np.complex64), probe)[:, valid]
     excess, without, total = np.empty(count), np.empty(count), np.empty(count)

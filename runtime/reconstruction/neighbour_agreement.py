@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.forward_model import illumination
+from ptychonnx.runtime.scan.amplitudes import sample_of
+from ptychonnx.runtime.scan.forward_model import illumination, overlapping_parts
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
 __all__ = ["NeighbourAgreement", "NeighbourPatches", "neighbour_agreement", "neighbour_pairs"]
@@ -96,7 +97,7 @@ def neighbour_pairs(scan: Scan) -> NDArray[np.intp]:
     distance = max(_DISTANCE * probe_diameter(_beam(scan)), step)
     count = min(len(scan), _MOST, max(_LEAST, _PIXELS // scan.size**2))
     pairs = []
-    for first in np.unique(np.linspace(0, len(scan) - 1, count).astype(np.intp)):
+    for first in sample_of(len(scan), count):
         others = np.array(tree.query_ball_point(scan.positions[first], 1.3 * distance), dtype=np.intp)
         offsets = np.abs(scan.positions[others] - scan.positions[first])
         lengths = np.hypot(*offsets.T)
@@ -178,8 +179,7 @@ def _correlation(
     ):
         if max(abs(row), abs(column)) >= size:
             continue
-        here = slice(max(row, 0), size + min(row, 0)), slice(max(column, 0), size + min(column, 0))
-        there = slice(max(-row, 0), size + min(-row, 0)), slice(max(-column, 0), size + min(-column, 0))
+        here, there = overlapping_parts((row, column), light.shape)
         weight = np.minimum(light[here], light[there])
         lit = float(weight.sum())
         share += lit / total

@@ -18,6 +18,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.reconstruction.reconstruct_options import PositionModel
 from ptychonnx.runtime.reconstruction.stitching import patch_weight
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import overlapping_parts
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
 __all__ = ["Shifts", "position_shifts"]
@@ -105,7 +106,6 @@ def _registered(
     from scipy.ndimage import fourier_shift
     from skimage.registration import phase_cross_correlation
 
-    size = patches.shape[-1]
     corners = np.rint(positions).astype(int)
     # On whole pixels, so that only the errors are left between two patches.
     whole = np.empty_like(patches)
@@ -113,10 +113,7 @@ def _registered(
         whole[index] = np.fft.ifft2(fourier_shift(np.fft.fft2(patch), fraction))
     shifts, structure = np.zeros((len(pairs), 2)), np.zeros((len(pairs), 2, 2))
     for index, (first, second) in enumerate(pairs):
-        step = corners[second] - corners[first]
-        ours, theirs = (
-            tuple(slice(max(0, s * way), size + min(0, s * way)) for s in step) for way in (1, -1)
-        )
+        ours, theirs = overlapping_parts(corners[second] - corners[first], patches.shape[1:])
         window = np.sqrt(light[ours] * light[theirs])
         lit = _lit(window)
         window = window[lit]

@@ -19,6 +19,7 @@ __all__ = [
     "check_amplitudes",
     "photons",
     "repeated_patterns",
+    "sample_of",
 ]
 
 # In a pattern: NumPy draws no Poisson numbers above 2**63, and none is that bright.
@@ -177,6 +178,11 @@ def photons(amplitudes: Amplitudes) -> NDArray[np.float64]:
     step = max(1, _BLOCK_BYTES // (8 * amplitudes.shape[1] * amplitudes.shape[2]))
     blocks = (amplitudes[start : start + step] for start in range(0, len(amplitudes), step))
     return np.concatenate([np.sum(np.square(block, dtype=np.float64), axis=(1, 2)) for block in blocks])
+
+
+def sample_of(n: int, most: int = 32) -> NDArray[np.intp]:
+    """Indices of at most so many of n patterns, evenly spaced; 32 are enough to decide on a scale or a convention."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.intp))
 
 
 def repeated_patterns(patterns: NDArray[np.float32], seen: set[bytes]) -> NDArray[np.bool_]:

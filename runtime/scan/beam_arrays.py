@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.scan.amplitudes import photons
+from ptychonnx.runtime.scan.amplitudes import photons, sample_of
 from ptychonnx.runtime.scan.scan import Scan
 
 __all__ = ["beam_arrays", "check_probe_known", "probe_arrays", "sampled_flux", "strongest_modes"]
@@ -57,8 +57,7 @@ def sampled_flux(scan: Scan) -> float:
     """Mean photons in a pattern; of patterns that are still in their file, those of a sample, evenly spread."""
     if isinstance(scan.diffraction, np.ndarray) or len(scan) <= _SAMPLE:
         return scan.flux
-    index = np.linspace(0, len(scan) - 1, _SAMPLE).astype(np.intp)
-    return float(np.mean(photons(np.asarray(scan.diffraction[index]))))
+    return float(np.mean(photons(np.asarray(scan.diffraction[sample_of(len(scan), _SAMPLE)]))))
 
 
 def probe_arrays(

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["cut_windows", "forward", "illumination", "window_corners"]
+__all__ = [
+    "cut_windows",
+    "forward",
+    "illumination",
+    "middle_to_centre",
+    "overlapping_parts",
+    "window_corners",
+]
 
 
 def forward(patches: NDArray[np.complexfloating], probe: NDArray[np.complexfloating]) -> NDArray[np.floating]:
@@ -41,6 +50,22 @@ def illumination(probe: NDArray[np.complexfloating]) -> NDArray[np.float64]:
 def window_corners(positions: ArrayLike, size: int) -> NDArray[np.float64]:
     """Top-left corner (row, column) of each window, float64 [n, 2], from the centres of the windows."""
     return np.asarray(positions, dtype=np.float64) - size // 2
+
+
+def middle_to_centre(size: int) -> float:
+    """From the geometric middle (N - 1) / 2 of a window of N = `size` pixels to its centre N // 2."""
+    return 0.5 if size % 2 == 0 else 0.0
+
+
+def overlapping_parts(
+    offset: Sequence[int], shape: tuple[int, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of a window that another one at an offset (row, column) overlaps, and of the other one."""
+    here, there = (
+        tuple(slice(max(0, way * d), n + min(0, way * d)) for d, n in zip(offset, shape, strict=True))
+        for way in (1, -1)
+    )
+    return here, there
 
 
 def cut_windows(

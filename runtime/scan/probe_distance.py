@@ -46,9 +46,8 @@ def _largest_correlation(a: NDArray[np.complex128], b: NDArray[np.complex128]) -
     """Largest cross-correlation over all shifts by a quarter of a pixel."""
     side = len(a)
     spectrum = np.fft.fftshift(np.fft.fft2(a) * np.fft.fft2(b).conj())
-    padded = np.zeros((_FINER * side, _FINER * side), dtype=np.complex128)
     start = (_FINER * side) // 2 - side // 2
-    padded[start : start + side, start : start + side] = spectrum
+    padded = np.pad(spectrum, (start, (_FINER - 1) * side - start))
     return _FINER**2 * float(np.abs(np.fft.ifft2(np.fft.ifftshift(padded))).max())
 
 

@@ -51,14 +51,10 @@ def unwritten_patterns(stack: Stack) -> NDArray[np.bool_]:
         return np.concatenate([unwritten_patterns(part) for part in stack.parts])
     if isinstance(stack, SelectedStack):
         return unwritten_patterns(stack.stack)[stack.rows]
-    if isinstance(stack, RasterStack):
-        raster = stack.raster
-        return (
-            unwritten(raster, 2).ravel()
-            if isinstance(raster, h5py.Dataset)
-            else np.zeros(stack.shape[0], bool)
-        )
-    return unwritten(stack, 1) if isinstance(stack, h5py.Dataset) else np.zeros(stack.shape[0], bool)
+    stored, leading = (stack.raster, 2) if isinstance(stack, RasterStack) else (stack, 1)
+    if isinstance(stored, h5py.Dataset):
+        return unwritten(stored, leading).ravel()
+    return np.zeros(stack.shape[0], bool)
 
 
 class ConcatenatedStack:

@@ -33,6 +33,7 @@ from ptychonnx.runtime.formats.conversion.scaling import scaled_probe
 from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan.forward_model import middle_to_centre
 
 __all__ = ["assemble", "positions_in_pixels", "scan_of_frames"]
 
@@ -287,5 +288,5 @@ def positions_in_pixels(
 
 def _offset(place: str, size: int) -> float:
     if place == "middle":
-        return 0.5 if size % 2 == 0 else 0.0
+        return middle_to_centre(size)
     return float(size // 2) if place == "corner" else 0.0

@@ -56,20 +56,15 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
 
 def _doubts(stored: StoredFrames, log: Callable[[str], None]) -> None:
     """Say so if patterns look like counts or saturated, or the direct beam is elsewhere than in the centre."""
-    if note := mask_note(stored.mask):
-        log(note)
-    if note := counts_note(stored.stack[0]):
-        log(note)
+    notes = [mask_note(stored.mask), counts_note(stored.stack[0])]
     beam = estimate_direct_beam(stored)
     size = stored.stack.shape[-1]
     centre = size // 2
     off = max(abs(place - centre) for place in beam.pixel)
     if beam.place == "corner" or (beam.place == "centre" and off > _OFF_CENTRE * size):
         remedy = "--dc corner" if beam.place == "corner" else "--crop with --crop-centre"
-        log(f"direct beam: taken at {[centre, centre]}, but {beam.reason}: is it {remedy}?")
-    if note := saturation_note(stored):
-        log(note)
-    for note in frame_doubts(stored, beam.nearest):
+        notes.append(f"direct beam: taken at {[centre, centre]}, but {beam.reason}: is it {remedy}?")
+    for note in filter(None, [*notes, saturation_note(stored), *frame_doubts(stored, beam.nearest)]):
         log(note)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from ptychonnx.runtime.formats.conversion.scaling import sample_of, valid_values
+from ptychonnx.runtime.formats.conversion.scaling import valid_values
 from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
+from ptychonnx.runtime.scan.amplitudes import sample_of
 
 __all__ = ["DirectBeamEstimate", "estimate_direct_beam", "without_stuck_pixels"]
 

@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.formats.conversion.frames import FramePlan, lazy_frames
 from ptychonnx.runtime.formats.conversion.probe_window import fitted_probe, resampled_probe, share_in_middle
-from ptychonnx.runtime.formats.conversion.scaling import sample_of
 from ptychonnx.runtime.formats.conversion.stored_frames import StoredFrames
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.scan import Scan
-from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, photons
+from ptychonnx.runtime.scan.amplitudes import LazyAmplitudes, photons, sample_of
 
 __all__ = ["with_pattern_size"]
 

@@ -7,14 +7,13 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan import Reference, Scan
-from ptychonnx.runtime.scan.amplitudes import photons
+from ptychonnx.runtime.scan.amplitudes import photons, sample_of
 from ptychonnx.runtime.scan.forward_model import cut_windows, illumination
 
 __all__ = [
     "estimated_flux",
     "probe_with_power",
     "root_of_counts",
-    "sample_of",
     "scaled_probe",
     "valid_values",
 ]
@@ -107,8 +106,3 @@ def scaled_probe(
 def estimated_flux(scan: Scan) -> float:
     """Mean number of photons in a sample of the patterns."""
     return float(np.mean(photons(scan.diffraction[sample_of(len(scan))])))
-
-
-def sample_of(n: int, most: int = 32) -> NDArray[np.intp]:
-    """Indices of at most so many of n patterns, evenly spaced; 32 are enough to decide on a scale or a convention."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.intp))

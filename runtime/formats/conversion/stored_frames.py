@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.stacks import Stack
-from ptychonnx.runtime.formats.conversion.scaling import sample_of, valid_values
-from ptychonnx.runtime.scan.amplitudes import Amplitudes
+from ptychonnx.runtime.formats.conversion.scaling import valid_values
+from ptychonnx.runtime.scan.amplitudes import Amplitudes, sample_of
 
 __all__ = ["StoredFrames"]
 

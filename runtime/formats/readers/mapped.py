@@ -51,15 +51,13 @@ __all__ = ["KEYS", "read"]
 
 KEYS = ("patterns", "positions", "x", "y", "probe", "mask", "bad", "pixel_size", "wavelength")
 _INITIALS = ("xy", "xr", "cy", "cr")
-# Names of two columns, the horizontal one first.
-_HORIZONTAL_FIRST = tuple(
+# Names of the columns of a table: row, column, number of the frame, and the two axes of a stage.
+_ROW, _COLUMN, _FRAME, _HORIZONTAL, _VERTICAL = (
     re.compile(rf"(?:^|[\W_])(?:{names})(?:$|[\W_\d])", re.IGNORECASE)
-    for names in ("h|hor|horiz|horizontal|fast", "v|ver|vert|vertical|slow")
-)
-# Names of the columns of a table: row, column, and number of the frame.
-_COLUMNS = tuple(
-    re.compile(rf"(?:^|[\W_])(?:{names})(?:$|[\W_\d])", re.IGNORECASE)
-    for names in ("y|rows?", "x|col(?:umn)?s?", "frames?|index|patterns?|triggers?|points?")
+    for names in (
+        *("y|rows?", "x|col(?:umn)?s?", "frames?|index|patterns?|triggers?|points?"),
+        *("h|hor|horiz|horizontal|fast", "v|ver|vert|vertical|slow"),
+    )
 )
 
 
@@ -161,14 +159,9 @@ def _positions(
 
 
 def _named_x_y(first: str, second: str) -> bool:
-    row, column, _ = _COLUMNS
     alike = "x" in first.lower() and first.lower().replace("x", "y") == second.lower()
-    horizontal, vertical = _HORIZONTAL_FIRST
-    return (
-        alike
-        or bool(column.search(first) and row.search(second))
-        or bool(horizontal.search(first) and vertical.search(second))
-    )
+    pairs = ((_COLUMN, _ROW), (_HORIZONTAL, _VERTICAL))
+    return alike or any(one.search(first) and other.search(second) for one, other in pairs)
 
 
 def _named_columns(
@@ -180,8 +173,9 @@ def _named_columns(
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Row and column of a table with more columns, and their names; a column of frames states the order."""
     where = arrays.where("positions")
-    matching = [[index for index, name in enumerate(names) if kind.search(name)] for kind in _COLUMNS]
-    rows, columns, frames = matching
+    rows, columns, frames = (
+        [index for index, name in enumerate(names) if kind.search(name)] for kind in (_ROW, _COLUMN, _FRAME)
+    )
     if len(rows) != 1 or len(columns) != 1 or len(frames) > 1:
         raise InputError(f"{where} has the columns {', '.join(names)}, expected one named x and one named y")
     chosen = sorted([*rows, *columns])

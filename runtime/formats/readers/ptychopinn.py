@@ -43,12 +43,12 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.npz import Archive, complex_array, real_array
 from ptychonnx.runtime.formats.containers.single_precision import of_polar
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
-from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, sample_of, scaled_probe, valid_values
+from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, scaled_probe, valid_values
 from ptychonnx.runtime.formats.read_options import Conventions
 from ptychonnx.runtime.formats.readers.probe import archive_probe
 from ptychonnx.runtime.scan import Reference, Scan
-from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes
-from ptychonnx.runtime.scan.forward_model import forward
+from ptychonnx.runtime.scan.amplitudes import Amplitudes, LazyAmplitudes, sample_of
+from ptychonnx.runtime.scan.forward_model import forward, middle_to_centre
 
 __all__ = ["conventions", "matches", "read"]
 
@@ -89,7 +89,7 @@ def read(archive: Archive) -> Scan | RawScan:
     positions = coordinates.reshape(-1, 2)
     if grid:
         size = diffraction.shape[-1]
-        positions = _side_by_side(positions + (0.5 if size % 2 == 0 else 0.0), size, str(archive.path))
+        positions = _side_by_side(positions + middle_to_centre(size), size, str(archive.path))
     scan = Scan(
         diffraction,
         positions,

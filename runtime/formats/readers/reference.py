@@ -51,7 +51,7 @@ from ptychonnx.runtime.formats.readers.objects import SAME_PIXELS, archive_pixel
 from ptychonnx.runtime.formats.readers.ptychodus import placed_object
 from ptychonnx.runtime.paths import StrPath, check_file
 from ptychonnx.runtime.scan import Reference, Scan
-from ptychonnx.runtime.scan.forward_model import window_corners
+from ptychonnx.runtime.scan.forward_model import middle_to_centre, window_corners
 
 __all__ = ["OtherPixels", "UnplacedObject", "read_reference"]
 
@@ -138,7 +138,7 @@ def _from_ptychodus(file: HDF5File, scan: Scan) -> Reference:
     middles = np.stack([y, x], axis=1) / pixel_size
     origin = np.array(corner) / pixel_size
     if len(middles) == len(scan):
-        origin = origin + _shift(file.path, scan.positions - _middle(scan) - middles, scan)
+        origin = origin + _shift(file.path, scan.positions - middle_to_centre(scan.size) - middles, scan)
     return _placed(file.path, whole, origin, scan)
 
 
@@ -224,11 +224,6 @@ def _shift(path: Path, shifts: NDArray[np.float64], scan: Scan) -> NDArray[np.fl
             f"shift, expected at most {_TOLERANCE_PX:g}: is it the same scan?"
         )
     return shift
-
-
-def _middle(scan: Scan) -> float:
-    """From the geometric middle of a window to our centre, in pixels."""
-    return 0.5 if scan.size % 2 == 0 else 0.0
 
 
 def _check_pixel_size(path: Path, pixel_size: float | None, scan: Scan) -> None:

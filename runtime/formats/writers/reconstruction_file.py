@@ -47,6 +47,7 @@ from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
 from ptychonnx.runtime.reconstruction.stitching.canvas import TILE
 from ptychonnx.runtime.reconstruction.uncertainty import Uncertainty
 from ptychonnx.runtime.scan import Scan
+from ptychonnx.runtime.scan.forward_model import middle_to_centre
 
 __all__ = [
     "ENDINGS",
@@ -84,9 +85,8 @@ class Product:
         pixel = self.scan.pixel_size
         if pixel is None:
             return None
-        middle_of_window = 0.5 if self.scan.size % 2 == 0 else 0.0
         middle_of_object = np.array(self.stitched.origin) + (np.array(self.stitched.shape) - 1) / 2
-        return (self.scan.positions - middle_of_window) * pixel, middle_of_object * pixel
+        return (self.scan.positions - middle_to_centre(self.scan.size)) * pixel, middle_of_object * pixel
 
 
 def check_ending(path: StrPath) -> None:

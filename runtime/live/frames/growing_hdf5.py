@@ -69,7 +69,9 @@ class GrowingHDF5:
             self._dataset.refresh()
             available = self._dataset.shape[0]
             if self._index < available and self._is_written(self._index):
-                return self._frame(number)
+                image = self._dataset[self._index]
+                self._index += 1
+                return Frame(1, number, image)
             later = range(self._index, available)
             if self._is_idle() and (written := next(filter(self._is_written, later), None)) is not None:
                 # Frames before it were never written.
@@ -83,12 +85,6 @@ class GrowingHDF5:
             self.close()
             return None
         return self._end() if self._is_idle() else None
-
-    def _frame(self, number: int) -> Frame:
-        assert self._dataset is not None
-        image = self._dataset[self._index]
-        self._index += 1
-        return Frame(1, number, image)
 
     def _end(self) -> SeriesEnd:
         self._state = "ended"

@@ -20,6 +20,8 @@ from scipy.sparse.csgraph import connected_components, laplacian
 from scipy.sparse.linalg import splu
 from scipy.spatial import KDTree
 
+from ptychonnx.runtime.scan.forward_model import overlapping_parts
+
 __all__ = ["overlap_products", "overlapping_pairs", "phase_factors", "synchronised_phases"]
 
 # Neighbours that a patch is compared with: on a raster, the adjacent ones. Overlaps with others are smaller and agree
@@ -148,8 +150,7 @@ def overlap_products(
         for index, ((first, second), offset) in enumerate(
             zip(inverse.reshape(-1, 2).tolist(), offsets.tolist(), strict=True), start
         ):
-            here = tuple(slice(max(0, d), n + min(0, d)) for d, n in zip(offset, shape, strict=True))
-            there = tuple(slice(max(0, -d), n + min(0, -d)) for d, n in zip(offset, shape, strict=True))
+            here, there = overlapping_parts(offset, shape)
             products[index] = np.vdot(patches[second][there], patches[first][here])
     return products, energies
 
