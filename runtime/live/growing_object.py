@@ -130,12 +130,10 @@ class GrowingObject:
         shape = np.array(self._canvas.weights.shape)
         if shape.any() and (low >= self._low).all() and (high <= self._low + shape).all():
             return
-        margin = 0 * shape
         if shape.any():
-            margin = (_MARGIN * shape).astype(np.intp)
-            low, high = np.minimum(low, self._low), np.maximum(high, self._low + shape)
-        low = np.where(low < self._low, low - margin, low) if shape.any() else low
-        high = np.where(high > self._low + shape, high + margin, high) if shape.any() else high
+            margin, end = (_MARGIN * shape).astype(np.intp), self._low + shape
+            low = np.where(low < self._low, low - margin, self._low)
+            high = np.where(high > end, high + margin, end)
         rows, columns = (high - low).tolist()
         if rows * columns > _LARGEST_PREVIEW:
             raise InputError(

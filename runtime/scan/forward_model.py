@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,7 +58,7 @@ def middle_to_centre(size: int) -> float:
 
 
 def overlapping_parts(
-    offset: Sequence[int], shape: tuple[int, ...]
+    offset: Iterable[int], shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Slices of a window that another one at an offset (row, column) overlaps, and of the other one."""
     here, there = (

@@ -99,7 +99,7 @@ class Connection(Protocol):
         """Describe a version of the model; an empty version leaves the choice to the server."""
 
     def config(self) -> ModelConfig:
-        """Triton's configuration of the model; without content on other servers."""
+        """Triton's configuration of the model, which other servers do not have."""
 
     def infer(
         self, inputs: Mapping[str, NDArray], output: str, output_bytes: int

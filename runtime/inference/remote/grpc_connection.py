@@ -81,16 +81,11 @@ class GrpcConnection:
             )
 
     def config(self) -> ModelConfig:
-        try:
-            with _translated():
-                answer = self._client().get_model_config(
-                    self._address.model, self._address.version, as_json=True, **self._call()
-                )
-                return model_config(answer.get("config", {}))
-        except RequestFailure as failure:
-            if failure.kind in {"missing", "refused"}:
-                return ModelConfig()
-            raise
+        with _translated():
+            answer = self._client().get_model_config(
+                self._address.model, self._address.version, as_json=True, **self._call()
+            )
+            return model_config(answer.get("config", {}))
 
     def infer(
         self, inputs: Mapping[str, NDArray], output: str, output_bytes: int

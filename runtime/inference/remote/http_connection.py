@@ -84,13 +84,8 @@ class HttpConnection:
             return model_metadata(self._get_json(self._model + (f"/versions/{version}" if version else "")))
 
     def config(self) -> ModelConfig:
-        try:
-            with _understood():
-                return model_config(self._get_json(f"{self._path}/config"))
-        except RequestFailure as failure:
-            if failure.kind in {"missing", "refused"}:
-                return ModelConfig()
-            raise
+        with _understood():
+            return model_config(self._get_json(f"{self._path}/config"))
 
     def infer(
         self, inputs: Mapping[str, NDArray], output: str, output_bytes: int

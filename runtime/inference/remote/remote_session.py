@@ -210,7 +210,7 @@ def _describe(connection: Connection, address: Address) -> tuple[ModelMetadata, 
     """The server's description of the model, or a `ServerError` that says why there is none."""
     try:
         if connection.model_ready():
-            return connection.metadata(address.version), connection.config()
+            return connection.metadata(address.version), _config(connection)
     except RequestFailure as failure:
         raise _explained(failure, address) from failure
     try:
@@ -227,6 +227,16 @@ def _describe(connection: Connection, address: Address) -> tuple[ModelMetadata, 
             f"{', '.join(versions) or 'none'}"
         )
     raise ServerError(f"{address}: the model is not ready")
+
+
+def _config(connection: Connection) -> ModelConfig:
+    """Triton's configuration of the model; without content on other servers."""
+    try:
+        return connection.config()
+    except RequestFailure as failure:
+        if failure.kind in {"missing", "refused"}:
+            return ModelConfig()
+        raise
 
 
 def _explained(failure: RequestFailure, address: Address) -> ServerError:
