@@ -22,7 +22,7 @@ from ptychonnx.runtime.formats.containers.damage import HEADER_DAMAGE
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.machine import check_memory
 
-__all__ = ["Archive", "complex_array", "is_archive", "is_npy", "load_npy", "open_archive", "real_array"]
+__all__ = ["Archive", "is_archive", "is_npy", "load_npy", "open_archive"]
 
 _ZIP = b"PK\x03\x04"
 _BZIP2 = b"BZh"
@@ -93,8 +93,24 @@ class Archive:
 
         Raises InputError as for `array`, and if it holds no real numbers.
         """
-        mapped = self._mapped(key) if self._plain else None
-        return real_array(self, key, expected) if mapped is None else _real(self, key, mapped, expected)
+        return self.real(key, expected, self._mapped(key) if self._plain else None)
+
+    def real(self, key: str, expected: str, mapped: NDArray | None = None) -> NDArray:
+        """An array of real numbers or integers, loaded whole unless it is `mapped` to memory.
+
+        Raises InputError as for `array`, and if it holds complex numbers or no numbers.
+        """
+        array = self.array(key, expected) if mapped is None else mapped
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"{self.path}: {key!r} is {array.dtype}, expected {expected}")
+        return array
+
+    def complex(self, key: str, expected: str) -> NDArray[np.complex64]:
+        """An array of numbers, as complex64.
+
+        Raises InputError as for `array`, and if it holds no numbers.
+        """
+        return in_single_precision(self.array(key, expected), f"{self.path}: {key!r}", expected)
 
     def _mapped(self, key: str) -> np.memmap | None:
         """The member as a memory map; None if it is compressed or not a plain array."""
@@ -215,25 +231,3 @@ def _unpacked(path: Path, content: IO[bytes]) -> bytes:
     if not unpacker.eof:
         raise EOFError("the bzip2 stream ends too early")
     return b"".join(parts)
-
-
-def real_array(archive: Archive, key: str, expected: str) -> NDArray:
-    """An array of real numbers or integers.
-
-    Raises InputError also if it holds complex numbers or no numbers.
-    """
-    return _real(archive, key, archive.array(key, expected), expected)
-
-
-def _real(archive: Archive, key: str, array: NDArray, expected: str) -> NDArray:
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{archive.path}: {key!r} is {array.dtype}, expected {expected}")
-    return array
-
-
-def complex_array(archive: Archive, key: str, expected: str) -> NDArray[np.complex64]:
-    """An array of numbers, as complex64.
-
-    Raises InputError also if it holds no numbers.
-    """
-    return in_single_precision(archive.array(key, expected), f"{archive.path}: {key!r}", expected)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.atomic import atomic_path
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.npz import Archive, complex_array, real_array
+from ptychonnx.runtime.formats.containers.npz import Archive
 from ptychonnx.runtime.formats.quantities import positive_number
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.scan import Reference, Scan
@@ -59,23 +59,23 @@ def read(archive: Archive) -> Scan:
         raise InputError(f"{archive.path}: 'format' is {marker!r}, expected {MARKER!r}")
     reference = None
     if "reference_object" in archive or "reference_origin" in archive:
-        origin = real_array(archive, "reference_origin", "(row, column) of the reference, [2]")
+        origin = archive.real("reference_origin", "(row, column) of the reference, [2]")
         if origin.shape != (2,):
             raise InputError(f"{archive.path}: 'reference_origin' has shape {origin.shape}, expected (2,)")
         reference = Reference(
-            complex_array(archive, "reference_object", "complex [rows, columns]"),
+            archive.complex("reference_object", "complex [rows, columns]"),
             (float(origin[0]), float(origin[1])),
         )
     return Scan(
         diffraction=_diffraction(archive),
-        positions=real_array(archive, "positions", "float64 (row, column) [n, 2]").astype(np.float64),
-        probe=complex_array(archive, "probe", "complex [modes, N, N]") if "probe" in archive else None,
+        positions=archive.real("positions", "float64 (row, column) [n, 2]").astype(np.float64),
+        probe=archive.complex("probe", "complex [modes, N, N]") if "probe" in archive else None,
         mask=_mask(archive) if "mask" in archive else None,
         reference=reference,
         pixel_size=_metres(archive, "pixel_size"),
         wavelength=_metres(archive, "wavelength"),
         name=archive.path.name,
-        labels=complex_array(archive, "labels", "complex [n, N, N]") if "labels" in archive else None,
+        labels=archive.complex("labels", "complex [n, N, N]") if "labels" in archive else None,
     )
 
 
@@ -101,7 +101,7 @@ def _mask(archive: Archive) -> NDArray[np.bool_]:
 def _metres(archive: Archive, key: str) -> float | None:
     if key not in archive:
         return None
-    value = real_array(archive, key, "a length in metres")
+    value = archive.real(key, "a length in metres")
     return positive_number(value, f"{archive.path}: {key!r}", "one positive length in metres")
 
 

@@ -27,15 +27,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
-from ptychonnx.runtime.formats.containers.npz import (
-    Archive,
-    complex_array,
-    is_archive,
-    is_npy,
-    load_npy,
-    open_archive,
-    real_array,
-)
+from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, is_npy, load_npy, open_archive
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision, of_polar, of_two_fields
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.paths import StrPath, check_file
@@ -71,7 +63,7 @@ def read_object(path: StrPath) -> ReadObject:
         with open_archive(path) as archive:
             size = archive_pixel_size(archive)
             key = "psi" if "psi" in archive else "object"
-            return _checked(path, complex_array(archive, key, "complex [rows, columns]"), size)
+            return _checked(path, archive.complex(key, "complex [rows, columns]"), size)
     if is_npy(path):
         return _checked(path, load_npy(path, "complex [rows, columns]"), None)
     if h5py.is_hdf5(path):
@@ -84,7 +76,7 @@ def archive_pixel_size(archive: Archive) -> float | None:
     """Side of the object's pixels in metres as an NPZ file states it; None if it does not."""
     if "pixel_size" not in archive:
         return None
-    return _size(real_array(archive, "pixel_size", "metres"))
+    return _size(archive.real("pixel_size", "metres"))
 
 
 def hdf5_pixel_size(file: HDF5File) -> float | None:

@@ -25,14 +25,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
-from ptychonnx.runtime.formats.containers.npz import (
-    Archive,
-    complex_array,
-    is_archive,
-    is_npy,
-    load_npy,
-    open_archive,
-)
+from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, is_npy, load_npy, open_archive
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.read_options import ReadOptions
 from ptychonnx.runtime.paths import StrPath
@@ -86,7 +79,7 @@ def archive_probe(archive: Archive, key: str) -> NDArray[np.complex64] | None:
     """The probe [modes, N, N] of an NPZ file, which has no coherent parts; None if there is none."""
     if key not in archive:
         return None
-    return probe_modes(complex_array(archive, key, _EXPECTED), f"{archive.path}: {key!r}", several=False)
+    return probe_modes(archive.complex(key, _EXPECTED), f"{archive.path}: {key!r}", several=False)
 
 
 def hdf5_probe(file: HDF5File, *names: str) -> NDArray[np.complex64] | None:
@@ -101,7 +94,7 @@ def _loaded(path: Path) -> NDArray[np.complex64]:
     if path.is_file() and is_archive(path):
         with open_archive(path) as archive:
             key = next((key for key in _KEYS if key in archive), "probe")
-            return complex_array(archive, key, _EXPECTED)
+            return archive.complex(key, _EXPECTED)
     if path.is_file() and is_npy(path):
         return in_single_precision(load_npy(path, _EXPECTED), str(path))
     if path.is_file() and h5py.is_hdf5(path):

@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.npz import Archive, complex_array, real_array
+from ptychonnx.runtime.formats.containers.npz import Archive
 from ptychonnx.runtime.formats.containers.single_precision import of_polar
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.conversion.scaling import root_of_counts, scaled_probe, valid_values
@@ -148,8 +148,8 @@ def _amplitudes(patterns: NDArray, archive: Archive, key: str, *, mapped: bool) 
 
 def _flat_coordinates(archive: Archive) -> NDArray[np.float64]:
     """(row, column) of each window's centre, [n, 1, 2]."""
-    x = real_array(archive, "xcoords", "columns in pixels [n]").astype(np.float64)
-    y = real_array(archive, "ycoords", "rows in pixels [n]").astype(np.float64)
+    x = archive.real("xcoords", "columns in pixels [n]").astype(np.float64)
+    y = archive.real("ycoords", "rows in pixels [n]").astype(np.float64)
     if x.ndim != 1 or x.shape != y.shape:
         raise InputError(
             f"{archive.path}: 'xcoords' and 'ycoords' have shapes {x.shape} and {y.shape}, expected [n]"
@@ -159,7 +159,7 @@ def _flat_coordinates(archive: Archive) -> NDArray[np.float64]:
 
 def _grid_coordinates(archive: Archive) -> NDArray[np.float64]:
     """(row, column) of each window's middle, [n, C, 2]."""
-    offsets = real_array(archive, "coords_offsets", "(row, column) in pixels [n, 1, 2, C]").astype(np.float64)
+    offsets = archive.real("coords_offsets", "(row, column) in pixels [n, 1, 2, C]").astype(np.float64)
     if offsets.ndim == 2:
         offsets = offsets[:, None, :, None]
     if offsets.ndim != 4 or offsets.shape[1:3] != (1, 2):
@@ -211,10 +211,10 @@ def _side_by_side(centres: NDArray[np.float64], size: int, where: str) -> NDArra
 
 def _labels(archive: Archive, coordinates: tuple[int, ...]) -> NDArray[np.complex64] | None:
     if "Y" in archive:
-        return _flat_patterns(archive, "Y", complex_array(archive, "Y", "complex [n, N, N]"), coordinates)
+        return _flat_patterns(archive, "Y", archive.complex("Y", "complex [n, N, N]"), coordinates)
     if "Y_I" in archive and "Y_phi" in archive:
-        amplitude = real_array(archive, "Y_I", "amplitudes [n, N, N]")
-        phase = real_array(archive, "Y_phi", "phases in rad [n, N, N]")
+        amplitude = archive.real("Y_I", "amplitudes [n, N, N]")
+        phase = archive.real("Y_phi", "phases in rad [n, N, N]")
         if amplitude.shape != phase.shape:
             raise InputError(f"{archive.path}: 'Y_phi' has shape {phase.shape}, expected {amplitude.shape}")
         whole = of_polar(amplitude, phase, f"{archive.path}: 'Y_I' and 'Y_phi'")
@@ -262,7 +262,7 @@ def _known_object(archive: Archive) -> NDArray[np.complex64] | None:
     """
     if "objectGuess" not in archive:
         return None
-    whole = complex_array(archive, "objectGuess", "complex [rows, columns]")
+    whole = archive.complex("objectGuess", "complex [rows, columns]")
     if whole.ndim != 2:
         raise InputError(f"{archive.path}: 'objectGuess' has shape {whole.shape}, expected [rows, columns]")
     return whole

@@ -37,13 +37,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File
-from ptychonnx.runtime.formats.containers.npz import (
-    Archive,
-    complex_array,
-    is_archive,
-    open_archive,
-    real_array,
-)
+from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, open_archive
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.quantities import positive_number
 from ptychonnx.runtime.formats.read_options import ReadOptions
@@ -97,9 +91,9 @@ def read_reference(path: StrPath, scan: Scan) -> Reference:
 def _from_archive(archive: Archive, scan: Scan) -> Reference:
     if "psi" in archive:
         return _from_tike(archive, scan)
-    reference_object = complex_array(archive, "object", "complex [rows, columns]")
+    reference_object = archive.complex("object", "complex [rows, columns]")
     if "topleft_px" in archive:
-        corners = real_array(archive, "topleft_px", "window corners (row, column) [n, 2]")
+        corners = archive.real("topleft_px", "window corners (row, column) [n, 2]")
         origin = _origin_from_corners(archive.path, corners.astype(np.float64), scan)
     else:
         if "origin" not in archive:
@@ -107,7 +101,7 @@ def _from_archive(archive: Archive, scan: Scan) -> Reference:
                 f"{archive.path}: no key 'origin', expected (row, column) of the object's first pixel, or "
                 "'topleft_px'"
             )
-        origin = real_array(archive, "origin", "(row, column) of the object's first pixel, or 'topleft_px'")
+        origin = archive.real("origin", "(row, column) of the object's first pixel, or 'topleft_px'")
     return _reference(archive.path, reference_object, origin)
 
 
@@ -186,10 +180,10 @@ def _from_cdtools(file: HDF5File, scan: Scan) -> Reference:
 
 
 def _from_tike(archive: Archive, scan: Scan) -> Reference:
-    whole = _only_layer(complex_array(archive, "psi", "complex [rows, columns]"), archive.path)
+    whole = _only_layer(archive.complex("psi", "complex [rows, columns]"), archive.path)
     if "scan" not in archive:
         raise UnplacedObject(f"{archive.path}: no key 'scan', expected tike's positions next to 'psi'")
-    corners = real_array(archive, "scan", "corners (row, column) in pixels [n, 2]").astype(np.float64)
+    corners = archive.real("scan", "corners (row, column) in pixels [n, 2]").astype(np.float64)
     return _at_corners(archive.path, whole, corners[0] if corners.ndim == 3 else corners, scan)
 
 
