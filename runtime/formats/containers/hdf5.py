@@ -153,12 +153,12 @@ class HDF5File:
             )
         return arrays
 
-    def bad_pixels(self, name: str, shape: tuple[int, ...]) -> NDArray | None:
-        """A bit field of bad pixels, 0 = good; None if there is no such dataset.
+    def good_pixels(self, shape: tuple[int, ...], *names: str, ignored: int = 0) -> NDArray[np.bool_] | None:
+        """Pixels whose bits in the first of these datasets are 0, except for those `ignored`; None if there is none.
 
         Raises InputError if it holds no integers, or has another shape than the frames.
         """
-        dataset = self.first(name)
+        dataset = self.first(*names)
         if dataset is None:
             return None
         if dataset.shape != shape or dataset.dtype.kind not in "iub":
@@ -166,7 +166,7 @@ class HDF5File:
                 f"{self.path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected integers of shape "
                 f"{shape}, 0 = good"
             )
-        return self.load(dataset).astype(np.int64)
+        return self.load(dataset).astype(np.int64) & ~ignored == 0
 
     def length(self, *names: str) -> float | None:
         """The first of these lengths that exists, in metres, which is the unit without a `units` attribute."""

@@ -96,7 +96,6 @@ def read(file: HDF5File) -> RawScan:
         "CXI", unit="m", axes="row,column", dc="corner" if corner else "centre"
     )
     projected = Convention("row,column", "(x, y) of the sample on the basis vectors of the detector")
-    mask = file.bad_pixels(f"{_DETECTOR}/mask", data.shape[1:])
     return RawScan(
         path=file.path,
         patterns=data,
@@ -106,7 +105,7 @@ def read(file: HDF5File) -> RawScan:
         positions_key=translation.name,
         conventions=replace(conventions, axes=projected),
         probe=hdf5_probe(product, *_PROBE),
-        mask=None if mask is None else (mask & ~_SIGNAL_ABOVE_BACKGROUND) == 0,
+        mask=file.good_pixels(data.shape[1:], f"{_DETECTOR}/mask", ignored=_SIGNAL_ABOVE_BACKGROUND),
         pixel_size=pixel_size,
         wavelength=wavelength,
         distance=file.length(f"{_DETECTOR}/distance"),

@@ -76,8 +76,6 @@ def read(file: HDF5File) -> RawScan:
     wavelength = _wavelength(file, instrument)
     conventions = Conventions.of_format("NeXus", unit="m", axes="column,row")
     shape = data.shape[-2:]
-    bad = file.bad_pixels(f"{detector}/pixel_mask", shape)
-    bad = file.bad_pixels(f"{detector}/mask", shape) if bad is None else bad
     return RawScan(
         path=file.path,
         patterns=stack,
@@ -85,7 +83,7 @@ def read(file: HDF5File) -> RawScan:
         positions=positions,
         positions_key=key,
         conventions=replace(conventions, unit=Convention("m", reason)),
-        mask=None if bad is None else bad == 0,
+        mask=file.good_pixels(shape, f"{detector}/pixel_mask", f"{detector}/mask"),
         pixel_size=object_pixel_size(file, detector, wavelength, min(shape)),
         wavelength=wavelength,
         distance=file.length(f"{detector}/distance"),
