@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import onnxruntime as ort
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.inference.onnxruntime_session import CPU, session_options
-from ptychonnx.runtime.inference.predictor import Beam
+from ptychonnx.runtime.inference.predictor import NO_BEAM, Beam
 
 __all__ = ["DataParallelRun", "SessionRun", "SharedRun", "is_worth_splitting"]
 
@@ -46,7 +45,7 @@ class DataParallelRun:
         (self._output,) = session.get_outputs()
         self._workers = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="ptychonnx-run")
 
-    def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
+    def __call__(self, *inputs: NDArray, beam: Beam = NO_BEAM) -> NDArray[np.float32]:
         """Run one batch of at least `threads` groups; may be called from any thread.
 
         * `inputs`: arrays [batch, ...] in the order of the graph's inputs.
@@ -90,7 +89,7 @@ class SessionRun:
         self._parallel: DataParallelRun | None = None
         self._loading = threading.Lock()
 
-    def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
+    def __call__(self, *inputs: NDArray, beam: Beam = NO_BEAM) -> NDArray[np.float32]:
         """Run one batch of the contract's inputs; may be called from any thread."""
         if self._contract.batch is None and is_worth_splitting(len(inputs[0]), self._threads):
             return self._data_parallel()(*inputs, beam=beam)
@@ -123,7 +122,7 @@ class SharedRun:
         self._runs = runs
         self._workers = ThreadPoolExecutor(len(runs), thread_name_prefix="ptychonnx-device")
 
-    def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
+    def __call__(self, *inputs: NDArray, beam: Beam = NO_BEAM) -> NDArray[np.float32]:
         """Run one batch [batch, ...]; fewer patterns than devices run on the first."""
         count = len(self._runs)
         if len(inputs[0]) < count:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.inference.predictor import Beam
+from ptychonnx.runtime.inference.predictor import NO_BEAM, Beam
 
 __all__ = ["BoundRun", "check_capture"]
 
@@ -49,7 +48,7 @@ class BoundRun:
         for _ in range(sets):
             self._sets.put({})
 
-    def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
+    def __call__(self, *inputs: NDArray, beam: Beam = NO_BEAM) -> NDArray[np.float32]:
         """Run one batch of the contract's inputs; may be called from any thread.
 
         `beam`: inputs without a batch, by name, which replace their defaults.

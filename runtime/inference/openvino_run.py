@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import DeviceError
 from ptychonnx.runtime.inference.data_parallel import is_worth_splitting
 from ptychonnx.runtime.inference.openvino_import import import_openvino
-from ptychonnx.runtime.inference.predictor import Beam
+from ptychonnx.runtime.inference.predictor import NO_BEAM, Beam
 
 __all__ = ["OpenVinoRun", "compile_openvino", "has_bfloat16"]
 
@@ -46,7 +45,7 @@ class OpenVinoRun:
         self._compiled: dict[tuple[tuple[int, ...], ...], dict[int, Callable[..., NDArray[np.float32]]]] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
+    def __call__(self, *inputs: NDArray, beam: Beam = NO_BEAM) -> NDArray[np.float32]:
         """Run one batch [batch, ...] of all inputs; may be called from any thread.
 
         `beam`: inputs without a batch, by name, which replace their defaults.
@@ -71,7 +70,7 @@ def compile_openvino(
     precision: str,
     threads: int,
     inputs: Sequence[NDArray],
-    without_batch: Beam = MappingProxyType({}),
+    without_batch: Beam = NO_BEAM,
 ) -> Callable[..., NDArray[np.float32]]:
     """Compile a graph for batches of the size of these inputs.
 
@@ -97,7 +96,7 @@ def compile_openvino(
     compiled: Any = core.compile_model(model, "CPU", settings)
     requests = [compiled.create_infer_request() for _ in range(streams)]
 
-    def run(*inputs: NDArray, beam: Mapping[str, NDArray] = MappingProxyType({})) -> NDArray[np.float32]:
+    def run(*inputs: NDArray, beam: Beam = NO_BEAM) -> NDArray[np.float32]:
         # OpenVINO shares no memory that is read-only.
         writable = (np.require(array, requirements=("C", "W")) for array in inputs)
         shared = {name: np.require(array, requirements=("C", "W")) for name, array in beam.items()}

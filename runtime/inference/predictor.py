@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -16,10 +17,11 @@ from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.beam_arrays import check_probe_known
 from ptychonnx.runtime.scan.grouping import group_offsets
 
-__all__ = ["DEFAULT_BATCH", "Batches", "Beam", "Predictor", "complex_patches", "object_parts"]
+__all__ = ["DEFAULT_BATCH", "NO_BEAM", "Batches", "Beam", "Predictor", "complex_patches", "object_parts"]
 
 # Probe, mask and scale by the name of the input, see `ptychonnx.runtime.scan.beam_arrays`.
 Beam = Mapping[str, NDArray[np.float32]]
+NO_BEAM: Beam = MappingProxyType({})
 # Indices [m, C] of patterns, and the patches [m, C, N, N] of each.
 Batches = Iterator[tuple[NDArray[np.intp], NDArray[np.complex64]]]
 

@@ -6,13 +6,12 @@ import logging
 import re
 import threading
 from collections.abc import Callable
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import DeviceError, first_line
-from ptychonnx.runtime.inference.predictor import Beam
+from ptychonnx.runtime.inference.predictor import NO_BEAM, Beam
 
 __all__ = ["ResilientRun", "Run"]
 
@@ -44,7 +43,7 @@ class ResilientRun:
         self._has_worked = False
         self._lock = threading.Lock()
 
-    def __call__(self, *inputs: NDArray, beam: Beam = MappingProxyType({})) -> NDArray[np.float32]:
+    def __call__(self, *inputs: NDArray, beam: Beam = NO_BEAM) -> NDArray[np.float32]:
         """Run one batch; may be called from any thread.
 
         Raises DeviceError if the provider fails in its first batch, or if the CPU fails.

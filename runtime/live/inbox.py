@@ -66,7 +66,7 @@ class Inbox(Generic[Event]):
         """
         deadline = time.monotonic() + timeout
         with self._changed:
-            while len(self._events) < count and not self._ready(count):
+            while len(self._events) < count and not self._ready():
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
@@ -86,7 +86,7 @@ class Inbox(Generic[Event]):
                 raise error
             return taken
 
-    def _ready(self, count: int) -> bool:
+    def _ready(self) -> bool:
         if self._error is not None or self._closed:
             return True
         return any(not isinstance(event, Frame) for event in self._events)

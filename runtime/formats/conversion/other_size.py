@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,14 +69,8 @@ def _plan(scan: Scan, size: int) -> FramePlan:
 def _smaller(scan: Scan, plan: FramePlan) -> Scan:
     stored = StoredFrames(scan.diffraction, scan.mask, f"{scan.name}: the patterns", "amplitude")
     frames = lazy_frames(stored, plan, "refuse", name=scan.name)
-    return _converted(
-        scan,
-        frames.diffraction,
-        frames.mask,
-        None if scan.probe is None else fitted_probe(scan.probe, plan),
-        plan.cut,
-        plan.size,
-    )
+    probe = None if scan.probe is None else fitted_probe(scan.probe, plan)
+    return _converted(scan, plan.cut, diffraction=frames.diffraction, mask=frames.mask, probe=probe)
 
 
 def _padded(scan: Scan, size: int) -> Scan:
@@ -86,36 +81,22 @@ def _padded(scan: Scan, size: int) -> Scan:
         return np.pad(scan.diffraction[start:stop], ((0, 0), *border))
 
     block = scan.diffraction.block if isinstance(scan.diffraction, LazyAmplitudes) else _TOGETHER
-    valid = scan.valid_pixels
-    return _converted(
-        scan,
-        LazyAmplitudes((len(scan), size, size), read, block, scan.name),
-        np.pad(valid, border),
-        None if scan.probe is None else resampled_probe(scan.probe, size),
-        size,
-        size,
-    )
+    patterns = LazyAmplitudes((len(scan), size, size), read, block, scan.name)
+    mask = np.pad(scan.valid_pixels, border)
+    probe = None if scan.probe is None else resampled_probe(scan.probe, size)
+    return _converted(scan, size, diffraction=patterns, mask=mask, probe=probe)
 
 
-def _converted(
-    scan: Scan,
-    diffraction: LazyAmplitudes,
-    mask: NDArray[np.bool_] | None,
-    probe: NDArray[np.complex64] | None,
-    cut: int,
-    size: int,
-) -> Scan:
-    """The scan on object pixels of which `cut` are as wide as its window was, in windows of `size`."""
+def _converted(scan: Scan, cut: int, **changes: Any) -> Scan:
+    """The scan with other patterns, mask and probe, on object pixels of which `cut` are as wide as its window was."""
     coarser = scan.size / cut
     # The corner of a window stays where it is on the canvas.
     positions = (scan.positions - scan.size // 2) / coarser + cut // 2
     return replace(
         scan,
-        diffraction=diffraction,
         positions=positions,
-        probe=probe,
-        mask=mask,
         reference=None,
         labels=None,
         pixel_size=None if scan.pixel_size is None else scan.pixel_size * coarser,
+        **changes,
     )
