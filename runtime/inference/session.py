@@ -162,13 +162,8 @@ class Session(Predictor):
             problem = cuda_state().problem if self.provider == CPU else None
             # Worth a line where there is a GPU.
             level = logging.INFO if cuda_state().driver else logging.DEBUG
-            _logger.log(
-                level,
-                "%s: provider auto took %s%s",
-                self.name,
-                self.provider,
-                f": {problem}" if problem else "",
-            )
+            took = f"{self.provider}: {problem}" if problem else self.provider
+            _logger.log(level, "%s: provider auto took %s", self.name, took)
 
     @property
     def name(self) -> str:
