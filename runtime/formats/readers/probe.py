@@ -87,7 +87,8 @@ def hdf5_probe(file: HDF5File, *names: str) -> NDArray[np.complex64] | None:
     stored = file.first(*names)
     if stored is None or not stored.size:
         return None
-    return probe_modes(file.complex(_EXPECTED, *names), f"{file.path}: {stored.name}")
+    expected = "complex [coherent, modes, N, N]"
+    return probe_modes(file.complex(expected, *names), f"{file.path}: {stored.name}")
 
 
 def _loaded(path: Path) -> NDArray[np.complex64]:
