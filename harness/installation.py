@@ -20,19 +20,8 @@ from ptychonnx.runtime.paths import cache_folder
 __all__ = ["EXTRAS", "describe_installation"]
 
 _BASE = (
-    *(
-        "numpy",
-        "scipy",
-        "h5py",
-        "hdf5plugin",
-        "numba",
-        "scikit-image",
-        "matplotlib",
-        "pydantic",
-        "typer",
-        "rich",
-    ),
-    *("onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "protobuf"),
+    *("numpy", "scipy", "h5py", "hdf5plugin", "numba", "scikit-image", "matplotlib"),
+    *("pydantic", "typer", "rich", "onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "protobuf"),
 )
 # Packages that each extra of pyproject.toml installs; those that an extra only bounds are left out.
 EXTRAS = {

@@ -21,19 +21,8 @@ _PANELS = {
     "Train": ("simulate", "train", "study"),
     "Make artifacts": ("export", "export-module", "adopt", "specialise", "inspect", "sign"),
     "Use artifacts": (
-        *(
-            "check",
-            "reconstruct",
-            "live",
-            "replay",
-            "merge",
-            "slurm",
-            "summary",
-            "evaluate",
-            "metrics",
-            "bench",
-        ),
-        *("ptychodus-child", "loadtest", "gpu-check", "deploy"),
+        *("check", "reconstruct", "live", "replay", "merge", "slurm", "summary"),
+        *("evaluate", "metrics", "bench", "ptychodus-child", "loadtest", "gpu-check", "deploy"),
     ),
     "This installation": ("info",),
 }

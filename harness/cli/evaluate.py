@@ -21,7 +21,7 @@ from ptychonnx.harness.cli.many_scans import process_folder, process_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
 from ptychonnx.harness.cli.shared_options import OptionalArtifacts, Probe, ServerUrls, check_inference
 from ptychonnx.harness.evaluation.evaluate import evaluate as run_evaluation
-from ptychonnx.harness.evaluation.evaluate_options import EvaluateOptions
+from ptychonnx.harness.evaluation.judge import EvaluateOptions
 from ptychonnx.harness.evaluation.many_scans import evaluate_scans
 from ptychonnx.harness.evaluation.results import Evaluation
 from ptychonnx.harness.evaluation.write import FILES

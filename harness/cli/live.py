@@ -48,13 +48,8 @@ _logger = logging.getLogger("ptychonnx.harness.live")
 # Of a batch at a beamline: what people see lags by up to three.
 _SLOW_BATCH_SECONDS = 0.5
 _FILES_ONLY = (
-    "mapping",
-    "companion",
-    "average_positions",
-    "ignore_extra_positions",
-    "raster",
-    "raster_step",
-    "external_links",
+    *("mapping", "companion", "average_positions", "ignore_extra_positions"),
+    *("raster", "raster_step", "external_links"),
 )
 
 

@@ -60,16 +60,14 @@ class ReconstructRequest:
         Raises InputError with the option, and what is expected with it or instead of it.
         """
         inference, iterations = options.inference, options.iterations
-        if options.positions.positions_out and not options.positions.correct_positions:
-            raise InputError(
-                "--positions-out: positions stay as they are, expected --correct-positions with it"
-            )
-        if options.positions.position_bound != PositionOptions().position_bound and not (
-            options.positions.correct_positions
+        for option, is_set in (
+            ("--positions-out", options.positions.positions_out is not None),
+            ("--position-bound", options.positions.position_bound != PositionOptions().position_bound),
         ):
-            raise InputError(
-                "--position-bound: positions stay as they are, expected --correct-positions with it"
-            )
+            if is_set and not options.positions.correct_positions:
+                raise InputError(
+                    f"{option}: positions stay as they are, expected --correct-positions with it"
+                )
         divided = self.division.shard or (self.division.executor and not self.many)
         by_default = iterations.refine is None and not (self.artifact or self.server or divided)
         iterations.check_used(run=bool(iterations.refine or iterations.iterations or by_default))

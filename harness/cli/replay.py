@@ -11,7 +11,8 @@ import typer
 
 from ptychonnx.harness.cli.console import print_lines, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
-from ptychonnx.harness.replay.replay_options import ReplayOptions
+from ptychonnx.harness.replay.replay import ReplayOptions, ScanCounts
+from ptychonnx.harness.replay.replay import replay as run_replay
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 
@@ -71,8 +72,6 @@ def replay(
     --positions zmq://127.0.0.1:8888 --positions-unit px --probe scan.npz --out object.h5`
     """
     from ptychonnx.harness.replay.detectors import open_detector, open_encoders
-    from ptychonnx.harness.replay.replay import ScanCounts
-    from ptychonnx.harness.replay.replay import replay as run_replay
 
     source = read_scan(scan, options=reading)
     if ScanCounts(source).rounded:

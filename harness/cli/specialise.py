@@ -8,13 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ptychonnx.export.artifact.specialise import (
-    beam_of_probe,
-    beam_of_scan,
-)
-from ptychonnx.export.artifact.specialise import (
-    specialise as specialise_artifact,
-)
+from ptychonnx.export.artifact.specialise import beam_of_probe, beam_of_scan
+from ptychonnx.export.artifact.specialise import specialise as specialise_artifact
 from ptychonnx.harness.cli.console import print_result, report_progress
 from ptychonnx.harness.cli.model_options import derive_options
 from ptychonnx.harness.cli.shared_options import EstimateProbe

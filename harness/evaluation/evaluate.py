@@ -7,9 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ptychonnx.harness.evaluation.evaluate_options import EvaluateOptions
 from ptychonnx.harness.evaluation.halves import agreement_of_halves, check_halves, halves_of
-from ptychonnx.harness.evaluation.judge import confidence_of_rows, judge_reconstruction, summarise
+from ptychonnx.harness.evaluation.judge import (
+    EvaluateOptions,
+    confidence_of_rows,
+    judge_reconstruction,
+    summarise,
+)
 from ptychonnx.harness.evaluation.methods import IterativeMethod, Method
 from ptychonnx.harness.evaluation.object_method import ObjectMethod
 from ptychonnx.harness.evaluation.plan import EvaluationPlan, plan_evaluation

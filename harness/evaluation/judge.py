@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
-from ptychonnx.harness.evaluation.evaluate_options import EvaluateOptions
 from ptychonnx.harness.evaluation.results import EvaluationRow, ScanResult, ScanSummary
 from ptychonnx.harness.metrics.alignment import apply_alignment
 from ptychonnx.harness.metrics.alignment_notes import alignment_note
@@ -21,10 +22,36 @@ from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.trust import beam_warnings
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["confidence_of_rows", "judge_reconstruction", "summarise"]
+__all__ = ["EvaluateOptions", "confidence_of_rows", "judge_reconstruction", "summarise"]
 
 # PtychoPINN's SSIM uses a window of 7 x 7 pixels.
 _SMALLEST_FOR_PTYCHOPINN = 7
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", title="Comparison"))
+class EvaluateOptions:
+    """What is removed before a reconstruction is compared, and which metrics are added."""
+
+    plane: bool = Field(
+        default=False,
+        description="Remove a phase ramp before comparing",
+        json_schema_extra={"flag": "--plane/--no-plane"},
+    )
+    register: bool = Field(
+        default=False,
+        description="Remove a sub-pixel shift before comparing",
+        json_schema_extra={"flag": "--register/--no-register"},
+    )
+    ptychopinn: bool = Field(
+        default=False,
+        description="Also report the metrics as PtychoPINN defines them",
+        json_schema_extra={"flag": "--ptychopinn/--no-ptychopinn"},
+    )
+    halves: bool = Field(
+        default=False,
+        description="Also reconstruct two interleaved halves of the scan, and say up to which detail they agree",
+        json_schema_extra={"flag": "--halves/--no-halves"},
+    )
 
 
 def summarise(

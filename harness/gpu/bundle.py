@@ -87,17 +87,8 @@ def make_bundle(
     wheels.mkdir(parents=True)
     extra = ",".join(extras)
     requirement = f"{wheel.resolve()}[{extra}]" if extra else str(wheel.resolve())
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--only-binary",
-        ":all:",
-        "--dest",
-        str(wheels),
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:"]
+    command += ["--dest", str(wheels)]
     command += [] if constraints is None else ["--constraint", str(constraints)]
     answer = subprocess.run([*command, requirement, *also], stderr=subprocess.PIPE, text=True, check=False)
     if answer.returncode:

@@ -142,7 +142,7 @@ def compare(
         phase=phase,
         alignment=aligned.record,
         pixels=int(aligned.region.sum()),
-        rectangle_px=_corners(rectangle),
+        rectangle_px=rectangle.corners,
         collapsed=bool(amplitude.collapsed or phase.collapsed),
     )
 
@@ -259,10 +259,6 @@ def _broken(region: NDArray[np.bool_]) -> Comparison:
         phase=metrics,
         alignment=None,
         pixels=int(region.sum()),
-        rectangle_px=_corners(largest_rectangle(region)),
+        rectangle_px=largest_rectangle(region).corners,
         collapsed=True,
     )
-
-
-def _corners(rectangle: Rectangle) -> tuple[int, int, int, int]:
-    return (rectangle.top, rectangle.bottom, rectangle.left, rectangle.right)

@@ -65,6 +65,11 @@ class Rectangle:
         return (self.bottom - self.top, self.right - self.left)
 
     @property
+    def corners(self) -> tuple[int, int, int, int]:
+        """(top, bottom, left, right)."""
+        return (self.top, self.bottom, self.left, self.right)
+
+    @property
     def slices(self) -> tuple[slice, slice]:
         """Index of the rectangle in an array [rows, columns]."""
         return (slice(self.top, self.bottom), slice(self.left, self.right))
@@ -136,12 +141,11 @@ def declare_region(
         raise InputError(
             f"{scan.name}: the region to compare holds no pixel, expected a reference that overlaps with the scan"
         )
-    rectangle = largest_rectangle(region)
     record = RegionRecord(
         rule=words,
         fraction=rule.fraction,
         pixels=int(region.sum()),
-        rectangle_px=(rectangle.top, rectangle.bottom, rectangle.left, rectangle.right),
+        rectangle_px=largest_rectangle(region).corners,
         canvas_origin_px=origin,
     )
     return region, record

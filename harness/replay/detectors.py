@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptychonnx.harness.replay.file_writers import SwmrWriter, TableWriter
-from ptychonnx.harness.replay.replay import Detector, PositionSender
-from ptychonnx.harness.replay.replay_options import ReplayOptions
+from ptychonnx.harness.replay.replay import Detector, PositionSender, ReplayOptions
 from ptychonnx.harness.replay.zeromq_senders import JsonSender, Stream1Detector, Stream2Detector
 
 __all__ = ["open_detector", "open_encoders"]

@@ -8,16 +8,39 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
-from ptychonnx.harness.replay.replay_options import ReplayOptions
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["Detector", "PositionSender", "Replayed", "ScanCounts", "frame_order", "replay"]
+__all__ = ["Detector", "PositionSender", "ReplayOptions", "Replayed", "ScanCounts", "frame_order", "replay"]
 
 # Largest distance of a square from a whole number, relative to it, that float32 amplitudes explain.
 _ROUNDING = 1e-6
 _BLOCK = 64
+
+
+class ReplayOptions(BaseModel):
+    """How a scan is replayed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Rate and faults")
+
+    rate: float = Field(default=500.0, ge=1e-6, allow_inf_nan=False, description="Frames per second")
+    jitter: float = Field(
+        default=0.0, ge=0, le=1, description="Random part of the interval between frames, from 0 to 1"
+    )
+    drop: float = Field(default=0.0, ge=0, lt=1, description="Fraction of the frames that are never sent")
+    duplicate: float = Field(
+        default=0.0, ge=0, le=1, description="Fraction of the frames that are sent twice"
+    )
+    reorder: int = Field(default=1, ge=1, description="Frames are shuffled in groups of this many")
+    positions_late: int = Field(
+        default=0, ge=0, description="Frames by which the positions follow the frames"
+    )
+    positions_batch: int = Field(default=20, ge=1, description="Frames whose positions are sent together")
+    samples: int = Field(default=1, ge=1, le=10_000, description="Samples of the position for each frame")
+    series: int = Field(default=1, ge=0, description="Number of the series")
+    seed: int = Field(default=0, ge=0, description="Seed of the faults")
 
 
 class Detector(Protocol):

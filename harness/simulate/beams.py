@@ -106,19 +106,6 @@ def _zone_plate(size: int, rng: np.random.Generator, stop: float, blur: float) -
     return _focus(pupil * _defocus(rows, columns, cutoff, blur * size * rng.choice((-1, 1))))
 
 
-def _zone_plate_with_stop(size: int, rng: np.random.Generator) -> Field:
-    return _zone_plate(size, rng, rng.uniform(0.2, 0.45), rng.uniform(*_BLUR))
-
-
-def _zone_plate_open(size: int, rng: np.random.Generator) -> Field:
-    return _zone_plate(size, rng, 0.0, rng.uniform(*_BLUR))
-
-
-def _defocused(size: int, rng: np.random.Generator) -> Field:
-    """A zone plate, with or without a stop, so far out of focus that the beam fills much of its window."""
-    return _zone_plate(size, rng, rng.choice((0.0, 0.33)), rng.uniform(*_STRONG_BLUR))
-
-
 def _kb(size: int, rng: np.random.Generator) -> Field:
     """Rectangular pupil of two mirrors, whose apertures and foci differ."""
     rows, columns = _frequencies(size)
@@ -209,11 +196,14 @@ def _triangle(size: int, rng: np.random.Generator) -> Field:
 
 
 _FAMILIES: dict[str, Callable[[int, np.random.Generator], Field]] = {
-    "zone-plate": _zone_plate_with_stop,
-    "zone-plate-open": _zone_plate_open,
+    "zone-plate": lambda size, rng: _zone_plate(size, rng, rng.uniform(0.2, 0.45), rng.uniform(*_BLUR)),
+    "zone-plate-open": lambda size, rng: _zone_plate(size, rng, 0.0, rng.uniform(*_BLUR)),
     "kb": _kb,
     "pinhole": _pinhole,
-    "defocused": _defocused,
+    # With or without a stop, and so far out of focus that the beam fills much of its window.
+    "defocused": lambda size, rng: _zone_plate(
+        size, rng, rng.choice((0.0, 0.33)), rng.uniform(*_STRONG_BLUR)
+    ),
     "aberrated": _aberrated,
     "structured": _structured,
     "gaussian": _gaussian,

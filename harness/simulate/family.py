@@ -12,11 +12,9 @@ import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
 from ptychonnx.harness.simulate.beams import BeamFamily, beam_diameter, draw_beam
-from ptychonnx.harness.simulate.manifest import is_current, manifest_of
+from ptychonnx.harness.simulate.manifest import write_simulated
 from ptychonnx.harness.simulate.measurement import simulate_raster
 from ptychonnx.harness.simulate.objects import ObjectKind, make_object
-from ptychonnx.runtime.atomic import check_output
-from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import MOST_PHOTONS
@@ -126,15 +124,9 @@ def build_family(config: FamilyConfig, folder: Path, progress: Progress = SILENT
         "parameters": asdict(config),
         "scans": {path.name: asdict(member) for path, member in zip(files, members, strict=True)},
     }
-    if is_current(manifest, content, files):
-        return FamilyDataset(files, manifest, rebuilt=False)
-    check_output(manifest)
-    with manifest_of(manifest, content, files):
-        progress.stage("Simulating a family", len(files), "scans")
-        for number, path in enumerate(files):
-            write_scan(path, simulate_member(config, number))
-            progress.update(number + 1)
-    return FamilyDataset(files, manifest, rebuilt=True)
+    scans = {path: partial(simulate_member, config, number) for number, path in enumerate(files)}
+    rebuilt = write_simulated(manifest, content, scans, progress, "Simulating a family")
+    return FamilyDataset(files, manifest, rebuilt)
 
 
 def draw_parameters(config: FamilyConfig, number: int) -> MemberScan:

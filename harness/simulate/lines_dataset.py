@@ -10,12 +10,10 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from ptychonnx.harness.simulate.manifest import is_current, manifest_of
+from ptychonnx.harness.simulate.manifest import write_simulated
 from ptychonnx.harness.simulate.measurement import simulate_raster
 from ptychonnx.harness.simulate.objects import lines_object
 from ptychonnx.harness.simulate.probes import ProbeKind, make_probe
-from ptychonnx.runtime.atomic import check_output
-from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import MOST_PHOTONS
 
@@ -64,19 +62,13 @@ def build_lines(config: LinesConfig, folder: Path) -> LinesDataset:
 
     Raises InputError if the folder cannot be written, or holds a `train.npz` or `test.npz` that is not simulated.
     """
-    dataset = LinesDataset(folder / "train.npz", folder / "test.npz", folder / "manifest.json", rebuilt=False)
-    wanted = {"generator": "lines", "version": _GENERATOR_VERSION, "parameters": asdict(config)}
-    files = (dataset.train, dataset.test)
-    if is_current(dataset.manifest, wanted, files):
-        return dataset
-    check_output(dataset.manifest)
-    with manifest_of(dataset.manifest, wanted, files):
-        for number, (path, grid) in enumerate(
-            [(dataset.train, config.train_grid), (dataset.test, config.test_grid)]
-        ):
-            seed = np.random.SeedSequence([config.seed, number])
-            write_scan(path, simulate_scan(config, grid, seed, path.stem))
-    return LinesDataset(dataset.train, dataset.test, dataset.manifest, rebuilt=True)
+    train, test, manifest = (folder / name for name in ("train.npz", "test.npz", "manifest.json"))
+    content = {"generator": "lines", "version": _GENERATOR_VERSION, "parameters": asdict(config)}
+    scans = {
+        path: partial(simulate_scan, config, grid, np.random.SeedSequence([config.seed, number]), path.stem)
+        for number, (path, grid) in enumerate([(train, config.train_grid), (test, config.test_grid)])
+    }
+    return LinesDataset(train, test, manifest, write_simulated(manifest, content, scans))
 
 
 def simulate_scan(config: LinesConfig, grid: int, seed: np.random.SeedSequence, name: str) -> Scan:

@@ -1,21 +1,23 @@
-"""Manifest of simulated files: what they were made from, and their hashes, so that equal requests are not repeated."""
+"""Simulated files with a manifest: what they were made from, and their hashes; equal requests are not repeated."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ptychonnx.runtime.atomic import write_text
+from ptychonnx.runtime.atomic import check_output, write_text
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats import write_scan
 from ptychonnx.runtime.paths import file_sha256, read_text
+from ptychonnx.runtime.progress import SILENT, Progress
+from ptychonnx.runtime.scan import Scan
 
-__all__ = ["is_current", "manifest_of"]
+__all__ = ["is_current", "write_simulated"]
 
 
-def is_current(manifest: Path, content: dict[str, Any], files: Sequence[Path]) -> bool:
+def is_current(manifest: Path, content: dict[str, Any], files: Iterable[Path]) -> bool:
     """Whether a manifest has this content, and all files are still as it says."""
     try:
         recorded = json.loads(read_text(manifest))
@@ -28,15 +30,25 @@ def is_current(manifest: Path, content: dict[str, Any], files: Sequence[Path]) -
         return False
 
 
-@contextmanager
-def manifest_of(manifest: Path, content: dict[str, Any], files: Sequence[Path]) -> Iterator[None]:
-    """Write a manifest around the writing of its files, and remove files of the earlier one that are none of them.
+def write_simulated(
+    manifest: Path,
+    content: dict[str, Any],
+    files: Mapping[Path, Callable[[], Scan]],
+    progress: Progress = SILENT,
+    stage: str = "Simulating",
+) -> bool:
+    """Simulate the scan of each file and write both it and the manifest, unless all are up to date; whether it did.
 
-    Until all files are new their hashes are missing, so that none looks up to date. If no file could be written, no
-    manifest is left.
+    Files that only the earlier manifest lists are removed. Until all files are new their hashes are missing, so that
+    none looks up to date. If no file could be written, no manifest is left.
 
-    Raises InputError if a file exists that the earlier manifest does not list.
+    Raises InputError if the folder cannot be written, or holds a file that the earlier manifest does not list.
+
+    `progress`: receives a stage of this name, and is updated after each file.
     """
+    if is_current(manifest, content, files):
+        return False
+    check_output(manifest)
     earlier = _listed(manifest, content["generator"])
     for path in files:
         if path.exists() and path.name not in earlier:
@@ -45,15 +57,19 @@ def manifest_of(manifest: Path, content: dict[str, Any], files: Sequence[Path]) 
             )
     names = [path.name for path in files]
     _write(manifest, content, dict.fromkeys(names))
+    progress.stage(stage, len(files), "scans")
     try:
         for name in earlier.difference(names):
             (manifest.parent / name).unlink(missing_ok=True)
-        yield
+        for number, (path, simulate) in enumerate(files.items(), start=1):
+            write_scan(path, simulate())
+            progress.update(number)
     except BaseException:
         if not any(path.exists() for path in files):
             manifest.unlink()
         raise
     _write(manifest, content, {path.name: file_sha256(path) for path in files})
+    return True
 
 
 def _write(manifest: Path, content: dict[str, Any], hashes: Mapping[str, str | None]) -> None:

@@ -16,8 +16,7 @@ import numpy as np
 import zmq
 
 from ptychonnx.harness.replay.detectors import open_detector, open_encoders
-from ptychonnx.harness.replay.replay import ScanCounts, replay
-from ptychonnx.harness.replay.replay_options import ReplayOptions
+from ptychonnx.harness.replay.replay import ReplayOptions, ScanCounts, replay
 from ptychonnx.runtime.formats import ReadOptions, read_scan
 from ptychonnx.runtime.formats.readers.native import write_scan
 from ptychonnx.runtime.inference import Session

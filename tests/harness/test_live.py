@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ptychonnx.harness.replay.replay_options import ReplayOptions
+from ptychonnx.harness.replay.replay import ReplayOptions
 from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.live.live_reconstruction import FinishedSeries
 from ptychonnx.runtime.live.live_run import LiveRun

@@ -49,7 +49,7 @@ import resource, signal, sys
 from ptychonnx.harness.cli import main
 from ptychonnx.harness.replay.detectors import open_detector, open_encoders
 from ptychonnx.harness.replay.replay import replay
-from ptychonnx.harness.replay.replay_options import ReplayOptions
+from ptychonnx.harness.replay.replay import ReplayOptions
 from ptychonnx.runtime.formats import read_scan
 import threading
 artifact, scan, out, frames, positions = sys.argv[1:]

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import zmq
 
-from ptychonnx.harness.replay.replay import replay
-from ptychonnx.harness.replay.replay_options import ReplayOptions
+from ptychonnx.harness.replay.replay import ReplayOptions, replay
 from ptychonnx.harness.replay.zeromq_senders import Stream1Detector
 from ptychonnx.runtime.inference.remote import RemoteSession
 from ptychonnx.runtime.live.events import PositionsEnd, SeriesEnd

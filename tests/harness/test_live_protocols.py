@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ptychonnx.harness.replay.detectors import open_detector
-from ptychonnx.harness.replay.replay_options import ReplayOptions
+from ptychonnx.harness.replay.replay import ReplayOptions
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.live.events import SeriesBegin, SeriesEnd
 from ptychonnx.runtime.live.sources import open_frames
