@@ -2,10 +2,9 @@
 
 `python -m benchmarks.training_settings OUT` trains `cnn`, `fno`, `hybrid` and `baseline` for as many epochs as `make
 demo` does, with the defaults and with each setting of `SETTINGS`, one after the other on one core, and judges their
-reconstructions of the test scan. Settings that `ptychonnx train` has no option for are applied as changes to the code
-(`benchmarks.training_changes`) inside the training process. Each result is a file in OUT, so that a second call
-continues; `--table` writes the results into `docs/results/quality.json`, from which the documentation makes its
-tables. One training takes about two minutes.
+reconstructions of the test scan. Each result is a file in OUT, so that a second call continues; `--table` writes the
+results into `docs/results/quality.json`, from which the documentation makes its tables; rows of other settings, which
+were measured with changes to the code, stay there. One training takes about two minutes.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.single_pattern_bounds import RESULTS, figures, record, test_scan
-from benchmarks.training_changes import CHANGES, STAGE_STEPS
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, simulate_scan
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.train.fitting import settings_for, train
@@ -44,15 +42,12 @@ class Setting:
     ----------
     options
         Of `ptychonnx train`.
-    changes
-        Names of `benchmarks.training_changes.CHANGES`.
     patterns
         Of the training scan, a square number.
     """
 
     words: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    changes: tuple[str, ...] = ()
     patterns: int = PATTERNS
 
 
@@ -60,26 +55,14 @@ AS_IT_IS = Setting("as it is")
 SEEDS = (Setting("seed 1", {"seed": 1}), Setting("seed 2", {"seed": 2}))
 WIDE = Setting("width 32 (four times the parameters)", {"width": 32})
 THREE_HALVINGS = {"blocks": 3}
-AMPLITUDE = Setting("amplitude as input, not its logarithm", changes=("linear_input",))
-CONSTANT = Setting("constant learning rate after the warm-up", changes=("constant_rate",))
-AVERAGED = Setting(
-    "weights averaged over the last hundred steps (exponentially)", changes=("averaged_weights",)
-)
 PHYSICS = (
     Setting("learning rate 1e-3", {"learning_rate": 1e-3}),
     Setting("learning rate 4e-3", {"learning_rate": 4e-3}),
     Setting("groups of 1: each pattern by itself", {"overlap": 1}),
-    CONSTANT,
     Setting("4,761 patterns, 1 epoch (as many steps)", {"epochs": 1}, patterns=4761),
     Setting("400 patterns, 12 epochs (as many steps)", {"epochs": 12}, patterns=400),
     Setting("Poisson loss", {"loss": "poisson"}),
-    AMPLITUDE,
-    AVERAGED,
     Setting("1 first step: a linear guess as input", {"first_steps": 1}),
-    Setting(
-        "output as a factor, exp of log-amplitude and phase, instead of a sum", changes=("factor_output",)
-    ),
-    Setting("without the amplitude of the probe among the features", changes=("unlit_features",)),
 )
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "cnn": (
@@ -104,55 +87,14 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("32 modes", {"modes": 32}),
         *PHYSICS,
         Setting("2 blocks", {"blocks": 2}),
-        *(
-            replace(CONSTANT, words=f"{CONSTANT.words}; seed {seed}", options={"seed": seed})
-            for seed in (1, 2)
-        ),
     ),
-    "hybrid": (
-        AS_IT_IS,
-        *SEEDS,
-        CONSTANT,
-        AMPLITUDE,
-        Setting(
-            f"two networks, {STAGE_STEPS} steps of phase retrieval between them", changes=("two_stages",)
-        ),
-    ),
-    "baseline": (
-        AS_IT_IS,
-        *SEEDS,
-        WIDE,
-        *(
-            Setting(
-                f"logarithm of the amplitude as input{words}",
-                options,
-                ("logarithm_input", *changes),
-                patterns,
-            )
-            for words, options, changes, patterns in (
-                ("", {}, (), PATTERNS),
-                ("; seed 1", {"seed": 1}, (), PATTERNS),
-                ("; seed 2", {"seed": 2}, (), PATTERNS),
-                ("; learning rate 5e-4", {"learning_rate": 5e-4}, (), PATTERNS),
-                ("; learning rate 2e-3", {"learning_rate": 2e-3}, (), PATTERNS),
-                ("; constant learning rate after the warm-up", {}, ("constant_rate",), PATTERNS),
-                ("; the amplitude of the probe as a second input", {}, ("lit_input",), PATTERNS),
-                ("; weights averaged over the last hundred steps", {}, ("averaged_weights",), PATTERNS),
-                ("; 2 halvings", {"blocks": 2}, (), PATTERNS),
-                ("; 400 patterns, 24 epochs (as many steps)", {"epochs": 24}, (), 400),
-                ("; 9,604 patterns, 1 epoch (as many steps)", {"epochs": 1}, (), 9604),
-                ("; 9,604 patterns, 2 epochs (twice as many steps)", {"epochs": 2}, (), 9604),
-            )
-        ),
-        Setting("square root of the amplitude as input", changes=("root_input",)),
-    ),
+    "hybrid": (AS_IT_IS, *SEEDS),
+    "baseline": (AS_IT_IS, *SEEDS, WIDE),
 }
 
 
 def measure(network: str, setting: Setting, out: Path) -> dict[str, Any]:
-    """Train with one setting and judge the network on the test scan. Changes the code of this process."""
-    for change in setting.changes:
-        CHANGES[change]()
+    """Train with one setting and judge the network on the test scan."""
     config = replace(LinesConfig(), train_grid=round(setting.patterns**0.5))
     scan = simulate_scan(config, config.train_grid, np.random.SeedSequence([config.seed, 0]), "train")
     architecture = get_architecture(network)
@@ -216,7 +158,7 @@ def main() -> None:
 
 
 def train_all(networks: list[str], out: Path) -> None:
-    """Train what has no figures yet, each in a process of its own, since changes to the code stay."""
+    """Train what has no figures yet, each in a process of its own, which uses one thread."""
     out.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
