@@ -22,15 +22,15 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import random
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ import hdf5plugin
 import numpy as np
 import onnxruntime as ort
 
+from ptychonnx.harness.bench.interleaved import interleaved_times
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.inference import Session
@@ -48,8 +49,6 @@ from ptychonnx.runtime.reconstruction.stitching import Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.grouping import group_neighbours
 
-# Thread pools spin for a while after their work, at the cost of the next run.
-REST = 0.03
 DETECTOR_PIXEL = 75e-6  # m
 # `getrusage` would return the peak of the parent if that was larger when the process was started.
 CHILD = """
@@ -117,9 +116,19 @@ def end_to_end(artifact: Path, path: Path, arguments: argparse.Namespace) -> dic
         stitcher.result()
 
     forms = {"session.run": run_bare, "pipeline": run_pipeline, "one after the other": run_in_turn}
-    wall, processor = interleaved(forms, arguments.rounds)
+    processor: dict[str, list[float]] = {name: [] for name in forms}
 
-    def ratio(times: dict[str, list[float]], name: str) -> float:
+    def timed(name: str) -> float:
+        start, used = time.perf_counter(), time.process_time()
+        forms[name]()
+        processor[name].append(time.process_time() - used)
+        return time.perf_counter() - start
+
+    for form in forms.values():
+        form()
+    wall = interleaved_times({name: partial(timed, name) for name in forms}, arguments.rounds)
+
+    def ratio(times: Mapping[str, Sequence[float]], name: str) -> float:
         return statistics.median(
             own / bare for own, bare in zip(times[name], times["session.run"], strict=True)
         )
@@ -132,27 +141,6 @@ def end_to_end(artifact: Path, path: Path, arguments: argparse.Namespace) -> dic
             name: 1e3 * statistics.median(took) / len(inputs) for name, took in wall.items()
         },
     }
-
-
-def interleaved(
-    forms: dict[str, Callable[[], None]], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Wall time and processor time of each variant in each round, in seconds."""
-    wall: dict[str, list[float]] = {name: [] for name in forms}
-    processor: dict[str, list[float]] = {name: [] for name in forms}
-    shuffled = random.Random(0)
-    for form in forms.values():
-        form()
-    for _ in range(rounds):
-        order = list(forms)
-        shuffled.shuffle(order)
-        for name in order:
-            time.sleep(REST)
-            start, used = time.perf_counter(), time.process_time()
-            forms[name]()
-            wall[name].append(time.perf_counter() - start)
-            processor[name].append(time.process_time() - used)
-    return wall, processor
 
 
 def peak_memory(artifact: Path, scan: Path, batch: int) -> int:

@@ -22,6 +22,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from ptychonnx.harness.evaluation.judge import summarise
 from ptychonnx.harness.iterative.algorithm import Algorithm
 from ptychonnx.harness.iterative.iterations import iterate, vacuum
 from ptychonnx.harness.metrics.comparison import compare
-from ptychonnx.harness.simulate.measurement import measure
+from ptychonnx.harness.simulate.measurement import simulate_raster
 from ptychonnx.harness.simulate.objects import make_object
 from ptychonnx.harness.simulate.probes import make_probe
 from ptychonnx.runtime.atomic import write_text
@@ -45,7 +46,7 @@ from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.machine import processor
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles
-from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan import Scan
 
 STEPS = (6, 12, 24, 32, 40)
 # Raster steps by photons: all of them where photons do not limit. The beam is as wide for all sizes of pattern.
@@ -83,13 +84,20 @@ Row = dict[str, Any]
 def simulate(kind: str, step: int, photons: float, seed: int, n: int, grid: int) -> Scan:
     """A jittered raster over an object of its own."""
     rng = np.random.default_rng([seed, step, OBJECTS.index(kind)])
-    image = make_object(kind, (n + (grid - 1) * step + 2,) * 2, rng)
-    axis = n // 2 + 1 + step * np.arange(grid)
-    raster = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-    positions = (raster + rng.integers(-1, 2, raster.shape)).astype(np.float64)
-    probe = make_probe("zone-plate", n) * np.float32(np.sqrt(photons))
-    return Scan(
-        measure(image, positions, probe, rng), positions, probe, reference=Reference(image), name=kind
+    return raster_scan(kind, step, photons, n, grid, rng)
+
+
+def raster_scan(kind: str, step: int, photons: float, n: int, grid: int, rng: np.random.Generator) -> Scan:
+    """A jittered raster in the zone plate of `simulate lines`."""
+    return simulate_raster(
+        partial(make_object, kind, rng=rng),
+        make_probe("zone-plate", n) * np.float32(np.sqrt(photons)),
+        grid=grid,
+        step=step,
+        jitter=1,
+        position_rng=rng,
+        noise_rng=rng,
+        name=kind,
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pruning import pruned_source
-from benchmarks.single_pattern_bounds import record_table, test_scan
+from benchmarks.single_pattern_bounds import FIGURES, record_table, test_scan
 from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.export.artifact.export_run import export_run
 from ptychonnx.export.artifact.reduce_artifact import reduce_artifact
@@ -187,16 +187,10 @@ def _native(run: Path, inputs: Sequence[np.ndarray], threads: int) -> LoadedVari
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
-    names = {
-        "amplitude_ssim": "amplitude SSIM",
-        "amplitude_pearson": "amplitude Pearson",
-        "phase_ssim": "phase SSIM",
-        "phase_pearson": "phase Pearson",
-    }
-    lines = [f"| network | {' | '.join(names.values())} | gate | float32 | 8 bits |", "|---" * 8 + "|"]
+    lines = [f"| network | {' | '.join(FIGURES.values())} | gate | float32 | 8 bits |", "|---" * 8 + "|"]
     for row in rows:
         exact, small = row["fp32"], row["int8"]
-        cells = [f"{exact[name]:.3f}" for name in names]
+        cells = [f"{exact[name]:.3f}" for name in FIGURES]
         is_parent = row["student"] == PARENT.words
         label = "as it is" if is_parent else row["student"]
         verdict = "the parent" if is_parent else "passes" if exact["refused"] is None else "refused"

@@ -24,21 +24,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.regimes import SETTINGS
+from benchmarks.regimes import SETTINGS, raster_scan
 from ptychonnx.harness.evaluation.judge import summarise
 from ptychonnx.harness.iterative.iterations import Epochs, iterate, vacuum
 from ptychonnx.harness.iterative.refinement import refine
 from ptychonnx.harness.metrics.comparison import compare
 from ptychonnx.harness.simulate.family import FamilyConfig, draw_parameters, simulate_member
-from ptychonnx.harness.simulate.measurement import measure
-from ptychonnx.harness.simulate.objects import make_object
-from ptychonnx.harness.simulate.probes import make_probe
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.machine import processor
 from ptychonnx.runtime.paths import file_sha256
 from ptychonnx.runtime.reconstruction import Reconstruction, reconstruct
-from ptychonnx.runtime.scan import Reference, Scan
+from ptychonnx.runtime.scan import Scan
 
 UNSEEN_BEAMS = ("gaussian", "vortex", "axicon", "cubic", "triangle")
 UNSEEN_OBJECTS = ("spheres", "labyrinth", "leaves", "photographs", "star")
@@ -85,15 +82,7 @@ def large_steps(n: int, grid: int, seed: int) -> Iterator[tuple[Row, Scan]]:
     for step in STEPS:
         for kind in LOW_OVERLAP_OBJECTS:
             rng = np.random.default_rng([seed, step, LOW_OVERLAP_OBJECTS.index(kind)])
-            image = make_object(kind, (n + (grid - 1) * step + 2,) * 2, rng)
-            axis = n // 2 + 1 + step * np.arange(grid)
-            raster = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-            positions = (raster + rng.integers(-1, 2, raster.shape)).astype(np.float64)
-            probe = make_probe("zone-plate", n) * np.float32(np.sqrt(1e9))
-            scan = Scan(
-                measure(image, positions, probe, rng), positions, probe, reference=Reference(image), name=kind
-            )
-            yield {"object": kind, "step": step}, scan
+            yield {"object": kind, "step": step}, raster_scan(kind, step, 1e9, n, grid, rng)
 
 
 def quality(image: NDArray[np.complex64], scan: Scan, made: Reconstruction) -> Row:
