@@ -54,31 +54,16 @@ def pattern_findings(scan: Scan, statistics: PatternStatistics, read: list[str])
 def _units(statistics: PatternStatistics, read: list[str]) -> Finding:
     understood = [line for line in read if line.startswith(("unit:", "axes:", "quantity:", "dc:"))]
     text = "; ".join(understood) or "amplitudes and pixels, as our own files state"
-    values = {
-        "counts_are_whole": str(statistics.whole_counts).lower(),
-        "reader": "; ".join(read),
-    }
+    values = {"counts_are_whole": str(statistics.whole_counts).lower(), "reader": "; ".join(read)}
     if statistics.whole_amplitudes and statistics.highest > 16:
-        return Finding(
-            "units",
-            "wrong",
-            "all amplitudes are whole numbers: they are counts (--quantity counts)",
-            values,
-        )
+        text = "all amplitudes are whole numbers: they are counts (--quantity counts)"
+        return Finding("units", "wrong", text, values)
     if statistics.whole_fourth_powers and not statistics.whole_counts:
-        return Finding(
-            "units",
-            "wrong",
-            "the squares of all counts are whole numbers: they are amplitudes (--quantity amplitude)",
-            values,
-        )
-    doubts = [line for line in read if line.endswith("?")]
-    return Finding(
-        "units",
-        "doubtful" if doubts else "good",
-        "; ".join(doubts) if doubts else text,
-        values,
-    )
+        text = "the squares of all counts are whole numbers: they are amplitudes (--quantity amplitude)"
+        return Finding("units", "wrong", text, values)
+    if doubts := [line for line in read if line.endswith("?")]:
+        return Finding("units", "doubtful", "; ".join(doubts), values)
+    return Finding("units", "good", text, values)
 
 
 def _photons(scan: Scan, statistics: PatternStatistics) -> Finding:

@@ -14,12 +14,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ptychonnx.harness.campaign.division_options import DivisionOptions
 from ptychonnx.harness.campaign.engines import open_engine
 from ptychonnx.harness.cli.console import errors, output, print_lines, report_progress
 from ptychonnx.harness.cli.many_scans import process_folder, process_watched
 from ptychonnx.harness.cli.model_options import Omit, derive_options
-from ptychonnx.harness.cli.shared_options import OptionalArtifacts, Probe, ServerUrls, check_inference
+from ptychonnx.harness.cli.shared_options import (
+    DivisionOptions,
+    OptionalArtifacts,
+    Probe,
+    ServerUrls,
+    check_inference,
+)
 from ptychonnx.harness.evaluation.evaluate import evaluate as run_evaluation
 from ptychonnx.harness.evaluation.judge import EvaluateOptions
 from ptychonnx.harness.evaluation.many_scans import evaluate_scans

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from ptychonnx.harness.campaign.division_options import DivisionOptions
 from ptychonnx.harness.campaign.engines import open_engine
 from ptychonnx.harness.campaign.large_scan import LargeScan
 from ptychonnx.harness.campaign.many_scans import reconstruct_scans
@@ -27,7 +26,7 @@ from ptychonnx.harness.cli.console import one_line, print_lines, print_misfit, p
 from ptychonnx.harness.cli.many_scans import process_folder, process_watched
 from ptychonnx.harness.cli.model_options import derive_options
 from ptychonnx.harness.cli.reconstruct_request import ReconstructRequest, divided_files
-from ptychonnx.harness.cli.shared_options import READING, EstimateProbe, Probe, ServerUrl
+from ptychonnx.harness.cli.shared_options import READING, DivisionOptions, EstimateProbe, Probe, ServerUrl
 from ptychonnx.harness.iterative.iteration_options import IterationOptions
 from ptychonnx.harness.metrics.region import RegionRule, declare_region
 from ptychonnx.harness.report.object_figure import object_figure

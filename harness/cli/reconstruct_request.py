@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptychonnx.harness.campaign.division_options import DivisionOptions
 from ptychonnx.harness.campaign.scan_run import RunOptions
-from ptychonnx.harness.cli.shared_options import check_inference
+from ptychonnx.harness.cli.shared_options import DivisionOptions, check_inference
 from ptychonnx.runtime.atomic import check_output
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.writers.patches_file import check_patches_file

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel, ConfigDict, Field
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
@@ -16,6 +17,7 @@ from ptychonnx.runtime.scan import Scan
 __all__ = [
     "READING",
     "Artifacts",
+    "DivisionOptions",
     "EstimateProbe",
     "OptionalArtifacts",
     "Probe",
@@ -54,6 +56,43 @@ ServerUrl = Annotated[str | None, typer.Option(metavar="URL", help=_SERVER)]
 ServerUrls = Annotated[
     list[str] | None, typer.Option(metavar="URL", help=f"{_SERVER} May be given several times.")
 ]
+
+
+class DivisionOptions(BaseModel):
+    """How the work of a reconstruction is divided."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        title="Many scans, and large ones in parts",
+        json_schema_extra={
+            "help_option": "--help-many",
+            "help_subject": "for many scans, and large ones",
+        },
+    )
+
+    watch: bool = Field(
+        default=False,
+        description="Take each scan that appears in the one folder named instead of scans, when it is complete, until "
+        "Ctrl-C",
+    )
+    executor: str | None = Field(
+        default=None,
+        description="Workers for many scans, or for the parts of one: local[:WORKERS], dask[:WORKERS], "
+        "dask://HOST:PORT, or a YAML file for workers that Slurm starts",
+        json_schema_extra={"metavar": "ENGINE"},
+    )
+    shards: int | None = Field(
+        default=None,
+        ge=1,
+        description="Parts of one scan with --executor. Default: one per worker",
+        json_schema_extra={"metavar": "N"},
+    )
+    shard: str | None = Field(
+        default=None,
+        description="Reconstruct the I-th of N parts of the scan, and write its sums for `ptychonnx merge`",
+        json_schema_extra={"metavar": "I/N"},
+    )
 
 
 def read_if_set(path: Path | None, reading: ReadOptions, option: str = "--scan") -> Scan | None:

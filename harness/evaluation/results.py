@@ -141,24 +141,23 @@ class ScanResult:
                 "patterns": self.patterns,
                 "requests": None if self.requests is None else self.requests.as_json(),
             },
-            "misfit": None
-            if self.misfit is None
-            else {
-                "value": self.misfit.value,
-                "scattered": self.misfit.scattered,
-                "held_out": None
-                if self.misfit.held_out is None
-                else {
-                    "value": self.misfit.held_out.misfit.value,
-                    "scattered": self.misfit.held_out.misfit.scattered,
-                },
-                "noise": None if self.misfit.noise is None else self.misfit.noise.level,
-                "contrast": None if self.misfit.noise is None else self.misfit.noise.contrast,
-                "verdict": self.misfit.verdict,
-            },
+            "misfit": None if self.misfit is None else _misfit(self.misfit),
             "halves": None if self.halves is None else _agreement(self.halves),
             "notes": list(self.notes),
         }
+
+
+def _misfit(misfit: Misfit) -> dict[str, Any]:
+    """Entry of a misfit in `metrics.json`."""
+    held_out = None if misfit.held_out is None else misfit.held_out.misfit
+    return {
+        "value": misfit.value,
+        "scattered": misfit.scattered,
+        "held_out": held_out and {"value": held_out.value, "scattered": held_out.scattered},
+        "noise": misfit.noise and misfit.noise.level,
+        "contrast": misfit.noise and misfit.noise.contrast,
+        "verdict": misfit.verdict,
+    }
 
 
 def _agreement(halves: Comparison) -> dict[str, Any]:
