@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from markdown_tables import ROOT
+from markdown_tables import results as read_results
+from markdown_tables import table as markdown_table
+
 NAMES = {
     "ptychonnx": "ptychonnx",
     "ptychonnx_openvino": "ptychonnx, in OpenVINO",
@@ -25,13 +26,6 @@ OURS = {"openvino": "ptychonnx_openvino", "iree": "ptychonnx_iree"}
 RIGHT = ("right", "fixed batch")
 # Times that differ by less count as equal.
 MARGIN = 1.1
-
-
-def read_results() -> dict[str, Any]:
-    """The results; see `benchmarks.exporters`."""
-    path = ROOT / "benchmarks/results/exporters.json"
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def time_ratio(module: Mapping[str, Any], exporter: str) -> float | None:
@@ -149,14 +143,10 @@ def conditions(results: Mapping[str, Any]) -> str:
 
 def table(part: str) -> str:
     """A part of the page."""
-    results = read_results()
+    measured = read_results("exporters", "benchmarks/results")
     if part == "conditions":
-        return conditions(results)
+        return conditions(measured)
     if part == "refusals":
-        return "\n".join(f"* {line}" for line in refusals(results)) or "None."
-    return _markdown(summary(results) if part == "summary" else modules(results, part))
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    heads, *others = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *others))
+        return "\n".join(f"* {line}" for line in refusals(measured)) or "None."
+    heads, *rows = summary(measured) if part == "summary" else modules(measured, part)
+    return markdown_table(heads, rows)

@@ -15,9 +15,9 @@ from typing import Any
 
 import architecture  # next to this file, where MkDocs looks for modules of a hook
 import beam_tables
-import exporters as exporter_tables
-import live as live_tables
-import scale as scale_tables
+import exporters
+import live
+import scale
 from markdown_tables import ROOT, results, whole
 from markdown_tables import table as markdown_table
 from mkdocs.config.defaults import MkDocsConfig
@@ -265,22 +265,6 @@ def neuraloperator() -> str:
     )
 
 
-def exporters(part: str) -> str:
-    """A part of the comparison of exporters."""
-    return exporter_tables.table(part)
-
-
-def scale(part: str) -> str:
-    """A table of large scans, nights and faults."""
-    heads, *rows = scale_tables.rows(part)
-    return markdown_table(heads, rows)
-
-
-def live(part: str) -> str:
-    """A table of live reconstruction."""
-    return live_tables.table(part)
-
-
 def decisions() -> str:
     """The table of decisions, from the titles of their pages."""
     rows = []
@@ -309,9 +293,6 @@ _GENERATORS = {
         table,
         robustness,
         neuraloperator,
-        exporters,
-        scale,
-        live,
         beam_tables.unseen_beams,
         beam_tables.fine_tuned_beams,
         beam_tables.probe_modes,
@@ -321,4 +302,4 @@ _GENERATORS = {
         beam_tables.calibration,
         decisions,
     )
-}
+} | {"exporters": exporters.table, "scale": scale.table, "live": live.table}

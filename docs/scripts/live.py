@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from markdown_tables import ROOT
+from markdown_tables import results as read_results
 from markdown_tables import table as markdown_table
 
 
 def table(part: str) -> str:
     """A table: ``rates``, ``latency``, ``memory`` or ``sources``."""
-    results = json.loads((ROOT / "benchmarks/results/live.json").read_text(encoding="utf-8"))
-    return _TABLES[part](results)
+    return _TABLES[part](read_results("live", "benchmarks/results"))
 
 
 def _name(part: Mapping[str, Any]) -> str:

@@ -15,8 +15,8 @@ def whole(figure: str) -> str:
     return figure.replace(" ", "\u00a0").replace("-", "\u2011") if len(figure) < 20 else figure
 
 
-def results(name: str) -> Any:
-    return json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+def results(name: str, folder: str = "docs/results") -> Any:
+    return json.loads((ROOT / folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from markdown_tables import results as read_results
+from markdown_tables import table as markdown_table
 
 
-def rows(part: str) -> list[list[str]]:
-    """Heads and rows of a table: ``large``, ``frame``, ``night``, ``orders``, ``reading``, ``faults`` or ``model``."""
-    results = json.loads((ROOT / "benchmarks/results/scale.json").read_text(encoding="utf-8"))
-    return _TABLES[part](results)
+def table(part: str) -> str:
+    """A table: ``large``, ``frame``, ``night``, ``orders``, ``reading``, ``faults`` or ``model``."""
+    heads, *rows = _TABLES[part](read_results("scale", "benchmarks/results"))
+    return markdown_table(heads, rows)
 
 
 def _large(scan: Mapping[str, Any]) -> list[list[str]]:
