@@ -1,6 +1,6 @@
 """Verdicts of `ptychonnx check` on the length of the steps, for scans with right and wrong steps.
 
-`python -m benchmarks.wrong_steps` prints the table of `docs/how-to/check-a-scan.md`: for each overlap, of 12 scans over
+`python -m benchmarks.wrong_steps` prints the table of `docs/results/positions.md`: for each overlap, of 12 scans over
 beams and kinds of object drawn with a seed, how many are good, doubtful, wrong and unknown. Three minutes on one core.
 """
 
