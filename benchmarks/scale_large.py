@@ -20,7 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.scale_commands import Command, checked, same_objects
-from ptychonnx.harness.simulate.objects import lines_object
+from ptychonnx.harness.simulate.objects import make_object
 from ptychonnx.harness.simulate.probes import PIXEL_SIZE, WAVELENGTH, make_probe
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
@@ -43,7 +43,7 @@ def write_large_scan(path: Path, grid: int, seed: int = 0) -> None:
     """
     rng = np.random.default_rng(seed)
     period = STEP * PERIOD
-    image = np.tile(lines_object((period, period), rng), (2, 2))
+    image = np.tile(make_object("lines", (period, period), rng), (2, 2))
     probe = make_probe("zone-plate", SIZE) * np.float32(np.sqrt(PHOTONS))
     jitter = rng.integers(-JITTER, JITTER + 1, (PERIOD, PERIOD, 2))
     repeats = -(-grid // PERIOD)

@@ -13,30 +13,73 @@ from scipy.ndimage import zoom
 from scipy.spatial import KDTree
 from skimage import data
 from skimage.color import rgb2gray
+from skimage.draw import line_aa
 from skimage.filters import gaussian
 from skimage.util import img_as_float64
 
 # Each is a kind of object.
 __all__ = [
+    "cells",
     "circuits",
     "grains",
     "labyrinth",
     "leaves",
+    "lines",
     "natural",
     "photographs",
     "smooth",
     "spheres",
     "spokes",
+    "star",
 ]
 
 Densities = tuple[NDArray[np.float64], NDArray[np.float64]]
 
+# Dense enough that every window contains several lines, whatever the size of the canvas.
+_PIXELS_PER_LINE = 300
+_LENGTHS = (20.0, 100.0)
+_PIXELS_PER_CELL = 500
+_RADII = (6.0, 20.0)
+_SPOKES = 36
 _PIXELS_PER_GRAIN = 260
 _PIXELS_PER_SPHERE = 220
 _PIXELS_PER_LEAF = 90
 _PIXELS_PER_STAR = 22_500
 _NATURAL = ("brick", "grass", "gravel", "coins", "moon", "coffee", "chelsea", "cell")
 _PHOTOGRAPHS = ("astronaut", "camera", "rocket")
+
+
+def lines(shape: tuple[int, int], rng: np.random.Generator) -> Densities:
+    """Random straight lines, drawn independently for what absorbs and what retards."""
+    return _strokes(shape, rng), _strokes(shape, rng)
+
+
+def cells(shape: tuple[int, int], rng: np.random.Generator) -> Densities:
+    """Overlapping rounded bodies of random size with denser cores.
+
+    The bodies are smooth inside and have curved edges. Each absorbs and retards in a random proportion.
+    """
+    thickness, absorbing = np.zeros(shape), np.zeros(shape)
+    rows, columns = np.indices(shape, dtype=np.float64)
+    for _ in range(int(shape[0] * shape[1] / _PIXELS_PER_CELL)):
+        row, column = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        angle, long, short = rng.uniform(0, np.pi), rng.uniform(*_RADII), rng.uniform(*_RADII)
+        along = (rows - row) * np.sin(angle) + (columns - column) * np.cos(angle)
+        across = (rows - row) * np.cos(angle) - (columns - column) * np.sin(angle)
+        squared = (along / long) ** 2 + (across / short) ** 2
+        body = np.sqrt(np.clip(1 - squared, 0, 1)) + np.sqrt(np.clip(1 - 9 * squared, 0, 1))
+        thickness += rng.uniform(0.3, 1.0) * body
+        absorbing += rng.uniform(0.0, 1.0) * body
+    return _scaled(absorbing), _scaled(thickness)
+
+
+def star(shape: tuple[int, int], rng: np.random.Generator) -> Densities:
+    """A Siemens star of one material on the whole canvas, randomly rotated."""
+    rows, columns = np.indices(shape, dtype=np.float64)
+    row, column = rows - (shape[0] - 1) / 2, columns - (shape[1] - 1) / 2
+    spokes = np.sin(_SPOKES * np.arctan2(row, column) + rng.uniform(0, 2 * np.pi)) > 0
+    gold = _blurred(spokes.astype(np.float64))
+    return gold, gold
 
 
 def grains(shape: tuple[int, int], rng: np.random.Generator) -> Densities:
@@ -109,7 +152,7 @@ def spheres(shape: tuple[int, int], rng: np.random.Generator) -> Densities:
         centre, radius = rng.uniform(0, 1, 2) * shape, np.exp(rng.uniform(np.log(2.5), np.log(12)))
         window, squared = _around(shape, centre, radius)
         thickness[window] += np.sqrt(np.clip(radius**2 - squared, 0, None))
-    thickness = scaled(thickness)
+    thickness = _scaled(thickness)
     return thickness, thickness
 
 
@@ -132,6 +175,26 @@ def leaves(shape: tuple[int, int], rng: np.random.Generator) -> Densities:
         inside = squared < radius**2
         absorbing[window][inside], retarding[window][inside] = rng.uniform(0, 1, 2)
     return _blurred(absorbing), _blurred(retarding)
+
+
+def _strokes(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Anti-aliased lines of random width and density, slightly blurred, scaled to [0, 1]."""
+    canvas = np.zeros(shape)
+    for _ in range(int(shape[0] * shape[1] / _PIXELS_PER_LINE)):
+        length = rng.uniform(*_LENGTHS)
+        angle = rng.uniform(0, np.pi)
+        row, column = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        width, density = int(rng.integers(1, 5)), rng.uniform(0.3, 1.0)
+        half = length / 2 * np.array([np.sin(angle), np.cos(angle)])
+        across = np.array([np.cos(angle), -np.sin(angle)])
+        stroke = np.zeros(shape)
+        for offset in np.arange(width) - (width - 1) / 2:
+            (r0, c0), (r1, c1) = (np.array([row, column]) + offset * across + sign * half for sign in (-1, 1))
+            rows, columns, value = line_aa(*(round(float(v)) for v in (r0, c0, r1, c1)))
+            inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+            np.maximum.at(stroke, (rows[inside], columns[inside]), value[inside])
+        canvas += density * stroke
+    return _scaled(canvas)
 
 
 def _around(
@@ -183,7 +246,7 @@ def _blurred(density: NDArray[np.float64], sigma: float = 1.0) -> NDArray[np.flo
     return gaussian(density, sigma=sigma, preserve_range=True)
 
 
-def scaled(density: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scaled(density: NDArray[np.float64]) -> NDArray[np.float64]:
     """Slightly blurred, and scaled to [0, 1]."""
     blurred = _blurred(density)
     return np.clip(blurred / np.quantile(blurred, 0.999), 0, 1)

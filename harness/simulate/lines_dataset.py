@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from ptychonnx.harness.simulate.manifest import write_simulated
 from ptychonnx.harness.simulate.measurement import simulate_raster
-from ptychonnx.harness.simulate.objects import lines_object
+from ptychonnx.harness.simulate.objects import make_object
 from ptychonnx.harness.simulate.probes import ProbeKind, make_probe
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.amplitudes import MOST_PHOTONS
@@ -75,7 +75,13 @@ def simulate_scan(config: LinesConfig, grid: int, seed: np.random.SeedSequence, 
     """Simulate a raster scan of grid x grid positions over an object of random lines, with Poisson noise."""
     object_rng, position_rng, noise_rng = map(np.random.default_rng, seed.spawn(3))
     return simulate_raster(
-        partial(lines_object, rng=object_rng, absorption=config.absorption, phase_shift=config.phase_shift),
+        partial(
+            make_object,
+            "lines",
+            rng=object_rng,
+            absorption=config.absorption,
+            phase_shift=config.phase_shift,
+        ),
         make_probe(config.probe, config.n) * np.float32(np.sqrt(config.photons)),
         grid=grid,
         step=config.step,

@@ -9,7 +9,7 @@ import pytest
 
 from ptychonnx.harness.simulate import lines_dataset
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines, simulate_scan
-from ptychonnx.harness.simulate.objects import lines_object
+from ptychonnx.harness.simulate.objects import make_object
 from ptychonnx.harness.simulate.probes import disk_probe, zone_plate_probe
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
@@ -43,7 +43,7 @@ def test_neighbours_overlap_by_the_step_and_jitter_stays_within_bounds():
 
 
 def test_amplitude_and_phase_are_not_functions_of_each_other():
-    image = lines_object((200, 200), np.random.default_rng(0))
+    image = make_object("lines", (200, 200), np.random.default_rng(0))
     assert np.abs(image).max() <= 1 + 1e-6
     assert np.abs(image).min() == pytest.approx(0.5, abs=0.01)
     assert np.angle(image).max() == pytest.approx(1.2, abs=0.01)

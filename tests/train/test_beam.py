@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ptychonnx.harness.simulate.objects import lines_object
+from ptychonnx.harness.simulate.objects import make_object
 from ptychonnx.harness.simulate.probes import disk_probe, zone_plate_probe
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward, illumination
 from ptychonnx.train.config import NetworkConfig
@@ -102,7 +102,7 @@ def test_negligible_values_are_zero():
 
 def amplitudes(probe: NDArray, patterns: int, members: int = 1) -> NDArray[np.float32]:
     rng = np.random.default_rng(5)
-    image = lines_object((64, 64), rng)
+    image = make_object("lines", (64, 64), rng)
     centres = rng.integers(N // 2, 64 - N // 2, size=(patterns * members, 2)).astype(float)
     return forward(cut_windows(image, centres, N), probe).astype(np.float32).reshape(patterns, members, N, N)
 

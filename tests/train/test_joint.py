@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ptychonnx.harness.simulate.objects import lines_object
+from ptychonnx.harness.simulate.objects import make_object
 from ptychonnx.harness.simulate.probes import make_probe
 from ptychonnx.runtime.scan.forward_model import cut_windows, forward, illumination
 from ptychonnx.runtime.scan.grouping import group_offsets, nearest_groups
@@ -48,7 +48,7 @@ def guess(probe) -> RetrievalConstants:
 
 
 def lines(seed: int, side: int = 48) -> NDArray[np.complex128]:
-    return lines_object((side, side), np.random.default_rng(seed))
+    return make_object("lines", (side, side), np.random.default_rng(seed))
 
 
 def windows(image: NDArray, offsets: NDArray) -> NDArray:

@@ -248,11 +248,11 @@ def test_the_true_object_is_not_changed() -> None:
 
 
 def test_every_step_explains_the_pattern_better() -> None:
-    from ptychonnx.harness.simulate.objects import lines_object
+    from ptychonnx.harness.simulate.objects import make_object
     from ptychonnx.harness.simulate.probes import make_probe
 
     probe = make_probe("zone-plate", 64) * 64
-    known = lines_object((64, 64), np.random.default_rng(8))
+    known = make_object("lines", (64, 64), np.random.default_rng(8))
     amplitude = forward(known[None], probe).astype(np.float32)
     retrieval = Retrieval(retrieval_constants(probe, 1.0, steps=1, final_steps=1))
     errors = []
