@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
 __all__ = ["BeamValues"]
@@ -48,11 +48,11 @@ class BeamValues(ABC, Generic[Tensor]):
         """The beam of each pattern, for the beams of groups of `members` patterns."""
         if members == 1 or not self.batched:
             return self
-        factors = {name: self._repeat(getattr(self, name), members, 1) for name in ("probe", "lit", "back")}
-        images = {
-            name: self._repeat(getattr(self, name), members, 0) for name in ("spread", "valid", "light")
+        batch_axes = {"probe": 1, "lit": 1, "back": 1, "spread": 0, "valid": 0, "light": 0}
+        repeated = {
+            name: self._repeat(getattr(self, name), members, axis) for name, axis in batch_axes.items()
         }
-        return type(self)(scale=self.scale, step=self.step, **factors, **images)
+        return replace(self, **repeated)
 
     @staticmethod
     @abstractmethod

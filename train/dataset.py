@@ -37,8 +37,6 @@ class ScanBeam:
 
     Attributes
     ----------
-    name
-        Of the scan.
     probe
         complex64 [modes, N, N], in sqrt(photons).
     mask
@@ -132,6 +130,15 @@ class TrainingData:
         for row, beam in zip(table, self.beams, strict=True):
             row[: len(beam.probe)] = beam.probe
         return table, modes
+
+    @property
+    def beam_tables(self) -> dict[str, NDArray]:
+        """Weights and masks [beams, N, N] and scales float32 [beams] of all beams."""
+        return {
+            "weights": np.stack([beam.weight for beam in self.beams]),
+            "masks": np.stack([beam.mask for beam in self.beams]),
+            "scales": np.array([beam.scale for beam in self.beams], dtype=np.float32),
+        }
 
     @property
     def scored(self) -> NDArray[np.intp]:

@@ -18,17 +18,7 @@ __all__ = ["InitialWeights", "find_initial_weights"]
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights of a run from which another one starts.
-
-    Attributes
-    ----------
-    run
-        Folder of the run.
-    architecture, network
-        The network that was trained there.
-    checkpoint
-        File that holds the weights.
-    """
+    """The folder of a run, the network that was trained there, and the file with the weights to start from."""
 
     run: Path
     architecture: str

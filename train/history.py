@@ -18,28 +18,14 @@ HISTORY_NAME = "history.csv"
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row.
+    """One row."""
 
-    Attributes
-    ----------
-    epoch
-        Number of the epoch, from 1.
-    loss, validation_loss
-        Mean loss of the epoch, and of the held-out patterns after it.
-    disagreement
-        Disagreement of overlapping patches, see `ptychonnx.train.overlap_consistency`.
-    learning_rate
-        Learning rate of the last step.
-    seconds
-        Training time so far, without epochs that an interruption lost.
-    """
-
-    epoch: int
-    loss: float
-    validation_loss: float
-    disagreement: float
-    learning_rate: float
-    seconds: float
+    epoch: int  # from 1
+    loss: float  # mean of the epoch
+    validation_loss: float  # of the held-out patterns after it
+    disagreement: float  # of overlapping patches, see `ptychonnx.train.overlap_consistency`
+    learning_rate: float  # of the last step
+    seconds: float  # training time so far, without epochs that an interruption lost
 
     def monitored(self, monitor: Monitor) -> float:
         """The monitored figure; lower is better, and NaN counts as infinity."""

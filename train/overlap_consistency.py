@@ -22,20 +22,10 @@ def overlap_disagreement(
 ) -> float:
     """Variance of patches about their merged object, over the variance of that object.
 
-    Only pixels inside more than one window count, each weighted by the illumination.
-
-    Parameters
-    ----------
-    patches
-        complex [groups, members, N, N].
-    offsets
-        int [groups, members, 2], (row, column) of each window in its group, at least 0.
-    weight
-        [N, N] or [groups, N, N], positive: the illumination of a window.
-
-    Returns
-    -------
-    0 if all patches agree, about 1 if they are unrelated; NaN if no two patches overlap or the object is blank.
+    It is 0 if all patches [groups, members, N, N] agree, about 1 if they are unrelated; NaN if no two patches overlap
+    or the object is blank. Only pixels inside more than one window count, each weighted by the illumination of a window
+    [N, N] or [groups, N, N], positive. Offsets [groups, members, 2] (row, column) are those of each window in its
+    group, at least 0.
     """
     between, contrast = 0.0, 0.0
     weights = np.broadcast_to(weight, (len(patches), *weight.shape[-2:]))

@@ -117,11 +117,8 @@ _BUILT_IN = (
         "ptychonnx.train.tensorflow.baseline:build",
         "the same kind of network trained on known objects, after PtychoNN",
         supervised=True,
-        defaults={
-            "epochs": 6,
-            "batch": 8,
-            "learning_rate": 1e-3,
-        },  # without phase retrieval it has more to learn
+        # Without phase retrieval it has more to learn.
+        defaults={"epochs": 6, "batch": 8, "learning_rate": 1e-3},
         revision=2,  # 1 saw the logarithm of the amplitude
     ),
     Architecture(

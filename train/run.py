@@ -68,14 +68,7 @@ INITIAL_NAME = "initial"
 class LayerOutput:
     """Output of one layer of a network.
 
-    Attributes
-    ----------
-    name
-        Name of the layer in the framework.
-    output
-        Its output.
-    after
-        Names of the layers whose outputs it reads; None if unknown, so possibly all earlier ones.
+    `after`: names of the layers whose outputs it reads; None if unknown, so possibly all earlier ones.
     """
 
     name: str
@@ -102,30 +95,16 @@ class NativeNetwork(Protocol):
 
 
 class TrainedScan(BaseModel):
-    """A scan that a network was trained on.
-
-    Attributes
-    ----------
-    patterns
-        Number of patterns, held-out ones included.
-    modes
-        Number of modes of its probe.
-    photons
-        Mean photons in a pattern.
-    step
-        Median distance of a position from its nearest neighbour, pixels.
-    data_sha256, probe_sha256
-        Hash of patterns, positions and probe, and of the probe alone.
-    """
+    """A scan that a network was trained on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    patterns: int
+    patterns: int  # held-out ones included
     modes: int
-    photons: float
-    step: float
-    data_sha256: str
+    photons: float  # mean, in a pattern
+    step: float  # median distance of a position from its nearest neighbour, pixels
+    data_sha256: str  # of patterns, positions and probe
     probe_sha256: str
 
 

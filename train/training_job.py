@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.progress import Progress
@@ -14,7 +15,7 @@ from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.dataset import TrainingData
 from ptychonnx.train.initial_retrieval import RetrievalConstants, constants_for_network
 from ptychonnx.train.registry import Architecture
-from ptychonnx.train.run import INITIAL_NAME
+from ptychonnx.train.run import INITIAL_NAME, fingerprint
 
 __all__ = ["FitResult", "TrainingJob"]
 
@@ -94,3 +95,19 @@ class FitResult:
     parameters: int
     spectral_operator: str | None
     packages: tuple[str, ...]
+
+    @classmethod
+    def of_best_epoch(
+        cls, job: TrainingJob, network: Any, initial_tensors: dict[str, str], packages: tuple[str, ...]
+    ) -> FitResult:
+        """Load the weights of the best epoch into a network of the framework, and write them into the run folder."""
+        network.load(job.checkpoints.best_folder)
+        network.save(job.folder)
+        tensors = network.tensors()
+        return cls(
+            initial_tensors=initial_tensors,
+            trained_tensors=fingerprint(tensors),
+            parameters=sum(value.size for value in tensors.values()),
+            spectral_operator=network.spectral_operator(),
+            packages=packages,
+        )

@@ -57,14 +57,8 @@ def _settings(plan: TrainingPlan) -> dict[str, Any]:
 
 
 def plan_of(record: RunRecord) -> TrainingPlan:
-    return TrainingPlan(
-        architecture=record.architecture,
-        revision=record.revision,
-        network=record.network,
-        training=record.training,
-        data_sha256=record.data_sha256,
-        init_sha256=record.init_sha256,
-    )
+    """The plan of a finished run."""
+    return TrainingPlan(**{name: getattr(record, name) for name in TrainingPlan.model_fields})
 
 
 def write_plan(folder: Path, plan: TrainingPlan) -> None:

@@ -102,8 +102,7 @@ def adopt_network(
         # How accurately another engine runs the foreign network does not depend on the adoption.
         deciding_engines="onnxruntime",
     )
-    published = release(candidate, out, progress)
-    return ExportResult(out, published.stamp, published.report)
+    return ExportResult(out, *release(candidate, out, progress))
 
 
 def _comparable(
@@ -162,15 +161,7 @@ def _patterns(specification: Specification, scan: Scan | None) -> tuple[NDArray[
 def _adopted_contract(
     original: onnx.ModelProto, foreign: Foreign, specification: Specification, verified: VerifiedGraph
 ) -> Contract:
-    """The contract, without hash and reference pair.
-
-    Parameters
-    ----------
-    original
-        The foreign graph as it was read.
-    foreign
-        The network that was adopted.
-    """
+    """The contract, without hash and reference pair, of the foreign graph as it was read and as it was adopted."""
     window = patch_geometry(specification).window
     is_whole = window == specification.n
     weights = [tensor for tensor in original.graph.initializer if tensor.data_type in _FLOATING]

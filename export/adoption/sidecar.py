@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -28,7 +29,7 @@ from ptychonnx.runtime.scan.orientation import Orientation
 from ptychonnx.runtime.validation import first_fault
 from ptychonnx.runtime.yaml_files import read_yaml_mapping
 
-__all__ = ["Channel", "Layout", "Quantity", "Specification", "read_specification"]
+__all__ = ["QUANTITIES", "Channel", "Layout", "Quantity", "Specification", "read_specification"]
 
 Quantity = Literal["amplitude", "phase", "real", "imag"]
 Channel = Literal[
@@ -43,7 +44,7 @@ Channel = Literal[
     "ignored",
 ]
 Layout = Literal["BCNN", "BNNC", "BNN"]
-_QUANTITIES = frozenset(get_args(Quantity))
+QUANTITIES = frozenset(get_args(Quantity))
 _QUANTITY_SETS = ({"phase"}, {"amplitude", "phase"}, {"real", "imag"})
 
 
@@ -75,9 +76,6 @@ def _steps_schema() -> dict[str, Any]:
     return {"type": "array", "items": {"anyOf": [*plain, mapping]}}
 
 
-StepList = Annotated[list[str | dict[str, Any]], WithJsonSchema(_steps_schema())]
-
-
 def _check_steps(steps: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
     for step in steps:
         if isinstance(step, dict) and len(step) != 1:
@@ -89,6 +87,11 @@ def _check_steps(steps: list[str | dict[str, Any]]) -> list[str | dict[str, Any]
             wanted = "no argument" if STEPS[name].takes == "none" else f"a {STEPS[name].takes}"
             raise ValueError(f"step {name!r} takes {wanted}")
     return steps
+
+
+StepList = Annotated[
+    list[str | dict[str, Any]], AfterValidator(_check_steps), WithJsonSchema(_steps_schema())
+]
 
 
 class _SpecificationPart(BaseModel):
@@ -107,11 +110,6 @@ class ForeignInput(_SpecificationPart):
     steps: StepList = Field(
         default=[], description="preprocessing steps in order; a name, or a name with its argument"
     )
-
-    @field_validator("steps")
-    @classmethod
-    def _known(cls, steps: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
-        return _check_steps(steps)
 
 
 class ForeignOutput(_SpecificationPart):
@@ -152,11 +150,9 @@ class ForeignOutput(_SpecificationPart):
 
     @field_validator("steps")
     @classmethod
-    def _value_steps(
-        cls, steps: dict[str, list[str | dict[str, Any]]]
-    ) -> dict[str, list[str | dict[str, Any]]]:
+    def _value_steps(cls, steps: dict[str, StepList]) -> dict[str, StepList]:
         for quantity, of_quantity in steps.items():
-            for step in _check_steps(of_quantity):
+            for step in of_quantity:
                 name = step if isinstance(step, str) else next(iter(step))
                 if STEPS[name].moves_pixels:
                     raise ValueError(
@@ -173,7 +169,7 @@ class ForeignOutput(_SpecificationPart):
                 "of each output"
             )
         named = self.named_channels()
-        quantities = [channel for channel in named if channel in _QUANTITIES]
+        quantities = [channel for channel in named if channel in QUANTITIES]
         if set(quantities) not in _QUANTITY_SETS or len(quantities) != len(set(quantities)):
             raise ValueError(
                 f"channels are {named}, expected phase, amplitude and phase, or real and imag, once each; others are "
@@ -195,7 +191,7 @@ class ForeignOutput(_SpecificationPart):
 
     def left_out(self) -> list[Channel]:
         """Named channels that do not become part of the object."""
-        return [channel for channel in self.named_channels() if channel not in _QUANTITIES]
+        return [channel for channel in self.named_channels() if channel not in QUANTITIES]
 
 
 class Specification(_SpecificationPart):
@@ -231,12 +227,8 @@ class Specification(_SpecificationPart):
 
         Raises InputError as `resolved_steps` does.
         """
-        return [
-            self._resolved(step, side)
-            for of, steps in self.output.steps.items()
-            if of == quantity
-            for step in steps
-        ]
+        steps = {str(of): steps for of, steps in self.output.steps.items()}
+        return [self._resolved(step, side) for step in steps.get(quantity, [])]
 
     def read_array(self, file: str, shape: tuple[int, ...], kind: type) -> NDArray:
         """A finite array of the given shape, from a .npy file in the folder of the specification.

@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from ptychonnx.export.adoption.detector_steps import crop_in_graph, pad_in_graph
 from ptychonnx.export.adoption.foreign_graph import (
@@ -19,9 +18,9 @@ from ptychonnx.export.adoption.foreign_graph import (
 )
 from ptychonnx.export.adoption.interpolation import interpolate_in_graph
 from ptychonnx.export.adoption.preprocessing import STEPS
-from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
+from ptychonnx.export.adoption.sidecar import QUANTITIES, Channel, Layout, Specification
 from ptychonnx.export.adoption.type_nodes import cast_in_graph
-from ptychonnx.export.graph.editing import GraphTape
+from ptychonnx.export.graph.editing import GraphTape, remove_metadata
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
 from ptychonnx.runtime.scan.orientation import ORIENTATIONS, Orientation
 
@@ -102,7 +101,7 @@ def _channels(
     return {
         channel: tape.slice(value, 1, number, number + 1)
         for number, channel in enumerate(channels)
-        if channel in ("amplitude", "phase", "real", "imag")
+        if channel in QUANTITIES
     }
 
 
@@ -154,17 +153,12 @@ def _multiply(
 
 def _without_traces(model: ir.Model) -> onnx.ModelProto:
     """Without metadata, documentation strings and the sizes that the foreign exporter noted."""
-    ClearMetadataAndDocStringPass()(model)
+    remove_metadata(model, None)
     interface = {*model.graph.inputs, *model.graph.outputs}
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         for value in node.outputs:
             if value not in interface:
                 value.shape = value.type = None
-    model.graph.name, model.graph.doc_string, model.doc_string = "network", None, None
-    model.producer_name, model.producer_version = "ptychonnx", None
-    model.domain, model.model_version = None, None
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
     return ir.to_proto(model)
 
 

@@ -34,27 +34,15 @@ from ptychonnx.export.verification.verify import BATCHES, TOLERANCE, Predict, ve
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.train.run import LayerOutput
 
-__all__ = ["Candidate", "Published", "VerifiedGraph", "release", "verify_candidate"]
+__all__ = ["Candidate", "VerifiedGraph", "release", "verify_candidate"]
 
 
 @dataclass(frozen=True)
 class VerifiedGraph:
-    """A graph that passed verification.
+    """A graph that passed verification, and the passes that changed something, in order."""
 
-    Attributes
-    ----------
-    cleaned
-        After the passes, before the variant.
-    model
-        The graph to be published.
-    passes
-        Names of the passes that changed something, in order.
-    report
-        Everything that was compared.
-    """
-
-    cleaned: onnx.ModelProto
-    model: onnx.ModelProto
+    cleaned: onnx.ModelProto  # after the passes, before the variant
+    model: onnx.ModelProto  # to be published
     passes: list[str]
     report: VerificationReport
 
@@ -123,17 +111,10 @@ class Candidate(Generic[Stamp]):
     any_output: bool = False
 
 
-@dataclass(frozen=True)
-class Published(Generic[Stamp]):
-    """A published file, the stamp in it, and everything that was compared."""
-
-    path: Path
-    stamp: Stamp
-    report: VerificationReport
-
-
-def release(candidate: Candidate[Stamp], out: Path, progress: Progress = SILENT) -> Published[Stamp]:
-    """Take a candidate through all stages, and write `out`.
+def release(
+    candidate: Candidate[Stamp], out: Path, progress: Progress = SILENT
+) -> tuple[Stamp, VerificationReport]:
+    """Take a candidate through all stages, and write `out`; the stamp in it, and everything that was compared.
 
     Raises InputError if the name of `out` does not end in ``.onnx``. Raises VerificationError if the candidate fails a
     stage; no artifact is written.
@@ -145,7 +126,7 @@ def release(candidate: Candidate[Stamp], out: Path, progress: Progress = SILENT)
     verified = verify_candidate(candidate, out, progress)
     with with_report(verified.report, out):
         stamp = publish(verified.model, candidate.stamp(verified), out)
-    return Published(out, stamp, verified.report)
+    return stamp, verified.report
 
 
 def verify_candidate(candidate: Candidate[Stamp], out: Path, progress: Progress = SILENT) -> VerifiedGraph:

@@ -74,7 +74,7 @@ class NativeModule(Protocol):
 
 @dataclass(frozen=True)
 class ModuleResult:
-    """A published file: its path, the description in it, and everything that was compared."""
+    """A published file, the description in it, and everything that was compared."""
 
     path: Path
     description: ModuleDescription
@@ -117,12 +117,8 @@ def export_module(
 ) -> ModuleResult:
     """Lower the Fourier layers of a module, convert it, verify it, and write `out`; see `ptychonnx.export_module`.
 
-    Parameters
-    ----------
-    inputs, keywords
-        Arguments of its `forward`, with a `ModuleInput` in the place of each tensor.
-    notes
-        What the verdict and the description should say about the module.
+    `inputs` and `keywords` are arguments of its `forward`, with a `ModuleInput` in the place of each tensor. The
+    verdict and the description contain the `notes`.
     """
     out, options = check_name(out), options or ModuleOptions()
     progress.stage(f"Running {source}")

@@ -22,8 +22,7 @@ from ptychonnx.export.artifact.graph_variants import (
     with_defaults,
 )
 from ptychonnx.export.artifact.publication import check_name, publish
-from ptychonnx.export.artifact.reduce_artifact import QualityGate, reduce_artifact
-from ptychonnx.export.artifact.reduced_artifact import ReducedArtifact
+from ptychonnx.export.artifact.reduce_artifact import QualityGate, ReducedArtifact, reduce_artifact
 from ptychonnx.export.artifact.run_source import RunSource, WithDefaults, check_size, resized
 from ptychonnx.export.artifact.trained_beams import trained_beams
 from ptychonnx.export.graph.inspection import operators
@@ -95,8 +94,7 @@ def export_run(
     progress.stage(f"Converting {source.record.label}")
     candidate = _candidate(source, options)
     if options.precision == "fp32":
-        published = release(candidate, out, progress)
-        return ExportResult(out, published.stamp, published.report)
+        return ExportResult(out, *release(candidate, out, progress))
     assert gate is not None
     verified = verify_candidate(candidate, out, progress)
     with tempfile.TemporaryDirectory() as folder, with_report(verified.report, out):

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ptychonnx.export.graph.tensor_names import INPUT_NAME
+from ptychonnx.export.graph.tensor_names import INPUT_NAME, rename_reads
 from ptychonnx.runtime.contract import MODES_AXIS
 from ptychonnx.runtime.errors import InputError
 
@@ -23,47 +23,40 @@ TRACED_MODES = 3
 
 
 def counts_input(model: onnx.ModelProto, mask: NDArray[np.bool_] | None = None) -> onnx.ModelProto:
-    """The graph with uint16 counts instead of amplitudes as input, and with mask and square root inside.
+    """The graph with ``Cast, [Mul,] Sqrt`` before it, so that its input are uint16 counts instead of amplitudes.
+
+    Pixels where the mask bool [N, N] is False are set to 0. The amplitude of a count is the same float32 square root
+    that NumPy computes. `model` is left as it is.
 
     Raises InputError if the mask has another shape, or no valid pixel.
-
-    Parameters
-    ----------
-    model
-        With an input `INPUT_NAME`, float32 [batch, C, N, N], amplitudes; left as it is.
-    mask
-        bool [N, N], True for valid pixels; all are valid if None. Invalid pixels are set to 0.
-
-    Returns
-    -------
-    The graph with ``Cast, [Mul,] Sqrt`` before it. The amplitude of a count is the same float32 square root that
-    NumPy computes.
     """
     variant = copy.deepcopy(model)
     graph = variant.graph
     (value,) = (value for value in graph.input if value.name == INPUT_NAME)
     size = [axis.dim_value for axis in value.type.tensor_type.shape.dim[-2:]]
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            if name == INPUT_NAME:
-                node.input[index] = AMPLITUDE_NAME
+    rename_reads(graph, INPUT_NAME, AMPLITUDE_NAME)
     value.type.tensor_type.elem_type = TensorProto.UINT16
     nodes = [helper.make_node("Cast", [INPUT_NAME], ["counts"], name="counts_Cast", to=TensorProto.FLOAT)]
-    if any(entry.name == "mask" for entry in graph.input):
-        nodes.append(helper.make_node("Mul", ["counts", "mask"], ["trusted"], name="counts_Mul"))
-    elif mask is not None and not mask.all():
+    takes_mask = any(entry.name == "mask" for entry in graph.input)
+    is_masked = takes_mask or (mask is not None and not mask.all())
+    if mask is not None and is_masked and not takes_mask:
         if list(mask.shape) != size:
             raise InputError(f"the mask is {mask.shape}, expected {tuple(size)}")
         if not mask.any():
             raise InputError("the mask has no valid pixel, expected at least one")
         graph.initializer.append(numpy_helper.from_array(mask.astype(np.float32), "mask"))
+    if is_masked:
         nodes.append(helper.make_node("Mul", ["counts", "mask"], ["trusted"], name="counts_Mul"))
     nodes.append(helper.make_node("Sqrt", [nodes[-1].output[0]], [AMPLITUDE_NAME], name="counts_Sqrt"))
-    # Nodes are sorted topologically, so the new ones come first.
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *rest])
+    _insert_first(graph, nodes)
     return variant
+
+
+def _insert_first(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Nodes are sorted topologically, so new ones at the input come first."""
+    nodes = [*nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def with_defaults(model: onnx.ModelProto, defaults: Mapping[str, NDArray]) -> onnx.ModelProto:
@@ -108,19 +101,10 @@ def any_modes(model: onnx.ModelProto, probe: str) -> onnx.ModelProto:
             node.input[1] = name
     for name, axes in (("waves_batch", [-1]), ("waves_image", [size, 2, size])):
         graph.initializer.append(numpy_helper.from_array(np.array(axes), name))
-    nodes = [
-        helper.make_node("Shape", [probe], ["waves_modes"], name="waves_Shape", start=0, end=1),
-        helper.make_node(
-            "Concat",
-            ["waves_batch", "waves_modes", "waves_image"],
-            ["waves_shape"],
-            name="waves_Concat",
-            axis=0,
-        ),
-    ]
-    nodes += graph.node
-    del graph.node[:]
-    graph.node.extend(nodes)
+    parts = ["waves_batch", "waves_modes", "waves_image"]
+    shape = helper.make_node("Shape", [probe], ["waves_modes"], name="waves_Shape", start=0, end=1)
+    concat = helper.make_node("Concat", parts, ["waves_shape"], name="waves_Concat", axis=0)
+    _insert_first(graph, [shape, concat])
     return variant
 
 
@@ -139,7 +123,6 @@ def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     del graph.value_info[:]
     defaults = {tensor.name for tensor in graph.initializer}
     for value in (*graph.input, *graph.output):
-        if value.name in defaults:
-            continue
-        value.type.tensor_type.shape.dim[0].dim_value = batch
+        if value.name not in defaults:
+            value.type.tensor_type.shape.dim[0].dim_value = batch
     return variant

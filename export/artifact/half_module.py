@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ptychonnx.export.precision.fp16 import half_precision
 from ptychonnx.export.precision.reducible_layers import with_named_nodes
+from ptychonnx.export.verification.engines import cpu_session
 from ptychonnx.export.verification.inputs import VerificationInputs
+from ptychonnx.export.verification.verify import absolute_difference
 from ptychonnx.runtime.errors import UnsupportedError, VerificationError
 
 __all__ = ["half_module"]
@@ -24,18 +25,10 @@ def half_module(
 ) -> tuple[onnx.ModelProto, float]:
     """The graph with all convolutions and matrix products in float16, and what that costs.
 
-    Raises UnsupportedError if there is nothing to reduce. Raises VerificationError if the error exceeds the tolerance.
+    The cost is the largest difference of an output from float32 on inputs of this kind, divided by its largest value;
+    for integers the share that differs.
 
-    Parameters
-    ----------
-    model
-        A verified graph in float32.
-    kind
-        Inputs on which both are compared.
-    tolerance
-        Largest difference of an output from float32, divided by its largest value; for integers the share that differs.
-    batch
-        The only batch size; None if any.
+    Raises UnsupportedError if there is nothing to reduce. Raises VerificationError if the error exceeds the tolerance.
     """
     named = with_named_nodes(model)
     reduction = half_precision(named)
@@ -57,7 +50,7 @@ def half_module(
 
 
 def _outputs(model: onnx.ModelProto, inputs: Sequence[NDArray]) -> list[NDArray]:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = cpu_session(model.SerializeToString())
     names = [value.name for value in session.get_inputs()]
     return [np.asarray(value) for value in session.run(None, dict(zip(names, inputs, strict=True)))]
 
@@ -65,9 +58,5 @@ def _outputs(model: onnx.ModelProto, inputs: Sequence[NDArray]) -> list[NDArray]
 def _error(value: NDArray, expected: NDArray) -> float:
     if expected.dtype.kind in "iub":
         return float(np.mean(value != expected))
-    same = (value == expected) | (np.isnan(value) & np.isnan(expected))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, np.abs(value.astype(np.float64) - expected))
-    difference = np.where(np.isfinite(difference), difference, np.inf)
     scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=0)) or 1.0
-    return float(difference.max(initial=0)) / scale
+    return float(absolute_difference(value, expected, True).max(initial=0)) / scale

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychonnx.export.lowering.module_input import DTYPES, ModuleInput
+from ptychonnx.export.lowering.module_input import DTYPES, PARTS, ModuleInput
 from ptychonnx.runtime.errors import InputError, first_line
 
 __all__ = ["other_sizes", "read_example", "read_input"]
 
-_PARTS = {"complex64": "float32", "complex128": "float64"}
 _BOUNDS = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
@@ -56,8 +55,8 @@ def read_input(text: str) -> ModuleInput:
 def _marked(one: ModuleInput, mark: str, text: str) -> ModuleInput:
     if mark == "shared":
         return replace(one, shared=True)
-    if mark in _PARTS:
-        return replace(one, complex_values=True, dtype=_PARTS[mark])
+    if mark in PARTS:
+        return replace(one, complex_values=True, dtype=PARTS[mark])
     if mark in DTYPES:
         return replace(one, dtype=mark)
     if (bounds := _BOUNDS.fullmatch(mark)) and int(bounds[1]) <= int(bounds[2]):
@@ -68,7 +67,7 @@ def _marked(one: ModuleInput, mark: str, text: str) -> ModuleInput:
 def _refusal(text: str) -> InputError:
     return InputError(
         f"--shape {text}: expected sizes such as 1,64,64, with an optional NAME= before and :TYPE, :LOW..HIGH or "
-        f":shared after; types are {', '.join((*DTYPES, *_PARTS))}"
+        f":shared after; types are {', '.join((*DTYPES, *PARTS))}"
     )
 
 
@@ -83,11 +82,10 @@ def other_sizes(inputs: Sequence[ModuleInput], text: str) -> list[ModuleInput]:
     parts = [read_input(part) for part in text.split(";")]
     resized = list(inputs)
     for index, part in enumerate(parts):
-        places = [
-            place for place, one in enumerate(inputs) if part.name is not None and one.name == part.name
-        ]
-        if part.name is None and index < len(inputs):
-            places = [index]
+        if part.name is None:
+            places = [index] if index < len(inputs) else []
+        else:
+            places = [place for place, one in enumerate(inputs) if one.name == part.name]
         if len(places) != 1:
             raise InputError(
                 f"--shape-also {text}: expected the sizes of {len(inputs)} inputs, in order or by name"
@@ -131,7 +129,7 @@ def read_example(path: Path, inputs: Sequence[ModuleInput]) -> list[ModuleInput]
 
 def _described(name: str, array: np.ndarray, batch: int) -> ModuleInput:
     shared = not array.ndim or len(array) != batch
-    dtype = _PARTS.get(array.dtype.name, array.dtype.name)
+    dtype = PARTS.get(array.dtype.name, array.dtype.name)
     shape = array.shape if shared else array.shape[1:]
     return ModuleInput(shape, array.dtype.kind == "c", dtype, name=name, shared=shared)
 

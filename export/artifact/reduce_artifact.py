@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,6 @@ import onnx
 from numpy.typing import NDArray
 
 from ptychonnx.export.artifact.publication import check_name, publish
-from ptychonnx.export.artifact.reduced_artifact import ReducedArtifact
 from ptychonnx.export.artifact.stamp import stamped_bytes
 from ptychonnx.export.portability import require as require_target
 from ptychonnx.export.precision.fp16 import half_precision
@@ -21,17 +21,56 @@ from ptychonnx.export.precision.int8 import calibration_batches, eight_bit
 from ptychonnx.export.precision.reducible_layers import Reduction, describe_layer, with_named_nodes
 from ptychonnx.export.precision.sensitivity import fewest_in_float, sensitivities
 from ptychonnx.export.verification.engines import open_onnxruntime
+from ptychonnx.export.verification.verdict import quality_lines
 from ptychonnx.runtime.contract import Contract, Quality
 from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError
 from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["Precision", "QualityGate", "reduce_artifact"]
+__all__ = ["Precision", "QualityGate", "ReducedArtifact", "reduce_artifact"]
 
 Precision = Literal["fp16", "int8"]
 # Called with the files of the parent and of a candidate; raises VerificationError with the figures if it refuses.
 QualityGate = Callable[[Path, Path], Quality]
+
+
+@dataclass(frozen=True)
+class ReducedArtifact:
+    """A published artifact of lower precision, its contract, and the sizes of the two files.
+
+    Attributes
+    ----------
+    layers
+        All layers that can be reduced, for people: the node, and the name of its weights if they have one.
+    sensitivity
+        Change of the output when one layer alone is reduced, by node; empty if all layers could be reduced.
+    """
+
+    path: Path
+    contract: Contract
+    layers: Mapping[str, str]
+    sensitivity: Mapping[str, float]
+    bytes_before: int
+    bytes_after: int
+
+    def lines(self) -> list[str]:
+        """What was reduced, what stayed in float32 and why, and the quality that was lost, as lines of text."""
+        conversion, quality = self.contract.conversion, self.contract.quality
+        kept = conversion.float_layers
+        lines = [
+            f"precision: {conversion.precision} in {len(self.layers) - len(kept)} of {len(self.layers)} layers; "
+            f"{self.bytes_before / 1e6:.2f} MB -> {self.bytes_after / 1e6:.2f} MB"
+        ]
+        for layer in kept:
+            change = self.sensitivity[layer]
+            effect = (
+                "causes NaN or infinity"
+                if math.isinf(change)
+                else f"changes the output by {100 * change:.3g} %"
+            )
+            lines.append(f"  {self.layers[layer]} stays in float32: its reduction alone {effect}")
+        return lines if quality is None else lines + quality_lines(quality)
 
 
 def reduce_artifact(

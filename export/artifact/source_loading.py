@@ -117,9 +117,9 @@ def _load_package(name: str) -> ModuleType:
                     f"{name}: no such module ({error.name} does not exist), expected FILE.py:NAME "
                     "or an installed package"
                 ) from error
-            raise InputError(f"{name} raised ModuleNotFoundError: {first_line(error)}") from error
+            raise _raised(name, error) from error
         except Exception as error:  # whatever the author's code raises
-            raise InputError(f"{name} raised {type(error).__name__}: {first_line(error)}") from error
+            raise _raised(name, error) from error
 
 
 def _load_file(path: Path, name: str) -> ModuleType:
@@ -141,10 +141,10 @@ def _load_file(path: Path, name: str) -> ModuleType:
         except ImportError as error:
             # `from ..package import x` needs another folder above, which may have no `__init__.py`.
             if "beyond top-level package" not in str(error):
-                raise InputError(f"{path} raised {type(error).__name__}: {first_line(error)}") from error
+                raise _raised(path, error) from error
             levels += 1
         except Exception as error:  # whatever the author's code raises
-            raise InputError(f"{path} raised {type(error).__name__}: {first_line(error)}") from error
+            raise _raised(path, error) from error
     raise InputError(f"{path}: its relative imports lead out of the file system")
 
 
@@ -198,7 +198,11 @@ def _guarded(call: Callable[[], Any], where: str) -> Any:
     try:
         return call()
     except Exception as error:  # whatever the author's code raises
-        raise InputError(f"{where} raised {type(error).__name__}: {first_line(error)}") from error
+        raise _raised(where, error) from error
+
+
+def _raised(where: object, error: Exception) -> InputError:
+    return InputError(f"{where} raised {type(error).__name__}: {first_line(error)}")
 
 
 def load_weights(module: Any, path: Path, key: str | None = None) -> list[str]:

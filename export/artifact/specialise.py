@@ -41,24 +41,12 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class OneBeam:
-    """A beam as the inputs of a general artifact, and where it comes from.
+    """A beam as the inputs of a general artifact, see `ptychonnx.runtime.scan.beam_arrays`, and where it comes from."""
 
-    Attributes
-    ----------
-    arrays
-        Probe, mask and scale by name, see `ptychonnx.runtime.scan.beam_arrays`.
-    sha256
-        Hash of the probe, see `Scan.probe_sha256`.
-    photons
-        Mean photons in a pattern.
-    origin
-        Name of a scan or of a file.
-    """
-
-    arrays: dict[str, NDArray[np.float32]]
-    sha256: str | None
-    photons: float
-    origin: str
+    arrays: dict[str, NDArray[np.float32]]  # probe, mask and scale by name
+    sha256: str | None  # of the probe, see `Scan.probe_sha256`
+    photons: float  # mean, in a pattern
+    origin: str  # name of a scan or of a file
 
     @property
     def probe(self) -> NDArray[np.complex64]:
@@ -120,25 +108,23 @@ def specialise(artifact: Path, beam: OneBeam, out: Path, progress: Progress = SI
     """
     contract = _general(artifact)
     session = Session(artifact, "cpu")
-    published = release(
-        Candidate(
-            label=f"{contract.label} for {beam.origin}",
-            model=_with_constants(check_model_file(artifact), beam.arrays),
-            inputs=[tensor.name for tensor in contract.inputs],
-            native={
-                contract.output.name: lambda *inputs: object_parts(session.predict(*inputs, beam=beam.arrays))
-            },
-            verification_inputs=_inputs(contract, beam),
-            stamp=partial(_contract, contract, beam),
-            batch=contract.batch,
-            tolerance=TOLERANCE,
-            # The slow evaluator has verified the general graph, of which this is a part.
-            deciding_engines="onnxruntime",
-        ),
-        out,
-        progress,
+
+    def general(*inputs: NDArray) -> NDArray:
+        return object_parts(session.predict(*inputs, beam=beam.arrays))
+
+    candidate = Candidate(
+        label=f"{contract.label} for {beam.origin}",
+        model=_with_constants(check_model_file(artifact), beam.arrays),
+        inputs=[tensor.name for tensor in contract.inputs],
+        native={contract.output.name: general},
+        verification_inputs=_inputs(contract, beam),
+        stamp=partial(_contract, contract, beam),
+        batch=contract.batch,
+        tolerance=TOLERANCE,
+        # The slow evaluator has verified the general graph, of which this is a part.
+        deciding_engines="onnxruntime",
     )
-    return ExportResult(out, published.stamp, published.report)
+    return ExportResult(out, *release(candidate, out, progress))
 
 
 def _general(artifact: Path) -> Contract:

@@ -27,17 +27,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True)
 class Deployable:
-    """One artifact.
+    """One artifact, with the bytes that were checked."""
 
-    Attributes
-    ----------
-    name
-        Name of the model on the server: that of the file without its ending.
-    data
-        The bytes that were checked.
-    """
-
-    name: str
+    name: str  # of the model on the server: that of the file without its ending
     path: Path
     stamped: Stamped
     data: bytes

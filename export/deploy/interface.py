@@ -11,7 +11,14 @@ import onnx
 from ptychonnx.runtime.contract import Contract
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["Interface", "ServedTensor"]
+__all__ = ["TYPES", "Interface", "ServedTensor"]
+
+# Types in the Open Inference Protocol.
+TYPES = {
+    **{f"float{bits}": f"FP{bits}" for bits in (16, 32, 64)},
+    **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    "bool": "BOOL",
+}
 
 # Names become parts of file names, and of the text of configurations.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}")

@@ -9,19 +9,13 @@ from typing import Any
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions, MLServerOptions
 from ptychonnx.export.deploy.deployable import Deployable
+from ptychonnx.export.deploy.interface import TYPES
 from ptychonnx.export.deploy.versioned_folder import Plan
 from ptychonnx.export.deploy.versions import MODEL_FILE, plan_model, plan_versions
 
 __all__ = ["plan_mlserver"]
 
 _RUNTIME = Path(__file__).with_name("ptychonnx_mlserver.py")
-_TYPES = {
-    "float32": "FP32",
-    "float64": "FP64",
-    "float16": "FP16",
-    "bool": "BOOL",
-    **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
-}
 # A batch of 16 patches of 128 x 128 pixels already fills half of the default of gRPC, 4 MB.
 _MAX_MESSAGE_BYTES = 2**27
 _README = (
@@ -80,7 +74,7 @@ def _model_settings(artifact: Deployable, version: int, options: DeployOptions) 
             kind: [
                 {
                     "name": tensor.name,
-                    "datatype": _TYPES[tensor.dtype],
+                    "datatype": TYPES[tensor.dtype],
                     "shape": [*interface.full_shape(tensor)],
                 }
                 for tensor in tensors

@@ -9,20 +9,13 @@ from typing import Any
 from google.protobuf import text_format
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions
-from ptychonnx.export.deploy.interface import Interface, ServedTensor
+from ptychonnx.export.deploy.interface import TYPES, Interface, ServedTensor
 from ptychonnx.export.deploy.stamped import Stamped
 from ptychonnx.export.deploy.versions import MODEL_FILE
 from ptychonnx.runtime.errors import InputError, InternalError, UnsupportedError
 
 __all__ = ["config_text", "model_config", "parse_config", "warmup_file"]
 
-_TYPES = {
-    "float32": "TYPE_FP32",
-    "float64": "TYPE_FP64",
-    "float16": "TYPE_FP16",
-    "bool": "TYPE_BOOL",
-    **{f"{sign}int{bits}": f"TYPE_{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
-}
 # A network that was verified in float32 must not run in 16 bits.
 _TENSORRT_PRECISION = {"fp32": "FP32", "fp16": "FP16"}
 
@@ -109,7 +102,7 @@ def _publish(config: Any, contracts: Mapping[int, Stamped]) -> None:
 def _declare(entries: Any, tensor: ServedTensor, interface: Interface) -> None:
     """Add an input or output. With a maximal batch, dimensions exclude the batch; otherwise they are complete."""
     dims = tensor.shape if interface.is_dynamic else interface.full_shape(tensor)
-    entry = entries.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=dims or (1,))
+    entry = entries.add(name=tensor.name, data_type=f"TYPE_{TYPES[tensor.dtype]}", dims=dims or (1,))
     if not dims:
         # Triton knows no tensor without axes: clients send [batch, 1], and the network gets [batch].
         entry.reshape.SetInParent()
@@ -117,18 +110,11 @@ def _declare(entries: Any, tensor: ServedTensor, interface: Interface) -> None:
 
 def _warm_up(config: Any, size: int, stamped: Stamped) -> None:
     """Add one run of the reference input; Triton batches `size` requests with one element each."""
-    shapes = dict(
-        zip(
-            (tensor.name for tensor in config.input),
-            (array.shape for array in stamped.reference),
-            strict=True,
-        )
-    )
     warmup = config.model_warmup.add(name=f"reference_{size}", batch_size=size)
-    for tensor in config.input:
+    for tensor, array in zip(config.input, stamped.reference, strict=True):
         entry = warmup.inputs[tensor.name]
         entry.data_type = tensor.data_type
-        entry.dims.extend(tensor.dims if -1 not in tensor.dims else shapes[tensor.name])
+        entry.dims.extend(tensor.dims if -1 not in tensor.dims else array.shape)
         entry.input_data_file = warmup_file(tensor.name)
 
 

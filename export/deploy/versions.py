@@ -10,7 +10,6 @@ from pathlib import Path
 
 from ptychonnx.export.deploy.deploy_options import DeployOptions
 from ptychonnx.export.deploy.deployable import Deployable, read_stamp
-from ptychonnx.export.deploy.interface import Interface
 from ptychonnx.export.deploy.stamped import Stamped
 from ptychonnx.export.deploy.versioned_folder import ModelPlan, existing_versions
 from ptychonnx.runtime.errors import InputError
@@ -23,21 +22,11 @@ MODEL_FILE = "model.onnx"
 
 @dataclass(frozen=True)
 class Versions:
-    """Versions of one model after a deployment.
-
-    Attributes
-    ----------
-    new
-        Number of the version that is added.
-    removed
-        Versions that are removed.
-    contracts
-        Of the versions that stay and can be read, including the new one, in ascending order.
-    """
+    """Numbers of the new and of the removed versions of one model, and the contracts of those that stay."""
 
     new: int
     removed: tuple[int, ...]
-    contracts: dict[int, Stamped]
+    contracts: dict[int, Stamped]  # of those that can be read, in ascending order, the new one included
 
     def served(self, count: int) -> dict[int, Stamped]:
         """The `count` newest versions, which answer requests."""
@@ -61,7 +50,11 @@ def plan_versions(root: Path, artifact: Deployable, options: DeployOptions) -> V
     for number in numbers[len(removed) : -1]:
         # A server cannot load a version that cannot be read here: it stays and is not served.
         if (stamped := read_stamp(folder / str(number) / MODEL_FILE)) is not None:
-            _check_interface(folder / str(number), stamped.interface, artifact)
+            if stamped.interface != artifact.interface:
+                raise InputError(
+                    f"{artifact.path}: takes {artifact.interface}, but {folder / str(number)} takes "
+                    f"{stamped.interface}; all versions of a model must have one interface, expected another name"
+                )
             contracts[number] = stamped
     return Versions(new, tuple(removed), contracts | {new: artifact.stamped})
 
@@ -76,12 +69,8 @@ def plan_model(
 ) -> ModelPlan:
     """Changes in the folder of a model: the new version, a README, and the files of the server.
 
-    Parameters
-    ----------
-    server
-        Sentences of the README on how the server handles the folder.
-    version_files, files
-        Further files in the folder of the version and in that of the model, where they are replaced after the README.
+    The README says in the words of `server` how that handles the folder. `version_files` are further files in the
+    folder of the version, `files` in that of the model, where they are replaced after the README.
     """
     return ModelPlan(
         name=artifact.name,
@@ -92,19 +81,8 @@ def plan_model(
     )
 
 
-def _check_interface(version: Path, interface: Interface, artifact: Deployable) -> None:
-    if interface != artifact.interface:
-        raise InputError(
-            f"{artifact.path}: takes {artifact.interface}, but {version} takes {interface}; all versions of a model "
-            "must have one interface, expected another name"
-        )
-
-
 def _readme(artifact: Deployable, version: int, server: str) -> bytes:
-    """Input, output and contract of the newest version.
-
-    `server`: one or two sentences on how this server handles the folder.
-    """
+    """Input, output and contract of the newest version."""
     stamped = artifact.stamped
     (first, label), *others = stamped.rows().items()
     rows = {first: label, "version": str(version), **dict(others)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
-from onnx_ir.passes.common import ShapeInferencePass
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, ShapeInferencePass
 
 __all__ = [
     "GraphTape",
@@ -16,21 +16,17 @@ __all__ = [
     "constant_array",
     "float_constant",
     "infer_shapes",
+    "input_at",
     "is_read_once",
+    "known_sizes",
+    "remove_metadata",
     "replace_nodes",
+    "sole_producer",
 ]
 
 
 class GraphTape(ir.tape.Tape):
-    """Records new nodes for a graph; constants are added to the graph at once.
-
-    Parameters
-    ----------
-    graph
-        Where the nodes will be inserted.
-    label
-        Beginning of the names of constants.
-    """
+    """Records new nodes for a graph; constants, whose names begin with `label`, are added to the graph at once."""
 
     def __init__(self, graph: ir.Graph, label: str | None) -> None:
         super().__init__()
@@ -88,20 +84,45 @@ def is_read_once(value: ir.Value | None) -> bool:
     return value is not None and len(value.uses()) == 1 and not value.is_graph_output()
 
 
+def sole_producer(value: ir.Value | None, operators: Collection[str] = ()) -> ir.Node | None:
+    """The node that computes a value that is read once, if it is one of these operators; any if there are none."""
+    producer = value.producer() if value is not None and is_read_once(value) else None
+    return producer if producer is None or not operators or producer.op_type in operators else None
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """An input of a node; None if it is left out."""
+    return node.inputs[index] if len(node.inputs) > index else None
+
+
+def known_sizes(value: ir.Value | None) -> list[int] | None:
+    """Sizes of a value, with -1 for unknown ones; None if not even their number is known."""
+    if value is None or value.shape is None:
+        return None
+    return [size if isinstance(size, int) else -1 for size in value.shape]
+
+
+def remove_metadata(model: ir.Model, producer_version: str | None) -> None:
+    """Remove metadata, documentation strings and names of a model that tell where it comes from."""
+    ClearMetadataAndDocStringPass()(model)
+    graph = model.graph
+    model.metadata_props.clear()
+    graph.metadata_props.clear()
+    model.doc_string = graph.doc_string = None
+    graph.name = "network"
+    model.domain, model.model_version = None, None
+    model.producer_name, model.producer_version = "ptychonnx", producer_version
+
+
 def infer_shapes(model: ir.Model) -> None:
     """Infer types and shapes of all values, in place."""
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
 
 
 def replace_nodes(graph: ir.Graph, old: Sequence[ir.Node], new: Sequence[ir.Node], target: ir.Value) -> None:
-    """Replace `old` nodes by `new` ones, the last of which computes `target`.
+    """Replace `old` nodes by `new` ones, which are inserted where the first old one is.
 
-    Parameters
-    ----------
-    old
-        The first one is where the new nodes are inserted.
-    target
-        Output of an old node. Its name, type and readers go to the output of the last new node.
+    Name, type and readers of `target`, the output of an old node, go to the output of the last new node.
     """
     (result,) = new[-1].outputs
     ir.convenience.replace_nodes_and_values(graph, old[0], old, new, [target], [result])

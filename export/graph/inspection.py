@@ -10,7 +10,7 @@ import onnx
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
 from ptychonnx.runtime.errors import VerificationError, first_line
 
-__all__ = ["all_graphs", "check_graph", "graphs_inside", "operators"]
+__all__ = ["all_graphs", "check_graph", "element_types", "graphs_inside", "operators"]
 
 # No GPU provider implements them, and the inverse is silently wrong in some versions of onnxruntime.
 _FORBIDDEN = {"DFT", "STFT"}
@@ -38,6 +38,13 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for graph in all_graphs(model.graph) for node in graph.node)
 
 
+def element_types(graph: onnx.GraphProto) -> dict[str, int]:
+    """ONNX element type of every value whose type is noted, and of every initialiser, by name."""
+    values = (*graph.input, *graph.output, *graph.value_info)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
 def check_graph(
     data: bytes,
     *,
@@ -49,19 +56,11 @@ def check_graph(
 ) -> onnx.ModelProto:
     """Check that serialised bytes are a graph that runs in every engine.
 
+    Inputs and outputs are named in order, those whose first axis is not the batch in `without_batch`; `batch` is None
+    if it must be dynamic. `defaults` are further inputs, which have a default (an initializer) and no batch.
+
     Raises VerificationError if the bytes are not a valid ONNX model; if it has operators that are not standard, Fourier
     operators, complex numbers, external data or functions; or if inputs and outputs are not the expected ones.
-
-    Parameters
-    ----------
-    inputs, outputs
-        Their names, in order.
-    batch
-        Size of their first axis; None expects a dynamic one.
-    without_batch
-        Inputs and outputs whose first axis is not the batch.
-    defaults
-        Names of further inputs, which have a default (an initializer of the same name) and no batch.
     """
     try:
         model = onnx.load_from_string(data)
@@ -81,10 +80,7 @@ def check_graph(
         raise VerificationError(
             f"graph: holds {', '.join(sorted(forbidden))}, which GPU providers do not implement"
         )
-    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
-    types = {tensor.data_type for tensor in model.graph.initializer}
-    types |= {value.type.tensor_type.elem_type for value in values}
-    if types & _COMPLEX:
+    if _COMPLEX.intersection(element_types(model.graph).values()):
         raise VerificationError("graph: holds complex numbers")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise VerificationError("graph: has weights in another file")

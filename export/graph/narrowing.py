@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ptychonnx.export.graph.inspection import graphs_inside
+from ptychonnx.export.graph.inspection import all_graphs
+from ptychonnx.export.graph.tensor_names import rename_reads
 
 __all__ = ["has_float64", "narrowed"]
 
 
 def has_float64(model: onnx.ModelProto) -> bool:
     """Whether a graph computes in float64."""
-    if any(value.type.tensor_type.elem_type == TensorProto.DOUBLE for value in model.graph.input):
-        return True
-    return any(tensor.data_type == TensorProto.DOUBLE for tensor in model.graph.initializer) or any(
-        _target(node) == TensorProto.DOUBLE for graph in _graphs(model.graph) for node in graph.node
+    graph = model.graph
+    types = {value.type.tensor_type.elem_type for value in graph.input}
+    types |= {tensor.data_type for tensor in graph.initializer}
+    attributes = (one for inner in all_graphs(graph) for node in inner.node for one in node.attribute)
+    return TensorProto.DOUBLE in types or any(
+        attribute.name == "to" and attribute.i == TensorProto.DOUBLE for attribute in attributes
     )
 
 
@@ -26,7 +27,7 @@ def narrowed(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph in float32; inputs and outputs keep their types by casts at the border."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    for graph in _graphs(result.graph):
+    for graph in all_graphs(result.graph):
         del graph.value_info[:]
         for tensor in graph.initializer:
             _narrow_tensor(tensor)
@@ -45,30 +46,18 @@ def _cast_border(graph: onnx.GraphProto) -> None:
     for value in graph.input:
         if value.type.tensor_type.elem_type == TensorProto.DOUBLE:
             inner = f"{value.name}_float"
-            for node in graph.node:
-                node.input[:] = [inner if name == value.name else name for name in node.input]
+            rename_reads(graph, value.name, inner)
             first.append(helper.make_node("Cast", [value.name], [inner], to=TensorProto.FLOAT))
     for value in graph.output:
         if value.type.tensor_type.elem_type == TensorProto.DOUBLE:
             inner = f"{value.name}_float"
+            rename_reads(graph, value.name, inner)
             for node in graph.node:
-                node.input[:] = [inner if name == value.name else name for name in node.input]
                 node.output[:] = [inner if name == value.name else name for name in node.output]
             last.append(helper.make_node("Cast", [inner], [value.name], to=TensorProto.DOUBLE))
     nodes = [*first, *graph.node, *last]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for inner in graphs_inside(node):
-            yield from _graphs(inner)
-
-
-def _target(node: onnx.NodeProto) -> int | None:
-    return next((attribute.i for attribute in node.attribute if attribute.name == "to"), None)
 
 
 def _narrow_tensor(tensor: onnx.TensorProto) -> None:

@@ -22,11 +22,6 @@ class Converted:
 
     Attributes
     ----------
-    model
-        The first axis is dynamic. Networks of this project have the inputs and the output of
-        `ptychonnx.export.graph.tensor_names`.
-    exporter
-        Name and version.
     lowering
         The replacement of the spectral convolutions, `COMPLEX_LOWERING`, or ``none``.
     layers

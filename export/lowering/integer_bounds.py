@@ -20,14 +20,9 @@ _LARGEST = 1023
 def with_bounds(
     inputs: Mapping[str, ModuleInput], run: Callable[[list[NDArray]], object]
 ) -> dict[str, ModuleInput]:
-    """The inputs with the bounds of all integers.
+    """The inputs with the bounds of all integers; `run` runs the module on an array for each input.
 
     Raises InputError if the module does not even run on zeros.
-
-    Parameters
-    ----------
-    run
-        Runs the module on an array for each input; raises if it does not accept the values.
     """
     described = dict(inputs)
     for name, one in inputs.items():
@@ -47,13 +42,11 @@ def _largest_accepted(
     """The largest integer up to which the module runs, such as the last index of an embedding, by bisection."""
 
     def runs(value: int) -> bool:
+        arrays = [
+            np.full(one.full_shape(2), value if key == name else 0, one.dtype) for key, one in inputs.items()
+        ]
         try:
-            run(
-                [
-                    np.full(one.full_shape(2), value if key == name else 0, one.dtype)
-                    for key, one in inputs.items()
-                ]
-            )
+            run(arrays)
         except Exception:  # whatever the author's code raises
             return False
         return True

@@ -14,17 +14,21 @@ from ptychonnx.runtime.errors import UnsupportedError
 
 __all__ = [
     "DTYPES",
+    "PARTS",
     "ModuleInput",
     "ModuleOutput",
     "described_output",
     "leaves",
     "output_names",
+    "output_tensors",
     "replace_leaves",
     "unique_names",
 ]
 
 # Types that a graph can take; a complex input is a pair of `float32` or `float64`.
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "bool")
+# The type of the parts of a complex type.
+PARTS = {"complex64": "float32", "complex128": "float64"}
 
 # Name of the output of a module that returns a tensor.
 OUTPUT = "output"
@@ -85,22 +89,12 @@ class ModuleInput:
 
 @dataclass(frozen=True)
 class ModuleOutput:
-    """One output of a module.
-
-    Attributes
-    ----------
-    complex_values
-        The module returns complex numbers, the graph pairs.
-    dtype
-        Type in the graph.
-    batched
-        Whether its first axis is the batch.
-    """
+    """One output of a module, and its type in the graph, which has pairs for complex numbers."""
 
     name: str
     complex_values: bool
     dtype: str
-    batched: bool
+    batched: bool  # whether its first axis is the batch
 
 
 def described_output(name: str, dtype: str, batched: bool, inputs: Collection[str]) -> ModuleOutput:
@@ -108,7 +102,7 @@ def described_output(name: str, dtype: str, batched: bool, inputs: Collection[st
 
     Raises UnsupportedError if no graph can have the type.
     """
-    real = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+    real = PARTS.get(dtype, dtype)
     if real not in DTYPES:
         raise UnsupportedError(f"output {name!r} of the module is {dtype}, expected float32, for example")
     return ModuleOutput(f"{name}_out" if name in inputs else name, real != dtype, real, batched)
@@ -119,6 +113,21 @@ def output_names(paths: Sequence[tuple[Any, ...]]) -> list[str]:
     return unique_names(
         [path if path and not isinstance(path[0], int) else (OUTPUT, *path) for path in paths]
     )
+
+
+def output_tensors(
+    output: Any, is_tensor: Callable[[Any], bool], owner: str
+) -> list[tuple[tuple[Any, ...], Any]]:
+    """All tensors that a module or model, the `owner`, returns, with their paths; None is left out.
+
+    Raises UnsupportedError if it returns something else, or no tensor.
+    """
+    found = [(path, value) for path, value in leaves(output, is_tensor) if value is not None]
+    if other := next((value for _, value in found if not is_tensor(value)), None):
+        raise UnsupportedError(f"the {owner} returns {type(other).__name__}, expected tensors")
+    if not found:
+        raise UnsupportedError(f"the {owner} returns no tensor, expected at least one")
+    return found
 
 
 def _children(tree: Any) -> dict[Any, Any] | None:
@@ -139,10 +148,7 @@ def leaves(
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Everything in nested dictionaries, sequences and dataclasses that is no container, with its path of keys.
 
-    Parameters
-    ----------
-    is_leaf
-        Whether an object is taken as it is, although it may be a container.
+    `is_leaf`: whether an object is taken as it is, although it may be a container.
     """
     children = None if is_leaf(tree) else _children(tree)
     if children is None:
@@ -177,15 +183,13 @@ def unique_names(paths: list[tuple[Any, ...]]) -> list[str]:
     It is the last key with the indices after it (``velocity``, ``rest_0``); where that is not unique, all keys are
     joined (``left_x``, ``right_x``).
     """
-    short = [_joined(path[_last_word(path) :]) for path in paths]
+    last_words = [
+        max((at for at, key in enumerate(path) if not isinstance(key, int)), default=0) for path in paths
+    ]
+    short = [_joined(path[last:]) for path, last in zip(paths, last_words, strict=True)]
     return [
         name if short.count(name) == 1 else _joined(path) for name, path in zip(short, paths, strict=True)
     ]
-
-
-def _last_word(path: tuple[Any, ...]) -> int:
-    words = [index for index, key in enumerate(path) if not isinstance(key, int)]
-    return words[-1] if words else 0
 
 
 def _joined(path: tuple[Any, ...]) -> str:

@@ -8,7 +8,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ptychonnx.export.graph.editing import add_constant, float_constant, is_read_once, replace_nodes
+from ptychonnx.export.graph.editing import (
+    add_constant,
+    float_constant,
+    input_at,
+    replace_nodes,
+    sole_producer,
+)
 from ptychonnx.export.passes.node_rewriting import NodeRewritePass
 
 __all__ = ["AffineFoldingPass"]
@@ -35,19 +41,16 @@ class AffineFoldingPass(NodeRewritePass):
     repeats = True
 
     def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
-        return _fold(graph, node)
+        affine = _affine(node)
+        layer = None if affine is None else sole_producer(affine[0], _LAYERS)
+        return affine is not None and layer is not None and _fold(graph, node, layer, *affine)
 
 
-def _fold(graph: ir.Graph, node: ir.Node) -> bool:
-    affine = _affine(node)
-    if affine is None:
-        return False
-    source, scale, offset = affine
-    layer = source.producer()
-    if layer is None or layer.op_type not in _LAYERS or not is_read_once(source):
-        return False
+def _fold(
+    graph: ir.Graph, node: ir.Node, layer: ir.Node, source: ir.Value, scale: NDArray, offset: NDArray
+) -> bool:
     weight = float_constant(layer.inputs[1])
-    bias_value = layer.inputs[2] if len(layer.inputs) > 2 else None
+    bias_value = input_at(layer, 2)
     bias = float_constant(bias_value)
     if weight is None or (bias_value is not None and bias is None):
         return False

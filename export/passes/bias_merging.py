@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ptychonnx.export.graph.editing import add_constant, float_constant, is_read_once
+from ptychonnx.export.graph.editing import add_constant, float_constant, input_at, known_sizes, sole_producer
 from ptychonnx.export.passes.node_rewriting import NodeRewritePass
 
 __all__ = ["BiasMergingPass", "InvalidBiasPass"]
@@ -25,7 +25,7 @@ class InvalidBiasPass(NodeRewritePass):
     infers_shapes = False
 
     def rewrite(self, graph: ir.Graph, node: ir.Node) -> bool:
-        bias = float_constant(node.inputs[2]) if node.op_type == "Conv" and len(node.inputs) > 2 else None
+        bias = float_constant(input_at(node, 2)) if node.op_type == "Conv" else None
         if bias is None or bias.ndim == 1 or bias.any():
             return False
         node.resize_inputs(2)
@@ -51,16 +51,14 @@ class BiasMergingPass(NodeRewritePass):
 
 def _merge(graph: ir.Graph, node: ir.Node) -> bool:
     for branch, other_branch in (node.inputs[:2], node.inputs[1::-1]):
-        layer = _producer(other_branch, "Conv")
+        layer = sole_producer(other_branch, {"Conv"})
         if layer is None or branch is None:
             continue
-        weight, bias = (
-            float_constant(layer.inputs[index]) if len(layer.inputs) > index else None for index in (1, 2)
-        )
+        weight, bias = (float_constant(input_at(layer, index)) for index in (1, 2))
         if weight is None or (bias is None and len(layer.inputs) > 2):
             continue
-        reshape = _producer(branch, "Reshape")
-        total = _producer(branch if reshape is None else reshape.inputs[0], "Add")
+        reshape = sole_producer(branch, {"Reshape"})
+        total = sole_producer(branch if reshape is None else reshape.inputs[0], {"Add"})
         if total is None or (reshape is not None and not _keeps_channels(reshape, len(weight))):
             continue
         for value, other in (total.inputs[:2], total.inputs[1::-1]):
@@ -86,18 +84,10 @@ def _rewire(
     layer.replace_input_with(2, add_constant(graph, f"{layer.outputs[0].name}.joined", bias))
 
 
-def _producer(value: ir.Value | None, operator: str) -> ir.Node | None:
-    """The node that computes a value, if it is such an operator and the value is read once."""
-    if value is None or not is_read_once(value):
-        return None
-    producer = value.producer()
-    return producer if producer is not None and producer.op_type == operator else None
-
-
 def _keeps_channels(reshape: ir.Node, channels: int) -> bool:
     """Whether only pixels are regrouped, with batch and channels as the first two axes."""
-    shapes = [value.shape if value is not None else None for value in (reshape.inputs[0], reshape.outputs[0])]
-    return all(shape is not None and len(shape) > 2 and shape[1] == channels for shape in shapes)
+    shapes = [known_sizes(value) or [] for value in (reshape.inputs[0], reshape.outputs[0])]
+    return all(len(shape) > 2 and shape[1] == channels for shape in shapes)
 
 
 def _is_bias(constant: NDArray, rank: int, channels: int) -> bool:

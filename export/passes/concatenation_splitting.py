@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import onnx_ir as ir
 
-from ptychonnx.export.graph.editing import GraphTape, is_read_once
+from ptychonnx.export.graph.editing import GraphTape, known_sizes, sole_producer
 from ptychonnx.export.passes.convolution_attributes import Convolution, read_convolution
 from ptychonnx.export.passes.node_rewriting import NodeRewritePass
 from ptychonnx.export.passes.subpixel_convolution import becomes_subpixel_convolution
@@ -61,26 +62,22 @@ class ConcatenationSplittingPass(NodeRewritePass):
 
 def _concatenation(value: ir.Value | None) -> ir.Node | None:
     """The concatenation of channels that computes a value, if the value is read once."""
-    node = None if value is None or not is_read_once(value) else value.producer()
-    if node is None or node.op_type != "Concat":
-        return None
-    return node if node.attributes.get_int("axis", 0) in (1, -3) else None
+    node = sole_producer(value, {"Concat"})
+    return node if node is not None and node.attributes.get_int("axis", 0) in (1, -3) else None
 
 
 def _members(values: Sequence[ir.Value | None]) -> list[tuple[ir.Value, range]] | None:
     """Every part with its channels; None if a number of channels is unknown."""
     members, end = [], 0
     for value in values:
-        channels = None if value is None or value.shape is None or len(value.shape) != 4 else value.shape[1]
-        if value is None or not isinstance(channels, int):
+        sizes = known_sizes(value)
+        if value is None or sizes is None or len(sizes) != 4 or sizes[1] < 0:
             return None
-        members.append((value, range(end, end + channels)))
-        end += channels
+        members.append((value, range(end, end + sizes[1])))
+        end += sizes[1]
     return members
 
 
 def _becomes_cheaper(layer: Convolution, value: ir.Value, channels: range) -> bool:
-    part = Convolution(
-        layer.weight[:, channels.start : channels.stop], None, layer.pads, layer.strides, layer.dilations
-    )
+    part = replace(layer, weight=layer.weight[:, channels.start : channels.stop], bias=None)
     return becomes_subpixel_convolution(part, value) or becomes_subpixel_head(part, value)

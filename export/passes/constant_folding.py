@@ -38,9 +38,7 @@ class ConstantFoldingPass(ir.passes.InPlacePass):
 
 def _store_in_order(value: ir.Value) -> None:
     """Copy a constant that is a view with other strides, such as a folded transposition: its bytes are hashed later."""
-    if value.const_value is None:
-        return
-    array = value.const_value.numpy()
-    if not array.flags.c_contiguous:
-        stored = np.ascontiguousarray(array)
-        value.const_value = ir.Tensor(stored, dtype=value.const_value.dtype, name=value.name)
+    tensor = value.const_value
+    if tensor is not None and not tensor.numpy().flags.c_contiguous:
+        stored = np.ascontiguousarray(tensor.numpy())
+        value.const_value = ir.Tensor(stored, dtype=tensor.dtype, name=value.name)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ptychonnx.export.graph.editing import float_constant
+from ptychonnx.export.graph.editing import float_constant, input_at
 
 __all__ = ["Convolution", "read_convolution"]
 
@@ -52,9 +52,8 @@ def read_convolution(node: ir.Node) -> Convolution | None:
     if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return None
     weight = float_constant(node.inputs[1])
-    bias_value = node.inputs[2] if len(node.inputs) > 2 else None
-    bias = float_constant(bias_value)
-    if weight is None or weight.ndim != 4 or (bias_value is not None and bias is None):
+    bias = float_constant(input_at(node, 2))
+    if weight is None or weight.ndim != 4 or (bias is None and input_at(node, 2) is not None):
         return None
     return Convolution(
         weight,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -46,8 +46,8 @@ def _replace(graph: ir.Graph, node: ir.Node) -> bool:
     if "axes" in node.attributes or len(node.inputs) < 3 or node.inputs[0] is None:
         return False
     image, target = node.inputs[0], node.outputs[0]
-    before, after = _Size.of(image), _Size.of(target)
-    if before is None or after is None or before.others != after.others:
+    before, after = _sizes(image), _sizes(target)
+    if before is None or after is None or before[:2] != after[:2]:
         logger.debug("%s: the size is unknown, or other axes than the last two change", node.name)
         return False
     scales = constant_array(node.inputs[2])
@@ -55,8 +55,8 @@ def _replace(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     by_row, by_column = (None, None) if scales is None else scales[2:].tolist()
     opset = graph.opset_imports[""]
-    rows = _matrix(node, opset, before.rows, after.rows, by_row)
-    columns = _matrix(node, opset, before.columns, after.columns, by_column)
+    rows = _matrix(node, opset, before[2], after[2], by_row)
+    columns = _matrix(node, opset, before[3], after[3], by_column)
     tape = GraphTape(graph, target.name)
     resized_rows = tape.add("MatMul", tape.constant(rows, name="rows"), image)
     tape.add("MatMul", resized_rows, tape.constant(columns.T, name="columns"))
@@ -65,26 +65,14 @@ def _replace(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class _Size:
-    """Size of images [B, C, rows, columns]; `others` are the batch (a name if it is dynamic) and the channels."""
-
-    others: tuple[int | str, int]
-    rows: int
-    columns: int
-
-    @staticmethod
-    def of(value: ir.Value) -> _Size | None:
-        """None if a size is unknown, or the image is too large."""
-        if value.shape is None or len(value.shape) != 4:
-            return None
-        batch, channels, rows, columns = value.shape
-        name = batch if isinstance(batch, int) else batch.value
-        if name is None or not (
-            isinstance(channels, int) and isinstance(rows, int) and isinstance(columns, int)
-        ):
-            return None
-        return None if max(rows, columns) > _MAX_SIDE else _Size((name, channels), rows, columns)
+def _sizes(value: ir.Value) -> tuple[Any, ...] | None:
+    """[B, C, rows, columns] of images, with the name of a dynamic batch; None if unknown, or for too large images."""
+    if value.shape is None or len(value.shape) != 4:
+        return None
+    batch, *sizes = value.shape
+    name = batch if isinstance(batch, int) else batch.value
+    is_known = name is not None and all(isinstance(size, int) for size in sizes)
+    return (name, *sizes) if is_known and max(sizes[1:]) <= _MAX_SIDE else None
 
 
 def _matrix(node: ir.Node, opset: int, old: int, new: int, factor: float | None) -> NDArray[np.float32]:

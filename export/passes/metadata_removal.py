@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+from ptychonnx.export.graph.editing import remove_metadata
 
 __all__ = ["BATCH", "MetadataRemovalPass"]
 
 BATCH = "batch"
-PRODUCER = "ptychonnx"
 # Inference servers of 2025 read up to this version.
 _IR_VERSION = 10
 # Name of a parameter in a framework: words and dots, without slashes and without a counter of the exporter.
@@ -35,14 +35,8 @@ class MetadataRemovalPass(ir.passes.InPlacePass):
         self._producer_version = producer_version
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        ClearMetadataAndDocStringPass()(model)
+        remove_metadata(model, self._producer_version)
         graph = model.graph
-        model.metadata_props.clear()
-        graph.metadata_props.clear()
-        model.doc_string = graph.doc_string = None
-        graph.name = "network"
-        model.domain, model.model_version = None, None
-        model.producer_name, model.producer_version = PRODUCER, self._producer_version
         model.ir_version = min(model.ir_version or _IR_VERSION, _IR_VERSION)
         for value in (*graph.inputs, *graph.outputs):
             # An axis such as 2 * batch keeps its name.

@@ -5,17 +5,15 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ptychonnx.export.graph.editing import GraphTape, constant_array, is_read_once
+from ptychonnx.export.graph.editing import GraphTape, constant_array, is_read_once, known_sizes
 from ptychonnx.export.passes.node_rewriting import NodeRewritePass
 
 __all__ = [
-    "DoubledImage",
     "RepetitionToResizePass",
     "SizesToScalesPass",
     "add_resize",
@@ -88,25 +86,12 @@ def whole_factors(node: ir.Node) -> tuple[int, ...] | None:
     return tuple(int(scale) for scale in scales)
 
 
-@dataclass(frozen=True)
-class DoubledImage:
-    """A value [B, C, rows, columns] of known size, every row and column of which is repeated once."""
-
-    value: ir.Value
-    rows: int
-    columns: int
-
-
-def doubled_image(value: ir.Value | None) -> DoubledImage | None:
-    """The image that a value repeats every row and column of; None if it does not, or if the size is unknown."""
+def doubled_image(value: ir.Value | None) -> tuple[ir.Value, int, int] | None:
+    """The image that a value repeats every row and column of, and their numbers; None if it is not of known size."""
     node = None if value is None else value.producer()
-    if node is None or whole_factors(node) != (1, 1, 2, 2):
-        return None
-    image = node.inputs[0]
-    if image is None or image.shape is None:
-        return None
-    rows, columns = image.shape[2:]
-    return DoubledImage(image, rows, columns) if isinstance(rows, int) and isinstance(columns, int) else None
+    image = node.inputs[0] if node is not None and whole_factors(node) == (1, 1, 2, 2) else None
+    sizes = known_sizes(image)
+    return None if image is None or sizes is None or -1 in sizes[2:] else (image, *sizes[2:])  # type: ignore
 
 
 def _has_sizes(node: ir.Node) -> bool:
@@ -170,13 +155,10 @@ def _replace_chain(graph: ir.Graph, chain: list[ir.Node]) -> bool:
 
 def _sizes(value: ir.Value) -> tuple[int, ...] | None:
     """Sizes with `_BATCH` for an unknown first one; None if another size is unknown."""
-    if value.shape is None:
-        return None
-    sizes = [size if isinstance(size, int) else None for size in value.shape]
-    if sizes and sizes[0] is None:
+    sizes = known_sizes(value)
+    if sizes and sizes[0] < 0:
         sizes[0] = _BATCH
-    known = tuple(size for size in sizes if size is not None)
-    return known if len(known) == len(sizes) else None
+    return None if sizes is None or -1 in sizes else tuple(sizes)
 
 
 def _run(chain: list[ir.Node], indices: NDArray[np.int64], after: tuple[int, ...]) -> NDArray[np.int64]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from ptychonnx.export.graph.editing import GraphTape, is_read_once
+from ptychonnx.export.graph.editing import GraphTape, known_sizes, sole_producer
 from ptychonnx.export.passes.node_rewriting import NodeRewritePass
 
-__all__ = ["VIEWS", "ReshapeEliminationPass", "ReshapeMergingPass", "known_sizes"]
+__all__ = ["VIEWS", "ReshapeEliminationPass", "ReshapeMergingPass", "almost_known_sizes"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +43,8 @@ class ReshapeMergingPass(ReshapeEliminationPass):
 
 def _remove(graph: ir.Graph, node: ir.Node) -> bool:
     source, target = node.inputs[0], node.outputs[0]
-    if source is None or target.is_graph_output():
-        return False
-    before, after = known_sizes(source), known_sizes(target)
-    if before is None or before != after:
+    before = almost_known_sizes(source)
+    if source is None or before is None or before != almost_known_sizes(target) or target.is_graph_output():
         return False
     logger.debug("%s: does not change the shape", node.name)
     ir.convenience.replace_all_uses_with(target, source)
@@ -56,13 +53,10 @@ def _remove(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def _merge(graph: ir.Graph, node: ir.Node) -> bool:
-    middle, target = node.inputs[0], node.outputs[0]
-    previous = None if middle is None or not is_read_once(middle) else middle.producer()
-    if previous is None or previous.op_type not in VIEWS:
-        return False
-    sizes = known_sizes(target)
+    target = node.outputs[0]
+    previous, sizes = sole_producer(node.inputs[0], VIEWS), almost_known_sizes(target)
     # In a target, a size of 0 would stand for the size before.
-    if sizes is None or 0 in sizes:
+    if previous is None or sizes is None or 0 in sizes:
         return False
     tape = GraphTape(graph, target.name)
     tape.add("Reshape", previous.inputs[0], tape.integers(*sizes, name="target"))
@@ -71,9 +65,7 @@ def _merge(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
-def known_sizes(value: ir.Value) -> Sequence[int] | None:
+def almost_known_sizes(value: ir.Value | None) -> list[int] | None:
     """All sizes, with -1 for an unknown one; None if several are unknown."""
-    if value.shape is None:
-        return None
-    sizes = [size if isinstance(size, int) else -1 for size in value.shape]
-    return sizes if sizes.count(-1) <= 1 else None
+    sizes = known_sizes(value)
+    return None if sizes is None or sizes.count(-1) > 1 else sizes

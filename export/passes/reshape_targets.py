@@ -6,7 +6,7 @@ import logging
 
 import onnx_ir as ir
 
-from ptychonnx.export.graph.editing import GraphTape, constant_array
+from ptychonnx.export.graph.editing import GraphTape, constant_array, known_sizes
 from ptychonnx.export.passes.node_rewriting import NodeRewritePass
 
 __all__ = ["ReshapeTargetPass"]
@@ -37,21 +37,16 @@ def _has_computed_target(node: ir.Node) -> bool:
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> bool:
-    shape = node.outputs[0].shape
-    target = None if shape is None else _known(shape)
+    target = known_sizes(node.outputs[0])
     # In a target, a size of 0 stands for the size before.
     if target is None or target.count(-1) > 1 or 0 in target:
         target = _computed(node)
     if target is None or target.count(-1) > 1:
-        logger.debug("%s: not determined by the number of elements: %s", node.name, shape)
+        logger.debug("%s: not determined by the number of elements: %s", node.name, node.outputs[0].shape)
         return False
     tape = GraphTape(graph, node.outputs[0].name)
     node.replace_input_with(1, tape.integers(*target, name="target"))
     return True
-
-
-def _known(shape: ir.Shape) -> list[int]:
-    return [size if isinstance(size, int) else -1 for size in shape]
 
 
 def _computed(node: ir.Node) -> list[int] | None:
@@ -74,11 +69,10 @@ def _sizes(value: ir.Value | None, data: ir.Value | None) -> list[int] | None:
     if node is None:
         return None
     if node.op_type == "Shape" and not node.attributes:
-        source = node.inputs[0]
-        if source is None or source.shape is None:
+        known, is_data = known_sizes(node.inputs[0]), node.inputs[0] is data
+        if known is None:
             return None
-        known = _known(source.shape)
-        return [-2 - axis if size < 0 and source is data else size for axis, size in enumerate(known)]
+        return [-2 - axis if size < 0 and is_data else size for axis, size in enumerate(known)]
     parts = [_sizes(one, data) for one in node.inputs]
     if node.op_type == "Concat":
         return None if None in parts else [size for part in parts if part is not None for size in part]

@@ -69,10 +69,11 @@ def activation_of(value: ir.Value) -> ir.Node | None:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, layer: Convolution) -> None:
-    image, target = doubled_image(node.inputs[0]), node.outputs[0]
-    assert image is not None
+    doubled, target = doubled_image(node.inputs[0]), node.outputs[0]
+    assert doubled is not None
+    image, rows, columns = doubled
     tape = GraphTape(graph, target.name)
-    inputs = [image.value, tape.constant(_weights(layer.weight), name="subpixels")]
+    inputs = [image, tape.constant(_weights(layer.weight), name="subpixels")]
     if layer.bias is not None:
         inputs.append(tape.constant(np.tile(layer.bias, 4), name="repeated"))
     value = tape.add("Conv", *inputs, kernel_shape=[2, 2], pads=[1, 1, 1, 1])
@@ -81,7 +82,7 @@ def _replace(graph: ir.Graph, node: ir.Node, layer: Convolution) -> None:
     if activation is not None:
         value = tape.op(activation.op_type, [value], dict(activation.attributes))
         replaced, target = [activation, node], activation.outputs[0]
-    _interleave(tape, value, len(layer.weight), image.rows + 1, image.columns + 1)
+    _interleave(tape, value, len(layer.weight), rows + 1, columns + 1)
     logger.debug("%s: convolved before its pixels are repeated", target.name)
     tape.replace(replaced, target)
 

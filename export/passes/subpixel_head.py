@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ptychonnx.export.graph.editing import GraphTape, is_read_once
+from ptychonnx.export.graph.editing import GraphTape, input_at, sole_producer
 from ptychonnx.export.passes.convolution_attributes import Convolution, read_convolution
 from ptychonnx.export.passes.nearest_resize import doubled_image
 from ptychonnx.export.passes.node_rewriting import NodeRewritePass
@@ -57,12 +57,12 @@ def becomes_subpixel_head(head: Convolution, value: ir.Value | None) -> bool:
 
 def _origin(value: ir.Value | None) -> tuple[ir.Node, Convolution, ir.Node | None] | None:
     """The convolution of a doubled image that computes a value, and the activation after it; all are read once."""
-    node = None if value is None or not is_read_once(value) else value.producer()
+    node = sole_producer(value)
     if node is None:
         return None
     activation = None
     if node.op_type != "Conv":
-        inside = node.inputs[0] if node.inputs else None
+        inside = input_at(node, 0)
         if inside is None or activation_of(inside) is not node:
             return None
         activation, node = node, inside.producer()
@@ -76,9 +76,10 @@ def _replace(graph: ir.Graph, node: ir.Node, head: Convolution) -> None:
     origin = _origin(node.inputs[0])
     assert origin is not None
     first, layer, activation = origin
-    image, target = doubled_image(first.inputs[0]), node.outputs[0]
-    assert image is not None
-    first_bias = first.inputs[2] if len(first.inputs) > 2 else None
+    doubled, target = doubled_image(first.inputs[0]), node.outputs[0]
+    assert doubled is not None
+    image, rows, columns = doubled
+    first_bias = input_at(first, 2)
     outputs, tape = len(head.weight), GraphTape(graph, target.name)
     bias = None if head.bias is None else tape.constant(np.repeat(head.bias, 4), name="repeated")
     parts: list[ir.Value] = []
@@ -87,14 +88,14 @@ def _replace(graph: ir.Graph, node: ir.Node, head: Convolution) -> None:
         weight = np.einsum(
             "ps,qt,oist->oipq", PARITY_TAPS[1 - a], PARITY_TAPS[1 - b], layer.weight.astype(float)
         )
-        part = _convolve(tape, image.value, f"part_{a}{b}", weight, first_bias, [1 - a, 1 - b, a, b])
+        part = _convolve(tape, image, f"part_{a}{b}", weight, first_bias, [1 - a, 1 - b, a, b])
         if activation is not None:
             part = tape.op(activation.op_type, [part], dict(activation.attributes))
         weight = np.einsum("Aps,Bqt,oist->oABipq", _HEAD_TAPS[a], _HEAD_TAPS[b], head.weight.astype(float))
         weight = weight.reshape(4 * outputs, *weight.shape[3:])
         part = _convolve(tape, part, f"head_{a}{b}", weight, None if parts else bias, [a, b, 1 - a, 1 - b])
         parts = [tape.add("Add", *parts, part) if parts else part]
-    _interleave(tape, parts[0], outputs, image.rows, image.columns)
+    _interleave(tape, parts[0], outputs, rows, columns)
     logger.debug("%s: computed from the parities of rows and columns", target.name)
     tape.replace([node, *([] if activation is None else [activation]), first], target)
 

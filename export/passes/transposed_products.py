@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from ptychonnx.export.graph.editing import GraphTape, constant_array, is_read_once
+from ptychonnx.export.graph.editing import GraphTape, constant_array, known_sizes, sole_producer
 from ptychonnx.export.passes.node_rewriting import NodeRewritePass
-from ptychonnx.export.passes.reshape_merging import VIEWS, known_sizes
+from ptychonnx.export.passes.reshape_merging import VIEWS
 
 __all__ = ["TransposedProductPass"]
 
@@ -53,10 +52,7 @@ def _producer(nodes: list[ir.Node], value: ir.Value | None) -> ir.Node | None:
 
     The node and the views are appended to `nodes`.
     """
-    while value is not None and is_read_once(value):
-        node = value.producer()
-        if node is None:
-            return None
+    while (node := sole_producer(value)) is not None:
         nodes.append(node)
         if node.op_type not in VIEWS:
             return node
@@ -68,6 +64,6 @@ def _transposes_images(node: ir.Node) -> bool:
     return node.op_type == "Transpose" and list(node.attributes.get_ints("perm", ())) == [0, 2, 1]
 
 
-def _sizes(value: ir.Value | None) -> Sequence[int] | None:
-    sizes = None if value is None else known_sizes(value)
+def _sizes(value: ir.Value | None) -> list[int] | None:
+    sizes = known_sizes(value)
     return sizes if sizes is not None and len(sizes) == 3 and -1 not in sizes[1:] else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -13,7 +12,7 @@ from typing import Literal, get_args
 import onnx
 from onnx import TensorProto
 
-from ptychonnx.export.graph.inspection import graphs_inside
+from ptychonnx.export.graph.inspection import element_types, graphs_inside
 from ptychonnx.export.graph.opset import opset_of
 from ptychonnx.runtime.errors import InputError, VerificationError
 
@@ -168,16 +167,13 @@ def require(model: onnx.ModelProto, target: str) -> None:
 def has_kernel(target: TargetName, node: onnx.NodeProto, types: tuple[str, ...], opset: int) -> bool:
     """Whether a target can run one node of a graph, whose inputs have these element types."""
     version = onnx.defs.get_schema(node.op_type, opset, node.domain).since_version
-    return not _reason(
-        Operator(node.op_type, version, types, node.name, 1), targets()[NAMES.index(target)], opset
-    )
+    row = Operator(node.op_type, version, types, node.name, 1)
+    return not _reason(row, targets()[NAMES.index(target)], opset)
 
 
 def _read(name: str) -> Target:
-    text = (
-        resources.files("ptychonnx.export.portability").joinpath(f"{name}.json").read_text(encoding="utf-8")
-    )
-    data = json.loads(text)
+    file = resources.files("ptychonnx.export.portability").joinpath(f"{name}.json")
+    data = json.loads(file.read_text(encoding="utf-8"))
     kernels = {
         operator: tuple(
             Kernel(since, until, {variable: frozenset(types) for variable, types in allowed.items()})
@@ -191,23 +187,18 @@ def _read(name: str) -> Target:
 def _operators(model: onnx.ModelProto) -> tuple[Operator, ...]:
     inferred = onnx.shape_inference.infer_shapes(model)
     opset = opset_of(model)
-    first: dict[tuple[str, int, tuple[str, ...]], str] = {}
-    counts: Counter[tuple[str, int, tuple[str, ...]]] = Counter()
+    names: dict[tuple[str, int, tuple[str, ...]], list[str]] = {}
     for node, types in _typed_nodes(inferred.graph, {}):
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-        key = (node.op_type, schema.since_version, types)
-        first.setdefault(key, node.name or node.output[0])
-        counts[key] += 1
-    return tuple(Operator(*key, first[key], counts[key]) for key in sorted(first))
+        names.setdefault((node.op_type, schema.since_version, types), []).append(node.name or node.output[0])
+    return tuple(Operator(*key, names[key][0], len(names[key])) for key in sorted(names))
 
 
 def _typed_nodes(
     graph: onnx.GraphProto, outside: Mapping[str, int]
 ) -> Iterator[tuple[onnx.NodeProto, tuple[str, ...]]]:
     """Nodes with the types of their inputs; nodes in branches and loops can read values outside."""
-    kinds = {**outside, **{tensor.name: tensor.data_type for tensor in graph.initializer}}
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        kinds[value.name] = value.type.tensor_type.elem_type
+    kinds = {**outside, **element_types(graph)}
     for node in graph.node:
         yield node, tuple(_type_name(kinds.get(name, 0)) if name else "" for name in node.input)
         for inner in graphs_inside(node):

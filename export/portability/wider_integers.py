@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import TensorProto, helper
 
+from ptychonnx.export.graph.inspection import element_types
 from ptychonnx.export.graph.opset import opset_of
 from ptychonnx.export.portability.operator_table import has_kernel
 
@@ -20,9 +21,7 @@ def with_wider_integers(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph with int32 in place of smaller integers around nodes that onnxruntime lacks for them."""
     result = onnx.shape_inference.infer_shapes(model)
     graph, opset = result.graph, opset_of(model)
-    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        kinds[value.name] = value.type.tensor_type.elem_type
+    kinds = element_types(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         types = [kinds.get(name, 0) for name in node.input]

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ptychonnx.export.graph.opset import opset_of
-from ptychonnx.export.precision.reducible_layers import Reduction, element_types
+from ptychonnx.export.precision.reducible_layers import Reduction, inferred_types
 
 __all__ = ["half_precision"]
 
@@ -36,7 +36,7 @@ def half_precision(model: onnx.ModelProto) -> Reduction:
 
     `model`, from `with_named_nodes`, is left as it is.
     """
-    types = element_types(model)
+    types = inferred_types(model)
     layers = tuple(
         node.name
         for node in model.graph.node

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
+from ptychonnx.export.graph.inspection import element_types, graphs_inside
 from ptychonnx.runtime.errors import UnsupportedError
 
-__all__ = ["Reduction", "describe_layer", "element_types", "with_named_nodes"]
+__all__ = ["Reduction", "describe_layer", "inferred_types", "with_named_nodes"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def with_named_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     del named.metadata_props[:]
     taken: set[str] = set()
     for number, node in enumerate(named.graph.node):
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+        if any(True for _ in graphs_inside(node)):
             raise UnsupportedError(
                 f"graph: {node.op_type} {node.name!r} branches or loops, expected a graph without such nodes"
             )
@@ -55,17 +56,13 @@ def with_named_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     return named
 
 
-def element_types(model: onnx.ModelProto) -> dict[str, int]:
+def inferred_types(model: onnx.ModelProto) -> dict[str, int]:
     """ONNX element type of every value and initialiser.
 
     Raises UnsupportedError if the type of a value cannot be inferred.
     """
     graph = onnx.shape_inference.infer_shapes(model).graph
-    types = {
-        value.name: value.type.tensor_type.elem_type
-        for value in (*graph.input, *graph.output, *graph.value_info)
-    }
-    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    types = element_types(graph)
     for node in graph.node:
         for name in filter(None, node.output):
             if types.get(name, TensorProto.UNDEFINED) == TensorProto.UNDEFINED:

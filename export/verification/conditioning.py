@@ -44,7 +44,7 @@ def judge_conditioning(
     tolerance: float,
     first_scale: float | None,
 ) -> Case:
-    """A failed case again, with the network in float64 as the measure.
+    """A failed case again, with the network's own error if that explains it; passed if the graph is as exact.
 
     Parameters
     ----------
@@ -54,11 +54,6 @@ def judge_conditioning(
     first_scale
         Largest output on the inputs that set the scale; None for these inputs themselves, on which the network must
         have two digits itself. On others, such as zeros, rounding errors are judged on that scale too.
-
-    Returns
-    -------
-    The case with the network's own error, if that explains the difference; passed if the graph is as exact as the
-    network.
     """
     if exact.shape != output.shape or natives[0].dtype.kind not in "f" or exact.dtype != np.float64:
         return case

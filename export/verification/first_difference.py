@@ -21,20 +21,10 @@ _INSIDE = 0.1
 def difference_locator(
     data: bytes, layers: Callable[..., Sequence[LayerOutput]], tolerance: float
 ) -> Callable[..., str | None]:
-    """A function that describes where the run of a graph first differs.
+    """A function that describes where the run of a serialised graph first differs.
 
-    Parameters
-    ----------
-    data
-        The serialised graph.
-    layers
-        Computes the outputs of the native network's layers, in the order of computation.
-    tolerance
-        Relative.
-
-    Returns
-    -------
-    A function of the short name of the engine, see `engines.installed_engines`, and the inputs.
+    It takes the short name of the engine, see `engines.installed_engines`, and the inputs. `layers` computes the
+    outputs of the native network's layers, in the order of computation; the tolerance is relative.
     """
 
     def find(engine: str, *inputs: NDArray) -> str | None:
@@ -56,16 +46,8 @@ def first_different_layer(
     Layers are recognised by their sorted outputs, so neither names nor layouts matter. A correct layer may have no
     counterpart because passes fold layers into each other; then a layer that depends on it has one.
 
-    Parameters
-    ----------
-    layers
-        Of the native network, each after those it reads from.
-    values
-        All values of the graph, for the same input.
-
-    Returns
-    -------
-    The name, or None if every layer agrees or is followed by one that does.
+    Layers of the native network come after those that they read from; `values` are all values of the graph for the
+    same input. None if every layer agrees or is followed by one that does.
     """
     known: dict[int, list[NDArray]] = {}
     for value in values:

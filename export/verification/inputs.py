@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from ptychonnx.export.lowering.module_input import ModuleInput
+
 __all__ = [
-    "TensorValues",
     "VerificationInputs",
     "amplitude_inputs",
     "count_inputs",
@@ -23,34 +25,6 @@ __all__ = [
 # Patterns of each kind but the first; batches take them one after the other and start again after the last.
 _PATTERNS = 16
 _MOST_COUNTS = np.iinfo(np.uint16).max
-
-
-class TensorValues(Protocol):
-    """Kind of values of a tensor, see `ptychonnx.export.lowering.module_input.ModuleInput`."""
-
-    @property
-    def dtype(self) -> str:
-        """Type in NumPy."""
-        ...
-
-    @property
-    def shared(self) -> bool:
-        """Whether there is no batch axis."""
-        ...
-
-    @property
-    def bounds(self) -> tuple[int, int] | None:
-        """Smallest and largest integer."""
-        ...
-
-    @property
-    def example(self) -> NDArray | None:
-        """Values to verify on."""
-        ...
-
-    def full_shape(self, batch: int) -> tuple[int, ...]:
-        """Shape with the batch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -89,12 +63,7 @@ class VerificationInputs:
 def amplitude_inputs(held_out: NDArray[np.float32], origin: str) -> list[VerificationInputs]:
     """Amplitudes float32 [n, C, N, N]: held-out, random, all-zero, and two extremes of flux.
 
-    Parameters
-    ----------
-    held_out
-        Amplitudes that training did not see.
-    origin
-        Where they come from, in words.
+    `origin`: where the held-out amplitudes, which training did not see, come from, in words.
     """
     patterns = _wrapped(held_out)
     rms = float(np.sqrt(np.mean(np.square(held_out, dtype=np.float64)))) or 1.0
@@ -150,7 +119,7 @@ def with_offsets(
     return complete
 
 
-def module_inputs(inputs: Sequence[TensorValues], seed: int = 0) -> list[VerificationInputs]:
+def module_inputs(inputs: Sequence[ModuleInput], seed: int = 0) -> list[VerificationInputs]:
     """Inputs of a module about which nothing is known: noise of three sizes, zeros, and examples if there are any.
 
     Integers are uniform within their bounds, at the lowest, in the lower half, and at the highest; booleans likewise.
@@ -175,7 +144,7 @@ def module_inputs(inputs: Sequence[TensorValues], seed: int = 0) -> list[Verific
     return kinds
 
 
-def positive_inputs(inputs: Sequence[TensorValues], seed: int = 0) -> VerificationInputs:
+def positive_inputs(inputs: Sequence[ModuleInput], seed: int = 0) -> VerificationInputs:
     """Uniform numbers between 0.1 and 1, for a module that returns no number otherwise, such as a logarithm."""
     generator = np.random.RandomState(seed)
     arrays = []
@@ -188,7 +157,7 @@ def positive_inputs(inputs: Sequence[TensorValues], seed: int = 0) -> Verificati
     return VerificationInputs("positive", rule, tuple(arrays), tuple(one.shared for one in inputs))
 
 
-def _noise(one: TensorValues, shape: tuple[int, ...], generator: np.random.RandomState) -> NDArray:
+def _noise(one: ModuleInput, shape: tuple[int, ...], generator: np.random.RandomState) -> NDArray:
     if np.dtype(one.dtype).kind == "f":
         # In float32 first, so that adding a type changed no number.
         return np.asarray(generator.standard_normal(shape)).astype(np.float32).astype(one.dtype)
@@ -196,7 +165,7 @@ def _noise(one: TensorValues, shape: tuple[int, ...], generator: np.random.Rando
     return np.asarray(generator.randint(low, high + 1, shape)).astype(one.dtype)
 
 
-def _scaled(noise: NDArray, one: TensorValues, factor: float) -> NDArray:
+def _scaled(noise: NDArray, one: ModuleInput, factor: float) -> NDArray:
     """Noise of another size: integers stay within their bounds."""
     if noise.dtype.kind == "f":
         # Without an axis, the product would be no array.

@@ -21,14 +21,9 @@ __all__ = [
 
 
 def contract_reference(contract: Contract) -> tuple[str, list[NDArray]]:
-    """The reference inputs of an artifact, which follow from its contract alone.
+    """The reference inputs of an artifact, which follow from its contract alone, and the rule for them in words.
 
-    Returns
-    -------
-    rule
-        How the inputs are generated, in words.
-    inputs
-        Patterns [batch, C, N, N] and, if the network takes them, offsets [batch, C, 2].
+    They are patterns [batch, C, N, N] and, if the network takes them, offsets [batch, C, 2].
     """
     rule, patterns = reference_patterns(
         contract.channels, contract.n, contract.probe.flux, contract.input.dtype
@@ -46,19 +41,10 @@ def contract_reference(contract: Contract) -> tuple[str, list[NDArray]]:
 def module_reference(
     model: onnx.ModelProto, bounds: Mapping[str, tuple[int, int]] | None = None
 ) -> tuple[str, list[NDArray]]:
-    """The reference inputs of a graph without a contract, which follow from shapes and types of its inputs.
+    """The reference inputs of a graph without a contract, and the rule for them in words.
 
-    Parameters
-    ----------
-    bounds
-        Smallest and largest value of each integer input.
-
-    Returns
-    -------
-    rule
-        How the inputs are generated, in words.
-    inputs
-        Arrays of size 2 along every dynamic axis: normally distributed, integers uniform within their bounds.
+    They follow from shapes and types of the graph's inputs, of size 2 along every dynamic axis: normally distributed,
+    integers uniform within their bounds.
     """
     generator = np.random.RandomState(0)
     words, inputs = [], []
@@ -77,18 +63,10 @@ def module_reference(
 
 
 def reference_patterns(channels: int, n: int, flux: float, dtype: str = "float32") -> tuple[str, NDArray]:
-    """Patterns [2, C, N, N], and the rule by which they are generated.
+    """Patterns [2, C, N, N] of a mean number of photons, and the rule by which they are generated.
 
-    The legacy generator of NumPy is used because its numbers never change.
-
-    Parameters
-    ----------
-    channels, n
-        C and N.
-    flux
-        Mean photons in a pattern.
-    dtype
-        ``float32`` for amplitudes, ``uint16`` for counts.
+    They are amplitudes for the type ``float32``, counts for ``uint16``. The legacy generator of NumPy is used because
+    its numbers never change.
     """
     mean = round(flux / n**2, 6)
     shape = (2, channels, n, n)

@@ -9,40 +9,26 @@ from pathlib import Path
 from ptychonnx.export.verification.verification_report import Case, VerificationReport, describe_case
 from ptychonnx.runtime.atomic import atomic_path
 
-__all__ = ["refused_paths", "report_paths", "report_text", "with_report", "write_refusal"]
-
-
-def report_paths(artifact: Path) -> tuple[Path, Path]:
-    """JSON and text of an artifact's report: ``<stem>.verification.json`` and ``.txt``."""
-    return _paths(artifact, "verification")
-
-
-def refused_paths(artifact: Path) -> tuple[Path, Path]:
-    """The same for a graph that was refused, so that the report of an earlier artifact stays."""
-    return _paths(artifact, "refused")
+__all__ = ["report_text", "with_report", "write_refusal"]
 
 
 @contextmanager
 def with_report(report: VerificationReport, artifact: Path) -> Iterator[None]:
-    """Publish an artifact in this block, and its report with it: both appear, or neither does.
+    """Publish an artifact in this block, and its report ``<stem>.verification.json`` and ``.txt`` with it, or neither.
 
     The report is written before the block, under temporary names, so that a full disk is noticed before the artifact
     has its name. The report of an earlier refusal is removed.
     """
-    json, text = report_paths(artifact)
-    with atomic_path(json) as partial_json, atomic_path(text) as partial_text:
-        _write(report, (partial_json, partial_text))
+    with _written(report, artifact, "verification"):
         yield
-    for path in refused_paths(artifact):
+    for path in _paths(artifact, "refused"):
         path.unlink(missing_ok=True)
 
 
 def write_refusal(report: VerificationReport, artifact: Path) -> Path:
-    """Write the report of a graph that was refused, and return the path of its text."""
-    json, text = refused_paths(artifact)
-    with atomic_path(json) as partial_json, atomic_path(text) as partial_text:
-        _write(report, (partial_json, partial_text))
-    return text
+    """Write the report of a graph that was refused next to that of an earlier artifact; the path of its text."""
+    with _written(report, artifact, "refused"):
+        return _paths(artifact, "refused")[1]
 
 
 def report_text(report: VerificationReport) -> str:
@@ -89,6 +75,11 @@ def _paths(artifact: Path, state: str) -> tuple[Path, Path]:
     return artifact.with_suffix(f".{state}.json"), artifact.with_suffix(f".{state}.txt")
 
 
-def _write(report: VerificationReport, paths: tuple[Path, Path]) -> None:
-    paths[0].write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    paths[1].write_text(report_text(report), encoding="utf-8")
+@contextmanager
+def _written(report: VerificationReport, artifact: Path, state: str) -> Iterator[None]:
+    """Write both files before the block, and give them their names after it."""
+    json, text = _paths(artifact, state)
+    with atomic_path(json) as partial_json, atomic_path(text) as partial_text:
+        partial_json.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial_text.write_text(report_text(report), encoding="utf-8")
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,15 @@ from ptychonnx.export.verification.verification_report import (
 )
 from ptychonnx.runtime.errors import VerificationError
 
-__all__ = ["BATCHES", "TOLERANCE", "Predict", "compare", "relative_difference", "verify"]
+__all__ = [
+    "BATCHES",
+    "TOLERANCE",
+    "Predict",
+    "absolute_difference",
+    "compare",
+    "relative_difference",
+    "verify",
+]
 
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 16)
@@ -44,14 +53,12 @@ def verify(
     exact: Predict | None = None,
     any_output: bool = False,
 ) -> VerificationReport:
-    """Run every kind of input in every engine at several batch sizes.
+    """Run every kind of input in every engine at several batch sizes; the report, whether or not every case passed.
 
     Parameters
     ----------
     engines
         Functions that load the graph, by the short name of the engine.
-    native
-        The network that the graph was converted from.
     inputs
         Kinds of input; the first one sets the scale.
     tolerance
@@ -59,20 +66,14 @@ def verify(
     batches
         Batch sizes; each batch continues where the previous one ended, and starts again after the last input.
     locate
-        Finds the first layer that differs, given the short name of the engine and the inputs; called for the first
-        failure. See `ptychonnx.export.verification.first_difference.difference_locator`.
+        Called for the first failure, see `ptychonnx.export.verification.first_difference.difference_locator`.
     decide
         Engines whose names start with this decide about publication; others are only reported.
     exact
-        The network in float64. It is run where a case fails, to tell an ill-conditioned network from a wrong graph:
-        see `ptychonnx.export.verification.conditioning`.
+        The network in float64, run where a case fails: see `ptychonnx.export.verification.conditioning`.
     any_output
         Whether NaN and infinity agree with themselves at the same place, and zeros with zeros; otherwise they are
         faults of the network.
-
-    Returns
-    -------
-    The report, whether or not every case passed: see `VerificationReport.raise_on_refusal`.
     """
     first_scale = _largest(native(*inputs[0].batch(0, max(batches))))
     expected: dict[tuple[str, int, int], NDArray] = {}
@@ -93,9 +94,8 @@ def verify(
                 if key not in expected:
                     expected[key] = native(*batch)
                 scale = max(_largest(expected[key]), 1e-3 * first_scale)
-                case, output = _run(
-                    engine, batch, expected[key], scale, tolerance, kind.kind, name, size, any_output
-                )
+                about = {"inputs": kind.kind, "engine": name, "batch": size, "scale": scale}
+                case, output = _run(engine, batch, expected[key], tolerance, any_output, about)
                 if not case.passed and exact and output is not None and output.shape == expected[key].shape:
                     other_scale = None if kind is inputs[0] else first_scale
                     natives = [expected[key], *(native(*one) for one in rounded_otherwise(batch))]
@@ -128,32 +128,18 @@ def _run(
     engine: Engine | VerificationError,
     batch: tuple[NDArray, ...],
     expected: NDArray,
-    scale: float,
     tolerance: float,
-    kind: str,
-    name: str,
-    size: int,
     any_output: bool,
+    about: dict[str, Any],
 ) -> tuple[Case, NDArray | None]:
-    """The comparison, and the output of the engine if there is one."""
+    """The comparison, and the output of the engine if there is one; `about`: inputs, engine, batch and scale."""
     try:
         if isinstance(engine, VerificationError):
             raise engine
         output = engine(*batch)
     except VerificationError as error:
-        figureless = {"inputs": kind, "engine": name, "batch": size, "scale": scale, "could_not_run": True}
-        return _without_figure(str(error), **figureless), None
-    case = compare(
-        output,
-        expected,
-        scale=scale,
-        tolerance=tolerance,
-        inputs=kind,
-        engine=name,
-        batch=size,
-        any_output=any_output,
-    )
-    return case, output
+        return _without_figure(str(error), **about, could_not_run=True), None
+    return compare(output, expected, tolerance=tolerance, any_output=any_output, **about), output
 
 
 def compare(
@@ -172,24 +158,20 @@ def compare(
     Integers and booleans must be equal. Numbers of 16 bits may differ by a few of their last digits. NaN or infinity
     on either side counts as an infinite difference, even if both sides have it, unless `any_output` is set.
     """
-    case: dict = {
-        "inputs": inputs,
-        "engine": engine,
-        "batch": len(expected) if batch is None else batch,
-        "scale": scale,
-    }
+    batch = len(expected) if batch is None else batch
+    case: dict = {"inputs": inputs, "engine": engine, "batch": batch, "scale": scale}
     if output.shape != expected.shape:
-        return _without_figure(
-            f"the artifact returns {output.shape}, the native network {expected.shape}", **case
-        )
+        reason = f"the artifact returns {output.shape}, the native network {expected.shape}"
+        return _without_figure(reason, **case)
     if not expected.size:
         return _without_figure("the output is empty, expected at least one number", **case)
-    difference = _difference(output, expected, any_output)
+    difference = absolute_difference(output, expected, any_output)
     index = np.unravel_index(int(difference.argmax()), difference.shape)
     largest = float(difference[index])
     error = largest / scale if scale > 0 else 0.0 if any_output and largest == 0 else float("inf")
     rms = float(np.sqrt(np.mean(np.square(difference)))) / (scale or 1.0) if np.isfinite(error) else None
     is_exact = expected.dtype.kind in "iub"
+    differing = f"{np.count_nonzero(difference)} of {difference.size} integers differ"
     return Case(
         **case,
         max_relative_error=error if np.isfinite(error) else None,
@@ -200,14 +182,12 @@ def compare(
             native=float(expected[index]),
         ),
         passed=largest == 0 if is_exact else error <= _allowed(tolerance, expected.dtype),
-        reason=f"{np.count_nonzero(difference)} of {difference.size} integers differ"
-        if is_exact and largest
-        else None,
+        reason=differing if is_exact and largest else None,
     )
 
 
-def _difference(output: NDArray, expected: NDArray, any_output: bool) -> NDArray[np.float64]:
-    """Absolute difference of each element, infinite where one side is not finite."""
+def absolute_difference(output: NDArray, expected: NDArray, any_output: bool) -> NDArray[np.float64]:
+    """Absolute difference of each element, infinite where one side is not finite, see `verify`."""
     with np.errstate(invalid="ignore"):
         difference = np.abs(output.astype(np.float64) - expected.astype(np.float64))
     difference = np.where(np.isfinite(difference), difference, np.inf)
@@ -225,16 +205,9 @@ def _allowed(tolerance: float, dtype: np.dtype) -> float:
     return max(tolerance, 8 * float(np.finfo(dtype).eps)) if dtype == np.float16 else tolerance
 
 
-def _without_figure(reason: str, **case: object) -> Case:
-    return Case.model_validate(
-        {
-            **case,
-            "max_relative_error": None,
-            "rms_relative_error": None,
-            "worst": None,
-            "passed": False,
-            "reason": reason,
-        }
+def _without_figure(reason: str, **case: Any) -> Case:
+    return Case(
+        **case, max_relative_error=None, rms_relative_error=None, worst=None, passed=False, reason=reason
     )
 
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from ptychonnx.export.graph.inspection import check_graph
 from ptychonnx.export.precision.fp16 import half_precision
-from ptychonnx.export.precision.reducible_layers import describe_layer, element_types, with_named_nodes
+from ptychonnx.export.precision.reducible_layers import describe_layer, inferred_types, with_named_nodes
 from ptychonnx.export.verification.engines import open_onnxruntime, open_reference
 from ptychonnx.runtime.errors import InputError
 from tests.export.graphs import model_of
@@ -31,7 +31,7 @@ def inputs():
 
 
 def outputs_by_node(model):
-    types = element_types(model)
+    types = inferred_types(model)
     return {node.name: types[node.output[0]] for node in model.graph.node}
 
 
@@ -132,7 +132,7 @@ def test_counts_come_in_as_integers_and_a_reused_output_stays_float(model):
     reduction = half_precision(model)
     made = reduction.build(reduction.layers)
     onnx.checker.check_model(made, full_check=True)
-    types = element_types(made)
+    types = inferred_types(made)
     assert (types["x"], types["y"], types["z"]) == (TensorProto.UINT16, FLOAT, FLOAT)
     counts = np.arange(8, dtype=np.uint16).reshape(2, 4)
     for form in (made, reduction.emulate(reduction.layers)):

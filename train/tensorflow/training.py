@@ -38,9 +38,7 @@ class ScanTables:
         probes, modes = data.padded_probes
         self.alone = len(modes) == 1
         self.probes, self.modes = tf.constant(probes), tf.constant(modes)
-        self.weights = tf.constant(np.stack([beam.weight for beam in data.beams]))
-        self.masks = tf.constant(np.stack([beam.mask for beam in data.beams]))
-        self.scales = tf.constant([beam.scale for beam in data.beams], dtype=tf.float32)
+        self.weights, self.masks, self.scales = map(tf.constant, data.beam_tables.values())
 
     @property
     def specs(self) -> list[tf.TensorSpec]:
@@ -199,15 +197,7 @@ def fit(job: TrainingJob) -> FitResult:
     if not checkpoints.finished:
         with strategy.scope():
             _run(job, native)
-    native.load(checkpoints.best_folder)
-    native.save(job.folder)
-    return FitResult(
-        initial_tensors=initial,
-        trained_tensors=fingerprint(native.tensors()),
-        parameters=sum(value.size for value in native.tensors().values()),
-        spectral_operator=native.spectral_operator(),
-        packages=("tensorflow", "keras"),
-    )
+    return FitResult.of_best_epoch(job, native, initial, ("tensorflow", "keras"))
 
 
 def _run(job: TrainingJob, native: KerasNetwork) -> None:

@@ -31,20 +31,10 @@ def forward_intensity(patches: Tensor, probe: Tensor) -> Tensor:
 
 
 def merge_patches(patches: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
-    """Merge the patches of each group: stitch them, weighted, and cut the windows again.
+    """Merge the patches complex [groups, members, N, N] of each group: windows of its weighted mean object.
 
-    Parameters
-    ----------
-    patches
-        complex [groups, members, N, N].
-    offsets
-        int64 [groups, members, 2], (row, column) of each window in its group, at least 0.
-    weight
-        real [N, N], or [groups, N, N], positive.
-
-    Returns
-    -------
-    complex [groups, members, N, N]: windows of each group's weighted mean object.
+    Offsets int64 [groups, members, 2] (row, column) are those of each window in its group, at least 0; the weight is
+    real [N, N], or [groups, N, N], positive.
     """
     groups, members, size, _ = patches.shape
     if members == 1:

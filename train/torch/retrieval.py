@@ -17,20 +17,6 @@ from ptychonnx.train.torch.neighbours import Neighbourhood, Neighbours
 
 __all__ = ["Refined", "Retrieval"]
 
-_CONSTANTS = (
-    "probe",
-    "lit",
-    "back",
-    "rows_to_detector",
-    "columns_to_detector",
-    "columns_to_object",
-    "rows_to_object",
-    "smoothing",
-    "spread",
-    "valid",
-    "light",
-)
-
 
 class Retrieval(nn.Module):
     """Steps that bring an object [B, C, N, 2, N] closer to scaled amplitudes [B, C, N, N]."""
@@ -52,8 +38,9 @@ class Retrieval(nn.Module):
 
     def __init__(self, constants: RetrievalConstants) -> None:
         super().__init__()
-        for name in _CONSTANTS:
-            self.register_buffer(name, torch.from_numpy(getattr(constants, name)), persistent=False)
+        for name, value in vars(constants).items():
+            if isinstance(value, np.ndarray):
+                self.register_buffer(name, torch.from_numpy(value), persistent=False)
         for name in ("scale", "step"):
             self.register_buffer(
                 name, torch.tensor(getattr(constants, name), dtype=torch.float32), persistent=False

@@ -50,13 +50,7 @@ class ScanTables(nn.Module):
         self.data = data
         self.labels = None if data.labels is None else torch.from_numpy(data.labels)
         probes, self.modes = data.padded_probes
-        tables = {
-            "probes": probes,
-            "weights": np.stack([beam.weight for beam in data.beams]),
-            "masks": np.stack([beam.mask for beam in data.beams]),
-            "scales": np.array([beam.scale for beam in data.beams], dtype=np.float32),
-        }
-        for name, table in tables.items():
+        for name, table in {"probes": probes, **data.beam_tables}.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
 
     def conditions(self, beam: NDArray[np.intp]) -> dict[str, Tensor]:
@@ -225,15 +219,7 @@ def fit(job: TrainingJob) -> FitResult:
         with _denormals_flushed():
             _run(job, ReconstructionTask(native.module.train(), data, training, job.fresh))
     native = TorchNetwork(native.module.cpu())
-    native.load(checkpoints.best_folder)
-    native.save(job.folder)
-    return FitResult(
-        initial_tensors=initial,
-        trained_tensors=fingerprint(native.tensors()),
-        parameters=sum(value.size for value in native.tensors().values()),
-        spectral_operator=native.spectral_operator(),
-        packages=("torch", "lightning", "neuraloperator"),
-    )
+    return FitResult.of_best_epoch(job, native, initial, ("torch", "lightning", "neuraloperator"))
 
 
 @contextmanager

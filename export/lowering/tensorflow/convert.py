@@ -61,15 +61,10 @@ def convert_network(
 
 
 def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> Converted:
-    """Convert a Keras model with one output; the first axis stays dynamic.
+    """Convert a Keras model with one output, naming its inputs; the first axis stays dynamic.
 
     Raises UnsupportedError if the model has other inputs or several outputs, an axis of unknown size other than the
     first, or operations without a counterpart in ONNX, such as those on complex numbers.
-
-    Parameters
-    ----------
-    inputs
-        Names of its inputs, in order.
     """
     for kind, tensors, count in (("input", model.inputs, len(inputs)), ("output", model.outputs, 1)):
         if len(tensors) != count:
@@ -93,17 +88,10 @@ def convert_model(model: keras.Model, inputs: Sequence[str] = (INPUT_NAME,)) -> 
 def convert_function(
     call: Callable[..., list[tf.Tensor]], signature: Sequence[tf.TensorSpec], outputs: Sequence[str]
 ) -> Converted:
-    """Convert a function of tensors.
+    """Convert a function that returns a tensor for each of the named outputs.
 
     Raises UnsupportedError if there are operations without a counterpart in ONNX, or of complex numbers without a form
     in real arithmetic.
-
-    Parameters
-    ----------
-    call
-        Returns a tensor for each of `outputs`.
-    signature
-        Shapes, types and names of its arguments.
     """
 
     @tf.function(input_signature=signature)
@@ -172,9 +160,8 @@ def _restore_order(graph: onnx.GraphProto, inputs: Sequence[str], outputs: Seque
                 f"tf2onnx writes {', '.join(by_name) or 'nothing'}, expected {', '.join(names)}: every input must be "
                 "used"
             )
-        ordered = [by_name[name] for name in names]
         del values[:]
-        values.extend(ordered)
+        values.extend(by_name[name] for name in names)
 
 
 def _bind_constants(graph: onnx.GraphProto, function: Any) -> None:

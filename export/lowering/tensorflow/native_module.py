@@ -20,11 +20,13 @@ from ptychonnx.export.graph.opset import to_opset
 from ptychonnx.export.lowering.converted_graph import Converted
 from ptychonnx.export.lowering.integer_bounds import with_bounds
 from ptychonnx.export.lowering.module_input import (
+    PARTS,
     ModuleInput,
     ModuleOutput,
     described_output,
     leaves,
     output_names,
+    output_tensors,
     unique_names,
 )
 from ptychonnx.export.lowering.tensorflow.convert import convert_function
@@ -56,25 +58,12 @@ def read_keras_file(path: Path) -> keras.Model:
 
 
 class KerasModule:
-    """A model, its inputs and its outputs.
+    """A model, its inputs and its outputs, with the arguments of `TorchModule`.
 
-    Parameters
-    ----------
-    model
-        A functional or sequential model knows its inputs; a subclassed one, or axes of any size, need `inputs`.
-    inputs, keywords
-        `ModuleInput` in containers; the order is that of the model's inputs, unless all have names.
-    batch
-        The only batch size; None if any.
-    shared
-        Must be empty: inputs of Keras have a batch.
+    A functional or sequential model knows its inputs; a subclassed one, or axes of any size, need them. Their order is
+    that of the model's inputs, unless all have names. None is shared: inputs of Keras have a batch.
 
-    Raises
-    ------
-    InputError
-        If the model does not run on such inputs.
-    UnsupportedError
-        If it cannot be exported.
+    Raises InputError if the model does not run on such inputs. Raises UnsupportedError if it cannot be exported.
     """
 
     framework = "tensorflow"
@@ -95,7 +84,7 @@ class KerasModule:
             raise UnsupportedError("inputs of a Keras model have a batch axis, expected none that is shared")
         self._names_given = all(one.name for one in described.values())
         self.inputs = described
-        self.inputs = with_bounds(described, lambda arrays: self._flat(*map(tf.constant, arrays)))
+        self.inputs = with_bounds(described, lambda arrays: self._call([*map(tf.constant, arrays)]))
         example = module_inputs(list(self.inputs.values()))[0]
         self.outputs = self._described_outputs(example.batch(0, batch or 2), example.batch(0, batch or 3))
         self.parameters = int(model.count_params())
@@ -106,38 +95,23 @@ class KerasModule:
             tf.complex(tensor[..., 0], tensor[..., 1]) if one.complex_values else tensor
             for one, tensor in zip(self.inputs.values(), tensors, strict=True)
         ]
-        if len(values) == 1 and (_knows_inputs(self._model) or not self._names_given):
-            return self._model(values[0], training=False)
-        if _knows_inputs(self._model):
-            return self._model(values, training=False)
+        if _knows_inputs(self._model) or (len(values) == 1 and not self._names_given):
+            return self._model(values if len(values) > 1 else values[0], training=False)
         arguments = [name for name in inspect.signature(self._model.call).parameters if name not in _SETTINGS]
         if self._names_given and not set(self.inputs) <= set(arguments):
             return self._model(dict(zip(self.inputs, values, strict=True)), training=False)
-        return (
-            self._model(*values, training=False)
-            if len(arguments) >= len(values)
-            else self._model(values, training=False)
-        )
+        several = values if len(arguments) >= len(values) else [values]
+        return self._model(*several, training=False)
 
     def _outputs_of(self, tensors: Sequence[Any]) -> list[tuple[tuple[Any, ...], Any]]:
-        found = []
-        for path, value in leaves(self._call(tensors), tf.is_tensor):
-            if value is None:
-                continue
-            if not tf.is_tensor(value):
-                raise UnsupportedError(f"the model returns {type(value).__name__}, expected tensors")
-            found.append((path, value))
-        return found
+        return output_tensors(self._call(tensors), tf.is_tensor, "model")
 
     def _flat(self, *tensors: Any) -> list[Any]:
         """All outputs as real tensors."""
-        flat = []
-        for _, value in self._outputs_of(tensors):
-            is_complex = value.dtype.is_complex
-            flat.append(
-                tf.stack([tf.math.real(value), tf.math.imag(value)], axis=-1) if is_complex else value
-            )
-        return flat
+        return [
+            tf.stack([tf.math.real(value), tf.math.imag(value)], axis=-1) if value.dtype.is_complex else value
+            for _, value in self._outputs_of(tensors)
+        ]
 
     def _described_outputs(self, arrays: Sequence[NDArray], larger: Sequence[NDArray]) -> list[ModuleOutput]:
         try:
@@ -150,18 +124,15 @@ class KerasModule:
             raise InputError(
                 f"the model does not run on inputs of shape {shapes}: {first_line(error)}"
             ) from error
-        if not found:
-            raise UnsupportedError("the model returns no tensor, expected at least one")
         names = output_names([path for path, _ in found])
         own = list(getattr(self._model, "output_names", []) or [])
         if len(names) > 1 and len(own) == len(names) == len(set(own)) and isinstance(found[0][0][0], int):
             names = unique_names([(name,) for name in own])
         described = []
         for name, (_, value), (_, other) in zip(names, found, others, strict=True):
-            sizes = (
-                (value.shape[0], other.shape[0]) if value.shape.rank and other.shape.rank else (None, None)
-            )
-            batched = sizes == (len(arrays[0]), len(larger[0]))
+            # Slices, since a number has no first axis.
+            sizes = (value.shape[:1].as_list(), other.shape[:1].as_list())
+            batched = sizes == ([len(arrays[0])], [len(larger[0])])
             described.append(described_output(name, value.dtype.name, batched, self.inputs))
         return described
 
@@ -225,7 +196,7 @@ def _merged(name: str, tensor: Any, given: ModuleInput | None) -> ModuleInput:
     """An input of the model with the given sizes and values."""
     shape = tuple(tensor.shape[1:])
     is_complex = tensor.dtype.startswith("complex")
-    dtype = {"complex64": "float32", "complex128": "float64"}.get(tensor.dtype, tensor.dtype)
+    dtype = PARTS.get(tensor.dtype, tensor.dtype)
     if given is None:
         if None in shape:
             raise InputError(

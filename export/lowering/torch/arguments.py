@@ -24,12 +24,8 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 class Arguments:
     """How a module is called, with a `ModuleInput` in the place of each tensor.
 
-    Attributes
-    ----------
-    positional, keywords
-        Arguments of `forward`. Anything that is neither an input nor a container is passed as it is.
-    inputs
-        All inputs by their names in the graph, in the order of the graph.
+    Anything in the arguments that is neither an input nor a container is passed as it is. All `inputs` are by their
+    names in the graph, in the order of the graph.
     """
 
     positional: tuple[Any, ...]
@@ -69,32 +65,25 @@ def bind_arguments(
 ) -> Arguments:
     """Give every input its argument of `forward`, and its name.
 
-    Raises InputError if `forward` has no such arguments.
+    Positional arguments have a `ModuleInput` in the place of each tensor; one with a name is a keyword argument, or a
+    part of one. `shared` names inputs without a batch axis, in addition to those that say so themselves.
 
-    Parameters
-    ----------
-    inputs
-        Positional arguments, in which a `ModuleInput` is in the place of each tensor. A `ModuleInput` with a name is a
-        keyword argument, or a part of one.
-    keywords
-        Further keyword arguments.
-    shared
-        Names of inputs without a batch axis, in addition to those that say so themselves.
+    Raises InputError if `forward` has no such arguments.
     """
     named = [value for value in inputs if isinstance(value, ModuleInput) and value.name is not None]
     positional = tuple(value for value in inputs if value not in named)
     by_name = {**_nested(module, named), **(keywords or {})}
     names = _positional_names(module, len(positional), by_name)
-    paths: list[tuple[Any, ...]] = []
-    found: list[ModuleInput] = []
-    for name, argument in (*zip(names, positional, strict=True), *by_name.items()):
-        for path, leaf in leaves(argument, _is_input):
-            if isinstance(leaf, ModuleInput):
-                paths.append((name, *path))
-                found.append(leaf)
+    found = [
+        ((name, *path), leaf)
+        for name, argument in (*zip(names, positional, strict=True), *by_name.items())
+        for path, leaf in leaves(argument, _is_input)
+        if isinstance(leaf, ModuleInput)
+    ]
     if not found:
         raise InputError("the module gets no tensor, expected at least one input")
-    by_graph_name = dict(zip(unique_names(paths), found, strict=True))
+    paths, inputs = zip(*found, strict=True)
+    by_graph_name = dict(zip(unique_names(list(paths)), inputs, strict=True))
     if unknown := [name for name in shared if name not in by_graph_name]:
         raise InputError(f"shared: no input {unknown[0]!r}, expected some of {', '.join(by_graph_name)}")
     described = {name: one.without_batch() if name in shared else one for name, one in by_graph_name.items()}
@@ -105,13 +94,9 @@ def _is_input(value: Any) -> bool:
     return isinstance(value, ModuleInput)
 
 
-def _parameters(module: nn.Module) -> list[inspect.Parameter]:
-    return list(inspect.signature(module.forward).parameters.values())
-
-
 def _positional_names(module: nn.Module, count: int, keywords: Mapping[str, Any]) -> list[str]:
     """Names of the first `count` arguments of `forward`."""
-    parameters = _parameters(module)
+    parameters = list(inspect.signature(module.forward).parameters.values())
     kinds = {parameter.kind for parameter in parameters}
     known = [parameter.name for parameter in parameters]
     if inspect.Parameter.VAR_KEYWORD not in kinds and (

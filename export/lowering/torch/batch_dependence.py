@@ -38,12 +38,7 @@ def transform_along_batch(
 ) -> str | None:
     """Place and text of the first line that transforms or shifts along the batch; None if none does.
 
-    Parameters
-    ----------
-    example
-        Inputs, the batch first.
-    shared
-        Which inputs have no batch axis; none if empty.
+    `shared`: which inputs of the example have no batch axis; none if empty.
     """
     larger = [
         x if is_shared else torch.cat([x, x[:1]])
@@ -78,13 +73,7 @@ class _Calls(TorchFunctionMode):
 
 
 def fixed_batch(module: nn.Module, example: Sequence[Tensor], dynamic_shapes: Any) -> str | None:
-    """The first operator that needs the batch as a number, with its line; None if a trace meets none.
-
-    Parameters
-    ----------
-    example, dynamic_shapes
-        As for `torch.export.export`.
-    """
+    """The first operator that needs the batch as a number, with its line; None if `torch.export.export` meets none."""
     places: list[str] = []
     calls = _Calls()
     original = ShapeEnv._set_replacement

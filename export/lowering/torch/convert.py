@@ -70,26 +70,14 @@ def convert_module(
     batch: int | None = None,
     shared: Sequence[NDArray[np.float32]] = (),
 ) -> Converted:
-    """Convert a module; the first axis of inputs and outputs stays dynamic, the others are fixed.
+    """Convert a copy of a module, in evaluation mode, on the CPU.
+
+    The first axis of inputs and outputs stays dynamic, unless `batch` is its only size; the others are those of the
+    examples, float32 [batch, ...]. `shared` are further inputs, of fixed shape, which all elements of the batch share.
 
     Raises UnsupportedError if a Fourier layer cannot be lowered, or the exporter cannot convert the module. Raises
     InputError if the module does not run on the examples. Raises VerificationError if the output of a lowered layer
     differs from that of the original.
-
-    Parameters
-    ----------
-    module
-        Left as it is: a copy is converted, in evaluation mode, on the CPU.
-    examples
-        Inputs of the module, float32 [batch, ...]. Their values do not matter.
-    opset
-        Version of the operator set, see `ptychonnx.export.graph.opset`.
-    inputs, outputs
-        Their names, in order.
-    batch
-        The only batch size; None keeps it dynamic.
-    shared
-        Further inputs, of fixed shape, which all elements of the batch share.
     """
     # The exporter would treat a dynamic batch of one as a constant.
     inputs_of_batch = tuple(
@@ -119,16 +107,10 @@ def convert_lowered(
 ) -> Converted:
     """Second half of `convert_module`: convert a module without layers of neuraloperator to a graph.
 
-    Whatever else computes with complex numbers is replaced by real arithmetic, see `complex_arithmetic`.
+    Whatever else computes with complex numbers is replaced by real arithmetic, see `complex_arithmetic`. The example is
+    in a batch of `batch`, or of 2 for a dynamic batch; `shared` says which inputs have no batch axis, none if empty.
 
     Raises UnsupportedError if an operator has no real form, or the exporter cannot convert the module.
-
-    Parameters
-    ----------
-    example
-        Inputs of the module, in a batch of `batch`, or of 2 for a dynamic batch.
-    shared
-        Which inputs have no batch axis; none if empty.
     """
     module = lowering.module.requires_grad_(False)
     kinds = [LOWERING] if lowering.layers else []
@@ -188,14 +170,9 @@ def _cause_in_batch(
     with captured_output(), SymbolicBatch():
         if line := transform_along_batch(module, example, shared):
             return f"it transforms or shifts along the batch at {line}"
-        return next(
-            (
-                cause
-                for one in ([module] if lowered is module else [module, lowered])
-                if (cause := fixed_batch(one, example, dynamic_batch(one, len(example), shared)))
-            ),
-            None,
-        )
+        modules = [module] if lowered is module else [module, lowered]
+        causes = (fixed_batch(one, example, dynamic_batch(one, len(example), shared)) for one in modules)
+        return next(filter(None, causes), None)
 
 
 def _for_any_batch(why: str) -> str:

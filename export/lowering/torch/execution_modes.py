@@ -23,19 +23,9 @@ def execution_modes(
 ) -> dict[str, Callable[..., NDArray[np.float32]]]:
     """Functions from the network's inputs to object parts, by name; ``eager`` first.
 
-    Parameters
-    ----------
-    examples
-        A batch of every input, which determines the sizes of Fourier layers.
-    threads
-        Number of threads of this process from now on; chosen by torch if None.
-    device
-        Device of torch on which the network runs; inputs and outputs are copied there and back.
-
-    Returns
-    -------
-    ``eager``, ``torch.compile`` of the unchanged network, and ``torch.compile`` of the network with its Fourier layers
-    lowered to real matrix products. Compilation happens in the first call.
+    The others are ``torch.compile`` of the unchanged network, and of the network with its Fourier layers lowered to
+    real matrix products, whose sizes follow from the examples. Compilation happens in the first call. Inputs and
+    outputs are copied to the device and back. `threads` is the number of threads of this process from now on.
     """
     if threads is not None:
         torch.set_num_threads(threads)

@@ -61,7 +61,11 @@ def _torchlib(opset_version: int) -> ONNXRegistry:
 
 def _decomposed(exported_program: ExportedProgram, registry: ONNXRegistry) -> ExportedProgram:
     nodes = [node for node in exported_program.graph.nodes if node.op not in ("placeholder", "output")]
-    rewritten = {node: new for node in nodes if node.target in _REWRITTEN and (new := _rewritten(node))}
+    rewritten = {
+        node: new
+        for node in nodes
+        if (rewrite := _REWRITTEN.get(node.target)) and (new := rewrite(*node.args, **node.kwargs))  # type: ignore[arg-type]
+    }
     if not all(node in rewritten or _has_translation(node, registry) for node in nodes):
         return _decompose(exported_program, registry)
     for node, (target, arguments) in rewritten.items():
@@ -85,11 +89,6 @@ def _is_kept(target: OpOverload) -> bool:
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "CompositeImplicitAutograd")
     aliased = any(argument.alias_info is not None for argument in schema.arguments)
     return not composite or not aliased or target in _RESHAPES
-
-
-def _rewritten(node: Node) -> tuple[OpOverload, tuple] | None:
-    """What a second trace replaces an operator without translation by; None if that is not a single operator."""
-    return _REWRITTEN[node.target](*node.args, **node.kwargs)  # type: ignore[index]
 
 
 def _square(x: Node) -> tuple[OpOverload, tuple]:
@@ -120,11 +119,10 @@ def _conv_transpose2d(
     sizes = [list(size) for size in (stride, padding, dilation, output_padding)]
     if x.meta["val"].ndim != 4 or any(len(size) != 2 for size in sizes):
         return None
-    stride, padding, dilation, output_padding = sizes
-    arguments = (x, weight, bias, stride, padding, dilation, True, output_padding, groups)
-    return _aten.convolution.default, arguments
+    return _aten.convolution.default, (x, weight, bias, *sizes[:3], True, sizes[3], groups)
 
 
+# What a second trace replaces an operator without translation by; None if that is not a single operator.
 _REWRITTEN: dict[OpOverload, Callable[..., tuple[OpOverload, tuple] | None]] = {
     _aten.square.default: _square,
     _aten.rsub.Scalar: _rsub,

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ptychonnx.runtime.errors import VerificationError
 
-__all__ = ["MergedFiniteDifference", "merge_finite_differences"]
+__all__ = ["MergedFiniteDifference", "merge_finite_differences", "relative_error"]
 
 _TOLERANCE = 1e-5
 
@@ -37,14 +37,16 @@ class MergedFiniteDifference(nn.Module):
             return self.convolve(x, kernel, padding=self.width, groups=self.groups)
         if self.padding_mode == "circular":
             for axis in self.axes:
-                end, start = (
-                    x.narrow(axis, x.shape[axis] - self.width, self.width),
-                    x.narrow(axis, 0, self.width),
-                )
-                x = torch.cat([end, x, start], dim=axis)
+                end = x.narrow(axis, x.shape[axis] - self.width, self.width)
+                x = torch.cat([end, x, x.narrow(axis, 0, self.width)], dim=axis)
         else:
             x = functional.pad(x, [self.width] * 2 * len(self.axes), mode=self.padding_mode)
         return self.convolve(x, kernel, groups=self.groups)
+
+
+def relative_error(output: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest expected output, or over 1 if that is 0."""
+    return float((output - expected).abs().max()) / (float(expected.abs().max()) or 1.0)
 
 
 @torch.no_grad()
@@ -61,8 +63,7 @@ def merge_finite_differences(module: nn.Module) -> None:
         generator = torch.Generator().manual_seed(0)
         shape = (1, layer.in_channels, *[2 * layer.kernel_size] * layer.n_dim)
         x = torch.randn(shape, generator=generator).to(merged.get_buffer("kernel").dtype)
-        expected, output = layer(x, 0.5), merged(x, 0.5)
-        error = float((output - expected).abs().max()) / (float(expected.abs().max()) or 1.0)
+        error = relative_error(merged(x, 0.5), layer(x, 0.5))
         # Written so that NaN fails.
         if not error <= _TOLERANCE:
             raise VerificationError(

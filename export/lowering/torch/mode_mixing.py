@@ -22,6 +22,8 @@ __all__ = [
     "ModeScaling",
     "factorisations",
     "mix_channels",
+    "multiplied_out",
+    "real_block",
     "scale_modes",
     "smallest",
 ]
@@ -66,7 +68,7 @@ class ChannelProjection(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         """Copy a weight complex [I, O]."""
         super().__init__()
-        self.register_buffer("matrix", _real_block(weight[None])[0].T.contiguous())
+        self.register_buffer("matrix", real_block(weight[None])[0].T.contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.matrix @ x
@@ -80,7 +82,7 @@ class ModeMixing(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         """Copy a weight complex [I, O, K]."""
         super().__init__()
-        self.register_buffer("matrix", _real_block(weight.permute(2, 0, 1)))
+        self.register_buffer("matrix", real_block(weight.permute(2, 0, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         # Only one axis moves, which is much faster than any other transposition in engines.
@@ -115,7 +117,7 @@ def mix_channels(weight: Tensor | FactorizedTensor) -> nn.Module:
 
 def scale_modes(weight: Tensor | FactorizedTensor) -> nn.Module:
     """The module [B, 2 C, K] to the same that applies a separable weight complex [C, *modes]."""
-    return ModeScaling(_multiplied_out(weight).flatten(1))
+    return ModeScaling(multiplied_out(weight).flatten(1))
 
 
 def smallest(weight: Tensor | FactorizedTensor) -> Factors:
@@ -125,7 +127,7 @@ def smallest(weight: Tensor | FactorizedTensor) -> Factors:
 
 def factorisations(weight: Tensor | FactorizedTensor) -> list[Factors]:
     """All ways to apply a weight complex [I, O, *modes], starting with the one without factors."""
-    ways = [Factors(_multiplied_out(weight).flatten(2))]
+    ways = [Factors(multiplied_out(weight).flatten(2))]
     if isinstance(weight, CPTensor):
         scales, inside, outside, *modes = _double(weight.weights, *weight.factors)
         core = scales[:, None]
@@ -155,7 +157,8 @@ def factorisations(weight: Tensor | FactorizedTensor) -> list[Factors]:
     return ways
 
 
-def _multiplied_out(weight: Tensor | FactorizedTensor) -> Tensor:
+def multiplied_out(weight: Tensor | FactorizedTensor) -> Tensor:
+    """A weight without factors."""
     return (weight if torch.is_tensor(weight) else weight.to_tensor()).detach()
 
 
@@ -164,14 +167,10 @@ def _double(*parts: Tensor) -> list[Tensor]:
 
 
 def _single(core: Tensor, inside: Tensor | None, outside: Tensor | None) -> Factors:
-    return Factors(
-        core.to(torch.complex64),
-        None if inside is None else inside.to(torch.complex64),
-        None if outside is None else outside.to(torch.complex64),
-    )
+    return Factors(*(None if part is None else part.to(torch.complex64) for part in (core, inside, outside)))
 
 
-def _real_block(weight: Tensor) -> Tensor:
+def real_block(weight: Tensor) -> Tensor:
     """Real form [K, 2 I, 2 O] of a weight complex [K, I, O], a block [[Wr, Wi], [-Wi, Wr]] for each pair."""
     real, imaginary = weight.real, weight.imag
     block = torch.stack([torch.stack([real, imaginary], -1), torch.stack([-imaginary, real], -1)], 2)

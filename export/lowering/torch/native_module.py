@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from ptychonnx.export.lowering.converted_graph import Converted
 from ptychonnx.export.lowering.integer_bounds import with_bounds
+from ptychonnx.export.lowering.module_input import OUTPUT
 from ptychonnx.export.lowering.torch.arguments import Arguments, bind_arguments
 from ptychonnx.export.lowering.torch.convert import convert_lowered
 from ptychonnx.export.lowering.torch.preparation import prepare
-from ptychonnx.export.lowering.torch.signature import OUTPUT, RealValuedModule, module_outputs
+from ptychonnx.export.lowering.torch.signature import RealValuedModule, module_outputs
 from ptychonnx.export.lowering.torch.spectral import Lowering, at_full_precision, lower_spectral
 from ptychonnx.export.verification.inputs import module_inputs
 from ptychonnx.train.run import LayerOutput

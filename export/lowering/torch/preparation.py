@@ -93,10 +93,7 @@ def _bake(layer: nn.Module) -> bool:
     values = {}
     if parametrize.is_parametrized(layer):
         with torch.no_grad():
-            values = {
-                name: getattr(layer, name).detach().clone()
-                for name in list(getattr(layer, "parametrizations", {}))
-            }
+            values = {name: getattr(layer, name).detach().clone() for name in layer.parametrizations}  # type: ignore[union-attr]
         # The class is that of the original module too, from which torch would take the weight.
         layer.__class__ = type(layer).__bases__[0]
         del layer._modules["parametrizations"]
@@ -110,12 +107,13 @@ def _bake(layer: nn.Module) -> bool:
         layer.register_parameter(name, nn.Parameter(value, requires_grad=False))
     for key, hook in hooks:
         hook(layer, ())
-        value = getattr(layer, hook.name).detach().clone()  # type: ignore[attr-defined]
+        name = str(hook.name)  # type: ignore[attr-defined]
+        value = getattr(layer, name).detach().clone()
         for suffix in ("_g", "_v", "_orig", "_u"):
-            layer._parameters.pop(f"{hook.name}{suffix}", None)  # type: ignore[attr-defined]
-            layer._buffers.pop(f"{hook.name}{suffix}", None)  # type: ignore[attr-defined]
-        vars(layer).pop(hook.name, None)  # type: ignore[attr-defined]
-        layer.register_parameter(hook.name, nn.Parameter(value, requires_grad=False))  # type: ignore[attr-defined]
+            layer._parameters.pop(f"{name}{suffix}", None)
+            layer._buffers.pop(f"{name}{suffix}", None)
+        vars(layer).pop(name, None)
+        layer.register_parameter(name, nn.Parameter(value, requires_grad=False))
         del layer._forward_pre_hooks[key]
     return bool(values or hooks)
 

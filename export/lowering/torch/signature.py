@@ -10,19 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ptychonnx.export.lowering.module_input import (
-    OUTPUT,
-    ModuleInput,
     ModuleOutput,
     described_output,
-    leaves,
     output_names,
+    output_tensors,
 )
 from ptychonnx.export.lowering.torch.arguments import Arguments
 from ptychonnx.export.lowering.torch.author_line import author_line_of_traceback
 from ptychonnx.runtime.errors import InputError, UnsupportedError, first_line
 
-__all__ = ["OUTPUT", "ModuleInput", "ModuleOutput", "RealValuedModule", "module_outputs"]
-
+__all__ = ["RealValuedModule", "module_outputs"]
 
 # Way out for a module that runs in one batch and not in another.
 _FIXED = "; --batch N exports it for batches of N alone"
@@ -40,45 +37,25 @@ class RealValuedModule(nn.Module):
         self.arguments = arguments
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        output = self.arguments.call(self.module, inputs)
-        flat = [value for _, value in _tensors(output)]
+        outputs = _tensors(self.arguments.call(self.module, inputs))
         return tuple(
-            torch.view_as_real(value.resolve_conj()) if value.is_complex() else value for value in flat
+            torch.view_as_real(value.resolve_conj()) if value.is_complex() else value for _, value in outputs
         )
 
 
 def _tensors(output: Any) -> list[tuple[tuple[Any, ...], Tensor]]:
-    """All tensors in the output of a module, with their paths; None is left out."""
-    found = []
-    for path, value in leaves(output, lambda value: isinstance(value, Tensor)):
-        if value is None:
-            continue
-        if not isinstance(value, Tensor):
-            raise UnsupportedError(f"the module returns {type(value).__name__}, expected tensors")
-        found.append((path, value))
-    if not found:
-        raise UnsupportedError("the module returns no tensor, expected at least one")
-    return found
+    return output_tensors(output, torch.is_tensor, "module")
 
 
 def module_outputs(
     module: nn.Module, arguments: Arguments, example: Sequence[Tensor], larger: Sequence[Tensor] | None = None
 ) -> list[ModuleOutput]:
-    """Names and types of all outputs, by forward passes.
+    """Names and types of all outputs, by forward passes on an example.
 
-    Parameters
-    ----------
-    example
-        Inputs of the graph.
-    larger
-        The same in another batch, which tells the batch axis from others; None for a fixed batch.
+    Raises InputError if the module does not run. Raises UnsupportedError if it returns something else than tensors, or
+    its output is random or depends on earlier calls.
 
-    Raises
-    ------
-    InputError
-        If the module does not run, or returns something else than tensors.
-    UnsupportedError
-        If its output is random, or depends on earlier calls.
+    `larger`: the example in another batch, which tells the batch axis from others; None for a fixed batch.
     """
     outputs = _run(module, arguments, example)
     _refuse_random(module, arguments, example, outputs)

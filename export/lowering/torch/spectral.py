@@ -30,7 +30,7 @@ from ptychonnx.export.lowering.torch.dft_matrices import (
     fourier_chain,
     resampling_axes,
 )
-from ptychonnx.export.lowering.torch.finite_differences import merge_finite_differences
+from ptychonnx.export.lowering.torch.finite_differences import merge_finite_differences, relative_error
 from ptychonnx.export.lowering.torch.mode_mixing import mix_channels, scale_modes
 from ptychonnx.export.lowering.torch.uno_resampling import real_resampling
 from ptychonnx.runtime.errors import InputError, UnsupportedError, VerificationError, first_line
@@ -53,16 +53,9 @@ LOWERING = "neuralop spectral layers (SpectralConv, SphericalConv) as real matri
 
 @dataclass(frozen=True)
 class Lowering:
-    """A module without spectral convolutions that computes the same.
+    """A copy of a module in evaluation mode, without spectral convolutions, that computes the same.
 
-    Attributes
-    ----------
-    module
-        A copy in evaluation mode; the original module is left as it is.
-    layers
-        Relative error of each lowered layer against its original, by dotted path.
-    notes
-        Layers that were lowered differently from how they were trained, by dotted path.
+    Layers and notes are those of `ptychonnx.export.lowering.converted_graph.Converted`.
     """
 
     module: nn.Module
@@ -139,18 +132,13 @@ def at_full_precision(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
 
 @torch.no_grad()
 def lower_spectral(module: nn.Module, *example: Any, **keywords: Any) -> Lowering:
-    """Replace every spectral convolution of `module` by its real form.
+    """Replace every spectral convolution in a copy of a module by its real form.
+
+    Example and keywords are the arguments of one forward pass, which determine all sizes other than the batch.
 
     Raises UnsupportedError if a layer cannot be lowered; the message contains its dotted path and the reason. Raises
     InputError if the module does not run on the example. Raises VerificationError if the output of a lowered layer
     differs from that of the original.
-
-    Parameters
-    ----------
-    module
-        Any module; it is left as it is.
-    example, keywords
-        Arguments of one forward pass, which determine all sizes other than the batch.
     """
     lowered, notes = at_full_precision(module)
     pair_complex_layers(lowered)
@@ -292,11 +280,12 @@ def _compare(
     """Largest difference on a random input over the largest output of the original, including the skip connection."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, layer.in_channels, *size, generator=generator, dtype=_data_type(layer))
-    errors = [_difference(layer(x, output_shape=tuple(out_size)), replacement(x))]
-    is_kept = isinstance(replacement, LoweredSpectralConv) and tuple(size) == tuple(out_size)
+    shape = tuple(out_size)
+    errors = [relative_error(replacement(x), layer(x, output_shape=shape))]
+    is_kept = isinstance(replacement, LoweredSpectralConv) and tuple(size) == shape
     if replacement.skip is not None or (is_kept and not x.is_complex()):
-        expected = layer.transform(x, output_shape=tuple(out_size))
-        errors.append(_difference(expected, replacement.transform(x, output_shape=tuple(out_size))))
+        skipped, expected = (one.transform(x, output_shape=shape) for one in (replacement, layer))
+        errors.append(relative_error(skipped, expected))
     for error in errors:
         # Written so that NaN fails.
         if not error <= LAYER_TOLERANCE:
@@ -305,8 +294,3 @@ def _compare(
                 f"largest output, allowed is {LAYER_TOLERANCE:.0e}"
             )
     return max(errors)
-
-
-def _difference(expected: Tensor, found: Tensor) -> float:
-    scale = float(expected.abs().max())
-    return float((found - expected).abs().max()) / (scale or 1.0)

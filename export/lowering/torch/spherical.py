@@ -19,6 +19,7 @@ from neuralop.layers.spherical_convolution import SphericalConv
 from torch import Tensor, nn
 from torch_harmonics import InverseRealSHT, RealSHT
 
+from ptychonnx.export.lowering.torch.mode_mixing import multiplied_out, real_block
 from ptychonnx.runtime.errors import UnsupportedError
 
 __all__ = ["LoweredSphericalConv", "SphericalConv", "refusal"]
@@ -65,15 +66,10 @@ class LoweredSphericalConv(nn.Module):
         self.resolution_scaling_factor = layer.resolution_scaling_factor
         self.same_grid = layer.sht_grids[0] == layer.sht_grids[1]
         degrees, orders = layer.n_modes[0], layer.n_modes[1] // 2
-        to_orders, legendre, legendre_back, to_longitudes = _matrices(
-            layer, size, out_size, (degrees, orders)
-        )
-        self.register_buffer("to_orders", to_orders.float())
-        self.register_buffer("legendre", legendre.float())
-        self.register_buffer("legendre_back", legendre_back.float())
-        self.register_buffer("to_longitudes", to_longitudes.float())
-        weight = layer.weight[:, :, :degrees]
-        self.register_buffer("mixing", _mixing(weight if torch.is_tensor(weight) else weight.to_tensor()))
+        for name, matrix in _matrices(layer, size, out_size, (degrees, orders)).items():
+            self.register_buffer(name, matrix.float())
+        weight = multiplied_out(layer.weight[:, :, :degrees])
+        self.register_buffer("mixing", real_block(weight.permute(2, 0, 1)))
         can_resample = layer.n_modes[1] <= size[1] // 2 + 1
         self.skip = _Resampling(layer, size, out_size) if can_resample else None
         # Added to flattened pixels: some engines fail on [C, 1, 1] after a matrix product.
@@ -118,10 +114,10 @@ class _Resampling(nn.Module):
     def __init__(self, layer: SphericalConv, size: Sequence[int], out_size: Sequence[int]) -> None:
         super().__init__()
         # Twice as many orders as in the convolution, as in the original.
-        to_orders, legendre, legendre_back, to_longitudes = _matrices(layer, size, out_size, layer.n_modes)
-        self.register_buffer("to_orders", to_orders.float())
-        self.register_buffer("latitudes", (legendre @ legendre_back).float())
-        self.register_buffer("to_longitudes", to_longitudes.float())
+        matrices = _matrices(layer, size, out_size, layer.n_modes)
+        self.register_buffer("to_orders", matrices["to_orders"].float())
+        self.register_buffer("latitudes", (matrices["legendre"] @ matrices["legendre_back"]).float())
+        self.register_buffer("to_longitudes", matrices["to_longitudes"].float())
 
     def forward(self, x: Tensor) -> Tensor:
         orders = _to_orders(x, self.get_buffer("to_orders")) @ self.get_buffer("latitudes")
@@ -144,7 +140,7 @@ def _to_longitudes(x: Tensor, matrix: Tensor, channels: int) -> Tensor:
 
 def _matrices(
     layer: SphericalConv, size: Sequence[int], out_size: Sequence[int], modes: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> dict[str, Tensor]:
     """Constant float64 matrices [m p, W], [m, H, l], [m, l, H'], [m p, W'] of the transform and its inverse."""
     (degrees, orders), (height, width), (out_height, out_width) = modes, size, out_size
     settings = {"lmax": degrees, "mmax": orders, "norm": layer.sht_norm}
@@ -154,35 +150,23 @@ def _matrices(
     kept = min(orders, out_width // 2 + 1)
 
     # An impulse at longitude 0 has a flat spectrum along longitude, so all scales are in the Legendre part.
-    legendre = torch.stack([forward(_impulse(height, width, row)).real for row in range(height)])
+    impulses = torch.zeros(height, height, width, dtype=torch.float64)
+    impulses[:, :, 0] = torch.eye(height)
+    legendre = torch.stack([forward(impulse).real for impulse in impulses])
     legendre = legendre.permute(2, 0, 1)[:kept]
     waves = torch.fft.rfft(torch.eye(width, dtype=torch.float64))[:, :kept]
     to_orders = torch.stack([waves.real, waves.imag], dim=-1).flatten(1).T
 
     # All orders of one degree at once: the Fourier transform separates them.
-    harmonics = [_row_of_ones(degrees, orders, degree) for degree in range(degrees)]
+    harmonics = torch.eye(degrees, dtype=torch.complex128)[:, :, None].expand(-1, -1, orders).contiguous()
     legendre_back = torch.stack([torch.fft.rfft(inverse(one), norm="forward").real for one in harmonics])
     legendre_back = legendre_back.permute(2, 0, 1)[:kept]
     order = torch.eye(kept, dtype=torch.complex128)
     waves_back = [torch.fft.irfft(part * order, n=out_width, norm="forward") for part in (1, 1j)]
     to_longitudes = torch.stack(waves_back, dim=1).flatten(0, 1)
-    return to_orders, legendre, legendre_back, to_longitudes
-
-
-def _impulse(height: int, width: int, row: int) -> Tensor:
-    plane = torch.zeros(height, width, dtype=torch.float64)
-    plane[row, 0] = 1
-    return plane
-
-
-def _row_of_ones(height: int, width: int, row: int) -> Tensor:
-    plane = torch.zeros(height, width, dtype=torch.complex128)
-    plane[row] = 1
-    return plane
-
-
-def _mixing(weight: Tensor) -> Tensor:
-    """Real form [l, 2 I, 2 O] of a weight complex [I, O, l]; the parts of each channel are adjacent."""
-    real, imaginary = (part.detach().permute(2, 0, 1) for part in (weight.real, weight.imag))
-    block = torch.stack([torch.stack([real, imaginary], -1), torch.stack([-imaginary, real], -1)], 2)
-    return block.flatten(3).flatten(1, 2).contiguous()
+    return {
+        "to_orders": to_orders,
+        "legendre": legendre,
+        "legendre_back": legendre_back,
+        "to_longitudes": to_longitudes,
+    }

@@ -67,9 +67,8 @@ def _resampling(operator: Any) -> Callable:
         sizes = list(self.shape[-2:])
         if not all(isinstance(size, int) for size in (*sizes, *output_size)):
             raise UnsupportedError("an antialiased interpolation has a dynamic size, expected a fixed one")
-        scales = (scales_h, scales_w)
         matrices = []
-        for size, new, scale in zip(sizes, output_size, scales, strict=True):
+        for size, new, scale in zip(sizes, output_size, (scales_h, scales_w), strict=True):
             # Two equal columns: of images with a single one, torch makes something else.
             ones = torch.eye(size)[:, None, :, None].repeat(1, 1, 1, 2)
             matrix = operator(ones, [new, 2], align_corners, scale, None)[:, 0, :, 0]
@@ -88,8 +87,8 @@ TRANSLATIONS: dict[Callable, Callable] = {
     torch.ops.aten.median.dim: _median,
     torch.ops.aten.amax.default: _extreme(onnx_operators.ReduceMax),
     torch.ops.aten.amin.default: _extreme(onnx_operators.ReduceMin),
-    torch.ops.aten._upsample_bicubic2d_aa.default: _resampling(torch.ops.aten._upsample_bicubic2d_aa.default),
-    torch.ops.aten._upsample_bilinear2d_aa.default: _resampling(
-        torch.ops.aten._upsample_bilinear2d_aa.default
-    ),
+    **{
+        operator.default: _resampling(operator.default)
+        for operator in (torch.ops.aten._upsample_bicubic2d_aa, torch.ops.aten._upsample_bilinear2d_aa)
+    },
 }

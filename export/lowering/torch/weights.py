@@ -28,24 +28,12 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class _State:
-    """A dictionary of tensors in a file.
+    """A dictionary of tensors in a file, by their names without a prefix."""
 
-    Attributes
-    ----------
-    place
-        Keys that lead to it, with dots; empty for the file itself.
-    prefix
-        Removed from the names.
-    tensors
-        By the name without the prefix.
-    others
-        Names in the same dictionary that do not have the prefix.
-    """
-
-    place: str
+    place: str  # keys that lead to it, with dots; empty for the file itself
     prefix: str
     tensors: Mapping[str, Tensor]
-    others: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # names in the same dictionary that do not have the prefix
 
     def __str__(self) -> str:
         words = [f"the dictionary {self.place!r}"] * bool(self.place)
@@ -58,19 +46,13 @@ class _State:
 def load_weights(module: nn.Module, path: Path, key: str | None = None) -> list[str]:
     """Load a state dictionary into a module; nothing in the file is executed.
 
+    The file is written by `torch.save`, or one of safetensors. The state dictionary may lie inside other dictionaries,
+    such as those of Lightning and of training loops, and its names may have a common prefix, such as ``module.``. `key`
+    is the dictionary to take, where several fit, such as ``ema``; keys inside each other with dots.
+
+    Returns where in the file the weights were and which prefix was removed, in words; empty for a plain dictionary.
+
     Raises InputError if the file cannot be read, or no dictionary in it, or more than one, fits the module.
-
-    Parameters
-    ----------
-    path
-        Written by `torch.save`, or a file of safetensors. The state dictionary may lie inside other dictionaries, such
-        as those of Lightning and of training loops, and its names may have a common prefix, such as ``module.``.
-    key
-        The dictionary to take, where several fit, such as ``ema``; keys inside each other with dots.
-
-    Returns
-    -------
-    Where in the file the weights were and which prefix was removed, in words; empty for a plain state dictionary.
     """
     path = Path(path)
     content = _read(path)

@@ -20,6 +20,7 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
     Constant,
     Context,
     NotLowered,
+    from_parts,
     is_complex,
     rule,
 )
@@ -134,17 +135,16 @@ def _div(context: Context, operator: Any, x: Any, y: Any, **keywords: Any) -> An
         return _mul(context, operator, x, 1 / y)
     known = context.constant(y)
     if known is not None:
-        inverse = 1 / known.astype(np.complex128)
-        folded = scaled_along_one_axis(context, x, Constant(inverse.astype(np.complex64)))
+        inverse = (1 / known.astype(np.complex128)).astype(np.complex64)
+        folded = scaled_along_one_axis(context, x, Constant(inverse))
         if folded is not None:
             return folded
     (a, b), (c, d) = context.parts(x), context.parts(y)
     if d is None:
         return LinearValue.of_parts(a / c, b / c)
-    if b is None:
-        square = c * c + d * d
-        return LinearValue.of_parts(a * c / square, -a * d / square)
     square = c * c + d * d
+    if b is None:
+        return LinearValue.of_parts(a * c / square, -a * d / square)
     return LinearValue.of_parts((a * c + b * d) / square, (b * c - a * d) / square)
 
 
@@ -172,27 +172,26 @@ def _pow(context: Context, operator: Any, x: Any, exponent: Any) -> LinearValue:
         if 1 <= abs(number) <= 4:
             power: Any = x
             for _ in range(abs(number) - 1):
-                power = _mul(context, torch.ops.aten.mul.Tensor, power, x)
-            return power if number > 0 else _reciprocal(context, operator, power)
+                power = context.apply("mul", power, x)
+            return power if number > 0 else context.apply("reciprocal", power)
     if isinstance(x, int | float | complex):
         if x == 0:
             raise NotLowered("it raises zero to a power")
         logarithm: Any = cmath.log(x)
         logarithm = logarithm if logarithm.imag else logarithm.real
     else:
-        logarithm = RULES["log"](context, operator, x)
-    return RULES["exp"](context, operator, _mul(context, torch.ops.aten.mul.Tensor, logarithm, exponent))
+        logarithm = context.apply("log", x)
+    return context.apply("exp", context.apply("mul", logarithm, exponent))
 
 
 @rule("linalg_vector_norm", "norm")
 def _norm(context: Context, operator: Any, x: Any, *args: Any, **keywords: Any) -> Tensor:
-    return operator(RULES["abs"](context, operator, x), *args, **keywords)
+    return operator(context.apply("abs", x), *args, **keywords)
 
 
 @rule("addcmul")
 def _addcmul(context: Context, operator: Any, x: Any, left: Any, right: Any, value: Any = 1) -> Any:
-    product = _mul(context, torch.ops.aten.mul.Tensor, _mul(context, operator, left, right), value)
-    return _add(context, torch.ops.aten.add.Tensor, x, product)
+    return context.apply("add", x, context.apply("mul", context.apply("mul", left, right), value))
 
 
 @rule("prod")
@@ -204,14 +203,14 @@ def _prod(
         pair, dim = pair.each(torch.flatten), 0
     total = _running_products(context, pair, dim)[-1]
     if keepdim:
-        total = LinearValue.of(context.pair(total).each(lambda part: part.unsqueeze(dim)))
+        total = context.each(total, partial(torch.unsqueeze, dim=dim))
     return total
 
 
 @rule("cumprod")
 def _cumprod(context: Context, operator: Any, x: Any, dim: int, **_: Any) -> LinearValue:
     pairs = [context.pair(one) for one in _running_products(context, context.pair(x), dim)]
-    return LinearValue.of(Pair(*(torch.stack([one.parts[part] for one in pairs], dim) for part in (0, 1))))
+    return from_parts(lambda part: torch.stack([one.parts[part] for one in pairs], dim))
 
 
 def _running_products(context: Context, pair: Pair, dim: int) -> list[Any]:
@@ -222,8 +221,7 @@ def _running_products(context: Context, pair: Pair, dim: int) -> list[Any]:
     entries = [
         LinearValue.of(pair.each(partial(torch.select, dim=dim, index=index))) for index in range(size)
     ]
-    multiply = partial(_mul, context, torch.ops.aten.mul.Tensor)
-    return list(itertools.accumulate(entries, multiply))
+    return list(itertools.accumulate(entries, partial(context.apply, "mul")))
 
 
 @rule("var", "std")

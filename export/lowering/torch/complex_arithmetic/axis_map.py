@@ -143,21 +143,13 @@ class AxisMap:
 
     def stacked(self, other: AxisMap) -> AxisMap | None:
         """The map to the outputs of both, one after the other, of the same inputs; None if their kernels differ."""
-        kernel_is_same = self.kernel is other.kernel or (
-            isinstance(self.kernel, Fourier) and self.kernel == other.kernel
-        )
-        if not (kernel_is_same and np.array_equal(self.columns, other.columns)):
+        if not (
+            self._has_kernel_of(other)
+            and np.array_equal(self.columns, other.columns)
+            and _same(self.column_scales, other.column_scales)
+        ):
             return None
-        if not _same(self.column_scales, other.column_scales):
-            return None
-        scales = None
-        if self.row_scales is not None or other.row_scales is not None:
-            scales = np.concatenate(
-                [
-                    one.row_scales if one.row_scales is not None else np.ones(one.outputs)
-                    for one in (self, other)
-                ]
-            )
+        scales = _concatenated(self.row_scales, self.outputs, other.row_scales, other.outputs)
         return replace(self, rows=np.concatenate([self.rows, other.rows]), row_scales=scales)
 
     def _scales_of_rows(self, scales: NDArray | None) -> NDArray | None:
@@ -193,18 +185,16 @@ class AxisMap:
 
     def has_rows_of(self, other: AxisMap) -> bool:
         """Whether the inputs of both may be concatenated to those of one map."""
-        if self.outputs != other.outputs or (self.kernel is None) != (other.kernel is None):
+        if self.outputs != other.outputs or not _same(self.row_scales, other.row_scales):
             return False
-        if not _same(self.row_scales, other.row_scales):
-            return False
-        if self.kernel is None:
-            return True
-        if isinstance(self.kernel, Fourier) or isinstance(other.kernel, Fourier):
-            if self.kernel != other.kernel:
-                return False
-        elif self.kernel is not other.kernel:
-            return False
-        return np.array_equal(self.rows, other.rows)
+        return self._has_kernel_of(other) and (self.kernel is None or np.array_equal(self.rows, other.rows))
+
+    def _has_kernel_of(self, other: AxisMap) -> bool:
+        return self.kernel is other.kernel or (
+            isinstance(self.kernel, Fourier)
+            and isinstance(other.kernel, Fourier)
+            and self.kernel == other.kernel
+        )
 
     def can_join(self, other: AxisMap) -> bool:
         """Whether `joined` describes the sum of both maps."""
@@ -217,15 +207,17 @@ class AxisMap:
         if self.kernel is None:
             rows = np.where(other.rows >= 0, other.rows + self.inputs, self.rows)
             return AxisMap(rows, np.arange(self.inputs + other.inputs), None, self.row_scales)
-        scales = None
-        if self.column_scales is not None or other.column_scales is not None:
-            scales = np.concatenate([_or_ones(self), _or_ones(other)])
+        scales = _concatenated(self.column_scales, self.inputs, other.column_scales, other.inputs)
         columns = np.concatenate([self.columns, other.columns])
         return replace(self, columns=columns, column_scales=scales)
 
 
-def _or_ones(one: AxisMap) -> NDArray[np.complex128]:
-    return np.ones(one.inputs, np.complex128) if one.column_scales is None else one.column_scales
+def _concatenated(left: NDArray | None, first: int, right: NDArray | None, second: int) -> NDArray | None:
+    """The scales of two axes of these lengths, where None is 1."""
+    if left is None and right is None:
+        return None
+    pairs = ((left, first), (right, second))
+    return np.concatenate([np.ones(size, np.complex128) if one is None else one for one, size in pairs])
 
 
 def _same(left: NDArray | None, right: NDArray | None) -> bool:

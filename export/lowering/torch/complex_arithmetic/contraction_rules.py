@@ -17,7 +17,6 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.axis_map import is_same
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
-    RULES,
     Constant,
     Context,
     NotLowered,
@@ -43,7 +42,7 @@ def _einsum(context: Context, operator: Any, equation: str, operands: Sequence[A
         value = _contract(context, value, letters, operands[number], inputs[number], "".join(kept))
         letters = "".join(kept)
     if len(operands) == 1:
-        value = _single(context, value, letters, output)
+        return context.each(value, lambda part: torch.einsum(f"{letters}->{output}", part))
     return value
 
 
@@ -67,11 +66,6 @@ def _letters(equation: str, sizes: Sequence[int]) -> tuple[list[str], str]:
     return inputs, "".join([*axes, *once])
 
 
-def _single(context: Context, x: Any, letters: str, output: str) -> LinearValue:
-    pair = context.pair(x)
-    return LinearValue.of(pair.each(lambda part: torch.einsum(f"{letters}->{output}", part)))
-
-
 def _contract(context: Context, x: Any, of_x: str, y: Any, of_y: str, output: str) -> Any:
     """Two operands of an equation."""
     if isinstance(x, Constant) and isinstance(y, Constant):
@@ -86,7 +80,7 @@ def _contract(context: Context, x: Any, of_x: str, y: Any, of_y: str, output: st
         return _by_constant(context, x, of_x, y.array, of_y, output)
     if not _sums(of_x, of_y, output) and not set(of_x + of_y) - set(output):
         aligned = [_aligned(context, one, letters, output) for one, letters in ((x, of_x), (y, of_y))]
-        return RULES["mul"](context, torch.ops.aten.mul.Tensor, *aligned)
+        return context.apply("mul", *aligned)
     if is_complex(x) != is_complex(y):
         if is_complex(y):
             x, of_x, y, of_y = y, of_y, x, of_x
@@ -96,11 +90,9 @@ def _contract(context: Context, x: Any, of_x: str, y: Any, of_y: str, output: st
     def product(one: Tensor, other: Tensor) -> Tensor:
         return _real_product(one, of_x, other, of_y, output)
 
-    return LinearValue.of(
-        Pair(
-            product(left.real, right.real) - product(left.imaginary, right.imaginary),
-            product(left.real, right.imaginary) + product(left.imaginary, right.real),
-        )
+    return LinearValue.of_parts(
+        product(left.real, right.real) - product(left.imaginary, right.imaginary),
+        product(left.real, right.imaginary) + product(left.imaginary, right.real),
     )
 
 
@@ -126,7 +118,7 @@ def _aligned(context: Context, x: Any, letters: str, output: str) -> Any:
         return align(context.real(x))
     if letters == output:
         return x
-    return LinearValue.of(context.pair(x).each(align))
+    return context.each(x, align)
 
 
 def _by_real(context: Context, x: Any, of_x: str, y: Tensor, of_y: str, output: str) -> LinearValue:
@@ -153,9 +145,8 @@ def _by_constant(context: Context, x: Any, of_x: str, y: NDArray, of_y: str, out
     if any(letter not in output for letter in own + new):
         raise NotLowered("a letter of one operand alone is summed over")
     # The axes of the result, as they come out of the product, are in the order in which the result has them.
-    batch.sort(key=output.index)
-    own.sort(key=output.index)
-    new.sort(key=output.index)
+    for group in (batch, own, new):
+        group.sort(key=output.index)
 
     weight = y.transpose([of_y.index(letter) for letter in batch + summed + new])
     sizes = dict(zip(batch + summed + new, weight.shape, strict=True))
@@ -226,26 +217,25 @@ class _ConstantProduct:
 def _grouped(x: Tensor, letters: str, *groups: list[str]) -> Tensor:
     """Each group of axes as one axis; without an axis for an empty first group."""
     order = [letters.index(letter) for group in groups for letter in group]
-    sizes: list[Any] = []
-    for number, group in enumerate(groups):
-        size: Any = 1
-        for letter in group:
-            size = size * x.shape[letters.index(letter)]
-        if group or number:
-            sizes.append(size)
+    sizes = [
+        math.prod(x.shape[letters.index(letter)] for letter in group)
+        for number, group in enumerate(groups)
+        if group or number
+    ]
     return reshaped(permuted(x, order), sizes)
+
+
+def _without(x: Tensor, letters: str, wanted: str) -> tuple[Tensor, str]:
+    """The sum over the axes that neither the other operand nor the result has, and the letters of the others."""
+    summed = [axis for axis, letter in enumerate(letters) if letter not in wanted]
+    kept = "".join(letter for letter in letters if letter in wanted)
+    return (x.sum(summed) if summed else x), kept
 
 
 def _real_product(x: Tensor, of_x: str, y: Tensor, of_y: str, output: str) -> Tensor:
     """An equation of two real operands as one batched matrix product."""
-    only_x = [letter for letter in of_x if letter not in of_y and letter not in output]
-    only_y = [letter for letter in of_y if letter not in of_x and letter not in output]
-    if only_x:
-        x = x.sum([of_x.index(letter) for letter in only_x])
-        of_x = "".join(letter for letter in of_x if letter not in only_x)
-    if only_y:
-        y = y.sum([of_y.index(letter) for letter in only_y])
-        of_y = "".join(letter for letter in of_y if letter not in only_y)
+    x, of_x = _without(x, of_x, of_y + output)
+    y, of_y = _without(y, of_y, of_x + output)
     both = [letter for letter in of_x if letter in of_y]
     batch = sorted((letter for letter in both if letter in output), key=output.index)
     summed = [letter for letter in both if letter not in output]
@@ -258,24 +248,18 @@ def _real_product(x: Tensor, of_x: str, y: Tensor, of_y: str, output: str) -> Te
     return permuted(product, [axes.index(letter) for letter in output])
 
 
+@rule("mm", "bmm", "mv", "dot", "vdot")
 def _matrix_product(context: Context, operator: Any, x: Any, y: Any) -> Any:
-    equation = {
-        "mm": "ij,jk->ik", "bmm": "bij,bjk->bik", "mv": "ij,j->i", "dot": "i,i->", "vdot": "i,i->"
-    }[operator.overloadpacket.__name__]  # fmt: skip
-    if operator.overloadpacket.__name__ == "vdot":
-        x = RULES["conj"](context, operator, x)
-    return _einsum(context, operator, equation, [x, y])
-
-
-rule("mm", "bmm", "mv", "dot", "vdot")(_matrix_product)
+    name = operator.overloadpacket.__name__
+    equations = {"mm": "ij,jk->ik", "bmm": "bij,bjk->bik", "mv": "ij,j->i", "dot": "i,i->", "vdot": "i,i->"}
+    x = context.apply("conj", x) if name == "vdot" else x
+    return _einsum(context, operator, equations[name], [x, y])
 
 
 @rule("matmul")
 def _matmul(context: Context, operator: Any, x: Any, y: Any) -> Any:
     left, right = len(context.value(x).shape), len(context.value(y).shape)
-    of_x = "i" if left == 1 else "...ij"
-    of_y = "j" if right == 1 else "...jk"
-    of_x = "j" if left == 1 else of_x
+    of_x, of_y = "j" if left == 1 else "...ij", "j" if right == 1 else "...jk"
     output = "..." + ("i" if left > 1 else "") + ("k" if right > 1 else "")
     return _einsum(context, operator, f"{of_x},{of_y}->{output}", [x, y])
 
@@ -283,7 +267,7 @@ def _matmul(context: Context, operator: Any, x: Any, y: Any) -> Any:
 @rule("linear")
 def _linear(context: Context, operator: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     result = _einsum(context, operator, "...j,kj->...k", [x, weight])
-    return result if bias is None else RULES["add"](context, torch.ops.aten.add.Tensor, result, bias)
+    return result if bias is None else context.apply("add", result, bias)
 
 
 @rule("addmm", "baddbmm", "addbmm", "addmv")
@@ -294,7 +278,7 @@ def _add_product(
     equation = {"addmm": "ij,jk->ik", "baddbmm": "bij,bjk->bik", "addbmm": "bij,bjk->ik", "addmv": "ij,j->i"}
     product = _einsum(context, operator, equation[name], [left, right])
     if alpha != 1:
-        product = RULES["mul"](context, torch.ops.aten.mul.Tensor, product, alpha)
+        product = context.apply("mul", product, alpha)
     if beta != 1:
-        x = RULES["mul"](context, torch.ops.aten.mul.Tensor, x, beta)
-    return RULES["add"](context, torch.ops.aten.add.Tensor, product, x)
+        x = context.apply("mul", x, beta)
+    return context.apply("add", product, x)

@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from ptychonnx.export.lowering.torch.complex_arithmetic.axis_map import Fourier
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
-from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import Context, NotLowered, is_complex, rule
 
@@ -96,22 +95,20 @@ def _overlap_add(
 ) -> Any:
     """Add overlapping frames, which `torch.istft` does: as many sums as frames overlap, of whole signals."""
     if is_complex(frames):
-        parts = (
-            _overlap_add(context, operator, one, sizes, dim, size, step) for one in context.parts(frames)
+        return context.each(
+            frames, lambda part: _overlap_add(context, operator, part, sizes, dim, size, step)
         )
-        return LinearValue.of(Pair(*parts))
     x = context.real(frames)
     axis = dim % (x.ndim - 1)
     x = x.movedim(axis, -2)
     count, overlap = x.shape[-2], -(-size // step)
     x = functional.pad(x, [0, overlap * step - size])
     pieces = x.unflatten(-1, (overlap, step))
-    total = None
+    total: Any = 0
     for number in range(overlap):
         piece = pieces.select(-2, number).flatten(-2)
         piece = functional.pad(piece, [number * step, (overlap - 1 - number) * step])
-        total = piece if total is None else total + piece
-    assert total is not None
+        total = total + piece if number else piece
     length = (count + overlap - 1) * step
     wanted = int(sizes[axis])
     total = functional.pad(total, [0, wanted - length]) if wanted != length else total

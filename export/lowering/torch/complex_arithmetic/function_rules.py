@@ -1,4 +1,4 @@
-"""Functions of a complex variable: absolute value, angle, exponentials, logarithms, roots, circular functions."""
+"""Functions of a complex variable, from the absolute value to circular functions; comparisons, and choices."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ import torch
 from torch import Tensor
 
 from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import LinearValue
-from ptychonnx.export.lowering.torch.complex_arithmetic.rules import RULES, Context, rule
-
-
-def _product(context: Context, x: Any, y: Any) -> Any:
-    return RULES["mul"](context, torch.ops.aten.mul.Tensor, x, y)
+from ptychonnx.export.lowering.torch.complex_arithmetic.rules import Context, rule
 
 
 @rule("abs")
@@ -31,8 +27,7 @@ def _angle(context: Context, operator: Any, x: Any) -> Tensor:
 
 @rule("sgn", "sign")
 def _sign(context: Context, operator: Any, x: Any) -> LinearValue:
-    real, imaginary = context.pair(x).parts
-    size = torch.sqrt(real * real + imaginary * imaginary)
+    (real, imaginary), size = context.pair(x).parts, _abs(context, operator, x)
     size = torch.where(size == 0, torch.ones_like(size), size)
     return LinearValue.of_parts(real / size, imaginary / size)
 
@@ -46,16 +41,14 @@ def _exp(context: Context, operator: Any, x: Any) -> LinearValue:
 
 @rule("log")
 def _log(context: Context, operator: Any, x: Any) -> LinearValue:
-    real, imaginary = context.pair(x).parts
-    return LinearValue.of_parts(
-        0.5 * torch.log(real * real + imaginary * imaginary), torch.atan2(imaginary, real)
-    )
+    a, b = context.pair(x).parts
+    return LinearValue.of_parts(0.5 * torch.log(a * a + b * b), torch.atan2(b, a))
 
 
 @rule("log2", "log10")
 def _log_of_base(context: Context, operator: Any, x: Any) -> LinearValue:
     base = 2 if operator.overloadpacket.__name__ == "log2" else 10
-    return _product(context, _log(context, operator, x), 1 / math.log(base))
+    return context.apply("mul", _log(context, operator, x), 1 / math.log(base))
 
 
 @rule("log1p")
@@ -75,17 +68,14 @@ def _expm1(context: Context, operator: Any, x: Any) -> LinearValue:
 
 @rule("sqrt", "rsqrt")
 def _sqrt(context: Context, operator: Any, x: Any) -> LinearValue:
-    real, imaginary = context.pair(x).parts
-    size = torch.sqrt(real * real + imaginary * imaginary)
+    (real, imaginary), size = context.pair(x).parts, _abs(context, operator, x)
     # The sum that does not cancel, and the other part from the product of both.
     large = torch.sqrt((size + torch.abs(real)) / 2)
     small = torch.abs(imaginary) / torch.where(large == 0, torch.ones_like(large), 2 * large)
     right = real >= 0
     sign = torch.where(imaginary < 0, -torch.ones_like(real), torch.ones_like(real))
     root = LinearValue.of_parts(torch.where(right, large, small), sign * torch.where(right, small, large))
-    return (
-        root if operator.overloadpacket.__name__ == "sqrt" else RULES["reciprocal"](context, operator, root)
-    )
+    return root if operator.overloadpacket.__name__ == "sqrt" else context.apply("reciprocal", root)
 
 
 def _circular(real: Callable, imaginary: Callable) -> Callable:
@@ -121,11 +111,48 @@ def _tan(context: Context, operator: Any, x: Any) -> LinearValue:
 
 @rule("sigmoid")
 def _sigmoid(context: Context, operator: Any, x: Any) -> LinearValue:
-    half = _product(context, x, 0.5)
-    pair = context.pair(_tanh(context, operator, half))
+    pair = context.pair(_tanh(context, operator, context.apply("mul", x, 0.5)))
     return LinearValue.of_parts(0.5 + 0.5 * pair.real, 0.5 * pair.imaginary)
 
 
 @rule("silu")
 def _silu(context: Context, operator: Any, x: Any) -> LinearValue:
-    return _product(context, x, _sigmoid(context, operator, x))
+    return context.apply("mul", x, _sigmoid(context, operator, x))
+
+
+@rule("where")
+def _where(context: Context, operator: Any, condition: Any, x: Any, y: Any) -> LinearValue:
+    left, right = context.both_parts(x), context.both_parts(y)
+    return LinearValue.of_parts(*(torch.where(condition, a, b) for a, b in zip(left, right, strict=True)))
+
+
+@rule("masked_fill")
+def _masked_fill(context: Context, operator: Any, x: Any, mask: Any, fill: Any) -> LinearValue:
+    pair, (real, imaginary) = context.pair(x), context.both_parts(fill)
+    return LinearValue.of_parts(
+        pair.real.masked_fill(mask, real), pair.imaginary.masked_fill(mask, imaginary)
+    )
+
+
+@rule("eq", "ne")
+def _equal(context: Context, operator: Any, x: Any, y: Any) -> Tensor:
+    (a, b), (c, d) = context.both_parts(x), context.both_parts(y)
+    equal = (a == c) & (b == d)
+    return equal if operator.overloadpacket.__name__ == "eq" else ~equal
+
+
+@rule("logical_not")
+def _is_zero(context: Context, operator: Any, x: Any) -> Tensor:
+    return torch.logical_and(*(part == 0 for part in context.pair(x).parts))
+
+
+@rule("isnan", "isinf")
+def _either(context: Context, operator: Any, x: Any) -> Tensor:
+    pair = context.pair(x)
+    return operator(pair.real) | operator(pair.imaginary)
+
+
+@rule("isfinite")
+def _both(context: Context, operator: Any, x: Any) -> Tensor:
+    pair = context.pair(x)
+    return torch.isfinite(pair.real) & torch.isfinite(pair.imaginary)

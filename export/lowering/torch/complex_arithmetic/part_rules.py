@@ -41,8 +41,8 @@ def _imag(context: Context, operator: Any, x: Any) -> Any:
 def _conj(context: Context, operator: Any, x: Any) -> Any:
     if not is_complex(x):
         return x
-    pair = context.pair(x)
-    return LinearValue.of(Pair(pair.real, -pair.imaginary))
+    real, imaginary = context.pair(x).parts
+    return LinearValue.of_parts(real, -imaginary)
 
 
 @rule("_neg_view")
@@ -50,7 +50,7 @@ def _negative(context: Context, operator: Any, x: Any) -> Any:
     """The imaginary part of a conjugate, which torch keeps as a view."""
     if not is_complex(x):
         return -context.real(x)
-    return LinearValue.of(context.pair(x).each(torch.neg))
+    return context.each(x, torch.neg)
 
 
 @rule("view_as_real", "view_as_real_copy")
@@ -62,11 +62,9 @@ def _view_as_real(context: Context, operator: Any, x: Any) -> Tensor:
 @rule("view_as_complex", "view_as_complex_copy")
 def _view_as_complex(context: Context, operator: Any, x: Any) -> LinearValue:
     value = context.settled(x)
+    if any(term.maps[-1] is not None or not isinstance(term.source, Tensor) for term in value.terms):
+        value = LinearValue.of(compute(value, context.constants))
     terms = []
-    for term in value.terms:
-        if term.maps[-1] is not None or not isinstance(term.source, Tensor):
-            value = LinearValue.of(compute(value, context.constants))
-            break
     for term in value.terms:
         assert isinstance(term.source, Tensor)
         terms.append(Term(Pair(stacked=term.source, gap=value.ndim - 1), term.maps[:-1]))
@@ -99,5 +97,5 @@ def _to(context: Context, operator: Any, x: Any, **keywords: Any) -> Any:
     if wanted is None or REAL_TYPES.get(wanted) == value.dtype:
         return x
     if wanted in REAL_TYPES:
-        return LinearValue.of(context.pair(x).each(lambda part: part.to(REAL_TYPES[wanted])))
+        return context.each(x, lambda part: part.to(REAL_TYPES[wanted]))
     return _real(context, operator, x).to(wanted) if not value.is_pending else context.pair(x).real.to(wanted)

@@ -23,13 +23,7 @@ __all__ = ["compute"]
 
 
 def compute(value: LinearValue, constants: Constants, gap: int | None = None) -> Tensor | Pair:
-    """The tensor, or the pair if it is complex.
-
-    Parameters
-    ----------
-    gap
-        Where its reader wants the axis of the two parts, see `Pair`; a matter of speed alone.
-    """
+    """The tensor, or the pair if it is complex; with its two parts at `gap`, see `Pair`, a matter of speed alone."""
     if value.computed is None:
         value.computed = _compute(value, constants, gap)
     return value.computed
@@ -179,8 +173,7 @@ def _multiply(
     if is_long(one):
         return long_transform(value, axis, one, constants, to_real)
     matrix = one.dense()
-    is_real_matrix = not np.abs(matrix.imag).max() > 1e-14 * np.abs(matrix).max()
-    if is_real_matrix:
+    if not np.abs(matrix.imag).max() > 1e-14 * np.abs(matrix).max():
         if to_real and isinstance(value, Pair):
             value = value.real
         return _along(value, axis, lambda x, at: _product(x, at, at + 1, matrix.real, constants))
@@ -220,13 +213,6 @@ def _product(x: Tensor, start: int, stop: int, matrix: NDArray, constants: Const
     if not rest:
         x = reshaped(x, [*lead, length])
         return x @ constants.tensor(matrix.T, x.dtype)
-    x = reshaped(x, [*lead, length, _total(rest)])
+    x = reshaped(x, [*lead, length, math.prod(rest)])
     x = constants.tensor(matrix, x.dtype) @ x
     return reshaped(x, [*lead, matrix.shape[0], *rest])
-
-
-def _total(sizes: Sequence) -> int:
-    total = 1
-    for size in sizes:
-        total = total * size
-    return total

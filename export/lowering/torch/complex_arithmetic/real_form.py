@@ -8,7 +8,7 @@ Tracing `RealForm` again, as the ONNX exporter does, leaves real operators alone
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,15 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 from torch.fx.traceback import preserve_node_meta
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ptychonnx.export.lowering.torch.author_line import author_line
 
 # Each enters its rules when it is imported.
 from ptychonnx.export.lowering.torch.complex_arithmetic import (  # noqa: F401
     arithmetic_rules,
-    assignment_rules,
-    choice_rules,
     contraction_rules,
     convolution_rules,
-    creation_rules,
     fourier_rules,
     function_rules,
     linear_algebra_rules,
@@ -79,19 +77,11 @@ def computes_with_complex(module: nn.Module, example: Sequence[Tensor]) -> bool:
 
 
 def real_form(module: nn.Module, example: Sequence[Tensor], dynamic_shapes: Any) -> RealForm:
-    """A module of real operators that computes what `module` does.
+    """A module of real operators that computes what `module` does, whose inputs and outputs are real.
 
-    Parameters
-    ----------
-    module
-        In evaluation mode; its inputs and outputs are real.
-    example
-        Inputs, whose sizes are fixed except for those that `dynamic_shapes` names, as for `torch.export.export`.
+    Sizes of the example are fixed except for those that `dynamic_shapes` names, as for `torch.export.export`.
 
-    Raises
-    ------
-    UnsupportedError
-        If an operator has no real form; the message names it and the line of the author's code.
+    Raises UnsupportedError if an operator has no real form; the message names it and the line of the author's code.
     """
     with SymbolicBatch():
         program = torch.export.export(module, tuple(example), dynamic_shapes=dynamic_shapes, strict=False)
@@ -204,9 +194,7 @@ def _effect(nodes: Sequence[Node]) -> str:
 def _real_output(value: Any, context: Context) -> Tensor:
     if isinstance(value, LinearValue | Constant):
         computed = compute(context.value(value), context.constants)
-        if isinstance(computed, Pair):
-            return computed.stacked(len(computed.shape))
-        return computed
+        return computed.stacked(len(computed.shape)) if isinstance(computed, Pair) else computed
     return value
 
 
@@ -282,21 +270,19 @@ class _Interpreter(torch.fx.Interpreter):
         name = target.overloadpacket.__name__
         current = self.current_node
         complex_result = _is_complex_value(current.meta.get("val"))
-        pending = any(isinstance(one, LinearValue) for one in _leaves(args))
-        if complex_result or any(map(is_complex, _leaves((args, tuple(kwargs.values()))))):
+        pending = any(isinstance(one, LinearValue) for one in tree_leaves(args))
+        if complex_result or any(map(is_complex, tree_leaves((args, kwargs)))):
             if name not in RULES:
                 raise NotLowered("there is no rule for it")
             return RULES[name](self.context, target, *args, **kwargs)
         if name in _ALSO_REAL or self._keeps_structure(name, args, pending):
             return RULES[name](self.context, target, *args, **kwargs)
-        real_args, real_kwargs = _map_leaves((args, kwargs), self.context.real)
-        if name in ("full", "zeros", "new_zeros", "zeros_like") and _is_float(current.meta.get("val")):
-            computed = target(*real_args, **real_kwargs)
-            fill = real_args[1] if name == "full" else 0
-            if fill == 0:
-                return LinearValue(computed.shape, computed.dtype, [], is_real=True, computed=computed)
-            return computed
-        return target(*real_args, **real_kwargs)
+        real_args, real_kwargs = tree_map(self.context.real, (args, kwargs))
+        computed = target(*real_args, **real_kwargs)
+        is_zero = name in ("zeros", "new_zeros", "zeros_like") or (name == "full" and real_args[1] == 0)
+        if is_zero and _is_float(current.meta.get("val")):
+            return LinearValue(computed.shape, computed.dtype, [], is_real=True, computed=computed)
+        return computed
 
     def _keeps_structure(self, name: str, args: tuple, pending: bool) -> bool:
         if name in ("constant_pad_nd", "pad") and args[2:3] in ((), ("constant",), (0,), (0.0,)):
@@ -312,22 +298,6 @@ def _is_table(node: Node) -> bool:
     """Whether numbers come from an operator without tensors, such as `fftfreq`, which ONNX may lack."""
     name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
     return not node.all_input_nodes and name not in ("full", "zeros", "ones", "empty")
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, list | tuple):
-        for one in value:
-            yield from _leaves(one)
-    else:
-        yield value
-
-
-def _map_leaves(value: Any, function: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _map_leaves(one, function) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_map_leaves(one, function) for one in value)
-    return function(value)
 
 
 def _refusal(node: Node, why: str, way_out: str) -> str:

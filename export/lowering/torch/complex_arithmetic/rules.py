@@ -16,7 +16,17 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.linear_value import Line
 from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
 
-__all__ = ["REAL_TYPES", "RULES", "Constant", "Context", "NotLowered", "by_parts", "is_complex", "rule"]
+__all__ = [
+    "REAL_TYPES",
+    "RULES",
+    "Constant",
+    "Context",
+    "NotLowered",
+    "by_parts",
+    "from_parts",
+    "is_complex",
+    "rule",
+]
 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
@@ -30,15 +40,7 @@ REAL_TYPES: dict[Any, torch.dtype] = {
 
 
 class NotLowered(Exception):
-    """An operator, or one way to call it, has no real form; the message says why.
-
-    Parameters
-    ----------
-    why
-        The reason.
-    way_out
-        What the author of the module can do.
-    """
+    """An operator, or one way to call it, has no real form: why, and what the author of the module can do."""
 
     def __init__(
         self, why: str, way_out: str = "write it with real numbers, such as those of torch.view_as_real"
@@ -56,7 +58,7 @@ class Constant:
 
 @dataclass
 class Context:
-    """State that rules share: constants, known values, and readers of each argument.
+    """State that rules share.
 
     Attributes
     ----------
@@ -77,14 +79,11 @@ class Context:
         if isinstance(x, LinearValue):
             return x
         if isinstance(x, Constant):
-            return LinearValue.of(self._stored(x))
+            dtype = torch.float64 if x.array.dtype == np.complex128 else torch.float32
+            return from_parts(lambda part: self.constants.tensor((x.array.real, x.array.imag)[part], dtype))
         if isinstance(x, Tensor):
             return LinearValue.of(x if x.is_floating_point() else x.to(torch.float32))
         raise NotLowered(f"an argument is {type(x).__name__}")
-
-    def _stored(self, x: Constant) -> Pair:
-        dtype = torch.float64 if x.array.dtype == np.complex128 else torch.float32
-        return Pair(self.constants.tensor(x.array.real, dtype), self.constants.tensor(x.array.imag, dtype))
 
     def settled(self, x: Any) -> LinearValue:
         """`value`, computed unless nothing but a selection of entries is left to be done."""
@@ -126,6 +125,17 @@ class Context:
             return x.array
         return self.known.get(id(x)) if isinstance(x, Tensor) else None
 
+    def each(self, x: Any, function: Callable[[Tensor], Tensor]) -> LinearValue:
+        """A real-linear function of both parts."""
+        return LinearValue.of(self.pair(x).each(function))
+
+    def apply(self, name: str, *arguments: Any) -> Any:
+        """Apply the rule of another operator."""
+        packet = getattr(torch.ops.aten, name)
+        return RULES[name](
+            self, packet.Tensor if "Tensor" in packet.overloads() else packet.default, *arguments
+        )
+
     def is_read_once(self, x: Any) -> bool:
         """Whether no other node reads this argument."""
         return self.readers.get(id(x), 1) <= 1
@@ -146,6 +156,11 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return enter
+
+
+def from_parts(function: Callable[[int], Tensor]) -> LinearValue:
+    """The complex value whose real part is `function(0)`, and whose imaginary part is `function(1)`."""
+    return LinearValue.of(Pair(function(0), function(1)))
 
 
 def by_parts(context: Context, operator: Any, x: Any, *args: Any, **keywords: Any) -> Any:

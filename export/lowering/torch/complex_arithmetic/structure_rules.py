@@ -1,4 +1,4 @@
-"""Operators that leave the entries as they are: permutations, views, copies; and sums of entries."""
+"""Operators that leave the entries as they are, and sums of entries; sizes, and tensors of one value."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from ptychonnx.export.lowering.torch.complex_arithmetic.pair import Pair
 from ptychonnx.export.lowering.torch.complex_arithmetic.products import compute
 from ptychonnx.export.lowering.torch.complex_arithmetic.rules import (
     REAL_TYPES,
+    Constant,
     Context,
     NotLowered,
     by_parts,
+    from_parts,
     is_complex,
     rule,
 )
@@ -34,7 +36,7 @@ rule(
     "unsqueeze", "squeeze", "repeat", "tile", "as_strided", "unfold", "gather", "diagonal", "take",
     "cumsum", "tril", "triu", "sum", "mean", "flatten", "unflatten", "neg", "index", "embedding",
     "masked_select", "narrow_copy", "diag_embed", "expand", "movedim", "swapaxes", "col2im", "im2col",
-    "nansum", "nan_to_num"
+    "nansum", "nan_to_num", "split", "split_with_sizes", "chunk", "unbind", "tensor_split",
 )(by_parts)
 # fmt: on
 
@@ -44,11 +46,6 @@ rule(
 )
 def _same(context: Context, operator: Any, x: Any, **keywords: Any) -> Any:
     return x
-
-
-@rule("split", "split_with_sizes", "chunk", "unbind", "tensor_split")
-def _split(context: Context, operator: Any, x: Any, *args: Any, **keywords: Any) -> Any:
-    return by_parts(context, operator, x, *args, **keywords)
 
 
 @rule("permute", "transpose", "t")
@@ -62,9 +59,7 @@ def _permute(context: Context, operator: Any, x: Any, *args: Any) -> Any:
         grows = math.prod(one.outputs / one.inputs for one in term.maps if one is not None)
         if grows > 1:
             moved = Term(_permuted(term.source, order), tuple(term.maps[axis] for axis in order))
-            return LinearValue(
-                [value.shape[axis] for axis in order], value.dtype, [moved], is_real=value.is_real
-            )
+            return LinearValue(moved.shape, value.dtype, [moved], is_real=value.is_real)
     computed = compute(value, context.constants)
     return LinearValue.of(_permuted(computed, order))
 
@@ -112,6 +107,54 @@ def _as_type(context: Context, x: Any, wanted: torch.dtype) -> Any:
 
 
 def _is_equal(left: Any, right: Any) -> bool:
-    if isinstance(left, int) and isinstance(right, int):
-        return left == right
     return statically_known_true(left == right)
+
+
+@rule("fill")
+def _fill(context: Context, operator: Any, x: Any, fill: Any) -> LinearValue:
+    value, parts = context.value(x), context.both_parts(fill)
+    return from_parts(lambda part: torch.as_tensor(parts[part], dtype=value.dtype).expand(value.shape))
+
+
+_LIKE = ("full_like", "zeros_like", "ones_like", "empty_like")
+_NEW = ("new_zeros", "new_full", "new_ones", "new_empty")
+
+
+@rule(*_LIKE, *_NEW, "full", "zeros", "ones", "empty", "scalar_tensor")
+def _full(context: Context, operator: Any, *args: Any, **keywords: Any) -> LinearValue:
+    name = operator.overloadpacket.__name__
+    fill: Any = float("ones" in name)
+    if name == "scalar_tensor":
+        shape, fill = (), args[0]
+    elif name in _LIKE:
+        shape = context.value(args[0]).shape
+        fill = args[1] if name == "full_like" else fill
+    elif name in _NEW:
+        shape = args[1]
+        fill = args[2] if name == "new_full" else fill
+    else:
+        shape = args[0]
+        fill = args[1] if name == "full" else fill
+    wanted = keywords.get("dtype")
+    dtype = REAL_TYPES.get(wanted, torch.float32)
+    if wanted is None and args and isinstance(args[0], LinearValue | Constant):
+        dtype = context.value(args[0]).dtype
+    if fill == 0:
+        return LinearValue(shape, dtype, [])
+    parts = complex(fill).real, complex(fill).imag
+    return from_parts(lambda part: torch.full(shape, parts[part], dtype=dtype))
+
+
+@rule("sym_size")
+def _size(context: Context, operator: Any, x: Any, dim: int) -> Any:
+    return context.value(x).shape[dim]
+
+
+@rule("sym_numel", "numel")
+def _count(context: Context, operator: Any, x: Any) -> Any:
+    return math.prod(context.value(x).shape)
+
+
+@rule("_assert_tensor_metadata")
+def _nothing(context: Context, operator: Any, *args: Any, **keywords: Any) -> None:
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,12 +40,7 @@ def permuted(x: Tensor, order: Sequence[int]) -> Tensor:
     starts = sorted(group[0] for group in groups)
     shape = list(x.shape)
     by_start = {group[0]: group for group in groups}
-    merged = []
-    for start in starts:
-        size = 1
-        for axis in by_start[start]:
-            size = size * shape[axis]
-        merged.append(size)
+    merged = [math.prod(shape[axis] for axis in by_start[start]) for start in starts]
     moved = reshaped(x, merged).permute([starts.index(group[0]) for group in groups])
     return reshaped(moved, [shape[axis] for axis in order])
 
