@@ -91,12 +91,7 @@ def _axis(node: ir.Node, opset: int, where: str) -> int:
 def dft_matrix(points: int, parts: int, length: int, *, inverse: bool, onesided: bool) -> NDArray[np.float64]:
     """The transform as a matrix [points * parts, points after it * parts after it], for rows (point, part).
 
-    Parameters
-    ----------
-    points, parts
-        Of the input; 1 part is real, 2 are complex.
-    length
-        Of the transform: fewer points are padded with zeros, more are cropped.
+    An input of 1 part is real, of 2 complex. Fewer points than the length are padded with zeros, more are cropped.
     """
     transform = (np.fft.irfft if onesided else np.fft.ifft) if inverse else np.fft.fft
     units = np.repeat(np.eye(points), parts, axis=0).astype(np.complex128)

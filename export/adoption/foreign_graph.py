@@ -12,7 +12,7 @@ from ptychonnx.export.adoption.preprocessing import STEPS
 from ptychonnx.export.adoption.sidecar import Channel, Specification
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["PatchGeometry", "exit_wave_factor", "foreign_names", "patch_geometry"]
+__all__ = ["PatchGeometry", "exit_wave_factor", "foreign_names", "patch_geometry", "pattern_shape"]
 
 # Where the probe is weaker than this fraction of its maximum intensity, an exit wave hardly depends on the object.
 _DARK = 1e-3
@@ -51,27 +51,13 @@ def foreign_names(
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """Sizes of the network's patterns and patches.
+    """Sides of the network's patterns and patches."""
 
-    Attributes
-    ----------
-    pattern
-        Side of the patterns that the network takes.
-    side
-        Side of the patches that it returns, in their pixels.
-    kept
-        Side of the central part of a patch that is used, in its pixels.
-    pixel
-        Side of a pixel of the patch, in pixels of the scan.
-    window
-        Side of the central square of the scan's window that a patch covers, in whole pixels of the scan.
-    """
-
-    pattern: int
-    side: int
-    kept: int
-    pixel: float
-    window: int
+    pattern: int  # of the patterns that the network takes
+    side: int  # of the patches that it returns, in their pixels
+    kept: int  # of the central part of a patch that is used, in its pixels
+    pixel: float  # of a pixel of the patch, in pixels of the scan
+    window: int  # of the central square of the scan's window that a patch covers, in whole pixels of the scan
 
 
 def patch_geometry(specification: Specification) -> PatchGeometry:
@@ -102,6 +88,13 @@ def patch_geometry(specification: Specification) -> PatchGeometry:
             f"patches of {kept} pixels cover {kept * pixel:.4g} pixels of the scan, expected 1 to {specification.n}"
         )
     return PatchGeometry(pattern, side, kept, pixel, window)
+
+
+def pattern_shape(specification: Specification) -> tuple[int, ...]:
+    """Shape of a pattern in the layout of the foreign input, without the batch."""
+    side = patch_geometry(specification).pattern
+    shapes = {"BCNN": (1, side, side), "BNNC": (side, side, 1), "BNN": (side, side)}
+    return shapes[specification.input.layout]
 
 
 def exit_wave_factor(specification: Specification) -> NDArray[np.complex64] | None:

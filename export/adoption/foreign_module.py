@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ptychonnx.export.adoption.adopt import adopt_network
-from ptychonnx.export.adoption.foreign_graph import patch_geometry
+from ptychonnx.export.adoption.foreign_graph import pattern_shape
 from ptychonnx.export.adoption.foreign_network import describe_graph
 from ptychonnx.export.adoption.sidecar import Specification
 from ptychonnx.export.artifact.export_module import ModuleInput, framework_of, native_module
@@ -38,20 +38,16 @@ def adopt_module(
 ) -> ExportResult:
     """`adopt` for a torch module or a Keras model with its weights; the artifact is compared with the module itself.
 
+    The module takes patterns float32 in the layout of the specification; a copy is converted, in evaluation mode. It
+    came from `source`, in words.
+
     Raises InputError if the module does not run on such patterns, or its outputs are not as specified. Raises
     UnsupportedError if the module cannot be converted. Raises VerificationError if a check fails; nothing is written.
-
-    Parameters
-    ----------
-    module
-        Takes patterns float32 in the layout of the specification. A copy is converted, in evaluation mode.
-    source
-        Where the module came from, in words.
     """
     check_name(out)
     progress.stage(f"Converting {source}")
     # A Keras model says itself what it takes.
-    inputs = [ModuleInput(_shape(specification))] if framework_of(module) == "torch" else []
+    inputs = [ModuleInput(pattern_shape(specification))] if framework_of(module) == "torch" else []
     native = native_module(module, inputs)
     converted = native.convert(DEFAULT_OPSET)
     names = [output.name for output in native.outputs]
@@ -59,19 +55,13 @@ def adopt_module(
     def named(predict: Callable[..., list[NDArray]], patterns: NDArray) -> dict[str, NDArray]:
         return dict(zip(names, predict(patterns), strict=True))
 
-    model = converted.model
-    model.producer_name, model.producer_version = native.framework, version(native.framework)
-    foreign = describe_graph(source, model, partial(named, native.predict), specification)
+    model, installed = converted.model, version(native.framework)
+    model.producer_name, model.producer_version = native.framework, installed
     foreign = replace(
-        foreign,
-        versions={native.framework: version(native.framework)},
+        describe_graph(source, model, partial(named, native.predict), specification),
+        versions={native.framework: installed},
         lowering=converted.lowering_text(),
         converted=True,
         exact_run=partial(named, native.exact),
     )
     return adopt_network(foreign, specification, out, scan=scan, tolerance=tolerance, progress=progress)
-
-
-def _shape(specification: Specification) -> tuple[int, ...]:
-    side = patch_geometry(specification).pattern
-    return {"BCNN": (1, side, side), "BNNC": (side, side, 1), "BNN": (side, side)}[specification.input.layout]

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ptychonnx.export.adoption.foreign_graph import foreign_names, patch_geometry
+from ptychonnx.export.adoption.foreign_graph import foreign_names, pattern_shape
 from ptychonnx.export.adoption.foreign_model import read_foreign
 from ptychonnx.export.adoption.foreign_types import input_type
 from ptychonnx.export.adoption.numpy_reference import ForeignNetwork, Run, run_of_graph
-from ptychonnx.export.adoption.sidecar import Channel, Layout, Specification
+from ptychonnx.export.adoption.sidecar import Channel, Specification
 from ptychonnx.runtime.errors import InputError
 
 __all__ = ["DFT_AS_PRODUCTS", "Foreign", "describe_graph", "read_network"]
@@ -25,49 +25,24 @@ DFT_AS_PRODUCTS = "DFT as products"
 class Foreign:
     """A foreign network.
 
-    Attributes
-    ----------
-    name
-        Of its file, for messages.
-    model
-        The graph; weights are no inputs.
-    source
-        Name of its input.
-    heads
-        Meaning of the channels of each of its outputs.
-    dtype
-        Type of its input.
-    run
-        The network as its author runs it.
-    run_batch
-        The only batch size that `run` takes; None if any.
-    exact_run
-        The network in float64, like `run`; None if unknown.
-    batch
-        The only batch size that the graph takes; None if any.
-    changes
-        What was changed in the graph so far, for the contract.
-    versions
-        Of the packages that its code needs, for the contract.
-    lowering
-        Replacement of Fourier layers, for the contract.
-    converted
-        Whether the graph was converted from code just now, so that graph passes clean it.
+    A batch is the only size that the graph, or the network as its author runs it, takes; None if any.
     """
 
-    name: str
-    model: onnx.ModelProto
-    source: str
-    heads: dict[str, list[Channel]]
-    dtype: np.dtype
-    run: Run
+    name: str  # of its file, for messages
+    model: onnx.ModelProto  # weights are no inputs
+    source: str  # name of its input
+    heads: dict[str, list[Channel]]  # meaning of the channels of each of its outputs
+    dtype: np.dtype  # of its input
+    run: Run  # as its author runs it
     run_batch: int | None
     batch: int | None
-    changes: tuple[str, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
-    lowering: str = "none"
-    converted: bool = False
-    exact_run: Run | None = None
+    changes: tuple[str, ...] = ()  # of the graph so far, for the contract
+    versions: dict[str, str] = field(
+        default_factory=dict
+    )  # of the packages that its code needs, for the contract
+    lowering: str = "none"  # of Fourier layers, for the contract
+    converted: bool = False  # from code just now, so that graph passes clean it
+    exact_run: Run | None = None  # in float64
 
     @property
     def replaced_dft(self) -> bool:
@@ -95,10 +70,9 @@ def read_network(path: Path, specification: Specification) -> Foreign:
     model = read_foreign(path)
     try:
         source, heads = foreign_names(model, specification)
-        foreign = describe_graph(path.name, model, run_of_graph(model, source, list(heads)), specification)
+        return describe_graph(path.name, model, run_of_graph(model, source, list(heads)), specification)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
-    return foreign
 
 
 def describe_graph(name: str, model: onnx.ModelProto, run: Run, specification: Specification) -> Foreign:
@@ -114,9 +88,7 @@ def describe_graph(name: str, model: onnx.ModelProto, run: Run, specification: S
 
 def _check_input(value: onnx.ValueInfoProto, specification: Specification) -> int | None:
     """Check the shape of the foreign input, and return its fixed batch size, or None."""
-    side = patch_geometry(specification).pattern
-    layout: Layout = specification.input.layout
-    wanted = {"BCNN": [1, side, side], "BNNC": [side, side, 1], "BNN": [side, side]}[layout]
+    wanted = pattern_shape(specification)
     if not value.type.tensor_type.HasField("shape"):
         return None
     axes = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
@@ -126,6 +98,6 @@ def _check_input(value: onnx.ValueInfoProto, specification: Specification) -> in
     if not fits:
         raise InputError(
             f"input {value.name!r} is {axes}, the specification leads to [batch, "
-            f"{', '.join(map(str, wanted))}] as {layout}"
+            f"{', '.join(map(str, wanted))}] as {specification.input.layout}"
         )
     return axes[0] or None

@@ -19,21 +19,11 @@ __all__ = ["interpolate", "interpolate_in_graph", "interpolation_matrix"]
 def interpolation_matrix(
     source: int, target: int, step: float, source_centre: float, target_centre: float
 ) -> NDArray[np.float64]:
-    """Weights [target, source] that interpolate one axis.
+    """Weights [target, source] that interpolate one axis of so many pixels; the centres coincide.
 
-    Parameters
-    ----------
-    source, target
-        Number of pixels before and after.
-    step
-        Distance of two target pixels, in source pixels. Above 1, the kernel is as wide as the step, so that no pixel
-        of the source is skipped.
-    source_centre, target_centre
-        Coordinates, in pixels, that coincide.
-
-    Notes
-    -----
-    The kernel is a triangle, and weights sum to 1. Outside of the source, its outermost pixels are repeated.
+    The step is the distance of two target pixels, in source pixels. Above 1, the kernel, a triangle, is as wide as the
+    step, so that no pixel of the source is skipped. Weights sum to 1. Outside of the source, its outermost pixels are
+    repeated.
     """
     positions = source_centre + (np.arange(target) - target_centre) * step
     positions = np.clip(positions, 0, source - 1)

@@ -42,23 +42,12 @@ def run_of_graph(model: onnx.ModelProto, source: str, outputs: Sequence[str]) ->
 
 
 class ForeignNetwork:
-    """A function from amplitudes [B, 1, N, N] to object parts [B, N, N, 1, 2].
+    """A function from amplitudes [B, 1, N, N] to object parts [B, N, N, 1, 2] of a type, float32 or float64.
+
+    `batch` is the only batch size that the foreign network takes, None if any; the others are attributes of `Foreign`.
 
     Raises InputError when called, if the foreign network does not run on such patterns, or its outputs are not as
     specified.
-
-    Parameters
-    ----------
-    run
-        The foreign network.
-    heads
-        Meaning of the channels of each of its outputs.
-    dtype
-        Type of its input.
-    batch
-        The only batch size that it takes; None if any.
-    result
-        Type of the object parts: float32, or float64 for a network in float64.
     """
 
     def __init__(

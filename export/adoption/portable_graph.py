@@ -16,7 +16,7 @@ from ptychonnx.export.adoption.foreign_network import DFT_AS_PRODUCTS, Foreign
 from ptychonnx.export.adoption.numpy_reference import ForeignNetwork, run_of_graph
 from ptychonnx.export.adoption.sidecar import Specification
 from ptychonnx.export.adoption.type_nodes import has_half_precision, in_single_precision
-from ptychonnx.export.graph.editing import constant_array, infer_shapes
+from ptychonnx.export.graph.editing import add_constant, constant_array, infer_shapes, known_sizes
 from ptychonnx.export.verification.verify import relative_difference
 from ptychonnx.runtime.errors import InputError
 
@@ -34,14 +34,9 @@ def portable(foreign: Foreign, specification: Specification, amplitudes: NDArray
     """The foreign network with a graph in single precision, in a common opset and without Fourier operators.
 
     How its author runs it stays as it is, except that a network in half precision is compared in single precision:
-    engines round float16 differently, and by how much that matters is logged.
+    engines round float16 differently, and by how much that matters on the amplitudes float32 [n, 1, N, N] is logged.
 
     Raises UnsupportedError if the graph cannot be converted.
-
-    Parameters
-    ----------
-    amplitudes
-        Patterns float32 [n, 1, N, N] to try.
     """
     changes = list(foreign.changes)
     model = in_single_precision(foreign.model)
@@ -73,12 +68,7 @@ def with_any_batch(
 
     A network of one pattern at a time becomes dynamic if patterns together and one by one give the same. A network
     that says it takes any batch, but does not run on several patterns or lets them depend on each other, is run one
-    by one. Another fixed batch stays.
-
-    Parameters
-    ----------
-    amplitudes
-        Patterns float32 [n, 1, N, N] to try.
+    by one. Another fixed batch stays. Amplitudes float32 [n, 1, N, N] are tried.
     """
     if foreign.batch not in (None, 1):
         return foreign
@@ -130,17 +120,13 @@ def _with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = ir.from_proto(model)
     infer_shapes(graph)
     for node in graph.graph:
-        if (
-            node.op_type == "Reshape"
-            and _begins_with_one(node.inputs[0])
-            and not node.attributes.get_int("allowzero", 0)
-        ):
-            target = constant_array(node.inputs[1])
-            if target is not None and len(target) and target[0] == 1:
-                name = f"{node.outputs[0].name}.batched_shape"
-                value = ir.val(name, const_value=ir.tensor(np.array([0, *target[1:]], np.int64), name=name))
-                graph.graph.register_initializer(value)
-                node.replace_input_with(1, value)
+        if node.op_type != "Reshape" or node.attributes.get_int("allowzero", 0):
+            continue
+        target, sizes = constant_array(node.inputs[1]), known_sizes(node.inputs[0])
+        if target is not None and sizes and [*target[:1]] == sizes[:1] == [1]:
+            name = f"{node.outputs[0].name}.batched_shape"
+            shape = add_constant(graph.graph, name, np.array([0, *target[1:]], np.int64))
+            node.replace_input_with(1, shape)
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         if value.shape is not None and len(value.shape):
             value.shape = ir.Shape(["batch", *list(value.shape)[1:]])
@@ -149,7 +135,3 @@ def _with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
             if not value.is_graph_output():
                 value.shape = None
     return ir.to_proto(graph)
-
-
-def _begins_with_one(value: ir.Value | None) -> bool:
-    return value is not None and value.shape is not None and len(value.shape) > 0 and value.shape[0] == 1

@@ -6,10 +6,9 @@ Patterns are float32 [B, 1, n, n], DC at pixel [n // 2, n // 2] unless a step sa
 from __future__ import annotations
 
 from ptychonnx.export.adoption.detector_steps import DETECTOR_STEPS
-from ptychonnx.export.adoption.normalisation_steps import NORMALISATION_STEPS
 from ptychonnx.export.adoption.step import Argument, Step
 from ptychonnx.export.adoption.value_steps import VALUE_STEPS
 
 __all__ = ["STEPS", "Argument", "Step"]
 
-STEPS: dict[str, Step] = {**VALUE_STEPS, **DETECTOR_STEPS, **NORMALISATION_STEPS}
+STEPS: dict[str, Step] = {**VALUE_STEPS, **DETECTOR_STEPS}

@@ -28,7 +28,7 @@ tf = pytest.importorskip("tensorflow")
 from ptychonnx.train.tensorflow.beam import constant_beam  # noqa: E402
 from ptychonnx.train.tensorflow.neighbours import Neighbours as TensorflowNeighbours  # noqa: E402
 from ptychonnx.train.tensorflow.retrieval import Retrieval as TensorflowRetrieval  # noqa: E402
-from ptychonnx.train.torch.neighbours import Neighbourhood  # noqa: E402
+from ptychonnx.train.torch.neighbours import Neighbours as TorchNeighbours  # noqa: E402
 from ptychonnx.train.torch.retrieval import Retrieval as TorchRetrieval  # noqa: E402
 
 N = 32
@@ -45,6 +45,11 @@ def probe() -> NDArray[np.complex128]:
 @pytest.fixture(scope="module")
 def guess(probe) -> RetrievalConstants:
     return retrieval_constants(probe, 1.0, steps=6, final_steps=6, members=4)
+
+
+def torch_neighbours(guess: RetrievalConstants, offsets: NDArray[np.float32]) -> TorchNeighbours:
+    retrieval = TorchRetrieval(guess)
+    return retrieval.neighbourhood(torch.from_numpy(offsets), retrieval.own_beam())
 
 
 def lines(seed: int, side: int = 48) -> NDArray[np.complex128]:
@@ -175,7 +180,7 @@ def test_patches_of_a_plane_that_agree_are_merged_to_themselves(guess, offsets):
     parts = np.stack([plane, 1 - plane], axis=-2)[None].astype(np.float32)
     inside = np.s_[:, :, 1:-1, :, 1:-1]
     light = (np.square(guess.light) > 0.05)[1:-1, None, 1:-1]
-    by_torch = Neighbourhood(guess)(torch.from_numpy(offsets[None])).merge(torch.from_numpy(parts)).numpy()
+    by_torch = torch_neighbours(guess, offsets[None]).merge(torch.from_numpy(parts)).numpy()
     windows = TensorflowNeighbours(tf.constant(offsets[None]), constant_beam(guess))
     by_tensorflow = windows.merge(tf.constant(parts)).numpy()
     for merged in (by_torch, by_tensorflow):
@@ -188,7 +193,7 @@ def test_patches_that_differ_are_merged_by_the_light_that_fell_there(guess):
     offsets[0, 2:] = 500
     parts = np.zeros((1, 4, N, 2, N), dtype=np.float32)
     parts[0, 1] = 1
-    merged = Neighbourhood(guess)(torch.from_numpy(offsets)).merge(torch.from_numpy(parts)).numpy()[0]
+    merged = torch_neighbours(guess, offsets).merge(torch.from_numpy(parts)).numpy()[0]
     light = np.square(guess.light) + DARKEST
     expected = light[:-3] / (light[:-3] + light[3:])  # window 1 begins three rows below window 0
     assert np.allclose(merged[0, 3:, 0], expected, atol=1e-5)
@@ -205,7 +210,7 @@ def test_no_distance_makes_the_steps_too_long(kind, distance):
     )
     grid = distance * np.array([[[0, 0], [0, 1], [1, 0], [1, 1]]], dtype=np.float32)
     jitter = np.random.default_rng(distance).uniform(-1, 1, grid.shape).astype(np.float32)
-    neighbours = Neighbourhood(guess)(torch.from_numpy(grid + jitter * (distance > 0)))
+    neighbours = torch_neighbours(guess, grid + jitter * (distance > 0))
     density = torch.from_numpy(illumination(guess.probe[0, :, :, 0] + 1j * guess.probe[1, :, :, 1]))
     vector, value = torch.ones(4, N, 2, N), torch.ones(())
     for _ in range(100):

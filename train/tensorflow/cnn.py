@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 
 from ptychonnx.train.config import NetworkConfig
@@ -20,21 +22,14 @@ def build(config: NetworkConfig, constants: RetrievalConstants) -> keras.Model:
     inputs = network_inputs(config)
     features = Features(constants, name="features")(inputs)
     code = encoder(features, config)
+    convolution = partial(keras.layers.Conv2D, kernel_size=3, padding="same")
     corrections = []
     for part in ("real", "imaginary"):
         # What a convolution of both, concatenated, would be; processors compute channels in blocks, and none is lost.
-        decoded = keras.layers.Conv2D(config.width, 3, padding="same", name=f"{part}_decoded")(
-            decoder(code, config, part)
-        )
-        skipped = keras.layers.Conv2D(config.width, 3, padding="same", use_bias=False, name=f"{part}_skip")(
-            features
-        )
+        decoded = convolution(config.width, name=f"{part}_decoded")(decoder(code, config, part))
+        skipped = convolution(config.width, use_bias=False, name=f"{part}_skip")(features)
         detail = keras.layers.Activation("relu")(keras.layers.Add()([decoded, skipped]))
-        detail = keras.layers.Conv2D(
-            config.width, 3, padding="same", activation="relu", name=f"{part}_detail"
-        )(detail)
-        correction = keras.layers.Conv2D(
-            config.channels, 3, padding="same", kernel_initializer="zeros", name=part
-        )
+        detail = convolution(config.width, activation="relu", name=f"{part}_detail")(detail)
+        correction = convolution(config.channels, kernel_initializer="zeros", name=part)
         corrections.append(correction(detail))
     return keras.Model(inputs, ToObject(name="object")(corrections, features), name="cnn")

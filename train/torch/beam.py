@@ -64,7 +64,9 @@ class BeamPreparation(nn.Module):
         spread = torch.rsqrt(torch.sqrt(density / brightest + FAINT))
         step = STEP / self._curvature(torch.sqrt(density) * spread)
         real, imaginary = modes.unbind(dim=-1)
-        forth = torch.stack([_product(real, imaginary), _product(real, imaginary, exchanged=True)])
+        # The two factors of the complex product, see `initial_retrieval`, [[B], modes, N, 2, N].
+        same, exchanged = torch.stack([real, real], dim=-2), torch.stack([-imaginary, imaginary], dim=-2)
+        forth = torch.stack([same, exchanged])
         # The conjugate exchanges the sign of the second factor.
         back = torch.stack([forth[0], -forth[1]])
         # Over rows, of all modes and both parts: [[B], 1, N, 1, N].
@@ -113,12 +115,6 @@ def _without_negligible(values: Tensor) -> Tensor:
     magnitude = values.abs()
     limit = NEGLIGIBLE * magnitude.amax(dim=(-4, -3, -2, -1), keepdim=True)
     return torch.where(magnitude < limit, 0.0, values)
-
-
-def _product(real: Tensor, imaginary: Tensor, exchanged: bool = False) -> Tensor:
-    """One of the two factors [..., N, 2, N] of the complex product, see `initial_retrieval`."""
-    parts = [-imaginary, imaginary] if exchanged else [real, real]
-    return torch.stack(parts, dim=-2)
 
 
 def _sum(image: Tensor) -> Tensor:

@@ -45,16 +45,14 @@ class Features(nn.Module):
         amplitude = diffraction * (self.scale if beam is None else beam.scale)
         light = self.light if beam is None else beam.light
         retrieved = self.retrieval(amplitude, self.steps, offsets, beam=beam)
-        return torch.cat(
-            [
-                (retrieved[:, :, :, 0] - 1) * CONTRAST_GAIN,
-                retrieved[:, :, :, 1] * CONTRAST_GAIN,
-                torch.log1p(amplitude) * AMPLITUDE_GAIN,
-                amplitude[:, :1] * 0
-                + light.unsqueeze(-3),  # an expand would leave shape arithmetic in the graph
-            ],
-            dim=1,
-        )
+        features = [
+            (retrieved[:, :, :, 0] - 1) * CONTRAST_GAIN,
+            retrieved[:, :, :, 1] * CONTRAST_GAIN,
+            torch.log1p(amplitude) * AMPLITUDE_GAIN,
+            # An expand would leave shape arithmetic in the graph.
+            amplitude[:, :1] * 0 + light.unsqueeze(-3),
+        ]
+        return torch.cat(features, dim=1)
 
 
 class RetrievalNetwork(nn.Module, ABC):
@@ -110,21 +108,15 @@ class ObjectHead(nn.Module):
         nn.init.zeros_(self.project.weight)
 
     def forward(self, hidden: Tensor, features: Tensor) -> Tensor:
-        real, imaginary = (features[:, : 2 * self.channels] + self.project(hidden)).split(
-            self.channels, dim=1
-        )
+        both = features[:, : 2 * self.channels] + self.project(hidden)
+        real, imaginary = both.split(self.channels, dim=1)
         parts = torch.stack([1 + real / CONTRAST_GAIN, imaginary / CONTRAST_GAIN], dim=-1)
         return parts.permute(0, 2, 3, 1, 4)
 
 
 def convolutions(inside: int, outside: int) -> nn.Sequential:
     """Two 3x3 convolutions, each followed by a GELU."""
-    return nn.Sequential(
-        nn.Conv2d(inside, outside, 3, padding=1),
-        nn.GELU(),
-        nn.Conv2d(outside, outside, 3, padding=1),
-        nn.GELU(),
-    )
+    return lifter(inside, outside).append(nn.GELU())
 
 
 def lifter(inside: int, outside: int) -> nn.Sequential:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE, RetrievalConstants
+from ptychonnx.train.initial_retrieval import CORRELATION, DARKEST, FAINT, NEGLIGIBLE
 from ptychonnx.train.torch.beam import Beam
 
 __all__ = ["Neighbourhood", "Neighbours"]
@@ -20,23 +20,16 @@ __all__ = ["Neighbourhood", "Neighbours"]
 class Neighbourhood(nn.Module):
     """Distances between the pixels of a window; returns `Neighbours` for offsets."""
 
-    light: Tensor
-    step: Tensor
     distance: Tensor
 
-    def __init__(self, constants: RetrievalConstants) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.register_buffer("light", torch.from_numpy(constants.light), persistent=False)
-        self.register_buffer("step", torch.tensor(constants.step, dtype=torch.float32), persistent=False)
-        axis = torch.arange(len(constants.light), dtype=torch.float32)
+        axis = torch.arange(size, dtype=torch.float32)
         self.register_buffer("distance", axis[:, None] - axis, persistent=False)
 
-    def forward(self, offsets: Tensor, beam: Beam | None = None) -> Neighbours:
-        """For offsets [B, C, 2] (row, column) in pixels, from any origin, and a beam (that of the constants if None)
-        for all groups or for each.
-        """
-        light, step = (self.light, self.step) if beam is None else (beam.light, beam.step)
-        return Neighbours(offsets, light.square() + DARKEST, self.distance, step)
+    def forward(self, offsets: Tensor, beam: Beam) -> Neighbours:
+        """For offsets [B, C, 2] (row, column) in pixels, from any origin, and a beam for all groups or for each."""
+        return Neighbours(offsets, beam.light.square() + DARKEST, self.distance, beam.step)
 
 
 class Neighbours:
@@ -52,9 +45,8 @@ class Neighbours:
         self._values = self._carriers(_triangle)
         # [N, 1, N], or [B, 1, N, 1, N] with a beam for each group.
         self._density = density[:, None] if density.ndim == 2 else density[:, None, :, None]
-        every = (
-            offsets[:, :, :1, None, None] * 0 + self._density
-        )  # an expand would leave shape arithmetic in the graph
+        # An expand would leave shape arithmetic in the graph.
+        every = offsets[:, :, :1, None, None] * 0 + self._density
         self._total = self._carry(every, self._values)
         brightest = self._total.amax(dim=(1, 2, 3, 4), keepdim=True)
         self._spread = torch.rsqrt(torch.sqrt(self._total / brightest + FAINT))

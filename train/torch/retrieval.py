@@ -47,7 +47,7 @@ class Retrieval(nn.Module):
             )
         self.register_buffer("exchange", torch.tensor([1, 0]), persistent=False)
         self.members = constants.members
-        self.neighbourhood = Neighbourhood(constants)
+        self.neighbourhood = Neighbourhood(len(constants.light))
 
     def forward(
         self,
@@ -76,7 +76,7 @@ class Retrieval(nn.Module):
             raise ValueError(
                 f"{self.members} patterns at a time, expected offsets if more than one, none otherwise"
             )
-        beam = beam or self._own_beam()
+        beam = beam or self.own_beam()
         neighbours = None if offsets is None else self.neighbourhood(offsets, beam)
         beam = beam.repeated(self.members)
         if parts is None:
@@ -102,7 +102,7 @@ class Retrieval(nn.Module):
             smooth = beam.spread.unsqueeze(-2) * smooth
         return parts + smooth.reshape(parts.shape)
 
-    def _own_beam(self) -> Beam:
+    def own_beam(self) -> Beam:
         """The beam of the constants."""
         return Beam(**{field.name: getattr(self, field.name) for field in fields(Beam)})
 
