@@ -34,7 +34,7 @@ from benchmarks.exporter_cases import Case, cases_of
 from benchmarks.interleaved import median_milliseconds
 from ptychonnx.export.artifact.export_module import NativeModule, native_module
 from ptychonnx.export.graph.opset import DEFAULT_OPSET
-from ptychonnx.export.verification.inputs import module_inputs
+from ptychonnx.export.lowering.trial_inputs import module_inputs
 from ptychonnx.runtime.errors import first_line
 
 BATCH = 2  # of the export, and of the times

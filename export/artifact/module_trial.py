@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.export.artifact.export_options import ModuleOptions
-from ptychonnx.export.verification.inputs import VerificationInputs, module_inputs, positive_inputs
+from ptychonnx.export.lowering.trial_inputs import module_inputs, positive_inputs
+from ptychonnx.export.verification.inputs import VerificationInputs
 from ptychonnx.runtime.errors import InputError, first_line
 
 if TYPE_CHECKING:

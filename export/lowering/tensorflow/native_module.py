@@ -30,7 +30,7 @@ from ptychonnx.export.lowering.module_input import (
     unique_names,
 )
 from ptychonnx.export.lowering.tensorflow.convert import convert_function
-from ptychonnx.export.verification.inputs import module_inputs
+from ptychonnx.export.lowering.trial_inputs import module_inputs
 from ptychonnx.runtime.errors import InputError, UnsupportedError, first_line
 from ptychonnx.runtime.paths import check_file
 from ptychonnx.train.run import LayerOutput

@@ -23,7 +23,7 @@ from ptychonnx.export.lowering.torch.convert import convert_lowered
 from ptychonnx.export.lowering.torch.preparation import prepare
 from ptychonnx.export.lowering.torch.signature import RealValuedModule, module_outputs
 from ptychonnx.export.lowering.torch.spectral import Lowering, at_full_precision, lower_spectral
-from ptychonnx.export.verification.inputs import module_inputs
+from ptychonnx.export.lowering.trial_inputs import module_inputs
 from ptychonnx.train.run import LayerOutput
 from ptychonnx.train.torch.network import layer_outputs
 
