@@ -18,7 +18,7 @@ from pathlib import Path
 
 import onnx
 
-from ptychonnx.export.graph.operation_count import multiply_adds
+from ptychonnx.export.graph.inspection import multiply_adds
 from ptychonnx.runtime.inference.artifact_path import zoo_names, zoo_path
 from ptychonnx.runtime.inference.graph_shapes import inferred_graph
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ptychonnx.export.graph.operation_count import multiply_adds
+from ptychonnx.export.graph.inspection import multiply_adds
 from ptychonnx.harness.bench.interleaved import interleaved_times, timed
 from ptychonnx.harness.bench.native_variants import GEMM_OPERATIONS, load_onnx
 from ptychonnx.runtime.atomic import write_text

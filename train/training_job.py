@@ -24,28 +24,17 @@ __all__ = ["FitResult", "TrainingJob"]
 class TrainingJob:
     """Arguments of a framework's `fit`.
 
-    Attributes
-    ----------
-    folder
-        Folder of the unfinished run, for the checkpoint and ``logs/``.
-    checkpoints
-        Epochs on disk: those trained before, and where the next ones go.
-    fine_tuned
-        Whether to start from the checkpoint in ``initial/`` instead of weights drawn with the seed.
-    progress
-        Receives the number of optimiser steps.
-    fresh
-        Returns the data that later epochs, from 1, are trained on; all epochs are trained on `data` if None.
+    `fresh` returns the data that later epochs, from 1, are trained on; all epochs are trained on `data` if None.
     """
 
     architecture: Architecture
     network: NetworkConfig
     training: TrainingConfig
     data: TrainingData
-    folder: Path
-    checkpoints: Checkpoints
-    fine_tuned: bool
-    progress: Progress
+    folder: Path  # of the unfinished run, for the checkpoint and ``logs/``
+    checkpoints: Checkpoints  # epochs trained before, and where the next ones go
+    fine_tuned: bool  # from the checkpoint in ``initial/`` instead of weights drawn with the seed
+    progress: Progress  # receives the number of optimiser steps
     fresh: Callable[[int], TrainingData] | None = None
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from ptychonnx.export.artifact.module_description import MODULE_KEY, ModuleDescription
-from ptychonnx.export.artifact.stamp import reference_inputs
+from ptychonnx.export.artifact.publication import reference_inputs
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.export.verification.reference_pair import reference_pair
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract

@@ -21,8 +21,7 @@ from typing import Generic
 
 import onnx
 
-from ptychonnx.export.artifact.publication import check_name, publish
-from ptychonnx.export.artifact.stamp import Stamp
+from ptychonnx.export.artifact.publication import Stamp, check_name, publish
 from ptychonnx.export.graph.inspection import check_graph
 from ptychonnx.export.portability import require
 from ptychonnx.export.verification.engines import installed_engines

@@ -1,22 +1,30 @@
-"""Publication: a model is stamped, written to a temporary name, read back and run, and only then gets its name."""
+"""Publication: a model is stamped, written to a temporary name, read back and run, and only then gets its name.
+
+The stamp in the metadata is a contract, or the description of a module that has none. Both carry the hash of the graph
+and a reference pair, and are written and checked in the same way.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
+from numpy.typing import NDArray
 
-from ptychonnx.export.artifact.stamp import Stamp, reference_inputs, stamped_bytes
+from ptychonnx.export.artifact.module_description import MODULE_KEY, ModuleDescription
 from ptychonnx.export.graph.inspection import check_graph
 from ptychonnx.export.verification.engines import open_onnxruntime
-from ptychonnx.export.verification.reference_pair import reference_pair
+from ptychonnx.export.verification.reference_pair import contract_reference, module_reference, reference_pair
 from ptychonnx.runtime.atomic import atomic_path, check_output
-from ptychonnx.runtime.contract import Contract
-from ptychonnx.runtime.contract.integrity import graph_sha256
+from ptychonnx.runtime.contract import CONTRACT_KEY, Contract
+from ptychonnx.runtime.contract.integrity import CONTRACT_HASH_KEY, contract_sha256, graph_sha256
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference import Session
 
-__all__ = ["check_name", "publish"]
+__all__ = ["Stamp", "check_name", "publish", "reference_inputs", "stamped_bytes"]
+
+Stamp = TypeVar("Stamp", Contract, ModuleDescription)
 
 
 def check_name(out: Path) -> Path:
@@ -78,3 +86,21 @@ def _check_contract(path: Path, data: bytes, contract: Contract) -> None:
         raise VerificationError(f"the runtime refuses the file: {error}") from error
     if session.contract != contract:
         raise VerificationError("the contract in the file is not the one that was stamped")
+
+
+def reference_inputs(
+    stamp: Contract | ModuleDescription, model: onnx.ModelProto
+) -> tuple[str, list[NDArray]]:
+    """Rule and arrays of the reference inputs, see `ptychonnx.export.verification.reference_pair`."""
+    return contract_reference(stamp) if isinstance(stamp, Contract) else module_reference(model, stamp.bounds)
+
+
+def stamped_bytes(model: onnx.ModelProto, stamp: Contract | ModuleDescription) -> bytes:
+    """The serialised model with its stamp; the same bytes for the same model and stamp."""
+    text = stamp.to_json()
+    if isinstance(stamp, Contract):
+        metadata = {CONTRACT_KEY: text, CONTRACT_HASH_KEY: contract_sha256(text)}
+    else:
+        metadata = {MODULE_KEY: text}
+    onnx.helper.set_model_props(model, metadata)
+    return model.SerializeToString(deterministic=True)

@@ -13,8 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ptychonnx.export.artifact.publication import check_name, publish
-from ptychonnx.export.artifact.stamp import stamped_bytes
+from ptychonnx.export.artifact.publication import check_name, publish, stamped_bytes
 from ptychonnx.export.portability import require as require_target
 from ptychonnx.export.precision.fp16 import half_precision
 from ptychonnx.export.precision.int8 import calibration_batches, eight_bit

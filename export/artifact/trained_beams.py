@@ -20,14 +20,8 @@ def trained_beams(
 ) -> TrainedBeams:
     """The beams of a run, for its contract.
 
-    Parameters
-    ----------
-    trained_n
-        Side of the patterns of training.
-    held_out
-        Held-out patterns of each scan of the training, with its probe.
-    family
-        The simulated family of the training, which names its beams and objects.
+    They follow from the side of the patterns of training, and from held-out patterns of each of its scans; the
+    simulated family of the training, if there is one, names beams and objects.
     """
     photons = [trained.photons for trained in record.scans] or [record.flux]
     known = TrainedBeams(n=[trained_n], photons=(min(photons), max(photons)))

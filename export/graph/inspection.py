@@ -1,7 +1,8 @@
-"""Inspection of a graph without running it: operators, and whether it runs everywhere."""
+"""Inspection of a graph without running it: operators, multiplications, and whether it runs everywhere."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
@@ -9,8 +10,9 @@ import onnx
 
 from ptychonnx.export.graph.tensor_names import INPUT_NAME, OUTPUT_NAME
 from ptychonnx.runtime.errors import VerificationError, first_line
+from ptychonnx.runtime.inference.graph_shapes import inferred_graph
 
-__all__ = ["all_graphs", "check_graph", "element_types", "graphs_inside", "operators"]
+__all__ = ["all_graphs", "check_graph", "element_types", "graphs_inside", "multiply_adds", "operators"]
 
 # No GPU provider implements them, and the inverse is silently wrong in some versions of onnxruntime.
 _FORBIDDEN = {"DFT", "STFT"}
@@ -113,3 +115,27 @@ def _check_batch(kind: str, value: onnx.ValueInfoProto, batch: int | None) -> No
     if batch is not None and axes[0].dim_value != batch:
         size = axes[0].dim_value or "dynamic"
         raise VerificationError(f"graph: the batch of {kind} {value.name!r} is {size}, expected {batch}")
+
+
+def multiply_adds(model: onnx.ModelProto) -> int:
+    """Multiplications of convolutions and matrix products for one pattern, from inferred shapes.
+
+    Each comes with an addition, so there are twice as many floating-point operations. Elementwise operators and the
+    zeros that pad an image are not counted. Unknown sizes of inputs, such as the batch, count as one.
+    """
+    graph = inferred_graph(model)
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        shapes[value.name] = [axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim]
+    total = 0
+    for node in graph.node:
+        if node.op_type == "MatMul":
+            total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+        elif node.op_type == "Gemm":
+            transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+            total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else -1]
+        elif node.op_type == "Conv":
+            total += math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+        elif node.op_type == "ConvTranspose":
+            total += math.prod(shapes[node.input[0]]) * math.prod(shapes[node.input[1]][1:])
+    return total

@@ -42,15 +42,7 @@ __all__ = ["Cleaned", "clean", "pipeline"]
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A graph after the passes.
-
-    Attributes
-    ----------
-    model
-        A new model; the one given is untouched.
-    passes
-        Names of the passes that changed something, in order.
-    """
+    """A new graph after the passes, and the names of those that changed something, in order."""
 
     model: onnx.ModelProto
     passes: list[str]

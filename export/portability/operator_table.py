@@ -56,62 +56,32 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Target:
-    """An engine on one kind of hardware.
-
-    Attributes
-    ----------
-    name, title
-        A short name, and a name for people.
-    source, version
-        Where the list of operators comes from.
-    opsets
-        First and last version of the operator set that it reads.
-    kernels
-        Implementations by operator.
-    """
+    """An engine on one kind of hardware, and where its list of operators comes from."""
 
     name: str
-    title: str
+    title: str  # for people
     source: str
     version: str
-    opsets: tuple[int, int]
-    kernels: Mapping[str, tuple[Kernel, ...]]
+    opsets: tuple[int, int]  # first and last version of the operator set that it reads
+    kernels: Mapping[str, tuple[Kernel, ...]]  # implementations by operator
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of a graph, used with the same element types.
-
-    Attributes
-    ----------
-    name, version, types
-        Operator, its version in the graph's operator set, and element types of its inputs as ONNX names them,
-        such as ``float``.
-    node
-        Name of the first such node.
-    count
-        Number of such nodes.
-    """
+    """One operator of a graph, used with the same element types."""
 
     name: str
-    version: int
-    types: tuple[str, ...]
-    node: str
-    count: int
+    version: int  # in the graph's operator set
+    types: tuple[str, ...]  # of its inputs, as ONNX names them, such as ``float``
+    node: str  # name of the first such node
+    count: int  # of such nodes
 
 
 @dataclass(frozen=True)
 class Portability:
-    """The table of one graph.
+    """The table of one graph, with operators in rows and targets in columns.
 
-    Attributes
-    ----------
-    operators
-        Rows of the table.
-    targets
-        Columns of the table.
-    missing
-        Why a target cannot run an operator, by (operator, name of the target); no entry if it can.
+    `missing` says why a target cannot run an operator, by (operator, name of the target); no entry if it can.
     """
 
     operators: tuple[Operator, ...]

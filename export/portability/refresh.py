@@ -55,10 +55,7 @@ def kernels_of(
 ) -> dict[str, list[Entry]]:
     """Kernels of one provider of onnxruntime; those for the same versions are merged.
 
-    Parameters
-    ----------
-    kernels
-        (provider, domain, operator, (since, until), types by variable).
+    `kernels`: (provider, domain, operator, (since, until), types by variable).
     """
     kernels_by_operator: dict[str, dict[tuple[int, int | None], dict[str, set[str]]]] = {}
     for owner, domain, operator, (since, until), types in kernels:

@@ -27,21 +27,7 @@ def output_change(output: NDArray, expected: NDArray) -> float:
 def sensitivities(
     model: onnx.ModelProto, reduction: Reduction, inputs: Sequence[NDArray], progress: Progress = SILENT
 ) -> dict[str, float]:
-    """Change of the output when one layer alone is reduced, for each layer.
-
-    Parameters
-    ----------
-    model
-        The graph in float32.
-    inputs
-        Every input of the graph, one batch.
-    progress
-        Receives the number of layers that are done.
-
-    Returns
-    -------
-    `output_change` by layer, in the order of the graph.
-    """
+    """`output_change` when one layer alone is reduced, by layer, for one batch of all inputs of the graph in float32."""
     progress.stage("Measuring the sensitivity of layers", total=len(reduction.layers), unit="layers")
     expected = open_onnxruntime(model.SerializeToString())(*inputs)
     changes = {}
@@ -55,21 +41,11 @@ def sensitivities(
 def fewest_in_float(
     sensitivity: Mapping[str, float], accepts: Callable[[Sequence[str]], bool]
 ) -> list[str] | None:
-    """The smallest set of most sensitive layers that makes a network acceptable when it stays in float32.
+    """The fewest layers that must stay in float32 for a network to be accepted, most sensitive first.
 
-    The number is found by bisection, which assumes that one more layer in float32 never makes a network worse. The set
-    that is returned has been accepted.
-
-    Parameters
-    ----------
-    sensitivity
-        By layer. It is known that reducing all layers is not accepted.
-    accepts
-        Called with the layers that would stay in float32.
-
-    Returns
-    -------
-    The layers that stay in float32, most sensitive first; None if not even the least sensitive layer can be reduced.
+    The number is found by bisection, which assumes that one more layer in float32 never makes a network worse, and that
+    reducing all is not accepted. The set that is returned has been accepted; None if not even the least sensitive layer
+    can be reduced.
     """
     ranked = sorted(sensitivity, key=lambda layer: -sensitivity[layer])
     refused, enough = 0, len(ranked)

@@ -20,21 +20,11 @@ _LARGEST_DENORMAL = np.uint32(0x007FFFFF)
 
 @dataclass(frozen=True)
 class DenormalCount:
-    """Float32 values of a graph.
-
-    Attributes
-    ----------
-    values
-        Number of values.
-    denormal
-        Number of values below the smallest normal number, 1.2e-38, other than zero.
-    negligible
-        Number of values below 1e-12 of the largest value of their tensor, other than zero; includes denormal ones.
-    """
+    """Numbers of float32 values of a graph; zeros are neither denormal nor negligible."""
 
     values: int
-    denormal: int
-    negligible: int
+    denormal: int  # below the smallest normal number, 1.2e-38
+    negligible: int  # below 1e-12 of the largest value of their tensor; includes denormal ones
 
     @property
     def share(self) -> float:

@@ -32,17 +32,9 @@ def prove_weights(
     Raises VerificationError if the checkpoint is not the one that training wrote; if training changed no tensor; if no
     tensor of the checkpoint is in the graph; or if the output is the same with the initial weights.
 
-    Parameters
-    ----------
-    tensors
-        Trainable tensors of the network as loaded from the checkpoint.
-    model
-        The graph that is published.
-    initial_distance
-        Largest difference between the outputs of the graph and of the network with its initial weights, divided by
-        the largest output.
-    tolerance
-        Of parity.
+    `tensors` are the trainable ones as loaded from the checkpoint. `initial_distance` is the largest difference between
+    the outputs of the graph and of the network with its initial weights, divided by the largest output; `tolerance` is
+    that of parity.
     """
     hashes = fingerprint(tensors)
     foreign = sorted(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.export.deploy.deployable import read_stamp
 from ptychonnx.export.deploy.stamped import StampedModule
-from ptychonnx.export.graph.operation_count import multiply_adds
+from ptychonnx.export.graph.inspection import multiply_adds
 from ptychonnx.export.verification.denormals import DenormalCount, constant_denormals
 from ptychonnx.harness.bench.interleaved import interleaved_times
 from ptychonnx.harness.bench.measuring_process import LoadedVariants, MeasuringProcess

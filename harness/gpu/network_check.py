@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 
 from ptychonnx.export.artifact.graph_variants import fix_batch
+from ptychonnx.export.artifact.publication import stamped_bytes
 from ptychonnx.export.artifact.reduce_artifact import reduce_artifact
-from ptychonnx.export.artifact.stamp import stamped_bytes
 from ptychonnx.export.verification.verify import relative_difference
 from ptychonnx.harness.bench.interleaved import interleaved_times, timed
 from ptychonnx.harness.bench.measuring_process import MeasuringProcess

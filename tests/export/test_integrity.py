@@ -12,8 +12,7 @@ from onnx import numpy_helper
 from ptychonnx.export.artifact.artifact_checks import check_artifact, raise_on_difference
 from ptychonnx.export.artifact.graph_variants import counts_input, fix_batch
 from ptychonnx.export.artifact.module_description import MODULE_KEY
-from ptychonnx.export.artifact.publication import publish
-from ptychonnx.export.artifact.stamp import stamped_bytes
+from ptychonnx.export.artifact.publication import publish, stamped_bytes
 from ptychonnx.export.verification.engines import open_onnxruntime
 from ptychonnx.export.verification.reference_pair import contract_reference, module_reference, reference_pair
 from ptychonnx.runtime.contract import CONTRACT_KEY, Contract

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from ptychonnx.export.graph.operation_count import multiply_adds
+from ptychonnx.export.graph.inspection import multiply_adds
 from tests.export.graphs import model_of
 
 

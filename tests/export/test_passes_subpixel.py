@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
-from ptychonnx.export.graph.operation_count import multiply_adds
+from ptychonnx.export.graph.inspection import multiply_adds
 from ptychonnx.export.passes.concatenation_splitting import ConcatenationSplittingPass
 from ptychonnx.export.passes.subpixel_convolution import SubpixelConvolutionPass
 from ptychonnx.export.passes.subpixel_head import SubpixelHeadPass

@@ -18,7 +18,6 @@ import tensorflow as tf  # isort: skip
 
 from ptychonnx.export.graph.opset import to_opset
 from ptychonnx.export.lowering.converted_graph import Converted
-from ptychonnx.export.lowering.integer_bounds import with_bounds
 from ptychonnx.export.lowering.module_input import (
     PARTS,
     ModuleInput,
@@ -30,7 +29,7 @@ from ptychonnx.export.lowering.module_input import (
     unique_names,
 )
 from ptychonnx.export.lowering.tensorflow.convert import convert_function
-from ptychonnx.export.lowering.trial_inputs import module_inputs
+from ptychonnx.export.lowering.trial_inputs import module_inputs, with_bounds
 from ptychonnx.runtime.errors import InputError, UnsupportedError, first_line
 from ptychonnx.runtime.paths import check_file
 from ptychonnx.train.run import LayerOutput

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptychonnx.export.lowering.converted_graph import Converted
-from ptychonnx.export.lowering.integer_bounds import with_bounds
 from ptychonnx.export.lowering.module_input import OUTPUT
 from ptychonnx.export.lowering.torch.arguments import Arguments, bind_arguments
 from ptychonnx.export.lowering.torch.convert import convert_lowered
 from ptychonnx.export.lowering.torch.preparation import prepare
 from ptychonnx.export.lowering.torch.signature import RealValuedModule, module_outputs
 from ptychonnx.export.lowering.torch.spectral import Lowering, at_full_precision, lower_spectral
-from ptychonnx.export.lowering.trial_inputs import module_inputs
+from ptychonnx.export.lowering.trial_inputs import module_inputs, with_bounds
 from ptychonnx.train.run import LayerOutput
 from ptychonnx.train.torch.network import layer_outputs
 
