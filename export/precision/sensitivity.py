@@ -27,7 +27,7 @@ def output_change(output: NDArray, expected: NDArray) -> float:
 def sensitivities(
     model: onnx.ModelProto, reduction: Reduction, inputs: Sequence[NDArray], progress: Progress = SILENT
 ) -> dict[str, float]:
-    """`output_change` when one layer alone is reduced, by layer, for one batch of all inputs of the graph in float32."""
+    """`output_change` when one layer alone is reduced, by layer, for one batch of the inputs of a graph in float32."""
     progress.stage("Measuring the sensitivity of layers", total=len(reduction.layers), unit="layers")
     expected = open_onnxruntime(model.SerializeToString())(*inputs)
     changes = {}
