@@ -71,8 +71,8 @@ def _sizes(value: ir.Value) -> tuple[Any, ...] | None:
         return None
     batch, *sizes = value.shape
     name = batch if isinstance(batch, int) else batch.value
-    is_known = name is not None and all(isinstance(size, int) for size in sizes)
-    return (name, *sizes) if is_known and max(sizes[1:]) <= _MAX_SIDE else None
+    known = [size for size in sizes if isinstance(size, int)]
+    return (name, *known) if name is not None and len(known) == 3 and max(known[1:]) <= _MAX_SIDE else None
 
 
 def _matrix(node: ir.Node, opset: int, old: int, new: int, factor: float | None) -> NDArray[np.float32]:

@@ -64,7 +64,7 @@ def _decomposed(exported_program: ExportedProgram, registry: ONNXRegistry) -> Ex
     rewritten = {
         node: new
         for node in nodes
-        if (rewrite := _REWRITTEN.get(node.target)) and (new := rewrite(*node.args, **node.kwargs))  # type: ignore[arg-type]
+        if (rewrite := _REWRITTEN.get(node.target)) and (new := rewrite(*node.args, **node.kwargs))
     }
     if not all(node in rewritten or _has_translation(node, registry) for node in nodes):
         return _decompose(exported_program, registry)

@@ -167,7 +167,8 @@ def _double(*parts: Tensor) -> list[Tensor]:
 
 
 def _single(core: Tensor, inside: Tensor | None, outside: Tensor | None) -> Factors:
-    return Factors(*(None if part is None else part.to(torch.complex64) for part in (core, inside, outside)))
+    inside, outside = (None if part is None else part.to(torch.complex64) for part in (inside, outside))
+    return Factors(core.to(torch.complex64), inside, outside)
 
 
 def real_block(weight: Tensor) -> Tensor:
