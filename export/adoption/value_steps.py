@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ptychonnx.export.graph.editing import GraphTape
 
-__all__ = ["VALUE_STEPS"]
+__all__ = ["NORMALISATION_STEPS", "VALUE_STEPS"]
 
 # Smallest divisor, so that a pattern without photons stays finite.
 _LEAST = 1e-6
@@ -171,6 +171,9 @@ VALUE_STEPS: dict[str, Step] = {
     ),
     "log10": Step("Decimal logarithm; as `log`.", "none", _quiet(lambda x, _: np.log10(x)), _log10_in_graph),
     "log1p": Step("Natural logarithm of 1 + x.", "none", lambda x, _: np.log1p(x), _log1p_in_graph),
+}
+
+NORMALISATION_STEPS: dict[str, Step] = {
     "standardise": Step(
         "Scales each pattern to mean 0 and standard deviation 1.", "none", _standardise, _standardise_in_graph
     ),
