@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from ptychonnx.harness.simulate import lines_dataset
+from ptychonnx.harness.simulate import manifest
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines, simulate_scan
 from ptychonnx.harness.simulate.objects import make_object
 from ptychonnx.harness.simulate.probes import disk_probe, zone_plate_probe
@@ -123,7 +123,7 @@ def test_a_manifest_of_another_program_does_not_make_files_ours(tmp_path):
 
 @pytest.mark.parametrize("written", [0, 1])
 def test_a_simulation_that_was_interrupted_is_repeated(written, tmp_path, monkeypatch):
-    config, write, calls = LinesConfig(**SMALL), lines_dataset.write_scan, []
+    config, write, calls = LinesConfig(**SMALL), manifest.write_scan, []
 
     def interrupted(*arguments: object) -> None:
         if len(calls) == written:
@@ -131,7 +131,7 @@ def test_a_simulation_that_was_interrupted_is_repeated(written, tmp_path, monkey
         calls.append(write(*arguments))
 
     with monkeypatch.context() as patch:
-        patch.setattr(lines_dataset, "write_scan", interrupted)
+        patch.setattr(manifest, "write_scan", interrupted)
         with pytest.raises(KeyboardInterrupt):
             build_lines(config, tmp_path)
     left = ["manifest.json", "train.npz"] if written else []
