@@ -159,7 +159,7 @@ def _mask(file: HDF5File, chunks: list[str], parts: list[h5py.Dataset]) -> NDArr
         frames = weights.shape[0] if weights.ndim == 3 else 0
         blocks = (weights[start : start + _BLOCK] for start in range(0, frames, _BLOCK))
         for block in blocks if frames else [file.load(weights)[None]]:
-            good = (block > 0).all(axis=0)
+            good = np.logical_and.reduce(block > 0, axis=0)
             mask = good if mask is None else mask & good
     if mask is not None:
         return mask
