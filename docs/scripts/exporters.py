@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from markdown_tables import ROOT
-from markdown_tables import results as read_results
+from markdown_tables import results as results_of
 from markdown_tables import table as markdown_table
 
 NAMES = {
@@ -26,6 +26,11 @@ OURS = {"openvino": "ptychonnx_openvino", "iree": "ptychonnx_iree"}
 RIGHT = ("right", "fixed batch")
 # Times that differ by less count as equal.
 MARGIN = 1.1
+
+
+def read_results() -> dict[str, Any]:
+    """The results; see `benchmarks.exporters`."""
+    return results_of("exporters", "benchmarks/results")
 
 
 def time_ratio(module: Mapping[str, Any], exporter: str) -> float | None:
@@ -143,7 +148,7 @@ def conditions(results: Mapping[str, Any]) -> str:
 
 def table(part: str) -> str:
     """A part of the page."""
-    measured = read_results("exporters", "benchmarks/results")
+    measured = read_results()
     if part == "conditions":
         return conditions(measured)
     if part == "refusals":
