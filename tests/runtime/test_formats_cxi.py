@@ -109,6 +109,16 @@ def test_positions_of_two_columns_and_in_other_places_are_read(scan, tmp_path):
         np.testing.assert_allclose(differences(back.positions), differences(scan.positions), atol=1e-6)
 
 
+def test_pynx_writes_a_row_for_each_axis_and_the_dark_frame(scan, tmp_path):
+    row, column = scan.positions.T * PIXEL
+    xyz = np.stack([column, row, 0 * row]).astype(np.float32)
+    lines = []
+    path = write(tmp_path / "s.cxi", scan, **{TRANSLATION: xyz, f"{DETECTOR}/dark": np.full((16, 16), 7.0)})
+    back = read_scan(path, log=lines.append)
+    np.testing.assert_allclose(differences(back.positions), differences(scan.positions), atol=1e-4)
+    assert f"background: {DETECTOR}/dark is left out: subtract it from the patterns if they hold it" in lines
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float32])
 def test_counts_of_any_width_are_read(scan, tmp_path, dtype):
     counts = np.minimum(scan.diffraction**2, 100).astype(dtype)
@@ -198,7 +208,7 @@ def test_compressed_data_are_read_block_by_block(scan, tmp_path, monkeypatch):
     [
         ({TRANSLATION: None}, "no dataset entry_1/data_1/translation or"),
         ({TRANSLATION: np.zeros((19, 3))}, r"shape \(19, 3\), expected \(20, 3\)"),
-        ({TRANSLATION: np.zeros((3, 20))}, r"shape \(3, 20\)"),
+        ({TRANSLATION: np.zeros((4, 20))}, r"shape \(4, 20\)"),
         ({TRANSLATION: np.full((20, 3), np.nan)}, r"positions\[0\] is NaN"),
         ({f"{DETECTOR}/data": np.zeros((20, 16, 15))}, r"\(20, 16, 15\), expected square"),
         ({f"{DETECTOR}/data": np.zeros((0, 16, 16)), TRANSLATION: np.zeros((0, 3))}, "empty"),

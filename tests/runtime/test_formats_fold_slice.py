@@ -51,6 +51,16 @@ def test_either_file_gives_the_scan(scan, truth, probe, explains, tmp_path, kind
     assert (back.wavelength is None) == (kind == "network")
 
 
+@pytest.mark.parametrize("prefix", ["", "ptychodus_"])
+@pytest.mark.parametrize("kind", ["dp", "para"])
+def test_pairs_of_pty_chi_are_no_products_of_ptychodus(scan, truth, probe, explains, tmp_path, prefix, kind):
+    indexes = {"s_para.hdf5/probe_position_indexes": np.arange(20)}
+    write(tmp_path, scan, truth, probe, **indexes)
+    for name in ("dp", "para"):
+        (tmp_path / f"s_{name}.hdf5").rename(tmp_path / f"{prefix}{name}.hdf5")
+    explains(read_scan(tmp_path / f"{prefix}{kind}.hdf5"))
+
+
 def test_a_shifted_object_is_no_reference(scan, truth, probe, tmp_path):
     path = write(tmp_path, scan, truth, probe, **{"s_para.hdf5/object": truth[None, 20:]})
     lines = []

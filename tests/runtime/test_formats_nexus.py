@@ -125,3 +125,18 @@ def test_broken_content_is_refused(scan, tmp_path, changes, message):
     with pytest.raises(InputError, match=message) as error:
         read_scan(write(tmp_path / "broken.nxs", scan, changes=changes))
     assert "broken.nxs" in str(error.value)
+
+
+def test_a_definition_may_be_in_a_part_of_an_entry_and_others_are_named(scan, explains, tmp_path):
+    path = write(tmp_path / "s.nxs", scan)
+    with h5py.File(path, "a") as file:
+        file.move("entry_1", "content")
+        file["entry/title"] = "a scan"
+        file.move("content", "entry/ptycho")
+        file["entry/ptycho"].attrs["NX_class"] = "NXsubentry"
+    explains(read_scan(path))
+    with h5py.File(path, "a") as file:
+        file.copy("entry/ptycho", "entry_2")
+    lines = []
+    explains(read_scan(path, log=lines.append))
+    assert "entry: entry/ptycho, not entry_2" in lines

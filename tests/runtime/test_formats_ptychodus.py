@@ -54,6 +54,24 @@ def write(folder, scan, truth, probe, **changes):
     return folder
 
 
+def test_several_positions_of_one_index_are_averaged(scan, truth, probe, explains, tmp_path):
+    y, x = (np.repeat(values, 3) for values in metres(scan, truth).T)
+    folder = write(
+        tmp_path / "s",
+        scan,
+        truth,
+        probe,
+        **{
+            "product.h5/probe_position_indexes": np.repeat(7 + np.arange(20), 3),
+            "product.h5/probe_position_x_m": x,
+            "product.h5/probe_position_y_m": y + PIXEL * np.tile([-0.5, 0.0, 0.5], 20),
+        },
+    )
+    lines = []
+    explains(read_scan(folder / "product.h5", log=lines.append))
+    assert "positions: mean of 3 to 3 with the same index" in lines
+
+
 @pytest.mark.parametrize("name", ["diffraction.h5", "product.h5"])
 def test_either_file_gives_the_scan(scan, truth, probe, explains, tmp_path, name):
     back = read_scan(write(tmp_path / "s", scan, truth, probe) / name)

@@ -31,6 +31,11 @@ def damage_refused(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise InputError(f"{path}: does not fit into memory ({error}), expected a smaller file") from error
     except _DAMAGE as error:
+        if "already open for write" in str(error):
+            raise InputError(
+                f"{path}: open for writing, expected a finished scan: if no program writes to it any longer, h5clear "
+                "-s of HDF5 mends it"
+            ) from error
         raise InputError(
             f"{path}: damaged or unreadable ({first_line(error)}), expected a complete file"
         ) from error

@@ -52,6 +52,9 @@ class HDF5File:
     options: ReadOptions  # see `ptychonnx.runtime.formats.read_options`
     stack: ExitStack  # closes every file that is opened along with this one
     notes: list[str] = field(default_factory=list)  # lines for the user about what was assumed
+    checked: set[tuple[str, str]] = field(
+        default_factory=set
+    )  # file and name of datasets whose storage is allowed
 
     @classmethod
     def open(cls, path: Path, options: ReadOptions, stack: ExitStack) -> HDF5File:
@@ -70,8 +73,9 @@ class HDF5File:
         Raises InputError if the data lie outside the scan's folder, or the file of a virtual dataset is missing.
         """
         item = follow(self.root, name, self.path, self.guard)
-        if isinstance(item, h5py.Dataset):
+        if isinstance(item, h5py.Dataset) and (key := (item.file.filename, item.name)) not in self.checked:
             check_storage(item, self.path, self.guard)
+            self.checked.add(key)
         return item
 
     def names(self, group: str = "/") -> list[str]:
@@ -248,9 +252,13 @@ class HDF5File:
 
         Raises InputError if it has another shape.
         """
-        if dataset.ndim != 2 or len(dataset) < n or dataset.shape[1] not in (2, 3):
+        moved = self.lengths(dataset)
+        # PyNX writes a row for each axis.
+        if moved.ndim == 2 and len(moved) in (2, 3) and moved.shape[1] > 3:
+            moved = moved.T
+        if moved.ndim != 2 or len(moved) < n or moved.shape[1] not in (2, 3):
             raise self.shape_error(dataset, f"{(n, 3)} or {(n, 2)}, one (x, y, z) in metres for each pattern")
-        return self.lengths(dataset)[:, :2]
+        return moved[:, :2]
 
     def shape_error(self, dataset: h5py.Dataset, expected: str) -> InputError:
         """The error for a dataset of another shape than expected."""
@@ -281,7 +289,9 @@ def attribute_text(item: h5py.Dataset | h5py.Group, name: str, default: str = ""
 
 
 def attribute_texts(item: h5py.Dataset | h5py.Group, name: str, default: str = "") -> list[str]:
-    """An attribute as text, each element of an array of strings; none if it is empty."""
+    """An attribute as text, each element of an array of strings; none if it is empty. `unit` stands in for `units`."""
+    if name == "units" and name not in item.attrs:
+        name = "unit"
     value = item.attrs.get(name, default)
     return [] if isinstance(value, h5py.Empty) else texts(value)
 

@@ -116,7 +116,13 @@ def check_storage(
     for file_name, _, _ in dataset.external or ():
         if not guard.check(folder / file_name, where):
             raise InputError(f"{where} is stored in {folder / file_name}, which is missing, expected it")
+    # A scan may have a source for each frame, all in one dataset.
+    parts: dict[tuple[str, str], h5py.Dataset] = {}
     for source in dataset.virtual_sources() if dataset.is_virtual else ():
+        key = (source.file_name, source.dset_name)
+        if key in parts:
+            _refuse_short(parts[key], source, where)
+            continue
         if source.file_name == ".":
             inner = dataset.file
         else:
@@ -133,12 +139,8 @@ def check_storage(
             raise InputError(
                 f"{where} is a virtual dataset whose source {source.file_name}:{name} is missing, expected it"
             )
-        # HDF5 crashes where it reads behind the end of a source.
-        if _too_short(part, source):
-            raise InputError(
-                f"{where} is a virtual dataset whose source {source.file_name}:{name} has shape {part.shape}, which is "
-                "too small, expected all of it: was the scan ended early?"
-            )
+        _refuse_short(part, source, where)
+        parts[key] = part
         inside = (*outer, dataset)
         if part in inside or len(inside) > _MAX_LINKS:
             raise InputError(f"{where} is a virtual dataset of itself, expected other data")
@@ -158,6 +160,16 @@ def _check_filters(dataset: h5py.Dataset, where: str) -> None:
         raise InputError(
             f"{where} is compressed with the HDF5 filter {code} ({name.decode('utf-8', 'replace')!r}), which is not "
             "installed, expected one of hdf5plugin or HDF5: h5repack rewrites the file"
+        )
+
+
+def _refuse_short(part: h5py.Dataset, source: Any, where: str) -> None:
+    # HDF5 crashes where it reads behind the end of a source.
+    if _too_short(part, source):
+        name = f"{source.file_name}:{part.name}"
+        raise InputError(
+            f"{where} is a virtual dataset whose source {name} has shape {part.shape}, which is too small, expected "
+            "all of it: was the scan ended early?"
         )
 
 

@@ -54,14 +54,18 @@ def _unwritten_sources(dataset: h5py.Dataset, leading: int) -> NDArray[np.bool_]
     """
     lacking, filled = np.zeros(dataset.shape[0], dtype=bool), np.zeros(dataset.shape[0], dtype=np.int64)
     folder = Path(dataset.file.filename).parent
+    # A scan may have a source for each frame, all in one dataset.
+    known: dict[tuple[str, str], NDArray[np.bool_]] = {}
     for source in dataset.virtual_sources():
         slices = _slices(source.vspace, dataset.shape[0])
-        with ExitStack() as stack:
-            file = dataset.file
-            if source.file_name != ".":
-                file = stack.enter_context(h5py.File(folder / source.file_name.replace("%b", "0"), "r"))
-            inner = file[source.dset_name.replace("%b", "0")]
-            missing = unwritten(inner, 1)[_slices(source.src_space, inner.shape[0])]
+        key = (source.file_name, source.dset_name)
+        if key not in known:
+            with ExitStack() as stack:
+                file = dataset.file
+                if source.file_name != ".":
+                    file = stack.enter_context(h5py.File(folder / source.file_name.replace("%b", "0"), "r"))
+                known[key] = unwritten(file[source.dset_name.replace("%b", "0")], 1)
+        missing = known[key][_slices(source.src_space, len(known[key]))]
         lacking[slices] |= missing if len(missing) == len(slices) else missing.any()
         filled[slices] += source.vspace.get_select_npoints() // max(1, len(slices))
     incomplete = lacking | (filled < filled.max(initial=1))

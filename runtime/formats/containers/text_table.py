@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,27 +44,33 @@ def read_text_table(path: Path, expected: str) -> TextTable:
         if line.strip() and not line.strip().startswith(_COMMENTS)
     ]
     rows: list[list[float]] = []
-    names: tuple[str, ...] = ()
+    # A title, and names.
+    head: list[str] = []
     for number, line in numbered:
         fields = _fields(line)
         try:
             rows.append([_number(field) for field in fields])
         except ValueError as error:
-            if rows or names:
+            if rows or len(head) == 2:
                 raise InputError(
                     f"{path}: line {number} is no row of numbers ({reprlib.repr(line)}), expected {expected}"
                 ) from error
-            names = tuple(fields)
+            head.append(line)
             continue
         if len(rows[-1]) != len(rows[0]):
             raise InputError(
                 f"{path}: line {number} has {len(rows[-1])} columns, expected {len(rows[0])} like the lines before"
             )
+    names = tuple(_fields(head[-1])) if head else ()
+    if rows and len(head) == 2 and len(_fields(head[0])) == len(rows[0]):
+        raise InputError(
+            f"{path}: line {numbered[0][0]} is no row of numbers ({reprlib.repr(head[0])}), expected {expected}"
+        )
     if rows and not names:
         names = _names_in_comments(lines[: numbered[0][0] - 1], len(rows[0]))
     if rows and names and len(names) != len(rows[0]):
         raise InputError(
-            f"{path}: line {numbered[0][0]} has {len(names)} names ({reprlib.repr(numbered[0][1])}), expected "
+            f"{path}: line {numbered[len(head) - 1][0]} has {len(names)} names ({reprlib.repr(head[-1])}), expected "
             f"{len(rows[0])}, one for each column"
         )
     if not rows:
@@ -75,6 +82,9 @@ def _names_in_comments(lines: list[str], count: int) -> tuple[str, ...]:
     """Names in the last comment above the numbers, as NumPy's `savetxt` writes them; none if it is something else."""
     comments = [line.strip().lstrip("#%/").strip() for line in lines if line.strip().startswith(_COMMENTS)]
     names = _fields(comments[-1]) if comments else []
+    # SPEC names columns in a line #L, with two spaces between them, and may write comments below it.
+    if labels := [comment[2:] for comment in comments if comment.startswith("L ")]:
+        names = re.split(r"\s{2,}", labels[-1].strip())
     return tuple(names) if len(names) == count and not any(map(_is_number, names)) else ()
 
 

@@ -61,6 +61,7 @@ def assemble(
     if options.raster is not None and raw.positions_key != "--raster":
         log("raster: left out, since the file has positions")
     raw = _one_position_each(raw, options, log)
+    raw = _without_empty_end(raw, where, log)
     _check(raw, options, where)
     raw = _without(raw, unwritten_patterns(raw.patterns), "never written", where, log)
     stored = StoredFrames(raw.patterns, raw.mask, where)
@@ -205,7 +206,11 @@ def _without(
     if not left_out.any():
         return raw
     kept = kept_patterns(left_out, kind, where, log)
-    return replace(raw, patterns=SelectedStack(raw.patterns, kept), positions=raw.positions[kept])
+    return replace(
+        raw,
+        patterns=SelectedStack(raw.patterns, kept),
+        positions=raw.positions[kept[kept < len(raw.positions)]],
+    )
 
 
 def _one_position_each(raw: RawScan, options: ReadOptions, log: Callable[[str], None]) -> RawScan:
@@ -229,6 +234,19 @@ def _one_position_each(raw: RawScan, options: ReadOptions, log: Callable[[str], 
         )
     log(f"positions: mean of {several} consecutive ones for each pattern (given)")
     return replace(raw, positions=values.reshape(n, several, -1).mean(axis=1))
+
+
+def _without_empty_end(raw: RawScan, where: str, log: Callable[[str], None]) -> RawScan:
+    """The scan without the patterns behind the last position, if nothing was written there, as a scan that was ended
+    early leaves them in a file of the planned size.
+    """
+    n, recorded = next(iter(raw.patterns.shape), 0), len(raw.positions)
+    whole = slice(None), slice(None)
+    if not 0 < recorded < n or len(raw.patterns.shape) != 3:
+        return raw
+    if any(np.any(raw.patterns[slice(index, index + 1), *whole]) for index in range(recorded, n)):
+        return raw
+    return _without(raw, np.arange(n) >= recorded, "never written", where, log)
 
 
 def _check(raw: RawScan, options: ReadOptions, where: str) -> None:

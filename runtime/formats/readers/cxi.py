@@ -6,11 +6,14 @@ entry_1/data_1/data, or entry_1/instrument_1/detector_1/data
     [n, N, N], photon counts, integers of any width or floats; may be a link or compressed. DC is taken to be
     at [N // 2, N // 2], or at [0, 0] if the dataset's attribute `is_fft_shifted` is set.
 translation, in entry_1/data_1, entry_1/sample_1/geometry_1 or entry_1/instrument_1/detector_1 (first found)
-    [n, 3] or [n, 2], (x, y[, z]) of the **sample** in **metres**. z is ignored. If it is missing, positions and probe
-    are read from the companion, or from `product.cxi` in the same folder: ptychodus writes two files.
+    [n, 3] or [n, 2], (x, y[, z]) of the **sample** in **metres**, or [3, n] as PyNX writes it. z is ignored. If it is
+    missing, positions and probe are read from the companion, or from `product.cxi` in the same folder: ptychodus writes
+    two files.
 entry_1/instrument_1/detector_1/mask
     optional bit field [N, N]: a pixel is good if no bit other than 0x1000 (signal above background) is set. Bad
     pixels become amplitude 0 and may hold anything: NaN, -1 or 2**32 - 1.
+entry_1/instrument_1/detector_1/dark, data_dark
+    backgrounds of PyNX and of cdtools, which are named and not subtracted.
 entry_1/instrument_1/detector_1/distance, x_pixel_size, y_pixel_size
     metres; the two sizes must agree, and one of them is enough, or none if `basis_vectors` have their length.
 entry_1/instrument_1/beam_1/incident_wavelength, or source_1/wavelength
@@ -63,6 +66,8 @@ _TRANSLATION = (
     "entry_1/sample_1/geometry_1/translation",
     f"{_DETECTOR}/translation",
 )
+# Backgrounds of PyNX, and of ALS and cdtools.
+_DARK = (f"{_DETECTOR}/dark", f"{_DETECTOR}/data_dark")
 _PROBE = (f"{_SOURCE}/illumination", f"{_SOURCE}/probe")
 _WAVELENGTH = (f"{_INSTRUMENT}/beam_1/incident_wavelength", f"{_SOURCE}/wavelength")
 _ENERGY = (f"{_INSTRUMENT}/beam_1/incident_energy", f"{_SOURCE}/energy")
@@ -96,6 +101,8 @@ def read(file: HDF5File) -> RawScan:
         "CXI", unit="m", axes="row,column", dc="corner" if corner else "centre"
     )
     projected = Convention("row,column", "(x, y) of the sample on the basis vectors of the detector")
+    if (dark := next(filter(file.has, _DARK), None)) is not None:
+        file.notes.append(f"background: {dark} is left out: subtract it from the patterns if they hold it")
     return RawScan(
         path=file.path,
         patterns=data,

@@ -91,6 +91,9 @@ def _raster(file: HDF5File) -> RawScan:
 
 
 def _renamed(file: HDF5File, ending: str, other: str) -> str:
+    # pty-chi also writes dp.hdf5 and para.hdf5.
+    if file.path.stem == ending.strip("_"):
+        return f"{other.strip('_')}{file.path.suffix}"
     return f"{file.path.stem.removesuffix(ending)}{other}{file.path.suffix}"
 
 

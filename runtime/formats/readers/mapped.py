@@ -7,9 +7,9 @@ patterns
     of this shape. An HDF5 group, or a pattern of names such as ``entry/data/data_*``, is one stack in the order of the
     numbers, as detectors write it.
 positions, or x and y
-    [n, 2] (or [2, n] unless n is 2), or [n] each, x = column, y = row; a raster may have two axes instead of one.
-    Required, unless the options describe a raster. Names of columns state their order and, with an ending such as
-    ``_um``, their unit.
+    [n, 2] (or [2, n] unless n is 2), or [n] each, x = column, y = row; a raster may have two axes instead of one, or
+    one value for each line and each point of a line. Required, unless the options describe a raster. Names of columns
+    state their order and, with an ending such as ``_um``, their unit.
 probe
     optional, complex [..., modes, N, N] with leading axes of length 1.
 mask, or bad
@@ -18,7 +18,12 @@ pixel_size, wavelength
     optional, one number in metres.
 
 A value is a path inside the file (HDF5) or the name of an array (NPZ); ``file:path`` is a path inside another file,
-relative to this one, and the name of an NPY or text file (.csv, .txt; numbers in columns) is the array in it.
+relative to this one, and the name of an NPY or text file (.csv, .txt; numbers in columns) is the array in it. A column
+is ``file.csv:name`` or ``dataset:name``, by its name or its number from 0; ``dataset[3:]`` are the patterns from the
+fourth on.
+
+Where the file of the patterns has `NDArrayUniqueId` of EPICS' area detector, with gaps or in another order, patterns
+are paired with positions by these numbers.
 
 Conventions that no option states are detected, and reported with the reason: the unit from a `units` attribute or from
 the span of the positions; the direct beam from the centre of the mean pattern. Counts are assumed, since
@@ -27,6 +32,7 @@ amplitudes cannot be distinguished from them.
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,10 +42,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import attribute_text
 from ptychonnx.runtime.formats.containers.npz import is_npy
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
-from ptychonnx.runtime.formats.containers.stacks import RasterStack
+from ptychonnx.runtime.formats.containers.stacks import RasterStack, SelectedStack
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan, raster_positions
 from ptychonnx.runtime.formats.quantities import LENGTH_UNITS, positive_number, unit_factor
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
@@ -50,6 +55,8 @@ from ptychonnx.runtime.formats.readers.probe import probe_modes
 __all__ = ["KEYS", "read"]
 
 KEYS = ("patterns", "positions", "x", "y", "probe", "mask", "bad", "pixel_size", "wavelength")
+# Patterns from one number to another, as Python writes it.
+_PART = re.compile(r"\[(-?\d*):(-?\d*)\]$")
 _INITIALS = ("xy", "xr", "cy", "cr")
 # Names of the columns of a table: row, column, number of the frame, and the two axes of a stage.
 _ROW, _COLUMN, _FRAME, _HORIZONTAL, _VERTICAL = (
@@ -77,8 +84,12 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
         raise InputError(
             f"{path}: {', '.join(mapping) or 'nothing'} mapped, expected patterns, and positions or x and y"
         )
+    part = _PART.search(mapping["patterns"])
+    mapping["patterns"] = _PART.sub("", mapping["patterns"])
     arrays = MappedArrays(path, mapping, options, stack)
     patterns = arrays.find("patterns", "patterns [n, rows, columns]", large=True)
+    raster = patterns.shape[:2] if len(patterns.shape) == 4 else ()
+    numbers = arrays.frame_numbers(patterns, math.prod(raster or patterns.shape[:1]))
     if len(patterns.shape) == 4:
         patterns = RasterStack(patterns)
     if len(patterns.shape) != 3:
@@ -90,7 +101,13 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
             "patterns: from MATLAB, which stores columns first: are rows and columns exchanged (--orientation "
             "transpose)?"
         )
-    positions, unit, axes = _positions(arrays, options, patterns.shape[0])
+    if part:
+        first, last = (int(number) if number else None for number in part.groups())
+        kept = np.arange(patterns.shape[0])[first:last]
+        arrays.notes.append(f"patterns: {len(kept)} of {patterns.shape[0]} (given)")
+        patterns, numbers = SelectedStack(patterns, kept), numbers[kept] - numbers[kept[:1]].sum()
+    positions, unit, axes = _positions(arrays, options, patterns.shape[0], raster)
+    positions = _of_frames(arrays, positions, numbers, options)
     return RawScan(
         path=path,
         patterns=patterns,
@@ -114,6 +131,23 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
     )
 
 
+def _of_frames(
+    arrays: MappedArrays, positions: NDArray[np.float64], numbers: NDArray[np.intp], options: ReadOptions
+) -> NDArray[np.float64]:
+    """The positions of the frames that the detector did not lose, in their order.
+
+    `numbers`: those of the frames, from 0, see `MappedArrays.frame_numbers`.
+    """
+    planned = int(numbers.max(initial=-1)) + 1
+    known = len(positions) == planned or (options.ignore_extra_positions and len(positions) > planned)
+    if not known or (np.diff(numbers) == 1).all():
+        return positions
+    lost = np.setdiff1d(np.arange(planned), numbers)
+    first = f", {len(lost)} frames are lost (first number {lost[0]})" if len(lost) else ""
+    arrays.notes.append(f"positions: paired by NDArrayUniqueId{first}")
+    return positions[numbers]
+
+
 def _positions_key(mapping: dict[str, str]) -> str:
     if "positions" in mapping:
         return mapping["positions"]
@@ -127,9 +161,9 @@ def _quantity(name: str) -> Convention:
 
 
 def _positions(
-    arrays: MappedArrays, options: ReadOptions, n: int
+    arrays: MappedArrays, options: ReadOptions, n: int, raster: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], Convention, Convention]:
-    """Positions [n, 2], their unit, and the order of their columns."""
+    """Positions [n, 2], their unit, and the order of their columns; `raster` is (slow, fast), or empty."""
     axes = Convention("row,column", "assumed")
     of_columns: tuple[str, ...] = ()
     keys: tuple[str, ...] = ("positions",) if "positions" in arrays else ("x", "y") if "x" in arrays else ()
@@ -140,6 +174,12 @@ def _positions(
         elif values.ndim == 2 and len(values) == 2 and values.shape[1] != 2:
             values = values.T
         names = arrays.names_of("positions")
+        if not names and values.ndim == 2 and values.shape[0] != 2 < values.shape[1]:
+            name = arrays.names["positions"]
+            raise InputError(
+                f"{arrays.where('positions')} has shape {values.shape}, expected (n, 2): --map x={name}:0 and --map "
+                f"y={name}:1 choose two of its columns"
+            )
         if len(names) > 2:
             values, names = _named_columns(arrays, options, values, names, n)
         of_columns = names
@@ -149,6 +189,12 @@ def _positions(
             axes = Convention("row,column", f"assumed, named {names[0]}, {names[1]}")
     elif keys:
         x, y = (arrays.real(key, f"{key} [n]").reshape(-1) for key in "xy")
+        if raster and (len(y), len(x)) == raster:
+            y, x = (axis.reshape(-1) for axis in np.meshgrid(y, x, indexing="ij"))
+            arrays.notes.append(f"positions: a raster, y for {raster[0]} lines and x for {raster[1]} points")
+        elif raster and (len(x), len(y)) == raster:
+            x, y = (axis.reshape(-1) for axis in np.meshgrid(x, y, indexing="ij"))
+            arrays.notes.append(f"positions: a raster, x for {raster[0]} lines and y for {raster[1]} points")
         if x.shape != y.shape:
             raise InputError(f"{arrays.path}: x has shape {x.shape} and y {y.shape}, expected the same")
         values, axes = np.stack([x, y], axis=1), Convention("column,row", "x and y are mapped")
@@ -177,7 +223,10 @@ def _named_columns(
         [index for index, name in enumerate(names) if kind.search(name)] for kind in (_ROW, _COLUMN, _FRAME)
     )
     if len(rows) != 1 or len(columns) != 1 or len(frames) > 1:
-        raise InputError(f"{where} has the columns {', '.join(names)}, expected one named x and one named y")
+        raise InputError(
+            f"{where} has the columns {', '.join(names)}, expected one named x and one named y: --map "
+            f"x={arrays.names['positions']}:NAME chooses one, and y=... the other"
+        )
     chosen = sorted([*rows, *columns])
     picked, kept = values[:, chosen], tuple(names[index] for index in chosen)
     arrays.notes.append(f"positions: the columns {kept[0]} and {kept[1]} of {', '.join(names)}")
@@ -231,7 +280,7 @@ def _metres(arrays: MappedArrays, key: str) -> float | None:
         return None
     stored = arrays.find(key, f"{key}, one number of metres")
     number = positive_number(arrays.load(key, stored), arrays.where(key), "one positive number of metres")
-    unit = attribute_text(stored, "units") if isinstance(stored, h5py.Dataset) else ""
+    unit = next(iter(arrays.units(key, stored)), "")
     suffix = UNIT_SUFFIX.search(arrays.names[key].lower())
     if not unit:
         return number * (METRES.get(POSITION_UNITS[suffix[1]], 1.0) if suffix else 1.0)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, loaded
+from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_texts, loaded
 from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, is_npy, load_npy, open_archive
 from ptychonnx.runtime.formats.containers.stacks import ConcatenatedStack
 from ptychonnx.runtime.formats.containers.text_table import TextTable, read_text_table
@@ -22,6 +22,13 @@ from ptychonnx.runtime.formats.read_options import ReadOptions
 
 __all__ = ["MappedArrays"]
 
+# Groups in which EPICS' area detector keeps its attributes.
+_NUMBERS = (
+    "entry/instrument/NDAttributes",
+    "entry/instrument/detector/NDAttributes",
+    "entry/NDAttributes",
+    "defaults",
+)
 _ARRAY_FILES = {".npy", ".csv", ".tsv", ".txt", ".dat"}
 
 
@@ -33,6 +40,7 @@ class MappedArrays:
         self._options, self._stack = options, stack
         self._open: dict[Path, HDF5File | Archive] = {}
         self._tables: dict[Path, TextTable] = {}
+        self._units: dict[str, list[str]] = {}
         self.notes: list[str] = []
 
     def __contains__(self, key: str) -> bool:
@@ -54,6 +62,9 @@ class MappedArrays:
         file_name, colon, rest = name.partition(":")
         if colon and (self.path.parent / file_name).is_file():
             path, name = self.path.parent / file_name, rest
+            if path.suffix.lower() in _ARRAY_FILES and not is_npy(path):
+                table = self.table(path, expected)
+                return _column(table.values, table.names, name, f"{path}", expected)
         if path not in self._open:
             self._open[path] = self._opened(path, expected)
         container = self._open[path]
@@ -61,6 +72,15 @@ class MappedArrays:
             return container.stack(name, expected) if large else container.array(name, expected)
         if large and not container.has(name) and (parts := self._parts(container, name)):
             return parts[0] if len(parts) == 1 else ConcatenatedStack(parts)
+        array_name, colon, column = name.rpartition(":")
+        if not container.has(name) and colon and container.has(array_name):
+            array = container.get(array_name)
+            names = array.dtype.names or ()
+            values = _column(self.load(key, array), names, column, f"{path}: {array_name}", expected)
+            units = attribute_texts(array, "units") if isinstance(array, h5py.Dataset) else []
+            number = names.index(column) if column in names else int(column)
+            self._units[key] = units[number : number + 1] if len(units) > 1 else units
+            return values
         if not container.has(name):
             raise InputError(
                 f"{path}: no dataset {name}, expected {expected} (the file has {', '.join(sorted(container.names()))})"
@@ -70,6 +90,12 @@ class MappedArrays:
     def load(self, key: str, array: Any) -> NDArray:
         """All values of an array that `find` returned."""
         return loaded(array, self.where(key))
+
+    def units(self, key: str, array: Any) -> list[str]:
+        """The attribute `units` of an array that `find` returned, or of the one that it is a column of."""
+        return (
+            attribute_texts(array, "units") if isinstance(array, h5py.Dataset) else self._units.get(key, [])
+        )
 
     def table(self, path: Path, expected: str) -> TextTable:
         """A text file, read once."""
@@ -81,6 +107,18 @@ class MappedArrays:
         """Names of the columns, if the array is a text file with a line of them."""
         table = self._tables.get(self.path.parent / self.names[key])
         return () if table is None else table.names
+
+    def frame_numbers(self, patterns: Any, n: int) -> NDArray[np.intp]:
+        """Numbers of the n patterns from 0, as area detectors count frames that they lose too; 0 to n - 1 without."""
+        if isinstance(patterns, h5py.Dataset):
+            # A master file may lead to that of the detector.
+            file = HDF5File(patterns.file, self.path, self._options, self._stack)
+            for place in _NUMBERS:
+                numbers = file.get(f"{place}/NDArrayUniqueId")
+                if isinstance(numbers, h5py.Dataset) and numbers.size == n and numbers.dtype.kind in "iu":
+                    values = file.load(numbers).astype(np.intp).reshape(-1)
+                    return values - values.min() if len(np.unique(values)) == n else np.arange(n)
+        return np.arange(n)
 
     def _parts(self, file: HDF5File, name: str) -> list[h5py.Dataset]:
         """Datasets of a group, or of a pattern of names, in the order of their numbers."""
@@ -112,6 +150,16 @@ class MappedArrays:
         if h5py.is_hdf5(path):
             return HDF5File.open(path, self._options, self._stack)
         raise InputError(f"{path}: neither HDF5 nor NPZ, expected {expected} in it")
+
+
+def _column(values: NDArray, names: tuple[str, ...], column: str, where: str, expected: str) -> NDArray:
+    """A column of a table [n, columns], or a field of a structured array, by its name or its number from 0."""
+    if names.count(column) == 1:
+        return values[column] if values.dtype.names else values[:, names.index(column)]
+    if column.isdecimal() and values.ndim == 2 and int(column) < values.shape[1]:
+        return values[:, int(column)]
+    choice = ", ".join(names) or f"the shape {values.shape}"
+    raise InputError(f"{where} has no column {column!r}, expected {expected} among its columns ({choice})")
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

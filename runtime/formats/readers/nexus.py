@@ -1,7 +1,8 @@
 """NeXus files of the application definitions NXptycho and NXcxi_ptycho.
 
-Recognised by `definition` in a group of class NXentry (`entry_1` by the definition, often `entry`). Groups are found by
-their NX_class, so that their names do not matter: `instrument_1`, `detector_1`, `beam_1`, `sample_1`.
+Recognised by `definition` in a group of class NXentry (`entry_1` by the definition, often `entry`) or NXsubentry.
+Groups are found by their NX_class, so that their names do not matter: `instrument_1`, `detector_1`, `beam_1`,
+`sample_1`.
 
 Read
 ----
@@ -56,7 +57,7 @@ _PARALLEL = 0.99
 
 def matches(file: HDF5File) -> bool:
     """True if an entry names one of the two definitions."""
-    return _entry(file) is not None
+    return bool(_entries(file))
 
 
 def read(file: HDF5File) -> RawScan:
@@ -64,8 +65,9 @@ def read(file: HDF5File) -> RawScan:
 
     Raises InputError if a dataset or a group is missing, or shapes disagree.
     """
-    entry = _entry(file)
-    assert entry is not None
+    entry, *others = _entries(file)
+    if others:
+        file.notes.append(f"entry: {entry}, not {', '.join(others)}")
     instrument = _group(file, entry, "NXinstrument", "instrument_1")
     detector = _area_detector(file, instrument)
     data = file.dataset("photon counts [n, rows, columns]", f"{detector}/data")
@@ -91,15 +93,18 @@ def read(file: HDF5File) -> RawScan:
     )
 
 
-def _entry(file: HDF5File) -> str | None:
-    for name in file.names():
-        definition = file.first(f"{name}/definition")
-        if definition is not None and definition.dtype.kind in "OSU":
-            first = next(iter(texts(file.load(definition))), "")
-            # Some writers pad text, or begin it with a byte order mark.
-            if first.strip("\ufeff\0 \t\r\n") in _DEFINITIONS:
-                return name
-    return None
+def _entries(file: HDF5File) -> list[str]:
+    """Entries, or their parts of class NXsubentry, that name one of the two definitions."""
+    places = [place for name in file.names() for place in (name, *_children(file, name, "NXsubentry"))]
+    return [place for place in places if _definition(file, place) in _DEFINITIONS]
+
+
+def _definition(file: HDF5File, entry: str) -> str:
+    definition = file.first(f"{entry}/definition")
+    if definition is None or definition.dtype.kind not in "OSU":
+        return ""
+    # Some writers pad text, or begin it with a byte order mark.
+    return next(iter(texts(file.load(definition))), "").strip("\ufeff\0 \t\r\n")
 
 
 def _children(file: HDF5File, parent: str, kind: str) -> Iterator[str]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.formats.containers.hdf5 import attribute_texts
 from ptychonnx.runtime.formats.quantities import LENGTH_UNITS, unit_factor
 from ptychonnx.runtime.formats.read_options import METRES, Convention, ReadOptions
 from ptychonnx.runtime.formats.readers.mapped_arrays import MappedArrays
@@ -54,7 +52,8 @@ def positions_unit(
                 f"positions: {' or '.join(keys)} states no unit, {stated[0].value} taken for both"
             )
         return stated[0]
-    span = float(np.ptp(values, axis=0).max()) if values.size and np.isfinite(values).all() else np.inf
+    finite = values[np.isfinite(values).all(axis=1)] if values.ndim == 2 else values[:0]
+    span = float(np.ptp(finite, axis=0).max()) if finite.size else np.inf
     if span == 0:
         return Convention("px", "assumed")
     if span < _LARGEST_SPAN_M:
@@ -78,7 +77,7 @@ def _stated_units(
 ) -> list[Convention]:
     """The unit of an array by its attribute or the names of its columns, else by its own name."""
     array = arrays.find(key, "positions")
-    texts = attribute_texts(array, "units") if isinstance(array, h5py.Dataset) else []
+    texts = arrays.units(key, array)
     units = [_unit_of(name) for name in texts]
     if units and all(units):
         return [Convention(unit, "from the units of the file") for unit in units]

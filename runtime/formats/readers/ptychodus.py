@@ -58,8 +58,9 @@ _X_PX, _Y_PX = "probe_position_x_px", "probe_position_y_px"
 
 
 def matches(file: HDF5File) -> bool:
-    """True if the file is a product or the diffraction of one."""
-    return _is_product(file) or {"patterns", "indexes", "bad_pixels"} <= set(file.root)
+    """True if the file is a product, but not that of a pair such as pty-chi's, or the diffraction of one."""
+    pair = file.path.stem.endswith("para") and not file.has(_BUNDLED)
+    return (_is_product(file) and not pair) or {"patterns", "indexes", "bad_pixels"} <= set(file.root)
 
 
 def matches_training(file: HDF5File) -> bool:
@@ -85,12 +86,17 @@ def read(file: HDF5File) -> RawScan:
                 f"{product.path}: no dataset {_X}, {_Y} or {_INDEXES}, expected a ptychodus product"
             )
     counts = diffraction.dataset(_PATTERNS, "patterns")
-    stack, rows = _paired(diffraction, product, counts)
-    x, y, _ = product.vectors("float [n] in metres", _X, _Y, _INDEXES)
-    known_object, pixel_size, corner = placed_object(product)
+    x, y, indexes = product.vectors("float [n] in metres", _X, _Y, _INDEXES)
     notes: tuple[str, ...] = ()
+    unique, place, samples = np.unique(indexes, return_inverse=True, return_counts=True)
+    if 1 < len(unique) < len(indexes):
+        # As ptychodus does: a stage was read several times while a pattern was measured.
+        x, y, indexes = np.bincount(place, x) / samples, np.bincount(place, y) / samples, unique
+        notes = (f"positions: mean of {samples.min()} to {samples.max()} with the same index",)
+    stack, rows = _paired(diffraction, product, counts, indexes)
+    known_object, pixel_size, corner = placed_object(product)
     if len(rows) < max(len(counts), len(x)):
-        notes = (
+        notes += (
             f"patterns: {len(rows)} of {len(counts)} have one of the {len(x)} positions by their index, the others are "
             "left out",
         )
@@ -208,10 +214,11 @@ def _is_product(file: HDF5File) -> bool:
     return {_INDEXES, _X, _Y} <= set(file.root)
 
 
-def _paired(diffraction: HDF5File, product: HDF5File, counts: h5py.Dataset) -> tuple[Stack, NDArray[np.intp]]:
-    """The patterns that have a position, and the row of each one's position."""
+def _paired(
+    diffraction: HDF5File, product: HDF5File, counts: h5py.Dataset, of_positions: NDArray[np.float64]
+) -> tuple[Stack, NDArray[np.intp]]:
+    """The patterns that have a position, and the row of each one's position; `of_positions` are their indexes."""
     of_patterns = diffraction.real("int [n]", "indexes")
-    of_positions = product.real("int [n]", _INDEXES)
     for file, name, indexes in ((diffraction, "indexes", of_patterns), (product, _INDEXES, of_positions)):
         if indexes.ndim != 1 or len(np.unique(indexes)) != len(indexes):
             raise InputError(
