@@ -110,6 +110,11 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         errors.print("Interrupted; nothing half-written was left behind.")
         code = 130
+    except SystemExit as error:
+        # Rich ends the process when the reader of a page of help goes away.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        code = _report(error.__context__)
     except Exception as error:
         code = _report(error)
     code = _flushed(code)

@@ -208,8 +208,9 @@ def test_standard_streams_may_be_closed(tmp_path):
     assert ptychonnx.read_scan(tmp_path / "out" / "train.npz").size == 16
 
 
-def test_a_reader_that_goes_away_is_no_fault(tmp_path):
-    command = f"{sys.executable} -m ptychonnx inspect --schema | head -1; exit ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize("line", ["inspect --schema", "train --help"])
+def test_a_reader_that_goes_away_is_no_fault(tmp_path, line):
+    command = f"{sys.executable} -m ptychonnx {line} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, cwd=Path(__file__).parents[2]
     )
