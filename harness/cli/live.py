@@ -34,7 +34,7 @@ from ptychonnx.runtime.live.live_options import LiveOptions
 from ptychonnx.runtime.live.live_reconstruction import FinishedSeries, LiveReconstruction, warm_up
 from ptychonnx.runtime.live.live_run import LiveRun, Observer
 from ptychonnx.runtime.live.live_settings import LiveSettings, check_network
-from ptychonnx.runtime.live.sources import open_frames, open_positions
+from ptychonnx.runtime.live.sources import check_apart, open_frames, open_positions
 from ptychonnx.runtime.progress import Progress
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 
@@ -119,6 +119,7 @@ def live(
     if (artifact is None) == (server is None):
         raise InputError("live: expected one network, an artifact or --server URL")
     check_inference(inference, servers)
+    check_apart(frames, positions)
     check_product(out)
     if out.suffix not in ENDINGS_OF_TILES:
         raise InputError(f"{out}: a scan may become too large for it, expected .h5 or .cxi")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.live.events import FrameSource, PositionSource
 
-__all__ = ["FRAME_SOURCES", "POSITION_SOURCES", "open_frames", "open_positions"]
+__all__ = ["FRAME_SOURCES", "POSITION_SOURCES", "check_apart", "open_frames", "open_positions"]
 
 # Module and class or function of each scheme, imported when it is used: protocols need packages of the extra [live].
 FRAME_SOURCES = {
@@ -32,6 +32,19 @@ POSITION_SOURCES = {
     "raster": "positions.planned_raster:PlannedRaster",
 }
 _FILES = {".csv": "csv", ".txt": "csv", ".dat": "csv"}
+
+
+def check_apart(frames: str, positions: str) -> None:
+    """Refuse one address for frames and positions: each would take messages of the other. One file may hold both.
+
+    Raises InputError.
+    """
+    detector, encoder = urlsplit(frames), urlsplit(positions)
+    same = (detector.netloc, detector.path) == (encoder.netloc, encoder.path)
+    if same and detector.netloc and detector.scheme != "swmr+file":
+        raise InputError(
+            f"--positions {positions}: is the address of --frames, expected that of the encoders"
+        )
 
 
 def open_frames(url: str) -> FrameSource:

@@ -28,6 +28,7 @@ from ptychonnx.runtime.live.live_reconstruction import FinishedSeries
 from ptychonnx.runtime.live.live_run import LiveRun
 from ptychonnx.runtime.live.live_settings import check_network
 from ptychonnx.runtime.live.running_checks import RunningChecks
+from ptychonnx.runtime.live.sources import check_apart
 from ptychonnx.runtime.reconstruction import reconstruct
 from ptychonnx.runtime.scan.forward_model import forward
 
@@ -287,6 +288,34 @@ def test_a_wrong_address_is_refused_after_a_stated_time(
         )
         assert (code, expected in error) == (2, True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "positions"),
+    [
+        ("zmq://host:9999", "zmq+sub://host:9999"),
+        ("pva://host:5075/PV?first=1", "pva://host:5075/PV"),
+    ],
+)
+def test_one_address_for_frames_and_positions_is_refused(frames: str, positions: str) -> None:
+    with pytest.raises(
+        InputError, match=r"--positions .* is the address of --frames, expected that of the enc"
+    ):
+        check_apart(frames, positions)
+
+
+@pytest.mark.parametrize(
+    ("frames", "positions"),
+    [
+        ("zmq://host:9999", "zmq://host:9998"),
+        ("pva://host:5075/FRAMES", "pva://host:5075/TABLE"),
+        ("swmr+file:///scan.h5", "swmr+file:///scan.h5?x=x&y=y"),
+        ("pva://PV", "table.csv"),
+        ("zmq://host:9999", "raster://3x4?step=1"),
+    ],
+)
+def test_addresses_that_differ_and_files_that_hold_both_are_taken(frames: str, positions: str) -> None:
+    check_apart(frames, positions)
 
 
 def test_networks_of_groups_are_refused_before_anything_is_received(experiment: Experiment) -> None:
