@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["checked", "expectation", "first_fault", "whole_number"]
+__all__ = ["Refusing", "checked", "expectation", "first_fault", "whole_number"]
 
 Settings = TypeVar("Settings")
+
+
+class _Refusing(type(BaseModel)):  # type: ignore[misc]
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *arguments, **values):
+            try:
+                return super().__call__(*arguments, **values)
+            except ValidationError as error:
+                raise InputError(f"{cls.__name__}: {_setting(error.errors()[0])}") from error
+
+
+class Refusing(BaseModel, metaclass=_Refusing):
+    """A model that is built in Python by its users: wrong values raise InputError, like everything else."""
 
 
 def checked(
@@ -32,12 +46,17 @@ def checked(
         if not location:  # settings that contradict each other
             raise InputError(expectation(first["msg"])) from error
         if option is not None and location[0] in values:
-            place = f"{option(location[0])} {first['input']}"
-        else:
-            # The input of a setting that is missing is that of all others.
-            value = "" if first["type"] == "missing" else f" = {first['input']!r}"
-            place = f"setting {'.'.join(location)}{value}"
-        raise InputError(f"{place}: {expectation(first['msg'])}") from error
+            text = f"{option(location[0])} {first['input']}: {expectation(first['msg'])}"
+            raise InputError(text) from error
+        raise InputError(_setting(first)) from error
+
+
+def _setting(fault: Any) -> str:
+    """The name of a setting, its value, and what was expected."""
+    location = ".".join(map(str, fault["loc"]))
+    # The input of a setting that is missing is that of all others.
+    value = "" if fault["type"] == "missing" else f" = {fault['input']!r}"
+    return f"{f'setting {location}{value}: ' if location else ''}{expectation(fault['msg'])}"
 
 
 def first_fault(error: ValidationError) -> str:

@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.validation import first_fault
+from ptychonnx.runtime.validation import Refusing, first_fault
 
 __all__ = [
     "CONTRACT_KEY",
@@ -45,7 +45,7 @@ Weighting = Literal["probe", "window", "uniform", "crop"]
 Placement = Literal["bilinear", "fourier"]
 
 
-class _Part(BaseModel):
+class _Part(Refusing):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -169,7 +169,7 @@ class TrainingProbe(_Part):
     """The illumination that the network was trained with; of a specialised artifact, the one that it holds."""
 
     sha256: str | None
-    modes: int
+    modes: int = Field(gt=0)
     flux: float = Field(gt=0, allow_inf_nan=False, description="mean photons in a training pattern")
     thumbnail: str | None = Field(
         default=None,
@@ -184,11 +184,11 @@ class Provenance(_Part):
     versions: dict[str, str]
     git_commit: str | None
     spectral_operator: str | None = Field(default=None, description="Fourier layer that was trained, if any")
-    parameters: int
+    parameters: int = Field(ge=0)
     origin: str | None = Field(default=None, description="origin of a foreign network, in words")
     training_data_sha256: str | None = None
     seed: int | None = None
-    epochs: int | None = None
+    epochs: int | None = Field(default=None, ge=0)
     loss: str | None = None
     final_loss: float | None = None
 
@@ -197,8 +197,8 @@ class Conversion(_Part):
     """How the graph was produced."""
 
     exporter: str
-    opset: int
-    ir_version: int
+    opset: int = Field(gt=0)
+    ir_version: int = Field(gt=0)
     lowering: str = Field(description="replacement of the spectral convolutions, or 'none'")
     final_steps: int | None = Field(
         default=None,
@@ -221,9 +221,9 @@ class WeightsProof(_Part):
 
     checkpoint_sha256: str
     initial_sha256: str
-    changed_tensors: int = Field(description="trainable tensors that training changed")
-    trainable_tensors: int
-    found_bit_for_bit: int = Field(description="checkpoint tensors that are in the graph bit for bit")
+    changed_tensors: int = Field(ge=0, description="trainable tensors that training changed")
+    trainable_tensors: int = Field(ge=0)
+    found_bit_for_bit: int = Field(ge=0, description="checkpoint tensors that are in the graph bit for bit")
     initial_output_distance: float = Field(
         description="relative difference of the output with the initial weights"
     )
@@ -241,8 +241,8 @@ class ReferencePair(_Part):
 class Parity(_Part):
     """Output of the artifact compared with the native network's, on patterns that were not in the training set."""
 
-    max_relative_error: float = Field(description="largest |difference| over the largest |output|")
-    rms_relative_error: float
+    max_relative_error: float = Field(ge=0, description="largest |difference| over the largest |output|")
+    rms_relative_error: float = Field(ge=0)
     tolerance: float | None = Field(
         description="null where the quality of the reconstruction decides, see `quality`"
     )

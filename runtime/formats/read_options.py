@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from ptychonnx.runtime.scan.orientation import Orientation
+from ptychonnx.runtime.validation import Refusing
 
 __all__ = [
     "METRES",
@@ -33,7 +34,7 @@ BadPixels = Literal["refuse", "mask", "zero"]
 METRES: dict[str, float] = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
 
 
-class ReadOptions(BaseModel):
+class ReadOptions(Refusing):
     """How to read a scan file. An option that is left out is taken from the file, or detected and reported.
 
     The fields are the command line's options and the keys of its configuration files: their descriptions are the
