@@ -11,7 +11,7 @@ from pathlib import Path
 from ptychonnx.runtime.formats.containers.damage import damage_refused
 from ptychonnx.runtime.formats.conversion.assembly import assemble
 from ptychonnx.runtime.formats.conversion.checked_scan import checked_scan
-from ptychonnx.runtime.formats.conversion.probe_window import corner_note, probe_of_size
+from ptychonnx.runtime.formats.conversion.probe_window import corner_note, phase_note, probe_of_size
 from ptychonnx.runtime.formats.conversion.raw_scan import from_scan
 from ptychonnx.runtime.formats.conversion.scaling import estimated_flux, probe_with_power
 from ptychonnx.runtime.formats.read_options import ReadOptions
@@ -96,7 +96,7 @@ def read_scan(
         sized = probe_of_size(read_probe(probe), scan.size, options.resample_probe, str(probe), log)
         scaled = probe_with_power(sized, flux)
         scan = replace(scan, probe=scaled, probe_estimated=estimate_probe)
-    if scan.probe is not None and (note := corner_note(scan.probe)):
+    for note in () if scan.probe is None else filter(None, (corner_note(scan.probe), phase_note(scan.probe))):
         log(note)
     if reference is not None:
         scan = replace(scan, reference=read_reference(reference, scan))

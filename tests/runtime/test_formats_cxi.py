@@ -217,7 +217,7 @@ def test_compressed_data_are_read_block_by_block(scan, tmp_path, monkeypatch):
         ({f"{DETECTOR}/mask": np.zeros((8, 8), int)}, r"shape \(16, 16\), 0 = good"),
         ({f"{DETECTOR}/mask": np.ones((16, 16), int)}, "mask has no valid pixel"),
         ({f"{DETECTOR}/distance": None}, "detector_1/distance, expected metres"),
-        ({f"{DETECTOR}/distance": -2.0}, "distance is -2.0, expected one positive"),
+        ({f"{DETECTOR}/distance": 0.0}, "distance is 0.0, expected one length other than 0"),
         (
             {f"{DETECTOR}/x_pixel_size": None, f"{DETECTOR}/y_pixel_size": None},
             "x_pixel_size or y_pixel_size",

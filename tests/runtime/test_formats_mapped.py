@@ -96,6 +96,25 @@ def test_units_in_the_names_of_columns_are_taken(scan, explains, tmp_path, names
     np.testing.assert_allclose(np.diff(back.positions, axis=0), np.diff(scan.positions, axis=0))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1", "utf-16"])
+@pytest.mark.parametrize("head", ["y [µm],x [µm]", "y,x\nµm,µm", 'y,x,Höhe\n"(µm)","(µm)",'])
+def test_tables_of_spreadsheets_are_read(scan, explains, tmp_path, encoding, head):
+    rows = [[*row, 7.0] if "Höhe" in head else row for row in (scan.positions * PIXEL * 1e6).tolist()]
+    table = "\r\n".join([*head.splitlines(), *(",".join(map(repr, row)) for row in rows)])
+    (tmp_path / "p.csv").write_bytes(table.encode(encoding))
+    np.savez(tmp_path / "s.npz", d=scan.diffraction.astype(np.float64) ** 2)
+    back = read_scan(tmp_path / "s.npz", options=options("patterns=d positions=p.csv", pixel_size=PIXEL))
+    np.testing.assert_allclose(np.diff(back.positions, axis=0), np.diff(scan.positions, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("second", ["steps,steps", "um", ",", "y,x"])
+def test_a_second_line_that_is_no_units_is_refused(scan, tmp_path, second):
+    (tmp_path / "p.csv").write_text("\n".join(["y,x", second, "1,2"]))
+    np.savez(tmp_path / "s.npz", d=scan.diffraction.astype(np.float64) ** 2)
+    with pytest.raises(InputError, match="line 2 is no row of numbers"):
+        read_scan(tmp_path / "s.npz", options=options("patterns=d positions=p.csv", pixel_size=PIXEL))
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t", " "])
 def test_fields_of_text_may_be_quoted(scan, tmp_path, separator):
     rows = [["y position_mm", "x position_mm"], *(scan.positions * PIXEL * 1e3).tolist()]

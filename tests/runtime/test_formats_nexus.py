@@ -115,7 +115,7 @@ DATA = "instrument_1/detector_1/data"
         ([("data_1/translation", np.full((20, 3), np.nan), {})], r"positions\[0\] is NaN"),
         ([("sample_1/transformations/sx", np.zeros(19), {"vector": [1.0, 0, 0]})], "expected 20 values"),
         ([("instrument_1/detector_1/distance", None, {})], "no pixel size"),
-        ([("instrument_1/detector_1/distance", -1.0, {"units": "m"})], "one positive length"),
+        ([("instrument_1/detector_1/distance", np.nan, {"units": "m"})], "one length other than 0"),
         ([("instrument_1/detector_1/y_pixel_size", 1e-3, {})], "expected square ones"),
         ([("instrument_1/detector_1/mask", np.zeros((8, 8), int), {})], "0 = good"),
         ([("instrument_1/beam_1/incident_beam_energy", 8.0, {"units": "V"})], "in 'V'"),

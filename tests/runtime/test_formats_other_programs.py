@@ -476,3 +476,15 @@ def test_an_object_of_another_scan_is_refused(scan, truth, tmp_path):
     other = ptychodus_product(tmp_path / "o.h5", truth, scan)
     with pytest.raises(InputError, match="its positions differ from those of known"):
         read_reference(other, replace(scan, positions=scan.positions[::-1].copy()))
+
+
+def test_a_probe_of_magnitudes_is_named_and_an_aperture_is_not(scan, probe, tmp_path):
+    row, column = np.mgrid[:16, :16] - 8
+    probes = {"magnitudes": np.abs(probe), "aperture": (row**2 + column**2 < 20) * 3.0}
+    write_scan(tmp_path / "s.npz", scan)
+    for name, values in probes.items():
+        lines = []
+        np.savez(tmp_path / f"{name}.npz", probe=values)
+        read_scan(tmp_path / "s.npz", probe=tmp_path / f"{name}.npz", log=lines.append)
+        written = ["probe: its phase is 0 everywhere: does the file hold magnitudes alone?"]
+        assert [line for line in lines if "phase" in line] == (written if name == "magnitudes" else [])

@@ -11,7 +11,7 @@ from scipy import constants
 
 from ptychonnx.runtime.errors import InputError, UnsupportedError
 from ptychonnx.runtime.formats import ReadOptions, read_scan
-from tests.runtime import test_formats_cxi, test_formats_nexus
+from tests.runtime import test_formats_cxi, test_formats_nexus, test_formats_ptyd
 from tests.runtime.test_formats_cxi import DETECTOR, SOURCE, TRANSLATION
 from tests.runtime.test_formats_nexus import PIXEL
 
@@ -279,3 +279,29 @@ def test_amplitudes_that_are_whole_numbers_are_named(scan, explains, tmp_path):
 def test_a_rotated_stage_of_unknown_order_is_refused(scan, tmp_path):
     with pytest.raises(InputError, match=r"angle rotates the sample by 60 degrees, expected depends_on"):
         read_scan(rotated(tmp_path, scan, 60.0, ordered=False))
+
+
+@pytest.mark.parametrize(("bits", "name"), [(16, "uint16"), (32, "uint32"), (64, "uint64")])
+def test_positions_that_wrapped_below_zero_are_refused(scan, tmp_path, bits, name):
+    positions = scan.positions.astype(int) - 12
+    assert (positions < 0).any()
+    stored = positions.astype(np.int64).astype(name)
+    with pytest.raises(
+        InputError, match=rf"p\[\d+\] is \d+ where .*: was a number below zero stored in {bits}"
+    ):
+        mapped(tmp_path, scan, stored)
+    # The same numbers with a sign are positions, and so are large ones.
+    assert len(mapped(tmp_path, scan, positions)) == len(mapped(tmp_path, scan, positions + 2.0**31)) == 20
+
+
+@pytest.mark.parametrize("distance", [-2.0, 2.0])
+def test_a_distance_may_be_counted_against_the_beam(scan, tmp_path, distance):
+    paths = [
+        test_formats_cxi.write(tmp_path / "s.cxi", scan, **{f"{DETECTOR}/distance": distance}),
+        test_formats_ptyd.write(tmp_path / "s.ptyd", scan, **{"meta/distance": distance}),
+        test_formats_nexus.write(
+            tmp_path / "s.nxs", scan, changes=[("instrument_1/detector_1/distance", distance, {"units": "m"})]
+        ),
+    ]
+    for path in paths:
+        assert read_scan(path).distance == 2.0

@@ -82,6 +82,17 @@ def test_either_file_gives_the_scan(scan, truth, probe, explains, tmp_path, name
     assert back.wavelength == pytest.approx(1.5498e-10, rel=1e-4)
 
 
+@pytest.mark.parametrize("energy", [8.8, 8800.0])
+def test_an_energy_that_may_be_in_kilo_electron_volts_is_named(scan, truth, probe, tmp_path, energy):
+    changes = {"product.h5/@photon_energy_eV": energy, "product.h5/@detector_object_distance_m": -2.1}
+    lines = []
+    back = read_scan(write(tmp_path / "s", scan, truth, probe, **changes) / "product.h5", log=lines.append)
+    named = [line for line in lines if line.startswith("energy")]
+    expected = "energy: 8.8 eV; is it in keV? Then it is --wavelength 1.40891e-10"
+    assert named == ([expected] if energy == 8.8 else [])
+    assert back.distance == 2.1
+
+
 def test_the_companion_may_be_anywhere(scan, truth, probe, explains, tmp_path):
     folder = write(tmp_path / "s", scan, truth, probe)
     moved = (folder / "product.h5").rename(tmp_path / "result.h5")

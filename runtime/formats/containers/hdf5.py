@@ -176,6 +176,10 @@ class HDF5File:
         """The first of these lengths that exists, in metres, which is the unit without a `units` attribute."""
         return self._quantity(names, LENGTH_UNITS, "one positive length")
 
+    def distance(self, *names: str) -> float | None:
+        """As `length`, for the distance of the detector, which some writers count against the beam: it is negative."""
+        return self._quantity(names, LENGTH_UNITS, "one length other than 0", against_the_beam=True)
+
     def wavelength(self, lengths: tuple[str, ...], energies: tuple[str, ...]) -> float | None:
         """The wavelength in metres that the options give, or the first of the `lengths`, or that of the first energy.
 
@@ -274,12 +278,22 @@ class HDF5File:
             raise InputError(f"{self.path}: {dataset.name} is {dataset.dtype}, expected {expected}")
         return self.load(dataset, complete=kinds != "c")
 
-    def _quantity(self, names: tuple[str, ...], units: dict[str, float], expected: str) -> float | None:
+    def _quantity(
+        self,
+        names: tuple[str, ...],
+        units: dict[str, float],
+        expected: str,
+        *,
+        against_the_beam: bool = False,
+    ) -> float | None:
         dataset = self.first(*names)
         if dataset is None:
             return None
         where, unit = f"{self.path}: {dataset.name}", attribute_text(dataset, "units").strip()
-        number = positive_number(self.load(dataset), where, expected)
+        values = self.load(dataset)
+        if against_the_beam and values.dtype.kind in "fi" and (values < 0).all():
+            values = -values
+        number = positive_number(values, where, expected)
         return number * unit_factor(unit, units, where) if unit else number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 import reprlib
@@ -31,11 +32,11 @@ class TextTable:
 def read_text_table(path: Path, expected: str) -> TextTable:
     """Read a table; empty lines and comments (#, %, //) are ignored, but for one above the numbers that names them.
 
-    Raises InputError if a line other than the first holds something else than numbers, or lines differ in length.
+    Raises InputError if another line than those holds something else than numbers, or lines differ in length.
     """
     check_memory(16 * path.stat().st_size, str(path))
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = _decoded(path.read_bytes()).splitlines()
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: no array of numbers ({error}), expected {expected}") from error
     numbered = [
@@ -76,6 +77,18 @@ def read_text_table(path: Path, expected: str) -> TextTable:
     if not rows:
         raise InputError(f"{path}: no array of numbers (the file has no row of them), expected {expected}")
     return TextTable(np.array(rows), names)
+
+
+def _decoded(content: bytes) -> str:
+    """Text in UTF-8, in UTF-16 with its mark as spreadsheets write it, or else in Latin-1."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if b"\0" in content:
+            raise
+        return content.decode("latin-1")
 
 
 def _names_in_comments(lines: list[str], count: int) -> tuple[str, ...]:

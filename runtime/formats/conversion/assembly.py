@@ -21,6 +21,7 @@ from ptychonnx.runtime.formats.conversion.frames import FramePlan, Frames, lazy_
 from ptychonnx.runtime.formats.conversion.plausibility import (
     check_far_field,
     check_plausible,
+    check_wrapped,
     counts_note,
     covering_reference,
     mask_note,
@@ -260,6 +261,7 @@ def _check(raw: RawScan, options: ReadOptions, where: str) -> None:
             f"{raw.path}: {raw.positions_key} has shape {raw.positions.shape}, expected {(shape[0], 2)}, one for "
             f"each pattern of {raw.patterns_key}"
         )
+    check_wrapped(f"{raw.path}: {raw.positions_key}", raw.positions)
     if shape[1] * shape[2] > _LARGEST_FRAME and options.crop is None:
         raise InputError(
             f"{where} has frames of {shape[1]} x {shape[2]} pixels, expected at most {_LARGEST_FRAME} pixels, or a "

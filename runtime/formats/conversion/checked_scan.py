@@ -16,6 +16,7 @@ from ptychonnx.runtime.formats.conversion.direct_beam import estimate_direct_bea
 from ptychonnx.runtime.formats.conversion.frame_doubts import frame_doubts
 from ptychonnx.runtime.formats.conversion.plausibility import (
     check_plausible,
+    check_wrapped,
     counts_note,
     covering_reference,
     mask_note,
@@ -38,6 +39,7 @@ def checked_scan(scan: Scan, path: Path, log: Callable[[str], None]) -> Scan:
     Raises InputError on positions, pixel sizes or wavelengths that no experiment has, or if no pattern holds a photon.
     """
     where = f"{path}: diffraction"
+    check_wrapped(f"{path}: positions", scan.positions)
     check_plausible(path, "positions", scan.positions, scan.pixel_size, scan.wavelength)
     if note := positions_note(scan.positions, scan.size):
         log(note)

@@ -27,7 +27,7 @@ def object_pixel_size(
 
     Returns None if the wavelength, the distance or the detector pixel is unknown.
     """
-    distance = file.length(f"{detector}/distance")
+    distance = file.distance(f"{detector}/distance")
     across = file.length(f"{detector}/x_pixel_size", f"{detector}/y_pixel_size") or step
     down = file.length(f"{detector}/y_pixel_size", f"{detector}/x_pixel_size") or step
     if wavelength is None or distance is None or across is None or down is None:

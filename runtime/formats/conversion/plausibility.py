@@ -16,6 +16,7 @@ from ptychonnx.runtime.scan import Reference
 __all__ = [
     "check_far_field",
     "check_plausible",
+    "check_wrapped",
     "counts_note",
     "covering_reference",
     "mask_note",
@@ -30,6 +31,9 @@ _PIXELS = (1e-12, 1e-3)
 _OUTLIER = 100.0
 # More repeated positions than this part of all may be values that a stage never wrote.
 _REPEATED = 0.1
+# Bits of the integers in which positions are stored, and the part of their range that a scan spans at most.
+_INTEGERS = (16, 32, 64)
+_WRAPPED = 1 / 16
 # Steps of fewer pixels, in a scan that spans less than a window, are in another unit.
 _LEAST_STEP = 0.5
 # A mask with a smaller part of valid pixels is doubtful.
@@ -79,6 +83,26 @@ def check_plausible(
             f"{path}: {positions_key} spans {span * pixel_size:.3g} m, expected at most {_LARGEST_SPAN:g} m: are the "
             "positions in another unit? --positions-unit, --pixel-size"
         )
+
+
+def check_wrapped(where: str, positions: NDArray) -> None:
+    """Refuse positions [n, 2] as a file has them that left the range of an integer and came back at its other end.
+
+    Raises InputError with one of them; `where` (file and key) begins the message.
+    """
+    for values in np.asarray(positions, dtype=np.float64).T:
+        if not np.isfinite(values).all() or (values != np.rint(values)).any():
+            continue
+        ordered = np.sort(values)
+        for bits in _INTEGERS:
+            # Numbers below zero that were stored without a sign lie just below this range, and their lines join again.
+            unwrapped = np.where(values - ordered[0] > 2.0 ** (bits - 1), values - 2.0**bits, values)
+            if np.ptp(values) <= 2.0**bits and np.ptp(unwrapped) < _WRAPPED * 2.0**bits < np.ptp(values) / 2:
+                row = int(np.argmax(values != unwrapped))
+                raise InputError(
+                    f"{where}[{row}] is {values[row]:.0f} where others are about {np.median(unwrapped):.0f}, expected "
+                    f"{unwrapped[row]:.0f}: was a number below zero stored in {bits} bits without a sign?"
+                )
 
 
 def positions_note(positions: NDArray[np.float64], size: int) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.conversion.frames import FramePlan
 
-__all__ = ["corner_note", "fitted_probe", "probe_of_size", "resampled_probe", "share_in_middle"]
+__all__ = ["corner_note", "fitted_probe", "phase_note", "probe_of_size", "resampled_probe", "share_in_middle"]
 
 # Share of its power that a probe has in the middle quarter of its window, once it is there.
 _CONCENTRATED = 0.6
@@ -88,6 +88,14 @@ def corner_note(probe: NDArray[np.complexfloating]) -> str:
     if shifted < _CONCENTRATED or here > shifted / 2:
         return ""
     return f"probe: {1 - here:.0%} of its power is outside the middle of its window: was it stored without fftshift?"
+
+
+def phase_note(probe: NDArray[np.complexfloating]) -> str:
+    """A line for the user if a probe [modes, N, N] is nowhere complex or negative; that of an aperture may be so."""
+    # An aperture has one brightness.
+    if np.imag(probe).any() or (np.real(probe) < 0).any() or len(np.unique(np.real(probe))) <= 2:
+        return ""
+    return "probe: its phase is 0 everywhere: does the file hold magnitudes alone?"
 
 
 def _middle(image: NDArray, size: int) -> NDArray:

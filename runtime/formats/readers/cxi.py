@@ -115,7 +115,7 @@ def read(file: HDF5File) -> RawScan:
         mask=file.good_pixels(data.shape[1:], f"{_DETECTOR}/mask", ignored=_SIGNAL_ABOVE_BACKGROUND),
         pixel_size=pixel_size,
         wavelength=wavelength,
-        distance=file.length(f"{_DETECTOR}/distance"),
+        distance=file.distance(f"{_DETECTOR}/distance"),
         hint=f"mark bad pixels in {_DETECTOR}/mask (0 = good), or ",
         notes=tuple(file.notes),
     )

@@ -88,7 +88,7 @@ def read(file: HDF5File) -> RawScan:
         mask=file.good_pixels(shape, f"{detector}/pixel_mask", f"{detector}/mask"),
         pixel_size=object_pixel_size(file, detector, wavelength, min(shape)),
         wavelength=wavelength,
-        distance=file.length(f"{detector}/distance"),
+        distance=file.distance(f"{detector}/distance"),
         notes=tuple(file.notes),
     )
 

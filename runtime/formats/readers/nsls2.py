@@ -38,7 +38,7 @@ def read(file: HDF5File) -> RawScan:
     if points.ndim != 2 or 2 not in points.shape:
         raise InputError(f"{file.path}: points has shape {points.shape}, expected [2, n]")
     wavelength = file.options.wavelength or _metres(file, "lambda_nm", 1e-9)
-    distance = _metres(file, "z_m", 1.0)
+    distance = file.distance("z_m")
     detector_pixel = _metres(file, "ccd_pixel_um", 1e-6)
     known = wavelength is not None and distance is not None and detector_pixel is not None
     return RawScan(

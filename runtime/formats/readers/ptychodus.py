@@ -54,6 +54,8 @@ _DIFFRACTION, _PRODUCT = "diffraction.h5", "product.h5"
 _PATTERNS = "photon counts [n, rows, columns]"
 _BUNDLED = "raw_data/diffraction"
 _X, _Y, _INDEXES = "probe_position_x_m", "probe_position_y_m", "probe_position_indexes"
+# A photon of less is one of extreme ultraviolet or visible light; as a number of keV it is an X-ray.
+_LEAST_ENERGY_EV = 60.0
 _X_PX, _Y_PX = "probe_position_x_px", "probe_position_y_px"
 
 
@@ -87,18 +89,17 @@ def read(file: HDF5File) -> RawScan:
             )
     counts = diffraction.dataset(_PATTERNS, "patterns")
     x, y, indexes = product.vectors("float [n] in metres", _X, _Y, _INDEXES)
-    notes: tuple[str, ...] = ()
     unique, place, samples = np.unique(indexes, return_inverse=True, return_counts=True)
     if 1 < len(unique) < len(indexes):
         # As ptychodus does: a stage was read several times while a pattern was measured.
         x, y, indexes = np.bincount(place, x) / samples, np.bincount(place, y) / samples, unique
-        notes = (f"positions: mean of {samples.min()} to {samples.max()} with the same index",)
+        product.notes.append(f"positions: mean of {samples.min()} to {samples.max()} with the same index")
     stack, rows = _paired(diffraction, product, counts, indexes)
     known_object, pixel_size, corner = placed_object(product)
     if len(rows) < max(len(counts), len(x)):
-        notes += (
+        product.notes.append(
             f"patterns: {len(rows)} of {len(counts)} have one of the {len(x)} positions by their index, the others are "
-            "left out",
+            "left out"
         )
     attributes = product.root.attrs
     energy = attributes.get("photon_energy_eV", attributes.get("probe_energy_eV", 0.0))
@@ -116,7 +117,7 @@ def read(file: HDF5File) -> RawScan:
         pixel_size=pixel_size,
         wavelength=_wavelength(product, energy),
         distance=_distance(product),
-        notes=notes,
+        notes=tuple(product.notes),
     )
 
 
@@ -140,7 +141,10 @@ def _read_bundle(file: HDF5File) -> RawScan:
         known_object=combined_layers(file) if file.has("object") else None,
         pixel_size=object_number(file, "pixel_width_m", positive=True) if file.has("object") else None,
         wavelength=_wavelength(file, file.root.attrs.get("photon_energy_eV", 0.0)),
-        notes=("patterns: those inside the product; positions are paired with them by their order",),
+        notes=(
+            "patterns: those inside the product; positions are paired with them by their order",
+            *file.notes,
+        ),
     )
 
 
@@ -162,6 +166,7 @@ def read_training(file: HDF5File) -> RawScan:
         known_object=combined_layers(file) if file.has("object") else None,
         pixel_size=file.length("object_pixel_width_m"),
         wavelength=_wavelength(file, energy),
+        notes=tuple(file.notes),
     )
 
 
@@ -253,8 +258,9 @@ def _mask(file: HDF5File) -> NDArray[np.bool_] | None:
 def _distance(product: HDF5File) -> float | None:
     """From the sample to the detector, in metres; ptychodus writes 0 if it is unknown."""
     value = np.asarray(product.root.attrs.get("detector_object_distance_m", 0.0))
-    known = value.size == 1 and value.dtype.kind in "fiu" and 0 < value.item() < np.inf
-    return float(value.item()) if known else None
+    known = value.size == 1 and value.dtype.kind in "fiu" and 0 < abs(value.item()) < np.inf
+    # Some writers count it against the beam.
+    return abs(float(value.item())) if known else None
 
 
 def _wavelength(file: HDF5File, electron_volts: Any) -> float | None:
@@ -263,6 +269,8 @@ def _wavelength(file: HDF5File, electron_volts: Any) -> float | None:
     if value.size == 1 and value.dtype.kind in "fiu" and value.item() == 0:
         return None
     where = f"{file.path}: photon_energy_eV"
-    return wavelength_of_energy(
-        ENERGY_UNITS["eV"] * positive_number(value, where, "one positive energy, or 0 if unknown")
-    )
+    energy = positive_number(value, where, "one positive energy, or 0 if unknown")
+    if energy < _LEAST_ENERGY_EV:
+        other = wavelength_of_energy(ENERGY_UNITS["keV"] * energy)
+        file.notes.append(f"energy: {energy:g} eV; is it in keV? Then it is --wavelength {other:.6g}")
+    return wavelength_of_energy(ENERGY_UNITS["eV"] * energy)

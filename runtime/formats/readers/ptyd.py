@@ -57,7 +57,6 @@ def read(file: HDF5File) -> RawScan:
     size = parts[0].shape[-1]
     positions, positions_key = _positions(file, chunks, [len(part) for part in parts])
     wavelength, pixel = _geometry(file, size)
-    distance = _numbers(file, "meta/distance")
     return RawScan(
         path=file.path,
         patterns=parts[0] if len(parts) == 1 else ConcatenatedStack(parts),
@@ -68,7 +67,7 @@ def read(file: HDF5File) -> RawScan:
         mask=_mask(file, chunks, parts),
         pixel_size=pixel,
         wavelength=wavelength,
-        distance=None if distance is None or distance.size != 1 else float(file.load(distance).item()),
+        distance=_distance(file),
         notes=_missing_chunks(chunks),
     )
 
@@ -172,7 +171,8 @@ def _mask(file: HDF5File, chunks: list[str], parts: list[h5py.Dataset]) -> NDArr
 
 def _geometry(file: HDF5File, size: int) -> tuple[float | None, float | None]:
     """Wavelength and object pixel size in metres, as far as they are known."""
-    energy, distance, psize = (_numbers(file, f"meta/{name}") for name in ("energy", "distance", "psize"))
+    energy, psize = (_numbers(file, f"meta/{name}") for name in ("energy", "psize"))
+    distance = _distance(file)
     if energy is None:
         return None, None
     where = f"{file.path}: {energy.name}"
@@ -189,7 +189,9 @@ def _geometry(file: HDF5File, size: int) -> tuple[float | None, float | None]:
     if sides.size not in (1, 2) or not np.allclose(sides, sides[0], rtol=1e-3, atol=0):
         raise InputError(f"{file.path}: {psize.name} is {sides.tolist()}, expected square pixels in metres")
     side = positive_number(sides[0], f"{file.path}: {psize.name}", "a positive length in metres")
-    metres = positive_number(
-        file.load(distance), f"{file.path}: {distance.name}", "one positive length in metres"
-    )
-    return wavelength, wavelength * metres / (size * side)
+    return wavelength, wavelength * distance / (size * side)
+
+
+def _distance(file: HDF5File) -> float | None:
+    found = _numbers(file, "meta/distance")
+    return None if found is None else file.distance(found.name)
