@@ -18,7 +18,7 @@ Precision = Literal["32", "bf16-mixed", "16-mixed"]
     frozen=True, config=ConfigDict(extra="forbid", title="Network (defaults of the architecture: --list)")
 )
 class NetworkConfig:
-    """Settings of a network. An architecture ignores settings that it does not have.
+    """Settings of a network. An architecture may lack some.
 
     With a gridsize g the network sees C = g * g neighbouring patterns and their offsets, and returns C patches.
     """

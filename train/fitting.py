@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
@@ -49,7 +49,7 @@ from ptychonnx.train.unfinished_run import (
     unfinished_folder,
 )
 
-__all__ = ["settings_for", "train"]
+__all__ = ["refuse_unused", "settings_for", "train"]
 
 
 def settings_for(
@@ -64,6 +64,20 @@ def settings_for(
     training = {name: value for name, value in merged.items() if name in names}
     network = {name: value for name, value in merged.items() if name not in names}
     return checked(NetworkConfig, network), checked(TrainingConfig, training)
+
+
+def refuse_unused(architecture: Architecture, names: Collection[str]) -> None:
+    """Refuse settings, by name, that an architecture does not have.
+
+    Raises InputError.
+    """
+    for kind in (NetworkConfig, TrainingConfig):
+        known = [field.name for field in fields(kind) if field.name not in {"n", *architecture.unused}]
+        for name in sorted(architecture.unused & {*names} & {field.name for field in fields(kind)}):
+            expected = ", ".join(f"--{option.replace('_', '-')}" for option in known)
+            raise InputError(
+                f"--{name.replace('_', '-')}: {architecture.name} does not have it, expected some of {expected}"
+            )
 
 
 def train(

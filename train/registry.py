@@ -46,6 +46,8 @@ class Architecture:
         Settings of `NetworkConfig` or `TrainingConfig` that differ from the general ones.
     revision
         Number to increase when the same weights define another network; runs of an earlier revision are refused.
+    unused
+        Settings of `NetworkConfig` or `TrainingConfig` that it does not have.
     any_size
         Whether the same weights make a network for patterns of another size (`ptychonnx export --n`).
     """
@@ -57,6 +59,7 @@ class Architecture:
     supervised: bool = False
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     revision: int = 1
+    unused: frozenset[str] = frozenset()
     any_size: bool = False
 
     @property
@@ -110,6 +113,7 @@ _BUILT_IN = (
         "ptychonnx.train.tensorflow.cnn:build",
         "convolutional encoder with two decoders",
         defaults={"blocks": 2},  # a third one adds parameters, but nothing else (docs/results/quality.md)
+        unused=frozenset({"modes"}),
     ),
     Architecture(
         "baseline",
@@ -120,6 +124,7 @@ _BUILT_IN = (
         # Without phase retrieval it has more to learn.
         defaults={"epochs": 6, "batch": 8, "learning_rate": 1e-3},
         revision=2,  # 1 saw the logarithm of the amplitude
+        unused=frozenset({"modes", "first_steps", "final_steps", "loss", "overlap"}),
     ),
     Architecture(
         "fno",
@@ -169,6 +174,7 @@ _BUILT_IN = (
         "tensorflow",
         "ptychonnx.train.tensorflow.unet:build",
         "convolutional U-Net with skip connections",
+        unused=frozenset({"modes"}),
     ),
 )
 

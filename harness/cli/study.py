@@ -68,8 +68,8 @@ def lines(
     """Run the **grid-lines study**: simulate, train, export and evaluate, with one report at the end.
 
     Networks are trained on one object of random lines and evaluated on another. Settings of network and training apply
-    to every network. The commands are printed as they run, so that any step can be changed and repeated; `study.yaml`
-    keeps the options.
+    to every network that has them. The commands are printed as they run, so that any step can be changed and repeated;
+    `study.yaml` keeps the options.
 
     Example: `ptychonnx study lines --architectures cnn,fno,hybrid,baseline --out study/`
     """

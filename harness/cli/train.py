@@ -24,7 +24,7 @@ from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.validation import checked
 from ptychonnx.train.config import NetworkConfig, TrainingConfig
 from ptychonnx.train.fine_tuning import find_initial_weights
-from ptychonnx.train.fitting import settings_for
+from ptychonnx.train.fitting import refuse_unused, settings_for
 from ptychonnx.train.fitting import train as train_network
 from ptychonnx.train.helper_process import helps_another_process
 from ptychonnx.train.registry import architectures, get_architecture
@@ -94,12 +94,13 @@ def train(
             "expected ARCHITECTURE --data SCAN --out RUN; `ptychonnx train --list` names the architectures"
         )
     chosen = get_architecture(architecture)
+    refuse_unused(chosen, {*network, *training})
     if helps_another_process():
         set_verbosity(-1)
     scans = [read_scan(path, probe=probe, options=reading) for path in _scan_files(data)]
     inherited = {} if source is None else source.inherited()
     built, fitted = settings_for(chosen, {**inherited, **network, **training, "n": scans[0].size})
-    options = resolved_yaml(context, {**asdict(built), **asdict(fitted)})
+    options = resolved_yaml(context, {**asdict(built), **asdict(fitted), **dict.fromkeys(chosen.unused)})
     try:
         with report_progress() as progress:
             record = train_network(

@@ -21,8 +21,8 @@ from typing import Any
 from ptychonnx.runtime.atomic import write_text
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError, PtychonnxError, VerificationError
 from ptychonnx.runtime.machine import available_cores
-from ptychonnx.train.fitting import settings_for
-from ptychonnx.train.registry import get_architecture
+from ptychonnx.train.fitting import refuse_unused, settings_for
+from ptychonnx.train.registry import Architecture, get_architecture
 
 __all__ = ["StudyPlan", "plan_lines", "run_plan", "typed_options"]
 
@@ -78,7 +78,8 @@ def plan_lines(
 ) -> StudyPlan:
     """Plan the commands of the lines study.
 
-    Raises InputError if no architecture is given, one is unknown or given twice, or a setting is out of range.
+    Raises InputError if no architecture is given, one is unknown or given twice, or a setting is out of range
+    or none of them has it.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def plan_lines(
     simulate_options, train_options, evaluate_options
         Further options of these commands.
     settings
-        Settings of network and training for every architecture, instead of its own defaults.
+        Settings of network and training for every architecture that has them, instead of its own defaults.
     seed
         Seed of the dataset and of every training.
     """
@@ -99,19 +100,24 @@ def plan_lines(
         raise InputError(f"study lines: an architecture is given twice in {','.join(architectures)}")
     settings = {} if settings is None else settings
     labels = []
-    for name in architectures:
-        architecture = get_architecture(name)
+    chosen = [get_architecture(name) for name in architectures]
+    # A setting is that of the networks that have it.
+    refuse_unused(chosen[0], frozenset(settings).intersection(*(one.unused for one in chosen)))
+    for architecture in chosen:
         network, _ = settings_for(architecture, settings)
         labels.append(architecture.run_label(network))
-    typed = typed_options(settings)
     data, models = out / "data", tuple(out / "models" / f"{label}.onnx" for label in labels)
     networks = tuple(
         (
             ("train", name, "--data", str(data), "--out", run, "--seed", str(seed), *typed, *train_options),
             ("export", run, "--out", str(model)),
         )
-        for name, run, model in zip(
-            architectures, (str(out / "runs" / label) for label in labels), models, strict=True
+        for name, run, typed, model in zip(
+            architectures,
+            (str(out / "runs" / label) for label in labels),
+            _arguments_of(settings, chosen),
+            models,
+            strict=True,
         )
     )
     report, recipe = out / "report", out / "recipe.sh"
@@ -125,6 +131,14 @@ def plan_lines(
         report=report / "report.html",
         recipe=recipe,
     )
+
+
+def _arguments_of(settings: Mapping[str, Any], architectures: Sequence[Architecture]) -> list[list[str]]:
+    """For each architecture, the settings that it has, as arguments."""
+    return [
+        typed_options({name: value for name, value in settings.items() if name not in one.unused})
+        for one in architectures
+    ]
 
 
 def typed_options(values: Mapping[str, Any]) -> list[str]:

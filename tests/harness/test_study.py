@@ -45,6 +45,17 @@ def test_networks_of_several_patterns_have_it_in_the_names_of_their_files(tmp_pa
     assert " --gridsize 2" in " ".join(training)
 
 
+def test_a_setting_is_that_of_the_networks_that_have_it(tmp_path):
+    plan = plan_lines(["cnn", "fno"], tmp_path, settings={"modes": 5, "width": 8})
+    cnn, fno = (" ".join(command) for command in plan.commands if command[0] == "train")
+    assert " --width 8" in cnn
+    assert " --width 8 " in f"{fno} "
+    assert "--modes" not in cnn
+    assert " --modes 5" in fno
+    with pytest.raises(InputError, match="--modes: cnn does not have it"):
+        plan_lines(["cnn", "unet"], tmp_path, settings={"modes": 5})
+
+
 def test_a_setting_out_of_range_is_refused_before_anything_is_simulated(tmp_path):
     with pytest.raises(InputError, match="gridsize"):
         plan_lines(["hybrid"], tmp_path, settings={"gridsize": 9})

@@ -13,8 +13,31 @@ import pytest
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.train import registry
 from ptychonnx.train.config import NetworkConfig
-from ptychonnx.train.fitting import settings_for
+from ptychonnx.train.fitting import refuse_unused, settings_for
 from ptychonnx.train.registry import Architecture, architectures, get_architecture
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "message"),
+    [
+        (
+            "cnn",
+            {"width", "modes"},
+            "--modes: cnn does not have it, expected some of --gridsize, --width, --blocks, ",
+        ),
+        (
+            "baseline",
+            {"overlap"},
+            "--overlap: baseline does not have it, expected some of --epochs, --batch, ",
+        ),
+    ],
+)
+def test_a_setting_that_an_architecture_lacks_is_refused_with_those_it_has(name, typed, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        refuse_unused(get_architecture(name), typed)
+    assert "--modes," not in str(refusal.value)
+    refuse_unused(get_architecture("fno"), typed)
+    refuse_unused(get_architecture(name), {"width", "epochs"})
 
 
 def test_an_unknown_architecture_lists_those_there_are():
