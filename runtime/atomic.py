@@ -33,6 +33,7 @@ __all__ = [
     "check_replaceable",
     "check_updatable",
     "claimed_output",
+    "is_claimed",
     "is_open",
     "put_folder",
     "updated_folder",
@@ -225,6 +226,11 @@ def claimed_output(path: StrPath) -> Iterator[None]:
         with suppress(OSError):
             for parent in created:
                 parent.rmdir()
+
+
+def is_claimed(path: StrPath) -> bool:
+    """Whether this process has claimed an output."""
+    return _working_path(Path(path)).absolute() in _claimed
 
 
 @contextmanager

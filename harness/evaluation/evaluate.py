@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from ptychonnx.harness.iterative.algorithm import Algorithm
 from ptychonnx.harness.iterative.iterations import Epochs
 from ptychonnx.harness.metrics.comparison import Comparison
 from ptychonnx.harness.metrics.region import RegionRule
+from ptychonnx.runtime.atomic import claimed_output, is_claimed
 from ptychonnx.runtime.contract import Placement
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor
@@ -123,7 +125,8 @@ def evaluate(
     Raises
     ------
     InputError
-        If an artifact or a scan cannot be used, they do not fit each other, or two of them cannot be told apart.
+        If an artifact or a scan cannot be used, they do not fit each other, two of them cannot be told apart, or
+        another process is writing `out`.
     VerificationError
         If the patches of every network are not finite; if others are left, `Evaluation.failures` names it instead.
     ServerError
@@ -147,37 +150,38 @@ def evaluate(
         from ptychonnx.harness.evaluation.write import check_folder, write_evaluation
 
         check_folder(Path(out))
-    plan = plan_evaluation(
-        artifacts,
-        scans,
-        references,
-        provider=provider,
-        batch=batch,
-        stitching=stitching,
-        iterations=iterations,
-        refine=refine,
-        algorithm=Algorithm(alpha, momentum),
-        objects=objects,
-    )
-    if strict:
-        _refuse_unknown(plan)
-    if halves:
-        _check_halves(plan)
-    options = EvaluateOptions(plane, register, ptychopinn, halves)
-    failures: dict[str, str] = {}
-    summaries, rows = _reconstruct_and_judge(plan, region, options, failures, progress)
-    evaluation = Evaluation(
-        scans=summaries,
-        rows=rows,
-        batch=batch,
-        commands=tuple(commands),
-        confidence={summary.name: confidence_of_rows(summary, rows) for summary in summaries},
-        software=software_versions(),
-        processor=processor(),
-        failures=failures,
-    )
-    if out is not None:
-        write_evaluation(evaluation, Path(out))
+    with nullcontext() if out is None or is_claimed(out) else claimed_output(out):
+        plan = plan_evaluation(
+            artifacts,
+            scans,
+            references,
+            provider=provider,
+            batch=batch,
+            stitching=stitching,
+            iterations=iterations,
+            refine=refine,
+            algorithm=Algorithm(alpha, momentum),
+            objects=objects,
+        )
+        if strict:
+            _refuse_unknown(plan)
+        if halves:
+            _check_halves(plan)
+        options = EvaluateOptions(plane, register, ptychopinn, halves)
+        failures: dict[str, str] = {}
+        summaries, rows = _reconstruct_and_judge(plan, region, options, failures, progress)
+        evaluation = Evaluation(
+            scans=summaries,
+            rows=rows,
+            batch=batch,
+            commands=tuple(commands),
+            confidence={summary.name: confidence_of_rows(summary, rows) for summary in summaries},
+            software=software_versions(),
+            processor=processor(),
+            failures=failures,
+        )
+        if out is not None:
+            write_evaluation(evaluation, Path(out))
     return evaluation
 
 

@@ -201,6 +201,12 @@ class EvaluationRow:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def file(self) -> str:
+        """Name of the artifact or network in brackets, empty if the label tells it."""
+        stem = self.name.removesuffix(".onnx")
+        return "" if self.contract is None or stem == self.label or f"({stem})" in self.label else f"({stem})"
+
+    @property
     def parity(self) -> Parity | None:
         """Difference between the artifact and its native network, if the contract states it."""
         return None if self.contract is None else self.contract.parity

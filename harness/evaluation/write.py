@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptychonnx.harness.evaluation.results import Evaluation
-from ptychonnx.harness.report.evaluation_figures import draw_figures
+from ptychonnx.harness.report.evaluation_figures import draw_figures, is_figure
 from ptychonnx.harness.report.html_page import render_page
 from ptychonnx.runtime.atomic import check_output, check_updatable, updated_folder
 
@@ -28,10 +28,15 @@ def check_folder(out: Path) -> None:
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
-    """Write the figures, `report.html` and `metrics.json`, which appear together; other files in the folder stay."""
+    """Write the figures, `report.html` and `metrics.json`, which appear together.
+
+    Figures of an earlier evaluation in the folder go; other files stay.
+    """
     content, figures = evaluation.to_json(), draw_figures(evaluation)
     page = render_page(evaluation, figures=figures)
     with updated_folder(out) as folder:
+        for earlier in filter(lambda file: is_figure(file.name), list(folder.iterdir())):
+            earlier.unlink()
         files = {f"{name}.png": image for name, image in figures.items()}
         files |= {
             name: text.encode(errors="backslashreplace")

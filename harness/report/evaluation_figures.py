@@ -11,7 +11,9 @@ from ptychonnx.harness.report.misfit_figure import misfit_figure
 from ptychonnx.harness.report.object_figure import object_figure
 from ptychonnx.harness.report.quantity_images import Panel, quantity_images
 
-__all__ = ["draw_curves", "draw_figures", "draw_misfits", "panels_of"]
+__all__ = ["draw_curves", "draw_figures", "draw_misfits", "is_figure", "panels_of"]
+
+_FIGURE = re.compile(r"(reconstruction|comparison|errors|misfit|frc|psd|halves)(_\d+_[A-Za-z0-9-]*)?\.png")
 
 
 def panels_of(rows: Sequence[EvaluationRow], scan: ScanSummary) -> list[Panel]:
@@ -31,6 +33,11 @@ def draw_figures(evaluation: Evaluation) -> dict[str, bytes]:
         if scan.reference is not None:
             figures[f"errors{suffix}"] = object_figure(quantities[2:], scan.name)
     return figures | draw_misfits(evaluation) | draw_curves(evaluation)
+
+
+def is_figure(name: str) -> bool:
+    """Whether a file has a name that `draw_figures` gives, for some evaluation."""
+    return _FIGURE.fullmatch(name) is not None
 
 
 def draw_misfits(evaluation: Evaluation) -> dict[str, bytes]:

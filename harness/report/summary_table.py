@@ -101,4 +101,6 @@ def _has_halves(evaluation: Evaluation) -> bool:
 def _note(row: EvaluationRow, result: ScanResult) -> str:
     channels = 1 if row.contract is None else row.contract.channels
     several = "" if channels == 1 else f"{channels} patterns"
-    return ", ".join(filter(None, (several, "synchronised" if result.synchronised else "")))
+    return ", ".join(
+        filter(None, (row.file.strip("()"), several, "synchronised" if result.synchronised else ""))
+    )

@@ -63,7 +63,7 @@ def as_markdown(evaluation: Evaluation) -> str:
     lines = [_line(heads), _line([":---"] * left + ["---:"] * (len(heads) - left))]
     for row in evaluation.rows:
         for scan, result in row.results.items():
-            label = row.label + (" (collapsed)" if result.collapsed else "")
+            label = f"{row.label} {row.file}".strip() + (" (collapsed)" if result.collapsed else "")
             cells = [label, *([scan] if several else []), parity_cell(row).text]
             for quantity in QUANTITIES:
                 metrics = metric_cells(result, quantity, evaluation.intervals(row, scan), mae_digits=4)

@@ -66,7 +66,7 @@ def comparison_table(evaluation: Evaluation, width: int = 120) -> Table:
     for row in evaluation.rows:
         for number, (name, result) in enumerate(row.results.items()):
             is_first = number == 0
-            head = [row.label if is_first else "", *([name] if several else [])]
+            head = [f"{row.label}\n{row.file}".strip() if is_first else "", *([name] if several else [])]
             if result.collapsed:
                 # On its own line, because a column for it would narrow the names.
                 head[-1] += "\nCOLLAPSED"

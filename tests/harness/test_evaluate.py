@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.console import Console
 from ptychonnx.harness.evaluation.evaluate import evaluate
 from ptychonnx.harness.evaluation.results import Evaluation
 from ptychonnx.harness.metrics.region import RegionRule
+from ptychonnx.harness.report.summary_table import summary_lines
 from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.harness.report.terminal_table import comparison_table
 from ptychonnx.runtime.errors import InputError, VerificationError
@@ -130,6 +132,50 @@ def test_several_scans_are_told_apart(
     assert rows["baseline"]["collapsed"] is True
     assert (tmp_path / "comparison_2_other-scan.png").is_file()
     assert len(list(tmp_path.glob("*.png"))) == 10
+
+
+def test_a_report_replaces_the_figures_of_the_one_before_and_no_other_file(
+    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    earlier = ["halves.png", "errors_2_other-scan.png", "misfit.png", "comparison_notes.png", "notes.txt"]
+    for name in earlier:
+        (tmp_path / name).write_text("earlier")
+    evaluate(four_artifacts[:1], [lines_scan], tmp_path)
+    kept = {path.name for path in tmp_path.iterdir() if path.read_bytes() == b"earlier"}
+    assert kept == {"comparison_notes.png", "notes.txt"}
+    assert {"halves.png", "errors_2_other-scan.png"}.isdisjoint(path.name for path in tmp_path.iterdir())
+
+
+def test_a_report_that_another_evaluation_is_making_is_refused_at_once(
+    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
+) -> None:
+    out, refusals = tmp_path / "report", []
+    second = "import sys; from ptychonnx.runtime.atomic import check_output; check_output(sys.argv[1])"
+
+    def meanwhile(update: ProgressUpdate) -> None:
+        if not refusals:
+            command = [sys.executable, "-c", second, str(out)]
+            refusals.append(subprocess.run(command, capture_output=True, text=True).stderr)
+
+    evaluate(four_artifacts[:1], [lines_scan], out, progress=Callback(meanwhile))
+    assert f"{out}: another process is writing it" in refusals[0]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("any_64.onnx", "(any_64)"), ("pinn_cnn.onnx", ""), ("http://host/any_64", "(http://host/any_64)")],
+)
+def test_a_row_shows_the_file_that_its_label_does_not_name(
+    evaluated: tuple[Evaluation, Path], name: str, shown: str
+) -> None:
+    row = replace(evaluated[0].rows[0], name=name)
+    evaluation = replace(evaluated[0], rows=(row,))
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(comparison_table(evaluation, 120))
+    for text in (console.export_text(), as_markdown(evaluation), summary_lines(evaluation)[0].note):
+        assert ("any_64" in text) == bool(shown)
+    assert row.file == shown
 
 
 def test_scans_of_one_name_are_numbered(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:
