@@ -184,7 +184,9 @@ class Misfit:
         if self.verdict == "unknown" and self.held_out is not None and self.held_out.verdict == "unknown":
             return f"{meaning}: neighbouring patterns share too little light to predict each other"
         if self.agreement is None or not self.agreement.reason:
-            return meaning
+            # Nothing here tells why: transposed frames, for one, agree with each other.
+            hint = "; `ptychonnx check` tests orientation, axes and units" if self.verdict == "wrong" else ""
+            return meaning + hint
         if self.verdict == "unknown":
             return f"{meaning}: {self.agreement.reason}"
         if self.verdict == "wrong" and self.agreement.better is not None and self._explained != "wrong":
