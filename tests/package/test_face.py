@@ -14,6 +14,7 @@ import pytest
 import ptychonnx
 from ptychonnx.export.artifact.export_options import ExportOptions
 from ptychonnx.harness.simulate.lines_dataset import LinesConfig, build_lines
+from ptychonnx.runtime.contract import TrainingProbe
 
 HEAVY = (
     "torch",
@@ -200,3 +201,24 @@ def test_evaluate_and_write_scan_name_what_they_got_instead(tmp_path: Path) -> N
     with pytest.raises(ptychonnx.InputError, match="got ndarray to write, expected a Scan"):
         ptychonnx.write_scan(tmp_path / "scan.npz", scan.diffraction)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ptychonnx.Contract(label="x"), "Contract: setting architecture: "),
+        (
+            lambda: TrainingProbe(sha256=None, modes=-1, flux=1),
+            "TrainingProbe: setting modes = -1: expected a value gr",
+        ),
+        (
+            lambda: ptychonnx.ReadOptions(crop=-1),
+            "ReadOptions: setting crop = -1: expected a value greater than",
+        ),
+        (lambda: ptychonnx.ReadOptions(nonsense=1), "ReadOptions: setting nonsense = 1: unknown setting"),
+    ],
+)
+def test_models_that_are_built_in_python_refuse_wrong_values_in_one_line(build, message) -> None:
+    with pytest.raises(ptychonnx.InputError, match=re.escape(message)) as refusal:
+        build()
+    assert "\n" not in str(refusal.value)
