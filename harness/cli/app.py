@@ -171,9 +171,11 @@ def _refuse(message: str, code: int, title: str = "Error:") -> int:
     line = one_line(message)
     if len(line) > _LONGEST_LINE:
         line = f"{line[: _LONGEST_LINE - 300]} ... {line[-290:]}"
-    if line:
-        errors.print(f"[bold red]{title}[/]", end=" ")
-        print_lines(line, console=errors)
+    # The exit code tells a reader of the errors who went away.
+    with suppress(BrokenPipeError):
+        if line:
+            errors.print(f"[bold red]{title}[/]", end=" ")
+            print_lines(line, console=errors)
     return code
 
 
