@@ -169,7 +169,7 @@ class TrainingProbe(_Part):
     """The illumination that the network was trained with; of a specialised artifact, the one that it holds."""
 
     sha256: str | None
-    modes: int = Field(gt=0)
+    modes: int = Field(ge=0, description="0 if unknown")
     flux: float = Field(gt=0, allow_inf_nan=False, description="mean photons in a training pattern")
     thumbnail: str | None = Field(
         default=None,

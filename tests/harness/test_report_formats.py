@@ -98,7 +98,7 @@ def test_markdown_is_one_table_that_can_be_pasted(evaluation: Evaluation) -> Non
 
 
 def test_a_bar_in_a_label_does_not_break_the_table(evaluation: Evaluation) -> None:
-    row = replace(evaluation.rows[1], label="a|b\nc")
+    row = replace(evaluation.rows[1], label="a|b\nc", name="a|b\nc.onnx")
     lines = as_markdown(replace(evaluation, rows=(row,))).splitlines()
     assert lines[2].startswith("| a\\|b c |")
     assert lines[3] == ""
