@@ -41,7 +41,7 @@ def load_source(source: str, arguments: Mapping[str, Any] | None = None) -> Any:
             raise InputError(f"{source}: takes no arguments, expected none for a Keras file")
         reading = import_framework_module("ptychonnx.export.lowering.tensorflow.native_module", "tensorflow")
         return reading.read_keras_file(Path(source))
-    with warnings.catch_warnings(), _without_bytecode():
+    with warnings.catch_warnings():
         # Deprecations in the author's code, and in the packages that it imports.
         warnings.simplefilter("ignore")
         return _load(source, arguments or {})
@@ -182,16 +182,6 @@ def _names_of(parts: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.modules.update(hidden)
-
-
-@contextmanager
-def _without_bytecode() -> Iterator[None]:
-    """Leave no `__pycache__` in the author's folder."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
 
 
 @contextmanager
