@@ -111,7 +111,7 @@ def test_tables_of_spreadsheets_are_read(scan, explains, tmp_path, encoding, hea
 def test_a_second_line_that_is_no_units_is_refused(scan, tmp_path, second):
     (tmp_path / "p.csv").write_text("\n".join(["y,x", second, "1,2"]))
     np.savez(tmp_path / "s.npz", d=scan.diffraction.astype(np.float64) ** 2)
-    with pytest.raises(InputError, match="line 2 is no row of numbers"):
+    with pytest.raises(InputError, match="line 1 is no row of numbers"):
         read_scan(tmp_path / "s.npz", options=options("patterns=d positions=p.csv", pixel_size=PIXEL))
 
 

@@ -6,6 +6,7 @@ import codecs
 import csv
 import re
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
+from ptychonnx.runtime.formats.quantities import LENGTH_UNITS
 from ptychonnx.runtime.machine import check_memory
 
 __all__ = ["TextTable", "read_text_table"]
@@ -45,7 +47,7 @@ def read_text_table(path: Path, expected: str) -> TextTable:
         if line.strip() and not line.strip().startswith(_COMMENTS)
     ]
     rows: list[list[float]] = []
-    # A title, and names.
+    # A title and names, or names and units.
     head: list[str] = []
     for number, line in numbered:
         fields = _fields(line)
@@ -63,7 +65,9 @@ def read_text_table(path: Path, expected: str) -> TextTable:
                 f"{path}: line {number} has {len(rows[-1])} columns, expected {len(rows[0])} like the lines before"
             )
     names = tuple(_fields(head[-1])) if head else ()
-    if rows and len(head) == 2 and len(_fields(head[0])) == len(rows[0]):
+    if rows and len(head) == 2 and len(above := _fields(head[0])) == len(names) and _are_units(names):
+        names = tuple(f"{name} [{unit.strip('[]() ')}]" for name, unit in zip(above, names, strict=True))
+    elif rows and len(head) == 2 and len(_fields(head[0])) == len(rows[0]):
         raise InputError(
             f"{path}: line {numbered[0][0]} is no row of numbers ({reprlib.repr(head[0])}), expected {expected}"
         )
@@ -89,6 +93,12 @@ def _decoded(content: bytes) -> str:
         if b"\0" in content:
             raise
         return content.decode("latin-1")
+
+
+def _are_units(fields: Sequence[str]) -> bool:
+    """Whether a line below the names holds units, of lengths or of pixels."""
+    units = [field.strip("[]() ") for field in fields]
+    return any(units) and all(unit in {"", "-", "px", "pixel", "pixels", *LENGTH_UNITS} for unit in units)
 
 
 def _names_in_comments(lines: list[str], count: int) -> tuple[str, ...]:
