@@ -69,9 +69,8 @@ def readings(scan: Scan) -> Iterator[tuple[str, Scan]]:
         yield "probe at another defocus", replace(scan, probe=probe)
 
 
-def measure(scan: Scan, read: Scan, network: Reconstruction, start: Reconstruction | None) -> Row:
+def measure(scan: Scan, made: Reconstruction, network: Reconstruction) -> Row:
     """Verdicts on an object, and its SSIM with the true one."""
-    made = refine(read, start, "auto")
     misfit = made.misfit
     assert misfit is not None
     assert misfit.held_out is not None
@@ -116,9 +115,10 @@ def main() -> None:
                 continue
             network = reconstruct(session, read)
             for label, start in (("vacuum", None), (session.path.stem, network)):
-                if start is not None and start.misfit is not None and not start.misfit.value:
+                made = refine(read, start, "auto")
+                if made.refinement.startswith("0 epochs"):
                     continue  # `auto` leaves it as it is
-                row = measure(scan, read, network, start)
+                row = measure(scan, made, network)
                 rows.append({"scan": name, "reading": reading, "start": label, **row})
             document = {
                 "processor": processor(),

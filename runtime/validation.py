@@ -14,7 +14,13 @@ __all__ = ["Refusing", "checked", "expectation", "first_fault", "whole_number"]
 Settings = TypeVar("Settings")
 
 
-class _Refusing(type(BaseModel)):  # type: ignore[misc]
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
+
+class _Refusing(ModelMetaclass):
     if not TYPE_CHECKING:
 
         def __call__(cls, *arguments, **values):

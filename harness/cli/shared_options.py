@@ -47,8 +47,7 @@ EstimateProbe = Annotated[
     typer.Option(
         "--estimate-probe",
         rich_help_panel=READING,
-        help="For a scan without a probe: estimate one from the mean pattern, refined by iterations (of the extra "
-        "iterative).",
+        help="For a scan without a probe: estimate one from the mean pattern, refined by iterations.",
     ),
 ]
 _SERVER = "Network on a server, grpc://host:port/model[/version]; also grpcs, http and https."

@@ -55,6 +55,7 @@ def evaluate(
     refine: Epochs | None = None,
     alpha: float | None = None,
     momentum: float | None = None,
+    smoothing: float | None = None,
     references: Sequence[StrPath | None] | None = None,
     objects: Mapping[str, StrPath] | None = None,
     region: RegionRule | None = None,
@@ -96,8 +97,9 @@ def evaluate(
         misfit hardly falls.
     refine
         The same from the object of each network, with a row for each; none if None.
-    alpha, momentum
-        Regularisation and momentum of both, see `ptychonnx.harness.iterative.algorithm.Algorithm`.
+    alpha, momentum, smoothing
+        Regularisation, momentum and weight of the total variation of both, see
+        `ptychonnx.harness.iterative.algorithm.Algorithm`.
     references
         For each scan, a file with the object to compare with, or None for the reference in the scan.
     objects
@@ -160,7 +162,7 @@ def evaluate(
             stitching=stitching,
             iterations=iterations,
             refine=refine,
-            algorithm=Algorithm(alpha, momentum),
+            algorithm=Algorithm(alpha, momentum, smoothing=smoothing),
             objects=objects,
         )
         if strict:

@@ -8,7 +8,10 @@ import numpy as np
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["Algorithm"]
+__all__ = ["MOST_SMOOTHING", "Algorithm"]
+
+# Noise is gone long before.
+MOST_SMOOTHING = 100.0
 
 _MOMENTUM = 0.8
 
@@ -39,12 +42,17 @@ class Algorithm:
         beta, in (0, 2): 1 solves the brightest pixel of each pattern in one step.
     refine_probe
         Update the probe too, by the rule of ePIE with object and probe exchanged.
+    smoothing
+        Weight of the total variation of the object, in standard deviations of the counting noise of its real part, see
+        `ptychonnx.harness.iterative.total_variation`. If None, `iterate` has none, and `refine` chooses the weight
+        that predicts patterns which a trial does not see, where photons are few.
     """
 
     alpha: float | None = None
     momentum: float | None = None
     step: float = 1.0
     refine_probe: bool = False
+    smoothing: float | None = None
 
     def __post_init__(self) -> None:
         if self.alpha is not None and not 0 < self.alpha <= 1:
@@ -53,6 +61,10 @@ class Algorithm:
             raise InputError(f"iterations: momentum is {self.eta:g}, expected a value from 0 and less than 1")
         if not 0 < self.step < 2:
             raise InputError(f"iterations: step is {self.step:g}, expected a value between 0 and 2")
+        if self.smoothing is not None and not 0 <= self.smoothing <= MOST_SMOOTHING:
+            raise InputError(
+                f"iterations: smoothing is {self.smoothing:g}, expected a value from 0 to {MOST_SMOOTHING:g}"
+            )
 
     @property
     def eta(self) -> float:
@@ -82,6 +94,7 @@ class Algorithm:
         """The settings of finished iterations in words."""
         return (
             f"{epochs} epoch{'s' if epochs > 1 else ''} of {self.name}, alpha {alpha:.2g}, "
-            f"{f'momentum {self.eta:g}, ' if self.eta else ''}step {self.step:g}, probe "
+            f"{f'momentum {self.eta:g}, ' if self.eta else ''}step {self.step:g}, "
+            f"{f'smoothing {self.smoothing:g}, ' if self.smoothing else ''}probe "
             f"{'refined' if self.refine_probe else 'held'}"
         )

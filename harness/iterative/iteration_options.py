@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.algorithm import MOST_SMOOTHING, Algorithm
 from ptychonnx.harness.iterative.iterations import Epochs
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.validation import whole_number
@@ -35,7 +35,7 @@ class IterationOptions(BaseModel):
     )
     refine: Annotated[Epochs | None, BeforeValidator(_epochs)] = Field(
         default=None,
-        description="Epochs from the object of each network. Default: 0, or auto if none is named",
+        description="Epochs after each network. Default: 0, or auto if none is named",
         json_schema_extra={"metavar": "K|auto"},
     )
     refine_probe: bool = Field(default=False, description="Update the probe in these epochs too")
@@ -53,6 +53,13 @@ class IterationOptions(BaseModel):
         description="Momentum; 0 is rPIE. Default: 0.8; 0 with --refine-probe",
         json_schema_extra={"metavar": "M"},
     )
+    smoothing: float | None = Field(
+        default=None,
+        ge=0,
+        le=MOST_SMOOTHING,
+        description="Weight of total variation. Default: by trials if photons are few",
+        json_schema_extra={"metavar": "W"},
+    )
 
     def check_used(self, *, run: bool) -> None:
         """Refuse settings of epochs if none run.
@@ -63,6 +70,7 @@ class IterationOptions(BaseModel):
             ("--refine-probe", self.refine_probe),
             ("--alpha", self.alpha is not None),
             ("--momentum", self.momentum is not None),
+            ("--smoothing", self.smoothing is not None),
         ):
             if is_set and not run:
                 raise InputError(
@@ -72,4 +80,4 @@ class IterationOptions(BaseModel):
     @property
     def algorithm(self) -> Algorithm:
         """What an epoch does."""
-        return Algorithm(self.alpha, self.momentum, refine_probe=self.refine_probe)
+        return Algorithm(self.alpha, self.momentum, refine_probe=self.refine_probe, smoothing=self.smoothing)

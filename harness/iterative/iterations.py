@@ -5,7 +5,8 @@ object O_before of half an epoch ago,
 
     V <- eta V + O - O_before,    O <- O + eta V
 
-The last epochs are ePIE without momentum, which averages the noise that large steps have left.
+The last epochs are ePIE without momentum, which averages the noise that large steps have left. With few photons the
+total variation of the object may be lowered after each epoch.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.total_variation import TotalVariation
 from ptychonnx.harness.iterative.window_updates import WindowUpdates
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.machine import available_memory
+from ptychonnx.runtime.reconstruction.counting_noise import dose, noise_level
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
@@ -33,6 +36,7 @@ __all__ = [
     "check_iterative",
     "has_settled",
     "iterate",
+    "noise_of_photons",
     "obstacle_to_iterations",
     "vacuum",
 ]
@@ -166,6 +170,10 @@ def iterate(
     alpha = algorithm.alpha_for(updates.measured / len(scan))
     random = np.random.default_rng(seed)
     drift = _Momentum(updates.object)
+    variation = None
+    if algorithm.smoothing:
+        noise = noise_of_photons(scan, start)
+        variation = TotalVariation(start.shape, algorithm.smoothing * noise / np.sqrt(2))
     misfit: list[float] = []
     seconds: list[float] = []
     end = MOST_EPOCHS if epochs == "auto" else epochs
@@ -175,6 +183,8 @@ def iterate(
         # Iterations that diverge overflow, which is told below.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             error = _epoch(updates, random.permutation(len(scan)), 1.0 if is_last else alpha, drift, eta)
+            if variation is not None:
+                variation.smooth(updates.object)
         seconds.append(time.perf_counter() - began)
         epoch = len(seconds)
         if not np.isfinite(error):
@@ -196,6 +206,11 @@ def iterate(
 def has_settled(misfits: Sequence[float]) -> bool:
     """Whether the last eight epochs lowered the misfit by less than 6 % in all."""
     return len(misfits) > _LAST and misfits[-1] > (1 - _FALL) * misfits[-1 - _LAST]
+
+
+def noise_of_photons(scan: Scan, canvas: Stitched | StitchedTiles) -> float:
+    """Standard deviation of a pixel of an object of a scan by counting noise alone; the scan has a probe."""
+    return noise_level(dose(scan, canvas.shape, canvas.origin))
 
 
 def _shifted(scan: Scan) -> NDArray[np.float32]:

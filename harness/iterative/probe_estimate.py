@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.iterative.algorithm import Algorithm
-from ptychonnx.harness.iterative.held_out import judge_by_held_out_patterns
+from ptychonnx.harness.iterative.held_out import run_trial
 from ptychonnx.harness.iterative.iterations import iterate
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.progress import SILENT, Progress
@@ -70,7 +70,7 @@ def with_estimated_probe(scan: Scan, progress: Progress = SILENT) -> tuple[Scan,
         ) from error
     explained = replace(part, probe=run.probe)
     misfit = forward_misfit(
-        explained, run.stitched, held_out=judge_by_held_out_patterns(explained, None, Algorithm())
+        explained, run.stitched, held_out=run_trial(explained, None, Algorithm(smoothing=0)).held_out
     )
     assert misfit is not None
     text = (

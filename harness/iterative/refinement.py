@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ptychonnx.harness.iterative.algorithm import Algorithm
-from ptychonnx.harness.iterative.held_out import judge_by_held_out_patterns
-from ptychonnx.harness.iterative.iterations import Epochs, iterate, vacuum
+from ptychonnx.harness.iterative.held_out import run_trial
+from ptychonnx.harness.iterative.iterations import Epochs, check_iterative, iterate, vacuum
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.reconstruction import Reconstruction
 from ptychonnx.runtime.reconstruction.misfit import Misfit, forward_misfit
@@ -37,7 +38,7 @@ def refine(
         See `ptychonnx.harness.iterative.iterations.iterate`.
     epochs
         Likewise; but ``auto`` runs none if the object of the reconstruction explains the patterns down to their noise,
-        which more epochs would follow.
+        which more epochs would follow, unless smoothing predicts patterns better.
     reconstruction
         Reconstruction of this scan to start from; vacuum if None.
     progress
@@ -46,14 +47,23 @@ def refine(
     Returns
     -------
     Reconstruction
-        `refinement` describes the iterations, `inference_seconds` includes their time, and `probe` holds the probe if
-        it was refined. Without a network nothing was stitched: weighting and placement are ``none``. Patterns that a
-        trial of the iterations did not see have a part in the verdict of the misfit, see
-        `ptychonnx.harness.iterative.held_out`.
+        `refinement` describes the iterations, `inference_seconds` includes their time and that of the trials that
+        chose the smoothing, and `probe` holds the probe if it was refined. Without a network nothing was stitched:
+        weighting and placement are ``none``. Patterns that a trial of the iterations did not see have a part in the
+        verdict of the misfit, see `ptychonnx.harness.iterative.held_out`.
     """
     algorithm = algorithm or Algorithm()
+    check_iterative(scan)
     origin = "vacuum" if reconstruction is None else "the object of the network"
-    if epochs == "auto" and reconstruction is not None and _leaves_noise_alone(reconstruction.misfit):
+    began = time.perf_counter()
+    trial = run_trial(scan, None if reconstruction is None else reconstruction.stitched, algorithm)
+    choosing = time.perf_counter() - began if trial.algorithm != algorithm else 0.0
+    if (
+        epochs == "auto"
+        and reconstruction is not None
+        and _leaves_noise_alone(reconstruction.misfit)
+        and not trial.algorithm.smoothing
+    ):
         return replace(
             reconstruction,
             refinement=f"0 epochs of {algorithm.name}: the object of the network explains the patterns down to their "
@@ -64,7 +74,7 @@ def refine(
         scan,
         epochs,
         start.stitched,
-        algorithm,
+        trial.algorithm,
         watch=lambda epoch, image: progress.update(epoch),
         until=until,
     )
@@ -77,18 +87,11 @@ def refine(
     return replace(
         start,
         stitched=stitched,
-        inference_seconds=start.inference_seconds + sum(iterations.seconds),
+        inference_seconds=start.inference_seconds + choosing + sum(iterations.seconds),
         refinement=f"{iterations.text}, from {origin}; relative misfit of the amplitudes {iterations.misfit[-1]:.2g}",
         probe=iterations.probe if algorithm.refine_probe else None,
         # The positions are the same; iterations have no patches of their own.
-        misfit=forward_misfit(
-            explained,
-            stitched,
-            start.agreement,
-            judge_by_held_out_patterns(
-                scan, None if reconstruction is None else reconstruction.stitched, algorithm
-            ),
-        ),
+        misfit=forward_misfit(explained, stitched, start.agreement, trial.held_out),
     )
 
 

@@ -13,8 +13,9 @@ import pytest
 
 import ptychonnx
 from ptychonnx.harness.iterative.algorithm import Algorithm
-from ptychonnx.harness.iterative.held_out import judge_by_held_out_patterns
+from ptychonnx.harness.iterative.held_out import run_trial
 from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.reconstruction.misfit import HeldOut
 from ptychonnx.runtime.scan import Scan
 
 
@@ -26,6 +27,10 @@ def scan() -> Scan:
 
 def turned(scan: Scan) -> Scan:
     return replace(scan, diffraction=np.ascontiguousarray(scan.diffraction[:].transpose(0, 2, 1)))
+
+
+def held_out_of(scan: Scan) -> HeldOut | None:
+    return run_trial(scan, None, Algorithm()).held_out
 
 
 def moved(scan: Scan) -> Scan:
@@ -48,7 +53,7 @@ def defocused(scan: Scan, distance: float = 160.0) -> Scan:
 
 @pytest.mark.parametrize("fault", [transposed, longer, turned, moved, defocused])
 def test_what_is_wrong_shows_in_patterns_that_were_held_out(scan: Scan, fault: Callable[[Scan], Scan]):
-    right, wrong = (judge_by_held_out_patterns(each, None, Algorithm()) for each in (scan, fault(scan)))
+    right, wrong = (held_out_of(each) for each in (scan, fault(scan)))
     assert right is not None
     assert wrong is not None
     assert right.verdict == "good"
@@ -104,19 +109,19 @@ def test_a_wrong_object_is_refused_or_reported_as_such(run, scan, scan_file, tmp
 def test_the_trial_refines_the_probe_if_the_iterations_do():
     wrong = defocused(ptychonnx.simulate_lines(grid=8, step=8), 20.0)
     held, refined = (
-        judge_by_held_out_patterns(wrong, None, Algorithm(refine_probe=refines)) for refines in (False, True)
+        run_trial(wrong, None, Algorithm(refine_probe=refines)).held_out for refines in (False, True)
     )
     assert refined.misfit.value < 0.5 * held.misfit.value
 
 
 def test_a_few_patterns_cannot_be_held_out(scan):
-    assert judge_by_held_out_patterns(scan.subset(np.arange(8)), None, Algorithm()) is None
-    assert judge_by_held_out_patterns(scan.subset(np.arange(9)), None, Algorithm()) is not None
+    assert held_out_of(scan.subset(np.arange(8))) is None
+    assert held_out_of(scan.subset(np.arange(9))) is not None
 
 
 def test_patterns_that_share_no_light_tell_nothing():
     apart = ptychonnx.simulate_lines(grid=6, step=32)
-    held_out = judge_by_held_out_patterns(apart, None, Algorithm())
+    held_out = held_out_of(apart)
     assert held_out.misfit.verdict == "wrong"
     assert held_out.verdict == "unknown"
     assert held_out.shared < 0.2
@@ -128,7 +133,7 @@ def test_patterns_that_share_no_light_tell_nothing():
 
 
 def test_patterns_that_were_held_out_have_a_stricter_threshold(scan):
-    held_out = judge_by_held_out_patterns(scan, None, Algorithm())
+    held_out = held_out_of(scan)
     for value, verdict in ((0.04, "good"), (0.06, "doubtful"), (0.3, "wrong")):
         misfit = replace(held_out.misfit, value=value, vacuum=1.0, scattered=0.1)
         assert replace(held_out, misfit=misfit).verdict == verdict
@@ -136,6 +141,4 @@ def test_patterns_that_were_held_out_have_a_stricter_threshold(scan):
 
 
 def test_all_the_light_is_shared_where_steps_are_small():
-    assert (
-        judge_by_held_out_patterns(ptychonnx.simulate_lines(grid=6, step=2), None, Algorithm()).shared > 0.99
-    )
+    assert held_out_of(ptychonnx.simulate_lines(grid=6, step=2)).shared > 0.99

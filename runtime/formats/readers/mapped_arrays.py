@@ -75,7 +75,7 @@ class MappedArrays:
         array_name, colon, column = name.rpartition(":")
         if not container.has(name) and colon and container.has(array_name):
             array = container.get(array_name)
-            names = array.dtype.names or ()
+            names = (array.dtype.names or ()) if isinstance(array, h5py.Dataset) else ()
             values = _column(self.load(key, array), names, column, f"{path}: {array_name}", expected)
             units = attribute_texts(array, "units") if isinstance(array, h5py.Dataset) else []
             number = names.index(column) if column in names else int(column)
