@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,10 +29,11 @@ def inputs_to_verify(
     described = list(native.inputs.values())
     kinds = module_inputs(described, options.seed)
     batch = options.batch or 2
-    finite, remarks = {}, []
+    outputs: dict[str, list[NDArray]] = {}
+    remarks = []
     for kind in list(kinds):
         try:
-            finite[kind.kind] = _finite_share(native, kind, batch)
+            outputs[kind.kind] = native.predict(*kind.batch(0, batch))
         except Exception as error:  # the module may raise anything
             if kind is kinds[0]:
                 raise InputError(
@@ -40,9 +42,11 @@ def inputs_to_verify(
                 ) from error
             kinds.remove(kind)
             remarks.append(f"not verified on {kind.kind} inputs, on which it fails: {first_line(error)}")
+    finite = {kind: _finite_share(values) for kind, values in outputs.items()}
     if finite[kinds[0].kind] < 0.9:
         positive = positive_inputs(described, options.seed)
-        finite = {positive.kind: _finite_share(native, positive, batch), **finite}
+        outputs = {positive.kind: native.predict(*positive.batch(0, batch)), **outputs}
+        finite = {positive.kind: _finite_share(outputs[positive.kind]), **finite}
         if finite[positive.kind] < 0.5:
             raise InputError(
                 "the module returns mostly NaN or infinity, for random and for positive inputs, so that nothing can be "
@@ -55,15 +59,29 @@ def inputs_to_verify(
         )
     if options.batch is None and _depends_on_batch(native, kinds[0]):
         remarks.append("every output depends on the whole batch: the framework and the file mix its elements")
+    if _are_equal([*outputs.values()]):
+        remarks.append(
+            "every output is the same for all inputs that were tried, so that they prove little: does it hold its "
+            "trained weights (--weights)?"
+        )
     for name, one in native.inputs.items():
         if one.is_integer and one.bounds is not None:
             remarks.append(f"{name} was verified with integers from {one.bounds[0]} to {one.bounds[1]}")
     return kinds, remarks
 
 
-def _finite_share(native: NativeModule, kind: VerificationInputs, batch: int) -> float:
+def _are_equal(tried: Sequence[Sequence[NDArray]]) -> bool:
+    """Whether the outputs are the same for every kind of input."""
+    first, *others = tried
+    return bool(others) and all(
+        np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
+        for outputs in others
+        for one, other in zip(first, outputs, strict=True)
+    )
+
+
+def _finite_share(outputs: Sequence[NDArray]) -> float:
     """Finite share of the output that has most NaN and infinity."""
-    outputs = native.predict(*kind.batch(0, batch))
     return min(float(np.isfinite(output).mean()) if output.size else 1.0 for output in outputs)
 
 

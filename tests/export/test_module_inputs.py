@@ -254,6 +254,17 @@ def test_inputs_that_a_module_fails_on_are_left_out_and_that_is_said(tmp_path):
     assert any("not verified on all-zero inputs, on which it fails: " in line for line in result.verdict())
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_module_whose_output_is_the_same_for_all_inputs_is_named(tmp_path, weight):
+    module = nn.Linear(3, 2)
+    nn.init.constant_(module.weight, weight)
+    result = export_module(module, [ModuleInput((3,))], tmp_path / "linear.onnx")
+    named = [
+        line for line in result.verdict() if "every output is the same for all inputs that were tried" in line
+    ]
+    assert len(named) == (weight == 0)
+
+
 class Double(nn.Module):
     def __init__(self):
         super().__init__()
