@@ -16,6 +16,7 @@ from ptychonnx.harness.study import lines_study
 from ptychonnx.harness.study.lines_study import plan_lines, run_plan
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from ptychonnx.runtime.inference import Session
+from ptychonnx.train.registry import get_architecture
 
 FRAMEWORK = {"torch": ("lightning", "fno"), "tensorflow": ("tensorflow", "baseline")}
 
@@ -66,14 +67,15 @@ def test_a_setting_out_of_range_is_refused_before_anything_is_simulated(tmp_path
 def test_a_tiny_study_runs_from_simulation_to_report(tmp_path, framework, gridsize):
     package, name = FRAMEWORK[framework]
     pytest.importorskip(package)
+    settings = {
+        **{"epochs": 1, "width": 8, "blocks": 1, "modes": 8, "first_steps": 2, "final_steps": 1},
+        **{"gridsize": gridsize, "overlap": 1, "learning_rate": 1e-2},
+    }
     plan = plan_lines(
         [name],
         tmp_path,
         simulate_options=["--n", "32", "--train-grid", "9", "--test-grid", "6", "--step", "4"],
-        settings={
-            **{"epochs": 1, "width": 8, "blocks": 1, "modes": 8, "first_steps": 2, "final_steps": 1},
-            **{"gridsize": gridsize, "overlap": 1, "learning_rate": 1e-2},
-        },
+        settings={key: value for key, value in settings.items() if key not in get_architecture(name).unused},
     )
     announced = []
     run_plan(plan, announced.append, print)
