@@ -29,11 +29,11 @@ console._Lines.update = update
 signal.signal(signal.SIGINT, signal.default_int_handler)
 app.main()
 """
-SMALL = {"epochs": 50, "width": 4, "blocks": 2, "modes": 4, "batch": 4, "overlap": 1}
+SMALL = {"epochs": 50, "width": 4, "blocks": 2, "batch": 4, "overlap": 1}
 TRAIN = ["--data", "scan.npz", "--out", "out", *(f"--{name}={value}" for name, value in SMALL.items())]
 # In the third epoch of 15 steps, so that a complete one is kept.
 COMMANDS = {
-    "train fno": ("lightning", 40, ["train", "fno", *TRAIN]),
+    "train fno": ("lightning", 40, ["train", "fno", "--modes", "4", *TRAIN]),
     "train cnn": ("tensorflow", 40, ["train", "cnn", *TRAIN]),
     "evaluate": ("skimage", 1, ["evaluate", "a.onnx", "b.onnx", "--scan", "scan.npz", "--out", "out"]),
     "bench": ("onnxruntime", 1, ["bench", "a.onnx", "b.onnx", "--rounds", "50", "--json", "out"]),
