@@ -6,9 +6,9 @@ object O becomes
     argmin_u 1/2 sum |u - O|^2 + weight TV(u),    TV(u) = sum sqrt(|u_down - u|^2 + |u_right - u|^2)
 
 so that what the iterations converge to explains the patterns with as little variation as they allow. It is solved by
-projections of the dual variable (Chambolle, J. Math. Imaging Vis. 20, 89, 2004), which start from the result of the
-epoch before, so that a few of them suffice. Real and imaginary part are smoothed together, so that the global phase
-does not matter.
+fast gradient projections of the dual variable (Beck and Teboulle, IEEE Trans. Image Process. 18, 2419, 2009), which
+start from the result of the epoch before, so that a few of them suffice. Real and imaginary part are smoothed together,
+so that the global phase does not matter.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 __all__ = ["TotalVariation"]
 
-# Projections after each epoch. Twenty change the SSIM of the objects of benchmarks/counting_noise.py by less than 0.01,
-# but where the object is smoothed too much.
-_PROJECTIONS = 5
-# Of a projection; more than 1/4 may diverge.
-_STEP = 0.25
+# Projections after each epoch: as good as twenty without momentum on the objects of benchmarks/counting_noise.py.
+_PROJECTIONS = 10
+# The inverse of the largest eigenvalue of the differences and their adjoint.
+_STEP = 1 / 8
 
 
 class TotalVariation:
@@ -43,14 +42,20 @@ class TotalVariation:
 
     def smooth(self, image: NDArray[np.complex64]) -> None:
         """Smooth an object in place."""
-        down, right = self._dual
         step = np.float32(_STEP) / self._weight
+        before, momentum = self._dual.copy(), 1.0
         for _ in range(_PROJECTIONS):
             smooth = image + self._correction()
+            down, right = self._dual
             down[:-1] += step * (smooth[1:] - smooth[:-1])
             right[:, :-1] += step * (smooth[:, 1:] - smooth[:, :-1])
             length = np.sqrt(down.real**2 + down.imag**2 + right.real**2 + right.imag**2)
             self._dual /= np.maximum(length, 1)
+            projected, last = self._dual.copy(), momentum
+            momentum = (1 + np.sqrt(1 + 4 * last**2)) / 2
+            self._dual += np.float32((last - 1) / momentum) * (projected - before)
+            before = projected
+        self._dual = before
         image += self._correction()
 
     def _correction(self) -> NDArray[np.complex64]:
