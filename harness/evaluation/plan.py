@@ -7,22 +7,28 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ptychonnx.harness.evaluation.methods import IterativeMethod, Method, NetworkMethod
 from ptychonnx.harness.evaluation.object_method import open_object
 from ptychonnx.harness.iterative.algorithm import Algorithm
 from ptychonnx.harness.iterative.iterations import Epochs, check_iterative
+from ptychonnx.runtime.contract import Contract
+from ptychonnx.runtime.contract.integrity import check_model_file, stored_contract
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats import read_scan
 from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session, tuned
+from ptychonnx.runtime.inference.artifact_path import artifact_path
 from ptychonnx.runtime.paths import StrPath
 from ptychonnx.runtime.reconstruction.reconstruct_options import ReconstructOptions
 from ptychonnx.runtime.reconstruction.stitching import check_whole, patch_weight
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["EvaluationPlan", "networks_of_size", "plan_evaluation"]
+__all__ = ["EvaluationPlan", "artifacts_of_size", "plan_evaluation"]
 
 logger = logging.getLogger(__name__)
+
+_Artifact = TypeVar("_Artifact", bound=StrPath | Predictor)
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,12 @@ def plan_evaluation(
                 raise InputError(
                     f"{what}: got {type(item).__name__}, expected a {kind.__name__} or the path of a file"
                 )
-    networks: list[Predictor] = [
-        Session(artifact, provider) if isinstance(artifact, str | os.PathLike) else artifact
-        for artifact in artifacts
-    ]
+    contracts = [_contract(artifact) for artifact in artifacts]
     opened = _open_scans(scans, references)
-    networks = networks_of_size(networks, {scan.size for scan in opened})
+    networks = [
+        Session(artifact, provider) if isinstance(artifact, str | os.PathLike) else artifact
+        for artifact in _of_size(artifacts, contracts, {scan.size for scan in opened})
+    ]
     labels = _distinct_labels(networks)
     for scan in opened:
         check_whole(scan.positions, scan.size, None, f"{scan.name}: evaluate takes the whole object")
@@ -109,20 +115,37 @@ def plan_evaluation(
     return EvaluationPlan(tuple(methods), tuple(opened))
 
 
-def networks_of_size(networks: list[Predictor], sizes: Collection[int]) -> list[Predictor]:
-    """The networks for patterns of these sizes; a warning names the others. All of them if there is none."""
-    fitting = [network for network in networks if network.contract.n in sizes]
-    if not fitting:
-        return networks
-    for network in networks:
-        if network not in fitting:
+def artifacts_of_size(artifacts: Sequence[_Artifact], sizes: Collection[int]) -> list[_Artifact]:
+    """The artifacts for patterns of these sizes; a warning names the others. All of them if there is none.
+
+    Raises InputError or VerificationError if a file is no artifact. Only contracts are read: onnxruntime takes seconds
+    to load a large network.
+    """
+    return _of_size(artifacts, [_contract(artifact) for artifact in artifacts], sizes)
+
+
+def _contract(artifact: StrPath | Predictor) -> Contract:
+    if isinstance(artifact, Predictor):
+        return artifact.contract
+    path = artifact_path(artifact)
+    return stored_contract(path, check_model_file(path))
+
+
+def _of_size(
+    artifacts: Sequence[_Artifact], contracts: Sequence[Contract], sizes: Collection[int]
+) -> list[_Artifact]:
+    fits = [contract.n in sizes for contract in contracts]
+    if not any(fits):
+        return list(artifacts)
+    for artifact, contract, fitting in zip(artifacts, contracts, fits, strict=True):
+        if not fitting:
             logger.warning(
                 "%s: left out, takes patterns of %d pixels, the scan has %s",
-                network.name,
-                network.contract.n,
+                artifact.name if isinstance(artifact, Predictor) else artifact_path(artifact).name,
+                contract.n,
                 " and ".join(map(str, sorted(sizes))),
             )
-    return fitting
+    return [artifact for artifact, fitting in zip(artifacts, fits, strict=True) if fitting]
 
 
 def _distinct_labels(networks: Sequence[Predictor]) -> list[str]:

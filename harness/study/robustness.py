@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from ptychonnx.harness.evaluation.evaluate import evaluate
-from ptychonnx.harness.evaluation.plan import networks_of_size
+from ptychonnx.harness.evaluation.plan import artifacts_of_size
 from ptychonnx.harness.metrics.comparison import Comparison
 from ptychonnx.harness.report.figure_style import as_png, blank_figure, legend_below, line_style
 from ptychonnx.harness.simulate.conditions import AXES, NOMINAL, Axis, Condition, simulate_conditions
 from ptychonnx.runtime.atomic import atomic_path, write_text
 from ptychonnx.runtime.errors import InputError, InternalError, VerificationError
-from ptychonnx.runtime.inference import DEFAULT_BATCH, Predictor, Session
+from ptychonnx.runtime.inference import DEFAULT_BATCH, Session
 from ptychonnx.runtime.progress import SILENT, Progress
 from ptychonnx.runtime.scan import Scan
 
@@ -80,8 +80,8 @@ def robustness(
     if not artifacts:
         raise InputError("study robustness: no artifact given, expected at least one")
     out = Path(out)
-    opened: list[Predictor] = [Session(Path(artifact), provider) for artifact in artifacts]
-    sessions = networks_of_size(opened, {base.size})
+    fitting = artifacts_of_size(artifacts, {base.size})
+    sessions = [Session(Path(artifact), provider) for artifact in fitting]
     for session in sessions:
         session.check_scan(base)
     conditions = simulate_conditions(base, seed)

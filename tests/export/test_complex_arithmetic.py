@@ -247,6 +247,12 @@ def cleaned(module, *shape):
     return clean(convert_module(module.eval(), np.zeros((1, *shape), np.float32)).model).model
 
 
+@pytest.fixture(scope="module")
+def classic():
+    """The graph of a `ClassicConvolution`."""
+    return cleaned(ClassicConvolution(), 3, 24, 24)
+
+
 def test_what_is_sliced_away_or_was_padded_is_never_computed():
     graph = cleaned(ClassicConvolution(padding=7), 3, 24, 24).graph
     shapes = {value.name: tuple(value.dims) for value in graph.initializer}
@@ -259,8 +265,8 @@ def test_what_is_sliced_away_or_was_padded_is_never_computed():
     assert not any(31 in shape or 62 in shape for shape in shapes.values())
 
 
-def test_the_corners_of_a_spectrum_are_one_product():
-    graph = cleaned(ClassicConvolution(), 3, 24, 24).graph
+def test_the_corners_of_a_spectrum_are_one_product(classic):
+    graph = classic.graph
     operators = [node.op_type for node in graph.node]
     # Two transforms, one product over channels for 8 x 4 frequencies, and two transforms back.
     assert operators.count("MatMul") == 5
@@ -271,10 +277,9 @@ def test_the_corners_of_a_spectrum_are_one_product():
     )
 
 
-def test_equal_constants_are_stored_once():
-    one = cleaned(ClassicConvolution(), 3, 24, 24)
+def test_equal_constants_are_stored_once(classic):
     two = cleaned(nn.Sequential(ClassicConvolution(), ClassicConvolution()), 3, 24, 24)
-    floats = [[one for one in model.graph.initializer if one.data_type == 1] for model in (one, two)]
+    floats = [[one for one in model.graph.initializer if one.data_type == 1] for model in (classic, two)]
     assert len(floats[0]) == len(floats[1])
 
 

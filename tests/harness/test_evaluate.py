@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from rich.console import Console
 
@@ -24,6 +25,7 @@ from ptychonnx.harness.report.table_formats import as_csv, as_markdown
 from ptychonnx.harness.report.terminal_table import comparison_table
 from ptychonnx.runtime.errors import InputError, VerificationError
 from ptychonnx.runtime.formats import write_scan
+from ptychonnx.runtime.inference import Session
 from ptychonnx.runtime.progress import Callback, ProgressUpdate
 from ptychonnx.runtime.scan import Reference, Scan
 
@@ -240,6 +242,28 @@ def test_another_n_is_refused_before_anything_runs_or_is_written(
         )
     assert not steps
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_another_size_is_left_out_without_being_loaded(
+    four_artifacts: list[Path],
+    lines_scan: Scan,
+    scan_of: Callable[..., Scan],
+    oracle: Callable[..., Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    larger = oracle(tmp_path / "larger.onnx", scan_of(size=32), "larger")
+    model = onnx.load(larger)
+    model.graph.node[1].op_type = "Unknown"
+    onnx.save(model, larger)
+    with pytest.raises(InputError, match=r"larger\.onnx"):
+        Session(larger, "cpu")
+    evaluation = evaluate([*four_artifacts, larger], lines_scan)
+    assert "larger" not in {row.label for row in evaluation.rows}
+    assert "larger.onnx: left out, takes patterns of 32 pixels, the scan has 16" in caplog.text
+    # It is refused where no network fits.
+    with pytest.raises(InputError, match=r"larger\.onnx"):
+        evaluate([larger], lines_scan)
 
 
 @pytest.mark.parametrize(

@@ -101,12 +101,13 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
         operators = frozenset(
             node.target
             for node in program.graph.nodes
-            if _touches_complex(node) and not _has_rule(node.target)
+            if _touches_complex(node) and not _has_rule(node.target) and node.target in table
         )
-        if operators in seen:
+        # The first trace also replaces what writes into tensors; another one without an operator would change nothing.
+        if operators in seen or (seen and not operators):
             return program
         seen.add(operators)
-        program = program.run_decompositions({one: table[one] for one in operators if one in table})
+        program = program.run_decompositions({one: table[one] for one in operators})
 
 
 def _has_rule(operator: Any) -> bool:
