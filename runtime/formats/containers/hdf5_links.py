@@ -166,7 +166,7 @@ def _check_filters(dataset: h5py.Dataset, where: str) -> None:
 def _refuse_short(part: h5py.Dataset, source: Any, where: str) -> None:
     # HDF5 crashes where it reads behind the end of a source.
     if _too_short(part, source):
-        name = f"{source.file_name}:{part.name}"
+        name = f"{source.file_name}:{source.dset_name}"
         raise InputError(
             f"{where} is a virtual dataset whose source {name} has shape {part.shape}, which is too small, expected "
             "all of it: was the scan ended early?"
