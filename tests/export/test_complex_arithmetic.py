@@ -101,7 +101,7 @@ def arithmetic(z):
         torch.complex(x, z.imag),
         torch.where(mask, z, w), torch.where(mask, z, x), z.masked_fill(mask, 2 - 1j), z.sum((1, 2)), z.mean(-1),
         z.cumsum(1), torch.linalg.vector_norm(z, dim=-1), (z == w).float() + (z == z).float(),
-        z.to(torch.complex128), z.prod(1), torch.addcmul(z, z, w, value=2),
+        z.to(torch.complex128), z.prod(1), torch.addcmul(z, z, w, value=2), torch.addcmul(z, x, w.real),
         x + 1j, 2j - x, torch.pow(2.0, z), torch.pow(-1.5, z), torch.pow(0.5j, z), torch.log2(w), torch.log10(w),
         torch.log1p(w), torch.log1p(1e-4 * z), torch.expm1(z), torch.expm1(1e-4 * z), torch.tan(w),
         torch.logical_not(torch.where(mask, z, 0 * z)).float(),
