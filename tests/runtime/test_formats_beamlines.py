@@ -231,3 +231,14 @@ def test_a_virtual_dataset_may_have_a_source_for_each_frame(scan, explains, tmp_
     explains(back, tolerance=5e-3)
     # Once for each look at the dataset, not for each frame.
     assert len(opened) < 20
+
+
+@pytest.mark.parametrize("shape", [(), (20,), (20, 2, 1)])
+@pytest.mark.parametrize("lost", [[], [7]])
+def test_positions_of_another_shape_are_refused(scan, tmp_path, shape, lost):
+    kept = np.delete(np.arange(20), lost)
+    path = write(
+        tmp_path / "s.h5", counts(scan)[kept], scan.positions, **{NUMBERS: kept, "p": np.ones(shape)}
+    )
+    with pytest.raises(InputError, match="p has shape"):
+        read_scan(path, options=options({"patterns": DATA, "positions": "p"}))

@@ -168,7 +168,7 @@ def _positions(
     of_columns: tuple[str, ...] = ()
     keys: tuple[str, ...] = ("positions",) if "positions" in arrays else ("x", "y") if "x" in arrays else ()
     if "positions" in arrays:
-        values = arrays.real("positions", "positions [n, 2]")
+        values = np.atleast_1d(arrays.real("positions", "positions [n, 2]"))
         if values.ndim > 2 and values.shape[-1] == 2:
             values = values.reshape(-1, 2)
         elif values.ndim == 2 and len(values) == 2 and values.shape[1] != 2:
