@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,16 +121,19 @@ def neighbour_agreement(
     light = illumination(_beam(scan)).astype(np.float64)
     offsets = scan.positions[pairs[:, 1]] - scan.positions[pairs[:, 0]]
 
+    @cache
+    def at(axes: bytes) -> tuple[float, float]:
+        return _correlation(patches, pairs, offsets @ np.frombuffer(axes).reshape(2, 2).T, light)
+
     def excess(matrix: NDArray[np.float64]) -> float:
-        here, opposite = (
-            _correlation(patches, pairs, sign * offsets @ matrix.T, light)[0] for sign in (1, -1)
-        )
+        # Most axes are the opposite of others; -0 becomes 0, the bytes of which differ.
+        here, opposite = (at((sign * matrix + 0.0).tobytes())[0] for sign in (1, -1))
         return here - opposite
 
     identity = np.eye(2)
     changes = {name: np.array(matrix, dtype=np.float64) for name, matrix in _AXES.items()}
     changes |= {f"steps {factor:g} times as long": factor * identity for factor in _STEPS}
-    shared = _correlation(patches, pairs, offsets, light)[1]
+    shared = at(identity.tobytes())[1]
     return NeighbourAgreement(
         excess(identity), {name: excess(matrix) for name, matrix in changes.items()}, shared
     )
@@ -174,20 +178,24 @@ def _correlation(
     """Correlation of pairs of patches at offsets [m, 2] in pixels, whatever their phases, and share of the light."""
     size, total = len(light), light.sum()
     product = norm = share = 0.0
-    for (first, second), (row, column) in zip(
-        pairs.tolist(), np.rint(offsets).astype(int).tolist(), strict=True
-    ):
+    distances, number = np.unique(np.rint(offsets).astype(int), axis=0, return_inverse=True)
+    for index, (row, column) in enumerate(distances.tolist()):
         if max(abs(row), abs(column)) >= size:
             continue
         here, there = overlapping_parts((row, column), light.shape)
-        weight = np.minimum(light[here], light[there])
+        weight = np.minimum(light[here], light[there]).ravel()
         lit = float(weight.sum())
-        share += lit / total
+        alike = pairs[number.ravel() == index]
+        share += len(alike) * lit / total
         if not lit:
             continue
-        one, other = (
-            patch - np.sum(weight * patch) / lit for patch in (patches[first][here], patches[second][there])
-        )
-        product += float(np.abs(np.sum(weight * one * other.conj())))
-        norm += float(np.sqrt(np.sum(weight * np.abs(one) ** 2) * np.sum(weight * np.abs(other) ** 2)))
+        # A raster has few distances, and pairs of one are compared at once.
+        for some in np.array_split(alike, -(-len(alike) * weight.size // _PIXELS)):
+            one, other = (
+                np.stack([patches[pattern][part].ravel() for pattern in some[:, side].tolist()])
+                for side, part in enumerate((here, there))
+            )
+            one, other = (patch - (patch @ weight / lit)[:, None] for patch in (one, other))
+            product += float(np.sum(np.abs((one * other.conj()) @ weight)))
+            norm += float(np.sum(np.sqrt((np.abs(one) ** 2 @ weight) * (np.abs(other) ** 2 @ weight))))
     return (product / norm if norm else 0.0), share / len(pairs)
