@@ -37,7 +37,7 @@ def legend_below(figure: Figure, lines: dict[str, Any], columns: int) -> None:
     figure.legend(
         lines.values(),
         lines.keys(),
-        loc="outside lower center",
+        loc="lower center" if figure.get_layout_engine() is None else "outside lower center",
         ncols=-(-len(lines) // -(-len(lines) // columns)),
         frameon=False,
         fontsize=9,

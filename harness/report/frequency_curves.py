@@ -17,6 +17,11 @@ _TWO_SIGMA: dict[str, Any] = {"color": "0.55", "linewidth": 1.0}
 # Densities below this fraction of the largest one are rounding errors and not drawn.
 _SMALLEST = 1e-7
 
+# Inches of the figure, of the room around its axes and between them, and of a line of the title or the legend.
+_WIDTH, _HEIGHT, _LINE = 9.0, 3.9, 0.23
+_LEFT, _RIGHT, _GAP, _ABOVE, _BELOW = 0.88, 0.34, 0.84, 0.34, 0.58
+_COLUMNS = 5
+
 # Draws the line of one panel in a style; the flag marks the first line in these axes. Returns the line, or None if the
 # curve is not defined.
 _Draw = Callable[[Any, MetricSet, dict[str, Any], bool], Any]
@@ -67,8 +72,11 @@ def _figure(
     settings: dict[str, Any],
     shared: dict[str, dict[str, Any]],
 ) -> bytes:
-    """Axes for amplitude and for phase; `shared` holds the styles, by name, of lines that are drawn once."""
-    figure = blank_figure(9.0, 3.9, "constrained")
+    """Axes for amplitude and for phase; `shared` holds the styles, by name, of lines that are drawn once.
+
+    Every length is computed, because a layout engine takes longer than the drawing.
+    """
+    figure = blank_figure(_WIDTH, _HEIGHT)
     lines: dict[str, Any] = {}
     for index, quantity in enumerate(("amplitude", "phase")):
         axes = figure.add_subplot(1, 2, index + 1)
@@ -84,9 +92,12 @@ def _figure(
             xlim=(0, 0.5),
             xlabel="spatial frequency (cycles per pixel)",
             ylabel=label if index == 0 else None,
-            title=quantity,
             **(settings if not is_first else {}),
         )
+        # At a height that is given, or matplotlib measures all labels of the axes for it.
+        axes.set_title(quantity, y=1.0)
+        # Between decades, which have no labels; matplotlib would measure each of them.
+        axes.tick_params(which="minor", labelleft=False)
         axes.spines[["top", "right"]].set_visible(False)
         if undefined:
             text = "not defined:\n" + "\n".join(undefined)
@@ -94,7 +105,16 @@ def _figure(
     if lines:
         from matplotlib.lines import Line2D
 
-        legend_below(figure, {name: Line2D([], [], **style) for name, style in shared.items()} | lines, 5)
+        lines = {name: Line2D([], [], **style) for name, style in shared.items()} | lines
+        legend_below(figure, lines, _COLUMNS)
     if title:
         figure.suptitle(title, fontsize=11)
+    above, below = _ABOVE + _LINE * bool(title), _BELOW + _LINE * -(-len(lines) // _COLUMNS)
+    figure.subplots_adjust(
+        left=_LEFT / _WIDTH,
+        right=1 - _RIGHT / _WIDTH,
+        bottom=below / _HEIGHT,
+        top=1 - above / _HEIGHT,
+        wspace=2 * _GAP / (_WIDTH - _LEFT - _RIGHT - _GAP),
+    )
     return as_png(figure)

@@ -44,7 +44,9 @@ def misfit_figure(misfits: Mapping[str, Misfit], title: str = "") -> bytes:
             linewidths=0,
         )
         axes.set_title(
-            f"{label}\n{misfit.value:.3f}, scattered {misfit.scattered:.3f}: {misfit.verdict}", fontsize=9
+            f"{label}\n{misfit.value:.3f}, scattered {misfit.scattered:.3f}: {misfit.verdict}",
+            fontsize=9,
+            y=1.0,
         )
         axes.set_aspect("equal")
         axes.invert_yaxis()

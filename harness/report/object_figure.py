@@ -58,7 +58,7 @@ def object_figure(quantities: Sequence[QuantityImages], title: str = "") -> byte
                 caption = caption or " "
                 # A long name must not overlap with its neighbour.
                 small = 9 if len(name) <= _LONG_NAME else 9 * _LONG_NAME / len(name)
-                axes.set_title(f"{name}\n{caption}" if number == 0 else caption, fontsize=small, pad=4)
+                axes.set_title(f"{name}\n{caption}" if number == 0 else caption, fontsize=small, pad=4, y=1.0)
                 left += _PANEL_INCHES + _GAP_INCHES
             bar = figure.colorbar(drawn, cax=place(left, above, 0.12))
             bar.set_label(quantity.name, fontsize=9)

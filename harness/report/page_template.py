@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from ptychonnx.runtime.reconstruction.misfit import DOUBTFUL, GOOD, SCATTERED_DOUBTFUL, SCATTERED_GOOD
@@ -19,10 +20,6 @@ def render(template: str, filters: Mapping[str, Callable[..., Any]], **values: A
 
     All pages know their style sheet `style`, their `script`, and the thresholds of the misfit, `marks`.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= filters
     style, script = Markup(_asset("report.css")), Markup(_asset("report.js"))
     marks = {
         "good": GOOD,
@@ -30,7 +27,18 @@ def render(template: str, filters: Mapping[str, Callable[..., Any]], **values: A
         "scattered_good": SCATTERED_GOOD,
         "scattered_doubtful": SCATTERED_DOUBTFUL,
     }
-    return environment.from_string(_asset(template)).render(style=style, script=script, marks=marks, **values)
+    page = _compiled(template, tuple(filters.items()))
+    return page.render(style=style, script=script, marks=marks, **values)
+
+
+@cache
+def _compiled(template: str, filters: tuple[tuple[str, Callable[..., Any]], ...]) -> Template:
+    """A template, compiled once for the pages of many scans."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= dict(filters)
+    return environment.from_string(_asset(template))
 
 
 def _asset(name: str) -> str:
