@@ -98,26 +98,24 @@ def test_every_row_is_measured_on_the_same_region(metrics: dict[str, Any]) -> No
     assert metrics["scans"][0]["region"]["pixels"] == regions[0]["pixels"] > 500
 
 
-def test_the_region_can_be_set(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:
+def test_the_region_can_be_set(four_artifacts: list[Path], lines_scan: Scan) -> None:
     box = (15.0, 35.0, 24.0, 44.0)
-    found = evaluate(four_artifacts[:1], [lines_scan], tmp_path, region=RegionRule(0.0, box))
+    found = evaluate(four_artifacts[:1], [lines_scan], region=RegionRule(0.0, box))
     assert found.scans[0].region_record.pixels == 400
 
 
-def test_crop_weighting_shrinks_the_region_of_all(
-    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
-) -> None:
+def test_crop_weighting_shrinks_the_region_of_all(four_artifacts: list[Path], lines_scan: Scan) -> None:
     rule = RegionRule(0.0)
-    wide = evaluate(four_artifacts[:1], [lines_scan], tmp_path, weighting="uniform", region=rule)
-    cropped = evaluate(four_artifacts[:1], [lines_scan], tmp_path, weighting="crop", region=rule)
+    wide = evaluate(four_artifacts[:1], [lines_scan], weighting="uniform", region=rule)
+    cropped = evaluate(four_artifacts[:1], [lines_scan], weighting="crop", region=rule)
     assert wide.scans[0].region_record.pixels == 44**2
     assert cropped.scans[0].region_record.pixels == (44 - 8) ** 2
     assert cropped.rows[0].results["lines"].weighting == "crop"
 
 
-def test_progress_counts_every_pattern(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:
+def test_progress_counts_every_pattern(four_artifacts: list[Path], lines_scan: Scan) -> None:
     seen: list[ProgressUpdate] = []
-    evaluate(four_artifacts[:2], [lines_scan], tmp_path, batch=24, progress=Callback(seen.append))
+    evaluate(four_artifacts[:2], [lines_scan], batch=24, progress=Callback(seen.append))
     assert [step.done for step in seen] == [0, 24, 48, 64, 0, 24, 48, 64]
     assert {(step.total, step.unit) for step in seen} == {(64, "patterns")}
     assert [step.stage for step in seen] == ["Evaluating pinn_cnn"] * 4 + ["Evaluating pinn_fno"] * 4
@@ -180,14 +178,14 @@ def test_a_row_shows_the_file_that_its_label_does_not_name(
     assert row.file == shown
 
 
-def test_scans_of_one_name_are_numbered(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:
-    found = evaluate(four_artifacts[:1], [lines_scan, lines_scan], tmp_path)
+def test_scans_of_one_name_are_numbered(four_artifacts: list[Path], lines_scan: Scan) -> None:
+    found = evaluate(four_artifacts[:1], [lines_scan, lines_scan])
     assert [scan.name for scan in found.scans] == ["lines #1", "lines #2"]
 
 
 def test_a_scan_file_is_read(four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path) -> None:
     write_scan(tmp_path / "test.npz", lines_scan)
-    found = evaluate(four_artifacts[:1], [tmp_path / "test.npz"], tmp_path / "out")
+    found = evaluate(four_artifacts[:1], [tmp_path / "test.npz"])
     (result,) = found.rows[0].results.values()
     assert result.comparison is not None
     assert result.comparison.amplitude.mae is not None
@@ -213,7 +211,7 @@ def test_equal_labels_get_the_name_of_the_file(
     oracle: Callable[..., Path], lines_scan: Scan, tmp_path: Path
 ) -> None:
     paths = [oracle(tmp_path / name, lines_scan, "pinn_fno") for name in ("fp32.onnx", "fp16.onnx")]
-    found = evaluate(paths, [lines_scan], tmp_path / "out")
+    found = evaluate(paths, [lines_scan])
     assert [row.label for row in found.rows] == ["pinn_fno (fp32)", "pinn_fno (fp16)"]
     assert "told apart by the names" in found.rows[0].notes[0]
 
@@ -360,7 +358,7 @@ def test_another_probe_than_the_training_one_is_noted(
     path = oracle(
         tmp_path / "m.onnx", lines_scan, "pinn_fno", probe={"sha256": "f" * 64, "modes": 1, "flux": 1.0}
     )
-    found = evaluate([path], [lines_scan], tmp_path / "out")
+    found = evaluate([path], [lines_scan])
     assert "not the one" in found.rows[0].results["lines"].notes[0]
 
 
@@ -380,13 +378,11 @@ def test_an_alignment_that_would_change_the_verdict_is_noted_and_not_applied(
     assert conjugate.comparison.phase.pearson == pytest.approx(-1, abs=0.05)
 
 
-def test_a_shifted_reference_needs_registration(
-    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path
-) -> None:
+def test_a_shifted_reference_needs_registration(four_artifacts: list[Path], lines_scan: Scan) -> None:
     assert lines_scan.reference is not None
     moved = replace(lines_scan, reference=Reference(lines_scan.reference.object, (-2.0, 4.0)))
-    plain = evaluate(four_artifacts[:1], [moved], tmp_path).rows[0].results["lines"].comparison
-    registered = evaluate(four_artifacts[:1], [moved], tmp_path, register=True).rows[0].results["lines"]
+    plain = evaluate(four_artifacts[:1], [moved]).rows[0].results["lines"].comparison
+    registered = evaluate(four_artifacts[:1], [moved], register=True).rows[0].results["lines"]
     assert plain is not None
     assert registered.comparison is not None
     assert registered.comparison.alignment is not None
@@ -398,10 +394,10 @@ def test_a_shifted_reference_needs_registration(
 
 @pytest.mark.parametrize("scans", [1, 2])
 def test_the_table_fits_a_terminal_of_120_columns(
-    four_artifacts: list[Path], lines_scan: Scan, tmp_path: Path, scans: int
+    four_artifacts: list[Path], lines_scan: Scan, scans: int
 ) -> None:
-    found = evaluate(four_artifacts, [lines_scan] * scans, tmp_path)
-    console = Console(width=120, record=True, file=(tmp_path / "console").open("w"))
+    found = evaluate(four_artifacts, [lines_scan] * scans)
+    console = Console(width=120, record=True, file=StringIO())
     console.print(comparison_table(found))
     text = console.export_text()
     assert "…" not in text
@@ -431,12 +427,12 @@ def test_phases_are_synchronised_on_request_and_the_report_says_so(
     path = oracle(tmp_path / "turned.onnx", lines_scan, "turned", lambda patches: patches * turns)
     found = {}
     for synchronise in (False, True):
-        out = tmp_path / f"report_{synchronise}"
+        out = tmp_path / "report" if synchronise else None
         (row,) = evaluate([path], [lines_scan], out, synchronise=synchronise, placement="fourier").rows
         found[synchronise] = row.results[lines_scan.name]
     assert found[False].comparison.phase.pearson < 0.9
     assert found[True].comparison.phase.pearson > 0.999
     assert found[True].synchronised
     assert (
-        "fourier placement, global phases synchronised" in (tmp_path / "report_True/report.html").read_text()
+        "fourier placement, global phases synchronised" in (tmp_path / "report" / "report.html").read_text()
     )
