@@ -29,7 +29,7 @@ console._Lines.update = update
 signal.signal(signal.SIGINT, signal.default_int_handler)
 app.main()
 """
-SMALL = {"epochs": 50, "width": 4, "blocks": 2, "batch": 4, "overlap": 1}
+SMALL = {"epochs": 50, "width": 4, "blocks": 1, "batch": 4, "overlap": 1, "first-steps": 2, "final-steps": 1}
 TRAIN = ["--data", "scan.npz", "--out", "out", *(f"--{name}={value}" for name, value in SMALL.items())]
 # In the third epoch of 15 steps, so that a complete one is kept.
 COMMANDS = {
