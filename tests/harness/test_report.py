@@ -312,6 +312,15 @@ def test_figures_are_pngs_of_a_size_that_fits_their_panels(count: int) -> None:
         assert np.ptp(image[..., :3]) == 255
 
 
+@pytest.mark.parametrize("count", [1, 9])
+def test_nothing_of_the_curves_is_cut_off(count: int) -> None:
+    _, made = panels(count)
+    for figure in (frc_figure, psd_figure):
+        image = imread(BytesIO(figure(made, "scan")))[..., :3]
+        for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
+            assert edge.min() == 255
+
+
 def test_equal_figures_are_equal_bytes() -> None:
     truth, made = panels(2)
     region = np.ones(truth.shape, dtype=bool)
