@@ -18,6 +18,7 @@ from ptychonnx.runtime.formats import ReadOptions
 from ptychonnx.runtime.live.events import PositionsEnd, SeriesEnd
 from ptychonnx.runtime.live.live_reconstruction import FinishedSeries
 from ptychonnx.runtime.live.live_run import LiveRun
+from ptychonnx.runtime.live.positions.growing_table import GrowingTable
 from ptychonnx.runtime.live.sources import open_frames, open_positions
 from ptychonnx.runtime.reconstruction import reconstruct
 
@@ -188,3 +189,17 @@ def test_another_package_adds_sources(tmp_path: Path, monkeypatch: pytest.Monkey
     assert open_positions("theirs://hutch") == "positions of theirs://hutch"
     with pytest.raises(InputError, match=r"zmq://.*theirs://"):
         open_frames("others://hutch")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_table_in_utf_16_grows_by_any_number_of_bytes(tmp_path: Path, encoding: str, size: int) -> None:
+    path = tmp_path / "positions.csv"
+    content = "frame\tx_um\ty_um\r\n0\t1.5\t2.5\r\n1\t3.5\t4.5\r\n".encode(encoding)
+    table, values = GrowingTable(str(path)), []
+    for start in range(0, len(content), size):
+        with path.open("ab") as file:
+            file.write(content[start : start + size])
+        if (event := table.receive(0)) is not None:
+            values.extend(event.values.tolist())
+    assert (values, table.unit) == ([[2.5, 1.5], [4.5, 3.5]], "um")

@@ -140,3 +140,27 @@ def test_a_definition_may_be_in_a_part_of_an_entry_and_others_are_named(scan, ex
     lines = []
     explains(read_scan(path, log=lines.append))
     assert "entry: entry/ptycho, not entry_2" in lines
+
+
+def test_axes_of_a_raster_that_is_stored_the_other_way_round_are_refused(scan, tmp_path):
+    path = write(tmp_path / "s.nxs", scan, raster=(4, 5))
+    with h5py.File(path, "a") as file:
+        axes = file["entry_1/sample_1/transformations"]
+        for name in ("sx", "sy"):
+            values, attributes = axes[name][()].T, dict(axes[name].attrs)
+            del axes[name]
+            axes[name] = values
+            axes[name].attrs.update(attributes)
+    with pytest.raises(InputError, match=r"transformations/s[xy] has shape \(5, 4\), expected \(4, 5\)"):
+        read_scan(path)
+
+
+def test_a_single_picture_of_a_camera_is_no_scan(scan, explains, tmp_path):
+    path = write(tmp_path / "s.nxs", scan)
+    with h5py.File(path, "a") as file:
+        camera = file.create_group("entry_1/instrument_1/camera")
+        camera.attrs["NX_class"] = "NXdetector"
+        camera["data"] = np.ones((1, 64, 64))
+    lines = []
+    explains(read_scan(path, log=lines.append))
+    assert any(line.startswith("detector: detector_1 of ") for line in lines)

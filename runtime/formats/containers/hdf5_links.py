@@ -119,6 +119,12 @@ def check_storage(
     # A scan may have a source for each frame, all in one dataset.
     parts: dict[tuple[str, str], h5py.Dataset] = {}
     for source in dataset.virtual_sources() if dataset.is_virtual else ():
+        if "%b" in source.file_name and _is_endless(source.vspace):
+            pattern = f"{source.file_name.replace('%b', '*')}:{source.dset_name}"
+            raise InputError(
+                f"{where} is a virtual dataset of any number of files, {source.file_name}, expected a known number: "
+                f"--map patterns={pattern} reads them"
+            )
         key = (source.file_name, source.dset_name)
         if key in parts:
             _refuse_short(parts[key], source, where)
@@ -171,6 +177,12 @@ def _refuse_short(part: h5py.Dataset, source: Any, where: str) -> None:
             f"{where} is a virtual dataset whose source {name} has shape {part.shape}, which is too small, expected "
             "all of it: was the scan ended early?"
         )
+
+
+def _is_endless(space: h5py.h5s.SpaceID) -> bool:
+    """Whether a selection goes on as long as there are sources, so that HDF5 cannot count its points."""
+    endless = h5py.h5s.UNLIMITED
+    return space.is_regular_hyperslab() and endless in (*space.get_regular_hyperslab()[2], *space.shape)
 
 
 def _too_short(part: h5py.Dataset, source: Any) -> bool:

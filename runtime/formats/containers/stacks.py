@@ -52,8 +52,9 @@ def unwritten_patterns(stack: Stack) -> NDArray[np.bool_]:
     if isinstance(stack, SelectedStack):
         return unwritten_patterns(stack.stack)[stack.rows]
     stored, leading = (stack.raster, 2) if isinstance(stack, RasterStack) else (stack, 1)
-    if isinstance(stored, h5py.Dataset):
-        return unwritten(stored, leading).ravel()
+    parts = stored.parts if isinstance(stored, ConcatenatedStack) else [stored]
+    if all(isinstance(part, h5py.Dataset) for part in parts):
+        return np.concatenate([unwritten(part, leading).ravel() for part in parts])
     return np.zeros(stack.shape[0], bool)
 
 
@@ -67,13 +68,13 @@ class ConcatenatedStack:
         self.shape = (int(self._starts[-1]), *parts[0].shape[1:])
         self.dtype = np.result_type(*(part.dtype for part in parts))
 
-    def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray:
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray:
         start, stop, _ = index[0].indices(self.shape[0])
         blocks = []
         for part, first in zip(self.parts, self._starts, strict=False):
             low, high = max(start - first, 0), min(stop - first, part.shape[0])
             if low < high:
-                blocks.append(part[slice(low, high), index[1], index[2]])
+                blocks.append(part[slice(low, high), *index[1:]])
         return np.concatenate(blocks).astype(self.dtype, copy=False)
 
 

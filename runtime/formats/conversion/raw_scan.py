@@ -13,7 +13,7 @@ from ptychonnx.runtime.formats.containers.stacks import Stack
 from ptychonnx.runtime.formats.read_options import Conventions, ReadOptions
 from ptychonnx.runtime.scan import Scan
 
-__all__ = ["RawScan", "from_scan", "raster_positions"]
+__all__ = ["RawScan", "check_raster", "from_scan", "raster_positions"]
 
 
 @dataclass(frozen=True)
@@ -81,3 +81,12 @@ def raster_positions(options: ReadOptions, n: int, where: str) -> NDArray[np.flo
             f"{where}: a raster of {rows} x {columns} points for {n} patterns, expected {n} points"
         )
     return np.indices((rows, columns)).reshape(2, -1).T.astype(np.float64) * options.raster_step
+
+
+def check_raster(shape: tuple[int, ...], raster: tuple[int, ...], where: str) -> None:
+    """Refuse positions [rows, columns] of a raster whose patterns are stored [columns, rows].
+
+    Raises InputError if they are; `where` (file and key) begins the message. `raster` is empty if patterns are a list.
+    """
+    if len(shape) == len(raster) == 2 and shape == raster[::-1] != raster and 1 not in raster:
+        raise InputError(f"{where} has shape {shape}, expected {raster} like the raster of the patterns")

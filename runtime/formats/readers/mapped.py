@@ -18,7 +18,8 @@ pixel_size, wavelength
     optional, one number in metres.
 
 A value is a path inside the file (HDF5) or the name of an array (NPZ); ``file:path`` is a path inside another file,
-relative to this one, and the name of an NPY or text file (.csv, .txt; numbers in columns) is the array in it. A column
+relative to this one, and the name of an NPY, TIFF or text file (.csv, .txt; numbers in columns) is the array in it. The
+name may be a pattern: ``line_*.h5:entry/data`` and ``frame_*.tif`` are one array in the order of the numbers. A column
 is ``file.csv:name`` or ``dataset:name``, by its name or its number from 0; ``dataset[3:]`` are the patterns from the
 fourth on.
 
@@ -45,7 +46,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.npz import is_npy
 from ptychonnx.runtime.formats.containers.single_precision import in_single_precision
 from ptychonnx.runtime.formats.containers.stacks import RasterStack, SelectedStack
-from ptychonnx.runtime.formats.conversion.raw_scan import RawScan, raster_positions
+from ptychonnx.runtime.formats.conversion.raw_scan import RawScan, check_raster, raster_positions
 from ptychonnx.runtime.formats.quantities import LENGTH_UNITS, positive_number, unit_factor
 from ptychonnx.runtime.formats.read_options import METRES, Convention, Conventions, ReadOptions
 from ptychonnx.runtime.formats.readers.mapped_arrays import MappedArrays
@@ -106,6 +107,7 @@ def read(path: Path, options: ReadOptions, stack: ExitStack) -> RawScan:
         kept = np.arange(patterns.shape[0])[first:last]
         arrays.notes.append(f"patterns: {len(kept)} of {patterns.shape[0]} (given)")
         patterns, numbers = SelectedStack(patterns, kept), numbers[kept] - numbers[kept[:1]].sum()
+    arrays.length = patterns.shape[0]
     positions, unit, axes = _positions(arrays, options, patterns.shape[0], raster)
     positions = _of_frames(arrays, positions, numbers, options)
     return RawScan(
@@ -170,6 +172,7 @@ def _positions(
     if "positions" in arrays:
         values = np.atleast_1d(arrays.real("positions", "positions [n, 2]"))
         if values.ndim > 2 and values.shape[-1] == 2:
+            check_raster(values.shape[:-1], raster, arrays.where("positions"))
             values = values.reshape(-1, 2)
         elif values.ndim == 2 and len(values) == 2 and values.shape[1] != 2:
             values = values.T
@@ -188,7 +191,10 @@ def _positions(
         elif len(names) == 2:
             axes = Convention("row,column", f"assumed, named {names[0]}, {names[1]}")
     elif keys:
-        x, y = (arrays.real(key, f"{key} [n]").reshape(-1) for key in "xy")
+        both = [arrays.real(key, f"{key} [n]") for key in "xy"]
+        for key, axis in zip("xy", both, strict=True):
+            check_raster(axis.shape, raster, arrays.where(key))
+        x, y = (axis.reshape(-1) for axis in both)
         if raster and (len(y), len(x)) == raster:
             y, x = (axis.reshape(-1) for axis in np.meshgrid(y, x, indexing="ij"))
             arrays.notes.append(f"positions: a raster, y for {raster[0]} lines and x for {raster[1]} points")
@@ -199,6 +205,7 @@ def _positions(
             raise InputError(f"{arrays.path}: x has shape {x.shape} and y {y.shape}, expected the same")
         values, axes = np.stack([x, y], axis=1), Convention("column,row", "x and y are mapped")
     else:
+        check_raster(options.raster or (), raster, f"{arrays.path}: --raster")
         values = raster_positions(options, n, str(arrays.path))
         axes = Convention("row,column", "raster convention")
     return values, positions_unit(arrays, keys, of_columns, values, options), axes
@@ -238,6 +245,11 @@ def _named_columns(
     if len(unique) == len(values):
         if (np.diff(frame) < 0).any():
             arrays.notes.append(f"positions: sorted by {name}")
+        if len(gaps := np.flatnonzero(np.diff(unique) > 1)) and len(unique) == n:
+            arrays.notes.append(
+                f"positions: {name} leaps from {unique[gaps[0]]:g} to {unique[gaps[0] + 1]:g}, and the file has {n} "
+                "patterns: are those between lost too?"
+            )
         return picked[np.argsort(frame)], kept
     if not options.average_positions:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import glob
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_texts,
 from ptychonnx.runtime.formats.containers.npz import Archive, is_archive, is_npy, load_npy, open_archive
 from ptychonnx.runtime.formats.containers.stacks import ConcatenatedStack
 from ptychonnx.runtime.formats.containers.text_table import TextTable, read_text_table
+from ptychonnx.runtime.formats.containers.tiff import read_tiff
 from ptychonnx.runtime.formats.read_options import ReadOptions
 
 __all__ = ["MappedArrays"]
@@ -29,6 +31,7 @@ _NUMBERS = (
     "entry/NDAttributes",
     "defaults",
 )
+_IMAGE_FILES = {".tif", ".tiff"}
 _ARRAY_FILES = {".npy", ".csv", ".tsv", ".txt", ".dat"}
 
 
@@ -42,6 +45,8 @@ class MappedArrays:
         self._tables: dict[Path, TextTable] = {}
         self._units: dict[str, list[str]] = {}
         self.notes: list[str] = []
+        # Number of patterns, once it is known.
+        self.length: int | None = None
 
     def __contains__(self, key: str) -> bool:
         return key in self.names
@@ -52,14 +57,20 @@ class MappedArrays:
 
     def find(self, key: str, expected: str, *, large: bool = False) -> Any:
         """An HDF5 dataset, still in its file, or an array; a `large` one is memory-mapped where possible."""
-        name = self.names[key]
+        return self._found(key, self.names[key], expected, large=large)
+
+    def _found(self, key: str, name: str, expected: str, *, large: bool) -> Any:
         neighbour = self.path.parent / name
+        if neighbour.suffix.lower() in _IMAGE_FILES and neighbour.is_file():
+            return read_tiff(neighbour, expected)
         if neighbour.suffix.lower() in _ARRAY_FILES and neighbour.is_file():
             return (
                 load_npy(neighbour, expected) if is_npy(neighbour) else self.table(neighbour, expected).values
             )
         path = self.path
         file_name, colon, rest = name.partition(":")
+        if files := self._files(file_name):
+            return self._joined(key, [f"{one}{colon}{rest}" for one in files], expected, large=large)
         if colon and (self.path.parent / file_name).is_file():
             path, name = self.path.parent / file_name, rest
             if path.suffix.lower() in _ARRAY_FILES and not is_npy(path):
@@ -76,7 +87,11 @@ class MappedArrays:
         if not container.has(name) and colon and container.has(array_name):
             array = container.get(array_name)
             names = (array.dtype.names or ()) if isinstance(array, h5py.Dataset) else ()
-            values = _column(self.load(key, array), names, column, f"{path}: {array_name}", expected)
+            stored = self.load(key, array)
+            # Some programs write a row for each axis.
+            if stored.ndim == 2 and stored.shape[1] == self.length != len(stored):
+                stored = stored.T
+            values = _column(stored, names, column, f"{path}: {array_name}", expected)
             units = attribute_texts(array, "units") if isinstance(array, h5py.Dataset) else []
             number = names.index(column) if column in names else int(column)
             self._units[key] = units[number : number + 1] if len(units) > 1 else units
@@ -119,6 +134,29 @@ class MappedArrays:
                     values = file.load(numbers).astype(np.intp).reshape(-1)
                     return values - values.min() if len(np.unique(values)) == n else np.arange(n)
         return np.arange(n)
+
+    def _files(self, pattern: str) -> list[str]:
+        """Files next to the scan's that a pattern of names such as line_*.h5 means, in the order of their numbers."""
+        if not glob.has_magic(pattern) or (self.path.parent / pattern).is_file():
+            return []
+        # Other than `Path.glob`, this takes a pattern with an absolute path.
+        names = glob.glob(pattern, root_dir=self.path.parent)  # noqa: PTH207
+        return _in_order(name for name in names if (self.path.parent / name).is_file())
+
+    def _joined(self, key: str, names: list[str], expected: str, *, large: bool) -> Any:
+        """The arrays of several files, one after the other."""
+        parts = [self._found(key, name, expected, large=large) for name in names]
+        units = [self.units(key, part) for part in parts]
+        for name, part, unit in zip(names, parts, units, strict=True):
+            if not part.shape or part.shape[1:] != parts[0].shape[1:] or unit != units[0]:
+                raise InputError(
+                    f"{self.path.parent / name} has shape {part.shape} and the units {unit}, expected {expected} like "
+                    f"{names[0]}, of shape {parts[0].shape} and the units {units[0]}"
+                )
+        if large:
+            self.notes.append(f"{key}: {len(names)} files, from {names[0]} to {names[-1]}")
+        self._units[key] = units[0]
+        return ConcatenatedStack(parts) if large else np.concatenate([self.load(key, part) for part in parts])
 
     def _parts(self, file: HDF5File, name: str) -> list[h5py.Dataset]:
         """Datasets of a group, or of a pattern of names, in the order of their numbers."""

@@ -30,6 +30,7 @@ columns to the right. When the sample moves up, the beam meets a lower part of i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -42,7 +43,7 @@ from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, attribute_text, attribute_texts, texts
 from ptychonnx.runtime.formats.containers.stacks import RasterStack, Stack
 from ptychonnx.runtime.formats.conversion.detector_geometry import object_pixel_size
-from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
+from ptychonnx.runtime.formats.conversion.raw_scan import RawScan, check_raster
 from ptychonnx.runtime.formats.quantities import ANGLE_UNITS, unit_factor
 from ptychonnx.runtime.formats.read_options import Convention, Conventions
 
@@ -74,7 +75,7 @@ def read(file: HDF5File) -> RawScan:
     if data.ndim not in (3, 4):
         raise file.shape_error(data, "square patterns [n, N, N]")
     stack: Stack = data if data.ndim == 3 else RasterStack(data)
-    positions, key, reason = _translation(file, entry, detector, stack.shape[0])
+    positions, key, reason = _translation(file, entry, detector, data.shape[:-2])
     wavelength = _wavelength(file, instrument)
     conventions = Conventions.of_format("NeXus", unit="m", axes="column,row")
     shape = data.shape[-2:]
@@ -127,7 +128,8 @@ def _area_detector(file: HDF5File, instrument: str) -> str:
     for detector in _children(file, instrument, "NXdetector"):
         data = file.get(f"{detector}/data")
         if isinstance(data, h5py.Dataset) and data.ndim in (3, 4):
-            sides[detector] = min(data.shape[-2:])
+            # A single frame is a picture of the sample or of the beam.
+            sides[detector] = min(data.shape[-2:]) if math.prod(data.shape[:-2]) > 1 else 0
     if not sides:
         return _group(file, instrument, "NXdetector", "detector_1")
     chosen = max(sides, key=lambda detector: sides[detector])
@@ -137,8 +139,14 @@ def _area_detector(file: HDF5File, instrument: str) -> str:
     return chosen
 
 
-def _translation(file: HDF5File, entry: str, detector: str, n: int) -> tuple[NDArray[np.float64], str, str]:
-    """(x, y) of the sample in metres [n, 2], their key, and how their unit is known."""
+def _translation(
+    file: HDF5File, entry: str, detector: str, scanned: tuple[int, ...]
+) -> tuple[NDArray[np.float64], str, str]:
+    """(x, y) of the sample in metres [n, 2], their key, and how their unit is known.
+
+    `scanned`: (n,), or (slow, fast) of a raster.
+    """
+    n = math.prod(scanned)
     samples = [*_children(file, entry, "NXsample"), f"{entry}/sample_1"]
     places = [f"{entry}/data_1", *(f"{sample}/geometry_1" for sample in samples), detector, *samples]
     names = [f"{place}/translation" for place in places]
@@ -157,7 +165,7 @@ def _translation(file: HDF5File, entry: str, detector: str, n: int) -> tuple[NDA
     for sample in samples:
         if file.has_group(f"{sample}/transformations"):
             place = f"{sample}/transformations"
-            return sample_positions(file, place, n), place, "by the units of its axes"
+            return sample_positions(file, place, scanned), place, "by the units of its axes"
     raise InputError(
         f"{file.path}: no dataset {detector}/translation or group {samples[0]}/transformations, expected the "
         "positions of the sample"
@@ -176,15 +184,16 @@ def _wavelength(file: HDF5File, instrument: str) -> float | None:
     )
 
 
-def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
+def sample_positions(file: HDF5File, place: str, scanned: tuple[int, ...]) -> NDArray[np.float64]:
     """(x, y) of the sample in metres, [n, 2].
 
     Raises InputError if no axis has n values, an axis is malformed, or a stage is rotated and the order of the axes is
     unknown.
 
-    `place`: group of the axes. Each has a `vector`, a `transformation_type`, and `depends_on`, the axis that carries
-    it.
+    * `place`: group of the axes. Each has a `vector`, a `transformation_type`, and `depends_on`, its carrier.
+    * `scanned`: (n,), or (slow, fast) of a raster.
     """
+    n = math.prod(scanned)
     axes = [axis for name in file.names(place) if (axis := file.first(f"{place}/{name}")) is not None]
     axes = [axis for axis in axes if "vector" in axis.attrs]
     known = {axis.name.rpartition("/")[2] for axis in axes}
@@ -202,6 +211,7 @@ def sample_positions(file: HDF5File, place: str, n: int) -> NDArray[np.float64]:
     position, moving = np.zeros((n, 3)), 0
     for axis in chained:
         rotation = attribute_text(axis, "transformation_type").strip().lower() == "rotation"
+        check_raster(axis.shape, scanned, f"{file.path}: {axis.name}")
         values = _values(file, axis, n, rotation=rotation)
         vector = np.asarray(axis.attrs["vector"], dtype=np.float64)
         # Files that are not normalised would turn by another angle.

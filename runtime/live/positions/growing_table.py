@@ -2,12 +2,14 @@
 
 Columns are `x` (the column) and `y` (the row), or `row` and `column`, with an ending that states the unit, such as
 `x_um`, and possibly `frame`, the number of the frame; without it, the first line belongs to frame 0, and so on. A line
-`# end` ends the scan.
+`# end` ends the scan. The text is in UTF-8, or in UTF-16 with its mark.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -31,7 +33,8 @@ class GrowingTable:
     def __init__(self, url: str) -> None:
         self._path = watched_file(url)
         self._place, self._line, self._rows = 0, 0, 0
-        self._rest = b""
+        self._rest = ""
+        self._decode: Callable[[bytes], str] | None = None
         self._columns: tuple[int, int, int | None] | None = None
         self._width = 0
         self.unit: str | None = None
@@ -61,14 +64,23 @@ class GrowingTable:
             return None
         except OSError as error:
             raise InputError(f"{self._path}: cannot be read ({error.strerror or error})") from error
+        if self._decode is None:
+            # The mark of UTF-16, as spreadsheets write it, may come a byte at a time.
+            if len(block) < 2:
+                return None
+            marked = block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            encoding = "utf-16" if marked else "utf-8-sig"
+            self._decode = codecs.getincrementaldecoder(encoding)("replace").decode
         self._place += len(block)
-        *lines, self._rest = (self._rest + block).split(b"\n")
+        *lines, self._rest = (self._rest + self._decode(block)).split("\n")
         if len(self._rest) > _BLOCK:
-            raise InputError(f"{self._path}: a line of more than {_BLOCK} bytes, expected lines of numbers")
+            raise InputError(
+                f"{self._path}: a line of more than {_BLOCK} characters, expected lines of numbers"
+            )
         numbers, values = [], []
         for line in lines:
             self._line += 1
-            fields = self._fields(line.decode("utf-8-sig", "replace").strip())
+            fields = self._fields(line.strip())
             if fields is not None:
                 numbers.append(fields[0])
                 values.append(fields[1:])
