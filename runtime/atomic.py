@@ -33,8 +33,9 @@ __all__ = [
     "check_replaceable",
     "check_updatable",
     "claimed_output",
+    "clear_folder",
     "is_claimed",
-    "is_open",
+    "locked_folder",
     "put_folder",
     "updated_folder",
     "working_folder",
@@ -47,6 +48,8 @@ _LONGEST_NAME = 240
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 # Errors that another path would mend.
 _PATH_ERRORS = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
+# File that is locked in a working folder.
+_LOCK = "lock"
 # Arguments of Linux's renameat2.
 _HERE, _EXCHANGE = -100, 2
 # Working folders that this process has claimed, and that nothing in it is using.
@@ -182,10 +185,10 @@ def check_output(path: StrPath, size: int = 0) -> None:
     if free < max(size, 1):
         needed = f"needs {size / 1e6:.3g} MB, and " if size else ""
         raise EnvironmentFailure(f"{path}: {needed}{folder} has {free / 1e6:.3g} MB free")
-    lock = _working_path(path) / "lock"
+    lock = _working_path(path) / _LOCK
     if lock.exists() and lock.parent.absolute() not in _claimed:
         with lock.open("rb") as file:
-            _lock(file.fileno(), path)
+            _lock(file.fileno(), _refusal(path))
 
 
 def check_not_read(path: StrPath, *read: object) -> None:
@@ -212,10 +215,7 @@ def claimed_output(path: StrPath) -> Iterator[None]:
     _check_kind(path)
     folder = _working_path(path).absolute()
     created = [parent for parent in folder.parents if not parent.exists()]
-    try:
-        lock = _locked_folder(folder, path)
-    except OSError as error:
-        raise _write_error(path, error) from error
+    lock = _locked_working_folder(folder, path)
     _claimed.add(folder)
     try:
         yield
@@ -245,11 +245,7 @@ def working_folder(path: Path) -> Iterator[Path]:
     _check_kind(path)
     folder = _working_path(path)
     claim = folder.absolute()
-    claimed = claim in _claimed
-    try:
-        lock = None if claimed else _locked_folder(folder, path)
-    except OSError as error:
-        raise _write_error(path, error) from error
+    lock = None if claim in _claimed else _locked_working_folder(folder, path)
     _claimed.discard(claim)
     try:
         yield folder
@@ -259,7 +255,7 @@ def working_folder(path: Path) -> Iterator[Path]:
         raise
     finally:
         if lock is None:
-            _clear(folder)
+            clear_folder(folder, keep=_LOCK)
             _claimed.add(claim)
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -283,58 +279,70 @@ def _working_path(path: Path) -> Path:
     return path.parent / f".{name}.writing"
 
 
-def _locked_folder(folder: Path, path: Path) -> int:
-    """Create the working folder, lock it, remove the remains of a killed process, and return the lock's descriptor."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
+def _locked_working_folder(folder: Path, path: Path) -> int:
+    """Lock the working folder, remove the remains of a killed process, and return the lock's descriptor."""
+    try:
+        lock = locked_folder(folder, _refusal(path), name=_LOCK)
         try:
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # its owner has just removed the folder
-            continue
-        try:
-            _lock(lock, path)
-            if is_open(folder / "lock", lock):
-                _recover(folder, path)
-                return lock
+            _recover(folder, path)
         except BaseException:
             os.close(lock)
             raise
-        os.close(lock)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    return lock
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def locked_folder(folder: Path, refusal: str, name: str = "") -> int:
+    """Create a folder if need be, lock it, or the file `name` in it, and return the open descriptor.
+
+    The system unlocks it when the descriptor is closed, and when this process is killed.
+
+    Raises InputError with `refusal` if another process holds the lock.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # its owner has just renamed or removed it
+            lock = os.open(folder / name, os.O_RDWR | os.O_CREAT if name else os.O_RDONLY, 0o666)
+            try:
+                _lock(lock, refusal)
+                if os.path.samestat((folder / name).stat(), os.fstat(lock)):
+                    return lock
+            except BaseException:
+                os.close(lock)
+                raise
+            os.close(lock)
+
+
+def _refusal(path: Path) -> str:
+    return f"{path}: another process is writing it"
+
+
+def _lock(descriptor: int, refusal: str) -> None:
     if fcntl is None:
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise InputError(f"{path}: another process is writing it") from error
+        raise InputError(refusal) from error
     except OSError as error:
         if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP}:  # file systems without locks
             raise
-
-
-def is_open(path: Path, descriptor: int) -> bool:
-    """Whether a path is still the open file, and not removed by the owner of the lock before."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _recover(folder: Path, path: Path) -> None:
     """Undo an interrupted `_swap`, and remove the other remains of a killed process."""
     if (folder / "old").exists() and not path.exists():
         (folder / "old").replace(path)
-    _clear(folder)
+    clear_folder(folder, keep=_LOCK)
 
 
-def _clear(folder: Path) -> None:
-    """Remove what a working folder holds besides its lock."""
+def clear_folder(folder: Path, keep: str = "") -> None:
+    """Remove what a folder holds besides the entry `keep`."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry.name != "lock":
+        elif entry.name != keep:
             entry.unlink()
 
 

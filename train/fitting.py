@@ -175,7 +175,7 @@ def train(
             _write_held_out(folder, scans, data)
             learned = "supervised" if architecture.supervised else training.loss
             loss = learned if labels is None else "distilled"
-            record = _record(scans, architecture, plan, data, checkpoints, result, loss)
+            record = _record(scans, plan, job, result, loss)
             write_run(folder, record)
             publish_run(folder, out)
     return record
@@ -268,15 +268,9 @@ def _trained_scans(scans: Sequence[Scan], data: TrainingData) -> tuple[TrainedSc
 
 
 def _record(
-    scans: Sequence[Scan],
-    architecture: Architecture,
-    plan: TrainingPlan,
-    data: TrainingData,
-    checkpoints: Checkpoints,
-    result: FitResult,
-    loss: str,
+    scans: Sequence[Scan], plan: TrainingPlan, job: TrainingJob, result: FitResult, loss: str
 ) -> RunRecord:
-    best = checkpoints.best
+    architecture, data, checkpoints, best = job.architecture, job.data, job.checkpoints, job.checkpoints.best
     return RunRecord(
         label=architecture.run_label(plan.network) + ("_any" if len(scans) > 1 else ""),
         architecture=architecture.name,

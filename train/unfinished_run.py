@@ -5,14 +5,13 @@ A kill leaves it in place, and `--resume` continues from it. An earlier run of t
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from ptychonnx.runtime.atomic import check_output, check_replaceable, is_open, put_folder
+from ptychonnx.runtime.atomic import check_output, check_replaceable, clear_folder, locked_folder, put_folder
 from ptychonnx.runtime.errors import EnvironmentFailure, InputError
 from ptychonnx.train.checkpoints import Checkpoints
 from ptychonnx.train.run import CONFIG_NAME, RunRecord, read_run
@@ -47,8 +46,6 @@ def finished_already(out: Path, plan: TrainingPlan) -> RunRecord | None:
 def open_unfinished(out: Path, plan: TrainingPlan, *, resume: bool) -> Iterator[Path]:
     """Yield the folder to train in, a new one or that of an interrupted training with the same plan, locked.
 
-    The system unlocks it if this process is killed.
-
     Raises InputError if `out` exists and is not a run; if another process is training in the folder; if there is an
     interrupted training and `resume` is false; or if it has another plan. Raises EnvironmentFailure if the folder
     cannot be written.
@@ -58,12 +55,16 @@ def open_unfinished(out: Path, plan: TrainingPlan, *, resume: bool) -> Iterator[
     folder = unfinished_folder(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, expected a folder or nothing")
-    with _locked(folder):
+    with _writable(folder):
+        lock = locked_folder(folder, f"{folder}: another process is training there")
+    try:
         if not (resume and (folder / PLAN_NAME).is_file()):
             _begin(folder, plan)
         else:
             _require_same(folder, read_plan(folder), plan)
         yield folder
+    finally:
+        os.close(lock)
 
 
 def _begin(folder: Path, plan: TrainingPlan) -> None:
@@ -74,45 +75,21 @@ def _begin(folder: Path, plan: TrainingPlan) -> None:
         )
     if any(folder.iterdir()) and not (folder / PLAN_NAME).is_file():
         raise InputError(f"{folder}: holds files but no {PLAN_NAME}, so it is not replaced")
-    try:
-        for entry in folder.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
-        write_plan(folder, plan)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise EnvironmentFailure(f"{folder}: cannot be written ({error.strerror})") from error
+    with _writable(folder):
+        try:
+            clear_folder(folder)
+            write_plan(folder, plan)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Create a folder if need be, and prevent other processes from training in it."""
-    try:
-        handle = _lock(folder)
-    except OSError as error:
-        raise EnvironmentFailure(f"{folder}: cannot be written ({error.strerror})") from error
+def _writable(folder: Path) -> Iterator[None]:
     try:
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(folder: Path) -> int:
-    """The descriptor of a locked folder of this name, which is created if need be."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # a process that has just finished may rename or remove it
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(handle)
-                raise InputError(f"{folder}: another process is training there") from error
-            if is_open(folder, handle):
-                return handle
-            os.close(handle)
+    except OSError as error:
+        raise EnvironmentFailure(f"{folder}: cannot be written ({error.strerror})") from error
 
 
 def publish_run(folder: Path, out: Path) -> None:

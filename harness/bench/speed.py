@@ -196,7 +196,6 @@ def _measure(
     progress: Progress,
 ) -> ArtifactSpeed:
     """Run all variants in turn, each kind in a process of its own."""
-    data = graphs["artifact"]
     with ExitStack() as stack:
         process_of: dict[str, MeasuringProcess] = {}
 
@@ -220,20 +219,12 @@ def _measure(
             settings.rounds,
             progress=progress,
         )
-    speed = _artifact_speed(
-        data, graphs.get("as exported"), times, outputs, tuple(native), judged, settings.batch
-    )
-    return speed.model_copy(
-        update={
-            "denormal_constants": constant_denormals(onnx.load_from_string(data)).share,
-            "denormal_intermediates": computed.share,
-        }
-    )
+    speed = _artifact_speed(graphs, times, outputs, tuple(native), judged, settings.batch)
+    return speed.model_copy(update={"denormal_intermediates": computed.share})
 
 
 def _artifact_speed(
-    data: bytes,
-    exported: bytes | None,
+    graphs: Mapping[str, bytes],
     times: dict[str, NDArray[np.float64]],
     outputs: Mapping[str, NDArray[np.float32] | None],
     native: Sequence[str],
@@ -242,48 +233,55 @@ def _artifact_speed(
 ) -> ArtifactSpeed:
     """Statistics of the times [rounds] of all variants.
 
-    Parameters
-    ----------
-    data, exported
-        The artifact, and the graph before any pass; None without a run.
-    native
-        Names of the variants in the framework, ``eager`` among them; empty without a run.
+    `graphs`: the artifact, and with a run the graph before any pass. `native`: names of the variants in the framework,
+    ``eager`` among them; empty without a run.
     """
-    executed = 2 * multiply_adds(onnx.load_from_string(data))
-    trained = None if exported is None else 2 * multiply_adds(onnx.load_from_string(exported))
+    model = onnx.load_from_string(graphs["artifact"])
+    executed, trained = 2 * multiply_adds(model), None
+    if "as exported" in graphs:
+        trained = 2 * multiply_adds(onnx.load_from_string(graphs["as exported"]))
     rates = GEMM_OPERATIONS / times.pop("gemm")
     expected = outputs["eager" if native else "artifact"]
     errors = {variant: _relative_error(outputs[variant], expected) for variant in times}
     compiled = [variant for variant in native if variant != "eager" and errors[variant] <= ALLOWED_ERROR]
-    best = min(
-        compiled, key=lambda variant: float(np.median(times[variant] / times["artifact"])), default=None
-    )
-    variants = {
-        variant: _variant_speed(
-            seconds / batch,
-            times["artifact"] / batch,
-            None if best is None else times[best] / batch,
-            errors[variant],
-            None if variant in judged else errors[variant] <= ALLOWED_ERROR,
-        )
-        for variant, seconds in times.items()
-    }
+
+    def ratio(one: str, other: str) -> float:
+        """Median of the ratios of two times within one round."""
+        return float(np.median(times[one] / times[other]))
 
     def gemm_fraction(operations: int) -> float:
         return float(np.median(operations * batch / times["artifact"] / rates))
 
+    best = min(compiled, key=lambda variant: ratio(variant, "artifact"), default=None)
+
+    def statistics(variant: str) -> VariantSpeed:
+        quartiles = [25, 50, 75]
+        low, middle, high = np.percentile(1e3 * times[variant] / batch, quartiles).tolist()
+        under, over_artifact, over = np.percentile(times[variant] / times["artifact"], quartiles).tolist()
+        return VariantSpeed(
+            milliseconds=middle,
+            spread=(low, high),
+            over_artifact=over_artifact,
+            over_artifact_spread=(under, over),
+            speedup_compiled=None if best is None else ratio(best, variant),
+            relative_error=errors[variant],
+            right=None if variant in judged else errors[variant] <= ALLOWED_ERROR,
+        )
+
+    variants = {variant: statistics(variant) for variant in times}
     return ArtifactSpeed(
         speedup_eager=variants["eager"].over_artifact if "eager" in variants else None,
         speedup_compiled=variants["artifact"].speedup_compiled,
         compiled_form=best,
         gemm_fraction=None if trained is None else gemm_fraction(trained),
         gemm_fraction_executed=gemm_fraction(executed),
-        int8_speedup=float(np.median(times["artifact"] / times["int8"])) if "int8" in times else None,
+        int8_speedup=ratio("artifact", "int8") if "int8" in times else None,
         judged=judged,
         gflop_trained=None if trained is None else trained / 1e9,
         gflop_executed=executed / 1e9,
         gemm_gflop_per_second=float(np.median(rates)) / 1e9,
-        sha256=hashlib.sha256(data).hexdigest(),
+        denormal_constants=constant_denormals(model).share,
+        sha256=hashlib.sha256(graphs["artifact"]).hexdigest(),
         forms=variants,
     )
 
@@ -306,24 +304,3 @@ def _relative_error(output: NDArray[np.float32] | None, expected: NDArray[np.flo
     assert expected is not None
     difference = np.abs(output.astype(np.float64) - expected)
     return float(difference.max(initial=0) / (np.abs(expected).max(initial=0) or 1))
-
-
-def _variant_speed(
-    seconds: NDArray[np.float64],
-    artifact: NDArray[np.float64],
-    compiled: NDArray[np.float64] | None,
-    error: float,
-    right: bool | None,
-) -> VariantSpeed:
-    """Statistics of one variant from seconds per pattern [rounds]: its own, the artifact's, the best compiled one's."""
-    low, middle, high = (float(value) for value in np.percentile(1e3 * seconds, [25, 50, 75]))
-    under, ratio, over = (float(value) for value in np.percentile(seconds / artifact, [25, 50, 75]))
-    return VariantSpeed(
-        milliseconds=middle,
-        spread=(low, high),
-        over_artifact=ratio,
-        over_artifact_spread=(under, over),
-        speedup_compiled=None if compiled is None else float(np.median(compiled / seconds)),
-        relative_error=error,
-        right=right,
-    )

@@ -16,8 +16,6 @@ github.com/s-sajid-ali/FRC, from which its ring correlation comes. They differ f
 * FRC: the magnitude of the ring sums, with mean and borders, into the corners of Fourier space. FRC50 is the index of
   the first ring below 0.5, or the number of rings, so that it depends on the size of the image and saturates. Ours is a
   frequency, or "never crossed".
-
-Version 1 of the published paper also smoothed its FRC curve with a Gaussian of 2 rings: `frc_sigma=2`.
 """
 
 from __future__ import annotations
@@ -64,18 +62,12 @@ def compare_as_ptychopinn(
     reference: NDArray[np.complexfloating],
     *,
     margin: int = 0,
-    frc_sigma: float = 0.0,
 ) -> PtychoPinnComparison:
     """Compare two complex images [rows, columns] without prior alignment.
 
     Raises InputError if the shapes differ or less than 7 x 7 pixels remain.
 
-    Parameters
-    ----------
-    margin
-        Pixels that are cut off each side (half of PtychoPINN's `offset`).
-    frc_sigma
-        Gaussian smoothing of the FRC curve, in rings.
+    `margin`: pixels that are cut off each side (half of PtychoPINN's `offset`).
     """
     if reconstruction.shape != reference.shape or min(reference.shape) - 2 * margin < _WINDOW:
         raise InputError(
@@ -95,13 +87,13 @@ def compare_as_ptychopinn(
             **_errors(scaled, amplitude),
             ssim=_ssim(scaled, amplitude, float(np.ptp(amplitude))),
             ms_ssim=_ms_ssim(_blur(scaled), _blur(amplitude)),
-            frc50=_frc50(scaled, amplitude, frc_sigma),
+            frc50=_frc50(scaled, amplitude),
         ),
         phase=PtychoPinnMetrics(
             **_errors(flat, phase),
             ssim=_ssim(unit_flat, unit, 1.0),
             ms_ssim=_ms_ssim(unit_flat, unit),
-            frc50=_frc50(flat, phase, frc_sigma),
+            frc50=_frc50(flat, phase),
         ),
     )
 
@@ -150,7 +142,7 @@ def _ms_ssim(prediction: NDArray[np.float64], truth: NDArray[np.float64]) -> flo
     return value
 
 
-def _frc50(prediction: NDArray[np.float64], truth: NDArray[np.float64], sigma: float) -> int | None:
+def _frc50(prediction: NDArray[np.float64], truth: NDArray[np.float64]) -> int | None:
     """Index of the first ring (0 is DC) whose correlation is below 0.5, or the number of rings."""
     if not truth.any():
         return None
@@ -167,9 +159,5 @@ def _frc50(prediction: NDArray[np.float64], truth: NDArray[np.float64], sigma: f
     power = ring_sum(np.abs(first) ** 2) * ring_sum(np.abs(second) ** 2)
     magnitude = np.abs(ring_sum(cross.real) + 1j * ring_sum(cross.imag))
     correlation = np.divide(magnitude, np.sqrt(power), out=np.zeros(len(power)), where=power > 0)
-    if sigma > 0:
-        from scipy.ndimage import gaussian_filter1d
-
-        correlation = gaussian_filter1d(correlation, sigma)
     below = np.flatnonzero(correlation < 0.5)
     return int(below[0]) if below.size else len(correlation)
