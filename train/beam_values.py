@@ -17,16 +17,11 @@ class BeamValues(ABC, Generic[Tensor]):
 
     They belong to all patterns or, with a batch axis [B] where it is noted, to each.
 
-    Attributes
-    ----------
-    scale
-        [] or [B, 1, 1, 1], factor from measured to scaled amplitude.
-    probe, lit, back
-        [2, [B], modes, N, 2, N], see `ptychonnx.train.initial_retrieval.RetrievalConstants`; so are the others.
-    spread, valid, light
-        [[B], N, N].
-    step
-        [] or [B], length of a step for several patterns at a time.
+    * `scale`: [] or [B, 1, 1, 1], factor from measured to scaled amplitude.
+    * `probe`, `lit`, `back`: [2, [B], modes, N, 2, N], see `ptychonnx.train.initial_retrieval.RetrievalConstants`; so
+      are the others.
+    * `spread`, `valid`, `light`: [[B], N, N].
+    * `step`: [] or [B], length of a step for several patterns at a time.
     """
 
     scale: Tensor

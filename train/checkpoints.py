@@ -34,12 +34,8 @@ _EPOCHS = "epochs"
 class Checkpoints:
     """The completed epochs of a run.
 
-    Parameters
-    ----------
-    folder
-        Folder of the unfinished run.
-    writes
-        False in a process that assists the one that writes.
+    * `folder`: folder of the unfinished run.
+    * `writes`: False in a process that assists the one that writes.
     """
 
     def __init__(self, folder: Path, training: TrainingConfig, *, writes: bool = True) -> None:

@@ -35,16 +35,10 @@ _NEIGHBOURHOODS_AT_ONCE = 8
 class ScanBeam:
     """What the patterns of one scan have in common.
 
-    Attributes
-    ----------
-    probe
-        complex64 [modes, N, N], in sqrt(photons).
-    mask
-        bool [N, N].
-    scale
-        Factor from amplitude to network input, see `SCALE_RULE`.
-    sha256
-        Hash of patterns, positions and probe.
+    * `probe`: complex64 [modes, N, N], in sqrt(photons).
+    * `mask`: bool [N, N].
+    * `scale`: factor from amplitude to network input, see `SCALE_RULE`.
+    * `sha256`: hash of patterns, positions and probe.
     """
 
     name: str
@@ -72,27 +66,16 @@ class TrainingData:
     A row of `train` or `held_out` is a group of neighbouring patterns of one scan, whose patches the physics loss
     merges. The network sees them C at a time, so a group has a multiple of C members.
 
-    Attributes
-    ----------
-    diffraction
-        float32 [n, N, N], amplitude as measured; the network applies the scale itself.
-    positions
-        float64 [n, 2] (row, column), pixels, on the canvas of the scan.
-    beams
-        Beam of each scan; the first one is the default of the network.
-    beam_of
-        int [n], index into `beams` for each pattern.
-    channels, takes_offsets
-        C: patterns that the network sees at a time; whether it takes their offsets.
-    train, held_out
-        int [groups, members], indices into the patterns; no pattern is in both.
-    neighbourhoods
-        int [groups, members], held-out patterns (at most 64) with their nearest neighbours in the whole scan, for the
-        disagreement of their patches.
-    labels
-        complex64 [n, N, N], the object in each window (supervised training only).
-    sha256
-        Hash of patterns, positions and probes.
+    * `diffraction`: float32 [n, N, N], amplitude as measured; the network applies the scale itself.
+    * `positions`: float64 [n, 2] (row, column), pixels, on the canvas of the scan.
+    * `beams`: beam of each scan; the first one is the default of the network.
+    * `beam_of`: int [n], index into `beams` for each pattern.
+    * `channels`, `takes_offsets`: C: patterns that the network sees at a time; whether it takes their offsets.
+    * `train`, `held_out`: int [groups, members], indices into the patterns; no pattern is in both.
+    * `neighbourhoods`: int [groups, members], held-out patterns (at most 64) with their nearest neighbours in the whole
+      scan, for the disagreement of their patches.
+    * `labels`: complex64 [n, N, N], the object in each window (supervised training only).
+    * `sha256`: hash of patterns, positions and probes.
     """
 
     diffraction: NDArray[np.float32]

@@ -102,26 +102,17 @@ def train(
     training and `resume` is false. Raises VerificationError if training diverges; complete epochs are kept. Raises
     EnvironmentFailure if a file cannot be written; complete epochs are kept.
 
-    Parameters
-    ----------
-    scan
-        One scan, or several, each with a beam of its own: then every step mixes them, and patterns of all are held
-        out. The beam of the first is the default of the network.
-    progress
-        Receives the number of optimiser steps.
-    initial_weights
-        Weights to start from, instead of weights drawn with the seed.
-    resume
-        Continue an interrupted training if there is one, to the result of an uninterrupted one. A finished run is left
-        as it is.
-    files
-        Text files to write into the run folder, by name.
-    labels
-        complex64 [n, N, N], one patch per pattern of one scan, such as those of a larger network: a physics-informed
-        network learns them (distillation) instead of explaining the patterns.
-    fresh
-        With `TrainingConfig.fresh_scans`: returns as many new scans for an epoch, from 1. Patterns of `scan` are held
-        out in every epoch, and a resumed training must get the same scans.
+    * `scan`: one scan, or several, each with a beam of its own: then every step mixes them, and patterns of all are
+      held out. The beam of the first is the default of the network.
+    * `progress`: receives the number of optimiser steps.
+    * `initial_weights`: weights to start from, instead of weights drawn with the seed.
+    * `resume`: continue an interrupted training if there is one, to the result of an uninterrupted one. A finished run
+      is left as it is.
+    * `files`: text files to write into the run folder, by name.
+    * `labels`: complex64 [n, N, N], one patch per pattern of one scan, such as those of a larger network: a
+      physics-informed network learns them (distillation) instead of explaining the patterns.
+    * `fresh`: with `TrainingConfig.fresh_scans`: returns as many new scans for an epoch, from 1. Patterns of `scan` are
+      held out in every epoch, and a resumed training must get the same scans.
     """
     scans = [scan] if isinstance(scan, Scan) else list(scan)
     _check_scans(scans, architecture, training, labels, fresh)

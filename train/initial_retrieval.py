@@ -100,14 +100,9 @@ _TRAINING_STEPS = 4
 class Preconditioner:
     """Factors that turn a gradient ``G`` into a step: ``step * spread * (smoothing @ (spread * G) @ smoothing)``.
 
-    Attributes
-    ----------
-    spread
-        [..., N, N], larger where the illumination is fainter.
-    smoothing
-        [N, N], symmetric: the expected covariance along either axis.
-    step
-        [..., 1, 1], the largest stable step with momentum.
+    * `spread`: [..., N, N], larger where the illumination is fainter.
+    * `smoothing`: [N, N], symmetric: the expected covariance along either axis.
+    * `step`: [..., 1, 1], the largest stable step with momentum.
     """
 
     spread: NDArray[np.float64]
@@ -127,34 +122,21 @@ class RetrievalConstants:
     `spread`, `smoothing` and the length of the step depend on the distances between them; `lit` and `back` then hold
     the probe alone.
 
-    Attributes
-    ----------
-    scale
-        Factor from measured to scaled amplitude.
-    steps, final_steps
-        Steps before the network, from an empty object, and after it, from its object.
-    training_steps
-        Steps after the network during training; gradients pass through them, and few suffice.
-    members
-        Number of patterns that one object explains: C = gridsize ** 2.
-    probe, lit
-        [2, modes, N, 2, N], factors of the complex products with the scaled P and with ``P * spread``: the first
-        multiplies the parts of an image, the second the exchanged parts, and their sum is the product.
-    back
-        [2, modes, N, 2, N], the same for B: ``conj(P) * spread`` times the largest stable step with momentum.
-    rows_to_detector, columns_to_detector, columns_to_object, rows_to_object
-        [2N, 2N], the unitary Fourier transform to a centred spectrum, and back. Rows multiply from the left,
-        columns from the right.
-    smoothing
-        [N, N], symmetric: the expected covariance along either axis.
-    spread
-        [N, N], larger where the illumination is fainter.
-    valid
-        [N, N], 1 at valid pixels of the detector, 0 elsewhere.
-    light
-        [N, N], amplitude of the illumination, at most 1.
-    step
-        Length of a step for several patterns at a time, times the ratio of their brightest illumination to that of one.
+    * `scale`: factor from measured to scaled amplitude.
+    * `steps`, `final_steps`: steps before the network, from an empty object, and after it, from its object.
+    * `training_steps`: steps after the network during training; gradients pass through them, and few suffice.
+    * `members`: number of patterns that one object explains: C = gridsize ** 2.
+    * `probe`, `lit`: [2, modes, N, 2, N], factors of the complex products with the scaled P and with ``P * spread``:
+      the first multiplies the parts of an image, the second the exchanged parts, and their sum is the product.
+    * `back`: [2, modes, N, 2, N], the same for B: ``conj(P) * spread`` times the largest stable step with momentum.
+    * `rows_to_detector`, `columns_to_detector`, `columns_to_object`, `rows_to_object`: [2N, 2N], the unitary Fourier
+      transform to a centred spectrum, and back. Rows multiply from the left, columns from the right.
+    * `smoothing`: [N, N], symmetric: the expected covariance along either axis.
+    * `spread`: [N, N], larger where the illumination is fainter.
+    * `valid`: [N, N], 1 at valid pixels of the detector, 0 elsewhere.
+    * `light`: [N, N], amplitude of the illumination, at most 1.
+    * `step`: length of a step for several patterns at a time, times the ratio of their brightest illumination to that
+      of one.
     """
 
     scale: float
@@ -187,14 +169,9 @@ def retrieval_constants(
 ) -> RetrievalConstants:
     """Constants for a probe (complex [modes, N, N], in sqrt(photons)) and a scale (see `dataset.SCALE_RULE`).
 
-    Parameters
-    ----------
-    mask
-        bool [N, N], True at valid pixels; all are valid if None.
-    steps, final_steps
-        Steps before and after the network, see `ptychonnx.train.config.NetworkConfig`.
-    members
-        Number of patterns that one object explains.
+    * `mask`: bool [N, N], True at valid pixels; all are valid if None.
+    * `steps`, `final_steps`: steps before and after the network, see `ptychonnx.train.config.NetworkConfig`.
+    * `members`: number of patterns that one object explains.
     """
     size = probe.shape[-1]
     modes = probe.astype(np.complex128) * scale

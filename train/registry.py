@@ -27,29 +27,19 @@ ENTRY_POINT_GROUP = "ptychonnx.architectures"
 class Architecture:
     """A kind of network.
 
-    Attributes
-    ----------
-    name
-        Name on the command line: a letter, then letters, digits or underscores.
-    framework
-        ``torch`` or ``tensorflow``: determines the training loop and the exporter.
-    builder
-        ``module:name`` of a class or function that takes a `config.NetworkConfig` and
-        `initial_retrieval.RetrievalConstants` and returns the network: a `torch.nn.Module` or a `keras.Model` from
-        amplitudes [B, C, N, N] to real and imaginary parts [B, N, N, C, 2]. If `takes_offsets`, its second input are
-        the offsets [B, C, 2] (row, column) of the windows, in pixels, which it passes on to `Features`.
-    summary
-        One line for `ptychonnx train --list`.
-    supervised
-        Whether it learns from the known object instead of the patterns alone.
-    defaults
-        Settings of `NetworkConfig` or `TrainingConfig` that differ from the general ones.
-    revision
-        Number to increase when the same weights define another network; runs of an earlier revision are refused.
-    unused
-        Settings of `NetworkConfig` or `TrainingConfig` that it does not have.
-    any_size
-        Whether the same weights make a network for patterns of another size (`ptychonnx export --n`).
+    * `name`: name on the command line: a letter, then letters, digits or underscores.
+    * `framework`: ``torch`` or ``tensorflow``: determines the training loop and the exporter.
+    * `builder`: ``module:name`` of a class or function that takes a `config.NetworkConfig` and
+      `initial_retrieval.RetrievalConstants` and returns the network: a `torch.nn.Module` or a `keras.Model` from
+      amplitudes [B, C, N, N] to real and imaginary parts [B, N, N, C, 2]. If `takes_offsets`, its second input are the
+      offsets [B, C, 2] (row, column) of the windows, in pixels, which it passes on to `Features`.
+    * `summary`: one line for `ptychonnx train --list`.
+    * `supervised`: whether it learns from the known object instead of the patterns alone.
+    * `defaults`: settings of `NetworkConfig` or `TrainingConfig` that differ from the general ones.
+    * `revision`: number to increase when the same weights define another network; runs of an earlier revision are
+      refused.
+    * `unused`: settings of `NetworkConfig` or `TrainingConfig` that it does not have.
+    * `any_size`: whether the same weights make a network for patterns of another size (`ptychonnx export --n`).
     """
 
     name: str

@@ -124,22 +124,14 @@ class Family(BaseModel):
 class RunRecord(BaseModel):
     """Content of `config.json`.
 
-    Attributes
-    ----------
-    final_loss, validation_loss, disagreement
-        Figures of the epoch whose weights were kept.
-    epochs_done, best_epoch
-        Number of trained epochs, and the one whose weights were kept.
-    revision
-        Revision of the architecture, see `ptychonnx.train.registry.Architecture`.
-    scan, probe_sha256, flux, scale
-        Of the first scan, whose beam is the default of the network.
-    scans
-        All scans that the network was trained on; empty in records of earlier versions.
-    data_sha256
-        Of all scans together.
-    init_sha256
-        SHA-256 of the checkpoint from which training started; None if the weights were drawn with the seed.
+    * `final_loss`, `validation_loss`, `disagreement`: figures of the epoch whose weights were kept.
+    * `epochs_done`, `best_epoch`: number of trained epochs, and the one whose weights were kept.
+    * `revision`: revision of the architecture, see `ptychonnx.train.registry.Architecture`.
+    * `scan`, `probe_sha256`, `flux`, `scale`: of the first scan, whose beam is the default of the network.
+    * `scans`: all scans that the network was trained on; empty in records of earlier versions.
+    * `data_sha256`: of all scans together.
+    * `init_sha256`: SHA-256 of the checkpoint from which training started; None if the weights were drawn with the
+      seed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -30,26 +30,16 @@ class Step:
 
     The two forms are written independently, and adoption compares them in every engine.
 
-    Attributes
-    ----------
-    summary
-        For the documentation.
-    takes
-        Kind of argument: ``none``, ``size`` (whole number of pixels), ``factor`` (whole number), ``number``,
-        ``array`` (a number or an array [n, n]), or ``mask`` (an array [n, n], True = trust).
-    numpy
-        (patterns, argument) to patterns.
-    graph
-        (tape, value, side n before the step, argument) to the value after the step.
-    side
-        (n, argument) to the side after the step.
-    moves_pixels
-        Whether the step is one of the detector, and of no use for a patch.
-    keeps_window
-        Whether the step leaves the window that a pattern covers as it is, so that the pixels of the object become
-        larger or smaller. Otherwise the pixels stay, and the window follows the side.
-    fits
-        (side before the step, argument) to whether a size or a factor fits.
+    * `summary`: for the documentation.
+    * `takes`: kind of argument: ``none``, ``size`` (whole number of pixels), ``factor`` (whole number), ``number``,
+      ``array`` (a number or an array [n, n]), or ``mask`` (an array [n, n], True = trust).
+    * `numpy`: (patterns, argument) to patterns.
+    * `graph`: (tape, value, side n before the step, argument) to the value after the step.
+    * `side`: (n, argument) to the side after the step.
+    * `moves_pixels`: whether the step is one of the detector, and of no use for a patch.
+    * `keeps_window`: whether the step leaves the window that a pattern covers as it is, so that the pixels of the
+      object become larger or smaller. Otherwise the pixels stay, and the window follows the side.
+    * `fits`: (side before the step, argument) to whether a size or a factor fits.
     """
 
     summary: str

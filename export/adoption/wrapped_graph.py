@@ -33,12 +33,8 @@ _PREFIX = "foreign."
 def wrap(model: onnx.ModelProto, specification: Specification, batch: int | None) -> onnx.ModelProto:
     """A graph from amplitudes float32 [B, 1, N, N] to object parts float32 [B, N, N, 1, 2].
 
-    Parameters
-    ----------
-    model
-        The foreign graph, in opset 18 or later; left as it is.
-    batch
-        The only batch size of the foreign graph; None if it takes any.
+    * `model`: the foreign graph, in opset 18 or later; left as it is.
+    * `batch`: the only batch size of the foreign graph; None if it takes any.
     """
     n, size = specification.n, batch or "batch"
     source, heads = foreign_names(model, specification)

@@ -32,14 +32,9 @@ RMS_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-2}
 class Check:
     """The outcome of one check.
 
-    Attributes
-    ----------
-    name
-        What was checked.
-    passed
-        None if the artifact stores nothing to compare with.
-    finding
-        The outcome in words.
+    * `name`: what was checked.
+    * `passed`: None if the artifact stores nothing to compare with.
+    * `finding`: the outcome in words.
     """
 
     name: str

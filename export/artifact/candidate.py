@@ -50,44 +50,26 @@ class VerifiedGraph:
 class Candidate(Generic[Stamp]):
     """A graph that becomes an artifact if it passes every stage, with everything that the stages need.
 
-    Attributes
-    ----------
-    label
-        Name in reports.
-    model
-        The graph as it was converted; left as it is.
-    inputs
-        Names of the graph's inputs, in order.
-    native
-        The native network, by the name of the output that it computes; the names of the graph's outputs, in order.
-    verification_inputs
-        What both are run on; the first kind sets the scale.
-    stamp
-        Describes a graph that passed verification; without hash and reference pair.
-    layers
-        Outputs of the native network's layers, to name the first layer that differs.
-    batch
-        The only batch size that the graph takes; None if any.
-    batches
-        Batch sizes that are compared if it takes any.
-    tolerance
-        Largest relative error.
-    passes
-        Whether the graph is cleaned.
-    variant
-        Applied to the cleaned graph, such as `graph_variants.counts_input`.
-    defaults
-        Names of further inputs, for which `variant` adds defaults.
-    targets
-        Targets on which every node must run, see `ptychonnx.export.portability`.
-    deciding_engines
-        Engines whose names start with this decide about publication.
-    without_batch
-        Inputs and outputs whose first axis is not the batch.
-    exact
-        The network in float64, like `native`; empty if unknown. See `ptychonnx.export.verification.conditioning`.
-    any_output
-        Whether NaN, infinity and zeros are no faults if the network returns them too.
+    * `label`: name in reports.
+    * `model`: the graph as it was converted; left as it is.
+    * `inputs`: names of the graph's inputs, in order.
+    * `native`: the native network, by the name of the output that it computes; the names of the graph's outputs, in
+      order.
+    * `verification_inputs`: what both are run on; the first kind sets the scale.
+    * `stamp`: describes a graph that passed verification; without hash and reference pair.
+    * `layers`: outputs of the native network's layers, to name the first layer that differs.
+    * `batch`: the only batch size that the graph takes; None if any.
+    * `batches`: batch sizes that are compared if it takes any.
+    * `tolerance`: largest relative error.
+    * `passes`: whether the graph is cleaned.
+    * `variant`: applied to the cleaned graph, such as `graph_variants.counts_input`.
+    * `defaults`: names of further inputs, for which `variant` adds defaults.
+    * `targets`: targets on which every node must run, see `ptychonnx.export.portability`.
+    * `deciding_engines`: engines whose names start with this decide about publication.
+    * `without_batch`: inputs and outputs whose first axis is not the batch.
+    * `exact`: the network in float64, like `native`; empty if unknown. See
+      `ptychonnx.export.verification.conditioning`.
+    * `any_output`: whether NaN, infinity and zeros are no faults if the network returns them too.
     """
 
     label: str

@@ -79,14 +79,10 @@ def export_run(
 ) -> ExportResult:
     """Convert the trained network of a run folder, verify it, and write `out`; see `ptychonnx.export_run`.
 
-    Parameters
-    ----------
-    gate, calibration
-        For a lower precision: the gate that accepts or refuses its reconstructions, and the scan whose patterns set the
-        ranges of values (the held-out patterns of the run if None), see `reduce_artifact`.
-    n
-        Side of the patterns; other than that of training only for a general artifact of an architecture whose weights
-        fit any size.
+    * `gate`, `calibration`: for a lower precision: the gate that accepts or refuses its reconstructions, and the scan
+      whose patterns set the ranges of values (the held-out patterns of the run if None), see `reduce_artifact`.
+    * `n`: side of the patterns; other than that of training only for a general artifact of an architecture whose
+      weights fit any size.
     """
     out, options = check_name(out), options or ExportOptions()
     _check_options(options, gate)
@@ -284,17 +280,11 @@ def _provenance(record: RunRecord) -> Provenance:
 class ExportResult:
     """A published artifact.
 
-    Attributes
-    ----------
-    path
-        The file.
-    contract
-        The contract in the file.
-    report
-        Everything that was compared, as in the report next to the file. For a lower precision it is about the
-        float32 graph.
-    reduced
-        For a lower precision: which layers stayed in float32, and the quality that was lost.
+    * `path`: the file.
+    * `contract`: the contract in the file.
+    * `report`: everything that was compared, as in the report next to the file. For a lower precision it is about the
+      float32 graph.
+    * `reduced`: for a lower precision: which layers stayed in float32, and the quality that was lost.
     """
 
     path: Path

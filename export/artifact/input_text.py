@@ -101,12 +101,8 @@ def read_example(path: Path, inputs: Sequence[ModuleInput]) -> list[ModuleInput]
 
     Raises InputError if the file cannot be read, or an array does not fit its input.
 
-    Parameters
-    ----------
-    path
-        An ``.npz`` file with an array for each input, by name or in order, the batch first.
-    inputs
-        As given by their shapes; if there are none, the arrays tell shapes and types.
+    * `path`: an ``.npz`` file with an array for each input, by name or in order, the batch first.
+    * `inputs`: as given by their shapes; if there are none, the arrays tell shapes and types.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -38,12 +38,9 @@ QualityGate = Callable[[Path, Path], Quality]
 class ReducedArtifact:
     """A published artifact of lower precision, its contract, and the sizes of the two files.
 
-    Attributes
-    ----------
-    layers
-        All layers that can be reduced, for people: the node, and the name of its weights if they have one.
-    sensitivity
-        Change of the output when one layer alone is reduced, by node; empty if all layers could be reduced.
+    * `layers`: all layers that can be reduced, for people: the node, and the name of its weights if they have one.
+    * `sensitivity`: change of the output when one layer alone is reduced, by node; empty if all layers could be
+      reduced.
     """
 
     path: Path
@@ -92,15 +89,11 @@ def reduce_artifact(
     the parent has no layer that can be reduced. Raises VerificationError if not even one layer can be reduced, or a
     required target lacks a node; nothing is written.
 
-    Parameters
-    ----------
-    parent
-        A float32 artifact.
-    scan, patterns
-        Scan for calibration and for the sensitivity of layers, and how many of its patterns are taken, evenly spread.
-    gate
-        Raises VerificationError if a candidate reconstructs worse than the parent, such as
-        `ptychonnx.harness.evaluation.precision_gate.PrecisionGate`.
+    * `parent`: a float32 artifact.
+    * `scan`, `patterns`: scan for calibration and for the sensitivity of layers, and how many of its patterns are
+      taken, evenly spread.
+    * `gate`: raises VerificationError if a candidate reconstructs worse than the parent, such as
+      `ptychonnx.harness.evaluation.precision_gate.PrecisionGate`.
     """
     parent, out = Path(parent), check_name(out)
     if patterns < 1:

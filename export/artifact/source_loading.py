@@ -27,14 +27,10 @@ def load_source(source: str, arguments: Mapping[str, Any] | None = None) -> Any:
 
     Raises InputError if there is no such file or name, the code fails, or the result is not a module.
 
-    Parameters
-    ----------
-    source
-        ``FILE.py:NAME``, ``package.module:NAME``, or ``FILE.keras``. NAME is a module, a class of modules, or a
-        function that returns one. The code is run, so only use code that you trust; a Keras file is read in safe mode,
-        which runs none. The file may import modules from its folder, also relatively.
-    arguments
-        Keyword arguments of the class or function.
+    * `source`: ``FILE.py:NAME``, ``package.module:NAME``, or ``FILE.keras``. NAME is a module, a class of modules, or a
+      function that returns one. The code is run, so only use code that you trust; a Keras file is read in safe mode,
+      which runs none. The file may import modules from its folder, also relatively.
+    * `arguments`: keyword arguments of the class or function.
     """
     if source.endswith(".keras"):
         if arguments:

@@ -40,17 +40,11 @@ class ServedTensor:
 class Interface:
     """The inputs and outputs of a model, which all its versions share.
 
-    Attributes
-    ----------
-    inputs
-        Patterns first.
-    batch
-        The only batch size; None if any.
-    domain
-        Of the patterns: ``amplitude`` or ``counts``; empty for a module without a contract.
-    batched
-        Whether every tensor has the batch as its first axis. Otherwise shapes are complete, `batch` is None, and a
-        server cannot combine requests.
+    * `inputs`: patterns first.
+    * `batch`: the only batch size; None if any.
+    * `domain`: of the patterns: ``amplitude`` or ``counts``; empty for a module without a contract.
+    * `batched`: whether every tensor has the batch as its first axis. Otherwise shapes are complete, `batch` is None,
+      and a server cannot combine requests.
     """
 
     inputs: tuple[ServedTensor, ...]

@@ -22,15 +22,10 @@ __all__ = ["ModelPlan", "Plan", "apply", "existing_versions"]
 class ModelPlan:
     """Changes in the folder of one model.
 
-    Attributes
-    ----------
-    version
-        Number of the new version, whose folder holds `version_files`.
-    files
-        Files in the folder of the model, by relative path. For an existing model they are replaced after the new
-        version, in this order: the last one makes a server load the version.
-    remove
-        Versions that are removed at the end.
+    * `version`: number of the new version, whose folder holds `version_files`.
+    * `files`: files in the folder of the model, by relative path. For an existing model they are replaced after the new
+      version, in this order: the last one makes a server load the version.
+    * `remove`: versions that are removed at the end.
     """
 
     name: str

@@ -20,14 +20,9 @@ COMPLEX_LOWERING = "Fourier transforms and complex numbers in real arithmetic"
 class Converted:
     """A graph as an exporter wrote it, before `ptychonnx.export.passes`.
 
-    Attributes
-    ----------
-    lowering
-        The replacement of the spectral convolutions, `COMPLEX_LOWERING`, or ``none``.
-    layers
-        Relative error of each lowered layer against its original, by dotted path.
-    notes
-        Layers that were lowered differently from how they were trained, by dotted path.
+    * `lowering`: the replacement of the spectral convolutions, `COMPLEX_LOWERING`, or ``none``.
+    * `layers`: relative error of each lowered layer against its original, by dotted path.
+    * `notes`: layers that were lowered differently from how they were trained, by dotted path.
     """
 
     model: onnx.ModelProto

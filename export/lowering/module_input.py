@@ -38,23 +38,15 @@ OUTPUT = "output"
 class ModuleInput:
     """One input of a module.
 
-    Attributes
-    ----------
-    shape
-        Without the batch.
-    complex_values
-        The module takes complex numbers; the graph then takes `dtype` [batch, *shape, 2], real and imaginary part.
-    dtype
-        Type in the graph, one of `DTYPES`.
-    name
-        Argument of the module, with the keys of dictionaries after dots: ``x``, ``batch.x``. None takes the next
-        positional argument.
-    shared
-        The input has no batch axis: all elements of a batch share it, such as a grid.
-    bounds
-        Smallest and largest value of integers; None tries which values the module accepts.
-    example
-        Values [batch, *shape, (2)] to verify on, or None.
+    * `shape`: without the batch.
+    * `complex_values`: the module takes complex numbers; the graph then takes `dtype` [batch, *shape, 2], real and
+      imaginary part.
+    * `dtype`: type in the graph, one of `DTYPES`.
+    * `name`: argument of the module, with the keys of dictionaries after dots: ``x``, ``batch.x``. None takes the next
+      positional argument.
+    * `shared`: the input has no batch axis: all elements of a batch share it, such as a grid.
+    * `bounds`: smallest and largest value of integers; None tries which values the module accepts.
+    * `example`: values [batch, *shape, (2)] to verify on, or None.
     """
 
     shape: tuple[int, ...]

@@ -17,16 +17,10 @@ __all__ = ["Convolution", "read_convolution"]
 class Convolution:
     """A two-dimensional ``Conv`` of one group, with constant float32 weights.
 
-    Attributes
-    ----------
-    weight
-        [O, I, kernel rows, kernel columns].
-    bias
-        [O], or None.
-    pads
-        Zeros before rows, before columns, after rows, after columns.
-    strides, dilations
-        Of rows and columns.
+    * `weight`: [O, I, kernel rows, kernel columns].
+    * `bias`: [O], or None.
+    * `pads`: zeros before rows, before columns, after rows, after columns.
+    * `strides`, `dilations`: of rows and columns.
     """
 
     weight: NDArray[np.float32]

@@ -16,14 +16,9 @@ __all__ = ["NodeRewritePass"]
 class NodeRewritePass(ir.passes.InPlacePass):
     """Apply `rewrite` to every node of the main graph.
 
-    Attributes
-    ----------
-    operators
-        Nothing is done to a graph that lacks one of these.
-    infers_shapes
-        Whether `rewrite` needs inferred shapes.
-    repeats
-        Whether to start again after each rewriting, until no node is rewritten.
+    * `operators`: nothing is done to a graph that lacks one of these.
+    * `infers_shapes`: whether `rewrite` needs inferred shapes.
+    * `repeats`: whether to start again after each rewriting, until no node is rewritten.
     """
 
     operators: ClassVar[Set[str]] = frozenset()

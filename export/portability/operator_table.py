@@ -36,13 +36,9 @@ NAMES: tuple[TargetName, ...] = get_args(TargetName)
 class Kernel:
     """One implementation of an operator.
 
-    Attributes
-    ----------
-    since, until
-        First and last version of the operator that it implements; `until` is None if it is open.
-    types
-        Element types that it accepts, by the name of the type variable in the schema of the operator; ``*`` is the
-        variable of the first input.
+    * `since`, `until`: first and last version of the operator that it implements; `until` is None if it is open.
+    * `types`: element types that it accepts, by the name of the type variable in the schema of the operator; ``*`` is
+      the variable of the first input.
     """
 
     since: int

@@ -37,12 +37,8 @@ def eight_bit(model: onnx.ModelProto, batches: Iterable[Sequence[NDArray]]) -> R
     Weights use 7 of their 8 bits. Processors without VNNI add two products in 16 bits, where full weights overflow
     silently: the quality that was accepted on one processor would not hold on another.
 
-    Parameters
-    ----------
-    model
-        From `with_named_nodes`; left as it is.
-    batches
-        All inputs of the graph, in batches that it takes.
+    * `model`: from `with_named_nodes`; left as it is.
+    * `batches`: all inputs of the graph, in batches that it takes.
     """
     constants = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
     layers = tuple(

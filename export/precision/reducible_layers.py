@@ -19,15 +19,10 @@ __all__ = ["Reduction", "describe_layer", "inferred_types", "with_named_nodes"]
 class Reduction:
     """One way to reduce a graph, layer by layer.
 
-    Attributes
-    ----------
-    layers
-        Names of the nodes that can be reduced, in the order of the graph.
-    build
-        The graph with these layers reduced (at least one) and all others in float32.
-    emulate
-        The same network for the CPU provider of onnxruntime, with the roundings of the hardware that the reduced
-        graph is made for. It is `build` if the provider rounds in the same way.
+    * `layers`: names of the nodes that can be reduced, in the order of the graph.
+    * `build`: the graph with these layers reduced (at least one) and all others in float32.
+    * `emulate`: the same network for the CPU provider of onnxruntime, with the roundings of the hardware that the
+      reduced graph is made for. It is `build` if the provider rounds in the same way.
     """
 
     layers: tuple[str, ...]

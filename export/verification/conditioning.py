@@ -46,14 +46,10 @@ def judge_conditioning(
 ) -> Case:
     """A failed case again, with the network's own error if that explains it; passed if the graph is as exact.
 
-    Parameters
-    ----------
-    output, natives, exact
-        Of the graph, of the network in float32 (on these inputs and on `rounded_otherwise`), and of the network in
-        float64.
-    first_scale
-        Largest output on the inputs that set the scale; None for these inputs themselves, on which the network must
-        have two digits itself. On others, such as zeros, rounding errors are judged on that scale too.
+    * `output`, `natives`, `exact`: of the graph, of the network in float32 (on these inputs and on
+      `rounded_otherwise`), and of the network in float64.
+    * `first_scale`: largest output on the inputs that set the scale; None for these inputs themselves, on which the
+      network must have two digits itself. On others, such as zeros, rounding errors are judged on that scale too.
     """
     if exact.shape != output.shape or natives[0].dtype.kind not in "f" or exact.dtype != np.float64:
         return case

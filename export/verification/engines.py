@@ -76,12 +76,8 @@ def open_onnxruntime(data: bytes, *, optimised: bool = True) -> Engine:
 
     Raises VerificationError if the graph cannot be loaded.
 
-    Parameters
-    ----------
-    data
-        A serialised ONNX model.
-    optimised
-        Whether onnxruntime may fuse and reorder nodes; otherwise every node runs as it is written.
+    * `data`: a serialised ONNX model.
+    * `optimised`: whether onnxruntime may fuse and reorder nodes; otherwise every node runs as it is written.
     """
 
     def load() -> Callable[..., Sequence[NDArray]]:

@@ -19,18 +19,11 @@ _MOST_COUNTS = np.iinfo(np.uint16).max
 class VerificationInputs:
     """Inputs of one kind.
 
-    Attributes
-    ----------
-    kind
-        A short name.
-    rule
-        How they were generated, in words.
-    arrays
-        Arrays [n, ...], one for each input of the network; the first axis is the batch.
-    shared
-        Which of them have no batch axis, and are the same in every batch; none if empty.
-    beam
-        Probe, mask and scale of a general network, which the whole batch shares; empty for its defaults.
+    * `kind`: a short name.
+    * `rule`: how they were generated, in words.
+    * `arrays`: arrays [n, ...], one for each input of the network; the first axis is the batch.
+    * `shared`: which of them have no batch axis, and are the same in every batch; none if empty.
+    * `beam`: probe, mask and scale of a general network, which the whole batch shares; empty for its defaults.
     """
 
     kind: str

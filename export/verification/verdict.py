@@ -11,12 +11,8 @@ __all__ = ["quality_lines", "report_lines", "verdict"]
 def verdict(contract: Contract, report: VerificationReport | None = None) -> list[str]:
     """What was compared, on which inputs, and how well it agreed.
 
-    Parameters
-    ----------
-    contract
-        Of the artifact.
-    report
-        Everything that was compared, which is known only at export.
+    * `contract`: of the artifact.
+    * `report`: everything that was compared, which is known only at export.
     """
     lines = [f"{contract.label}: {contract.architecture}, N = {contract.n}, gridsize {contract.gridsize}"]
     weights, reference, conversion = contract.weights, contract.reference, contract.conversion

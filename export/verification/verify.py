@@ -55,25 +55,15 @@ def verify(
 ) -> VerificationReport:
     """Run every kind of input in every engine at several batch sizes; the report, whether or not every case passed.
 
-    Parameters
-    ----------
-    engines
-        Functions that load the graph, by the short name of the engine.
-    inputs
-        Kinds of input; the first one sets the scale.
-    tolerance
-        Of the largest difference divided by the scale.
-    batches
-        Batch sizes; each batch continues where the previous one ended, and starts again after the last input.
-    locate
-        Called for the first failure, see `ptychonnx.export.verification.first_difference.difference_locator`.
-    decide
-        Engines whose names start with this decide about publication; others are only reported.
-    exact
-        The network in float64, run where a case fails: see `ptychonnx.export.verification.conditioning`.
-    any_output
-        Whether NaN and infinity agree with themselves at the same place, and zeros with zeros; otherwise they are
-        faults of the network.
+    * `engines`: functions that load the graph, by the short name of the engine.
+    * `inputs`: kinds of input; the first one sets the scale.
+    * `tolerance`: of the largest difference divided by the scale.
+    * `batches`: batch sizes; each batch continues where the previous one ended, and starts again after the last input.
+    * `locate`: called for the first failure, see `ptychonnx.export.verification.first_difference.difference_locator`.
+    * `decide`: engines whose names start with this decide about publication; others are only reported.
+    * `exact`: the network in float64, run where a case fails: see `ptychonnx.export.verification.conditioning`.
+    * `any_output`: whether NaN and infinity agree with themselves at the same place, and zeros with zeros; otherwise
+      they are faults of the network.
     """
     first_scale = _largest(native(*inputs[0].batch(0, max(batches))))
     expected: dict[tuple[str, int, int], NDArray] = {}

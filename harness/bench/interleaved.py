@@ -22,14 +22,9 @@ def interleaved_times(
 ) -> dict[str, NDArray[np.float64]]:
     """Seconds [rounds] of each variant; every round runs all of them, in an order that changes.
 
-    Parameters
-    ----------
-    variants
-        Functions that run a variant and return the seconds it took, such as `timed`.
-    rest
-        Seconds of sleep before each run.
-    progress
-        Updated after each round, within the stage of the caller.
+    * `variants`: functions that run a variant and return the seconds it took, such as `timed`.
+    * `rest`: seconds of sleep before each run.
+    * `progress`: updated after each round, within the stage of the caller.
     """
     times: dict[str, list[float]] = {name: [] for name in variants}
     generator = random.Random(0)

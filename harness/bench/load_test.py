@@ -26,21 +26,14 @@ __all__ = ["LoadPoint", "load_report", "measure_load"]
 class LoadPoint:
     """Latencies of one network under one load.
 
-    Attributes
-    ----------
-    network, provider
-        Name of the file or URL, and execution provider.
-    concurrency
-        Number of clients. In a closed loop, each sends a request as soon as the one before is answered; in an open
-        loop, it is the largest number of concurrent requests.
-    offered
-        Patterns that arrive per second in an open loop; None in a closed loop.
-    batch
-        Patterns in a request.
-    requests, patterns_per_second
-        Number of answers in all rounds, and the throughput.
-    median_ms, p90_ms, p99_ms, longest_ms
-        Latency of a request; in an open loop from the moment at which it was due, so that waiting counts.
+    * `network`, `provider`: name of the file or URL, and execution provider.
+    * `concurrency`: number of clients. In a closed loop, each sends a request as soon as the one before is answered; in
+      an open loop, it is the largest number of concurrent requests.
+    * `offered`: patterns that arrive per second in an open loop; None in a closed loop.
+    * `batch`: patterns in a request.
+    * `requests`, `patterns_per_second`: number of answers in all rounds, and the throughput.
+    * `median_ms`, `p90_ms`, `p99_ms`, `longest_ms`: latency of a request; in an open loop from the moment at which it
+      was due, so that waiting counts.
     """
 
     network: str
@@ -76,20 +69,13 @@ def measure_load(
     Raises InputError if a number is not positive, or the scan does not fit a network. Raises ServerError if a server
     fails.
 
-    Parameters
-    ----------
-    rates
-        Patterns per second that are offered, evenly spaced in requests of `batch`. The number of concurrent requests is
-        limited by the largest concurrency.
-    batch
-        Patterns in a request: one number for all networks, or one for each.
-    seconds, rounds
-        Length of one measurement, and number of measurements. Answers after the end still count, with their time.
+    * `rates`: patterns per second that are offered, evenly spaced in requests of `batch`. The number of concurrent
+      requests is limited by the largest concurrency.
+    * `batch`: patterns in a request: one number for all networks, or one for each.
+    * `seconds`, `rounds`: length of one measurement, and number of measurements. Answers after the end still count,
+      with their time.
 
-    Returns
-    -------
-    list of LoadPoint
-        One point per network for each concurrency, then for each rate.
+    Returns one point per network for each concurrency, then for each rate.
     """
     batches = [batch] * len(networks) if isinstance(batch, int) else list(batch)
     if min(*concurrency, *rates, *batches, rounds, seconds) <= 0:

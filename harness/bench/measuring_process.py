@@ -29,12 +29,8 @@ _variants: Mapping[str, Variant] = {}
 class LoadedVariants:
     """Variants of a network in one process.
 
-    Attributes
-    ----------
-    variants
-        Functions without arguments, by name. Their outputs are compared.
-    notes
-        Further information for the parent process; it is pickled.
+    * `variants`: functions without arguments, by name. Their outputs are compared.
+    * `notes`: further information for the parent process; it is pickled.
     """
 
     variants: Mapping[str, Variant]
@@ -47,12 +43,8 @@ class MeasuringProcess:
     Thread pools of different frameworks are never in the same process. While other processes are measured, this one
     waits, and its threads sleep.
 
-    Attributes
-    ----------
-    outputs
-        First output of each variant by name; None for a variant without output.
-    notes
-        `LoadedVariants.notes`.
+    * `outputs`: first output of each variant by name; None for a variant without output.
+    * `notes`: `LoadedVariants.notes`.
     """
 
     def __init__(self, load: Callable[[], LoadedVariants], threads: int) -> None:
@@ -61,12 +53,8 @@ class MeasuringProcess:
         Raises UnsupportedError if a variant cannot be created or run, with the first line of the reason. Raises
         EnvironmentFailure if the process ended unexpectedly.
 
-        Parameters
-        ----------
-        load
-            Creates the variants inside the process; it is pickled.
-        threads
-            Number of threads of OpenMP and TensorFlow.
+        * `load`: creates the variants inside the process; it is pickled.
+        * `threads`: number of threads of OpenMP and TensorFlow.
         """
         # Ctrl-C reaches this process too, which then ends without a word; the command says it.
         self._process = ProcessPoolExecutor(

@@ -74,25 +74,15 @@ def measure_speed(
     Raises InputError if two artifacts have the same name, one cannot be measured, or a run belongs to none of them.
     Raises UnsupportedError or EnvironmentFailure if a variant cannot be run, or its process ended unexpectedly.
 
-    Parameters
-    ----------
-    artifacts
-        Float32 artifacts that take amplitudes in any batch, and files of `ptychonnx export-module`.
-    runs
-        Run folders; each artifact is matched with its own by the hash of its weights.
-    batch
-        Patterns in one call.
-    rounds
-        Number of measurements of each variant.
-    threads
-        Number of threads of every variant and of the matrix product; all available processors if None.
-    reduced
-        Whether variants of lower precision are created, judged and measured too, for artifacts with a run.
-    judged_on
-        Scan on which lower precisions are judged, by its reference if it has one; the held-out patterns of each run if
-        None.
-    progress
-        Receives a stage for each step, and the rounds.
+    * `artifacts`: float32 artifacts that take amplitudes in any batch, and files of `ptychonnx export-module`.
+    * `runs`: run folders; each artifact is matched with its own by the hash of its weights.
+    * `batch`: patterns in one call.
+    * `rounds`: number of measurements of each variant.
+    * `threads`: number of threads of every variant and of the matrix product; all available processors if None.
+    * `reduced`: whether variants of lower precision are created, judged and measured too, for artifacts with a run.
+    * `judged_on`: scan on which lower precisions are judged, by its reference if it has one; the held-out patterns of
+      each run if None.
+    * `progress`: receives a stage for each step, and the rounds.
     """
     if len({path.stem for path in artifacts}) < len(artifacts):
         raise InputError("bench: two artifacts have the same name, expected different names")

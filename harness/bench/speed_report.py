@@ -113,13 +113,9 @@ def write_report(report: SpeedReport, path: Path, pipeline: Path | None = None) 
 
     Raises InputError if an existing file is not a JSON object.
 
-    Parameters
-    ----------
-    path
-        An existing file keeps its end-to-end results: ``memory_ratio``, and ``end_to_end_ratio`` of each artifact that
-        was measured again.
-    pipeline
-        Result of ``benchmarks/end_to_end.py``, from which these two are taken instead.
+    * `path`: an existing file keeps its end-to-end results: ``memory_ratio``, and ``end_to_end_ratio`` of each artifact
+      that was measured again.
+    * `pipeline`: result of ``benchmarks/end_to_end.py``, from which these two are taken instead.
     """
     document = report.model_dump(mode="json")
     old = _read(path) if path.exists() else {}

@@ -59,20 +59,12 @@ class _Cancelled(Exception):
 class ChildProcess:
     """A reconstruction that reports to a parent.
 
-    Attributes
-    ----------
-    source, target
-        Folders of the input and the output.
-    model
-        Artifact; the general network of the zoo if None.
-    options
-        How the scan is read and reconstructed; `iterations` follow the network.
-    send
-        Receives each event, as a line.
-    index_filter
-        Patterns whose index is odd or even, or all.
-    log
-        File of the log, for the parent.
+    * `source`, `target`: folders of the input and the output.
+    * `model`: artifact; the general network of the zoo if None.
+    * `options`: how the scan is read and reconstructed; `iterations` follow the network.
+    * `send`: receives each event, as a line.
+    * `index_filter`: patterns whose index is odd or even, or all.
+    * `log`: file of the log, for the parent.
     """
 
     source: Path

@@ -31,14 +31,10 @@ _SCHEDULER = {"allowed_failures": 2}
 class SlurmCluster(BaseModel):
     """Content of the YAML file; further keys are arguments of `dask_jobqueue.SLURMCluster`.
 
-    Attributes
-    ----------
-    jobs
-        Jobs that are submitted.
-    cores, processes
-        Processors of each job, and workers that share them.
-    log_directory
-        Folder for what the jobs print, created if it is missing. Default: that of Dask's configuration, or slurm-logs.
+    * `jobs`: jobs that are submitted.
+    * `cores`, `processes`: processors of each job, and workers that share them.
+    * `log_directory`: folder for what the jobs print, created if it is missing. Default: that of Dask's configuration,
+      or slurm-logs.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")

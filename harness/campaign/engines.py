@@ -107,21 +107,13 @@ def _interruptible(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 class Engine:
     """Where tasks run.
 
-    Attributes
-    ----------
-    executor
-        Runs functions of modules with arguments that can be pickled.
-    workers
-        Tasks that run at the same time.
-    threads
-        Threads of a network on each worker; None for onnxruntime's choice.
-    attempts
-        How often a task is tried whose worker dies.
-    final
-        Errors after which a task is not tried again.
-    at_once
-        Tasks that the executor has at the same time; all if None. Dask blames the death of a worker on each task that
-        waits there, so it gets no more than it has workers.
+    * `executor`: runs functions of modules with arguments that can be pickled.
+    * `workers`: tasks that run at the same time.
+    * `threads`: threads of a network on each worker; None for onnxruntime's choice.
+    * `attempts`: how often a task is tried whose worker dies.
+    * `final`: errors after which a task is not tried again.
+    * `at_once`: tasks that the executor has at the same time; all if None. Dask blames the death of a worker on each
+      task that waits there, so it gets no more than it has workers.
     """
 
     executor: Executor
@@ -186,14 +178,11 @@ def open_engine(text: str, provider: str = "auto") -> Iterator[Engine]:
     Raises InputError if the name is unknown, or Dask is not installed. Raises ServerError if the scheduler does not
     answer or has no workers, or Slurm refuses the jobs.
 
-    Parameters
-    ----------
-    text
-        ``local`` or ``local:4`` for processes on this machine, ``dask`` or ``dask:4`` for a Dask cluster on this
-        machine, ``dask://host:port`` for the scheduler of a cluster, or a YAML file for workers that Slurm starts.
-        Without a number, there is one worker per GPU, or per core.
-    provider
-        Of the networks. If it may run on a GPU and names none, workers on this machine share its GPUs in turn.
+    * `text`: ``local`` or ``local:4`` for processes on this machine, ``dask`` or ``dask:4`` for a Dask cluster on this
+      machine, ``dask://host:port`` for the scheduler of a cluster, or a YAML file for workers that Slurm starts.
+      Without a number, there is one worker per GPU, or per core.
+    * `provider`: of the networks. If it may run on a GPU and names none, workers on this machine share its GPUs in
+      turn.
     """
     match = re.fullmatch(r"(local|dask)(?::(\d{1,4}))?", text)
     if text.endswith((".yaml", ".yml")):

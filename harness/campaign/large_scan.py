@@ -44,18 +44,11 @@ class PartTask:
 class LargeScan:
     """A scan that workers reconstruct in parts, which are merged here.
 
-    Attributes
-    ----------
-    path
-        The scan, which the workers read themselves.
-    options
-        How it is read and reconstructed.
-    engine
-        Where the workers run.
-    folder
-        Where the parts are kept until they are merged; all workers see it.
-    shards
-        Number of parts; one per worker if None.
+    * `path`: the scan, which the workers read themselves.
+    * `options`: how it is read and reconstructed.
+    * `engine`: where the workers run.
+    * `folder`: where the parts are kept until they are merged; all workers see it.
+    * `shards`: number of parts; one per worker if None.
     """
 
     path: Path

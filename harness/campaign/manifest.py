@@ -85,12 +85,8 @@ class ScanRecord(BaseModel):
 class Manifest:
     """The manifest of a folder.
 
-    Attributes
-    ----------
-    path
-        The file.
-    records
-        The last record of each result, by its name.
+    * `path`: the file.
+    * `records`: the last record of each result, by its name.
     """
 
     def __init__(self, folder: Path) -> None:

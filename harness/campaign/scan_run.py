@@ -123,15 +123,10 @@ class Networks:
 
         Raises InputError if the artifact cannot be used.
 
-        Parameters
-        ----------
-        model
-            A network that is open and stays so; an artifact; or None for the general network of the zoo that fits each
-            scan.
-        inference
-            Where the networks run, and in which batch.
-        threads
-            Threads of each session, see `Session`.
+        * `model`: a network that is open and stays so; an artifact; or None for the general network of the zoo that
+          fits each scan.
+        * `inference`: where the networks run, and in which batch.
+        * `threads`: threads of each session, see `Session`.
         """
         self._inference = inference or InferenceOptions()
         self._threads = threads
@@ -175,18 +170,12 @@ class Networks:
 class ScanRun:
     """A scan that was reconstructed.
 
-    Attributes
-    ----------
-    scan
-        The scan as the network took it, with its positions corrected if that was wanted.
-    result
-        The object, after the iterations if there were any.
-    network, stitched
-        The network that ran, and its object before the iterations; None if they started from vacuum.
-    files
-        The files that were written.
-    positions
-        What the patches say about the positions, if that was wanted.
+    * `scan`: the scan as the network took it, with its positions corrected if that was wanted.
+    * `result`: the object, after the iterations if there were any.
+    * `network`, `stitched`: the network that ran, and its object before the iterations; None if they started from
+      vacuum.
+    * `files`: the files that were written.
+    * `positions`: what the patches say about the positions, if that was wanted.
     """
 
     scan: Scan
@@ -215,21 +204,14 @@ def reconstruct_scan(
     VerificationError if the patch of a pattern is not finite, or with `strict` if the object does not explain the
     patterns.
 
-    Parameters
-    ----------
-    networks
-        Not used if the options ask for iterations from vacuum.
-    out
-        File for the object; nothing is written if None.
-    warn
-        Receives a line about each change of the scan, and about each property that the network does not know, before it
-        runs.
-    whole
-        Other outputs that take the whole object, by the names under which they are refused if it is kept in tiles.
-    stitch
-        Reconstructs the scan with a network, in a batch; in this process if None.
-    until
-        Called after each epoch of the iterations with the misfits so far; they end if it returns True.
+    * `networks`: not used if the options ask for iterations from vacuum.
+    * `out`: file for the object; nothing is written if None.
+    * `warn`: receives a line about each change of the scan, and about each property that the network does not know,
+      before it runs.
+    * `whole`: other outputs that take the whole object, by the names under which they are refused if it is kept in
+      tiles.
+    * `stitch`: reconstructs the scan with a network, in a batch; in this process if None.
+    * `until`: called after each epoch of the iterations with the misfits so far; they end if it returns True.
     """
     iterations = options.iterations
     if iterations.iterations:

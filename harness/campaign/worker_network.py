@@ -21,14 +21,9 @@ __all__ = ["WorkerNetwork", "check_shared_folder"]
 class WorkerNetwork:
     """A network that workers open.
 
-    Attributes
-    ----------
-    path, sha256
-        The artifact and its hash; None for the general network of the zoo.
-    inference, threads
-        See `Networks`.
-    version
-        Version of ptychonnx that every worker must have.
+    * `path`, `sha256`: the artifact and its hash; None for the general network of the zoo.
+    * `inference`, `threads`: see `Networks`.
+    * `version`: version of ptychonnx that every worker must have.
     """
 
     path: Path | None

@@ -40,12 +40,8 @@ LARGEST_ODDS = 1000.0
 class CandidateErrors:
     """Errors of each candidate in the last epoch.
 
-    Attributes
-    ----------
-    errors
-        float64 [m] for each candidate: squared error of each pattern over its photons.
-    independent
-        Number of patterns that would not overlap, at most m: as many errors are independent.
+    * `errors`: float64 [m] for each candidate: squared error of each pattern over its photons.
+    * `independent`: number of patterns that would not overlap, at most m: as many errors are independent.
     """
 
     errors: dict[str, NDArray[np.float64]]
@@ -96,14 +92,9 @@ def errors_after_few_epochs(
 ) -> NDArray[np.float64]:
     """Squared relative error [m] of each pattern in the last epoch, before its own update.
 
-    Parameters
-    ----------
-    amplitudes, valid
-        Patterns [m, N, N] and their mask [N, N], with the direct beam in the corner.
-    positions
-        [m, 2], (row, column) in pixels; rounded.
-    probe
-        complex [modes, N, N], which is held.
+    * `amplitudes`, `valid`: patterns [m, N, N] and their mask [N, N], with the direct beam in the corner.
+    * `positions`: [m, 2], (row, column) in pixels; rounded.
+    * `probe`: complex [modes, N, N], which is held.
     """
     corners = np.rint(positions - positions.min(axis=0))
     vacuum = np.ones(corners.max(axis=0).astype(int) + probe.shape[-1], dtype=np.complex64)

@@ -16,14 +16,9 @@ NO_PROBE = "the scan has no probe: give one with --probe"
 class Finding:
     """What was measured of one property of a scan, and what it means.
 
-    Attributes
-    ----------
-    verdict
-        ``unknown`` if the file does not hold what it takes to tell.
-    text
-        One line, with what to do unless all is well.
-    values
-        Figures by name, as JSON holds them.
+    * `verdict`: ``unknown`` if the file does not hold what it takes to tell.
+    * `text`: one line, with what to do unless all is well.
+    * `values`: figures by name, as JSON holds them.
     """
 
     subject: str

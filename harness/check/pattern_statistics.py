@@ -23,22 +23,15 @@ _ROUNDING = 1e-5
 class PatternStatistics:
     """Statistics of a sample of the patterns, in photons.
 
-    Attributes
-    ----------
-    index
-        int [m], numbers of the patterns.
-    photons
-        float64 [m], photons in each.
-    mean
-        float64 [N, N], mean pattern.
-    highest
-        Most counts in a pixel.
-    times_highest, pixels_highest
-        Number of patterns whose brightest pixel holds as many, and number of different such pixels.
-    whole_counts, whole_amplitudes, whole_fourth_powers
-        Whether all counts, their square roots, or the squares of the counts are whole numbers.
-    repeated
-        int, patterns that equal an earlier one.
+    * `index`: int [m], numbers of the patterns.
+    * `photons`: float64 [m], photons in each.
+    * `mean`: float64 [N, N], mean pattern.
+    * `highest`: most counts in a pixel.
+    * `times_highest`, `pixels_highest`: number of patterns whose brightest pixel holds as many, and number of different
+      such pixels.
+    * `whole_counts`, `whole_amplitudes`, `whole_fourth_powers`: whether all counts, their square roots, or the squares
+      of the counts are whole numbers.
+    * `repeated`: int, patterns that equal an earlier one.
     """
 
     index: NDArray[np.intp]

@@ -60,14 +60,9 @@ def check_scan(
 
     Raises InputError if the file cannot be read at all.
 
-    Parameters
-    ----------
-    scan
-        A scan, or a file for `ptychonnx.runtime.formats.read_scan`.
-    probe, options
-        How to read the file.
-    progress
-        Receives the stages of the orientations and of the steps, which take longest.
+    * `scan`: a scan, or a file for `ptychonnx.runtime.formats.read_scan`.
+    * `probe`, `options`: how to read the file.
+    * `progress`: receives the stages of the orientations and of the steps, which take longest.
     """
     lines: list[str] = []
     if not isinstance(scan, Scan):

@@ -96,11 +96,8 @@ _LOG_LINES = _LogLines()
 def set_verbosity(verbosity: int) -> None:
     """Choose what is logged to standard error, and whether progress is shown.
 
-    Parameters
-    ----------
-    verbosity
-        -1: warnings only, and no progress; 0: how inputs were understood; 1: also the decisions of export passes;
-        2: also the log of other packages.
+    `verbosity`: -1: warnings only, and no progress; 0: how inputs were understood; 1: also the decisions of export
+    passes; 2: also the log of other packages.
     """
     root = logging.getLogger()
     root.removeHandler(_LOG_LINES)

@@ -78,16 +78,10 @@ def evaluate_scans(
 
     Raises InputError if a network cannot be used, or two scans have the same name.
 
-    Parameters
-    ----------
-    artifacts
-        Artifacts, or networks on servers if there is no engine.
-    inference, probe, reading
-        Where the networks run, and how the scans are read.
-    options
-        Further arguments of `evaluate`, which JSON can hold.
-    commands
-        See `evaluate`.
+    * `artifacts`: artifacts, or networks on servers if there is no engine.
+    * `inference`, `probe`, `reading`: where the networks run, and how the scans are read.
+    * `options`: further arguments of `evaluate`, which JSON can hold.
+    * `commands`: see `evaluate`.
     """
     settings = stored_settings(
         {

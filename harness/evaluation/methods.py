@@ -76,12 +76,8 @@ class NetworkMethod:
 class IterativeMethod:
     """Iterations from vacuum, or from the object of a network.
 
-    Attributes
-    ----------
-    epochs, algorithm
-        See `ptychonnx.harness.iterative.refinement.refine`.
-    start
-        Method whose object the iterations start from; vacuum if None.
+    * `epochs`, `algorithm`: see `ptychonnx.harness.iterative.refinement.refine`.
+    * `start`: method whose object the iterations start from; vacuum if None.
     """
 
     epochs: Epochs

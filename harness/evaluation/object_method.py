@@ -44,14 +44,9 @@ _SAME_UNIT = 2.0
 class ObjectMethod:
     """An object from a file, which was reconstructed elsewhere.
 
-    Attributes
-    ----------
-    label, file
-        Label of the row, and name of the file.
-    reconstruction
-        The object on the canvas of the scan, with its misfit.
-    notes
-        How it was placed and registered, and which probe explains it.
+    * `label`, `file`: label of the row, and name of the file.
+    * `reconstruction`: the object on the canvas of the scan, with its misfit.
+    * `notes`: how it was placed and registered, and which probe explains it.
     """
 
     label: str

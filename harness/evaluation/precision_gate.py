@@ -36,12 +36,8 @@ class AllowedDecrease:
     The defaults are about the smallest differences that are visible in a table. For the cut-off this is one Fourier
     ring of an image of 100 pixels.
 
-    Attributes
-    ----------
-    pearson, ssim
-        Correlation with the reference, structural similarity.
-    frc_cutoff
-        Frequency at which the Fourier ring correlation falls below 0.5, in cycles per pixel.
+    * `pearson`, `ssim`: correlation with the reference, structural similarity.
+    * `frc_cutoff`: frequency at which the Fourier ring correlation falls below 0.5, in cycles per pixel.
     """
 
     pearson: float = Field(

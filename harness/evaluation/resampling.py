@@ -48,17 +48,10 @@ def resample(found: Reference, ratio: float) -> Reference:
     Where pixels become larger, a Gaussian filter comes first, with the standard deviation of ``skimage.transform``:
     half of what the ratio exceeds 1 by, in pixels of the object.
 
-    Parameters
-    ----------
-    found
-        Object and origin in its own pixels. Pixels of 0 are unknown.
-    ratio
-        Side of its pixels over that of the new ones.
+    * `found`: object and origin in its own pixels. Pixels of 0 are unknown.
+    * `ratio`: side of its pixels over that of the new ones.
 
-    Returns
-    -------
-    Reference
-        On whole new pixels, 0 where an unknown pixel contributed.
+    Returns the object on whole new pixels, 0 where an unknown pixel contributed.
     """
     from scipy.ndimage import binary_erosion, gaussian_filter, map_coordinates
 

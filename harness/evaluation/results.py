@@ -30,20 +30,13 @@ _PLAIN_LIST = re.compile(r"\[\n[^\[\]{}]*\]")
 class ScanSummary:
     """What all rows share on one scan: the reference and the region that is compared.
 
-    Attributes
-    ----------
-    name
-        Unique among the scans of an evaluation.
-    patterns, size
-        Number of patterns and their side N in pixels.
-    reference
-        complex64 [rows, columns] on the canvas, or None.
-    region
-        bool [rows, columns], the pixels that are compared.
-    region_record, placement
-        How the region was determined; where the reference lies on the canvas (None without a reference).
-    pixel_size
-        In metres, if known.
+    * `name`: unique among the scans of an evaluation.
+    * `patterns`, `size`: number of patterns and their side N in pixels.
+    * `reference`: complex64 [rows, columns] on the canvas, or None.
+    * `region`: bool [rows, columns], the pixels that are compared.
+    * `region_record`, `placement`: how the region was determined; where the reference lies on the canvas (None without
+      a reference).
+    * `pixel_size`: in metres, if known.
     """
 
     name: str
@@ -73,26 +66,16 @@ class ScanSummary:
 class ScanResult:
     """Result of one method on one scan.
 
-    Attributes
-    ----------
-    object
-        complex64 [rows, columns] on the canvas, aligned to the reference if there is one.
-    covered
-        bool [rows, columns], True where the object is known.
-    weighting, placement
-        How patches were stitched; ``none`` if nothing was stitched.
-    inference_seconds
-        Time spent in the network and in iterations, without reading and stitching.
-    comparison, ptychopinn
-        None without a reference; `ptychopinn` also if it was not requested.
-    requests
-        Statistics of the requests to a server; None if the network ran in this process.
-    misfit
-        How well the object explains the patterns; None without a probe.
-    position_doubt
-        What the patches of neighbours say against the positions of a scan without a probe; empty otherwise.
-    halves
-        The second half of the scan compared with the first, both reconstructed alone; None if not requested.
+    * `object`: complex64 [rows, columns] on the canvas, aligned to the reference if there is one.
+    * `covered`: bool [rows, columns], True where the object is known.
+    * `weighting`, `placement`: how patches were stitched; ``none`` if nothing was stitched.
+    * `inference_seconds`: time spent in the network and in iterations, without reading and stitching.
+    * `comparison`, `ptychopinn`: None without a reference; `ptychopinn` also if it was not requested.
+    * `requests`: statistics of the requests to a server; None if the network ran in this process.
+    * `misfit`: how well the object explains the patterns; None without a probe.
+    * `position_doubt`: what the patches of neighbours say against the positions of a scan without a probe; empty
+      otherwise.
+    * `halves`: the second half of the scan compared with the first, both reconstructed alone; None if not requested.
     """
 
     object: NDArray[np.complex64]
@@ -173,22 +156,13 @@ def _agreement(halves: Comparison) -> dict[str, Any]:
 class EvaluationRow:
     """Results of one method on every scan.
 
-    Attributes
-    ----------
-    label
-        Unique among the rows of an evaluation.
-    name
-        File name of the artifact, URL of the served network, or name of the program.
-    contract
-        None for a method other than an artifact.
-    provider
-        Execution provider or device.
-    results
-        By name of the scan, in the order of the scans.
-    kind
-        ``artifact``, ``iterations``, or ``object`` if another program made it.
-    facts
-        Settings of a method without a contract, by name.
+    * `label`: unique among the rows of an evaluation.
+    * `name`: file name of the artifact, URL of the served network, or name of the program.
+    * `contract`: None for a method other than an artifact.
+    * `provider`: execution provider or device.
+    * `results`: by name of the scan, in the order of the scans.
+    * `kind`: ``artifact``, ``iterations``, or ``object`` if another program made it.
+    * `facts`: settings of a method without a contract, by name.
     """
 
     label: str
@@ -242,20 +216,12 @@ class EvaluationRow:
 class Evaluation:
     """Results of every method on every scan.
 
-    Attributes
-    ----------
-    batch
-        Patterns in one run of a network; None if each artifact had its own, which a note in its row states.
-    commands
-        Commands that reproduce the evaluation.
-    confidence
-        Confidence intervals by name of the scan; None where nothing was compared.
-    software
-        Version of each package that the results depend on.
-    processor
-        Name of the processor that the times were measured on.
-    failures
-        Reason for each method that has no row, by label: its result was refused on one of the scans.
+    * `batch`: patterns in one run of a network; None if each artifact had its own, which a note in its row states.
+    * `commands`: commands that reproduce the evaluation.
+    * `confidence`: confidence intervals by name of the scan; None where nothing was compared.
+    * `software`: version of each package that the results depend on.
+    * `processor`: name of the processor that the times were measured on.
+    * `failures`: reason for each method that has no row, by label: its result was refused on one of the scans.
     """
 
     scans: tuple[ScanSummary, ...]

@@ -61,23 +61,13 @@ def make_bundle(
     Raises InputError if the wheel is missing, or the folder holds something. Raises EnvironmentFailure if pip cannot
     download a wheel.
 
-    Parameters
-    ----------
-    wheel
-        Wheel of ptychonnx, which contains the networks of the zoo.
-    out
-        New or empty folder.
-    extras
-        Such as ``cuda``.
-    also
-        Further packages to install, such as a plugin provider.
-    constraints
-        File with the versions to take.
+    * `wheel`: wheel of ptychonnx, which contains the networks of the zoo.
+    * `out`: new or empty folder.
+    * `extras`: such as ``cuda``.
+    * `also`: further packages to install, such as a plugin provider.
+    * `constraints`: file with the versions to take.
 
-    Returns
-    -------
-    list of Path
-        All files of the bundle.
+    Returns all files of the bundle.
     """
     if not wheel.is_file():
         raise InputError(f"{wheel}: no such file, expected the wheel of ptychonnx")

@@ -49,23 +49,13 @@ def check_device(
     Raises InputError if the folder holds results of something else, or an artifact cannot be used. Raises DeviceError
     if the provider is unavailable.
 
-    Parameters
-    ----------
-    out
-        Folder; results that it holds are kept, if they are of the same artifacts on the same device.
-    minutes
-        Time after which no further step begins. A step in progress is finished.
-    batches
-        Batches to measure.
-    grid
-        The simulated scan has grid x grid patterns.
-    runs
-        Run folders, whose networks are measured in their own framework too.
+    * `out`: folder; results that it holds are kept, if they are of the same artifacts on the same device.
+    * `minutes`: time after which no further step begins. A step in progress is finished.
+    * `batches`: batches to measure.
+    * `grid`: the simulated scan has grid x grid patterns.
+    * `runs`: run folders, whose networks are measured in their own framework too.
 
-    Returns
-    -------
-    dict
-        The content of the JSON file: ``device``, ``settings``, ``results`` by ``NETWORK/STEP``, and ``not_run``.
+    Returns the content of the JSON file: ``device``, ``settings``, ``results`` by ``NETWORK/STEP``, and ``not_run``.
     """
     if min(minutes, grid, *batches) <= 0:
         raise InputError("gpu-check: minutes, batches and grid must be numbers above 0")

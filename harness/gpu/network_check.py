@@ -49,16 +49,10 @@ _COMPARED = 16
 class NetworkCheck:
     """One artifact on one provider.
 
-    Attributes
-    ----------
-    path, provider
-        The artifact, and where it runs.
-    scan
-        Scan with a reference, for which it was made.
-    batches
-        Batches to measure, in ascending order.
-    run
-        Its run folder, for its own framework.
+    * `path`, `provider`: the artifact, and where it runs.
+    * `scan`: scan with a reference, for which it was made.
+    * `batches`: batches to measure, in ascending order.
+    * `run`: its run folder, for its own framework.
     """
 
     path: Path

@@ -29,23 +29,16 @@ class Algorithm:
 
     Raises InputError if one is out of range.
 
-    Attributes
-    ----------
-    alpha
-        Regularisation in (0, 1]: the smaller, the larger the updates where the probe is faint. 1 is ePIE. If None,
-        ``(1e4 / photons) ** (1 / 4)`` for the mean photons of a pattern, at least 0.1 and at most 1.
-    momentum
-        Momentum of the object, in [0, 1). With momentum the last epoch of five to nine, and the last two of more, are
-        ePIE without. 0: rPIE. If None, 0.8 with a probe that is held, and 0 with one that is refined, which does not
-        follow an object with momentum.
-    step
-        beta, in (0, 2): 1 solves the brightest pixel of each pattern in one step.
-    refine_probe
-        Update the probe too, by the rule of ePIE with object and probe exchanged.
-    smoothing
-        Weight of the total variation of the object, in standard deviations of the counting noise of its real part, see
-        `ptychonnx.harness.iterative.total_variation`. If None, `iterate` has none, and `refine` chooses the weight
-        that predicts patterns which a trial does not see, where photons are few.
+    * `alpha`: regularisation in (0, 1]: the smaller, the larger the updates where the probe is faint. 1 is ePIE. If
+      None, ``(1e4 / photons) ** (1 / 4)`` for the mean photons of a pattern, at least 0.1 and at most 1.
+    * `momentum`: momentum of the object, in [0, 1). With momentum the last epoch of five to nine, and the last two of
+      more, are ePIE without. 0: rPIE. If None, 0.8 with a probe that is held, and 0 with one that is refined, which
+      does not follow an object with momentum.
+    * `step`: beta, in (0, 2): 1 solves the brightest pixel of each pattern in one step.
+    * `refine_probe`: update the probe too, by the rule of ePIE with object and probe exchanged.
+    * `smoothing`: weight of the total variation of the object, in standard deviations of the counting noise of its real
+      part, see `ptychonnx.harness.iterative.total_variation`. If None, `iterate` has none, and `refine` chooses the
+      weight that predicts patterns which a trial does not see, where photons are few.
     """
 
     alpha: float | None = None

@@ -42,12 +42,8 @@ _NOISY = 0.005
 class Trial:
     """Result of a trial.
 
-    Attributes
-    ----------
-    algorithm
-        That of the trial, with the smoothing that was chosen.
-    held_out
-        How it predicts the patterns that were held out; None for fewer than nine patterns.
+    * `algorithm`: that of the trial, with the smoothing that was chosen.
+    * `held_out`: how it predicts the patterns that were held out; None for fewer than nine patterns.
     """
 
     algorithm: Algorithm
@@ -61,14 +57,9 @@ def run_trial(scan: Scan, start: Stitched | StitchedTiles | None, algorithm: Alg
 
     Raises VerificationError if these iterations diverge.
 
-    Parameters
-    ----------
-    scan
-        Scan with a probe; at most 64 neighbouring patterns of it are used, of which four inner ones are held out.
-    start
-        Object that the iterations start from; vacuum if None.
-    algorithm
-        What an epoch does.
+    * `scan`: scan with a probe; at most 64 neighbouring patterns of it are used, of which four inner ones are held out.
+    * `start`: object that the iterations start from; vacuum if None.
+    * `algorithm`: what an epoch does.
     """
     if len(scan) < _FEWEST:
         return Trial(algorithm, None)

@@ -55,19 +55,12 @@ _AT_ONCE = 64
 class Iterations:
     """Result of an iterative reconstruction.
 
-    Attributes
-    ----------
-    stitched
-        The object on the canvas of the start, with the weights of the start.
-    probe
-        complex64 [modes, N, N], refined or unchanged.
-    misfit
-        After each epoch ``sqrt(sum (A - measured)^2 / sum measured^2)`` over the valid pixels of all patterns, with the
-        amplitude A at the time the pattern was visited.
-    seconds
-        Time of each epoch; the first includes preparation.
-    text
-        Summary of the settings in words.
+    * `stitched`: the object on the canvas of the start, with the weights of the start.
+    * `probe`: complex64 [modes, N, N], refined or unchanged.
+    * `misfit`: after each epoch ``sqrt(sum (A - measured)^2 / sum measured^2)`` over the valid pixels of all patterns,
+      with the amplitude A at the time the pattern was visited.
+    * `seconds`: time of each epoch; the first includes preparation.
+    * `text`: summary of the settings in words.
     """
 
     stitched: Stitched

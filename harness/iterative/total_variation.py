@@ -27,12 +27,8 @@ _STEP = 1 / 8
 class TotalVariation:
     """Smooths an object between epochs.
 
-    Parameters
-    ----------
-    shape
-        Of the object, (rows, columns).
-    weight
-        Weight of the total variation, in units of the object; positive.
+    * `shape`: of the object, (rows, columns).
+    * `weight`: weight of the total variation, in units of the object; positive.
     """
 
     def __init__(self, shape: tuple[int, ...], weight: float) -> None:

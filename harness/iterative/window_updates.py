@@ -31,29 +31,16 @@ class WindowUpdates:
 
     Raises InputError if a window leaves the object.
 
-    Attributes
-    ----------
-    object
-        complex64 [rows, columns], changed in place.
-    probe
-        complex64 [modes, N, N].
-    measured
-        Photons in the valid pixels of all patterns.
+    * `object`: complex64 [rows, columns], changed in place.
+    * `probe`: complex64 [modes, N, N].
+    * `measured`: photons in the valid pixels of all patterns.
 
-    Parameters
-    ----------
-    image
-        Object to start from, complex [rows, columns]; copied.
-    probe
-        complex [modes, N, N], scaled to the counts.
-    amplitudes, valid
-        Patterns [n, N, N] and their mask [N, N], with the direct beam in the corner.
-    corners
-        [n, 2], (row, column) of the corner of each window in pixels of the object.
-    step
-        beta.
-    refine_probe
-        Update the probe too, by the rule of ePIE with object and probe exchanged.
+    * `image`: object to start from, complex [rows, columns]; copied.
+    * `probe`: complex [modes, N, N], scaled to the counts.
+    * `amplitudes`, `valid`: patterns [n, N, N] and their mask [N, N], with the direct beam in the corner.
+    * `corners`: [n, 2], (row, column) of the corner of each window in pixels of the object.
+    * `step`: beta.
+    * `refine_probe`: update the probe too, by the rule of ePIE with object and probe exchanged.
     """
 
     def __init__(

@@ -60,14 +60,9 @@ class Alignment(BaseModel):
 class Aligned:
     """An aligned object.
 
-    Attributes
-    ----------
-    object
-        complex128 [rows, columns].
-    region
-        bool [rows, columns]; without the border that a shift affected.
-    record
-        The corrections.
+    * `object`: complex128 [rows, columns].
+    * `region`: bool [rows, columns]; without the border that a shift affected.
+    * `record`: the corrections.
     """
 
     object: NDArray[np.complex128]
@@ -85,12 +80,8 @@ def align(
 ) -> Aligned:
     """Shift (if `register`), remove a phase ramp (if `plane`), then multiply by one complex factor.
 
-    Parameters
-    ----------
-    reconstruction, reference
-        complex [rows, columns] on the same pixels.
-    region
-        bool [rows, columns], the pixels to compare; both objects must be finite there.
+    * `reconstruction`, `reference`: complex [rows, columns] on the same pixels.
+    * `region`: bool [rows, columns], the pixels to compare; both objects must be finite there.
     """
     image = np.nan_to_num(reconstruction.astype(np.complex128))
     shift = ramp = None

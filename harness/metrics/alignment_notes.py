@@ -29,12 +29,8 @@ def alignment_note(reconstruction: Image, reference: Image, region: NDArray[np.b
     root mean square error of the complex values after the best complex factor, relative to the reference, on the
     largest rectangle in the region; a shift on the part that it does not move out of this rectangle.
 
-    Parameters
-    ----------
-    reconstruction, reference
-        complex [rows, columns], finite in the region.
-    region
-        bool [rows, columns].
+    * `reconstruction`, `reference`: complex [rows, columns], finite in the region.
+    * `region`: bool [rows, columns].
     """
     rectangle = largest_rectangle(region).slices
     # The squares of large values exceed single precision.

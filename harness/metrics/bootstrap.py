@@ -44,14 +44,9 @@ Interval = tuple[float, float]
 class QuantitySample:
     """Amplitude or phase of a reconstruction.
 
-    Attributes
-    ----------
-    images
-        Finite in the region.
-    data_range
-        Range of the reference over the region, for SSIM and PSNR; None if the reference is constant.
-    defined
-        Those of `METRICS` that are defined.
+    * `images`: finite in the region.
+    * `data_range`: range of the reference over the region, for SSIM and PSNR; None if the reference is constant.
+    * `defined`: those of `METRICS` that are defined.
     """
 
     images: ImageTriple
@@ -63,12 +58,8 @@ class QuantitySample:
 class ReconstructionSample:
     """One reconstruction and the pixels on which it was compared.
 
-    Attributes
-    ----------
-    quantities
-        By name: ``amplitude`` and ``phase``.
-    region, rectangle
-        bool [rows, columns], and the largest rectangle inside it.
+    * `quantities`: by name: ``amplitude`` and ``phase``.
+    * `region`, `rectangle`: bool [rows, columns], and the largest rectangle inside it.
     """
 
     quantities: Mapping[str, QuantitySample]

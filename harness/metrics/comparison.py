@@ -102,23 +102,14 @@ def compare(
     Raises InputError if shapes differ, the region is empty, or the reference is not finite in it. Raises
     VerificationError if registration shifts the whole reconstruction out of the region.
 
-    Parameters
-    ----------
-    reconstruction, reference
-        complex [rows, columns], on the same pixels.
-    region
-        bool [rows, columns] from `declare_region`; every pixel if None.
-    plane, register
-        Also remove a phase ramp, or a sub-pixel shift; see `ptychonnx.harness.metrics.alignment`. Off by default, since
-        with known positions and a known probe, a ramp or a shift is an error of the network.
-    pixel_size
-        In metres, to state resolutions in metres too.
+    * `reconstruction`, `reference`: complex [rows, columns], on the same pixels.
+    * `region`: bool [rows, columns] from `declare_region`; every pixel if None.
+    * `plane`, `register`: also remove a phase ramp, or a sub-pixel shift; see `ptychonnx.harness.metrics.alignment`.
+      Off by default, since with known positions and a known probe, a ramp or a shift is an error of the network.
+    * `pixel_size`: in metres, to state resolutions in metres too.
 
-    Returns
-    -------
-    Comparison
-        MAE, MSE and PSNR of the phase use wrapped differences. For the other metrics, both phases are relative to the
-        mean angle of the reference, and unwrapped if the reference spans nearly 2 pi.
+    MAE, MSE and PSNR of the phase use wrapped differences. For the other metrics, both phases are relative to
+    the mean angle of the reference, and unwrapped if the reference spans nearly 2 pi.
     """
     region = _checked_region(reconstruction, reference, region)
     if not np.isfinite(reconstruction[region]).all():
@@ -176,12 +167,9 @@ def bootstrap_sample(
 ) -> ReconstructionSample:
     """Input of `ptychonnx.harness.metrics.bootstrap` for a comparison.
 
-    Parameters
-    ----------
-    aligned
-        complex [rows, columns], the reconstruction after the alignment of the comparison, which must not be None.
-    region
-        bool [rows, columns], the region that was passed to `compare`.
+    * `aligned`: complex [rows, columns], the reconstruction after the alignment of the comparison, which must not be
+      None.
+    * `region`: bool [rows, columns], the region that was passed to `compare`.
     """
     assert comparison.alignment is not None
     compared = compared_region(region, comparison.alignment)

@@ -18,13 +18,9 @@ SMALLEST_SIDE = 4
 class Rings:
     """Rings one Fourier pixel (of the shorter side) wide, from 1 up to the Nyquist frequency, without corners.
 
-    Attributes
-    ----------
-    frequency
-        [rings], centre of each ring in cycles per pixel; the last is 0.5 if the shorter side is even.
-    label
-        int [rows, columns], number of the ring of each pixel of an unshifted transform; 0 is the mean, and numbers
-        above ``len(frequency)`` are the corners.
+    * `frequency`: [rings], centre of each ring in cycles per pixel; the last is 0.5 if the shorter side is even.
+    * `label`: int [rows, columns], number of the ring of each pixel of an unshifted transform; 0 is the mean, and
+      numbers above ``len(frequency)`` are the corners.
     """
 
     frequency: NDArray[np.float64]

@@ -70,12 +70,8 @@ def fourier_ring_correlation(
 
     Raises InputError if the shapes differ or a side has less than 4 pixels.
 
-    Parameters
-    ----------
-    prediction, reference
-        [rows, columns], neither constant.
-    pixel_size
-        In metres, to state resolutions in metres too.
+    * `prediction`, `reference`: [rows, columns], neither constant.
+    * `pixel_size`: in metres, to state resolutions in metres too.
     """
     if prediction.shape != reference.shape:
         raise InputError(

@@ -112,11 +112,9 @@ def ms_ssim(
     Simoncelli and Bovik, 37th Asilomar Conference on Signals, 1398, 2003). Between scales the images are averaged over
     2 x 2 pixels. A mean below 0 counts as 0.
 
-    Parameters
-    ----------
-    prediction, reference
-        [rows, columns], each side at least `SSIM_WINDOW` pixels. If the window does not fit into the coarsest scale
-        (sides under 176 pixels for five scales), fewer scales are used, and their weights are normalised.
+    `prediction`, `reference`: [rows, columns], each side at least `SSIM_WINDOW` pixels. If the window does not fit into
+    the coarsest scale (sides under 176 pixels for five scales), fewer scales are used, and their weights are
+    normalised.
     """
     side = min(reference.shape)
     scales = max(1, min(len(weights), int(math.log2(side / SSIM_WINDOW)) + 1))

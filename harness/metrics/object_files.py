@@ -19,12 +19,8 @@ __all__ = ["FileComparison", "compare_files"]
 class FileComparison:
     """Metrics of the first object against the second.
 
-    Attributes
-    ----------
-    comparison
-        The metrics and the alignment that was applied.
-    note
-        The alignment that was not applied, but would change what the metrics say; None if there is none.
+    * `comparison`: the metrics and the alignment that was applied.
+    * `note`: the alignment that was not applied, but would change what the metrics say; None if there is none.
     """
 
     comparison: Comparison
@@ -43,19 +39,11 @@ def compare_files(
 
     Raises InputError if a file cannot be read, or shapes or pixel sizes differ.
 
-    Parameters
-    ----------
-    reconstruction, reference
-        See `ptychonnx.runtime.formats.readers.objects`. Both have the same pixels.
-    plane, register
-        Also remove a phase ramp, or a sub-pixel shift, before the comparison.
-    margin
-        Pixels at each border that are not compared.
+    * `reconstruction`, `reference`: see `ptychonnx.runtime.formats.readers.objects`. Both have the same pixels.
+    * `plane`, `register`: also remove a phase ramp, or a sub-pixel shift, before the comparison.
+    * `margin`: pixels at each border that are not compared.
 
-    Returns
-    -------
-    FileComparison
-        On the pixels where both objects are finite and not 0.
+    Returns the comparison on the pixels where both objects are finite and not 0.
     """
     first, second = read_object(reconstruction), read_object(reference)
     if first.values.shape != second.values.shape:

@@ -28,14 +28,10 @@ __all__ = [
 class RegionRule:
     """Rule for the pixels that are compared.
 
-    Attributes
-    ----------
-    fraction
-        A pixel is compared if its accumulated illumination is at least this fraction of the typical value, which is the
-        photon-weighted median: half of the photons fell on pixels with at least as much. (The plain median would follow
-        the dim border of a small scan, the maximum a position that was measured twice.)
-    box
-        (top, bottom, left, right) in pixels of `Scan.positions`, without bottom and right; no limit if None.
+    * `fraction`: a pixel is compared if its accumulated illumination is at least this fraction of the typical value,
+      which is the photon-weighted median: half of the photons fell on pixels with at least as much. (The plain median
+      would follow the dim border of a small scan, the maximum a position that was measured twice.)
+    * `box`: (top, bottom, left, right) in pixels of `Scan.positions`, without bottom and right; no limit if None.
     """
 
     fraction: float = 0.1
@@ -116,12 +112,8 @@ def declare_region(
 
     Raises InputError if the region is empty.
 
-    Parameters
-    ----------
-    covered
-        bool [rows, columns], pixels that every stitched object and the reference cover.
-    origin
-        (row, column) of the canvas pixel [0, 0] in the coordinates of `Scan.positions`.
+    * `covered`: bool [rows, columns], pixels that every stitched object and the reference cover.
+    * `origin`: (row, column) of the canvas pixel [0, 0] in the coordinates of `Scan.positions`.
     """
     rule = rule or RegionRule()
     light = accumulated_illumination(scan, (covered.shape[0], covered.shape[1]), origin)

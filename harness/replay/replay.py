@@ -78,12 +78,8 @@ class PositionSender(Protocol):
 class ScanCounts:
     """Photon counts by number, as the detector sent them: squares of the amplitudes, rounded to whole photons.
 
-    Attributes
-    ----------
-    dtype
-        uint16, or uint32 if a count needs it.
-    rounded
-        True if amplitudes are no square roots of whole numbers, so that the counts differ from them.
+    * `dtype`: uint16, or uint32 if a count needs it.
+    * `rounded`: True if amplitudes are no square roots of whole numbers, so that the counts differ from them.
     """
 
     def __init__(self, scan: Scan) -> None:

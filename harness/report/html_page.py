@@ -52,14 +52,10 @@ def render_page(
 ) -> str:
     """HTML of the report page.
 
-    Parameters
-    ----------
-    evaluation
-        Results to show; its `commands` are printed as the way to reproduce it.
-    title
-        Title of the page.
-    figures
-        Figures of the evaluation by name, of which curves and maps of the misfit are embedded; drawn here if None.
+    * `evaluation`: results to show; its `commands` are printed as the way to reproduce it.
+    * `title`: title of the page.
+    * `figures`: figures of the evaluation by name, of which curves and maps of the misfit are embedded; drawn here if
+      None.
     """
     if figures is None:
         figures = draw_misfits(evaluation) | draw_curves(evaluation)

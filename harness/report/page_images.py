@@ -31,14 +31,9 @@ class PageImage:
 class ImageStrip:
     """Images of one quantity on one scale.
 
-    Attributes
-    ----------
-    gradient, limits
-        Colour scale as a CSS list of colours, and the values at its ends.
-    rows, columns
-        Size in pixels of the object.
-    block
-        Pixels of the object, along each axis, that are averaged into one pixel of the image.
+    * `gradient`, `limits`: colour scale as a CSS list of colours, and the values at its ends.
+    * `rows`, `columns`: size in pixels of the object.
+    * `block`: pixels of the object, along each axis, that are averaged into one pixel of the image.
     """
 
     name: str

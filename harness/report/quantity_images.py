@@ -33,18 +33,11 @@ class Panel:
 class QuantityImages:
     """Images of one quantity on one scale.
 
-    Attributes
-    ----------
-    name
-        Name of the quantity with its unit.
-    colours
-        Name of a colour map of matplotlib.
-    titles
-        (title, caption) of each image.
-    images
-        Each [rows, columns], all of one shape; NaN outside the region.
-    limits
-        Values at the ends of the scale.
+    * `name`: name of the quantity with its unit.
+    * `colours`: name of a colour map of matplotlib.
+    * `titles`: (title, caption) of each image.
+    * `images`: each [rows, columns], all of one shape; NaN outside the region.
+    * `limits`: values at the ends of the scale.
     """
 
     name: str
@@ -59,13 +52,9 @@ def quantity_images(
 ) -> list[QuantityImages]:
     """Amplitude and phase of the reference and all panels, and with a reference the errors of all panels.
 
-    Parameters
-    ----------
-    reference
-        complex [rows, columns], which sets the scales of amplitude and phase. Without it, all panels set the scales,
-        and each phase is relative to its own mean angle.
-    region
-        bool [rows, columns]; pixels outside are left out.
+    * `reference`: complex [rows, columns], which sets the scales of amplitude and phase. Without it, all panels set the
+      scales, and each phase is relative to its own mean angle.
+    * `region`: bool [rows, columns]; pixels outside are left out.
     """
 
     objects = [panel.object for panel in panels]

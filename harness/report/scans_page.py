@@ -33,16 +33,10 @@ _DARK = 0.02
 class ScanRow:
     """A row of the table.
 
-    Attributes
-    ----------
-    record
-        What the manifest knows of the scan.
-    images
-        Thumbnails of amplitude and phase; empty if there is no object.
-    error
-        Why there is none; empty otherwise.
-    report
-        Address of the report of an evaluation, relative to the page; empty otherwise.
+    * `record`: what the manifest knows of the scan.
+    * `images`: thumbnails of amplitude and phase; empty if there is no object.
+    * `error`: why there is none; empty otherwise.
+    * `report`: address of the report of an evaluation, relative to the page; empty otherwise.
     """
 
     record: ScanRecord

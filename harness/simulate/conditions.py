@@ -27,16 +27,10 @@ _LARGEST_IN_SIGMAS = 3
 class Axis:
     """One property that is varied.
 
-    Attributes
-    ----------
-    meaning
-        Description with unit.
-    unit
-        Unit for the title of a figure.
-    levels
-        Values in that unit.
-    below
-        Number of levels below the nominal one.
+    * `meaning`: description with unit.
+    * `unit`: unit for the title of a figure.
+    * `levels`: values in that unit.
+    * `below`: number of levels below the nominal one.
     """
 
     name: str
@@ -107,12 +101,8 @@ def simulate_conditions(base: Scan, seed: int = 0) -> list[Condition]:
 
     Raises InputError if the scan lacks one of these.
 
-    Parameters
-    ----------
-    base
-        Scan with positions, probe, pixel size and wavelength; its patterns are not used.
-    seed
-        Seed of objects, noise and errors.
+    * `base`: scan with positions, probe, pixel size and wavelength; its patterns are not used.
+    * `seed`: seed of objects, noise and errors.
     """
     for name, value in (
         ("probe", base.probe),

@@ -78,14 +78,9 @@ class FamilyConfig:
 class MemberScan:
     """Parameters of one scan of a family.
 
-    Attributes
-    ----------
-    number
-        Place in the family; the random numbers of the scan depend on it and on the seed.
-    step
-        Raster step, pixels; `jitter` is the largest displacement of a position.
-    diameter
-        Of the beam, pixels, see `beams.beam_diameter`.
+    * `number`: place in the family; the random numbers of the scan depend on it and on the seed.
+    * `step`: raster step, pixels; `jitter` is the largest displacement of a position.
+    * `diameter`: of the beam, pixels, see `beams.beam_diameter`.
     """
 
     number: int

@@ -45,12 +45,8 @@ def simulate_raster(
 ) -> Scan:
     """Simulate a raster scan of grid x grid positions, with Poisson noise.
 
-    Parameters
-    ----------
-    make_image
-        Returns an object of the shape that the scan takes.
-    step, jitter
-        Distance of two positions, and largest random shift of each, in pixels.
+    * `make_image`: returns an object of the shape that the scan takes.
+    * `step`, `jitter`: distance of two positions, and largest random shift of each, in pixels.
     """
     size = probe.shape[-1]
     side = size + (grid - 1) * step + 2 * jitter

@@ -40,14 +40,9 @@ Show = Callable[[str], None]
 class StudyPlan:
     """The commands of a study, without the leading `ptychonnx`, and the files that they write.
 
-    Attributes
-    ----------
-    simulation, evaluation
-        The first and the last command.
-    networks
-        For each network the commands that train and export it.
-    models, report, recipe
-        Files that the commands write; `recipe` is written by `run_plan`.
+    * `simulation`, `evaluation`: the first and the last command.
+    * `networks`: for each network the commands that train and export it.
+    * `models`, `report`, `recipe`: files that the commands write; `recipe` is written by `run_plan`.
     """
 
     simulation: Command
@@ -81,18 +76,11 @@ def plan_lines(
     Raises InputError if no architecture is given, one is unknown or given twice, or a setting is out of range
     or none of them has it.
 
-    Parameters
-    ----------
-    architectures
-        Names of architectures, in the order of the report.
-    out
-        Folder for data, runs, models, report and recipe.
-    simulate_options, train_options, evaluate_options
-        Further options of these commands.
-    settings
-        Settings of network and training for every architecture that has them, instead of its own defaults.
-    seed
-        Seed of the dataset and of every training.
+    * `architectures`: names of architectures, in the order of the report.
+    * `out`: folder for data, runs, models, report and recipe.
+    * `simulate_options`, `train_options`, `evaluate_options`: further options of these commands.
+    * `settings`: settings of network and training for every architecture that has them, instead of its own defaults.
+    * `seed`: seed of the dataset and of every training.
     """
     if not architectures:
         raise InputError("study lines: no architecture given, expected at least one")
@@ -159,15 +147,10 @@ def run_plan(plan: StudyPlan, announce: Show, show: Show, *, at_once: int | None
     Raises InputError, EnvironmentFailure or VerificationError if a command ends with exit code 2, 3, or another that is
     not 0. Its output holds its own message.
 
-    Parameters
-    ----------
-    announce
-        Called with each command, as a user types it, before it is run.
-    show
-        Called with the whole output of a command that does not run alone, when it ends. A command that runs alone
-        writes to standard output and standard error itself.
-    at_once
-        Networks that are trained at the same time; if None, two, or one on a single core or with a GPU.
+    * `announce`: called with each command, as a user types it, before it is run.
+    * `show`: called with the whole output of a command that does not run alone, when it ends. A command that runs alone
+      writes to standard output and standard error itself.
+    * `at_once`: networks that are trained at the same time; if None, two, or one on a single core or with a GPU.
     """
     write_text(plan.recipe, "\n".join(["set -e", *map(_typed, plan.commands), ""]))
     at_once = min(at_once or _trainings_at_once(), len(plan.networks))

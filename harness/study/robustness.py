@@ -61,21 +61,13 @@ def robustness(
     Raises InputError if an artifact cannot be used, the scan does not fit it, or the scan lacks what the conditions
     need.
 
-    Parameters
-    ----------
-    artifacts
-        ONNX files with a contract.
-    base
-        Scan that the conditions are simulated from, see `simulate_conditions`; its probe should be the one that the
-        networks were trained with.
-    out
-        Folder to write to.
-    seed
-        Seed of objects, noise and errors.
-    provider, batch
-        See `ptychonnx.harness.evaluation.evaluate.evaluate`.
-    progress
-        Receives a stage for each network and condition.
+    * `artifacts`: ONNX files with a contract.
+    * `base`: scan that the conditions are simulated from, see `simulate_conditions`; its probe should be the one that
+      the networks were trained with.
+    * `out`: folder to write to.
+    * `seed`: seed of objects, noise and errors.
+    * `provider`, `batch`: see `ptychonnx.harness.evaluation.evaluate.evaluate`.
+    * `progress`: receives a stage for each network and condition.
     """
     if not artifacts:
         raise InputError("study robustness: no artifact given, expected at least one")
@@ -184,13 +176,9 @@ def robustness_figure(
 ) -> bytes:
     """PNG with one column per axis; levels are drawn at equal distances, since they have no common unit.
 
-    Parameters
-    ----------
-    headings
-        Levels of each axis as text, by title of the axis.
-    curves
-        SSIM at each level by label of the network, None where not defined; by axis and quantity (``amplitude``,
-        ``phase``).
+    * `headings`: levels of each axis as text, by title of the axis.
+    * `curves`: SSIM at each level by label of the network, None where not defined; by axis and quantity (``amplitude``,
+      ``phase``).
     """
     widths = [max(len(levels), 3) for levels in headings.values()]
     figure = blank_figure(2 + 0.5 * sum(widths), 5.6, "constrained")

@@ -63,12 +63,8 @@ class Calibration(BaseModel):
 def features(spread: Spread, quantity: str, misfit: float) -> NDArray[np.float64]:
     """`FEATURES` [features, rows, columns] of a scan, finite in the region.
 
-    Parameters
-    ----------
-    quantity
-        ``amplitude`` or ``phase``.
-    misfit
-        Forward misfit of the mean object.
+    * `quantity`: ``amplitude`` or ``phase``.
+    * `misfit`: forward misfit of the mean object.
     """
     deviation = spread.amplitude if quantity == "amplitude" else spread.phase
     typical = max(float(deviation[spread.region].mean()), 1e-9)

@@ -35,21 +35,12 @@ def with_uncertainty(
 
     Raises the errors of `reconstruct`.
 
-    Parameters
-    ----------
-    network, scan, stitching, batch
-        As for `ptychonnx.runtime.reconstruction.reconstruct`.
-    first
-        Reconstruction of the scan as it is, which is kept in memory.
-    symmetries
-        From `symmetries_of`; the first is the identity.
-    progress
-        Receives a stage for each further symmetry.
+    * `network`, `scan`, `stitching`, `batch`: as for `ptychonnx.runtime.reconstruction.reconstruct`.
+    * `first`: reconstruction of the scan as it is, which is kept in memory.
+    * `symmetries`: from `symmetries_of`; the first is the identity.
+    * `progress`: receives a stage for each further symmetry.
 
-    Returns
-    -------
-    Reconstruction
-        That of `first` with the mean object, its misfit and its uncertainty.
+    Returns that of `first` with the mean object, its misfit and its uncertainty.
     """
     objects = members(network, scan, first, symmetries, stitching, batch, progress)
     spread = spread_of(objects, scan, first)

@@ -33,14 +33,9 @@ _SAME_BEAM = 0.1
 class Spread:
     """Mean of the members, and how much they differ.
 
-    Attributes
-    ----------
-    object
-        complex64 [rows, columns], mean of the members, rotated to the global phase of the first.
-    amplitude, phase
-        float64 [rows, columns], standard deviations over the members.
-    region
-        bool [rows, columns], where there is enough light to say anything.
+    * `object`: complex64 [rows, columns], mean of the members, rotated to the global phase of the first.
+    * `amplitude`, `phase`: float64 [rows, columns], standard deviations over the members.
+    * `region`: bool [rows, columns], where there is enough light to say anything.
     """
 
     object: NDArray[np.complex64]

@@ -26,12 +26,8 @@ _INVERSE = {name: name for name in ORIENTATIONS} | {"rot90": "rot270", "rot270":
 class Symmetry:
     """One element of the group.
 
-    Attributes
-    ----------
-    orientation
-        Of patterns, probe, positions and object, see `ptychonnx.runtime.scan.orientation.ORIENTATIONS`.
-    conjugate
-        Whether probe and object are complex conjugated.
+    * `orientation`: of patterns, probe, positions and object, see `ptychonnx.runtime.scan.orientation.ORIENTATIONS`.
+    * `conjugate`: whether probe and object are complex conjugated.
     """
 
     orientation: str

@@ -16,19 +16,14 @@ __all__ = ["RequestLog", "RequestStatistics"]
 class RequestStatistics:
     """Statistics of the requests of one run.
 
-    Attributes
-    ----------
-    requests, patterns, retries : int
-        Number of answers, of groups of patterns in them, and of attempts that were repeated.
-    seconds : float
-        Time from the first request to the last answer, including the caller's own work in between.
-    median_ms, p90_ms, p99_ms, longest_ms : float
-        Latency of a request in milliseconds, from its first attempt to its answer. It includes failed attempts and
-        the pauses between them, but not the time in the queue before the first attempt.
-    in_flight : int
-        Largest number of simultaneous requests.
-    versions : tuple of str
-        Versions of the model that answered.
+    * `requests`, `patterns`, `retries`: number of answers, of groups of patterns in them, and of attempts that were
+      repeated.
+    * `seconds`: time from the first request to the last answer, including the caller's own work in between.
+    * `median_ms`, `p90_ms`, `p99_ms`, `longest_ms`: latency of a request in milliseconds, from its first attempt to its
+      answer. It includes failed attempts and the pauses between them, but not the time in the queue before the first
+      attempt.
+    * `in_flight`: largest number of simultaneous requests.
+    * `versions`: versions of the model that answered.
     """
 
     requests: int

@@ -40,14 +40,9 @@ class SeriesBegin:
 class Frame:
     """One detector frame.
 
-    Attributes
-    ----------
-    series, number
-        Of the detector. Numbers begin at 0.
-    image
-        [rows, columns], counts as the detector sends them.
-    received
-        Time of arrival, on the clock of `time.monotonic`, in seconds.
+    * `series`, `number`: of the detector. Numbers begin at 0.
+    * `image`: [rows, columns], counts as the detector sends them.
+    * `received`: time of arrival, on the clock of `time.monotonic`, in seconds.
     """
 
     series: int
@@ -84,12 +79,8 @@ class PositionsBegin:
 class PositionSamples:
     """Encoder samples.
 
-    Attributes
-    ----------
-    numbers
-        int [m], number of the frame to which each sample belongs; there may be several for one frame.
-    values
-        float64 [m, 2] (row, column), in the unit of the source.
+    * `numbers`: int [m], number of the frame to which each sample belongs; there may be several for one frame.
+    * `values`: float64 [m, 2] (row, column), in the unit of the source.
     """
 
     numbers: NDArray[np.int64]
@@ -128,10 +119,7 @@ class FrameSource(Protocol):
 class PositionSource(Protocol):
     """Encoders, or a file that a motion controller writes; entry points are in ``ptychonnx.live.positions``.
 
-    Attributes
-    ----------
-    unit
-        Unit of the positions if the source states it, such as ``um``; it is asked for after the first samples.
+    `unit`: unit of the positions if the source states it, such as ``um``; it is asked for after the first samples.
     """
 
     unit: str | None

@@ -32,12 +32,8 @@ _ROWS = 256
 class CountingNoise:
     """Noise of the pixels of an object, and the contrast of the object.
 
-    Attributes
-    ----------
-    level : float
-        Standard deviation of a pixel, ``sqrt(E |O - O_true|^2)``, with the mean variance of the lit pixels.
-    contrast : float
-        Standard deviation of the object over these pixels.
+    * `level`: standard deviation of a pixel, ``sqrt(E |O - O_true|^2)``, with the mean variance of the lit pixels.
+    * `contrast`: standard deviation of the object over these pixels.
     """
 
     level: float

@@ -85,26 +85,15 @@ _AT_ONCE = 32
 class Misfit:
     """Forward misfit of one reconstruction.
 
-    Attributes
-    ----------
-    value : float
-        Over all compared patterns.
-    vacuum : float
-        Misfit of an empty object to the same patterns.
-    scattered : float
-        Misfit over the pixels that hold scattered light; 0 if there are none.
-    patterns : int [m]
-        Indices of the compared patterns.
-    per_pattern : float64 [m]
-        Misfit of each.
-    positions : float64 [m, 2]
-        Their positions (row, column) in pixels: with `per_pattern` a map over the scan.
-    agreement : NeighbourAgreement or None
-        Whether the patches of neighbours agree, see `neighbour_agreement`; None for objects without patches.
-    held_out : HeldOut or None
-        Misfit of patterns to which the object was not fitted; None for objects that were fitted to none.
-    noise : CountingNoise or None
-        Noise that the photons leave in the object, and its contrast.
+    * `value`: over all compared patterns.
+    * `vacuum`: misfit of an empty object to the same patterns.
+    * `scattered`: misfit over the pixels that hold scattered light; 0 if there are none.
+    * `patterns`: indices of the compared patterns.
+    * `per_pattern`: misfit of each.
+    * `positions`: their positions (row, column) in pixels: with `per_pattern` a map over the scan.
+    * `agreement`: whether the patches of neighbours agree, see `neighbour_agreement`; None for objects without patches.
+    * `held_out`: misfit of patterns to which the object was not fitted; None for objects that were fitted to none.
+    * `noise`: noise that the photons leave in the object, and its contrast.
     """
 
     value: float
@@ -198,12 +187,8 @@ class Misfit:
 class HeldOut:
     """Misfit of patterns to which an object was not fitted, see `ptychonnx.harness.iterative.held_out`.
 
-    Attributes
-    ----------
-    misfit : Misfit
-        Of these patterns alone.
-    shared : float
-        Share of their light that falls where the patterns to which the object was fitted have as much.
+    * `misfit`: of these patterns alone.
+    * `shared`: share of their light that falls where the patterns to which the object was fitted have as much.
     """
 
     misfit: Misfit

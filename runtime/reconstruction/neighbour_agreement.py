@@ -48,14 +48,9 @@ _LITTLE = 0.05
 class NeighbourAgreement:
     """Correlations of the patches of neighbours, less those at the opposite distance.
 
-    Attributes
-    ----------
-    value : float
-        With the positions of the scan: 1 if patches agree, about 0 if they have nothing in common.
-    changed : dict
-        With changed positions, by the change.
-    shared : float
-        Mean share of the light of a pattern that falls where the neighbour has light.
+    * `value`: with the positions of the scan: 1 if patches agree, about 0 if they have nothing in common.
+    * `changed`: with changed positions, by the change.
+    * `shared`: mean share of the light of a pattern that falls where the neighbour has light.
     """
 
     value: float

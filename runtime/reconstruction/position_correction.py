@@ -74,20 +74,13 @@ def reconstruct_with_positions(
 
     Raises InputError if the scan has no probe, or too little overlap; and as `reconstruct`.
 
-    Parameters
-    ----------
-    network, scan, stitching, batch, progress
-        See `reconstruct`.
-    model
-        ``free``: every position has an error of its own. ``drift``: the error is a polynomial of the number of the
-        pattern, of degree 5. ``backlash``: along each axis the error depends on the last direction of travel.
-    bound
-        Largest error in pixels.
+    * `network`, `scan`, `stitching`, `batch`, `progress`: see `reconstruct`.
+    * `model`: ``free``: every position has an error of its own. ``drift``: the error is a polynomial of the number of
+      the pattern, of degree 5. ``backlash``: along each axis the error depends on the last direction of travel.
+    * `bound`: largest error in pixels.
 
-    Returns
-    -------
-    (the scan with corrected positions, its reconstruction, the correction)
-        The first two with the recorded positions if the corrected ones do not lower the forward misfit.
+    Returns the scan with corrected positions, its reconstruction, and the correction; the first two with the recorded
+    positions if the corrected ones do not lower the forward misfit.
     """
     stitching = stitching or ReconstructOptions()
     if scan.probe is None:

@@ -16,17 +16,13 @@ class Uncertainty:
 
     Errors are those that remain after the global complex factor, which no pattern determines, is removed.
 
-    Attributes
-    ----------
-    amplitude, phase
-        Standard deviation: the true value lies this close in 68 % of the pixels. The phase is in radians.
-    amplitude_95, phase_95
-        The same for 95 %. It is more than twice the standard deviation, since errors of networks have heavy tails.
-    members
-        Number of reconstructions from whose spread they follow.
-    calibrated
-        Whether these shares were measured with this network. If not, the intervals are those of another one, and what
-        share they hold is unknown.
+    * `amplitude`, `phase`: standard deviation: the true value lies this close in 68 % of the pixels. The phase is in
+      radians.
+    * `amplitude_95`, `phase_95`: the same for 95 %. It is more than twice the standard deviation, since errors of
+      networks have heavy tails.
+    * `members`: number of reconstructions from whose spread they follow.
+    * `calibrated`: whether these shares were measured with this network. If not, the intervals are those of another
+      one, and what share they hold is unknown.
     """
 
     amplitude: NDArray[np.float32]

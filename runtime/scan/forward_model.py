@@ -75,14 +75,9 @@ def cut_windows(
 
     Raises InputError if a window leaves the image.
 
-    Parameters
-    ----------
-    image
-        [rows, columns], the object.
-    positions
-        [n, 2] (row, column), centres of the windows, in pixels of the canvas.
-    origin
-        Canvas coordinates of the image's pixel [0, 0].
+    * `image`: [rows, columns], the object.
+    * `positions`: [n, 2] (row, column), centres of the windows, in pixels of the canvas.
+    * `origin`: canvas coordinates of the image's pixel [0, 0].
     """
     corners = np.rint(window_corners(positions, size) - np.asarray(origin)).astype(int)
     outside = np.flatnonzero((corners < 0).any(axis=1) | (corners + size > image.shape).any(axis=1))

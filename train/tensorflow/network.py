@@ -156,12 +156,8 @@ def build_network(
 
     Raises InputError if the output has another shape than [B, N, N, C, 2].
 
-    Parameters
-    ----------
-    policy
-        Data type in which its layers compute, a name of `keras.DTypePolicy`; their weights are float32.
-    scope
-        Scope of the strategy that will train it.
+    * `policy`: data type in which its layers compute, a name of `keras.DTypePolicy`; their weights are float32.
+    * `scope`: scope of the strategy that will train it.
     """
     build = architecture.load_builder()
     # The search for garbage takes up to a second, since both frameworks hold a million objects.

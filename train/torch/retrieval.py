@@ -61,16 +61,11 @@ class Retrieval(nn.Module):
 
         Raises ValueError if several patterns come without offsets, or one pattern with them.
 
-        Parameters
-        ----------
-        offsets
-            [B, C, 2], offsets of the windows of the C patterns in one object, see `torch.neighbours`; if None, each
-            pattern has an object of its own.
-        parts
-            Initial object, whose patches are merged first; an empty object if None.
-        beam
-            From `torch.beam.BeamPreparation`, shared by all patterns or one for each object; the beam of the constants
-            if None.
+        * `offsets`: [B, C, 2], offsets of the windows of the C patterns in one object, see `torch.neighbours`; if None,
+          each pattern has an object of its own.
+        * `parts`: initial object, whose patches are merged first; an empty object if None.
+        * `beam`: from `torch.beam.BeamPreparation`, shared by all patterns or one for each object; the beam of the
+          constants if None.
         """
         if (offsets is None) != (self.members == 1):
             raise ValueError(

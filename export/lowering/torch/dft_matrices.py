@@ -34,13 +34,10 @@ _ROWS_FIRST_BELOW = 0.7
 class AxisTransform:
     """Forward and inverse transform along one axis, as `FourierChain` multiplies them.
 
-    Attributes
-    ----------
-    size, modes, out_size
-        n points become k modes, which become m points.
-    forward, inverse
-        float64. Matrices of the last axis multiply from the right: [n, 2 k] and [2 k, m] for real data, [2 n, 2 k]
-        and [2 k, 2 m] for complex data. Those of any other axis multiply from the left: [2 k, 2 n] and [2 m, 2 k].
+    * `size`, `modes`, `out_size`: n points become k modes, which become m points.
+    * `forward`, `inverse`: float64. Matrices of the last axis multiply from the right: [n, 2 k] and [2 k, m] for real
+      data, [2 n, 2 k] and [2 k, 2 m] for complex data. Those of any other axis multiply from the left: [2 k, 2 n] and
+      [2 m, 2 k].
     """
 
     size: int

@@ -33,12 +33,8 @@ __all__ = [
 class Factors:
     """A weight complex [I, O, K] as ``sum over r and s of inside[i, r] core[r, s, k] outside[s, o]``.
 
-    Attributes
-    ----------
-    core
-        complex [R, S, K]; [R, K] if r = s, so that the core mixes no channels.
-    inside, outside
-        complex [I, R] and [S, O]; None if there is no such factor.
+    * `core`: complex [R, S, K]; [R, K] if r = s, so that the core mixes no channels.
+    * `inside`, `outside`: complex [I, R] and [S, O]; None if there is no such factor.
     """
 
     core: Tensor

@@ -34,16 +34,11 @@ class TorchModule:
 
     Raises InputError if the module does not run on such inputs. Raises UnsupportedError if it cannot be exported.
 
-    Parameters
-    ----------
-    module
-        Left as it is.
-    inputs, keywords
-        Arguments of `forward` with a `ModuleInput` in the place of each tensor, see `arguments.bind_arguments`.
-    batch
-        The only batch size; None if any.
-    shared
-        Names of inputs without a batch axis.
+    * `module`: left as it is.
+    * `inputs`, `keywords`: arguments of `forward` with a `ModuleInput` in the place of each tensor, see
+      `arguments.bind_arguments`.
+    * `batch`: the only batch size; None if any.
+    * `shared`: names of inputs without a batch axis.
     """
 
     framework = "torch"

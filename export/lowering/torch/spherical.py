@@ -48,11 +48,8 @@ class LoweredSphericalConv(nn.Module):
 
     Every transposition moves one axis (or swaps the last two), which is much faster than any other in engines.
 
-    Attributes
-    ----------
-    skip
-        `transform` of the original, which resamples a skip connection to the grid of the output. None if the
-        layer keeps more orders than a transform of this size has: then the original cannot resample either.
+    `skip`: `transform` of the original, which resamples a skip connection to the grid of the output. None if the layer
+    keeps more orders than a transform of this size has: then the original cannot resample either.
     """
 
     bias: Tensor | None

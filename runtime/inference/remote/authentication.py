@@ -28,14 +28,9 @@ _PATIENCE = 10.0
 class Credentials:
     """TLS files and a bearer token, all optional.
 
-    Attributes
-    ----------
-    ca : Path or None
-        PEM file of trusted certificates; None uses those of the system.
-    certificate, key : Path or None
-        PEM files that identify the client; both or neither.
-    token : str or None
-        Sent as ``Authorization: Bearer``. It never appears in messages or in `repr`.
+    * `ca`: PEM file of trusted certificates; None uses those of the system.
+    * `certificate`, `key`: PEM files that identify the client; both or neither.
+    * `token`: sent as ``Authorization: Bearer``. It never appears in messages or in `repr`.
     """
 
     ca: Path | None = None

@@ -46,10 +46,7 @@ def check_metadata(
 
     Raises ServerError if a name, type or shape differs, or the server does not accept the contract's fixed batch.
 
-    Returns
-    -------
-    int or None
-        Largest batch of a request; None if it is not limited.
+    Returns the largest batch of a request; None if it is not limited.
     """
     side, channels = contract.n, contract.channels
     largest = config.max_batch

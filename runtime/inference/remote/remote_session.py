@@ -38,12 +38,8 @@ class RemoteSession(Predictor):
     Requests are pipelined: some are in flight while the patches of earlier ones are stitched. Patches are yielded in
     the order of the groups, in whatever order the answers arrive.
 
-    Attributes
-    ----------
-    contract : Contract
-        Description of inputs and outputs, from the server or from an artifact.
-    address : Address
-        URL of the model.
+    * `contract`: description of inputs and outputs, from the server or from an artifact.
+    * `address`: URL of the model.
     """
 
     def __init__(
@@ -62,21 +58,13 @@ class RemoteSession(Predictor):
         ServerError if the server is unreachable or not ready, does not have the model or the version, or contradicts
         the contract.
 
-        Parameters
-        ----------
-        url
-            ``scheme://host:port/model[/version]``, see `Address.parse`.
-        credentials
-            Certificates and token.
-        artifact
-            ONNX file whose contract is used if the server publishes none.
-        in_flight
-            Largest number of simultaneous requests.
-        timeout
-            Seconds within which each attempt must be answered.
-        patience
-            Seconds during which a failed request is repeated if its cause may be transient: no connection or a broken
-            one, or a server that is busy, starting, or too slow.
+        * `url`: ``scheme://host:port/model[/version]``, see `Address.parse`.
+        * `credentials`: certificates and token.
+        * `artifact`: ONNX file whose contract is used if the server publishes none.
+        * `in_flight`: largest number of simultaneous requests.
+        * `timeout`: seconds within which each attempt must be answered.
+        * `patience`: seconds during which a failed request is repeated if its cause may be transient: no connection or
+          a broken one, or a server that is busy, starting, or too slow.
         """
         self.address = Address.parse(url)
         if in_flight < 1 or timeout <= 0 or patience < 0:

@@ -26,14 +26,9 @@ def patch_weight(
 
     Raises InputError if the weighting is unknown, or is ``probe`` without a probe, or one that is dark in the window.
 
-    Parameters
-    ----------
-    size
-        Side N of a patch in pixels.
-    probe
-        complex [modes, N, N], for ``probe``.
-    window
-        Side of the central square that patches cover; weights are 0 outside. None if they cover all.
+    * `size`: side N of a patch in pixels.
+    * `probe`: complex [modes, N, N], for ``probe``.
+    * `window`: side of the central square that patches cover; weights are 0 outside. None if they cover all.
     """
     weight = _full_weight(weighting, size, probe)
     if window is None:

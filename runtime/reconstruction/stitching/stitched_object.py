@@ -34,14 +34,9 @@ class Block:
 class Stitched:
     """A stitched object in memory.
 
-    Attributes
-    ----------
-    object : complex64 [rows, columns]
-        Transmission; 0 where no patch reaches.
-    weight : float64 [rows, columns]
-        Sum of the weights of all patches at each pixel.
-    origin : (float, float)
-        (row, column) of pixel [0, 0] in the coordinates of `Scan.positions`, in pixels.
+    * `object`: transmission; 0 where no patch reaches.
+    * `weight`: sum of the weights of all patches at each pixel.
+    * `origin`: (row, column) of pixel [0, 0] in the coordinates of `Scan.positions`, in pixels.
     """
 
     object: NDArray[np.complex64]

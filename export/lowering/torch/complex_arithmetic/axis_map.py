@@ -39,16 +39,10 @@ class Fourier:
 class AxisMap:
     """``y[r] = row_scales[r] * sum over c of kernel[rows[r], columns[c]] * column_scales[c] * x[c]``.
 
-    Attributes
-    ----------
-    rows
-        Rows of the kernel, int64 [outputs]; -1 is a row of zeros.
-    columns
-        Columns of the kernel, int64 [inputs]; -1 is a column of zeros.
-    kernel
-        A Fourier transform, a dense matrix complex128, or None for the identity, of size `inputs`.
-    row_scales, column_scales
-        complex128; None is 1.
+    * `rows`: rows of the kernel, int64 [outputs]; -1 is a row of zeros.
+    * `columns`: columns of the kernel, int64 [inputs]; -1 is a column of zeros.
+    * `kernel`: A Fourier transform, a dense matrix complex128, or None for the identity, of size `inputs`.
+    * `row_scales`, `column_scales`: complex128; None is 1.
     """
 
     rows: NDArray[np.int64]

@@ -20,12 +20,8 @@ __all__ = ["LinearValue", "Term"]
 class Term:
     """A tensor, and a map along each of its axes; None changes nothing.
 
-    Attributes
-    ----------
-    source
-        Complex if it is a pair.
-    maps
-        One for each axis; an axis of symbolic size has none.
+    * `source`: complex if it is a pair.
+    * `maps`: one for each axis; an axis of symbolic size has none.
     """
 
     source: Tensor | Pair
@@ -48,14 +44,9 @@ class Term:
 class LinearValue:
     """``sum of the terms``, or its real part.
 
-    Attributes
-    ----------
-    shape, dtype
-        Of the tensor; the type is that of its real numbers.
-    terms
-        Empty for zeros.
-    is_real
-        Whether the real part is meant.
+    * `shape`, `dtype`: of the tensor; the type is that of its real numbers.
+    * `terms`: empty for zeros.
+    * `is_real`: whether the real part is meant.
     """
 
     def __init__(

@@ -22,19 +22,12 @@ class JoinableProduct(Protocol):
 class Pair:
     """A complex tensor; both forms are computed when they are first asked for.
 
-    Parameters
-    ----------
-    real, imaginary
-        The parts, of equal shape; with a `gap`, with an axis of 1 in front of the axis `gap` of the complex tensor.
-    stacked
-        Instead of the parts: both in one tensor, along an axis of 2 there.
-    gap
-        The axis (behind all axes if it is their number).
+    * `real`, `imaginary`: the parts, of equal shape; with a `gap`, with an axis of 1 in front of the axis `gap` of the
+      complex tensor.
+    * `stacked`: instead of the parts: both in one tensor, along an axis of 2 there.
+    * `gap`: the axis (behind all axes if it is their number).
 
-    Attributes
-    ----------
-    product
-        The product that it was computed by, if that can be joined with others.
+    `product`: the product that it was computed by, if that can be joined with others.
     """
 
     product: JoinableProduct | None = None

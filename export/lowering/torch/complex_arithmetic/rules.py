@@ -60,14 +60,9 @@ class Constant:
 class Context:
     """State that rules share.
 
-    Attributes
-    ----------
-    constants
-        Where constants of the new module are stored.
-    known
-        Values of real tensors that no input changes, by `id`.
-    readers
-        Number of nodes that read each argument, by `id`.
+    * `constants`: where constants of the new module are stored.
+    * `known`: values of real tensors that no input changes, by `id`.
+    * `readers`: number of nodes that read each argument, by `id`.
     """
 
     constants: Constants
