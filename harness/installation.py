@@ -46,11 +46,8 @@ def describe_installation() -> dict[str, Any]:
 
     Every provider is probed with a session of one operator. No training framework is imported.
 
-    Returns
-    -------
-    dict
-        ``versions``, ``extras`` (None for a package that is missing), ``providers`` (``works`` or the reason why not),
-        ``machine``, ``environment`` (variables that are set) and ``folders``; ready for JSON.
+    Returns ``versions``, ``extras`` (None for a package that is missing), ``providers`` (``works`` or the reason why
+    not), ``machine``, ``environment`` (variables that are set) and ``folders``; ready for JSON.
     """
     return {
         "versions": {

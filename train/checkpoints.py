@@ -93,14 +93,12 @@ class Checkpoints:
         Raises VerificationError if a loss or a weight is not finite. Raises EnvironmentFailure if the checkpoint cannot
         be written, for example because the disk is full.
 
-        Parameters
-        ----------
-        write
-            Writes the checkpoint of the network and the state of the framework into a folder. Called in every process.
-        weights
-            Weights of the network. Some layers turn NaN into 0, so a finite loss does not prove finite weights.
-
         Earlier epochs stay on disk in both cases.
+
+        * `write`: writes the checkpoint of the network and the state of the framework into a folder. Called in every
+          process.
+        * `weights`: weights of the network. Some layers turn NaN into 0, so a finite loss does not prove finite
+          weights.
         """
         number = self.done + 1
         if not (math.isfinite(loss) and math.isfinite(validation_loss)):

@@ -34,17 +34,11 @@ def load_native(
 ) -> LoadedVariants:
     """Load the network of a run folder in its own framework, eager and compiled.
 
-    Parameters
-    ----------
-    final_steps
-        Number of final steps of phase retrieval, if the artifact was exported with another number than the run.
-    device
-        ``cpu`` or ``cuda``.
+    * `final_steps`: number of final steps of phase retrieval, if the artifact was exported with another number than the
+      run.
+    * `device`: ``cpu`` or ``cuda``.
 
-    Returns
-    -------
-    LoadedVariants
-        `notes` is the serialised graph as exported, before any pass.
+    Returns the variants; their `notes` is the serialised graph as exported, before any pass.
     """
     record = read_run(run)
     if final_steps is not None:

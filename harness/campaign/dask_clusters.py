@@ -138,9 +138,7 @@ def slurm_cluster(path: Path) -> Iterator[tuple[Any, SlurmCluster]]:
     Raises InputError if the file is invalid, dask-jobqueue is not installed, or this machine cannot submit jobs. Raises
     ServerError if Slurm refuses the job.
 
-    Yields
-    ------
-    The cluster, and the content of the file.
+    Yields the cluster, and the content of the file.
     """
     try:
         from dask_jobqueue import SLURMCluster

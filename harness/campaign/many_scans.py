@@ -132,20 +132,12 @@ def process_scans(
     Raises InputError if two scans have the same name, or the folder has the result of another scan or a file of another
     kind under this name.
 
-    Parameters
-    ----------
-    settings
-        What determines a result besides its scan, from `stored_settings`.
-    stage
-        What is done, for the progress.
-    progress
-        Receives the number of scans done.
-    engine
-        Where the scans are processed, each by one worker; one after another in this process if None.
+    * `settings`: what determines a result besides its scan, from `stored_settings`.
+    * `stage`: what is done, for the progress.
+    * `progress`: receives the number of scans done.
+    * `engine`: where the scans are processed, each by one worker; one after another in this process if None.
 
-    Returns
-    -------
-    One outcome for each scan, in their order.
+    Returns one outcome for each scan, in their order.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, expected a folder to write to")

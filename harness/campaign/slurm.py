@@ -100,20 +100,13 @@ def write_slurm_scripts(
 
     Raises InputError if the path of the folder holds a character that Slurm or the shell would read otherwise.
 
-    Parameters
-    ----------
-    folder
-        Folder for the scripts, the logs and the parts; the nodes see it, the artifact and the scan at the same paths.
-    artifact
-        The network; None for the general network of the zoo.
-    arguments
-        Further options of `ptychonnx reconstruct`.
-    program
-        How ptychonnx is called on a node.
+    * `folder`: folder for the scripts, the logs and the parts; the nodes see it, the artifact and the scan at the same
+      paths.
+    * `artifact`: the network; None for the general network of the zoo.
+    * `arguments`: further options of `ptychonnx reconstruct`.
+    * `program`: how ptychonnx is called on a node.
 
-    Returns
-    -------
-    The three files.
+    Returns the three files.
     """
     folder = folder.absolute()
     if not re.fullmatch(r"[\w./+@,=-]+", str(folder)):

@@ -57,8 +57,6 @@ def plan_evaluation(
     Raises InputError if an artifact or a scan cannot be used, they do not fit each other, or two of them cannot be told
     apart.
 
-    Notes
-    -----
     Networks for patterns of another size are left out, with a warning, if others fit.
     """
     objects = objects or {}

@@ -119,27 +119,17 @@ def iterate(
     Raises InputError if the scan has no probe, or the canvas is kept in tiles. Raises VerificationError if the
     iterations diverge.
 
-    Parameters
-    ----------
-    scan
-        Scan with a probe that is scaled to the counts. Pixels outside the mask are ignored.
-    epochs
-        Number of times that each pattern is visited; ``auto``: until the misfit `has_settled`, then the last epochs of
-        the algorithm, at most `MOST_EPOCHS` in all.
-    start
-        Object to start from, such as that of a network; vacuum if None. Pixels that no patch covers start as vacuum.
-    algorithm
-        What an epoch does; mPIE if None.
-    seed
-        Seed of the order of the patterns, which changes from epoch to epoch.
-    watch
-        Called after each epoch with its number (from 1) and a function that returns the current object, complex64
-        [rows, columns]. Its time is not counted.
-    until
-        Called after each epoch with the misfits so far; the iterations end if it returns True.
+    * `scan`: scan with a probe that is scaled to the counts. Pixels outside the mask are ignored.
+    * `epochs`: number of times that each pattern is visited; ``auto``: until the misfit `has_settled`, then the last
+      epochs of the algorithm, at most `MOST_EPOCHS` in all.
+    * `start`: object to start from, such as that of a network; vacuum if None. Pixels that no patch covers start as
+      vacuum.
+    * `algorithm`: what an epoch does; mPIE if None.
+    * `seed`: seed of the order of the patterns, which changes from epoch to epoch.
+    * `watch`: called after each epoch with its number (from 1) and a function that returns the current object,
+      complex64 [rows, columns]. Its time is not counted.
+    * `until`: called after each epoch with the misfits so far; the iterations end if it returns True.
 
-    Notes
-    -----
     All amplitudes, float32 [n, N, N], are kept in memory.
     """
     check_iterative(scan)

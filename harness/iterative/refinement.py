@@ -32,25 +32,16 @@ def refine(
 
     Raises InputError or VerificationError as `ptychonnx.harness.iterative.iterations.iterate`.
 
-    Parameters
-    ----------
-    scan, algorithm, until
-        See `ptychonnx.harness.iterative.iterations.iterate`.
-    epochs
-        Likewise; but ``auto`` runs none if the object of the reconstruction explains the patterns down to their noise,
-        which more epochs would follow, unless smoothing predicts patterns better.
-    reconstruction
-        Reconstruction of this scan to start from; vacuum if None.
-    progress
-        Updated after each epoch, within the stage of the caller.
+    * `scan`, `algorithm`, `until`: see `ptychonnx.harness.iterative.iterations.iterate`.
+    * `epochs`: likewise; but ``auto`` runs none if the object of the reconstruction explains the patterns down to their
+      noise, which more epochs would follow, unless smoothing predicts patterns better.
+    * `reconstruction`: reconstruction of this scan to start from; vacuum if None.
+    * `progress`: updated after each epoch, within the stage of the caller.
 
-    Returns
-    -------
-    Reconstruction
-        `refinement` describes the iterations, `inference_seconds` includes their time and that of the trials that
-        chose the smoothing, and `probe` holds the probe if it was refined. Without a network nothing was stitched:
-        weighting and placement are ``none``. Patterns that a trial of the iterations did not see have a part in the
-        verdict of the misfit, see `ptychonnx.harness.iterative.held_out`.
+    In the result, `refinement` describes the iterations, `inference_seconds` includes their time and that of the trials
+    that chose the smoothing, and `probe` holds the probe if it was refined. Without a network nothing was stitched:
+    weighting and placement are ``none``. Patterns that a trial of the iterations did not see have a part in the verdict
+    of the misfit, see `ptychonnx.harness.iterative.held_out`.
     """
     algorithm = algorithm or Algorithm()
     check_iterative(scan)

@@ -55,21 +55,13 @@ def draw_beam(family: str, size: int, modes: int, rng: np.random.Generator) -> N
 
     Raises InputError if the family is unknown.
 
-    Parameters
-    ----------
-    family
-        See `BeamFamily`.
-    size
-        N, pixels.
-    modes
-        Number of incoherent modes. More than one is a beam of a source of finite size: the sum of intensities of
-        displaced beams, whose strongest orthogonal modes are kept.
-    rng
-        Source of all random numbers; the same state gives the same beam.
+    * `family`: see `BeamFamily`.
+    * `size`: N, pixels.
+    * `modes`: number of incoherent modes. More than one is a beam of a source of finite size: the sum of intensities of
+      displaced beams, whose strongest orthogonal modes are kept.
+    * `rng`: source of all random numbers; the same state gives the same beam.
 
-    Returns
-    -------
-    complex64 [modes, N, N], sum of |P|^2 = 1, the strongest mode first.
+    Returns complex64 [modes, N, N], sum of |P|^2 = 1, the strongest mode first.
     """
     if family not in _FAMILIES:
         raise InputError(f"beam {family!r} is unknown, expected one of {', '.join(get_args(BeamFamily))}")

@@ -42,20 +42,12 @@ def make_object(
 
     Raises InputError if the kind is unknown.
 
-    Parameters
-    ----------
-    shape
-        (rows, columns) of the canvas.
-    rng
-        Source of all random numbers; the same state of the generator produces the same object.
-    absorption
-        The amplitude ranges from 1 (no material) down to ``1 - absorption`` (where it is densest).
-    phase_shift
-        The phase ranges from 0 to this value in radians.
+    * `shape`: (rows, columns) of the canvas.
+    * `rng`: source of all random numbers; the same state of the generator produces the same object.
+    * `absorption`: the amplitude ranges from 1 (no material) down to ``1 - absorption`` (where it is densest).
+    * `phase_shift`: the phase ranges from 0 to this value in radians.
 
-    Returns
-    -------
-    complex64 [rows, columns], the transmission.
+    Returns complex64 [rows, columns], the transmission.
     """
     if kind not in _DENSITIES:
         raise InputError(f"object {kind!r} is unknown, expected one of {', '.join(get_args(ObjectKind))}")

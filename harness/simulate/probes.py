@@ -35,18 +35,11 @@ def zone_plate_probe(
     the field at `defocus` behind the focus is its Fourier transform after the paraxial phase
     ``-pi * wavelength * defocus * k^2`` (Goodman, Introduction to Fourier Optics, 3rd ed., eq. 4-21).
 
-    Parameters
-    ----------
-    size
-        N, pixels.
-    pixel_size, wavelength, outermost_zone, defocus
-        Metres.
-    central_stop
-        Diameter of the stop as a fraction of the diameter of the zone plate.
+    * `size`: N, pixels.
+    * `pixel_size`, `wavelength`, `outermost_zone`, `defocus`: metres.
+    * `central_stop`: diameter of the stop as a fraction of the diameter of the zone plate.
 
-    Returns
-    -------
-    complex64 [1, N, N], sum of |P|^2 = 1, centred at pixel [N // 2, N // 2].
+    Returns complex64 [1, N, N], sum of |P|^2 = 1, centred at pixel [N // 2, N // 2].
     """
     field = size * _FIELD_FACTOR
     k = np.fft.fftfreq(field, pixel_size)

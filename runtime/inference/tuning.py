@@ -64,12 +64,7 @@ def tuned(
     * `seconds`: approximate time limit of the trials. If one round takes longer, only one is run.
     * `log`: receives one line with the result and its origin.
 
-    Returns
-    -------
-    session
-        A session with the best thread count.
-    batch
-        The best batch size.
+    Returns a session with the best thread count, and the best batch size.
     """
     session.check_scan(scan)
     key = _key(session)

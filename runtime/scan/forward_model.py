@@ -25,16 +25,10 @@ def forward(patches: NDArray[np.complexfloating], probe: NDArray[np.complexfloat
     ``A = sqrt(sum_modes |fftshift(fft2(P * O, norm="ortho"))|^2)``: the Fraunhofer pattern of the exit wave,
     intensities of the modes added. The transform is unitary, so photons are conserved.
 
-    Parameters
-    ----------
-    patches
-        complex [..., N, N], transmission of the object in each window.
-    probe
-        complex [modes, N, N].
+    * `patches`: complex [..., N, N], transmission of the object in each window.
+    * `probe`: complex [modes, N, N].
 
-    Returns
-    -------
-    real [..., N, N], amplitude with DC at [N // 2, N // 2], in sqrt(photons) if the probe is scaled to photons.
+    Returns real [..., N, N], amplitude with DC at [N // 2, N // 2], in sqrt(photons) if the probe is scaled to photons.
     """
     exit_waves = patches[..., None, :, :] * probe
     far_field = np.fft.fft2(exit_waves, norm="ortho")

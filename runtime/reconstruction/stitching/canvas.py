@@ -111,6 +111,8 @@ class TiledCanvas:
     Only tiles that a patch reaches take space. Mapped pages are released when they exceed the memory limit; the file
     keeps them. It has no name and disappears with this object, however the process ends. Each pixel receives the same
     additions in the same order as on a `Canvas`.
+
+    `shape`: (rows, columns). `all_bytes`: size of all tiles.
     """
 
     def __init__(
@@ -129,30 +131,20 @@ class TiledCanvas:
         * `shape`: (h, w) of a patch.
         * `side`: side of a tile in pixels.
         """
-        self._shape = rows, columns
+        self.shape = rows, columns
         self._side = side
         self._tile_bytes = BYTES_PER_PIXEL * side**2
         self._capacity = max(1, memory // self._tile_bytes)
         self._slots = {key: slot for slot, key in enumerate(self._covering(corners, corners + shape))}
-        self._all_bytes = len(self._slots) * self._tile_bytes
-        self._in_memory = self._all_bytes <= memory
+        self.all_bytes = len(self._slots) * self._tile_bytes
+        self._in_memory = self.all_bytes <= memory
         self._resident: set[int] = set()
         self._map: mmap.mmap | None = None
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Number of rows and columns."""
-        return self._shape
-
-    @property
-    def all_bytes(self) -> int:
-        """Size of all tiles."""
-        return self._all_bytes
-
-    @property
     def disk_bytes(self) -> int:
         """Size of the temporary file; 0 if there is none."""
-        return 0 if self._in_memory else self._all_bytes
+        return 0 if self._in_memory else self.all_bytes
 
     def add(self, placed: PlacedPatches, weight: NDArray[np.float64]) -> None:
         """Add patches with a weight [h, w], tile by tile; see `Canvas.add`.
@@ -192,7 +184,7 @@ class TiledCanvas:
         """Yield (first row, first column, weighted values, weights) of all tiles, row by row."""
         for key in self._slots:
             row, column = key[0] * self._side, key[1] * self._side
-            rows, columns = self._shape[0] - row, self._shape[1] - column
+            rows, columns = self.shape[0] - row, self.shape[1] - column
             tile = self._tile(key)
             yield row, column, tile.values[:rows, :columns], tile.weights[:rows, :columns]
 
@@ -224,11 +216,11 @@ class TiledCanvas:
     def _allocate(self) -> mmap.mmap:
         """Memory for all tiles, or a file of their size."""
         if self._in_memory:
-            return mmap.mmap(-1, self._all_bytes)
+            return mmap.mmap(-1, self.all_bytes)
         # Reserve the space of all tiles: without it, writing to a map on a full disk would kill the process.
         with disk_errors(_CONTENT), tempfile.TemporaryFile(prefix="ptychonnx-canvas-") as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, self._all_bytes)
+                os.posix_fallocate(file.fileno(), 0, self.all_bytes)
             else:
-                file.truncate(self._all_bytes)
-            return mmap.mmap(file.fileno(), self._all_bytes)
+                file.truncate(self.all_bytes)
+            return mmap.mmap(file.fileno(), self.all_bytes)

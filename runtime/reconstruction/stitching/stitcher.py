@@ -237,9 +237,8 @@ def check_whole(positions: NDArray[np.float64], size: int, memory: int | None, c
     * `memory`: as for `Stitcher`.
     * `consumer`: beginning of the error message: which output takes only whole objects.
     """
-    _, shape = canvas_layout(positions, size)
-    if shape[0] * shape[1] * BYTES_PER_PIXEL > (canvas_memory() if memory is None else memory):
-        raise InputError(too_large(shape, consumer))
+    if not all(whole_shape(positions, size, memory)):
+        raise InputError(too_large(canvas_layout(positions, size)[1], consumer))
 
 
 def whole_shape(positions: NDArray[np.float64], size: int, memory: int | None = None) -> tuple[int, int]:
