@@ -19,8 +19,8 @@ _MOMENTUM = 0.8
 # this number of photons in a pattern, then their inverse fourth root, down to the smallest.
 _PHOTONS_OF_EPIE, _SMALLEST_ALPHA = 1e4, 0.1
 
-# With momentum: one epoch in so many is ePIE without, at most so many in all.
-_ONE_LAST_IN, _MOST_LAST = 5, 2
+# With momentum the last ones are ePIE without: one of five epochs, two of more than ten.
+_ONE_FROM, _TWO_FROM = 5, 11
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Algorithm:
 
     * `alpha`: regularisation in (0, 1]: the smaller, the larger the updates where the probe is faint. 1 is ePIE. If
       None, ``(1e4 / photons) ** (1 / 4)`` for the mean photons of a pattern, at least 0.1 and at most 1.
-    * `momentum`: momentum of the object, in [0, 1). With momentum the last epoch of five to nine, and the last two of
+    * `momentum`: momentum of the object, in [0, 1). With momentum the last epoch of five to ten, and the last two of
       more, are ePIE without. 0: rPIE. If None, 0.8 with a probe that is held, and 0 with one that is refined, which
       does not follow an object with momentum.
     * `step`: beta, in (0, 2): 1 solves the brightest pixel of each pattern in one step.
@@ -39,6 +39,8 @@ class Algorithm:
     * `smoothing`: weight of the total variation of the object, in standard deviations of the counting noise of its real
       part, see `ptychonnx.harness.iterative.total_variation`. If None, `iterate` has none, and `refine` chooses the
       weight that predicts patterns which a trial does not see, where photons are few.
+    * `coarse_phase`: correct the phase that varies slowly after each epoch, see
+      `ptychonnx.harness.iterative.coarse_phase`. If None, with momentum.
     """
 
     alpha: float | None = None
@@ -46,6 +48,7 @@ class Algorithm:
     step: float = 1.0
     refine_probe: bool = False
     smoothing: float | None = None
+    coarse_phase: bool | None = None
 
     def __post_init__(self) -> None:
         if self.alpha is not None and not 0 < self.alpha <= 1:
@@ -67,6 +70,11 @@ class Algorithm:
         return 0.0 if self.refine_probe else _MOMENTUM
 
     @property
+    def corrects_phase(self) -> bool:
+        """Whether the phase that varies slowly is corrected, whether chosen or not."""
+        return self.eta > 0 if self.coarse_phase is None else self.coarse_phase
+
+    @property
     def name(self) -> str:
         """mPIE with momentum, rPIE without."""
         return "mPIE" if self.eta else "rPIE"
@@ -81,13 +89,14 @@ class Algorithm:
         """How many of a number of epochs are ePIE without momentum; of any large number if None."""
         if not self.eta:
             return 0
-        return _MOST_LAST if epochs is None else min(epochs // _ONE_LAST_IN, _MOST_LAST)
+        return 2 if epochs is None else (epochs >= _ONE_FROM) + (epochs >= _TWO_FROM)
 
     def describe(self, epochs: int, alpha: float) -> str:
         """The settings of finished iterations in words."""
         return (
             f"{epochs} epoch{'s' if epochs > 1 else ''} of {self.name}, alpha {alpha:.2g}, "
-            f"{f'momentum {self.eta:g}, ' if self.eta else ''}step {self.step:g}, "
+            f"{f'momentum {self.eta:g}, ' if self.eta else ''}"
+            f"{'coarse phase corrected, ' if self.corrects_phase else ''}step {self.step:g}, "
             f"{f'smoothing {self.smoothing:g}, ' if self.smoothing else ''}probe "
             f"{'refined' if self.refine_probe else 'held'}"
         )

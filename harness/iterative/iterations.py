@@ -5,8 +5,9 @@ object O_before of half an epoch ago,
 
     V <- eta V + O - O_before,    O <- O + eta V
 
-The last epochs are ePIE without momentum, which averages the noise that large steps have left. With few photons the
-total variation of the object may be lowered after each epoch.
+The last epochs are ePIE without momentum, which averages the noise that large steps have left. After each epoch the
+phase that varies slowly is corrected on a coarse grid, and with few photons the total variation of the object may be
+lowered.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.coarse_phase import CoarsePhase
 from ptychonnx.harness.iterative.total_variation import TotalVariation
 from ptychonnx.harness.iterative.window_updates import WindowUpdates
 from ptychonnx.runtime.errors import InputError, VerificationError
@@ -28,6 +30,7 @@ from ptychonnx.runtime.reconstruction.counting_noise import dose, noise_level
 from ptychonnx.runtime.reconstruction.stitching import Stitched, StitchedTiles, Stitcher, patch_weight
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.forward_model import window_corners
+from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
 __all__ = [
     "MOST_EPOCHS",
@@ -141,18 +144,20 @@ def iterate(
     start = start or vacuum(scan)
     first = np.where(start.covered, start.object, 1).astype(np.complex64)
     assert scan.probe is not None
+    corners = window_corners(scan.positions, scan.size) - np.asarray(start.origin)
     updates = WindowUpdates(
         first,
         scan.probe,
         _shifted(scan),
         np.fft.ifftshift(scan.valid_pixels),
-        window_corners(scan.positions, scan.size) - np.asarray(start.origin),
+        corners,
         step=algorithm.step,
         refine_probe=algorithm.refine_probe,
     )
     alpha = algorithm.alpha_for(updates.measured / len(scan))
     random = np.random.default_rng(seed)
     drift = _Momentum(updates.object)
+    slow: CoarsePhase | None = None
     variation = None
     if algorithm.smoothing:
         noise = noise_of_photons(scan, start)
@@ -166,14 +171,17 @@ def iterate(
         # Iterations that diverge overflow, which is told below.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             error = _epoch(updates, random.permutation(len(scan)), 1.0 if is_last else alpha, drift, eta)
-            if variation is not None:
-                variation.smooth(updates.object)
-        seconds.append(time.perf_counter() - began)
-        epoch = len(seconds)
+        epoch = len(misfit) + 1
         if not np.isfinite(error):
             raise VerificationError(
                 f"{scan.name}: the iterations diverged in epoch {epoch}, expected a probe that is scaled to the counts"
             )
+        if algorithm.corrects_phase:
+            slow = slow or _coarse_phase(updates, corners + scan.size // 2)
+            drift.turn(slow.factor(updates.slopes))
+        if variation is not None:
+            variation.smooth(updates.object)
+        seconds.append(time.perf_counter() - began)
         misfit.append(error)
         watch(epoch, lambda: updates.object)
         if until(misfit):
@@ -205,6 +213,15 @@ def _shifted(scan: Scan) -> NDArray[np.float32]:
     return amplitudes
 
 
+def _coarse_phase(updates: WindowUpdates, centres: NDArray[np.float64]) -> CoarsePhase:
+    """Corrections of the slow phase by what the patterns tell about the present object."""
+    shape = updates.object.shape
+    # At most about one unknown for each pattern.
+    spacing = max(probe_diameter(updates.probe), float(np.sqrt(np.prod(shape) / len(centres))))
+    information = np.stack([updates.information(index) for index in range(len(centres))])
+    return CoarsePhase(shape, centres, spacing, information)
+
+
 def _epoch(
     updates: WindowUpdates, order: NDArray[np.intp], alpha: float, drift: _Momentum, eta: float
 ) -> float:
@@ -230,3 +247,10 @@ class _Momentum:
         self._velocity += self._object - self._before
         self._object += eta * self._velocity
         self._before[:] = self._object
+
+    def turn(self, factor: NDArray[np.complex64] | None) -> None:
+        """Multiply the object, and with it its moves, in place."""
+        if factor is None:
+            return
+        for image in (self._object, self._before, self._velocity):
+            image *= factor

@@ -34,6 +34,8 @@ class WindowUpdates:
     * `object`: complex64 [rows, columns], changed in place.
     * `probe`: complex64 [modes, N, N].
     * `measured`: photons in the valid pixels of all patterns.
+    * `slopes`: [n, 2], how much each pattern wanted the phase in its window to slope along rows and columns when it was
+      visited last: ``J^T r`` of `ptychonnx.harness.iterative.coarse_phase`.
 
     * `image`: object to start from, complex [rows, columns]; copied.
     * `probe`: complex [modes, N, N], scaled to the counts.
@@ -64,6 +66,9 @@ class WindowUpdates:
         beyond = self._whole + probe.shape[-1] - self.object.shape
         if self._whole.min() < 0 or beyond.max() > 0:
             raise InputError("iterations: windows leave the object, expected one that covers all patterns")
+        self.slopes = np.zeros((len(amplitudes), 2))
+        axis = np.arange(probe.shape[-1], dtype=np.float32) - probe.shape[-1] // 2
+        self._axes = axis[:, None], axis[None, :]
         self._step = step
         self._brightest = float(illumination(probe).max())
         self._probe_step = 0.0
@@ -80,7 +85,8 @@ class WindowUpdates:
         size = probe.shape[-1]
         window = self.object[row : row + size, column : column + size]
         # Where the window is shifted to matters to neither the amplitudes nor the exit wave that comes back.
-        waves = fft2(probe * window, norm="ortho", overwrite_x=True)
+        exit_waves = probe * window
+        waves = fft2(exit_waves, norm="ortho")
         predicted = np.sqrt(np.sum(waves.real**2 + waves.imag**2, axis=0))
         difference = self._amplitudes[index] - predicted
         if self._valid is not None:
@@ -90,11 +96,31 @@ class WindowUpdates:
             pull = self._probe_step * window.conj() * change
             if ramp is not None:
                 pull = ifft2(fft2(pull) * ramp.conj())
+        for direction, axis in enumerate(self._axes):
+            self.slopes[index, direction] = -np.vdot(change, axis * exit_waves).imag
         window += np.sum(factor * change, axis=0)
         if self._probe_step:
             self.probe += pull
             self._unmoved = None
         return float(np.vdot(difference, difference))
+
+    def information(self, index: int) -> NDArray[np.float64]:
+        """What a pattern tells about the slope of the phase in its window: ``J^T J`` of `coarse_phase`, [2, 2]."""
+        probe, _ = self._shifted(self._ramp(index), self._alpha or 1.0)
+        row, column = self._whole[index]
+        size = probe.shape[-1]
+        exit_waves = 1j * probe * self.object[row : row + size, column : column + size]
+        waves = fft2(-1j * exit_waves, norm="ortho")
+        predicted = np.sqrt(np.sum(waves.real**2 + waves.imag**2, axis=0))
+        slopes = []
+        for axis in self._axes:
+            turned = fft2(axis * exit_waves, norm="ortho")
+            slope = np.sum(waves.real * turned.real + waves.imag * turned.imag, axis=0) / np.maximum(
+                predicted, _DARK
+            )
+            slopes.append((slope if self._valid is None else slope[self._valid]).ravel())
+        jacobian = np.asarray(slopes, dtype=np.float64)
+        return jacobian @ jacobian.T
 
     def _ramp(self, index: int) -> NDArray[np.complex64] | None:
         """What shifts the probe to a pattern, on its Fourier transform; None for whole pixels."""

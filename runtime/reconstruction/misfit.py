@@ -76,6 +76,9 @@ _GOOD_HELD_OUT = 0.05
 # Patterns that share less than this part of their light with others cannot be predicted from them.
 _SHARED = 0.3
 
+# Offsets of the direct beam that are told. The objects of benchmarks.unseen_beams have less than 0.2.
+_OFF_CENTRE_PX = 0.5
+
 # Patterns that are predicted, evenly spread over the scan: enough for three digits.
 _MOST_PATTERNS = 1024
 _AT_ONCE = 32
@@ -88,12 +91,14 @@ class Misfit:
     * `value`: over all compared patterns.
     * `vacuum`: misfit of an empty object to the same patterns.
     * `scattered`: misfit over the pixels that hold scattered light; 0 if there are none.
-    * `patterns`: indices of the compared patterns.
-    * `per_pattern`: misfit of each.
-    * `positions`: their positions (row, column) in pixels: with `per_pattern` a map over the scan.
+    * `patterns`: int [m], indices of the compared patterns.
+    * `per_pattern`: float64 [m], misfit of each.
+    * `positions`: float64 [m, 2], their positions (row, column) in pixels: with `per_pattern` a map over the scan.
     * `agreement`: whether the patches of neighbours agree, see `neighbour_agreement`; None for objects without patches.
     * `held_out`: misfit of patterns to which the object was not fitted; None for objects that were fitted to none.
     * `noise`: noise that the photons leave in the object, and its contrast.
+    * `beam_offset`: (rows, columns) in pixels from the middle of the patterns to the direct beam, by the mean slope of
+      the phase of the object: an object with a ramp explains patterns that are moved by as much.
     """
 
     value: float
@@ -105,6 +110,7 @@ class Misfit:
     agreement: NeighbourAgreement | None = None
     held_out: HeldOut | None = None
     noise: CountingNoise | None = None
+    beam_offset: tuple[float, float] = (0.0, 0.0)
 
     @property
     def verdict(self) -> Verdict:
@@ -149,7 +155,17 @@ class Misfit:
         return (
             f"forward misfit {self.value:.3f}, of the scattered light alone {self.scattered:.3f}{held_out}: "
             f"{self.verdict}, {self._with_reason(means[self.verdict])} (an empty object has {self.vacuum:.3f}; worst "
-            f"pattern {worst}: {self.per_pattern.max():.3f})"
+            f"pattern {worst}: {self.per_pattern.max():.3f}){self._ramp}"
+        )
+
+    @property
+    def _ramp(self) -> str:
+        if max(map(abs, self.beam_offset)) <= _OFF_CENTRE_PX:
+            return ""
+        rows, columns = self.beam_offset
+        return (
+            f"; the phase of the object is a ramp, as if the direct beam were {rows:+.1f} rows and {columns:+.1f} "
+            "columns from the middle of the patterns (--crop with --crop-centre moves it)"
         )
 
     @property
@@ -264,8 +280,25 @@ def forward_misfit(
     )
     noise = counting_noise(scan, stitched)
     return Misfit(
-        value, vacuum, scattered, index, per_pattern, scan.positions[index], agreement, held_out, noise
+        value,
+        vacuum,
+        scattered,
+        index,
+        per_pattern,
+        scan.positions[index],
+        agreement,
+        held_out,
+        noise,
+        _beam_offset(stitched, scan.size),
     )
+
+
+def _beam_offset(stitched: Stitched, size: int) -> tuple[float, float]:
+    """By how many pixels of patterns [N, N] a direct beam is off whose patterns an object explains."""
+    image = np.where(stitched.covered, stitched.object, 0)
+    steps = np.vdot(image[:-1], image[1:]), np.vdot(image[:, :-1], image[:, 1:])
+    row, column = np.angle(steps) * size / (2 * np.pi)
+    return float(row), float(column)
 
 
 def _beyond_noise(measured: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ptychonnx.harness.iterative.algorithm import Algorithm
+from ptychonnx.harness.iterative.coarse_phase import CoarsePhase
 from ptychonnx.harness.iterative.iterations import MOST_EPOCHS, has_settled, iterate, vacuum
 from ptychonnx.harness.iterative.probe_estimate import with_estimated_probe
 from ptychonnx.harness.iterative.window_updates import WindowUpdates
@@ -86,7 +87,7 @@ def error(found: Stitched, scan: Scan) -> float:
 
 def test_the_known_object_comes_back_from_vacuum():
     scan = known_scan()
-    done = iterate(scan, 25, algorithm=Algorithm(step=1.7))
+    done = iterate(scan, 25)
     assert error(vacuum(scan), scan) > 0.2
     assert error(done.stitched, scan) < 0.03
     assert done.misfit[-1] < 0.1 * done.misfit[0]
@@ -173,7 +174,7 @@ def test_a_probe_that_is_wrong_is_refined_only_if_that_is_asked_for():
 def test_one_epoch_is_rpie_written_out(alpha: float, fraction: float):
     scan = known_scan(fraction, modes=2)
     assert scan.probe is not None
-    done = iterate(scan, 1, seed=4, algorithm=Algorithm(step=0.7, alpha=alpha))
+    done = iterate(scan, 1, seed=4, algorithm=Algorithm(step=0.7, alpha=alpha, momentum=0))
     canvas = np.ones(done.stitched.object.shape, dtype=np.complex128)
     # All windows lie the same fraction of a pixel off the grid.
     ramp = np.exp(-2j * np.pi * fraction * (np.fft.fftfreq(SIZE)[:, None] + 2 * np.fft.fftfreq(SIZE)))
@@ -242,7 +243,7 @@ def test_momentum_is_mpie_written_out():
     """An epoch of rPIE, three with momentum before each half, and one of ePIE without."""
     scan, alpha, eta = known_scan(), 0.2, 0.6
     assert scan.probe is not None
-    done = iterate(scan, 5, seed=4, algorithm=Algorithm(alpha=alpha, momentum=eta))
+    done = iterate(scan, 5, seed=4, algorithm=Algorithm(alpha=alpha, momentum=eta, coarse_phase=False))
     canvas = np.ones(done.stitched.object.shape, dtype=np.complex128)
     probe = scan.probe[0].astype(np.complex128)
     light = np.abs(probe) ** 2
@@ -273,15 +274,90 @@ def test_momentum_halves_the_epochs():
     with_momentum, without = iterate(scan, 10), iterate(scan, 20, algorithm=Algorithm(momentum=0))
     assert error(with_momentum.stitched, scan) < error(without.stitched, scan)
     assert with_momentum.misfit[-1] < without.misfit[-1]
-    assert "10 epochs of mPIE, alpha 0.32, momentum 0.8, step 1" in with_momentum.text
+    assert "10 epochs of mPIE, alpha 0.32, momentum 0.8, coarse phase corrected, step 1" in with_momentum.text
     assert "20 epochs of rPIE, alpha 0.32, step 1" in without.text
+
+
+def slow_phase(shape: tuple[int, ...]) -> np.ndarray:
+    """A phase that varies by a radian over the known object, without a mean."""
+    row, column = np.mgrid[: shape[0], : shape[1]]
+    return 0.5 * np.sin(np.pi * row / shape[0]) * np.cos(np.pi * column / shape[1])
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_a_slow_phase_is_found_from_what_the_patterns_miss(fraction: float, modes: int):
+    """Updates that are next to nothing leave the object, so that what is found is the correction alone."""
+    scan = known_scan(fraction, modes)
+    assert scan.probe is not None
+    right = on_canvas(scan)
+    phase = slow_phase(right.object.shape)
+    corners = window_corners(scan.positions, SIZE) - right.origin
+    mask = np.ones((SIZE, SIZE), dtype=bool)
+    mask[3, 4] = False
+    image = right.object * np.exp(1j * phase)
+    amplitudes = np.fft.ifftshift(scan.diffraction, axes=(1, 2))
+    updates = WindowUpdates(image, scan.probe, amplitudes, mask, corners, step=1e-6)
+    for index in range(len(scan)):
+        updates.visit(index, 1.0)
+    information = np.stack([updates.information(index) for index in range(len(scan))])
+    coarse = CoarsePhase(image.shape, corners + SIZE // 2, 8.0, information)
+    factor = coarse.factor(updates.slopes)
+    assert factor is not None
+    np.testing.assert_allclose(np.abs(factor), 1, atol=1e-5)
+    lit = right.weight > 0.3 * right.weight.max()
+    found, wanted = np.angle(factor)[lit], -phase[lit]
+    assert np.corrcoef(found, wanted)[0, 1] > 0.9
+    # With a ridge as large as the information a correction is cautious.
+    assert 0.3 < np.std(found) / np.std(wanted) < 1
+
+
+def test_slopes_that_noise_explains_are_not_followed():
+    rng = np.random.default_rng(3)
+    centres = rng.uniform(5, 95, (200, 2))
+    root = rng.normal(size=(200, 2, 2))
+    information = root @ np.swapaxes(root, 1, 2) + np.eye(2)
+    coarse = CoarsePhase((100, 100), centres, 10.0, information)
+    # J^T r for amplitudes with the standard deviation of counting noise, one half.
+    noise = (0.5 * np.linalg.cholesky(information) @ rng.normal(size=(200, 2, 1)))[:, :, 0]
+    assert coarse.factor(noise) is None
+    assert coarse.factor(10 * noise) is not None
+    assert CoarsePhase((100, 100), centres, 10.0, np.zeros((200, 2, 2))).factor(np.zeros((200, 2))) is None
+
+
+def test_a_slow_phase_is_corrected_sooner_than_iterations_pass_it_on():
+    """A scan with little overlap, twelve windows long."""
+    config = FamilyConfig(
+        n=16,
+        scans=1,
+        grid=12,
+        beam=("gaussian",),
+        object=("cells",),
+        max_modes=1,
+        min_photons=1e8,
+        max_photons=1e8,
+        min_overlap=0.3,
+        max_overlap=0.3,
+        seed=1,
+    )
+    scan = simulate_member(config, 0)
+    right = on_canvas(scan)
+    start = replace(
+        right, object=right.object * np.exp(1j * slow_phase(right.object.shape)).astype(np.complex64)
+    )
+    errors = [
+        error(iterate(scan, 5, start, Algorithm(coarse_phase=coarse)).stitched, scan)
+        for coarse in (None, False)
+    ]
+    assert error(start, scan) > 0.2
+    assert errors[0] < 0.4 * errors[1], errors
 
 
 def test_few_photons_are_not_followed_into_their_noise():
     scan, noisy = known_scan(photons=1e4), noisy_scan(photons=1e4)
-    careful = error(iterate(noisy, 20).stitched, scan)
-    assert careful < 0.9 * error(iterate(noisy, 20, algorithm=Algorithm(alpha=0.1)).stitched, scan)
-    assert careful < 0.9 * error(iterate(noisy, 20, algorithm=Algorithm(momentum=0)).stitched, scan)
+    careful = error(iterate(noisy, 40).stitched, scan)
+    assert careful < 0.9 * error(iterate(noisy, 40, algorithm=Algorithm(alpha=0.1)).stitched, scan)
+    assert careful < 0.9 * error(iterate(noisy, 40, algorithm=Algorithm(momentum=0)).stitched, scan)
 
 
 @pytest.mark.parametrize(("photons", "alpha"), [(1e3, "1"), (1e6, "0.32"), (1e9, "0.1")])
@@ -300,7 +376,7 @@ def test_a_probe_is_refined_without_momentum():
 
 
 def test_once_settled_only_the_last_epochs_follow():
-    scan = known_scan()
+    scan = noisy_scan(photons=1e6)
     done = iterate(scan, "auto")
     epochs = len(done.misfit)
     assert 11 <= epochs < MOST_EPOCHS
