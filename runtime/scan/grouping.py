@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from ptychonnx.runtime.errors import InputError
 
@@ -73,6 +72,9 @@ def _nearest(positions: NDArray[np.float64], members: int) -> NDArray[np.intp]:
     """Indices [n, members] of the nearest patterns, nearest first; ties go to the earlier pattern of the scan."""
     # More than needed, so that ties are among them.
     asked = min(2 * members + 8, len(positions))
+    # Takes half a second to load, as long as the rest of a session, and only groups need it.
+    from scipy.spatial import KDTree
+
     candidates = np.sort(KDTree(positions).query(positions, asked)[1], axis=1)
     distance = np.sum((positions[candidates] - positions[:, None]) ** 2, axis=2)
     order = np.argsort(distance, axis=1, kind="stable")
