@@ -34,8 +34,8 @@ class Block:
 class Stitched:
     """A stitched object in memory.
 
-    * `object`: transmission; 0 where no patch reaches.
-    * `weight`: sum of the weights of all patches at each pixel.
+    * `object`: complex64 [rows, columns], transmission; 0 where no patch reaches.
+    * `weight`: float64 [rows, columns], sum of the weights of all patches at each pixel.
     * `origin`: (row, column) of pixel [0, 0] in the coordinates of `Scan.positions`, in pixels.
     """
 
