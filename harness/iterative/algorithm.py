@@ -40,7 +40,7 @@ class Algorithm:
       part, see `ptychonnx.harness.iterative.total_variation`. If None, `iterate` has none, and `refine` chooses the
       weight that predicts patterns which a trial does not see, where photons are few.
     * `coarse_phase`: correct the phase that varies slowly after each epoch, see
-      `ptychonnx.harness.iterative.coarse_phase`. If None, with momentum.
+      `ptychonnx.harness.iterative.coarse_phase`. If None, unless `momentum` is 0, which is rPIE as published.
     """
 
     alpha: float | None = None
@@ -72,7 +72,7 @@ class Algorithm:
     @property
     def corrects_phase(self) -> bool:
         """Whether the phase that varies slowly is corrected, whether chosen or not."""
-        return self.eta > 0 if self.coarse_phase is None else self.coarse_phase
+        return self.momentum != 0 if self.coarse_phase is None else self.coarse_phase
 
     @property
     def name(self) -> str:
