@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.harness.check.finding import NO_PROBE
 from ptychonnx.harness.iterative.window_updates import WindowUpdates
+from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.scan import Scan
 from ptychonnx.runtime.scan.probe_geometry import probe_diameter
 
@@ -20,6 +21,7 @@ __all__ = [
     "LARGEST_ODDS",
     "ODDS",
     "CandidateErrors",
+    "ScatteredPatterns",
     "errors_after_few_epochs",
     "independent_patterns",
     "untestable",
@@ -30,10 +32,16 @@ _FEWEST = 9
 # Below these odds two candidates explain the patterns equally well.
 ODDS = 20.0
 _EPOCHS, _ALPHA = 8, 0.3
+# Pixels of an object of 512 MiB.
+_MOST_PIXELS = 2**26
 # Errors are uncertain by a part of themselves, since a few epochs do not end at the minimum.
 _UNCERTAIN = 0.02
 # The differences are not quite normal: larger odds would claim more than a part of one scan can show.
 LARGEST_ODDS = 1000.0
+
+
+class ScatteredPatterns(InputError):
+    """Neighbouring patterns that are too far apart to be tried."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +100,20 @@ def errors_after_few_epochs(
 ) -> NDArray[np.float64]:
     """Squared relative error [m] of each pattern in the last epoch, before its own update.
 
+    Raises ScatteredPatterns if the patterns lie on more pixels than neighbours do.
+
     * `amplitudes`, `valid`: patterns [m, N, N] and their mask [N, N], with the direct beam in the corner.
     * `positions`: [m, 2], (row, column) in pixels; rounded.
     * `probe`: complex [modes, N, N], which is held.
     """
     corners = np.rint(positions - positions.min(axis=0))
-    vacuum = np.ones(corners.max(axis=0).astype(int) + probe.shape[-1], dtype=np.complex64)
+    rows, columns = corners.max(axis=0).astype(int) + probe.shape[-1]
+    if rows * columns > _MOST_PIXELS:
+        raise ScatteredPatterns(
+            f"{len(positions)} neighbouring patterns lie on {rows} x {columns} pixels: are some positions missing, or "
+            "in another unit (--positions-unit)?"
+        )
+    vacuum = np.ones((rows, columns), dtype=np.complex64)
     updates = WindowUpdates(vacuum, probe, amplitudes, valid, corners)
     power = np.maximum(np.sum(np.square(amplitudes, dtype=np.float64)[:, valid], axis=1), 1e-12)
     errors = np.zeros(len(amplitudes))

@@ -13,6 +13,7 @@ from ptychonnx.harness.check.few_epochs import (
     LARGEST_ODDS,
     ODDS,
     CandidateErrors,
+    ScatteredPatterns,
     errors_after_few_epochs,
     independent_patterns,
     untestable,
@@ -61,7 +62,10 @@ def orientation_finding(scan: Scan, progress: Progress = SILENT) -> Finding:
     """Verdict on the orientation of the patterns as the scan has them."""
     if reason := untestable(scan):
         return Finding("orientation", "unknown", reason)
-    result = orientation_errors(scan, progress)
+    try:
+        result = orientation_errors(scan, progress)
+    except ScatteredPatterns as error:
+        return Finding("orientation", "unknown", str(error))
     best, *others = result.ranked
     equal = [name for name in others if result.odds(best, name) < ODDS]
     odds = result.odds(best, others[0])

@@ -11,6 +11,7 @@ import numpy as np
 from ptychonnx.harness.check.few_epochs import (
     ODDS,
     CandidateErrors,
+    ScatteredPatterns,
     errors_after_few_epochs,
     independent_patterns,
     untestable,
@@ -55,7 +56,10 @@ def step_finding(scan: Scan, progress: Progress = SILENT, *, right_way_up: bool 
         return Finding("steps", "unknown", "to be tried in the right orientation")
     if reason := untestable(scan):
         return Finding("steps", "unknown", reason)
-    result = step_errors(scan, progress)
+    try:
+        result = step_errors(scan, progress)
+    except ScatteredPatterns as error:
+        return Finding("steps", "unknown", str(error))
     best, second, *_ = result.ranked
     odds = result.odds(best, _RIGHT if best != _RIGHT else second)
     values = {"best": best, "odds": odds, "errors": {name: result.error(name) for name in result.errors}}

@@ -276,3 +276,14 @@ def test_the_command_line_ends_with_the_verdict(tmp_path, run):
     code, out, _ = run("check", tmp_path / "bad.npz", "--orientation", "flip-rows")
     assert code == 0
     assert run("check", tmp_path / "absent.npz")[0] == 2
+
+
+def test_patterns_too_far_apart_to_be_tried_are_named():
+    scan = simulated(lines, defocused())
+    # As a stage that is 1 mm away from zero, where the last positions were not recorded.
+    scattered = scan.positions + 50000
+    scattered[-5:] = 16
+    tests = (orientation_finding, step_finding)
+    result = [test(replace(scan, positions=scattered)) for test in tests]
+    assert {one.verdict for one in result} == {"unknown"}
+    assert all("neighbouring patterns lie on 50" in one.text for one in result)

@@ -243,3 +243,12 @@ def test_a_truncated_file_is_refused(scan, tmp_path):
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(InputError, match=r"cut\.cxi: damaged or unreadable"):
         read_scan(path)
+
+
+def test_other_entries_with_patterns_are_named(scan, tmp_path):
+    path, lines = write(tmp_path / "s.cxi", scan), []
+    with h5py.File(path, "a") as file:
+        file["entry_2/data_1/data"] = np.ones((3, 16, 16))
+        file["entry_3/title"] = "a result"
+    read_scan(path, log=lines.append)
+    assert "entry: entry_1, not entry_2" in lines

@@ -164,3 +164,15 @@ def test_a_single_picture_of_a_camera_is_no_scan(scan, explains, tmp_path):
     lines = []
     explains(read_scan(path, log=lines.append))
     assert any(line.startswith("detector: detector_1 of ") for line in lines)
+
+
+@pytest.mark.parametrize("frames", [1, 20])
+def test_a_mask_may_have_an_axis_of_one(scan, tmp_path, frames):
+    mask = np.zeros((frames, 16, 16), np.uint32)
+    mask[:, 2, 3] = 1
+    path = write(tmp_path / "s.nxs", scan, changes=[("instrument_1/detector_1/pixel_mask", mask, {})])
+    if frames == 1:
+        assert np.argwhere(~read_scan(path).mask).tolist() == [[2, 3]]
+    else:
+        with pytest.raises(InputError, match=r"pixel_mask is uint32 of shape \(20, 16, 16\)"):
+            read_scan(path)

@@ -69,3 +69,15 @@ def test_a_gap_in_the_numbers_of_frames_is_named(raster, scan, last, told):
     note = "positions: frame leaps from 7 to 9, and the file has 20 patterns: are those between lost too?"
     assert (note in log) is told
     assert numbers[-1] == last
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_samples_of_an_encoder_may_be_rows_or_columns(raster, scan, explains, axis):
+    with h5py.File(raster, "a") as file:
+        data = file["data"][()].reshape(20, 16, 16)
+        for name in ("data", "x", "y"):
+            del file[name]
+        file["data"] = data
+        for name, values in zip("yx", scan.positions.T * PIXEL, strict=True):
+            file[name] = np.stack([values - PIXEL, values, values + PIXEL], axis)
+    explains(read_scan(raster, options=options(XY, average_positions=True)), tolerance=5e-3)

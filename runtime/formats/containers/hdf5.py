@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -165,12 +166,13 @@ class HDF5File:
         dataset = self.first(*names)
         if dataset is None:
             return None
-        if dataset.shape != shape or dataset.dtype.kind not in "iub":
+        # Some writers keep an axis of length 1 for all frames.
+        if dataset.shape[-2:] != shape or dataset.size != math.prod(shape) or dataset.dtype.kind not in "iub":
             raise InputError(
                 f"{self.path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}, expected integers of shape "
                 f"{shape}, 0 = good"
             )
-        return self.load(dataset).astype(np.int64) & ~ignored == 0
+        return self.load(dataset).reshape(shape).astype(np.int64) & ~ignored == 0
 
     def length(self, *names: str) -> float | None:
         """The first of these lengths that exists, in metres, which is the unit without a `units` attribute."""

@@ -42,6 +42,7 @@ window is placed in the corner of the canvas.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -72,6 +73,7 @@ _PROBE = (f"{_SOURCE}/illumination", f"{_SOURCE}/probe")
 _WAVELENGTH = (f"{_INSTRUMENT}/beam_1/incident_wavelength", f"{_SOURCE}/wavelength")
 _ENERGY = (f"{_INSTRUMENT}/beam_1/incident_energy", f"{_SOURCE}/energy")
 _PRODUCT = "product.cxi"
+_OTHER_ENTRY = re.compile(r"entry_(?!1$)\d+$")
 _SIGNAL_ABOVE_BACKGROUND = 0x1000
 # Basis vectors that are shorter, in metres, lead from pixel to pixel; others are directions.
 _LARGEST_PIXEL = 0.01
@@ -97,6 +99,11 @@ def read(file: HDF5File) -> RawScan:
     product = file.companion(_PRODUCT, "the positions of these patterns") if split else file
     translation = product.dataset("positions of the sample in metres [n, 3]", *_TRANSLATION)
     corner = _is_true(data.attrs.get("is_fft_shifted", False), f"{file.path}: {data.name} is_fft_shifted")
+    others = [
+        name for name in sorted(file.names()) if _OTHER_ENTRY.match(name) and file.has(f"{name}/data_1/data")
+    ]
+    if others:
+        file.notes.append(f"entry: entry_1, not {', '.join(others)}")
     conventions = Conventions.of_format(
         "CXI", unit="m", axes="row,column", dc="corner" if corner else "centre"
     )

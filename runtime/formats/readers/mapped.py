@@ -194,7 +194,11 @@ def _positions(
         both = [arrays.real(key, f"{key} [n]") for key in "xy"]
         for key, axis in zip("xy", both, strict=True):
             check_raster(axis.shape, raster, arrays.where(key))
-        x, y = (axis.reshape(-1) for axis in both)
+        # Some programs write [samples, n]; with a row for each pattern, rows follow each other as patterns do.
+        x, y = (
+            (axis.T if axis.ndim == 2 and axis.shape[1] == n != len(axis) else axis).reshape(-1)
+            for axis in both
+        )
         if raster and (len(y), len(x)) == raster:
             y, x = (axis.reshape(-1) for axis in np.meshgrid(y, x, indexing="ij"))
             arrays.notes.append(f"positions: a raster, y for {raster[0]} lines and x for {raster[1]} points")
