@@ -109,6 +109,7 @@ def test_a_wrong_object_is_refused_or_reported_as_such(run, scan, scan_file, tmp
     report = tmp_path / "report"
     code, _, err = run("evaluate", "--scan", path, "--iterations", 20, "--out", report)
     assert code == 0, err
+    assert "do not use it; `ptychonnx check` tests orientation, axes and units" in " ".join(err.split())
     (row,) = json.loads((report / "metrics.json").read_text())["rows"].values()
     assert row["misfit"]["verdict"] == "wrong"
     assert row["misfit"]["held_out"]["scattered"] > 0.5
