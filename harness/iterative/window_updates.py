@@ -109,13 +109,14 @@ class WindowUpdates:
         probe, _ = self._shifted(self._ramp(index), self._alpha or 1.0)
         row, column = self._whole[index]
         size = probe.shape[-1]
-        exit_waves = 1j * probe * self.object[row : row + size, column : column + size]
-        waves = fft2(-1j * exit_waves, norm="ortho")
+        exit_waves = probe * self.object[row : row + size, column : column + size]
+        waves = fft2(exit_waves, norm="ortho")
         predicted = np.sqrt(np.sum(waves.real**2 + waves.imag**2, axis=0))
         slopes = []
         for axis in self._axes:
+            # Re(conj(Psi) i turned)
             turned = fft2(axis * exit_waves, norm="ortho")
-            slope = np.sum(waves.real * turned.real + waves.imag * turned.imag, axis=0) / np.maximum(
+            slope = np.sum(waves.imag * turned.real - waves.real * turned.imag, axis=0) / np.maximum(
                 predicted, _DARK
             )
             slopes.append((slope if self._valid is None else slope[self._valid]).ravel())

@@ -312,6 +312,35 @@ def test_a_slow_phase_is_found_from_what_the_patterns_miss(fraction: float, mode
     assert 0.3 < np.std(found) / np.std(wanted) < 1
 
 
+@pytest.mark.parametrize("modes", [1, 2])
+def test_what_a_pattern_tells_is_how_its_amplitudes_change(modes: int):
+    """Compared with differences between an object with small ramps and its patterns."""
+    scan = known_scan(modes=modes)
+    assert scan.probe is not None
+    right = on_canvas(scan)
+    mask = np.ones((SIZE, SIZE), dtype=bool)
+    mask[3, 4] = False
+    corners = window_corners(scan.positions, SIZE) - right.origin
+    amplitudes = np.fft.ifftshift(scan.diffraction, axes=(1, 2))
+    updates = WindowUpdates(right.object, scan.probe, amplitudes, mask, corners, step=1e-6)
+    window = cut_windows(right.object, scan.positions, SIZE, right.origin)[7]
+    slopes = []
+    for axis in np.meshgrid(np.arange(SIZE), np.arange(SIZE), indexing="ij"):
+        up, down = (
+            forward(np.stack([window * np.exp(1j * step * axis)]), scan.probe)[0] for step in (1e-3, -1e-3)
+        )
+        slopes.append(np.fft.ifftshift((up - down) / 2e-3)[mask])
+    expected = np.array(slopes, dtype=np.float64) @ np.array(slopes, dtype=np.float64).T
+    np.testing.assert_allclose(updates.information(7), expected, rtol=0.02)
+    # What the amplitudes lack is then what an object with such a ramp lacks.
+    ramp = np.exp(0.01j * np.arange(right.object.shape[0]))[:, None]
+    updates = WindowUpdates(right.object * ramp, scan.probe, amplitudes, mask, corners, step=1e-6)
+    updates.visit(7, 1.0)
+    np.testing.assert_allclose(
+        updates.slopes[7], -0.01 * expected[:, 0], rtol=0.1, atol=0.02 * expected[0, 0] * 0.01
+    )
+
+
 def test_slopes_that_noise_explains_are_not_followed():
     rng = np.random.default_rng(3)
     centres = rng.uniform(5, 95, (200, 2))
