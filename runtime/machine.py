@@ -12,6 +12,7 @@ from pathlib import Path
 from ptychonnx.runtime.errors import InputError
 
 __all__ = [
+    "allow_open_files",
     "available_cores",
     "available_memory",
     "check_memory",
@@ -21,6 +22,8 @@ __all__ = [
     "vector_instructions",
 ]
 
+# macOS permits no more.
+_OPEN_FILES = 10_240
 _PACKAGES = ("ptychonnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scikit-image", "scipy")
 _INSTRUCTIONS = {
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp")
@@ -87,6 +90,17 @@ def check_memory(size: int, where: str) -> None:
         raise InputError(
             f"{where} declares {size / 2**30:.3g} GiB, expected at most half of this machine's {memory / 2**30:.3g} GiB"
         )
+
+
+def allow_open_files() -> None:
+    """Let this process open as many files as the system permits it; many systems begin with 256 or 1,024."""
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _OPEN_FILES if hard == resource.RLIM_INFINITY else hard
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _control_group(root: Path, name: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from ptychonnx.runtime.errors import InputError
 
-__all__ = ["StrPath", "cache_folder", "check_file", "file_sha256", "read_text", "readable"]
+__all__ = ["StrPath", "cache_folder", "check_file", "file_sha256", "in_order", "read_text", "readable"]
 
 StrPath = str | os.PathLike[str]
 _CACHE_VARIABLE = "PTYCHONNX_CACHE"
@@ -26,6 +28,13 @@ def cache_folder() -> Path:
         return Path(folder)
     users = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
     return (Path(users) if Path(users).is_absolute() else Path("~/.cache").expanduser()) / "ptychonnx"
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names sorted with their numbers as numbers: data_2 before data_10."""
+    return sorted(
+        names, key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    )
 
 
 def check_file(path: Path, expected: str) -> None:

@@ -19,6 +19,7 @@ from ptychonnx.runtime.formats.readers import mapped
 from ptychonnx.runtime.formats.readers.probe import read_probe
 from ptychonnx.runtime.formats.readers.reference import read_reference
 from ptychonnx.runtime.formats.scan_formats import NATIVE, recognise
+from ptychonnx.runtime.machine import allow_open_files
 from ptychonnx.runtime.paths import StrPath, check_file, readable
 from ptychonnx.runtime.scan import Scan
 
@@ -87,6 +88,8 @@ def read_scan(
     path = Path(path)
     options = options or ReadOptions()
     check_file(path, "a scan file")
+    # A file for each line or pattern stays open.
+    allow_open_files()
     with damage_refused(path), ExitStack() as stack:
         scan = _read(path, options, log, estimate_probe, stack)
         # The patterns of the scan hold the files open from here on.

@@ -252,3 +252,17 @@ def test_other_entries_with_patterns_are_named(scan, tmp_path):
         file["entry_3/title"] = "a result"
     read_scan(path, log=lines.append)
     assert "entry: entry_1, not entry_2" in lines
+
+
+def test_a_raster_may_keep_its_two_axes(scan, tmp_path):
+    row, column = scan.positions.T * PIXEL
+    changes = {
+        f"{DETECTOR}/data": (scan.diffraction**2).reshape(4, 5, 16, 16),
+        TRANSLATION: np.stack([column, row, 0 * row], axis=1).reshape(4, 5, 3),
+    }
+    back = read_scan(write(tmp_path / "s.cxi", scan, **changes))
+    np.testing.assert_allclose(differences(back.positions), differences(scan.positions), atol=1e-6)
+    np.testing.assert_allclose(back.diffraction, scan.diffraction, rtol=1e-5)
+    changes[TRANSLATION] = changes[TRANSLATION].reshape(5, 4, 3)
+    with pytest.raises(InputError, match=r"translation has shape \(5, 4, 3\)"):
+        read_scan(write(tmp_path / "s.cxi", scan, **changes))

@@ -287,3 +287,16 @@ def test_an_encrypted_archive_is_refused(scan, tmp_path):
     (tmp_path / "s.npz").write_bytes(content)
     with pytest.raises(InputError, match=r"'data' is damaged \(File .*data\.npy.* is encrypted"):
         read_scan(tmp_path / "s.npz")
+
+
+def test_a_pattern_without_a_valid_pixel_is_left_out_and_not_masked(scan, tmp_path):
+    broken = counts(scan).astype(np.float64)
+    broken[5] = np.nan
+    np.savez(tmp_path / "s.npz", data=broken, positions=scan.positions)
+    back = read_scan(tmp_path / "s.npz", options=MAPPED)
+    with pytest.raises(
+        InputError, match=r"\[5\] holds no valid photons, 256 of its .*: --min-photons 1 leaves"
+    ):
+        np.asarray(back.diffraction)
+    back = read_scan(tmp_path / "s.npz", options=MAPPED.model_copy(update={"min_photons": 1.0}))
+    np.testing.assert_allclose(back.diffraction, np.sqrt(np.delete(counts(scan), 5, axis=0)), rtol=1e-6)

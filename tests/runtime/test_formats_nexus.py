@@ -76,6 +76,14 @@ def test_translations_are_read_with_their_unit(scan, explains, tmp_path, name):
     assert "unit: m (from the units nm of the file)" in lines
 
 
+@pytest.mark.parametrize("raster", [None, (4, 5)])
+def test_translations_may_keep_the_axes_of_a_raster(scan, explains, tmp_path, raster):
+    row, column = scan.positions.T * PIXEL
+    moved = np.stack([column, row], axis=1).reshape(4, 5, 2)
+    changes = [("data_1/translation", moved, {"units": "m"})]
+    explains(read_scan(write(tmp_path / "s.nxs", scan, raster=raster, changes=changes)))
+
+
 def test_a_raster_is_read_block_by_block(scan, explains, tmp_path, monkeypatch):
     monkeypatch.setattr("ptychonnx.runtime.formats.conversion.frames._BLOCK_BYTES", 3 * 16 * 16 * 8)
     explains(read_scan(write(tmp_path / "s.nxs", scan, raster=(4, 5))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -106,3 +108,25 @@ def test_a_virtual_dataset_of_any_number_of_files_is_named(scan, explains, tmp_p
     explains(
         read_scan(tmp_path / "s.h5", options=options(mapping | {"patterns": "f_*.h5:data"})), tolerance=5e-3
     )
+
+
+@pytest.mark.parametrize("virtual", [False, True])
+def test_more_files_than_the_usual_limit_are_open_at_once(tmp_path, virtual):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowered = len(list(Path("/dev/fd").iterdir())) + 20
+    layout = h5py.VirtualLayout((40, 8, 8), np.uint32)
+    for index in range(40):
+        with h5py.File(tmp_path / f"line_{index}.h5", "w") as file:
+            file["data"] = np.full((1, 8, 8), 100 + index, np.uint32)
+        layout[index] = h5py.VirtualSource(f"line_{index}.h5", "data", (1, 8, 8))[0]
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file.create_virtual_dataset("data", layout)
+        file["positions"] = np.random.default_rng(0).uniform(0, 20, (40, 2))
+    mapping = {"patterns": "data" if virtual else "line_*.h5:data", "positions": "positions"}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowered, hard))
+    try:
+        back = read_scan(tmp_path / "scan.h5", options=ReadOptions(mapping=mapping, positions_unit="px"))
+        np.testing.assert_allclose(back.diffraction[:, 0, 0], np.sqrt(100 + np.arange(40)), rtol=1e-6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import tokenize
 from collections.abc import Iterator
@@ -31,6 +33,10 @@ def damage_refused(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise InputError(f"{path}: does not fit into memory ({error}), expected a smaller file") from error
     except _DAMAGE as error:
+        if os.strerror(errno.EMFILE) in str(error):
+            raise InputError(
+                f"{path}: needs more open files than this process may have, expected fewer: ulimit -n raises the limit"
+            ) from error
         if "already open for write" in str(error):
             raise InputError(
                 f"{path}: open for writing, expected a finished scan: if no program writes to it any longer, h5clear "

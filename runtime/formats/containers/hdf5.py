@@ -253,12 +253,17 @@ class HDF5File:
             )
         return self.open(path, self.options, self.stack)
 
-    def translations(self, dataset: h5py.Dataset, n: int) -> NDArray[np.float64]:
+    def translations(self, dataset: h5py.Dataset, scanned: tuple[int, ...]) -> NDArray[np.float64]:
         """(x, y) of the sample in metres, [n, 2], of a dataset that may hold more patterns, and z.
+
+        `scanned`: (n,), or (slow, fast) of a raster, whose positions may have two axes too.
 
         Raises InputError if it has another shape.
         """
         moved = self.lengths(dataset)
+        n = math.prod(scanned)
+        if moved.ndim == 3 and scanned in ((n,), moved.shape[:2]):
+            moved = moved.reshape(-1, moved.shape[2])
         # PyNX writes a row for each axis.
         if moved.ndim == 2 and len(moved) in (2, 3) and moved.shape[1] > 3:
             moved = moved.T

@@ -245,6 +245,11 @@ class _Frames:
                 f"{where} has {broken[index]} invalid pixels, {negative.size} negative ones, as after the subtraction "
                 f"of a background, {expected}: --bad-pixels zero sets them to 0"
             )
+        if not np.any(frames[index][valid[index] & self.stored.trusted]):
+            raise InputError(
+                f"{where} holds no valid photons, {broken[index]} of its pixels are negative, NaN or saturated, "
+                f"{expected}: --min-photons 1 leaves such patterns out"
+            )
         raise InputError(
             f"{where} has {broken[index]} pixels that are negative, NaN or saturated and not masked, {expected}: "
             f"{self.hint}--bad-pixels mask masks them"

@@ -3,12 +3,12 @@
 Read
 ----
 entry_1/data_1/data, or entry_1/instrument_1/detector_1/data
-    [n, N, N], photon counts, integers of any width or floats; may be a link or compressed. DC is taken to be
-    at [N // 2, N // 2], or at [0, 0] if the dataset's attribute `is_fft_shifted` is set.
+    [n, N, N], or [slow, fast, N, N] of a raster, photon counts, integers of any width or floats; may be a link or
+    compressed. DC is taken to be at [N // 2, N // 2], or at [0, 0] if the dataset's attribute `is_fft_shifted` is set.
 translation, in entry_1/data_1, entry_1/sample_1/geometry_1 or entry_1/instrument_1/detector_1 (first found)
-    [n, 3] or [n, 2], (x, y[, z]) of the **sample** in **metres**, or [3, n] as PyNX writes it. z is ignored. If it is
-    missing, positions and probe are read from the companion, or from `product.cxi` in the same folder: ptychodus writes
-    two files.
+    [n, 3] or [n, 2], (x, y[, z]) of the **sample** in **metres**, [3, n] as PyNX writes it, or [slow, fast, 3]. z is
+    ignored. If it is missing, positions and probe are read from the companion, or from `product.cxi` in the same
+    folder: ptychodus writes two files.
 entry_1/instrument_1/detector_1/mask
     optional bit field [N, N]: a pixel is good if no bit other than 0x1000 (signal above background) is set. Bad
     pixels become amplitude 0 and may hold anything: NaN, -1 or 2**32 - 1.
@@ -51,6 +51,7 @@ from numpy.typing import NDArray
 
 from ptychonnx.runtime.errors import InputError
 from ptychonnx.runtime.formats.containers.hdf5 import HDF5File, texts
+from ptychonnx.runtime.formats.containers.stacks import RasterStack
 from ptychonnx.runtime.formats.conversion.detector_geometry import check_wavelength, object_pixel_size
 from ptychonnx.runtime.formats.conversion.raw_scan import RawScan
 from ptychonnx.runtime.formats.read_options import Convention, Conventions
@@ -90,9 +91,10 @@ def read(file: HDF5File) -> RawScan:
     Raises InputError if something above is missing or has the wrong shape.
     """
     data = file.dataset("photon counts [n, N, N]", *_DATA)
-    if data.ndim != 3:
+    if data.ndim not in (3, 4):
         raise file.shape_error(data, "square patterns [n, N, N]")
-    wavelength, pixel_size = _geometry(file, min(data.shape[1:]))
+    shape = data.shape[-2:]
+    wavelength, pixel_size = _geometry(file, min(shape))
     # ptychodus writes diffraction.cxi and product.cxi: positions and probe are in the second.
     second = file.options.companion or file.path.with_name(_PRODUCT).is_file()
     split = second and not any(map(file.has, _TRANSLATION))
@@ -112,14 +114,14 @@ def read(file: HDF5File) -> RawScan:
         file.notes.append(f"background: {dark} is left out: subtract it from the patterns if they hold it")
     return RawScan(
         path=file.path,
-        patterns=data,
+        patterns=data if data.ndim == 3 else RasterStack(data),
         patterns_key=data.name,
         # The beam meets the part of the sample that is opposite to the sample's own motion.
-        positions=-(product.translations(translation, len(data)) @ _basis(file)[:, :2].T),
+        positions=-(product.translations(translation, data.shape[:-2]) @ _basis(file)[:, :2].T),
         positions_key=translation.name,
         conventions=replace(conventions, axes=projected),
         probe=hdf5_probe(product, *_PROBE),
-        mask=file.good_pixels(data.shape[1:], f"{_DETECTOR}/mask", ignored=_SIGNAL_ABOVE_BACKGROUND),
+        mask=file.good_pixels(shape, f"{_DETECTOR}/mask", ignored=_SIGNAL_ABOVE_BACKGROUND),
         pixel_size=pixel_size,
         wavelength=wavelength,
         distance=file.distance(f"{_DETECTOR}/distance"),

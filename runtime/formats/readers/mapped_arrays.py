@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import re
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from ptychonnx.runtime.formats.containers.stacks import ConcatenatedStack
 from ptychonnx.runtime.formats.containers.text_table import TextTable, read_text_table
 from ptychonnx.runtime.formats.containers.tiff import read_tiff
 from ptychonnx.runtime.formats.read_options import ReadOptions
+from ptychonnx.runtime.paths import in_order
 
 __all__ = ["MappedArrays"]
 
@@ -141,7 +140,7 @@ class MappedArrays:
             return []
         # Other than `Path.glob`, this takes a pattern with an absolute path.
         names = glob.glob(pattern, root_dir=self.path.parent)  # noqa: PTH207
-        return _in_order(name for name in names if (self.path.parent / name).is_file())
+        return in_order(name for name in names if (self.path.parent / name).is_file())
 
     def _joined(self, key: str, names: list[str], expected: str, *, large: bool) -> Any:
         """The arrays of several files, one after the other."""
@@ -161,7 +160,7 @@ class MappedArrays:
     def _parts(self, file: HDF5File, name: str) -> list[h5py.Dataset]:
         """Datasets of a group, or of a pattern of names, in the order of their numbers."""
         group, _, pattern = (name, "/", "*") if file.has_group(name) else name.rpartition("/")
-        names = _in_order(fnmatch.filter(file.names(group or "/"), pattern))
+        names = in_order(fnmatch.filter(file.names(group or "/"), pattern))
         parts: list[Any] = [file.existing(f"{group}/{one}") for one in names]
         while parts and parts[-1] is None:
             parts.pop()
@@ -198,10 +197,3 @@ def _column(values: NDArray, names: tuple[str, ...], column: str, where: str, ex
         return values[:, int(column)]
     choice = ", ".join(names) or f"the shape {values.shape}"
     raise InputError(f"{where} has no column {column!r}, expected {expected} among its columns ({choice})")
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    """Names sorted with their numbers as numbers: data_2 before data_10."""
-    return sorted(
-        names, key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-    )

@@ -154,11 +154,12 @@ def _translation(
     # The translation of a detector that stands still is no position of the sample.
     still = dataset is not None and dataset.size <= 3 < 2 * n
     found = [(name, file.get(name)) for name in names] if still else []
-    moving = [name for name, item in found if isinstance(item, h5py.Dataset) and item.shape[:1] == (n,)]
+    shapes = {name: item.shape for name, item in found if isinstance(item, h5py.Dataset)}
+    moving = [name for name, shape in shapes.items() if shape[:-1] in ((n,), scanned)]
     transformed = any(file.has_group(f"{sample}/transformations") for sample in samples)
     dataset = file.first(*moving) if moving else None if still and transformed else dataset
     if dataset is not None:
-        positions = file.translations(dataset, n)
+        positions = file.translations(dataset, scanned)
         unit = ", ".join(dict.fromkeys(attribute_texts(dataset, "units")))
         reason = f"from the units {unit} of the file" if unit else "NeXus convention, no units in the file"
         return positions, dataset.name, reason

@@ -1,7 +1,7 @@
 """HDF5 files that are being written: one that grows (SWMR), or data files that appear one by one.
 
 `swmr+file:///data/scan.h5?data=/entry/data/data` watches a dataset [n, rows, columns]. A name with a star, such as
-`scan_data_*.h5`, stands for files in the order of their names. The series ends after N frames, if the query has
+`scan_data_*.h5`, stands for files in the order of their numbers. The series ends after N frames, if the query has
 `frames=N`, or when nothing has been added for `idle` seconds (10 by default).
 """
 
@@ -18,6 +18,7 @@ from ptychonnx.runtime.errors import InputError, first_line
 from ptychonnx.runtime.live.events import Frame, FrameEvent, SeriesBegin, SeriesEnd
 from ptychonnx.runtime.live.source_url import Seconds, SourceOptions, source_options, watched_file
 from ptychonnx.runtime.live.swmr import open_growing, poll
+from ptychonnx.runtime.paths import in_order
 
 __all__ = ["GrowingHDF5"]
 
@@ -112,7 +113,8 @@ class GrowingHDF5:
     def _files(self) -> list[Path]:
         if not has_magic(self._path.name):
             return [self._path]
-        return sorted(self._path.parent.glob(self._path.name))
+        names = in_order(path.name for path in self._path.parent.glob(self._path.name))
+        return [self._path.with_name(name) for name in names]
 
     def _following(self) -> bool:
         """Whether a file after the present one has appeared."""
