@@ -228,7 +228,7 @@ def test_pickles_are_not_loaded(scan, tmp_path):
         (
             None,
             {"entry/data": np.full((20, 16, 16), np.nan)},
-            r"data\[0\] has 256 pixels that are negative, NaN",
+            r"data\[0\] holds no valid photons, 256 of its pixels are negative, NaN",
         ),
         ("patterns=entry/data positions=entry/pos probe=p", {"p": np.ones((16, 16))}, "expected complex"),
         (

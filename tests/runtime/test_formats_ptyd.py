@@ -116,7 +116,10 @@ def test_what_ptypy_marks_as_none_is_missing(scan, tmp_path):
             r"chunks/1/positions has shape \(6, 2\), expected \(7, 2\)",
         ),
         ({"chunks/1/positions": np.full((7, 2), np.nan)}, r"positions\[7\] is NaN"),
-        ({"chunks/2/data": np.full((6, 16, 16), -1.0)}, r"data\[14\] has 255 pixels that are negative"),
+        (
+            {"chunks/2/data": np.full((6, 16, 16), -1.0)},
+            r"data\[14\] holds no valid photons, 255 of its pixels are negative",
+        ),
         ({"chunks/1/weights": np.zeros((7, 8, 8))}, r"weights has shape \(7, 8, 8\)"),
         ({"meta/psize": np.array([1e-5, 2e-5])}, "expected square pixels"),
         ({"meta/energy": -1.0}, "one positive energy in keV"),

@@ -77,7 +77,11 @@ def test_odd_patterns_are_centred_too(tmp_path):
     [
         ("data", np.zeros((2, 20, 16, 16)), "'data' has shape"),
         ("data", np.zeros((20, 16, 15)), "square"),
-        ("data", np.full((20, 16, 16), np.nan), r"'data'\[0\] has 256 pixels that are negative, NaN"),
+        (
+            "data",
+            np.full((20, 16, 16), np.nan),
+            r"'data'\[0\] holds no valid photons, 256 of its pixels are negative, NaN",
+        ),
         ("data", np.zeros((0, 16, 16)), r"'scan' has shape \(20, 2\), expected \(0, 2\)"),
         ("scan", np.zeros((1, 19, 2)), r"'scan' has shape \(19, 2\), expected \(20, 2\)"),
         ("scan", np.full((20, 2), np.inf), r"positions\[0\] is NaN"),
