@@ -16,7 +16,7 @@ from PIL import Image
 from ptychonnx.harness.replay.detectors import open_detector
 from ptychonnx.harness.replay.replay import ReplayOptions
 from ptychonnx.runtime.errors import InputError
-from ptychonnx.runtime.live.events import SeriesBegin, SeriesEnd
+from ptychonnx.runtime.live.events import Frame, SeriesBegin, SeriesEnd
 from ptychonnx.runtime.live.sources import open_frames
 
 from .live_streams import free_port, received, received_all
@@ -187,6 +187,16 @@ def test_a_growing_file_that_was_cut_short_is_not_waited_for(tmp_path: Path) -> 
     assert isinstance(frames.receive(0.5), SeriesBegin)
     with pytest.raises(InputError, match=r"damaged or unreadable \("):
         frames.receive(0.5)
+    frames.close()
+
+
+def test_files_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 9):
+        with h5py.File(tmp_path / f"scan_{number}.h5", "w", libver="latest") as file:
+            file.create_dataset("d", data=np.full((1, 4, 4), number, np.uint32), chunks=(1, 4, 4))
+    frames = open_frames(f"swmr+file://{tmp_path}/scan_*.h5?data=/d&frames=2")
+    events = [frames.receive(2) for _ in range(4)]
+    assert [event.image[0, 0] for event in events if isinstance(event, Frame)] == [9, 10]
     frames.close()
 
 
