@@ -112,13 +112,3 @@ def test_a_cube_with_the_patterns_last_is_named(scan, tmp_path):
     cube = scan.diffraction[:16].astype(np.float64) ** 2
     assert lines_of(cube) == []
     assert "patterns: [16, 16, 16], whose beam stays in one place" in lines_of(np.moveaxis(cube, 0, 2))[0]
-
-
-@pytest.mark.parametrize("level", [20, 2000])
-def test_flat_fields_are_named(scan, counts, tmp_path, level):
-    counts[:2] = np.random.default_rng(1).poisson(level, counts[:2].shape)
-    (line,) = doubts(scan, tmp_path, counts)
-    assert line == (
-        "patterns: 2 of 16 looked at are as bright at the border as in the middle (first number 0): are they "
-        "flat fields? Leave them out"
-    )

@@ -37,8 +37,6 @@ _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
 # Patterns with a smaller part of the usual photons were taken without the beam.
 # The usual ones are those of the brighter patterns.
 _DIM, _USUAL, _THRESHOLD = 0.02, 0.75, 0.1
-# Part of the pixels that hold the light: of a flat field nearly all, of speckle at most half.
-_FLAT, _USUAL_SPREAD = 0.6, 0.3
 # Values of a cube that is looked at from two sides.
 _SMALL_CUBE = 2**22
 
@@ -52,7 +50,6 @@ def frame_doubts(frames: StoredFrames, beam: tuple[int, int]) -> list[str]:
     part, good = trusted.shape, trusted.copy()
     lowest, highest, total = np.full(part, np.inf), np.zeros(part), np.zeros(part)
     photons: dict[int, float] = {}
-    spread: dict[int, float] = {}
     whole = dict.fromkeys(_INVERSES, 0)
     for index, frame, valid in frames.sample(_SAMPLE):
         good &= valid
@@ -65,8 +62,6 @@ def frame_doubts(frames: StoredFrames, beam: tuple[int, int]) -> list[str]:
         np.maximum(highest, counts, out=highest)
         total += counts
         photons[index] = float(counts.sum())
-        seen = counts[valid & trusted]
-        spread[index] = 1 / (_compactness(seen) * seen.size) if seen.any() else 0.0
     notes = [
         f"quantity: counts, but the {name} of all values are whole numbers: "
         f"{_REMEDIES.get(name, 'are they logarithms? Counts are needed')}"
@@ -75,11 +70,7 @@ def frame_doubts(frames: StoredFrames, beam: tuple[int, int]) -> list[str]:
     ]
     if len(photons) >= _LEAST_FRAMES:
         mean = total / len(photons)
-        notes += [
-            _bad_pixels(lowest, highest, mean, good, beam, frames.first_pixel),
-            _dim(photons),
-            _flat(spread),
-        ]
+        notes += [_bad_pixels(lowest, highest, mean, good, beam, frames.first_pixel), _dim(photons)]
     notes.append(_last_axis(frames.stack))
     return [note for note in notes if note]
 
@@ -143,16 +134,6 @@ def _dim(photons: dict[int, float]) -> str:
     return (
         f"patterns: {len(dim)} of {len(photons)} looked at have less than {_DIM:.0%} of the usual photons (first "
         f"number {dim[0]}): --min-photons {_THRESHOLD * usual:.2g} leaves such patterns out"
-    )
-
-
-def _flat(spread: dict[int, float]) -> str:
-    flat = [index for index, part in spread.items() if part > _FLAT]
-    if not flat or np.median(list(spread.values())) > _USUAL_SPREAD:
-        return ""
-    return (
-        f"patterns: {len(flat)} of {len(spread)} looked at are as bright at the border as in the middle (first number "
-        f"{flat[0]}): are they flat fields? Leave them out"
     )
 
 
